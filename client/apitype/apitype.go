@@ -1,0 +1,185 @@
+// Package apitype has the JSON bodies of GARO's API, for client and server. Zero
+// values mean "not said" in requests; docs/api.md and api/openapi.yaml describe
+// the calls.
+package apitype
+
+import (
+	"time"
+)
+
+// Start is the body of POST /start. All fields are optional for a caller with a
+// GitHub token whose account has defaults.
+type Start struct {
+	Repo           string   `json:"repo,omitempty"`           // owner/name; empty: the token's
+	AccountID      string   `json:"account_id,omitempty"`     // empty: the only account that serves the repository
+	Region         string   `json:"region,omitempty"`         // empty: the account's default
+	Type           string   `json:"type,omitempty"`           // "spot" or "ondemand"; empty: the account's default
+	Labels         []string `json:"labels,omitempty"`         // what the runner is also registered with, in shared mode
+	Mode           string   `json:"mode,omitempty"`           // "shared" or "ephemeral"; empty: the account's default
+	InstanceTypes  []string `json:"instance_types,omitempty"` // tried in this order
+	ImageID        string   `json:"image_id,omitempty"`       // an AMI id or an SSM path that the account allows
+	Subnets        []string `json:"subnets,omitempty"`
+	SecurityGroups []string `json:"security_groups,omitempty"`
+	Timeout        int      `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
+	GiveUp         int      `json:"give_up,omitempty"`         // seconds to try for; 0: 900
+	IdempotencyKey string   `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
+}
+
+// Started answers POST /start, new or repeated.
+type Started struct {
+	ID          string   `json:"id"`
+	State       string   `json:"state"`
+	OwnLabel    string   `json:"own_label"`
+	RunsOn      []string `json:"runs_on"` // for the workflow's runs-on
+	Labels      []string `json:"labels"`
+	StatusURL   string   `json:"status_url"`
+	StatusToken string   `json:"status_token"` // reads and stops this request for 24 hours
+	RetryAfter  int      `json:"retry_after"`  // seconds until the first poll
+}
+
+// Status answers GET /status/{id}.
+type Status struct {
+	ID         string    `json:"id"`
+	State      string    `json:"state"`          // accepted, waiting, ready, failed, expired, cancelled
+	Wait       string    `json:"wait,omitempty"` // what an accepted request waits for
+	Repository string    `json:"repository"`
+	Account    string    `json:"account"`
+	Region     string    `json:"region"`
+	Type       string    `json:"type"`
+	Mode       string    `json:"mode"`
+	Labels     []string  `json:"labels"`
+	OwnLabel   string    `json:"own_label"`
+	RunsOn     []string  `json:"runs_on"`
+	Caller     string    `json:"caller"`
+	Trace      string    `json:"trace"`
+	CreatedAt  time.Time `json:"created_at"`
+	ReadyAt    time.Time `json:"ready_at,omitzero"`
+	EndedAt    time.Time `json:"ended_at,omitzero"`
+	GiveUpAt   time.Time `json:"give_up_at"`
+	Tries      int       `json:"tries"`
+	Runner     *Runner   `json:"runner,omitempty"`
+	Attempts   []Attempt `json:"attempts"`
+	History    []Entry   `json:"history"`
+	Error      *Error    `json:"error,omitempty"`
+}
+
+// Runner is the machine of a request.
+type Runner struct {
+	ID           string    `json:"id"`
+	Name         string    `json:"name"` // as GitHub shows it
+	InstanceID   string    `json:"instance_id,omitempty"`
+	State        string    `json:"state"`
+	Market       string    `json:"market"`
+	InstanceType string    `json:"instance_type"`
+	Subnet       string    `json:"subnet"`
+	ExpiresAt    time.Time `json:"expires_at,omitzero"` // when requests may count on it no more; at most the hard limit
+	Jobs         int       `json:"jobs"`
+	Stolen       string    `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
+	End          *Error    `json:"end,omitempty"`
+	History      []Entry   `json:"history"`
+}
+
+// Attempt is one launch that was tried.
+type Attempt struct {
+	Runner       string    `json:"runner"`
+	At           time.Time `json:"at"`
+	Market       string    `json:"market"`
+	InstanceType string    `json:"instance_type"`
+	Subnet       string    `json:"subnet"`
+	Code         string    `json:"code"` // "launched", or EC2's error code
+}
+
+// Entry is one line of a record's story.
+type Entry struct {
+	At     time.Time `json:"at"`
+	State  string    `json:"state"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Error says why something did not go on.
+type Error struct {
+	Code      string `json:"code"`
+	Text      string `json:"text"`
+	Retryable bool   `json:"retryable"` // whether another POST /start, with a new key, may help
+}
+
+// Stopped answers POST /stop/{id}.
+type Stopped struct {
+	ID       string `json:"id"`
+	State    string `json:"state"`
+	Draining bool   `json:"draining"` // whether the runner was told to end
+}
+
+// Page answers GET /requests.
+type Page struct {
+	Requests []Status `json:"requests"`        // newest first, without runner
+	After    string   `json:"after,omitempty"` // the cursor of the next page; empty: this is the last
+}
+
+// Problem is every error answer: RFC 9457, with a stable Code for programs.
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Code   string `json:"code"`
+	Detail string `json:"detail"`          // what is wrong and what to do
+	Field  string `json:"field,omitempty"` // of the body, if one is to blame
+	Trace  string `json:"trace,omitempty"` // for the operator's logs
+}
+
+// Boot is the body of POST /runners/{id}/boot.
+type Boot struct {
+	Token      string `json:"token"` // T, from the user data
+	Nonce      string `json:"nonce"` // 26 random characters or more
+	InstanceID string `json:"instance_id"`
+}
+
+// Booted answers a boot: everything that the machine needs.
+type Booted struct {
+	Session    string  `json:"session"` // the bearer token of all further calls
+	Config     string  `json:"config"`  // for ACTIONS_RUNNER_INPUT_JITCONFIG
+	N          int     `json:"n"`       // the config's number
+	Mode       string  `json:"mode"`
+	HeartbeatS Seconds `json:"heartbeat_s"`
+	IdleS      Seconds `json:"idle_s"`
+	Orders
+}
+
+// Orders is part of every answer to a machine.
+type Orders struct {
+	Order string    `json:"order"`        // go, drain or stop
+	Exp   time.Time `json:"exp,omitzero"` // until when requests count on the machine
+	HardS Seconds   `json:"hard_s"`       // seconds from now until the hard limit
+}
+
+// Event is the body of POST /runners/{id}/events.
+type Event struct {
+	Event   string `json:"event"`            // heartbeat, booting, online, job_started, job_done, idle, draining
+	Counter int64  `json:"counter"`          // rises by every event
+	RunID   string `json:"run_id,omitempty"` // of job_started
+	Reason  string `json:"reason,omitempty"` // of draining
+	Detail  string `json:"detail,omitempty"` // for people, at most 4 KiB
+}
+
+// Next is the body of POST /runners/{id}/next.
+type Next struct {
+	N int `json:"n"` // the lowest number of the config that is wanted
+}
+
+// NextConfig answers it: a config with order go, none with any other.
+type NextConfig struct {
+	Config string `json:"config,omitempty"`
+	N      int    `json:"n,omitempty"`
+	Orders
+}
+
+// Seconds is a duration in seconds on the wire, with a fraction if it has one.
+type Seconds float64
+
+// Duration returns s as a time.Duration.
+func (s Seconds) Duration() time.Duration { return time.Duration(float64(s) * float64(time.Second)) }
+
+// InSeconds returns d as Seconds, to the millisecond, and never below zero.
+func InSeconds(d time.Duration) Seconds {
+	return Seconds(max(0, d.Round(time.Millisecond).Seconds()))
+}

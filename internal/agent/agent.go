@@ -1,0 +1,89 @@
+// Package agent is what runs on a machine: it boots with the machine's token,
+// starts the runner program with the config that it is given, reports what
+// happens, does as it is told, and always ends the machine.
+//
+// It decides by itself only what shortens the machine's life. The machine and
+// the runner program are behind two small interfaces, so that the same code runs
+// on EC2 and on simulated machines.
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+)
+
+// Machine is what the agent needs of the machine that it runs on.
+type Machine interface {
+	// Load returns what Save kept last; nil when nothing was. It is readable by
+	// root alone and outlives the agent's process.
+	Load() ([]byte, error)
+	Save([]byte) error
+	// SetTimer arms the timer that powers the machine off whatever becomes of
+	// the agent. It can be set again, to an earlier time only.
+	SetTimer(at time.Time) error
+	// PowerOff ends the machine. It returns once that is under way.
+	PowerOff(reason string)
+	// Notices delivers what EC2 announces: that it will reclaim the machine.
+	Notices() <-chan Notice
+	// Start starts the runner program for one job, as an unprivileged user, with
+	// the config in its environment alone.
+	Start(ctx context.Context, config secret.Text) (Program, error)
+	// Running returns the runner program that an earlier process of the agent
+	// started, or nil.
+	Running() Program
+	// Clean wipes the work directory and ends every process that a job left.
+	Clean() error
+}
+
+// Notice is an announcement of EC2.
+type Notice struct {
+	Kind string    // "spot" (it will be reclaimed) or "rebalance" (it is likely to be)
+	At   time.Time // when
+}
+
+// Program is one run of the runner program: one registration, at most one job.
+type Program interface {
+	// Events delivers what the program does, and is closed when it has exited.
+	Events() <-chan ProgramEvent
+	// ExitCode is valid once Events is closed.
+	ExitCode() int
+}
+
+// ProgramEvent is something that the runner program does.
+type ProgramEvent struct {
+	Kind  ProgramEventKind
+	RunID string // of JobStarted
+}
+
+// ProgramEventKind says what the runner program did.
+type ProgramEventKind string
+
+// What the runner program does.
+const (
+	Connected  ProgramEventKind = "connected" // GitHub can give it a job
+	JobStarted ProgramEventKind = "job_started"
+	JobDone    ProgramEventKind = "job_done"
+)
+
+// ExitTooOld is the exit code of a runner program that GitHub refuses for its
+// age, when ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1 is set
+// (https://github.com/actions/runner, src/Runner.Common/Constants.cs).
+const ExitTooOld = 7
+
+// Config is what an agent is made of. Only the first four fields are needed.
+type Config struct {
+	Document   bootstrap.Document
+	InstanceID string
+	Machine    Machine
+	HTTP       *http.Client
+
+	Random io.Reader        // nil: crypto/rand.Reader
+	Now    func() time.Time // nil: time.Now; for timestamps, not for waiting
+	Log    *slog.Logger     // nil: none
+}

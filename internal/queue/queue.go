@@ -1,0 +1,87 @@
+// Package queue is the contract of the queue between the API and the worker, and
+// the codec of its messages. A message is a hint: it may come late, twice, out of
+// order or never, and the record decides what is to be done.
+package queue
+
+import (
+	"context"
+	"time"
+)
+
+// MaxDelay is the longest delay of a message
+// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-delay-queues.html).
+const MaxDelay = 15 * time.Minute
+
+// Kind says what a message asks for.
+type Kind string
+
+// The kinds of message.
+const (
+	Start  Kind = "start"  // ID names a request: find or launch a runner for it
+	Resume Kind = "resume" // ID names a runner: go on with its launch
+	Next   Kind = "next"   // ID names a runner: mint its config N
+)
+
+// Message is what the worker is asked to do.
+type Message struct {
+	Kind  Kind
+	ID    string // of the request or the runner
+	Lock  string // the lock key of a request, so that one read fetches all; empty for a runner
+	N     int    // of Next: the config number that is wanted
+	Trace string
+}
+
+// Delivery is a message on its way to a worker.
+type Delivery struct {
+	// ID names the delivery, to report it as failed.
+	ID string
+	// Body is the encoded message, as yet unchecked.
+	Body []byte
+	// Receives counts deliveries of this message, this one included.
+	Receives int
+	// Receipt acknowledges this delivery and no other.
+	Receipt string
+}
+
+// Dead is a message that was received too often.
+type Dead struct {
+	ID       string
+	Body     []byte
+	Receives int
+	SentAt   time.Time
+}
+
+// Sender puts messages into the queue. It is safe for concurrent use.
+type Sender interface {
+	// Send makes m visible to workers after delay, at most MaxDelay. After an
+	// error it may have been sent all the same.
+	Send(ctx context.Context, m Message, delay time.Duration) error
+}
+
+// Queue is the whole contract, for a process that polls: in AWS, Lambda's event
+// source does that part. It delivers at least once and in no order.
+type Queue interface {
+	Sender
+
+	// Receive returns at most max messages, waiting up to wait for the first one.
+	// None is no error. Each is hidden from others until its visibility timeout
+	// passes, and comes again unless it was deleted by then.
+	Receive(ctx context.Context, max int, wait time.Duration) ([]Delivery, error)
+
+	// Delete ends the message of a delivery. A receipt that is no longer the
+	// newest one deletes nothing and is no error: the message may be lost to
+	// nobody but the one who holds it.
+	Delete(ctx context.Context, d Delivery) error
+
+	// Release makes the message of a delivery visible again after delay; a stale
+	// receipt changes nothing.
+	Release(ctx context.Context, d Delivery, delay time.Duration) error
+
+	// Dead returns the messages that were received MaxReceives times without
+	// being deleted, oldest first.
+	Dead(ctx context.Context) ([]Dead, error)
+}
+
+// MaxReceives is after how many receives a message is dead. Receives count
+// crashes and throttled workers alone, since waiting sends a new message.
+const MaxReceives = 5

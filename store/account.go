@@ -1,0 +1,222 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+)
+
+// Account is an AWS account that GARO may launch into, as its registration
+// says. It is no item: it lives in SSM, or in local mode in a file, and is read
+// through Accounts. Nothing in it can be named by a caller
+// beyond choosing among what it allows.
+type Account struct {
+	// ID is the twelve digits of the AWS account.
+	ID string `json:"id"`
+	// RoleARN is the role that worker and reaper assume. Empty: the role
+	// GitHubRunnerAssumeRole of the account.
+	RoleARN string `json:"role_arn,omitempty"`
+	// ExternalID is what the role's trust policy asks for. GARO makes it.
+	ExternalID secret.Text `json:"external_id"`
+	// Repositories and Owners (of all their repositories) may ask for runners.
+	Repositories []Named `json:"repositories,omitempty"`
+	Owners       []Named `json:"owners,omitempty"`
+	// Regions are where runners may be launched. DefaultRegion is used when a
+	// request names none; it may be empty when there is one region only.
+	Regions       map[string]Region `json:"regions"`
+	DefaultRegion string            `json:"default_region,omitempty"`
+	// InstanceTypes are allowed; DefaultInstanceTypes are tried, in order, when
+	// a request names none.
+	InstanceTypes        []string `json:"instance_types"`
+	DefaultInstanceTypes []string `json:"default_instance_types"`
+	// Markets are allowed, of Spot and OnDemand; the first is the default.
+	Markets []string `json:"markets"`
+	// SpotFallback appends on-demand placements to every spot plan.
+	SpotFallback bool `json:"spot_fallback,omitempty"`
+	// Modes are allowed, of Shared and Ephemeral; the first is the default.
+	Modes []string `json:"modes"`
+	// MaxTimeoutS bounds a request's timeout, HardS a machine's life, both in
+	// seconds. Zero: Limits.Hard for both.
+	MaxTimeoutS int `json:"max_timeout,omitempty"`
+	HardS       int `json:"hard,omitempty"`
+	// MaxRunners is how many machines may live at once.
+	MaxRunners int `json:"max_runners"`
+	// Pacing spaces RunInstances calls in each region.
+	Pacing Pacing `json:"pacing,omitzero"`
+	// GitHub says where the credential is that registers runners.
+	GitHub GitHubCredential `json:"github"`
+	// Allow opts in to callers that are refused by default.
+	Allow Allow `json:"allow,omitzero"`
+}
+
+// ErrNoAccount is what Accounts answers for an account that is not registered.
+var ErrNoAccount = errors.New("account is not registered")
+
+// Accounts reads registrations. Any error but ErrNoAccount is an outage. It is
+// safe for concurrent use.
+type Accounts interface {
+	// Account returns the registration of one account.
+	Account(ctx context.Context, id string) (Account, error)
+	// List returns the ids of all registered accounts, sorted.
+	List(ctx context.Context) ([]string, error)
+}
+
+// Named is a repository or an owner: GitHub's numeric id decides, the name is
+// for people (names can be taken over, ids cannot).
+type Named struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// Region is what an account offers in one region.
+type Region struct {
+	Subnets        []string `json:"subnets"`
+	SecurityGroups []string `json:"security_groups"`
+	// Images are allowed: an AMI id, or the path of an SSM parameter that holds
+	// one. The first is the default.
+	Images []string `json:"images"`
+	// InstanceProfile is given to every machine. Empty: none, and the machine
+	// has no AWS rights.
+	InstanceProfile string `json:"instance_profile,omitempty"`
+}
+
+// GitHubCredential names the SSM parameter that holds a token, or a GitHub App.
+type GitHubCredential struct {
+	// Parameter holds a personal access token, or the App's private key when
+	// AppID is set. Empty: /github/runner/pat.
+	Parameter      string `json:"parameter,omitempty"`
+	AppID          int64  `json:"app_id,omitempty"`
+	InstallationID int64  `json:"installation_id,omitempty"`
+}
+
+// Allow names callers that are refused unless the account opts in.
+type Allow struct {
+	PublicRepositories bool `json:"public_repositories,omitempty"`
+	PullRequestTarget  bool `json:"pull_request_target,omitempty"`
+	WorkflowRun        bool `json:"workflow_run,omitempty"`
+	IssueComment       bool `json:"issue_comment,omitempty"`
+	SelfHostedCallers  bool `json:"self_hosted_callers,omitempty"`
+}
+
+// Pacing is a bucket: Burst launches at once, then one each Interval. The zero
+// value is EC2's default for RunInstances: 5, then 2 a second
+// (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
+type Pacing struct {
+	Burst      int `json:"burst,omitempty"`
+	IntervalMS int `json:"interval_ms,omitempty"`
+}
+
+func (p Pacing) orDefault() Pacing {
+	if p.Burst <= 0 {
+		p.Burst = 5
+	}
+	if p.IntervalMS <= 0 {
+		p.IntervalMS = 500
+	}
+	return p
+}
+
+// Hard returns how long a machine of the account may live.
+func (a Account) Hard(lim Limits) time.Duration {
+	if a.HardS == 0 {
+		return lim.Hard
+	}
+	return min(time.Duration(a.HardS)*time.Second, lim.HardMax)
+}
+
+// MaxTimeout returns the longest timeout that a request to the account may have.
+func (a Account) MaxTimeout(lim Limits) time.Duration {
+	if a.MaxTimeoutS == 0 {
+		return a.Hard(lim)
+	}
+	return min(time.Duration(a.MaxTimeoutS)*time.Second, a.Hard(lim))
+}
+
+// Plan returns the placements to try for r, in order: its instance types (or
+// the account's) before its subnets, spot before on-demand. spread rotates the
+// subnets, so that runners do not all crowd into the first one. What the caller
+// names must be allowed, which is checked here again since a registration can
+// change after the request was accepted.
+func (a Account) Plan(r Request, spread uint) ([]Placement, error) {
+	region, ok := a.Regions[r.Region]
+	if !ok {
+		return nil, fmt.Errorf("account %s no longer offers region %s", a.ID, r.Region)
+	}
+	types := r.Machine.InstanceTypes
+	if len(types) == 0 {
+		types = a.DefaultInstanceTypes
+	}
+	subnets := r.Machine.Subnets
+	if len(subnets) == 0 {
+		subnets = region.Subnets
+	}
+	if field, what, ok := a.permits(r, types, subnets, region); !ok {
+		return nil, fmt.Errorf("account %s no longer allows %s %s", a.ID, field, what)
+	}
+	markets := []string{r.Type}
+	if r.Type == Spot && a.SpotFallback && slices.Contains(a.Markets, OnDemand) {
+		markets = append(markets, OnDemand)
+	}
+	var plan []Placement
+	for _, m := range markets {
+		for _, t := range types {
+			for i := range subnets {
+				plan = append(plan, Placement{Market: m, InstanceType: t, Subnet: subnets[(uint(i)+spread)%uint(len(subnets))]})
+			}
+		}
+	}
+	if len(plan) == 0 {
+		return nil, fmt.Errorf("account %s has no instance type or no subnet in %s: complete its registration", a.ID, r.Region)
+	}
+	return plan[:min(len(plan), MaxPlacements)], nil
+}
+
+func (a Account) permits(r Request, types, subnets []string, region Region) (field, what string, ok bool) {
+	for _, c := range []struct {
+		field     string
+		named, in []string
+	}{
+		{"type", []string{r.Type}, a.Markets},
+		{"mode", []string{r.Mode}, a.Modes},
+		{"instance_types", types, a.InstanceTypes},
+		{"subnets", subnets, region.Subnets},
+		{"security_groups", r.Machine.SecurityGroups, region.SecurityGroups},
+		{"image_id", nonEmpty(r.Machine.Image), region.Images},
+	} {
+		for _, n := range c.named {
+			if !slices.Contains(c.in, n) {
+				return c.field, n, false
+			}
+		}
+	}
+	return "", "", true
+}
+
+// Permits reports the first field of r, by its name in the API, and the value
+// in it, that the account does not allow. r.Region must be one of the account's.
+func (a Account) Permits(r Request) (field, value string, ok bool) {
+	region, found := a.Regions[r.Region]
+	if !found {
+		return "region", r.Region, false
+	}
+	return a.permits(r, r.Machine.InstanceTypes, r.Machine.Subnets, region)
+}
+
+// Serves reports whether the account is registered for the repository, by id.
+func (a Account) Serves(repo Repository) bool {
+	has := func(in []Named, id string) bool {
+		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })
+	}
+	return has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID)
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}

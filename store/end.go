@@ -1,0 +1,233 @@
+package store
+
+import (
+	"fmt"
+	"time"
+)
+
+// Why a runner drains: the codes of Runner.End beside EC2's own.
+const (
+	EndExpired      = "expired"
+	EndHard         = "hard_limit"
+	EndNoLaunch     = "launch_timeout"
+	EndNoBoot       = "boot_timeout"
+	EndNotOnline    = "online_timeout"
+	EndLost         = "heartbeat_lost"
+	EndDone         = "job_done"
+	EndIdle         = "idle"
+	EndSpot         = "spot_interruption"
+	EndCompromised  = "compromised"
+	EndTooOld       = "runner_too_old"
+	EndHandover     = "handover" // another runner of the key took over
+	EndUnwanted     = "unwanted" // its request ended first
+	EndStopped      = "stopped"
+	EndAgent        = "agent_ended"
+	EndNoCapacity   = "no_capacity"
+	EndLaunchDenied = "launch_refused"
+	EndTerminated   = "instance_terminated"
+)
+
+var endTexts = map[string]string{
+	EndExpired:     "Nobody counts on the runner any longer.",
+	EndHard:        "The machine reached its hard limit.",
+	EndNoLaunch:    "EC2 gave no clear answer to the launch within the boot limit. Look at the account's API limits and at the state of EC2.",
+	EndNoBoot:      "The machine did not call in within the boot limit. Look at its system log, and at its subnet's way to the API.",
+	EndNotOnline:   "The machine called in, but its runner program did not connect to GitHub.",
+	EndLost:        "No heartbeat came for too long: the machine died or lost its network.",
+	EndDone:        "The job is done.",
+	EndIdle:        "No job came within the idle limit.",
+	EndSpot:        "EC2 reclaimed the spot instance.",
+	EndCompromised: "Two parties used the machine's boot token. Find out who could read its user data.",
+	EndTooOld:      "GitHub refuses this version of the runner program. Update the image, then start again.",
+	EndHandover:    "Another runner took over.",
+	EndUnwanted:    "The request that launched the runner ended first.",
+	EndStopped:     "It was stopped on request.",
+	EndAgent:       "The agent ended the machine.",
+	EndTerminated:  "EC2 says that the instance is terminated.",
+}
+
+// NewEnd returns the reason to drain a runner that code stands for. What a new
+// machine would run into again is not retryable.
+func NewEnd(code string) Failure {
+	return Failure{Code: code, Text: endTexts[code], Retryable: code != EndTooOld}
+}
+
+// Drain is the only way out of a usable state but failure: nothing new happens
+// on the runner. The lock is changed, to draining, only if it names r.
+func Drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
+	if !r.State.Usable() {
+		return r, l
+	}
+	r.End, r.DrainingAt, r.Wait, r.WaitUntil = &why, now, "", time.Time{}
+	r = r.enter(now, RunnerDraining, why.Code)
+	if l.Names(r.ID) {
+		l.State = LockDraining
+	}
+	return r, l
+}
+
+// DrainReason returns why a usable runner has to drain, or "". req is the
+// request that launched it; absent, it counts as ended well.
+func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Request) string {
+	if !r.State.Usable() {
+		return ""
+	}
+	named := l.Names(r.ID)
+	started := !r.OnlineAt.IsZero()
+	seen := maxTime(r.Boot.At, maxTime(r.OnlineAt, p.SeenOf(r.ID)))
+	unwanted := req.Version != 0 && (req.State == Cancelled || req.State == Expired || req.State == Failed)
+	switch {
+	case r.Mismatched():
+		return EndCompromised
+	case !now.Before(r.Hard):
+		return EndHard
+	case named && !now.Before(l.Exp):
+		return EndExpired
+	case named && r.InstanceID == "" && !now.Before(l.BootBy):
+		return EndNoLaunch
+	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy):
+		return EndNoBoot
+	case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)):
+		return EndNotOnline
+	case named && !r.Boot.At.IsZero() && now.Sub(seen) > lim.Lost:
+		return EndLost
+	case !named && r.State != RunnerBusy:
+		return EndHandover
+	case unwanted && (r.Mode == Ephemeral || l.Joined == "") && r.State != RunnerBusy:
+		return EndUnwanted
+	}
+	return ""
+}
+
+// EndStep is what the reaper is to do next for a runner that drains or ends.
+type EndStep string
+
+// The steps of an end, in their order and no other: the order protects a job
+// that GitHub may have handed out a moment before.
+const (
+	EndDelete    EndStep = "delete"    // ask GitHub to delete the registration
+	EndWait      EndStep = "wait"      // a job may run, or the grace period does
+	EndBegin     EndStep = "end"       // commit the state ending
+	EndTerminate EndStep = "terminate" // find the instance, and terminate it unless it already is
+	EndNames     EndStep = "names"     // delete what is left at GitHub
+	EndNothing   EndStep = ""
+)
+
+// NextEndStep returns what is to be done next on the way from draining to ended.
+func NextEndStep(now time.Time, lim Limits, r Runner) EndStep {
+	switch r.State {
+	case RunnerDraining:
+		switch {
+		case r.Boot.At.IsZero(), !now.Before(r.Hard):
+			return EndBegin // no config was ever answered, or the hard limit is stronger than a job
+		case r.DeregisteredAt.IsZero() && r.compromised():
+			if r.DeletedAt.IsZero() {
+				return EndDelete
+			}
+			return EndBegin // one DELETE and no grace
+		case r.DeregisteredAt.IsZero():
+			return EndDelete
+		case r.compromised(), !r.IdleAt.IsZero(), now.Sub(r.DeregisteredAt) >= lim.Grace:
+			return EndBegin
+		}
+		return EndWait
+	case RunnerEnding:
+		return EndTerminate
+	case RunnerEnded:
+		if len(r.Names) > 0 && now.Sub(r.EndedAt) < lim.NameLife {
+			return EndNames
+		}
+	}
+	return EndNothing
+}
+
+func (r Runner) compromised() bool { return r.End != nil && r.End.Code == EndCompromised }
+
+// Deleting records that GitHub is being asked to delete the registration.
+func (r Runner) Deleting(now time.Time) Runner {
+	if r.DeletedAt.IsZero() {
+		r.DeletedAt = now
+	}
+	return r
+}
+
+// Deregistered records that GitHub no longer has the registration.
+func (r Runner) Deregistered(now time.Time) Runner {
+	if r.DeregisteredAt.IsZero() {
+		r.DeregisteredAt = now
+		r = r.Forget(r.Config.N).note(now, "deregistered")
+	}
+	return r
+}
+
+// Ending records that the machine may be terminated. Nothing leaves this state but Ended.
+func (r Runner) Ending(now time.Time, reason string) Runner {
+	if r.State == RunnerDraining {
+		r.EndingAt = now
+		r = r.enter(now, RunnerEnding, reason)
+	}
+	return r
+}
+
+// Missing records that EC2 did not find the instance. gone is true when that is
+// final: the launch is old enough, and it was missing before, long enough ago.
+func (r Runner) Missing(now time.Time, lim Limits) (_ Runner, gone bool) {
+	if r.MissingAt.IsZero() {
+		r.MissingAt = now
+		return r.note(now, "EC2 does not find the instance"), false
+	}
+	return r, now.Sub(r.CalledAt) >= lim.GoneAge && now.Sub(r.MissingAt) >= lim.GoneGap
+}
+
+// Ended records that EC2 has terminated the instance, and gives back its place
+// and its lock, if that still names it: three items in one commit. A runner
+// whose machine ended by itself, without the reaper's doing, ends from any state.
+func Ended(now time.Time, lim Limits, r Runner, l Lock, q Quota, reason string) (Runner, Lock, Quota) {
+	if r.State.Final() {
+		return r, l, q
+	}
+	if r.State.Usable() {
+		r, l = Drain(now, r, l, NewEnd(EndTerminated))
+	}
+	r.EndedAt, r.Claim = now, Claim{}
+	r = r.enter(now, RunnerEnded, reason)
+	r.DueAt = time.Time{}
+	if len(r.Names) > 0 {
+		r.DueAt = now
+	}
+	r.expire(now, lim.Keep)
+	if l.Names(r.ID) {
+		l = l.empty(now, lim)
+	}
+	return r, l, q.release()
+}
+
+// NamesLeft moves the due_at of an ended runner after a look at its names at
+// GitHub: to the next look, or out of the index.
+func (r Runner) NamesLeft(now time.Time, lim Limits) Runner {
+	r.DueAt = time.Time{}
+	if len(r.Names) > 0 && now.Sub(r.EndedAt) < lim.NameLife {
+		r.DueAt = now.Add(lim.NameRetry)
+	}
+	return r
+}
+
+// Stop ends what request r uses, because its caller said so: r itself unless it
+// is final, and its runner when that is nobody else's, or force is set. Of the
+// runner and the lock, those with a true flag are to be written.
+func Stop(now time.Time, lim Limits, r Request, run Runner, l Lock, by string, force bool) (_ Request, _ Runner, _ Lock, request, runner, lock bool) {
+	mine := run.Version != 0 && run.ID == r.Runner && run.State.Usable() &&
+		(force || r.Mode == Ephemeral || run.Request == r.ID && l.Names(run.ID) && l.Joined == "")
+	if mine {
+		state := l.State
+		run, l = Drain(now, run, l, NewEnd(EndStopped))
+		runner, lock = true, l.State != state
+	}
+	if !r.State.Final() {
+		r, request = r.Cancel(now, lim, by), true
+	}
+	return r, run, l, request, runner, lock
+}
+
+// String tells which launch an attempt was, for logs.
+func (a Attempt) String() string { return fmt.Sprintf("%s: %s", a.Placement, a.Code) }

@@ -1,0 +1,247 @@
+package store
+
+import (
+	"fmt"
+	"time"
+)
+
+// The events that an agent reports.
+const (
+	EventHeartbeat  = "heartbeat"
+	EventBooting    = "booting"
+	EventOnline     = "online"
+	EventJobStarted = "job_started"
+	EventJobDone    = "job_done"
+	EventIdle       = "idle"
+	EventDraining   = "draining"
+)
+
+// Event is one thing that a machine says. Machines may lie: an event can change
+// its own runner alone, and after a job started only shorten its life.
+type Event struct {
+	Kind    string
+	Counter int64  // rises with every event; one that was already taken changes nothing
+	RunID   string // of EventJobStarted: the run that the job belongs to
+	Reason  string // of EventDraining: EndSpot, EndTooOld, EndIdle, EndHard or EndAgent
+	Detail  string // for people, at most 4 KiB; it becomes part of the history
+}
+
+// Order is what the machine is told to do.
+type Order string
+
+// The orders. OrderGone goes with status 410: power off.
+const (
+	OrderGo    Order = "go"
+	OrderDrain Order = "drain" // ask for no further config; do not end the runner program
+	OrderStop  Order = "stop"  // power off
+	OrderGone  Order = "gone"
+)
+
+// Heard is the outcome of an event. Items that are not nil are to be written in
+// one commit; the lock is to be checked when CheckLock is set.
+type Heard struct {
+	Runner    *Runner
+	Lock      *Lock
+	Pulse     *Pulse
+	CheckLock bool
+	Order     Order
+	Alarm     Alarm // "" for none
+}
+
+// OrderFor returns what r is to be told.
+func OrderFor(r Runner, l Lock) Order {
+	switch {
+	case r.State.Final() || r.Version == 0:
+		return OrderGone
+	case r.State == RunnerEnding:
+		return OrderStop
+	case r.State == RunnerDraining || !l.Names(r.ID):
+		return OrderDrain
+	}
+	return OrderGo
+}
+
+// Hear decides what an event changes.
+func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
+	out := Heard{Order: OrderFor(r, l)}
+	if out.Order == OrderGone || out.Order == OrderStop {
+		return out
+	}
+	if e.Kind == EventHeartbeat {
+		fresh := p.Runner != r.ID || e.Counter > p.Counter && now.Sub(p.Seen) >= lim.Heartbeat/4 // a flood writes four times a period at most
+		if l.Names(r.ID) && !r.Boot.At.IsZero() && fresh {
+			beat := p.beat(now, lim, r.ID, e.Counter)
+			out.Pulse = &beat
+		}
+		return out
+	}
+	if e.Counter <= r.Counter {
+		return out // said before, and taken: only the answer was lost
+	}
+	r.Counter = e.Counter
+	lock := l
+	wasLive := l.State
+	switch e.Kind {
+	case EventBooting:
+		r = r.note(now, said("agent runs", e.Detail))
+	case EventOnline:
+		r = online(now, r, &lock)
+	case EventJobStarted:
+		r, out.Alarm = jobStarted(now, r, e)
+	case EventJobDone:
+		r, lock = jobDone(now, r, lock, e)
+	case EventIdle:
+		r, lock = idle(now, lim, r, lock)
+		out.CheckLock = lock.State == wasLive && r.State.Usable() // "go" is true of this lock alone
+	case EventDraining:
+		r, lock = Drain(now, r, lock, saidEnd(e))
+		if e.Reason == EndTooOld {
+			out.Alarm = AlarmRunnerTooOld
+		}
+		if e.Detail != "" {
+			r = r.note(now, e.Detail)
+		}
+	}
+	out.Runner = &r
+	if lock.State != wasLive {
+		out.Lock, out.CheckLock = &lock, false
+	}
+	if e.Kind == EventOnline && r.State == RunnerOnline && lock.Names(r.ID) {
+		beat := p.beat(now, lim, r.ID, p.Counter)
+		if p.Runner != r.ID {
+			beat.Counter = 0
+		}
+		out.Pulse = &beat
+	}
+	out.Order = OrderFor(r, lock)
+	return out
+}
+
+// online takes a machine that booted into use, if its lock still names it. For
+// a later config of a shared runner it changes nothing.
+func online(now time.Time, r Runner, l *Lock) Runner {
+	if r.State != RunnerBooting || !l.Names(r.ID) || l.State != LockLaunching {
+		return r
+	}
+	l.State = LockLive
+	r.OnlineAt = now
+	return r.enter(now, RunnerOnline, "")
+}
+
+// jobStarted notes the job. A job of another run than the one that asked for an
+// ephemeral runner took it: the record says so.
+func jobStarted(now time.Time, r Runner, e Event) (Runner, Alarm) {
+	r.Job = Job{RunID: e.RunID, StartedAt: now}
+	var alarm Alarm
+	reason := "job of run " + e.RunID
+	if r.Mode == Ephemeral && r.RunID != "" && e.RunID != "" && e.RunID != r.RunID {
+		r.Stolen, alarm = e.RunID, AlarmJobStolen
+		reason += ", which did not ask for this runner"
+	}
+	if r.State == RunnerOnline {
+		return r.enter(now, RunnerBusy, reason), alarm
+	}
+	return r.note(now, reason), alarm
+}
+
+// jobDone frees a shared runner for the next job, and ends an ephemeral one.
+func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
+	r.Jobs++
+	r.Job.EndedAt = now
+	r = r.Forget(r.Config.N) // GitHub removes a one-job registration after its job
+	if r.State == RunnerBusy && r.Mode == Ephemeral {
+		return Drain(now, r, l, NewEnd(EndDone))
+	}
+	if r.State == RunnerBusy {
+		return r.enter(now, RunnerOnline, said("job done", e.Detail)), l
+	}
+	return r.note(now, said("job done", e.Detail)), l
+}
+
+// idle answers a machine that has no job: while draining it may be ended at
+// once; before, it drains if it has been idle for long enough since its last
+// job and since it was last shared.
+func idle(now time.Time, lim Limits, r Runner, l Lock) (Runner, Lock) {
+	if r.State == RunnerDraining {
+		r.IdleAt = now
+		return r.note(now, "no job runs"), l
+	}
+	since := maxTime(maxTime(r.OnlineAt, r.Job.EndedAt), l.SharedAt.Add(lim.ShareStep))
+	if r.State == RunnerOnline && now.Sub(since) >= lim.Idle {
+		return Drain(now, r, l, NewEnd(EndIdle))
+	}
+	return r, l
+}
+
+// saidEnd maps what a machine gives as its reason to the reasons it may give.
+func saidEnd(e Event) Failure {
+	switch e.Reason {
+	case EndSpot, EndTooOld, EndIdle, EndHard, EndDone:
+		return NewEnd(e.Reason)
+	}
+	return NewEnd(EndAgent)
+}
+
+func said(what, detail string) string {
+	if detail == "" {
+		return what
+	}
+	return fmt.Sprintf("%s: %s", what, detail)
+}
+
+// BootVerdict is the answer to a machine's boot call.
+type BootVerdict string
+
+// The verdicts, with the statuses that they are answered with.
+const (
+	BootGo          BootVerdict = "go"          // 200: here is the config
+	BootLater       BootVerdict = "later"       // 425: not everything is recorded yet
+	BootGone        BootVerdict = "gone"        // 410: power off
+	BootCompromised BootVerdict = "compromised" // 409: somebody else was here first
+)
+
+// BootCall decides a boot call whose token was verified for the runner's
+// recorded index. Items with a true flag are to be written in one commit, and
+// the lock is to be checked when the verdict is BootGo: two runners that take
+// turns on one lock can never both be answered.
+func BootCall(now time.Time, r Runner, l Lock, nonceHash, instance string) (_ Runner, _ Lock, _ BootVerdict, runner, lock bool) {
+	if r.Version == 0 || !r.State.Usable() {
+		return r, l, BootGone, false, false
+	}
+	first := r.Boot.NonceHash == ""
+	if first {
+		r.Boot.NonceHash, r.Boot.InstanceID = nonceHash, instance
+	}
+	if r.Boot.NonceHash != nonceHash || instance != r.Boot.InstanceID || r.Mismatched() {
+		was := l.State
+		r, l = Drain(now, r, l, NewEnd(EndCompromised))
+		return r, l, BootCompromised, true, l.State != was
+	}
+	switch {
+	case r.State == RunnerOnline || r.State == RunnerBusy || !l.Names(r.ID) || l.State != LockLaunching || !now.Before(l.BootBy):
+		return r, l, BootGone, false, false
+	case r.InstanceID == "" || r.Config.N == 0:
+		return r, l, BootLater, first, false
+	case r.Boot.At.IsZero():
+		r.Boot.At = now
+		return r.enter(now, RunnerBooting, "config answered to "+instance), l, BootGo, true, false
+	}
+	return r, l, BootGo, false, false
+}
+
+// NextCall decides a shared machine's call for config n. With ready, the
+// recorded config may be answered. With wanted, the runner is to be written with
+// the lock checked, and the worker told to mint. Neither: the machine drains.
+func NextCall(now time.Time, r Runner, l Lock, n int) (_ Runner, ready, wanted, changed bool) {
+	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(l.Exp) {
+		return r, false, false, false
+	}
+	if r.Config.N >= n {
+		return r, true, false, false
+	}
+	if r.Wanted < n {
+		r.Wanted = n
+		return r.note(now, fmt.Sprintf("asks for config %d", n)), false, true, true
+	}
+	return r, false, true, false
+}

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// The markets that a machine can be bought in: what the API calls type.
+const (
+	Spot     = "spot"
+	OnDemand = "ondemand"
+)
+
+// The modes of a request.
+const (
+	Shared    = "shared"    // any number of requests of one repository, one job after another
+	Ephemeral = "ephemeral" // one request, one job
+)
+
+// MaxLabels is how many labels a request may name.
+const MaxLabels = 16
+
+var labelForm = regexp.MustCompile(`\A[a-z0-9._-]{1,64}\z`)
+
+// ParseLabels returns labels trimmed, lower-cased, sorted and without
+// duplicates: the form that lock keys are made of. Anything that is then not of
+// [a-z0-9._-]{1,64}, or that names what GARO or GitHub gives out themselves
+// (garo-…, self-hosted), is an error that quotes it.
+func ParseLabels(labels []string) ([]string, error) {
+	out := make([]string, 0, len(labels))
+	for _, raw := range labels {
+		l := strings.ToLower(strings.Trim(raw, " \t"))
+		if !labelForm.MatchString(l) {
+			return nil, fmt.Errorf("label %.80q: use 1 to 64 of a-z, 0-9, dot, underscore and hyphen", raw)
+		}
+		if strings.HasPrefix(l, "garo-") {
+			return nil, fmt.Errorf("label %q: the prefix garo- is for the labels that GARO gives out", l)
+		}
+		out = append(out, l)
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	if len(out) > MaxLabels {
+		return nil, fmt.Errorf("%d labels: at most %d", len(out), MaxLabels)
+	}
+	return out, nil
+}
+
+// Machine is what a caller may say about the machine. Empty fields leave the
+// choice to the account.
+type Machine struct {
+	InstanceTypes  []string `json:"instance_types,omitempty"`
+	Image          string   `json:"image_id,omitempty"`
+	Subnets        []string `json:"subnets,omitempty"`
+	SecurityGroups []string `json:"security_groups,omitempty"`
+}
+
+// Spec returns the short name of m in a lock key: "default" when nothing is
+// named, else 12 hex digits of SHA-256 over the canonical fields. The order of
+// instance types counts, since it says which one is tried first.
+func (m Machine) Spec() string {
+	if len(m.InstanceTypes) == 0 && m.Image == "" && len(m.Subnets) == 0 && len(m.SecurityGroups) == 0 {
+		return "default"
+	}
+	m.Subnets = slices.Compact(slices.Sorted(slices.Values(m.Subnets)))
+	m.SecurityGroups = slices.Compact(slices.Sorted(slices.Values(m.SecurityGroups)))
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:6])
+}
+
+// LockKey returns the key of the lock that r's runner is found under. Two
+// shared requests have one key only if account, region, repository, type, spec
+// and labels are all equal: no field can hold the separators. An ephemeral
+// request has a key of its own, its id.
+func (r Request) LockKey() string {
+	if r.Mode == Ephemeral {
+		return r.ID
+	}
+	return strings.Join([]string{r.Account, r.Region, r.Repository.ID, r.Type, r.Spec, strings.Join(r.Labels, ",")}, "/")
+}

@@ -1,0 +1,227 @@
+package store
+
+import (
+	"slices"
+	"time"
+)
+
+// RequestState is where a request stands.
+type RequestState string
+
+// The states of a request. The last four are final.
+const (
+	Accepted  RequestState = "accepted" // recorded; a worker is to find or launch a runner
+	Waiting   RequestState = "waiting"  // a runner is named and not yet online
+	Ready     RequestState = "ready"    // its runner has been online
+	Failed    RequestState = "failed"   // no runner, and the error says why
+	Expired   RequestState = "expired"  // no runner before give_up_at
+	Cancelled RequestState = "cancelled"
+)
+
+// RequestStates lists every state, in the order of a request's life.
+var RequestStates = []RequestState{Accepted, Waiting, Ready, Failed, Expired, Cancelled}
+
+// Final reports whether nothing ever follows s.
+func (s RequestState) Final() bool { return s != Accepted && s != Waiting }
+
+// Repository is the GitHub repository that a request is for. The ids decide;
+// the names are for people and for GitHub's API.
+type Repository struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"` // owner/name
+	OwnerID string `json:"owner_id"`
+	Owner   string `json:"owner"`
+}
+
+// Origin is the workflow run that a request comes from, for the audit. It is
+// empty for an operator's request.
+type Origin struct {
+	RunID       string `json:"run_id,omitempty"`
+	RunAttempt  string `json:"run_attempt,omitempty"`
+	CheckRunID  string `json:"check_run_id,omitempty"`
+	Actor       string `json:"actor,omitempty"`
+	Event       string `json:"event,omitempty"`
+	Ref         string `json:"ref,omitempty"`
+	Workflow    string `json:"workflow,omitempty"`
+	Environment string `json:"environment,omitempty"`
+}
+
+// Failure says why something did not go on. Code is stable and for programs,
+// Text is a sentence for people that says what to do.
+type Failure struct {
+	Code      string `json:"code"`
+	Text      string `json:"text"`
+	Retryable bool   `json:"retryable"`
+}
+
+// Request is one call of POST /start.
+type Request struct {
+	Meta
+	ID         string       `json:"id"`
+	State      RequestState `json:"state"`
+	CreatedAt  time.Time    `json:"created_at"`
+	Caller     string       `json:"caller"` // who asked: "operator <name>" or "github <actor>"
+	Repository Repository   `json:"repository"`
+	Origin     Origin       `json:"origin,omitzero"`
+	Trace      string       `json:"trace"` // the id that ties the log lines of all parts together
+
+	Account  string   `json:"account"`
+	Region   string   `json:"region"`
+	Type     string   `json:"type"` // Spot or OnDemand
+	Labels   []string `json:"labels"`
+	Mode     string   `json:"mode"` // Shared or Ephemeral
+	Machine  Machine  `json:"machine,omitzero"`
+	Spec     string   `json:"spec"`
+	OwnLabel string   `json:"own_label"` // what runs_on names
+	BodyHash string   `json:"body_hash"` // tells a replay from another request with the same key
+	TimeoutS int      `json:"timeout_s"`
+
+	Runner string `json:"runner,omitempty"` // the runner that it waits for, or got
+	// Tries is how many runners were given up for it.
+	Tries int `json:"tries"`
+	// Sends counts start messages since the request was last accepted, up to the
+	// one that a poll may add; SentAt is when the last one was.
+	Sends  int       `json:"sends"`
+	SentAt time.Time `json:"sent_at,omitzero"`
+	// Wait says what an accepted request waits for: one of the Wait codes.
+	Wait     string    `json:"wait,omitempty"`
+	GiveUpAt time.Time `json:"give_up_at"`
+	ReadyAt  time.Time `json:"ready_at,omitzero"`
+	EndedAt  time.Time `json:"ended_at,omitzero"` // when it became final
+	// Attempts are the launches tried on runners that were given up.
+	Attempts []Attempt `json:"attempts,omitempty"`
+	Error    *Failure  `json:"error,omitempty"`
+	History  History   `json:"history"`
+}
+
+// What an accepted request or a runner may wait for.
+const (
+	WaitBackoff = "backoff"        // the pause between two tries
+	WaitQuota   = "quota_reached"  // the account has all the machines it may have
+	WaitPaced   = "paced"          // the account's launches are spaced out
+	WaitRunner  = "runner_silent"  // the shared runner is neither usable nor given up yet
+	WaitGitHub  = "github_limited" // GitHub asked to wait
+	WaitEC2     = "ec2_unclear"    // EC2 did not say whether it launched: the same call again
+	WaitOutage  = "outage"         // a registration or credential could not be read
+)
+
+// Ref implements Item.
+func (r *Request) Ref() Ref { return Ref{KindRequest, r.ID} }
+
+func (r *Request) name(id string) { r.ID = id }
+
+// Timeout is how long the request may use its runner.
+func (r Request) Timeout() time.Duration { return time.Duration(r.TimeoutS) * time.Second }
+
+// Accept makes the record of a new request, from one whose identity and wishes
+// are filled in. It counts as sent now: the message follows the record, and the
+// reaper sends it again if that did not happen.
+func (r Request) Accept(now time.Time, giveUp time.Duration) Request {
+	r.State, r.CreatedAt = Accepted, now
+	r.DueAt, r.GiveUpAt = now, now.Add(giveUp)
+	r.Spec = r.Machine.Spec()
+	r = r.Sent(now)
+	r.History = r.History.with(now, string(Accepted), "")
+	return r
+}
+
+// Sent notes that a start message is being sent for an accepted request.
+func (r Request) Sent(now time.Time) Request {
+	r.Sends, r.SentAt = r.Sends+1, now
+	return r
+}
+
+// Hold keeps an accepted request accepted until due, for one of the Wait codes.
+func (r Request) Hold(now, due time.Time, wait string) Request {
+	if r.Wait != wait {
+		r.History = r.History.with(now, string(r.State), wait)
+	}
+	r.DueAt, r.Wait = due, wait
+	return r
+}
+
+// await ties an accepted request to a runner that is not online yet.
+func (r Request) await(now time.Time, lim Limits, runner string, bootBy time.Time, reason string) Request {
+	r.State, r.Runner, r.Wait = Waiting, runner, ""
+	r.DueAt = bootBy.Add(lim.SettleSlack)
+	r.History = r.History.with(now, string(Waiting), reason)
+	return r
+}
+
+// finish makes r final.
+func (r Request) finish(now time.Time, lim Limits, state RequestState, why string, f *Failure) Request {
+	r.State, r.DueAt, r.EndedAt, r.Wait, r.Error = state, time.Time{}, now, "", f
+	if state == Ready {
+		r.ReadyAt = now
+	}
+	r.History = r.History.with(now, string(state), why)
+	r.expire(now, lim.Keep)
+	return r
+}
+
+// ready is the good end. It is final: what happens to the runner afterwards is
+// seen and told, not repaired.
+func (r Request) ready(now time.Time, lim Limits, runner, reason string) Request {
+	r.Runner = runner
+	return r.finish(now, lim, Ready, reason, nil)
+}
+
+// Fail ends a request that is not final for a reason that trying again cannot mend.
+func (r Request) Fail(now time.Time, lim Limits, f Failure) Request {
+	if r.State.Final() {
+		return r
+	}
+	return r.finish(now, lim, Failed, f.Code, &f)
+}
+
+// Overdue reports whether r ought to be given up.
+func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.After(r.GiveUpAt) }
+
+// Expire gives up a request that is Overdue.
+func (r Request) Expire(now time.Time, lim Limits) Request {
+	if !r.Overdue(now) {
+		return r
+	}
+	why := r.Wait
+	if r.State == Waiting {
+		why = "runner " + r.Runner + " is not online"
+	}
+	text := "No runner was ready before give_up_at. Start again, with a longer give_up if the account is busy."
+	if why != "" {
+		text = "No runner was ready before give_up_at (last: " + why + "). Start again, with a longer give_up if the account is busy."
+	}
+	return r.finish(now, lim, Expired, why, &Failure{Code: "expired", Text: text, Retryable: true})
+}
+
+// Cancel ends a request that is not final because its caller said so.
+func (r Request) Cancel(now time.Time, lim Limits, by string) Request {
+	if r.State.Final() {
+		return r
+	}
+	return r.finish(now, lim, Cancelled, "by "+by, &Failure{Code: "cancelled", Text: "The request was cancelled."})
+}
+
+// retry gives up the runner of a waiting request and accepts it again after the
+// next pause, or fails it when there is no further try or no time for one.
+func (r Request) retry(now time.Time, lim Limits, runner Runner, why Failure) Request {
+	r.Attempts = append(slices.Clip(slices.Clone(r.Attempts)), runner.Attempts...)
+	r.Attempts = r.Attempts[max(0, len(r.Attempts)-2*MaxPlacements):] // two full plans: what the last tries say matters
+	if r.Tries >= len(lim.Waits) || now.Add(lim.Waits[r.Tries]).After(r.GiveUpAt) {
+		why.Text += " No further try is left; see the attempts."
+		why.Retryable = true
+		return r.finish(now, lim, Failed, why.Code, &why)
+	}
+	wait := lim.Waits[r.Tries]
+	r.State, r.Runner, r.Tries = Accepted, "", r.Tries+1
+	r.DueAt, r.Wait = now.Add(wait), WaitBackoff
+	r.Sends = 0
+	r = r.Sent(now)
+	r.History = r.History.with(now, string(Accepted), why.Code)
+	return r
+}
+
+// Unpicked reports whether a poll should send the start message of r again:
+// once, when nothing took it up a while after its first send.
+func (r Request) Unpicked(now time.Time, lim Limits) bool {
+	return r.State == Accepted && r.Sends == 1 && r.Wait == "" && now.Sub(r.SentAt) >= lim.PollResend
+}

@@ -1,0 +1,280 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// RunnerState is where a machine stands.
+type RunnerState string
+
+// The states of a runner, in the order of its life. Online and Busy alternate.
+// RunnerFailed and RunnerEnded are final.
+const (
+	RunnerNew      RunnerState = "new"      // intended; RunInstances has not answered
+	RunnerLaunched RunnerState = "launched" // EC2 gave an instance id
+	RunnerBooting  RunnerState = "booting"  // the machine has its config
+	RunnerOnline   RunnerState = "online"   // GitHub can give it a job
+	RunnerBusy     RunnerState = "busy"     // it runs a job
+	RunnerDraining RunnerState = "draining" // nothing new is to happen on it
+	RunnerEnding   RunnerState = "ending"   // it is being terminated
+	RunnerEnded    RunnerState = "ended"
+	RunnerFailed   RunnerState = "failed" // it never came to an instance
+)
+
+// RunnerStates lists every state.
+var RunnerStates = []RunnerState{RunnerNew, RunnerLaunched, RunnerBooting, RunnerOnline, RunnerBusy,
+	RunnerDraining, RunnerEnding, RunnerEnded, RunnerFailed}
+
+// Final reports whether nothing ever follows s.
+func (s RunnerState) Final() bool { return s == RunnerEnded || s == RunnerFailed }
+
+// Usable reports whether s comes before draining: the runner has, or may come
+// to have, a job.
+func (s RunnerState) Usable() bool {
+	switch s {
+	case RunnerNew, RunnerLaunched, RunnerBooting, RunnerOnline, RunnerBusy:
+		return true
+	}
+	return false
+}
+
+// Placement is one way to buy the machine.
+type Placement struct {
+	Market       string `json:"market"` // Spot or OnDemand
+	InstanceType string `json:"instance_type"`
+	Subnet       string `json:"subnet"`
+}
+
+func (p Placement) String() string { return p.Market + " " + p.InstanceType + " in " + p.Subnet }
+
+// Launch is what is frozen at the intent, so that whoever repeats the call
+// repeats it to the byte, as a client token demands. User data is rendered from
+// the runner's id, its index and these ingredients.
+type Launch struct {
+	Image           string            `json:"image"` // an AMI id
+	SecurityGroups  []string          `json:"security_groups"`
+	InstanceProfile string            `json:"instance_profile,omitempty"`
+	Tags            map[string]string `json:"tags"`
+	Script          int               `json:"script"`       // version of the user data script
+	APIURL          string            `json:"api_url"`      // where the machine calls
+	AgentSHA256     map[string]string `json:"agent_sha256"` // by architecture
+	HardS           int               `json:"hard_s"`       // seconds until the machine's own timer
+	KeyID           string            `json:"key_id"`       // the key that the machine's tokens come from
+}
+
+// Attempt is one RunInstances call that had an answer.
+type Attempt struct {
+	Placement
+	Runner string    `json:"runner"`
+	At     time.Time `json:"at"`
+	Code   string    `json:"code"` // "launched", or EC2's error code
+}
+
+// Claim is the right to call EC2 and GitHub for a runner. It outlives its
+// holder's invocation, since a call of a killed worker may still be open. One
+// that was given back names nobody; one that lapsed still names its holder.
+type Claim struct {
+	By    string    `json:"by,omitempty"`
+	Until time.Time `json:"until"`
+}
+
+// GitHubName is a runner name that was, or is about to be, registered.
+type GitHubName struct {
+	N    int    `json:"n"` // the number of the config that it belongs to
+	Name string `json:"name"`
+	// RunnerID is GitHub's id for it. Zero: no answer is known.
+	RunnerID int64 `json:"runner_id,omitempty"`
+}
+
+// Config is the newest one-job configuration.
+type Config struct {
+	// N is its number. Zero: there is none yet. Numbers rise and may skip.
+	N int `json:"n"`
+	// Sealed is the config itself, encrypted for the control plane.
+	Sealed string `json:"sealed,omitempty"`
+	// RunnerID is GitHub's id of the registration.
+	RunnerID int64 `json:"runner_id,omitempty"`
+}
+
+// Boot is what the machine's first calls bound.
+type Boot struct {
+	NonceHash  string `json:"nonce_hash,omitempty"`  // SHA-256, hex
+	InstanceID string `json:"instance_id,omitempty"` // as the machine claims it
+	// At is when the config was answered first. Zero: never, so that whatever
+	// runs there has no credential.
+	At time.Time `json:"at,omitzero"`
+}
+
+// Job is the last job seen on the machine.
+type Job struct {
+	RunID     string    `json:"run_id,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+}
+
+// Runner is one machine, from the intent to launch it to its end.
+type Runner struct {
+	Meta
+	ID         string      `json:"id"`
+	State      RunnerState `json:"state"`
+	CreatedAt  time.Time   `json:"created_at"`
+	Lock       string      `json:"lock"`    // the key of the lock that names it, or did
+	Request    string      `json:"request"` // the request that launched it
+	Trace      string      `json:"trace"`
+	Repository Repository  `json:"repository"`
+	RunID      string      `json:"run_id,omitempty"` // the run that the launching request came from
+	Account    string      `json:"account"`
+	Region     string      `json:"region"`
+	Mode       string      `json:"mode"`
+	Labels     []string    `json:"labels"` // what it registers with: the own label first
+
+	Plan   []Placement `json:"plan"`
+	Index  int         `json:"index"` // the placement being tried, or launched
+	Launch Launch      `json:"launch"`
+	// CalledAt is the slot of the last RunInstances call.
+	CalledAt time.Time `json:"called_at"`
+	Attempts []Attempt `json:"attempts,omitempty"`
+	Claim    Claim     `json:"claim,omitzero"`
+	// Wait and WaitUntil say what the next step waits for.
+	Wait       string       `json:"wait,omitempty"`
+	WaitUntil  time.Time    `json:"wait_until,omitzero"`
+	InstanceID string       `json:"instance_id,omitempty"`
+	Names      []GitHubName `json:"names"`
+	Config     Config       `json:"config"`
+	Wanted     int          `json:"wanted"` // the config number that the machine asks for
+	Boot       Boot         `json:"boot,omitzero"`
+	// Counter is the number of the last event that was taken.
+	Counter int64 `json:"counter,omitempty"`
+
+	LaunchedAt time.Time `json:"launched_at,omitzero"`
+	OnlineAt   time.Time `json:"online_at,omitzero"`
+	Job        Job       `json:"job,omitzero"`
+	Jobs       int       `json:"jobs"`             // how many jobs it finished
+	Stolen     string    `json:"stolen,omitempty"` // the run id of a job that came from another run than the launching request's
+
+	// Hard is when it must end, whatever runs on it. It never changes.
+	Hard time.Time `json:"hard"`
+	// End says why it drains, ended or failed.
+	End        *Failure  `json:"end,omitempty"`
+	DrainingAt time.Time `json:"draining_at,omitzero"`
+	// DeletedAt is when GitHub was first asked to delete the registration;
+	// DeregisteredAt is when it was gone.
+	DeletedAt      time.Time `json:"deleted_at,omitzero"`
+	DeregisteredAt time.Time `json:"deregistered_at,omitzero"`
+	// IdleAt is when the machine said, while draining, that no job runs.
+	IdleAt       time.Time `json:"idle_at,omitzero"`
+	EndingAt     time.Time `json:"ending_at,omitzero"`
+	TerminatedAt time.Time `json:"terminated_at,omitzero"` // the last TerminateInstances call
+	MissingAt    time.Time `json:"missing_at,omitzero"`    // when EC2 first did not find it
+	EndedAt      time.Time `json:"ended_at,omitzero"`
+	History      History   `json:"history"`
+}
+
+// Ref implements Item.
+func (r *Runner) Ref() Ref { return Ref{KindRunner, r.ID} }
+
+func (r *Runner) name(id string) { r.ID = id }
+
+// Placement returns the placement being tried, or launched.
+func (r Runner) Placement() Placement { return r.Plan[r.Index] }
+
+// ClientToken is what makes RunInstances idempotent. It names the runner and the
+// index and nothing that a successor would change: a resumed launch must carry
+// the token of the one that it resumes, or it would launch twice.
+func (r Runner) ClientToken() string { return fmt.Sprintf("garo-%s-%d", r.ID, r.Index) }
+
+// GitHubNameFor returns the name for registration n. GitHub takes 64
+// characters; the control plane's name has at most 16 of them.
+func GitHubNameFor(controlPlane, runner string, n int) string {
+	return fmt.Sprintf("garo-%s-%s-%d", controlPlane, runner, n)
+}
+
+// NextName returns the name that the wanted config is to be registered under.
+// It is false when that must be written ahead first.
+func (r Runner) NextName() (GitHubName, bool) {
+	if len(r.Names) == 0 || r.Names[len(r.Names)-1].N <= r.Config.N {
+		return GitHubName{}, false
+	}
+	return r.Names[len(r.Names)-1], true
+}
+
+// enter moves r to another state.
+func (r Runner) enter(now time.Time, state RunnerState, reason string) Runner {
+	r.State = state
+	r.History = r.History.with(now, string(state), reason)
+	return r
+}
+
+// note adds to r's story without a change of state.
+func (r Runner) note(now time.Time, reason string) Runner {
+	r.History = r.History.with(now, string(r.State), reason)
+	return r
+}
+
+// Held reports whether another invocation may have a call open for r.
+func (r Runner) Held(now time.Time, by string) bool {
+	return r.Claim.By != by && now.Before(r.Claim.Until)
+}
+
+// Release ends the claim: the holder has no call open any more.
+func (r Runner) Release(now time.Time) Runner {
+	r.Claim = Claim{Until: now}
+	return r
+}
+
+// WriteAhead adds the name that the next registration will use. A name that may
+// have been used is never used again, because minting is not idempotent.
+func (r Runner) WriteAhead(controlPlane string) Runner {
+	n := max(r.Config.N+1, r.Wanted)
+	if last, ok := r.NextName(); ok {
+		n = max(n, last.N+1)
+	}
+	r.Names = append(slices.Clip(slices.Clone(r.Names)), GitHubName{N: n, Name: GitHubNameFor(controlPlane, r.ID, n)})
+	return r
+}
+
+// Configure records the config that was minted under the last name, whose
+// number becomes the config's. Only a runner before draining takes one.
+func (r Runner) Configure(now time.Time, sealed string, runnerID int64) (Runner, bool) {
+	name, ok := r.NextName()
+	if !ok || !r.State.Usable() {
+		return r, false
+	}
+	r.Names = slices.Clone(r.Names)
+	r.Names[len(r.Names)-1].RunnerID = runnerID
+	r.Config = Config{N: name.N, Sealed: sealed, RunnerID: runnerID}
+	r.Wait, r.WaitUntil = "", time.Time{}
+	return r.note(now, fmt.Sprintf("config %d", name.N)), true
+}
+
+// Pause releases the claim until the next step may be tried, for a Wait code.
+func (r Runner) Pause(now, until time.Time, wait string) Runner {
+	if r.Wait != wait {
+		r = r.note(now, "waits: "+wait)
+	}
+	r.Wait, r.WaitUntil = wait, until
+	return r.Release(now)
+}
+
+// Forget drops a name that GitHub no longer has.
+func (r Runner) Forget(n int) Runner {
+	r.Names = slices.DeleteFunc(slices.Clone(r.Names), func(g GitHubName) bool { return g.N == n })
+	return r
+}
+
+// Unused returns the names that may be deleted at GitHub now: all but the
+// current config's while the runner can still use that, and all after its end.
+func (r Runner) Unused() []GitHubName {
+	if r.State.Final() {
+		return r.Names
+	}
+	var out []GitHubName
+	for _, g := range r.Names {
+		if g.N < r.Config.N {
+			out = append(out, g)
+		}
+	}
+	return out
+}

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// ErrConflict is what Commit answers when an item is no longer as it was read:
+// nothing was written. The error is a *ConflictError.
+var ErrConflict = errors.New("changed since it was read")
+
+// ConflictError tells which items a commit lost to.
+type ConflictError struct {
+	// Current holds, for every member whose condition failed, the item as it
+	// stands now: with Version 0 when it is absent. Members whose condition held
+	// are not in it.
+	Current []Item
+}
+
+func (e *ConflictError) Error() string {
+	names := make([]string, len(e.Current))
+	for i, it := range e.Current {
+		names[i] = it.Ref().String()
+	}
+	return strings.Join(names, ", ") + " " + ErrConflict.Error()
+}
+
+// Is makes a *ConflictError an ErrConflict.
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// Change is one member of a commit. Make it with Put or Check.
+type Change struct {
+	Item Item
+	// CheckOnly: the item must still have the version it was read at, and is
+	// not written.
+	CheckOnly bool
+}
+
+// Put changes the stored item to i, if it still has i's version (0: is absent).
+func Put(i Item) Change { return Change{Item: i} }
+
+// Check writes nothing, but lets the commit fail if i is not current any more.
+// It too conflicts with a concurrent commit that writes i.
+func Check(i Item) Change { return Change{Item: i, CheckOnly: true} }
+
+// MaxChanges is how many members a commit may have: TransactWriteItems takes
+// 100 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html).
+const MaxChanges = 100
+
+// Store keeps items. It decides nothing: the rules are the pure functions of
+// this package, and a Store only promises that what they decided from is what
+// is still there when their result is written.
+//
+// All methods are safe for concurrent use by any number of processes. Any error
+// but a ConflictError means that the outcome is not known; the caller reads again.
+type Store interface {
+	// Get returns the items that refs name, in that order, in one round trip;
+	// an absent one comes back with Version 0. Each is read consistently, but
+	// all of them together are no snapshot: only Commit decides. Callers own
+	// what they get.
+	Get(ctx context.Context, refs ...Ref) ([]Item, error)
+
+	// Commit applies all changes or none. Every change demands that the stored
+	// item has the Version its Item carries. On success it returns nil, and every
+	// Item that was put carries its new Version; on ErrConflict nothing was
+	// written, and the items given are as they were.
+	//
+	// A put whose condition fails because this very commit (by Meta.Writer) has
+	// already been applied, as when the answer of a first try was lost, is a
+	// success. An item may be in a commit once, and a commit has 1 to MaxChanges.
+	Commit(ctx context.Context, changes ...Change) error
+
+	// Due yields the refs of items whose due_at is not after before, oldest
+	// first. It reads an index, which may lag behind the items and is never a
+	// scan: it finds, the item decides.
+	Due(ctx context.Context, before time.Time) iter.Seq2[Ref, error]
+
+	// List yields requests or runners for people to read, newest first.
+	List(ctx context.Context, f Filter) iter.Seq2[Item, error]
+}
+
+// Filter says what List yields. The fields that are set must all match.
+type Filter struct {
+	Kind       Kind   // KindRequest (the zero value means it too) or KindRunner
+	Repository string // the repository's id
+	State      string
+	After      string // a Cursor: yield what comes after that item
+	Limit      int    // yield at most so many; zero: all
+}
+
+// Cursor returns the place of a request or a runner in every List that holds it.
+func Cursor(i Item) string {
+	switch i := i.(type) {
+	case *Request:
+		return cursor(i.CreatedAt, i.ID)
+	case *Runner:
+		return cursor(i.CreatedAt, i.ID)
+	}
+	return ""
+}
+
+// cursorTime has a fixed width, so that cursors sort as their times do.
+const cursorTime = "2006-01-02T15:04:05.000000000Z"
+
+func cursor(at time.Time, id string) string { return at.UTC().Format(cursorTime) + "#" + id }
+
+// Session is one invocation's way to commit: it signs what it writes. It is
+// safe for concurrent use.
+type Session struct {
+	Store
+	invocation string
+	now        func() time.Time
+	commits    atomic.Int64
+}
+
+// NewSession returns a Session of s for the invocation of that id, which no
+// other invocation, in any process, may have. now stamps what is written.
+func NewSession(s Store, invocation string, now func() time.Time) *Session {
+	return &Session{Store: s, invocation: invocation, now: now}
+}
+
+// Commit signs the changes, and commits them as Store.Commit does.
+func (s *Session) Commit(ctx context.Context, changes ...Change) error {
+	writer := fmt.Sprintf("%s/%d", s.invocation, s.commits.Add(1))
+	now := s.now().UTC()
+	for _, c := range changes {
+		if !c.CheckOnly {
+			m := c.Item.Base()
+			m.Writer, m.UpdatedAt = writer, now
+		}
+	}
+	return s.Store.Commit(ctx, changes...)
+}
+
+// Read gets the one item of type T that id names; absent, it has Version 0.
+func Read[T any, P interface {
+	*T
+	Item
+}](ctx context.Context, s Store, id string) (T, error) {
+	var item T
+	P(&item).name(id)
+	got, err := s.Get(ctx, P(&item).Ref())
+	if err != nil {
+		return item, err
+	}
+	return *got[0].(P), nil
+}

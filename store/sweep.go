@@ -1,0 +1,50 @@
+package store
+
+import "time"
+
+// Sweep is the memory of the sweeps of one account and region: what was seen
+// that no record names, since when, and whether the brake is on.
+type Sweep struct {
+	Meta
+	Key       string               `json:"key"`                 // <account>/<region>
+	Instances map[string]time.Time `json:"instances,omitempty"` // first sightings, by instance id
+	Runners   map[string]time.Time `json:"runners,omitempty"`   // first sightings, by <repository id>/<GitHub runner id>
+	// Checked is when each repository's runners were last listed, by its id.
+	Checked map[string]time.Time `json:"checked,omitempty"`
+	// BrakeAt is when more orphans than BrakeAbove were found at once. Until an
+	// operator releases the brake, none of them is ended.
+	BrakeAt    time.Time `json:"brake_at,omitzero"`
+	ReleasedAt time.Time `json:"released_at,omitzero"`
+	ReleasedBy string    `json:"released_by,omitempty"`
+	History    History   `json:"history,omitempty"`
+}
+
+// Ref implements Item.
+func (s *Sweep) Ref() Ref { return Ref{KindSweep, s.Key} }
+
+func (s *Sweep) name(id string) { s.Key = id }
+
+// SweepKey returns the key of the sweep of an account's region.
+func SweepKey(account, region string) string { return account + "/" + region }
+
+// Sight returns the first sightings of what is seen now: older ones are kept,
+// what is not seen any more is forgotten.
+func Sight(now time.Time, known map[string]time.Time, seen []string) map[string]time.Time {
+	out := make(map[string]time.Time, len(seen))
+	for _, id := range seen {
+		at, ok := known[id]
+		if !ok {
+			at = now
+		}
+		out[id] = at
+	}
+	return out
+}
+
+// Release lets the next sweep end what the brake spares.
+func (s Sweep) Release(now time.Time, by string) Sweep {
+	s.ReleasedAt, s.ReleasedBy = now, by
+	s.DueAt = now
+	s.History = s.History.with(now, "released", "by "+by)
+	return s
+}
