@@ -1,10 +1,16 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -12,8 +18,7 @@ import (
 
 // Account is an AWS account that GARO may launch into, as its registration
 // says. It is no item: it lives in SSM, or in local mode in a file, and is read
-// through Accounts. Nothing in it can be named by a caller
-// beyond choosing among what it allows.
+// through Accounts. A caller can only choose among what it allows.
 type Account struct {
 	// ID is the twelve digits of the AWS account.
 	ID string `json:"id"`
@@ -40,7 +45,7 @@ type Account struct {
 	// Modes are allowed, of Shared and Ephemeral; the first is the default.
 	Modes []string `json:"modes"`
 	// MaxTimeoutS bounds a request's timeout, HardS a machine's life, both in
-	// seconds. Zero: Limits.Hard for both.
+	// seconds. Zero: half of the machine's life, and Limits.Hard.
 	MaxTimeoutS int `json:"max_timeout,omitempty"`
 	HardS       int `json:"hard,omitempty"`
 	// MaxRunners is how many machines may live at once.
@@ -128,12 +133,16 @@ func (a Account) Hard(lim Limits) time.Duration {
 	return min(time.Duration(a.HardS)*time.Second, lim.HardMax)
 }
 
-// MaxTimeout returns the longest timeout that a request to the account may have.
+// MaxTimeout returns the longest timeout that a request to the account may have:
+// never more than half of a machine's life, since a shared runner is replaced
+// when what is left of its life is too short for the next request, and must not
+// be replaced by every one.
 func (a Account) MaxTimeout(lim Limits) time.Duration {
+	half := a.Hard(lim) / 2
 	if a.MaxTimeoutS == 0 {
-		return a.Hard(lim)
+		return half
 	}
-	return min(time.Duration(a.MaxTimeoutS)*time.Second, a.Hard(lim))
+	return min(time.Duration(a.MaxTimeoutS)*time.Second, half)
 }
 
 // Plan returns the placements to try for r, in order: its instance types (or
@@ -219,4 +228,85 @@ func nonEmpty(s string) []string {
 		return nil
 	}
 	return []string{s}
+}
+
+// ParseAccount reads a registration strictly: an unknown field, a wrong form or
+// a contradiction is an error that names the field, and nothing is half used.
+func ParseAccount(id string, b []byte) (Account, error) {
+	var a Account
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&a); err != nil {
+		return Account{}, fmt.Errorf("registration of account %s: %w", id, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return Account{}, fmt.Errorf("registration of account %s: more than one JSON value", id)
+	}
+	if err := a.check(id); err != nil {
+		return Account{}, fmt.Errorf("registration of account %s: %w", id, err)
+	}
+	return a, nil
+}
+
+var (
+	accountForm = regexp.MustCompile(`\A[0-9]{12}\z`)
+	numberForm  = regexp.MustCompile(`\A[0-9]{1,20}\z`)
+)
+
+// check returns every fault of a registration at once.
+func (a Account) check(id string) error {
+	var errs []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	want(accountForm.MatchString(a.ID) && a.ID == id, "id %q: want the account's twelve digits, %s", a.ID, id)
+	want(a.RoleARN == "" || strings.HasPrefix(a.RoleARN, "arn:"), "role_arn %q: want an ARN", a.RoleARN)
+	want(!a.ExternalID.Empty(), "external_id: want the one that the role's trust policy asks for")
+	want(len(a.Repositories)+len(a.Owners) > 0, "repositories, owners: name at least one")
+	for _, n := range slices.Concat(a.Repositories, a.Owners) {
+		want(numberForm.MatchString(n.ID) && n.Name != "", "repositories, owners: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)
+	}
+	want(len(a.Regions) > 0, "regions: want at least one")
+	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
+		r := a.Regions[name]
+		want(len(r.Subnets) > 0, "regions.%s.subnets: want at least one", name)
+		want(len(r.Images) > 0, "regions.%s.images: want an AMI id or the path of an SSM parameter", name)
+	}
+	_, ok := a.Regions[a.DefaultRegion]
+	want(ok || a.DefaultRegion == "", "default_region %q: not one of the regions", a.DefaultRegion)
+	want(len(a.DefaultInstanceTypes) > 0, "default_instance_types: want at least one")
+	for _, t := range a.DefaultInstanceTypes {
+		want(slices.Contains(a.InstanceTypes, t), "default_instance_types: %q is not in instance_types", t)
+	}
+	want(len(a.Markets) > 0, "markets: want %s, %s or both", Spot, OnDemand)
+	for _, m := range a.Markets {
+		want(m == Spot || m == OnDemand, "markets: %q: want %s or %s", m, Spot, OnDemand)
+	}
+	want(len(a.Modes) > 0, "modes: want %s, %s or both", Shared, Ephemeral)
+	for _, m := range a.Modes {
+		want(m == Shared || m == Ephemeral, "modes: %q: want %s or %s", m, Shared, Ephemeral)
+	}
+	want(a.MaxRunners > 0, "max_runners: want at least 1")
+	want(a.HardS >= 0 && a.HardS <= 24*3600, "hard: want at most 86400 seconds")
+	want(a.MaxTimeoutS >= 0, "max_timeout: want seconds")
+	want(a.Pacing.Burst >= 0 && a.Pacing.IntervalMS >= 0, "pacing: want no negative number")
+	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
+	return errors.Join(errs...)
+}
+
+// Region returns the region that a request gets: the one it names, or the
+// default, or the only one. It is false when that is not offered.
+func (a Account) Region(name string) (string, bool) {
+	if name == "" {
+		name = a.DefaultRegion
+	}
+	if name == "" && len(a.Regions) == 1 {
+		for only := range a.Regions {
+			name = only
+		}
+	}
+	_, ok := a.Regions[name]
+	return name, ok
 }

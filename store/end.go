@@ -23,7 +23,9 @@ const (
 	EndStopped      = "stopped"
 	EndAgent        = "agent_ended"
 	EndNoCapacity   = "no_capacity"
+	EndVCPULimit    = "vcpu_limit"
 	EndLaunchDenied = "launch_refused"
+	EndMintDenied   = "registration_refused"
 	EndTerminated   = "instance_terminated"
 )
 
@@ -43,6 +45,8 @@ var endTexts = map[string]string{
 	EndUnwanted:    "The request that launched the runner ended first.",
 	EndStopped:     "It was stopped on request.",
 	EndAgent:       "The agent ended the machine.",
+	EndNoCapacity:  "No placement had capacity.",
+	EndVCPULimit:   "The AWS account's vCPU limit is reached. Wait for machines to end, or have the quota raised.",
 	EndTerminated:  "EC2 says that the instance is terminated.",
 }
 

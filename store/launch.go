@@ -25,7 +25,11 @@ func Shareable(now time.Time, lim Limits, r Request, l Lock, p Pulse) bool {
 // once on a live lock, waiting on a launching one. The lock is to be written
 // when wrote is true, and to be checked otherwise; both in one commit with r.
 func Share(now time.Time, lim Limits, r Request, l Lock) (_ Request, _ Lock, wrote bool) {
-	exp := minTime(maxTime(l.Exp, now.Add(r.Timeout())), l.Hard)
+	from := now
+	if l.State == LockLaunching {
+		from = maxTime(now, l.BootBy) // a timeout begins when the runner can be used
+	}
+	exp := minTime(maxTime(l.Exp, from.Add(r.Timeout())), l.Hard)
 	if l.Joined == "" || exp.Sub(l.Exp) > lim.ShareStep || now.Sub(l.SharedAt) > lim.ShareStep {
 		if l.Joined == "" {
 			l.Joined = r.ID
@@ -40,9 +44,28 @@ func Share(now time.Time, lim Limits, r Request, l Lock) (_ Request, _ Lock, wro
 	return r, l, wrote
 }
 
-// Blocked reports that an accepted request can neither share the lock's runner
-// nor replace it: it names a runner that is not draining.
-func Blocked(l Lock) bool { return !l.Free() }
+// Blocked decides about a lock that an accepted request can neither share nor
+// take: its runner is to be drained, for the reason that end holds, or the
+// request has to wait until the lock is looked at again.
+//
+// A live runner that is well but has too little time left hands over: what is
+// still queued for its label is served by its successor, which has the same one.
+func Blocked(now time.Time, lim Limits, l Lock, p Pulse, run Runner, launcher Request) (end string, until time.Time) {
+	if run.Version == 0 || run.State.Final() {
+		return "", now.Add(lim.SettleSlack) // the lock is about to be emptied
+	}
+	if why := DrainReason(now, lim, run, l, p, launcher); why != "" {
+		return why, time.Time{}
+	}
+	seen := p.SeenOf(l.Runner)
+	if l.State == LockLive && now.Sub(seen) <= lim.Silent {
+		return EndHandover, time.Time{}
+	}
+	if l.State == LockLive {
+		return "", seen.Add(lim.Lost + time.Second)
+	}
+	return "", now.Add(lim.SettleSlack)
+}
 
 // Intent is what the launch of a machine is decided from.
 type Intent struct {
@@ -79,10 +102,10 @@ func (in Intent) Begin(now time.Time, lim Limits) (r Request, l Lock, run Runner
 	q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners
 
 	hard := now.Add(time.Duration(in.Launch.HardS) * time.Second)
+	bootBy := slot.Add(lim.BootLimit)
 	l = Lock{
 		Meta: l.Meta, Key: r.LockKey(), State: LockLaunching, Runner: in.Runner,
-		Exp: minTime(now.Add(r.Timeout()), hard), Hard: hard,
-		BootBy: slot.Add(lim.BootLimit), SharedAt: now,
+		Exp: minTime(bootBy.Add(r.Timeout()), hard), Hard: hard, BootBy: bootBy, SharedAt: now,
 	}
 	l.TTL = 0
 	run = Runner{
@@ -121,6 +144,7 @@ func (r Runner) Take(now time.Time, claim Claim, controlPlane string) Runner {
 	if r.needsMint() && (lapsed || !named) {
 		r = r.WriteAhead(controlPlane)
 	}
+	r.Unclear = r.Unclear || lapsed && r.InstanceID == ""
 	return r.note(now, "claimed by "+claim.By)
 }
 
@@ -175,10 +199,12 @@ func Advance(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, 
 		return r, l, q, now, false, false
 	}
 	r = r.attempted(now, code)
-	r.Index = next
+	r.Index, r.Unclear = next, false
 	r, q, slot, reserved = Call(now, r, q, p, latest)
 	if l.Names(r.ID) && l.State == LockLaunching {
-		l.BootBy = slot.Add(lim.BootLimit)
+		bootBy := slot.Add(lim.BootLimit)
+		l.Exp = minTime(l.Exp.Add(bootBy.Sub(l.BootBy)), l.Hard)
+		l.BootBy = bootBy
 	}
 	return r.note(now, "next: "+r.Placement().String()), l, q, slot, reserved, true
 }
@@ -214,9 +240,13 @@ func (r Runner) Mismatched() bool {
 }
 
 // Abandon ends a runner that could not be launched. One that never had an
-// instance fails at once: its place and its lock are free. Any other drains.
+// instance fails at once: its place and its lock are free. Any other drains, as
+// does one of which mayExist says that some call may have launched a machine.
 // code is what EC2 said of the current placement, or empty.
 func Abandon(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, why Failure, mayExist bool) (Runner, Lock, Quota) {
+	if r.State.Final() {
+		return r, l, q
+	}
 	if code != "" {
 		r = r.attempted(now, code)
 	}

@@ -206,6 +206,9 @@ func (r Request) Cancel(now time.Time, lim Limits, by string) Request {
 func (r Request) retry(now time.Time, lim Limits, runner Runner, why Failure) Request {
 	r.Attempts = append(slices.Clip(slices.Clone(r.Attempts)), runner.Attempts...)
 	r.Attempts = r.Attempts[max(0, len(r.Attempts)-2*MaxPlacements):] // two full plans: what the last tries say matters
+	if why.Code == EndVCPULimit {
+		r.Tries = min(r.Tries, len(lim.Waits)-1) // the limit is the account's: only time helps, up to give_up_at
+	}
 	if r.Tries >= len(lim.Waits) || now.Add(lim.Waits[r.Tries]).After(r.GiveUpAt) {
 		why.Text += " No further try is left; see the attempts."
 		why.Retryable = true

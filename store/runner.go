@@ -135,6 +135,8 @@ type Runner struct {
 	Launch Launch      `json:"launch"`
 	// CalledAt is the slot of the last RunInstances call.
 	CalledAt time.Time `json:"called_at"`
+	// Unclear: a call at this index had no answer that tells whether it launched.
+	Unclear  bool      `json:"unclear,omitempty"`
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Claim    Claim     `json:"claim,omitzero"`
 	// Wait and WaitUntil say what the next step waits for.

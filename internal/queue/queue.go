@@ -6,6 +6,8 @@ package queue
 import (
 	"context"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // MaxDelay is the longest delay of a message
@@ -24,11 +26,17 @@ const (
 
 // Message is what the worker is asked to do.
 type Message struct {
-	Kind  Kind
-	ID    string // of the request or the runner
-	Lock  string // the lock key of a request, so that one read fetches all; empty for a runner
-	N     int    // of Next: the config number that is wanted
-	Trace string
+	Kind    Kind
+	ID      string // of the request or the runner
+	Account string // of a request, and
+	Lock    string // its lock key, so that one read fetches all; both empty for a runner
+	N       int    // of Next: the config number that is wanted
+	Trace   string
+}
+
+// StartOf returns the message that asks for a runner for r.
+func StartOf(r store.Request) Message {
+	return Message{Kind: Start, ID: r.ID, Account: r.Account, Lock: r.LockKey(), Trace: r.Trace}
 }
 
 // Delivery is a message on its way to a worker.

@@ -1,0 +1,84 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// BuiltIn is the account that every local system has.
+const BuiltIn = "000000000000"
+
+// builtIn registers a repository of a made-up owner. Its pacing is that of this
+// machine, unless EC2's is asked for.
+func builtIn(ec2Pacing bool) store.Account {
+	a := store.Account{
+		ID:           BuiltIn,
+		Repositories: []store.Named{{ID: "1001", Name: "acme/shop"}},
+		Owners:       []store.Named{{ID: "1", Name: "acme"}},
+		Regions: map[string]store.Region{"eu-west-2": {
+			Subnets:        []string{"subnet-a", "subnet-b", "subnet-c"},
+			SecurityGroups: []string{"sg-local"},
+			Images:         []string{"ami-local"},
+		}},
+		InstanceTypes:        []string{"t3a.micro", "t3a.small", "m7g.large", "c7g.xlarge"},
+		DefaultInstanceTypes: []string{"t3a.micro", "t3a.small"},
+		Markets:              []string{store.Spot, store.OnDemand},
+		SpotFallback:         true,
+		Modes:                []string{store.Shared, store.Ephemeral},
+		MaxRunners:           1000,
+		Pacing:               store.Pacing{Burst: 100, IntervalMS: 10}, // 100 a second
+	}
+	if ec2Pacing {
+		a.Pacing = store.Pacing{}
+	}
+	return a
+}
+
+// accounts is a store.Accounts over a folder of registrations, <id>.json each,
+// beside the built-in one, which such a file replaces.
+type accounts struct {
+	dir     string
+	builtIn store.Account
+}
+
+// Account implements store.Accounts. Files are read anew each time, so that an
+// edit counts at once.
+func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
+	if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
+		return store.Account{}, fmt.Errorf("account %.20q: %w", id, store.ErrNoAccount)
+	}
+	b, err := os.ReadFile(filepath.Join(a.dir, id+".json"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && id == BuiltIn:
+		return a.builtIn, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return store.Account{}, fmt.Errorf("account %s: %w", id, store.ErrNoAccount)
+	case err != nil:
+		return store.Account{}, fmt.Errorf("registration of account %s: %w", id, err)
+	}
+	return store.ParseAccount(id, b)
+}
+
+// List implements store.Accounts.
+func (a accounts) List(context.Context) ([]string, error) {
+	ids := []string{BuiltIn}
+	entries, err := os.ReadDir(a.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list registrations: %w", err)
+	}
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
