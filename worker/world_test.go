@@ -42,6 +42,8 @@ type world struct {
 	log      bytes.Buffer
 	config   worker.Config
 	n        int
+
+	mu sync.Mutex // guards sent
 }
 
 type sent struct {
@@ -85,6 +87,8 @@ func newWorld(t *testing.T) *world {
 
 // Send implements queue.Sender.
 func (w *world) Send(_ context.Context, m queue.Message, delay time.Duration) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.sent = append(w.sent, sent{m, delay})
 	return nil
 }
@@ -325,6 +329,8 @@ func (f *fakeFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) 
 		f.Errorf("token %s was used with other bytes", l.ClientToken)
 	}
 	launch()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.byToken[l.ClientToken].Instance, nil
 }
 
