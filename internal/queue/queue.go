@@ -61,8 +61,8 @@ type Dead struct {
 
 // Sender puts messages into the queue. It is safe for concurrent use.
 type Sender interface {
-	// Send makes m visible to workers after delay, at most MaxDelay. After an
-	// error it may have been sent all the same.
+	// Send makes m visible to workers after delay, which is from 0 to MaxDelay or
+	// an error. After any other error it may have been sent all the same.
 	Send(ctx context.Context, m Message, delay time.Duration) error
 }
 
@@ -71,8 +71,8 @@ type Sender interface {
 type Queue interface {
 	Sender
 
-	// Receive returns at most max messages, waiting up to wait for the first one.
-	// None is no error. Each is hidden from others until its visibility timeout
+	// Receive returns at most max messages, at least 1, waiting up to wait for the
+	// first one. None is no error; a context that ends is its error. Each is hidden from others until its visibility timeout
 	// passes, and comes again unless it was deleted by then.
 	Receive(ctx context.Context, max int, wait time.Duration) ([]Delivery, error)
 
@@ -86,7 +86,8 @@ type Queue interface {
 	Release(ctx context.Context, d Delivery, delay time.Duration) error
 
 	// Dead returns the messages that were received MaxReceives times without
-	// being deleted, oldest first.
+	// being deleted, and whose last visibility timeout has passed, oldest first.
+	// Listing takes nothing away.
 	Dead(ctx context.Context) ([]Dead, error)
 }
 

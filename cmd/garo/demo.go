@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/demo"
+)
+
+func demoCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Show GARO at work on this machine, in under a minute",
+		Long: `demo runs a story on a local system whose clocks are 60 times as fast: runners are
+found, launched, shared, stopped, interrupted and ended. Then it checks, from the
+records and from the simulated EC2 and GitHub, whether GARO's promises held, and
+ends with status 0 only if all of them did.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			where := dir
+			if where == "" {
+				tmp, err := os.MkdirTemp("", "garo-demo-")
+				if err != nil {
+					return err
+				}
+				where = tmp
+			} else if entries, err := os.ReadDir(where); err == nil && len(entries) > 0 {
+				return fmt.Errorf("--dir %s is not empty: the story begins with an empty one", where)
+			}
+			err := demo.Run(cmd.Context(), cmd.OutOrStdout(), where)
+			if cmd.Context().Err() != nil {
+				err = errInterrupted
+			}
+			if dir == "" && err == nil {
+				err = os.RemoveAll(where)
+			}
+			if err != nil && !errors.Is(err, errInterrupted) {
+				return fmt.Errorf("%w\nthe records are in %s", err, where)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "", "keep the records in this empty directory (default a temporary one)")
+	return c
+}

@@ -1,0 +1,29 @@
+package storetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func TestMemory(t *testing.T) {
+	Run(t, func(*testing.T) store.Store { return NewMemory() })
+}
+
+func TestMemoryExpireDeletesWhatItsTTLAllows(t *testing.T) {
+	m := NewMemory()
+	passed, now, keeps := request("passed"), request("now"), request("keeps")
+	passed.TTL, now.TTL = epoch.Unix()-1, epoch.Unix()
+	passed.DueAt = epoch
+	create(t, m, passed, now, keeps)
+	for _, want := range []int{1, 0} {
+		if n, err := m.Expire(t.Context(), epoch); err != nil || n != want {
+			t.Errorf("Expire = %d, %v; want %d", n, err, want)
+		}
+	}
+	listed(t, m, store.Filter{}, "now", "keeps")
+	version(t, m, passed.Ref(), 0)
+	due(t, m, epoch.Add(time.Hour))
+	conflict(t, m.Commit(t.Context(), store.Put(passed)), passed.Ref())
+}

@@ -1,0 +1,375 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+var kinds = []store.Kind{
+	store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep,
+}
+
+var getTests = []test{
+	{"ItemsComeInTheOrderOfTheirRefs", func(t *testing.T, s store.Store) {
+		b, a, k := request("b"), runner("a"), lock("k")
+		create(t, s, b, a, k)
+		want := []store.Item{a, &store.Lock{Key: "absent"}, b, k, a}
+		refs := make([]store.Ref, len(want))
+		for n, i := range want {
+			refs[n] = i.Ref()
+		}
+		got, err := s.Get(t.Context(), refs...)
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("Get(%v) = %d items, %v; want %d", refs, len(got), err, len(want))
+		}
+		for n := range want {
+			equal(t, fmt.Sprintf("item %d", n), got[n], want[n])
+		}
+	}},
+	{"NoRefsGiveNoItems", func(t *testing.T, s store.Store) {
+		if got, err := s.Get(t.Context()); err != nil || len(got) != 0 {
+			t.Errorf("Get() = %v, %v; want no item", got, err)
+		}
+	}},
+	{"AHundredItemsComeInOneCall", func(t *testing.T, s store.Store) {
+		var changes []store.Change
+		var refs []store.Ref
+		for n := range store.MaxChanges {
+			r := request(fmt.Sprintf("r%d", n))
+			changes, refs = append(changes, store.Put(r)), append(refs, r.Ref())
+		}
+		commit(t, s, changes...)
+		slices.Reverse(refs)
+		got, err := s.Get(t.Context(), refs...)
+		if err != nil || len(got) != len(refs) {
+			t.Fatalf("Get of %d refs = %d items, %v", len(refs), len(got), err)
+		}
+		for n, i := range got {
+			if i.Ref() != refs[n] || i.Base().Version != 1 {
+				t.Errorf("item %d = %s version %d, want %s version 1", n, i.Ref(), i.Base().Version, refs[n])
+			}
+		}
+	}},
+	{"CallersOwnWhatTheyGet", func(t *testing.T, s store.Store) {
+		run := runner("x")
+		create(t, s, run)
+		got, err := s.Get(t.Context(), run.Ref(), run.Ref())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[0].(*store.Runner).Launch.Tags["a"] = "changed"
+		equal(t, "the other copy", got[1], run)
+		equal(t, "stored item", reread(t, s, run), run)
+	}},
+	{"EqualIDsOfTwoKindsAreTwoItems", func(t *testing.T, s store.Store) {
+		create(t, s, request("same"), runner("same"), lock("same"))
+		for _, i := range []store.Item{request("same"), runner("same"), lock("same")} {
+			version(t, s, i.Ref(), 1)
+		}
+		version(t, s, store.Ref{Kind: store.KindPulse, ID: "same"}, 0)
+	}},
+	{"IDsAreKeptToTheByte", func(t *testing.T, s store.Store) {
+		for _, id := range []string{"a/b/c,d", "a#b", "A", "a", " a", "a%", "ä", "日本", `a"b\c'd`, "a_b", "axb"} {
+			create(t, s, &store.Lock{Key: id, Runner: id})
+		}
+		for _, id := range []string{"a/b/c,d", "a#b", "A", "a", " a", "a%", "ä", "日本", `a"b\c'd`, "a_b", "axb"} {
+			if got := reread(t, s, &store.Lock{Key: id}); got.Runner != id {
+				t.Errorf("lock %q names %q, want the same", id, got.Runner)
+			}
+		}
+	}},
+	{"EveryFieldOfEveryKindComesBack", func(t *testing.T, s store.Store) {
+		for _, kind := range kinds {
+			full := filled(t, kind)
+			full.Base().Version = 0
+			commit(t, s, store.Put(full))
+			equal(t, string(kind), stored(t, s, full.Ref()), full)
+		}
+	}},
+	{"EmptiedFieldsComeBackEmpty", func(t *testing.T, s store.Store) {
+		for _, kind := range kinds {
+			full := filled(t, kind)
+			full.Base().Version = 0
+			commit(t, s, store.Put(full))
+			blank, err := store.New(full.Ref())
+			if err != nil {
+				t.Fatal(err)
+			}
+			blank.Base().Version = 1
+			commit(t, s, store.Put(blank))
+			equal(t, string(kind), stored(t, s, full.Ref()), blank)
+		}
+	}},
+	{"MisuseIsRefused", func(t *testing.T, s store.Store) {
+		for _, ref := range []store.Ref{{Kind: store.KindRequest}, {Kind: "machine", ID: "x"}, {}} {
+			_, err := s.Get(t.Context(), request("r").Ref(), ref)
+			refused(t, fmt.Sprintf("Get(%+v)", ref), err)
+		}
+	}},
+	{"CancelledContextIsAnError", func(t *testing.T, s store.Store) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := s.Get(ctx, request("r").Ref()); !errors.Is(err, context.Canceled) {
+			t.Errorf("Get after cancel = %v, want context.Canceled", err)
+		}
+	}},
+}
+
+// at returns i with a time at which it is due.
+func at[I store.Item](i I, due time.Time) I {
+	i.Base().DueAt = due
+	return i
+}
+
+var dueTests = []test{
+	{"OldestComesFirst", func(t *testing.T, s store.Store) {
+		half := epoch.Add(500 * time.Millisecond)
+		third := at(request("third"), epoch.Add(time.Second))
+		first, second := at(runner("first"), epoch), at(&store.Sweep{Key: "second"}, half)
+		create(t, s, third, first, second)
+		due(t, s, epoch.Add(time.Hour), first.Ref(), second.Ref(), third.Ref())
+	}},
+	{"BeforeIsInclusive", func(t *testing.T, s store.Store) {
+		early, late := at(request("early"), epoch), at(request("late"), epoch.Add(time.Millisecond))
+		create(t, s, early, late)
+		due(t, s, epoch.Add(-time.Millisecond))
+		due(t, s, epoch, early.Ref())
+		due(t, s, epoch.Add(time.Millisecond), early.Ref(), late.Ref())
+	}},
+	{"TheZoneOfATimeDoesNotMatter", func(t *testing.T, s store.Store) {
+		east := time.FixedZone("east", 5*3600)
+		a, b := at(request("a"), epoch.In(east)), at(request("b"), epoch.Add(time.Minute))
+		create(t, s, a, b)
+		due(t, s, epoch.Add(time.Second).In(east), a.Ref())
+	}},
+	{"ItemsWithoutDueAtAreNotInTheIndex", func(t *testing.T, s store.Store) {
+		create(t, s, request("r"), lock("k"))
+		in := at(request("in"), epoch)
+		create(t, s, in)
+		due(t, s, epoch.Add(24*365*time.Hour), in.Ref())
+	}},
+	{"UpdatesMoveAndRemoveTheEntry", func(t *testing.T, s store.Store) {
+		r, still := at(request("r"), epoch), at(request("still"), epoch.Add(time.Minute))
+		create(t, s, r, still)
+		due(t, s, epoch.Add(time.Hour), r.Ref(), still.Ref())
+		commit(t, s, store.Put(at(r, epoch.Add(2*time.Minute))))
+		due(t, s, epoch.Add(time.Hour), still.Ref(), r.Ref())
+		due(t, s, epoch.Add(time.Minute), still.Ref())
+		commit(t, s, store.Put(at(r, time.Time{})))
+		due(t, s, epoch.Add(time.Hour), still.Ref())
+	}},
+	{"ALostCommitMovesNothing", func(t *testing.T, s store.Store) {
+		r := at(request("r"), epoch)
+		create(t, s, r)
+		stale := at(request("r"), epoch.Add(time.Hour))
+		conflict(t, s.Commit(t.Context(), store.Put(stale), store.Put(at(request("other"), epoch))), r.Ref())
+		due(t, s, epoch.Add(2*time.Hour), r.Ref())
+	}},
+	{"ManyAreAllFoundAndCanBeChangedMeanwhile", func(t *testing.T, s store.Store) {
+		var want []store.Ref
+		for page := range 6 { // more than one page of any backend's default
+			var changes []store.Change
+			for n := range store.MaxChanges {
+				n += page * store.MaxChanges
+				r := at(request(fmt.Sprintf("r%03d", n)), epoch.Add(time.Duration(n)*time.Second))
+				changes, want = append(changes, store.Put(r)), append(want, r.Ref())
+			}
+			commit(t, s, changes...)
+		}
+		due(t, s, epoch.Add(time.Hour), want...)
+		found := 0
+		for ref, err := range s.Due(t.Context(), epoch.Add(time.Hour)) {
+			if err != nil {
+				t.Fatalf("Due: %v", err)
+			}
+			found++
+			if found%50 == 0 {
+				commit(t, s, store.Put(at(stored(t, s, ref), time.Time{})))
+			}
+		}
+		if found != len(want) {
+			t.Errorf("Due yielded %d items, want %d", found, len(want))
+		}
+	}},
+	{"IterationCanStopAndStartAgain", func(t *testing.T, s store.Store) {
+		a, b := at(request("a"), epoch), at(request("b"), epoch.Add(time.Second))
+		create(t, s, a, b)
+		due(t, s, epoch.Add(time.Hour), a.Ref(), b.Ref())
+		seq := s.Due(t.Context(), epoch.Add(time.Hour))
+		for range 2 {
+			for ref, err := range seq {
+				if err != nil || ref != a.Ref() {
+					t.Errorf("first of Due = %v, %v; want %v", ref, err, a.Ref())
+				}
+				break
+			}
+		}
+	}},
+	{"CancelledContextIsAnError", func(t *testing.T, s store.Store) {
+		create(t, s, at(request("r"), epoch))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var last error
+		for _, err := range s.Due(ctx, epoch.Add(time.Hour)) {
+			last = err
+		}
+		if !errors.Is(last, context.Canceled) {
+			t.Errorf("last error of Due after cancel = %v, want context.Canceled", last)
+		}
+	}},
+}
+
+// made returns a request of that id which was made so many seconds after epoch.
+func made(id string, after int) *store.Request {
+	r := request(id)
+	r.CreatedAt = epoch.Add(time.Duration(after) * time.Second)
+	return r
+}
+
+var listTests = []test{
+	{"NewestComesFirst", func(t *testing.T, s store.Store) {
+		half := made("half", 0)
+		half.CreatedAt = epoch.Add(500 * time.Millisecond)
+		create(t, s, made("old", 0), made("new", 60), made("middle", 30), half, made("same-a", 10), made("same-b", 10))
+		listed(t, s, store.Filter{}, "new", "middle", "same-b", "same-a", "half", "old")
+	}},
+	{"KindsAreListedApart", func(t *testing.T, s store.Store) {
+		create(t, s, made("r", 0), runner("x"), lock("k"), &store.Quota{Account: "1"})
+		listed(t, s, store.Filter{}, "r")
+		listed(t, s, store.Filter{Kind: store.KindRequest}, "r")
+		listed(t, s, store.Filter{Kind: store.KindRunner}, "x")
+		for _, kind := range []store.Kind{store.KindLock, store.KindQuota, "machine"} {
+			var got error
+			for _, err := range s.List(t.Context(), store.Filter{Kind: kind}) {
+				got = err
+			}
+			refused(t, "List of "+string(kind), got)
+		}
+	}},
+	{"AllFieldsOfTheFilterMustMatch", func(t *testing.T, s store.Store) {
+		mine, theirs, done := made("mine", 1), made("theirs", 2), made("done", 3)
+		theirs.Repository.ID = "43"
+		done.State = store.Ready
+		busy, idle := runner("busy"), runner("idle")
+		busy.State, idle.Repository.ID = store.RunnerBusy, "43"
+		create(t, s, mine, theirs, done, busy, idle)
+		listed(t, s, store.Filter{Repository: "42"}, "done", "mine")
+		listed(t, s, store.Filter{State: "accepted"}, "theirs", "mine")
+		listed(t, s, store.Filter{Repository: "42", State: "accepted"}, "mine")
+		listed(t, s, store.Filter{Repository: "44"})
+		listed(t, s, store.Filter{Kind: store.KindRunner, State: "busy"}, "busy")
+		listed(t, s, store.Filter{Kind: store.KindRunner, Repository: "43"}, "idle")
+	}},
+	{"WholeItemsAreYieldedAsTheyStand", func(t *testing.T, s store.Store) {
+		r := made("r", 0)
+		create(t, s, r)
+		r.State, r.Tries = store.Waiting, 2
+		commit(t, s, store.Put(r))
+		want := encoded(t, r)
+		eventually(t, func() error {
+			for i, err := range s.List(t.Context(), store.Filter{State: "waiting"}) {
+				if err != nil {
+					return err
+				}
+				if got := encoded(t, i); !bytes.Equal(got, want) {
+					return fmt.Errorf("List yields %s\nwant %s", got, want)
+				}
+				return nil
+			}
+			return errors.New("List yields nothing")
+		})
+		listed(t, s, store.Filter{State: "accepted"})
+	}},
+	{"PagesJoinWithoutGapOrRepeat", func(t *testing.T, s store.Store) {
+		var want []string
+		for n := range 7 {
+			create(t, s, made(fmt.Sprintf("r%d", n), n/2)) // pairs were made at the same time
+			want = append(want, fmt.Sprintf("r%d", n))
+		}
+		slices.Reverse(want)
+		listed(t, s, store.Filter{}, want...)
+		for limit := 1; limit <= 8; limit++ {
+			var got []string
+			f := store.Filter{Limit: limit}
+			for page := 0; ; page++ {
+				n := 0
+				for i, err := range s.List(t.Context(), f) {
+					if err != nil {
+						t.Fatalf("List: %v", err)
+					}
+					got, f.After = append(got, i.Ref().ID), store.Cursor(i)
+					n++
+				}
+				if n > limit {
+					t.Fatalf("a page of limit %d has %d items", limit, n)
+				}
+				if n < limit {
+					break
+				}
+				create(t, s, made(fmt.Sprintf("later-%d-%d", limit, page), 1000)) // newer ones disturb nobody
+			}
+			got = slices.DeleteFunc(got, func(id string) bool { return id[0] == 'l' }) // those of earlier rounds
+			if !slices.Equal(got, want) {
+				t.Errorf("pages of %d = %v, want %v", limit, got, want)
+			}
+		}
+	}},
+	{"LimitCountsWhatMatches", func(t *testing.T, s store.Store) {
+		for n := range 6 {
+			r := made(fmt.Sprintf("r%d", n), n)
+			if n%2 == 0 {
+				r.State = store.Ready
+			}
+			create(t, s, r)
+		}
+		listed(t, s, store.Filter{State: "ready", Limit: 2}, "r4", "r2")
+		listed(t, s, store.Filter{State: "ready", Limit: 2, After: store.Cursor(made("r4", 4))}, "r2", "r0")
+		listed(t, s, store.Filter{State: "ready", Limit: 3}, "r4", "r2", "r0")
+	}},
+	{"ManyAreAllListed", func(t *testing.T, s store.Store) {
+		var want []string
+		for page := range 4 {
+			var changes []store.Change
+			for n := range store.MaxChanges {
+				n += page * store.MaxChanges
+				changes = append(changes, store.Put(made(fmt.Sprintf("r%03d", n), n)))
+				want = append(want, fmt.Sprintf("r%03d", n))
+			}
+			commit(t, s, changes...)
+		}
+		slices.Reverse(want)
+		listed(t, s, store.Filter{}, want...)
+		listed(t, s, store.Filter{Limit: 350}, want[:350]...)
+	}},
+	{"IterationCanStopAndItemsBeChangedMeanwhile", func(t *testing.T, s store.Store) {
+		create(t, s, made("a", 0), made("b", 1))
+		listed(t, s, store.Filter{}, "b", "a")
+		for i, err := range s.List(t.Context(), store.Filter{}) {
+			if err != nil {
+				t.Fatalf("List: %v", err)
+			}
+			commit(t, s, store.Put(i))
+			break
+		}
+		version(t, s, request("b").Ref(), 2)
+	}},
+	{"CancelledContextIsAnError", func(t *testing.T, s store.Store) {
+		create(t, s, made("r", 0))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var last error
+		for _, err := range s.List(ctx, store.Filter{}) {
+			last = err
+		}
+		if !errors.Is(last, context.Canceled) {
+			t.Errorf("last error of List after cancel = %v, want context.Canceled", last)
+		}
+	}},
+}
