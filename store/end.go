@@ -173,6 +173,18 @@ func (r Runner) Ending(now time.Time, reason string) Runner {
 	return r
 }
 
+// Terminating records that EC2 was asked to end the instance.
+func (r Runner) Terminating(now time.Time) Runner {
+	r.TerminatedAt = now
+	return r
+}
+
+// Found records that EC2 shows the instance.
+func (r Runner) Found() Runner {
+	r.MissingAt = time.Time{}
+	return r
+}
+
 // Missing records that EC2 did not find the instance. gone is true when that is
 // final: the launch is old enough, and it was missing before, long enough ago.
 func (r Runner) Missing(now time.Time, lim Limits) (_ Runner, gone bool) {

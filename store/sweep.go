@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Sweep is the memory of the sweeps of one account and region: what was seen
 // that no record names, since when, and whether the brake is on.
@@ -39,6 +42,30 @@ func Sight(now time.Time, known map[string]time.Time, seen []string) map[string]
 		out[id] = at
 	}
 	return out
+}
+
+// Braked reports whether the brake is on and not released.
+func (s Sweep) Braked() bool { return !s.BrakeAt.IsZero() && !s.ReleasedAt.After(s.BrakeAt) }
+
+// Brake puts the brake on, unless it is, for n machines without a record.
+func (s Sweep) Brake(now time.Time, n int) Sweep {
+	if s.BrakeAt.IsZero() {
+		s.BrakeAt = now
+		s.History = s.History.with(now, "braked", fmt.Sprintf("%d machines without a record", n))
+	}
+	return s
+}
+
+// Unbrake takes a released brake off once so few machines without a record are
+// left that it would not come on again: a release is good for all that it was
+// given for.
+func (s Sweep) Unbrake(now time.Time, left int) Sweep {
+	if s.BrakeAt.IsZero() || s.Braked() || left > BrakeAbove {
+		return s
+	}
+	s.BrakeAt = time.Time{}
+	s.History = s.History.with(now, "brake off", "released by "+s.ReleasedBy)
+	return s
 }
 
 // Release lets the next sweep end what the brake spares.

@@ -1,0 +1,286 @@
+package fleettest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"iter"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/fleettest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// broken is a fleet that is right but for what a test replaces.
+type broken struct {
+	*simfleet.World
+	launch    func(context.Context, fleet.Place, fleet.Launch) (fleet.Instance, error)
+	byToken   func(context.Context, fleet.Place, string, string) (fleet.Instance, error)
+	get       func(context.Context, fleet.Place, ...string) (map[string]fleet.Instance, error)
+	list      func(context.Context, fleet.Place, string) iter.Seq2[fleet.Instance, error]
+	terminate func(context.Context, fleet.Place, string) error
+	image     func(context.Context, fleet.Place, string) (string, error)
+}
+
+func (b *broken) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+	return b.launch(ctx, at, l)
+}
+
+func (b *broken) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
+	return b.byToken(ctx, at, runner, token)
+}
+
+func (b *broken) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+	return b.get(ctx, at, ids...)
+}
+
+func (b *broken) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
+	return b.list(ctx, at, controlPlane)
+}
+
+func (b *broken) Terminate(ctx context.Context, at fleet.Place, id string) error {
+	return b.terminate(ctx, at, id)
+}
+
+func (b *broken) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
+	return b.image(ctx, at, image)
+}
+
+// faults are fleets that break the contract, and the check that must see it.
+var faults = []struct {
+	name  string
+	check string
+	brk   func(b *broken, w *simfleet.World)
+}{
+	{"nothing", "", func(*broken, *simfleet.World) {}},
+	{"tokens are ignored", "SameTokenAndBytesAreOneInstance", func(b *broken, w *simfleet.World) {
+		n := 0
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			n++
+			l.ClientToken += strings.Repeat("x", n)
+			return w.Launch(ctx, at, l)
+		}
+	}},
+	{"tokens are looked up before they are taken", "SameTokenAtOnceIsOneInstance", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			if i, err := w.ByToken(ctx, at, l.Tags[fleet.TagRunner], l.ClientToken); err == nil {
+				return i, nil
+			}
+			time.Sleep(100 * time.Millisecond) // so that others look before one takes
+			l.Subnet = time.Now().String()
+			return w.Launch(ctx, at, l)
+		}
+	}},
+	{"other bytes get the instance of the token", "SameTokenWithOtherBytesIsRefused", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			i, err := w.Launch(ctx, at, l)
+			if errors.Is(err, fleet.ErrMismatch) {
+				return w.ByToken(ctx, at, l.Tags[fleet.TagRunner], l.ClientToken)
+			}
+			return i, err
+		}
+	}},
+	{"errors are not typed", "SameTokenWithOtherBytesIsRefused", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			i, err := w.Launch(ctx, at, l)
+			if errors.Is(err, fleet.ErrMismatch) {
+				err = fleet.ErrMismatch
+			}
+			return i, err
+		}
+	}},
+	{"tokens are those of the account", "TokenOfAnotherPlaceIsAnotherToken", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			at.Region = "eu-west-2"
+			return w.Launch(ctx, at, l)
+		}
+	}},
+	{"tokens know no zone", "TokenOfAnotherZoneIsAnotherToken", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			if l.Subnet == "subnet-b" {
+				l.Subnet = "subnet-a"
+			}
+			return w.Launch(ctx, at, l)
+		}
+	}},
+	{"a lack of capacity is unknown", "NoCapacityLaunchesNothing", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			i, err := w.Launch(ctx, at, l)
+			if e, ok := errors.AsType[*fleet.Error](err); ok && e.Kind == fleet.ErrCapacity {
+				e.Kind = fleet.ErrUnknown
+			}
+			return i, err
+		}
+	}},
+	{"a failed launch leaves its token free", "FailedLaunchBindsItsToken", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			i, err := w.Launch(ctx, at, l)
+			if errors.Is(err, fleet.ErrMismatch) && len(w.Instances()) == 0 {
+				l.ClientToken += "x"
+				return w.Launch(ctx, at, l)
+			}
+			return i, err
+		}
+	}},
+	{"a terminated instance answers for its token", "TokenOfATerminatedInstanceIsGone", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			i, err := w.Launch(ctx, at, l)
+			if errors.Is(err, fleet.ErrGone) {
+				return w.ByToken(ctx, at, l.Tags[fleet.TagRunner], l.ClientToken)
+			}
+			return i, err
+		}
+	}},
+	{"the second end fails", "TerminateTwiceIsFine", func(b *broken, w *simfleet.World) {
+		b.terminate = func(ctx context.Context, at fleet.Place, id string) error {
+			if f, ok := w.Instance(id); ok && f.State.Over() {
+				return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "it is gone"}
+			}
+			return w.Terminate(ctx, at, id)
+		}
+	}},
+	{"ends have no reason", "TerminateTwiceIsFine", func(b *broken, w *simfleet.World) {
+		b.get = func(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+			got, err := w.Get(ctx, at, ids...)
+			for id, i := range got {
+				i.Reason = ""
+				got[id] = i
+			}
+			return got, err
+		}
+	}},
+	{"the end of the unknown succeeds", "TerminateOfAnUnknownInstanceIsNotFound", func(b *broken, w *simfleet.World) {
+		b.terminate = func(ctx context.Context, at fleet.Place, id string) error {
+			if err := w.Terminate(ctx, at, id); !errors.Is(err, fleet.ErrNotFound) {
+				return err
+			}
+			return nil
+		}
+	}},
+	{"one unknown id fails all", "GetLeavesOutWhatIsUnknown", func(b *broken, w *simfleet.World) {
+		b.get = func(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+			got, err := w.Get(ctx, at, ids...)
+			if len(got) < len(ids) {
+				err = &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "one of them"}
+			}
+			return got, err
+		}
+	}},
+	{"tags are shared with the caller", "LaunchShowsWhatWasAskedFor", func(b *broken, w *simfleet.World) {
+		tags := map[string]map[string]string{}
+		b.get = func(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+			got, err := w.Get(ctx, at, ids...)
+			for id, i := range got {
+				if tags[id] == nil {
+					tags[id] = i.Tags
+				}
+				i.Tags = tags[id]
+				got[id] = i
+			}
+			return got, err
+		}
+	}},
+	{"any runner's token will do", "ByTokenFindsInAnyState", func(b *broken, w *simfleet.World) {
+		b.byToken = func(ctx context.Context, at fleet.Place, _, token string) (fleet.Instance, error) {
+			return w.ByToken(ctx, at, "runner-1", token)
+		}
+	}},
+	{"the first page is all", "ListHasOneControlPlaneOnEveryPage", func(b *broken, w *simfleet.World) {
+		b.list = func(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
+			return func(yield func(fleet.Instance, error) bool) {
+				n := 0
+				for i, err := range w.List(ctx, at, controlPlane) {
+					if n++; n > 3 || !yield(i, err) {
+						return
+					}
+				}
+			}
+		}
+	}},
+	{"every control plane is listed", "ListHasOneControlPlaneOnEveryPage", func(b *broken, w *simfleet.World) {
+		b.list = func(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
+			return func(yield func(fleet.Instance, error) bool) {
+				for _, name := range []string{controlPlane, controlPlane + "-2"} {
+					for i, err := range w.List(ctx, at, name) {
+						if !yield(i, err) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}},
+	{"contexts are ignored", "EndedContextHasNoEffect", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			return w.Launch(context.WithoutCancel(ctx), at, l)
+		}
+	}},
+	{"images have other names", "ImageIDIsItsOwnAnswer", func(b *broken, w *simfleet.World) {
+		b.image = func(ctx context.Context, at fleet.Place, image string) (string, error) { return image + "0", nil }
+	}},
+}
+
+// brokenEnv names the fault of the fleet that TestFleetUnderTest is about, in a
+// process of its own.
+const brokenEnv = "GARO_TEST_FAULT"
+
+func TestFleetUnderTest(t *testing.T) {
+	name := os.Getenv(brokenEnv)
+	if name == "" {
+		name = "nothing"
+	}
+	for _, f := range faults {
+		if f.name != name {
+			continue
+		}
+		fleettest.Run(t, func(t *testing.T) fleettest.Subject {
+			now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			w, err := simfleet.OpenWorld(simfleet.WorldConfig{
+				Now:      func() time.Time { return now },
+				PageSize: 3,
+				Zones:    map[string]string{"subnet-c": "subnet-a"},
+			})
+			if err != nil {
+				t.Fatalf("OpenWorld: %v", err)
+			}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image}
+			f.brk(b, w)
+			return fleettest.Subject{
+				Fleet:        b,
+				At:           fleet.Place{Account: "111111111111", Region: "eu-west-2"},
+				Launch:       fleet.Launch{InstanceType: "c7g.large", Subnet: "subnet-a", Image: "ami-0123456789abcdef0", SecurityGroups: []string{"sg-1"}},
+				Elsewhere:    fleet.Place{Account: "111111111111", Region: "eu-west-1"},
+				OtherZone:    "subnet-b",
+				SameZone:     "subnet-c",
+				PageSize:     3,
+				OtherImage:   "ami-0123456789abcdef1",
+				OtherProfile: "builder",
+				SetCapacity: func(has bool) {
+					w.SetCapacity(simfleet.Placement{Market: store.OnDemand}, has)
+				},
+			}
+		})
+	}
+}
+
+func TestTheSuiteSeesEveryFault(t *testing.T) {
+	for _, f := range faults[1:] {
+		t.Run(f.name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestFleetUnderTest$/^"+f.check+"$")
+			cmd.Env = append(os.Environ(), brokenEnv+"="+f.name)
+			out, err := cmd.CombinedOutput()
+			if _, failed := errors.AsType[*exec.ExitError](err); !failed {
+				t.Fatalf("the suite on a fleet where %s: %v, want it to fail", f.name, err)
+			}
+			if want := "--- FAIL: TestFleetUnderTest/" + f.check; !bytes.Contains(out, []byte(want)) {
+				t.Errorf("the suite on a fleet where %s says:\n%s\nwant %s", f.name, out, want)
+			}
+		})
+	}
+}

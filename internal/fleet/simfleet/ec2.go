@@ -1,0 +1,265 @@
+package simfleet
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"golang.org/x/time/rate"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+var _ fleet.Fleet = (*World)(nil)
+
+// begin fails if ctx has ended or a fault is due.
+func (w *World) begin(ctx context.Context, op string, at fleet.Place, l fleet.Launch) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s in %s: %w", op, at, err)
+	}
+	if w.cfg.Fault == nil {
+		return nil
+	}
+	return w.cfg.Fault(op, at, l)
+}
+
+// Image implements fleet.Fleet.
+func (w *World) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
+	if err := w.begin(ctx, OpImage, at, fleet.Launch{}); err != nil {
+		return "", err
+	}
+	switch {
+	case strings.HasPrefix(image, "ami-"):
+		return image, nil
+	case !strings.HasPrefix(image, "/"):
+		return "", &fleet.Error{Kind: fleet.ErrRefused, Code: "ValidationException", Text: "an image is an AMI id or the path of an SSM parameter"}
+	case w.cfg.Image != nil:
+		return w.cfg.Image(at, image)
+	}
+	return fmt.Sprintf("ami-%x", sha256.Sum256([]byte(image)))[:len("ami-")+17], nil
+}
+
+// Launch implements fleet.Fleet.
+func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+	if !w.admit(at) {
+		return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded", Text: "too many calls of RunInstances in " + at.String()}
+	}
+	fault := w.begin(ctx, OpLaunch, at, l)
+	if fault != nil && !errors.Is(fault, fleet.ErrCapacity) {
+		return fleet.Instance{}, fault
+	}
+	if err := acceptable(l); err != nil {
+		return fleet.Instance{}, err
+	}
+	i, err := w.launch(at, l, fault)
+	if err == nil {
+		w.notify(i.ID)
+	}
+	return i, err
+}
+
+// admit takes a token from the bucket of a place.
+func (w *World) admit(at fleet.Place) bool {
+	if w.cfg.Launches.PerSecond == 0 {
+		return true
+	}
+	w.hold()
+	defer w.release()
+	b := w.buckets[at]
+	if b == nil {
+		b = rate.NewLimiter(rate.Limit(w.cfg.Launches.PerSecond), w.cfg.Launches.Burst)
+		w.buckets[at] = b
+	}
+	return b.AllowN(w.now(), 1)
+}
+
+// acceptable refuses what EC2 refuses.
+func acceptable(l fleet.Launch) error {
+	refuse := func(code, text string) error {
+		return &fleet.Error{Kind: fleet.ErrRefused, Code: code, Text: text}
+	}
+	switch {
+	case l.ClientToken == "" || len(l.ClientToken) > 64 || strings.ContainsFunc(l.ClientToken, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return refuse("InvalidParameterValue", "a client token has 1 to 64 ASCII characters")
+	case l.Market != store.Spot && l.Market != store.OnDemand:
+		return refuse("InvalidParameterValue", fmt.Sprintf("market %q is neither spot nor ondemand", l.Market))
+	case l.InstanceType == "" || l.Subnet == "":
+		return refuse("MissingParameter", "a launch names an instance type and a subnet")
+	case !strings.HasPrefix(l.Image, "ami-"):
+		return refuse("InvalidAMIID.Malformed", fmt.Sprintf("image %q is no AMI id", l.Image))
+	case len(l.UserData) > bootstrap.MaxUserData:
+		return refuse("InvalidParameterValue", fmt.Sprintf("user data of %d bytes, at most %d", len(l.UserData), bootstrap.MaxUserData))
+	case len(l.Tags) > 50: // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
+		return refuse("TagLimitExceeded", fmt.Sprintf("%d tags, at most 50", len(l.Tags)))
+	}
+	for k, v := range l.Tags {
+		if k == "" || len(k) > 128 || len(v) > 256 || strings.HasPrefix(k, "aws:") {
+			return refuse("InvalidParameterValue", "a tag has a key of 1 to 128 characters, not in aws:, and a value of at most 256")
+		}
+	}
+	return nil
+}
+
+// launch is RunInstances behind throttling and validation. short, if it is not
+// nil, is the lack of capacity that a fault asks for.
+func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Instance, error) {
+	w.hold()
+	defer w.release()
+	now := w.now()
+	if err := w.prune(now); err != nil {
+		return fleet.Instance{}, err
+	}
+	zone, ok := w.cfg.Zones[l.Subnet]
+	if !ok {
+		zone = l.Subnet
+	}
+	s := scope{at, zone, l.ClientToken}
+	print := fingerprint(l)
+	if b := w.tokens[s]; b != nil && !w.free(b, now) {
+		switch {
+		case b.Print != print:
+			return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrMismatch, Code: "IdempotentParameterMismatch", Text: "the client token was used for a launch with other parameters"}
+		case b.instance != nil && w.state(b.instance, now).Over():
+			return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrGone, Code: "IdempotentInstanceTerminated", Text: "the client token is that of instance " + b.instance.ID + ", which is terminated"}
+		case b.instance != nil:
+			return w.show(b.instance, now), nil
+		}
+	}
+	if short == nil && w.full(l) {
+		short = &fleet.Error{Kind: fleet.ErrCapacity, Code: "InsufficientInstanceCapacity", Text: fmt.Sprintf("no %s capacity for %s in %s", l.Market, l.InstanceType, l.Subnet)}
+	}
+	if short != nil {
+		if err := w.bind(binding{Scope: s, Print: print, Until: now.Add(bound)}); err != nil {
+			return fleet.Instance{}, err
+		}
+		return fleet.Instance{}, short
+	}
+	id, err := w.id()
+	if err != nil {
+		return fleet.Instance{}, err
+	}
+	n := w.count + 1
+	err = w.keep(instance{
+		Seq:        n,
+		ID:         id,
+		At:         at,
+		Zone:       zone,
+		Launch:     clone(l),
+		NeverBoots: w.cfg.NeverBoots != nil && w.cfg.NeverBoots(n),
+		LaunchedAt: now,
+		RunsAt:     now.Add(w.cfg.Pending),
+	})
+	if err != nil {
+		return fleet.Instance{}, err
+	}
+	return w.show(w.byID[id], now), nil
+}
+
+// ByToken implements fleet.Fleet. Of several, in different zones, it finds the
+// one that was launched first.
+func (w *World) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
+	if err := w.begin(ctx, OpByToken, at, fleet.Launch{}); err != nil {
+		return fleet.Instance{}, err
+	}
+	w.hold()
+	defer w.release()
+	seen := w.now().Add(-w.lag)
+	for _, i := range w.order {
+		if i.At == at && i.Launch.ClientToken == token && i.Launch.Tags[fleet.TagRunner] == runner && w.sees(i, seen) {
+			return w.show(i, seen), nil
+		}
+	}
+	return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "no instance of runner " + runner + " with that client token"}
+}
+
+// Get implements fleet.Fleet.
+func (w *World) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+	if err := w.begin(ctx, OpGet, at, fleet.Launch{}); err != nil {
+		return nil, err
+	}
+	w.hold()
+	defer w.release()
+	seen := w.now().Add(-w.lag)
+	found := make(map[string]fleet.Instance, len(ids))
+	for _, id := range ids {
+		if i := w.byID[id]; i != nil && i.At == at && w.sees(i, seen) {
+			found[id] = w.show(i, seen)
+		}
+	}
+	return found, nil
+}
+
+// List implements fleet.Fleet: in the order of their launches, each page as the
+// world is when it is fetched.
+func (w *World) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
+	return func(yield func(fleet.Instance, error) bool) {
+		for after, more := 0, true; more; {
+			var page []fleet.Instance
+			var err error
+			page, after, more, err = w.page(ctx, at, controlPlane, after)
+			if err != nil {
+				yield(fleet.Instance{}, err)
+				return
+			}
+			for _, i := range page {
+				if !yield(i, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// page returns the instances behind the one of number after, the number of the
+// last, and whether there are more.
+func (w *World) page(ctx context.Context, at fleet.Place, controlPlane string, after int) (page []fleet.Instance, last int, more bool, err error) {
+	if err := w.begin(ctx, OpList, at, fleet.Launch{}); err != nil {
+		return nil, 0, false, err
+	}
+	w.hold()
+	defer w.release()
+	seen := w.now().Add(-w.lag)
+	for _, i := range w.order {
+		if i.Seq <= after || i.At != at || i.Launch.Tags[fleet.TagControlPlane] != controlPlane || !w.sees(i, seen) {
+			continue
+		}
+		if len(page) == w.cfg.PageSize {
+			return page, last, true, nil
+		}
+		page, last = append(page, w.show(i, seen)), i.Seq
+	}
+	return page, last, false, nil
+}
+
+// Terminate implements fleet.Fleet. An instance that the view does not have yet
+// is ErrNotFound, as in EC2.
+func (w *World) Terminate(ctx context.Context, at fleet.Place, id string) error {
+	if err := w.begin(ctx, OpTerminate, at, fleet.Launch{}); err != nil {
+		return err
+	}
+	if err := w.terminate(at, id); err != nil {
+		return err
+	}
+	w.notify(id)
+	return nil
+}
+
+func (w *World) terminate(at fleet.Place, id string) error {
+	w.hold()
+	defer w.release()
+	now := w.now()
+	i := w.byID[id]
+	if i == nil || i.At != at || !w.sees(i, now.Add(-w.lag)) {
+		return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "the instance " + id + " does not exist"}
+	}
+	next := *i
+	if !next.end(now, now, reasonUser, "") {
+		return nil
+	}
+	return w.keep(next)
+}

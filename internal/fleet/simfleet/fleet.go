@@ -1,0 +1,159 @@
+package simfleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+)
+
+// Config is what a Fleet is made of.
+type Config struct {
+	// World is where the machines are. Machines wait in real time, so that its Now
+	// must pass as that does.
+	World WorldConfig
+
+	// HTTP is the machines' network: the way to the API.
+	HTTP *http.Client
+	// Broker is the GitHub that the runner programs connect to.
+	Broker Broker
+	// BootTime is the time from the power coming on until the agent runs.
+	BootTime time.Duration
+	Log      *slog.Logger // nil: none
+}
+
+// Fleet is a World whose machines run the real agent. It is safe for concurrent
+// use. Make it with Open, and Close it.
+type Fleet struct {
+	*World
+
+	http     *http.Client
+	broker   Broker
+	bootTime time.Duration
+	log      *slog.Logger
+	openedAt time.Time
+	seed     []byte // of all machines' randomness
+
+	on  context.Context // ends when the host loses its power
+	off context.CancelFunc
+	wg  sync.WaitGroup // of the machines
+
+	mu     sync.Mutex
+	closed bool
+	wake   map[string]chan struct{} // by id of the machines that are plugged in
+}
+
+// Open returns a Fleet that goes on from what its Disk has: machines that have
+// not ended meanwhile boot again, in the order of their launches, with the disks
+// that they had.
+func Open(cfg Config) (*Fleet, error) {
+	w, err := OpenWorld(cfg.World)
+	if err != nil {
+		return nil, err
+	}
+	seed, err := w.random(32)
+	if err != nil {
+		return nil, fmt.Errorf("open the simulated fleet: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	f := &Fleet{
+		World:    w,
+		http:     cfg.HTTP,
+		broker:   cfg.Broker,
+		bootTime: cfg.BootTime,
+		log:      cfg.Log,
+		openedAt: w.now(),
+		seed:     seed,
+		wake:     map[string]chan struct{}{},
+	}
+	f.on, f.off = context.WithCancel(context.Background())
+	w.changed = f.changed
+	for _, i := range w.Instances() {
+		f.changed(i.ID)
+	}
+	return f, nil
+}
+
+// Close cuts the power of the host: every machine stops where it is, without
+// ending, and goes on when its Disk is opened again. It returns when nothing
+// runs any more. Calls of the Fleet still change the World, where nothing runs.
+func (f *Fleet) Close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.off()
+	f.wg.Wait()
+}
+
+// changed plugs in the machine of an instance, or lets it see what has changed.
+func (f *Fleet) changed(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	wake := f.wake[id]
+	if wake == nil {
+		wake = make(chan struct{}, 1)
+		f.wake[id] = wake
+		f.wg.Go(func() { f.run(id, wake) })
+	}
+	select {
+	case wake <- struct{}{}:
+	default: // it is to look already
+	}
+}
+
+// run is the life of one machine, from its launch to its end or that of the
+// host. It alone starts and stops what the machine runs.
+func (f *Fleet) run(id string, wake <-chan struct{}) {
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.wake, id)
+	}()
+	var on *machine
+	defer func() {
+		if on != nil {
+			on.stop()
+		}
+	}()
+	for {
+		i, ok := f.Instance(id)
+		if !ok || i.State == fleet.ShuttingDown || i.State.Over() {
+			return
+		}
+		bootsAt := i.RunsAt
+		if bootsAt.Before(f.openedAt) {
+			bootsAt = f.openedAt // the host was off
+		}
+		bootsAt = bootsAt.Add(f.bootTime)
+		now, next := f.now(), i.EndsAt
+		switch {
+		case on != nil:
+			on.announce(i)
+		case i.NeverBoots:
+		case !now.Before(bootsAt):
+			on = f.boot(id)
+			continue // it may have been told something meanwhile
+		case next.IsZero() || bootsAt.Before(next):
+			next = bootsAt
+		}
+		var due <-chan time.Time
+		if !next.IsZero() {
+			due = time.After(next.Sub(now))
+		}
+		select {
+		case <-f.on.Done():
+			return
+		case <-wake:
+		case <-due:
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package simfleet
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+)
+
+// maxEvents is how many events one run of the runner program has at most: one of
+// each kind. So it never waits for the agent to listen.
+const maxEvents = 3
+
+// reconnect is how long the runner program waits after an outage before it asks
+// GitHub again: the least that actions/runner does
+// (https://github.com/actions/runner, src/Runner.Listener/MessageListener.cs).
+const reconnect = 15 * time.Second
+
+// program is one run of the simulated runner program.
+type program struct {
+	events chan agent.ProgramEvent
+	exited chan struct{} // closed just before events
+	code   int
+}
+
+var _ agent.Program = (*program)(nil)
+
+func newProgram() *program {
+	return &program{events: make(chan agent.ProgramEvent, maxEvents), exited: make(chan struct{})}
+}
+
+// Events implements agent.Program.
+func (p *program) Events() <-chan agent.ProgramEvent { return p.events }
+
+// ExitCode implements agent.Program.
+func (p *program) ExitCode() int { return p.code }
+
+// running reports whether there is a program that has not exited.
+func (p *program) running() bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *program) run(ctx context.Context, b Broker, config string) {
+	p.code = exitCode(p.pretend(ctx, b, config))
+	close(p.exited)
+	close(p.events)
+}
+
+// pretend connects with a config, waits for one job, and spends its time.
+func (p *program) pretend(ctx context.Context, b Broker, config string) error {
+	var s Session
+	err := insist(ctx, func() (err error) {
+		s, err = b.Connect(ctx, config)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	p.events <- agent.ProgramEvent{Kind: agent.Connected}
+	var job Job
+	err = insist(ctx, func() (err error) {
+		job, err = s.Wait(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p.events <- agent.ProgramEvent{Kind: agent.JobStarted, RunID: job.RunID}
+	if err := sleep(ctx, job.Duration); err != nil {
+		return err
+	}
+	if err := insist(ctx, func() error { return s.Done(ctx, job) }); err != nil {
+		return err
+	}
+	p.events <- agent.ProgramEvent{Kind: agent.JobDone}
+	return nil
+}
+
+// insist repeats a call to GitHub while that is away.
+func insist(ctx context.Context, call func() error) error {
+	for {
+		err := call()
+		if err == nil || errors.Is(err, ErrDeleted) || errors.Is(err, ErrUnknownConfig) || errors.Is(err, ErrTooOld) {
+			return err
+		}
+		if err := sleep(ctx, reconnect); err != nil {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// exitCode is what the runner program exits with after err.
+func exitCode(err error) int {
+	switch {
+	case err == nil, errors.Is(err, ErrDeleted):
+		return 0
+	case errors.Is(err, ErrTooOld):
+		return agent.ExitTooOld
+	default:
+		return 1 // a config that is not valid, or killed
+	}
+}

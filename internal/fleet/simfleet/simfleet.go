@@ -1,0 +1,220 @@
+// Package simfleet simulates EC2 and the machines in it, in two layers that can
+// be used apart.
+//
+// A World is EC2's side: what it does with client tokens, throttling, capacity,
+// spot interruptions and the slow view of its own state. It starts no goroutine
+// and waits for nothing but its Disk, so that whoever calls it decides when
+// things happen. The same calls at the same times, with the same Random, have
+// the same answers.
+//
+// A Fleet is a World whose machines run: each one that comes up runs the real
+// agent against the real API, over a simulated disk, a simulated power switch
+// and a runner program that only pretends its jobs. With a Disk, a Fleet that is
+// opened again goes on as machines do after a reboot.
+//
+// Neither promises to find an answer lost, late or twice: that is for whoever
+// wraps the calls.
+package simfleet
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+)
+
+// SpotNotice is how long before the end EC2 announces it to a spot machine
+// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html).
+const SpotNotice = 2 * time.Minute
+
+// visible is how long EC2 shows a terminated instance: about an hour
+// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/terminating-instances.html).
+const visible = time.Hour
+
+// bound is how long a client token stays bound after the end of its instance, or
+// after the last call that failed with it: EC2 says at least 24 hours
+// (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html).
+const bound = 24 * time.Hour
+
+// Rate is a token bucket. The zero value lets everything through.
+type Rate struct {
+	Burst     int
+	PerSecond float64
+}
+
+// EC2Rate is what EC2 grants RunInstances in one account and region
+// (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
+var EC2Rate = Rate{Burst: 5, PerSecond: 2}
+
+// Placement says where a machine may go. An empty field stands for any.
+type Placement struct {
+	Market       string
+	InstanceType string
+	Subnet       string
+}
+
+// The operations that a Fault is asked about.
+const (
+	OpImage     = "image"
+	OpLaunch    = "launch"
+	OpByToken   = "by_token"
+	OpGet       = "get"
+	OpList      = "list" // once for every page
+	OpTerminate = "terminate"
+)
+
+// WorldConfig is what a World is made of. The zero value is a world that never
+// fails, forgets everything at its end, and takes no time for anything.
+type WorldConfig struct {
+	// Disk keeps the instances, the client tokens and the machines' disks; nil:
+	// they are gone with the process. The World does not close it.
+	Disk *diskmap.Map
+
+	// Pending is the time from a launch until the instance runs; Stopping is the
+	// time that it then spends shutting down.
+	Pending, Stopping time.Duration
+	// Lag is by how much List, Get, ByToken and Terminate are behind the truth.
+	// SetLag changes it.
+	Lag time.Duration
+	// PageSize is how many instances a page of List has; 0: 1000, as in EC2.
+	PageSize int
+	// Launches throttles Launch in every place: EC2Rate, or zero for no limit.
+	Launches Rate
+	// Zones gives the availability zones of subnets. A subnet that is not in it
+	// is a zone of its own. Client tokens of one place and zone are one scope.
+	Zones map[string]string
+	// Image resolves the path of an SSM parameter; nil: every path exists, and
+	// has an image of its own.
+	Image func(at fleet.Place, path string) (string, error)
+	// Fault is asked before each operation has any effect, and makes it fail with
+	// the error that it returns; of l, it gets what Launch got, else nothing. An
+	// ErrCapacity binds the client token, as EC2's own does. It may be called
+	// concurrently. nil: nothing fails.
+	Fault func(op string, at fleet.Place, l fleet.Launch) error
+	// NeverBoots says which machines run and do nothing. It is asked once for
+	// each that is launched, the first one being 1, and calls nothing of the World;
+	// nil: all boot.
+	NeverBoots func(n int) bool
+
+	Now    func() time.Time // nil: time.Now
+	Random io.Reader        // nil: crypto/rand.Reader; read by one call at a time
+}
+
+// World is EC2: a fleet.Fleet, the machines' side of it (PowerOff, SetTimer, Disk
+// and what else a machine does to itself) and facts for people and tests. It is
+// safe for concurrent use. Make it with OpenWorld.
+type World struct {
+	cfg WorldConfig
+
+	// lock has one slot, and is held while anything below is read or changed,
+	// writes to Disk included: memory and Disk change in the same order.
+	lock    chan struct{}
+	lag     time.Duration
+	count   int         // of machines that were ever launched or planted
+	order   []*instance // by Seq
+	byID    map[string]*instance
+	tokens  map[scope]*binding
+	disks   map[string][]byte  // by instance id
+	without map[Placement]bool // has no capacity
+	buckets map[fleet.Place]*rate.Limiter
+	pruned  time.Time
+
+	// changed is called with the id of an instance that was made or whose end or
+	// notice has moved, without the lock. Set before the first call; nil: none.
+	changed func(id string)
+}
+
+// OpenWorld returns a World that goes on from what its Disk has.
+func OpenWorld(cfg WorldConfig) (*World, error) {
+	if cfg.PageSize == 0 {
+		cfg.PageSize = 1000 // the most that DescribeInstances gives
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	w := &World{
+		cfg:     cfg,
+		lock:    make(chan struct{}, 1),
+		lag:     cfg.Lag,
+		byID:    map[string]*instance{},
+		tokens:  map[scope]*binding{},
+		disks:   map[string][]byte{},
+		without: map[Placement]bool{},
+		buckets: map[fleet.Place]*rate.Limiter{},
+	}
+	if err := w.load(); err != nil {
+		return nil, fmt.Errorf("open the simulated fleet: %w", err)
+	}
+	return w, nil
+}
+
+func (w *World) hold()    { w.lock <- struct{}{} }
+func (w *World) release() { <-w.lock }
+
+// now is the time, in the form that it also has on the Disk.
+func (w *World) now() time.Time { return w.cfg.Now().UTC().Round(0) }
+
+func (w *World) notify(id string) {
+	if w.changed != nil {
+		w.changed(id)
+	}
+}
+
+// SetCapacity says whether a placement has capacity. Every launch that an empty
+// placement fits fails with InsufficientInstanceCapacity, until SetCapacity gives
+// back what it took: the same p.
+func (w *World) SetCapacity(p Placement, has bool) {
+	w.hold()
+	defer w.release()
+	if has {
+		delete(w.without, p)
+	} else {
+		w.without[p] = true
+	}
+}
+
+// SetLag changes by how much the view of instances is behind the truth.
+func (w *World) SetLag(lag time.Duration) {
+	w.hold()
+	defer w.release()
+	w.lag = lag
+}
+
+// full reports whether a launch has no capacity.
+func (w *World) full(l fleet.Launch) bool {
+	for _, market := range []string{l.Market, ""} {
+		for _, kind := range []string{l.InstanceType, ""} {
+			for _, subnet := range []string{l.Subnet, ""} {
+				if w.without[Placement{market, kind, subnet}] {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// id returns a new instance id.
+func (w *World) id() (string, error) {
+	b, err := w.random(9)
+	if err != nil {
+		return "", err
+	}
+	return "i-" + fmt.Sprintf("%x", b)[:17], nil // 17 digits, as EC2 has it
+}
+
+func (w *World) random(n int) ([]byte, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(w.cfg.Random, b); err != nil {
+		return nil, fmt.Errorf("random: %w", err)
+	}
+	return b, nil
+}

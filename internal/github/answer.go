@@ -1,0 +1,159 @@
+package github
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	gogithub "github.com/google/go-github/v88/github"
+)
+
+// op is one of the calls.
+type op string
+
+const (
+	mint   op = "mint"
+	get    op = "get"
+	remove op = "delete"
+	find   op = "find"
+	list   op = "list"
+)
+
+// describe names a call and its object for people.
+func describe(op op, object string, repo Repository) string {
+	if op == list {
+		return "list runners of " + repo.Name
+	}
+	return fmt.Sprintf("%s runner %s of %s", op, object, repo.Name)
+}
+
+// success is the one status that means that op was done. Any other of the 200s
+// comes from something that is not GitHub.
+func (o op) success() int {
+	switch o {
+	case mint:
+		return http.StatusCreated
+	case remove:
+		return http.StatusNoContent
+	}
+	return http.StatusOK
+}
+
+// What is shown of answers that are no answers. The answers themselves are not.
+var (
+	errRedirect = errors.New("GitHub points to another place, where the call may not go")
+	errAnswer   = errors.New("the answer is not what GitHub documents")
+	errTooLarge = fmt.Errorf("the answer is above %d bytes", maxAnswer)
+)
+
+const requestID = "X-Github-Request-Id"
+
+// fail makes the error of a call from its response, which is nil if there was
+// none, and from the library's error, of which nothing that GitHub sent is kept.
+func (c *Client) fail(op op, what string, resp *gogithub.Response, err error) error {
+	e := &Error{Kind: ErrUnknown, Op: what}
+	if resp != nil && resp.Response != nil {
+		e.Status, e.RequestID = resp.StatusCode, shortened(resp.Header.Get(requestID))
+		e.Kind = kind(op, resp.StatusCode, limited(resp, err))
+		if e.Kind == ErrLimited {
+			e.RetryAt = retryAt(c.now(), resp.Header)
+		}
+	}
+	if why := cause(e, err); why != nil {
+		return fmt.Errorf("%w: %w", e, why)
+	}
+	return e
+}
+
+// kind is the table from statuses to kinds.
+func kind(op op, status int, limited bool) error {
+	switch {
+	case limited:
+		return ErrLimited
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return ErrDenied
+	case status == http.StatusNotFound:
+		return ErrNotFound
+	case status == http.StatusConflict && op == mint:
+		return ErrNameTaken
+	case status == http.StatusUnprocessableEntity && op == remove:
+		return ErrBusy
+	case status >= 300 && status < 500:
+		return ErrRefused
+	}
+	return ErrUnknown
+}
+
+// limited reports whether an answer is one of GitHub's limits: by its headers or,
+// for some secondary limits, by the page of the documentation that it names.
+func limited(resp *gogithub.Response, err error) bool {
+	if resp.StatusCode != http.StatusForbidden {
+		return resp.StatusCode == http.StatusTooManyRequests
+	}
+	_, secondary := errors.AsType[*gogithub.AbuseRateLimitError](err)
+	return secondary || resp.Header.Get("Retry-After") != "" || resp.Header.Get("X-Ratelimit-Remaining") == "0"
+}
+
+// A limit that names no time is over in a minute, says GitHub; and none lasts
+// longer than its window, which is an hour
+// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api).
+const minWait, maxWait = time.Minute, time.Hour
+
+// retryAt returns when a limited call may be made again.
+func retryAt(now time.Time, h http.Header) time.Time {
+	at := now.Add(minWait)
+	if s, err := strconv.ParseInt(h.Get("Retry-After"), 10, 32); err == nil {
+		at = now.Add(time.Duration(s) * time.Second)
+	} else if s, err := strconv.ParseInt(h.Get("X-Ratelimit-Reset"), 10, 64); err == nil && h.Get("X-Ratelimit-Remaining") == "0" {
+		at = time.Unix(min(s, now.Add(2*maxWait).Unix()), 0) // else it may wrap around
+	}
+	switch {
+	case !at.After(now): // a clock is wrong: asking again at once would not end
+		return now.Add(minWait)
+	case at.After(now.Add(maxWait)):
+		return now.Add(maxWait)
+	}
+	return at
+}
+
+// cause returns what this side knows of a failure beyond the status: what the
+// context, the network or TLS said. Errors that may quote an answer stay out.
+func cause(e *Error, err error) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return errTooLarge
+	}
+	if errors.Is(err, errRedirect) {
+		return errRedirect
+	}
+	for _, known := range []error{context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	if network, ok := errors.AsType[*net.OpError](err); ok {
+		return network
+	}
+	if cert, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return cert
+	}
+	if e.Status >= 200 && e.Status < 300 {
+		return errAnswer
+	}
+	return nil
+}
+
+// shortened bounds a request id, which a stranger may have written.
+func shortened(id string) string {
+	const longest = 64 // GitHub's have about 40 characters
+	for i, r := range id {
+		if r <= ' ' || r > '~' || i >= longest {
+			return id[:i]
+		}
+	}
+	return id
+}

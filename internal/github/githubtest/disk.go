@@ -1,0 +1,99 @@
+package githubtest
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// What Disk has: the last id, the registrations by id, the open jobs by id.
+const (
+	bucketLast    = "github_last"
+	bucketRunners = "github_runners"
+	bucketJobs    = "github_jobs"
+)
+
+// write is a change that Disk has to make.
+type write struct {
+	bucket, key string
+	value       any // nil: delete
+}
+
+func (s *Server) put(bucket, key string, value any) {
+	if s.cfg.Disk != nil {
+		s.unkept = append(s.unkept, write{bucket, key, value})
+	}
+}
+
+func (s *Server) drop(bucket, key string) { s.put(bucket, key, nil) }
+
+// keep brings Disk up to date. Values are what they were when they were put.
+func (s *Server) keep() error {
+	for n, w := range s.unkept {
+		var err error
+		if w.value == nil {
+			err = s.cfg.Disk.Delete(w.bucket, w.key)
+		} else {
+			err = s.cfg.Disk.Put(w.bucket, w.key, w.value)
+		}
+		if err != nil {
+			s.unkept = slices.Delete(s.unkept, 0, n)
+			return fmt.Errorf("keep %s %s: %w", w.bucket, w.key, err)
+		}
+	}
+	s.unkept = nil
+	return nil
+}
+
+// load reads what an earlier process kept.
+func (s *Server) load() error {
+	if s.cfg.Disk == nil {
+		return nil
+	}
+	now := s.cfg.Now()
+	err := s.cfg.Disk.Load(bucketLast, func(_ string, value []byte) error {
+		return json.Unmarshal(value, &s.last)
+	})
+	if err != nil {
+		return fmt.Errorf("load the last id: %w", err)
+	}
+	err = s.cfg.Disk.Load(bucketRunners, func(key string, value []byte) error {
+		r := &registration{offlineAt: now}
+		if err := json.Unmarshal(value, &r.record); err != nil {
+			return fmt.Errorf("runner %s: %w", key, err)
+		}
+		s.runners = append(s.runners, r)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("load runners: %w", err)
+	}
+	slices.SortFunc(s.runners, func(a, b *registration) int { return cmp.Compare(a.ID, b.ID) })
+	err = s.cfg.Disk.Load(bucketJobs, func(key string, value []byte) error {
+		j := &job{}
+		if err := json.Unmarshal(value, &j.Job); err != nil {
+			return fmt.Errorf("job %s: %w", key, err)
+		}
+		if j.State != Queued {
+			if j.by = s.runner(j.RunnerID); j.by == nil { // deleted, with the job still on it
+				j.by = &registration{record: record{ID: j.RunnerID}, offlineAt: now, removedAt: now}
+			}
+			j.by.job = j
+		}
+		s.jobs = append(s.jobs, j)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("load jobs: %w", err)
+	}
+	slices.SortFunc(s.jobs, func(a, b *job) int { return number(a.ID) - number(b.ID) })
+	return nil
+}
+
+// number orders ids of jobs, which are numbers.
+func number(id string) int {
+	n, _ := strconv.Atoi(id)
+	return n
+}

@@ -1,0 +1,275 @@
+package githubtest
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The operations that a Fault is asked about, and that Calls counts.
+const (
+	OpMint      = "mint"
+	OpList      = "list" // once for every page
+	OpGet       = "get"
+	OpDelete    = "delete"
+	OpDownloads = "downloads"
+	OpRateLimit = "rate_limit"
+	OpOther     = "other" // no operation of this server
+)
+
+const docs = "https://docs.github.com/rest/actions/self-hosted-runners"
+
+// maxBody bounds a request, in bytes: 100 labels of 256 characters, and more.
+const maxBody = 64 << 10
+
+// target is what a request is about.
+type target struct {
+	op   string
+	repo string // owner/name, or an id if byID
+	byID bool
+	id   int64 // of a runner
+}
+
+// parse reads a request's method and path. Those of an Enterprise Server, below
+// /api/v3, are the same.
+func parse(r *http.Request) target {
+	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/api/v3"), "/")
+	if path == "rate_limit" && r.Method == http.MethodGet {
+		return target{op: OpRateLimit}
+	}
+	t := target{op: OpOther}
+	first, rest, _ := strings.Cut(path, "/")
+	repo, call, ok := strings.Cut(rest, "/actions/runners")
+	switch {
+	case !ok:
+		return t
+	case first == "repos" && strings.Count(repo, "/") == 1 && !strings.HasPrefix(repo, "/") && !strings.HasSuffix(repo, "/"):
+		t.repo = repo
+	case first == "repositories":
+		t.repo, t.byID = repo, true
+	default:
+		return t
+	}
+	switch id, err := strconv.ParseInt(strings.TrimPrefix(call, "/"), 10, 64); {
+	case call == "" && r.Method == http.MethodGet:
+		t.op = OpList
+	case call == "/generate-jitconfig" && r.Method == http.MethodPost:
+		t.op = OpMint
+	case call == "/downloads" && r.Method == http.MethodGet:
+		t.op = OpDownloads
+	case err == nil && r.Method == http.MethodGet:
+		t.op, t.id = OpGet, id
+	case err == nil && r.Method == http.MethodDelete:
+		t.op, t.id = OpDelete, id
+	}
+	return t
+}
+
+// answer is what goes back: a status and a JSON body, unless that is nil.
+type answer struct {
+	status int
+	body   any
+}
+
+// problem is GitHub's body of an error.
+type problem struct {
+	Message string   `json:"message"`
+	Docs    string   `json:"documentation_url"`
+	Status  string   `json:"status"`
+	Errors  []string `json:"errors,omitempty"`
+}
+
+func refuse(status int, message string, errors ...string) answer {
+	return answer{status, problem{message, docs, strconv.Itoa(status), errors}}
+}
+
+// Handler returns the REST API, under / and, as on an Enterprise Server, under
+// /api/v3/.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	t := parse(r)
+	h := w.Header()
+	s.look(func(time.Time) {
+		s.calls[t.op]++
+		s.total++
+		h.Set("X-GitHub-Request-Id", fmt.Sprintf("FAKE:%06X", s.total))
+	})
+	var fault Fault
+	if s.cfg.Fault != nil {
+		fault = s.cfg.Fault(t.op, r)
+	}
+	if fault.Delay > 0 && until(r.Context(), nil, fault.Delay) != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if fault.Instead != nil {
+		fault.Instead.ServeHTTP(w, r)
+		return
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	var a answer
+	if err := s.step(func(now time.Time) error {
+		a = s.answer(now, t, r, h, body)
+		return nil
+	}); err != nil {
+		a = refuse(http.StatusInternalServerError, "Server Error")
+	}
+	if fault.Lose {
+		panic(http.ErrAbortHandler)
+	}
+	if a.body == nil {
+		w.WriteHeader(a.status)
+		return
+	}
+	b, err := json.Marshal(a.body)
+	if err != nil {
+		panic(err) // all bodies are types of this package
+	}
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(a.status)
+	_, _ = w.Write(b)
+}
+
+// answer lets a request in and does what it asks for.
+func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header, body []byte) answer {
+	if wrong := manners(r, t, body); wrong != "" {
+		return s.wrong(http.StatusBadRequest, r, wrong)
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok || !s.rules.Token.Equal(token) {
+		return refuse(http.StatusUnauthorized, "Bad credentials")
+	}
+	if t.op == OpRateLimit {
+		return s.rateLimit(now)
+	}
+	if a, ok := s.admit(now, h); !ok {
+		return a
+	}
+	if t.op == OpOther {
+		return s.wrong(http.StatusNotFound, r, "no such operation")
+	}
+	repo, ok := s.exists(t.repo, t.byID)
+	if !ok {
+		return refuse(http.StatusNotFound, "Not Found")
+	}
+	switch t.op {
+	case OpMint:
+		return s.mint(now, repo, r, body)
+	case OpList:
+		return s.list(now, repo, r, h)
+	case OpDownloads:
+		return downloads()
+	}
+	reg := s.runner(t.id)
+	switch {
+	case reg == nil || !strings.EqualFold(reg.Repository, repo.Name):
+		return refuse(http.StatusNotFound, "Not Found")
+	case t.op == OpGet:
+		return answer{http.StatusOK, s.show(now, reg)}
+	case reg.busy(now, s.rules.BusyLag):
+		return refuse(http.StatusUnprocessableEntity, "Bad request - Runner \""+reg.Name+"\" is still running a job")
+	}
+	s.remove(now, reg, RemovedByCall)
+	return answer{http.StatusNoContent, nil}
+}
+
+// window returns the calls that a client may make, how many it has left, and
+// when it has all of them again.
+func (s *Server) window(now time.Time) (limit, left int, reset time.Time) {
+	length := s.rules.Limit.Window
+	if length == 0 {
+		length = time.Hour
+	}
+	if !now.Before(s.opened.Add(length)) {
+		s.opened, s.used = now, 0
+	}
+	limit = s.rules.Limit.Calls
+	if limit == 0 {
+		limit = s.used + 5000 // what a user has in an hour; never used up
+	}
+	return limit, max(0, limit-s.used), s.opened.Add(length)
+}
+
+// admit counts a call, and refuses it if there were too many.
+func (s *Server) admit(now time.Time, h http.Header) (answer, bool) {
+	limit, left, reset := s.window(now)
+	if left == 0 && s.rules.Limit.Secondary {
+		h.Set("Retry-After", strconv.Itoa(int((reset.Sub(now)+time.Second-1)/time.Second)))
+		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit."), false
+	}
+	refused := left == 0
+	if !refused {
+		s.used++
+		left--
+	}
+	// A reset is told in whole seconds: no earlier than it is.
+	h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(left))
+	h.Set("X-RateLimit-Used", strconv.Itoa(limit-left))
+	h.Set("X-RateLimit-Reset", strconv.FormatInt(reset.Add(time.Second-1).Unix(), 10))
+	h.Set("X-RateLimit-Resource", "core")
+	if refused {
+		return refuse(http.StatusForbidden, "API rate limit exceeded for user ID 1."), false
+	}
+	return answer{}, true
+}
+
+// rateLimit tells the limits. It is not counted.
+func (s *Server) rateLimit(now time.Time) answer {
+	limit, left, reset := s.window(now)
+	bucket := map[string]int64{
+		"limit":     int64(limit),
+		"remaining": int64(left),
+		"used":      int64(limit - left),
+		"reset":     reset.Add(time.Second - 1).Unix(),
+	}
+	return answer{http.StatusOK, map[string]any{
+		"rate": bucket,
+		"resources": map[string]any{
+			"core":                        bucket,
+			"search":                      bucket,
+			"actions_runner_registration": bucket,
+		},
+	}}
+}
+
+// download is one of the runner programs to be had.
+type download struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	URL          string `json:"download_url"`
+	File         string `json:"filename"`
+	SHA256       string `json:"sha256_checksum"`
+}
+
+// programVersion is what connected runners say that they are.
+const programVersion = "2.336.0"
+
+func downloads() answer {
+	var out []download
+	for _, arch := range []string{"x64", "arm64"} {
+		file := "actions-runner-linux-" + arch + "-" + programVersion + ".tar.gz"
+		out = append(out, download{
+			OS:           "linux",
+			Architecture: arch,
+			URL:          "https://github.com/actions/runner/releases/download/v" + programVersion + "/" + file,
+			File:         file,
+			SHA256:       fmt.Sprintf("%x", sha256.Sum256([]byte(file))), // of no real file
+		})
+	}
+	return answer{http.StatusOK, out}
+}
+
+// wrong refuses what no correct client asks for, and reports it.
+func (s *Server) wrong(status int, r *http.Request, what string) answer {
+	s.cfg.Errorf("GitHub got a wrong request: %s %s: %s", r.Method, r.URL.Path, what)
+	return refuse(status, "Invalid request: "+what)
+}

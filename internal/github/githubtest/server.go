@@ -1,0 +1,342 @@
+// Package githubtest is a GitHub for tests, simulations and local use: the calls
+// that concern runners, and the side that runner programs talk to. It promises
+// to be as strict as GitHub or stricter: what GitHub might refuse it refuses, and
+// a request that no client of ours should make is reported.
+//
+// A Server starts no goroutine and waits for nothing but its Disk. Time moves it
+// on whenever it is called, and while a runner program waits for a job. The same
+// calls at the same times, with the same Random, have the same answers. Under
+// testing/synctest, make it inside the bubble.
+package githubtest
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+)
+
+// Config is what a Server is made of. The zero value lets nobody in.
+type Config struct {
+	// Repositories are all that exist, for the credential; their Account plays no
+	// part. nil: every name that is asked for exists.
+	Repositories []github.Repository
+	Rules        Rules
+	// Disk keeps registrations and open jobs; nil: they are gone with the
+	// process. The Server does not close it.
+	Disk Disk
+
+	// PickUp is how long a job stays assigned to a runner that does not take it;
+	// 0: 60 s, as at GitHub.
+	PickUp time.Duration
+	// Lost is how long a job is waited for whose runner program is gone; 0: ten
+	// minutes, about what GitHub takes.
+	Lost time.Duration
+
+	// Fault is asked before each request is looked at, without any lock. op is
+	// one of the Op constants. nil: nothing goes wrong.
+	Fault func(op string, r *http.Request) Fault
+	// Errorf is told of requests that a correct client never makes, such as
+	// t.Errorf. They are refused as well. nil: nobody is told.
+	Errorf func(format string, args ...any)
+
+	Now    func() time.Time // nil: time.Now
+	Random io.Reader        // nil: crypto/rand.Reader; read by one call at a time
+}
+
+// Disk keeps JSON values by bucket and key; a *diskmap.Map is one.
+type Disk interface {
+	Put(bucket, key string, v any) error
+	Delete(bucket, key string) error
+	Load(bucket string, each func(key string, value []byte) error) error
+}
+
+// Rules are what can change while a Server runs.
+type Rules struct {
+	// Token is the only credential that is let in.
+	Token secret.Text
+	// OmitBusy leaves busy runners out of lists, though not out of Get.
+	OmitBusy bool
+	// BusyLag is how long after taking a job a runner does not look busy yet. A
+	// runner that is deleted meanwhile finishes its job all the same.
+	BusyLag time.Duration
+	// TooOld refuses every runner program for its version.
+	TooOld bool
+	// AutoJobs, unless it is zero, queues a job of that length for each runner
+	// that goes online with a label that begins with garo-: for just that label.
+	AutoJobs time.Duration
+	Limit    Limit
+}
+
+// Limit is how many calls are let in. The zero value sets no limit.
+type Limit struct {
+	Calls  int           // in a window
+	Window time.Duration // 0: an hour
+	// Secondary answers 429 with retry-after, in place of 403 with no calls
+	// remaining until a reset.
+	Secondary bool
+}
+
+// Fault is what goes wrong with a request. The zero value is nothing.
+type Fault struct {
+	// Delay is waited for first, or until the client has gone.
+	Delay time.Duration
+	// Instead answers in GitHub's place, and the request has no effect.
+	Instead http.Handler
+	// Lose lets the request take effect, and cuts the connection.
+	Lose bool
+}
+
+// NoAnswer is a Fault's Instead that cuts the connection.
+var NoAnswer http.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+
+// Registration is a runner that was registered for one job.
+type Registration struct {
+	ID         int64
+	Repository string // owner/name, as in the call that made it
+	Name       string
+	Labels     []string // as given
+	// Config is its credential; empty if it was made by an earlier process.
+	Config    secret.Text
+	CreatedAt time.Time
+
+	Online bool // a runner program has its session open
+	Busy   bool // it runs a job, and looks it
+	// Opened and Refused count the sessions that runner programs opened with
+	// Config in this process, and those that were refused for another open one.
+	Opened, Refused int
+
+	RemovedAt time.Time // zero: it is there
+	RemovedBy string    // RemovedByCall or RemovedByJob
+}
+
+// How a registration ends.
+const (
+	RemovedByCall = "delete" // a DELETE of it
+	RemovedByJob  = "job"    // its one job was done
+)
+
+// kept bounds what is remembered of removed registrations and of jobs that are
+// over: with their configs some 16 MB, in a process that may run for weeks.
+const kept = 4096
+
+// Server is a GitHub. It is safe for concurrent use.
+type Server struct {
+	cfg Config
+
+	// lock has one slot, and is held while anything below is read or changed,
+	// writes to Disk included: memory and Disk change in the same order.
+	lock    chan struct{}
+	rules   Rules
+	last    int64           // the id that was given out last
+	runners []*registration // those that are there, by id
+	removed []*registration // those that were, in the order of their end
+	jobs    []*job          // those that are not over, by age
+	over    []Job           // those that are, in the order of their end
+	changed chan struct{}   // closed when a runner or a job changes, and replaced
+	unkept  []write         // what Disk does not have yet
+	calls   map[string]int
+	total   int       // of calls
+	used    int       // calls in the current window
+	opened  time.Time // when the window began
+}
+
+// New returns a server that goes on from what its Disk has. All runners are
+// offline then, until their runner programs connect again.
+func New(cfg Config) (*Server, error) {
+	if cfg.PickUp == 0 {
+		cfg.PickUp = time.Minute
+	}
+	if cfg.Lost == 0 {
+		cfg.Lost = 10 * time.Minute
+	}
+	if cfg.Errorf == nil {
+		cfg.Errorf = func(string, ...any) {}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	s := &Server{
+		cfg:     cfg,
+		lock:    make(chan struct{}, 1),
+		rules:   cfg.Rules,
+		changed: make(chan struct{}),
+		calls:   map[string]int{},
+	}
+	if err := s.load(); err != nil {
+		return nil, fmt.Errorf("open the GitHub stand-in: %w", err)
+	}
+	return s, nil
+}
+
+// step runs f alone, with what time has brought about done before it and what f
+// has made possible after it. An error of the Disk comes after the effect: what
+// could not be kept is tried again by the next step.
+func (s *Server) step(f func(now time.Time) error) error {
+	s.lock <- struct{}{}
+	defer func() { <-s.lock }()
+	now := s.cfg.Now()
+	s.settle(now)
+	err := f(now)
+	s.settle(now)
+	if kerr := s.keep(); err == nil {
+		err = kerr
+	}
+	return err
+}
+
+// look is step for what cannot fail. What Disk refuses is tried again later.
+func (s *Server) look(f func(now time.Time)) {
+	_ = s.step(func(now time.Time) error {
+		f(now)
+		return nil
+	})
+}
+
+// notify wakes every runner program that waits.
+func (s *Server) notify() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// id returns a new id: for registrations, jobs and runs alike.
+func (s *Server) id() int64 {
+	s.last++
+	s.put(bucketLast, "last", s.last)
+	return s.last
+}
+
+// Change changes the rules from now on.
+func (s *Server) Change(change func(*Rules)) {
+	s.look(func(time.Time) { change(&s.rules) })
+}
+
+// Calls returns how many requests there were, by operation.
+func (s *Server) Calls() (calls map[string]int) {
+	s.look(func(time.Time) { calls = maps.Clone(s.calls) })
+	return calls
+}
+
+// Registrations returns the runners that are there, in the order of their making.
+func (s *Server) Registrations() (out []Registration) {
+	s.look(func(now time.Time) {
+		for _, r := range s.runners {
+			out = append(out, r.fact(now, s.rules.BusyLag))
+		}
+	})
+	return out
+}
+
+// Minted returns the runners that are there and those that were, as far as this
+// process knows them, in the order of their making.
+func (s *Server) Minted() (out []Registration) {
+	s.look(func(now time.Time) {
+		for _, r := range slices.Concat(s.removed, s.runners) {
+			out = append(out, r.fact(now, s.rules.BusyLag))
+		}
+	})
+	slices.SortFunc(out, func(a, b Registration) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// registration is a runner and what only this package knows of it.
+type registration struct {
+	record
+	config    secret.Text
+	session   *Session
+	offlineAt time.Time // when the last session ended
+	job       *job      // that it has: assigned or running
+	missed    bool      // it left a job lying, and has not asked since
+
+	opened, refused int
+	removedAt       time.Time
+	removedBy       string
+}
+
+// record is what is kept of a registration.
+type record struct {
+	ID         int64     `json:"id"`
+	Repository string    `json:"repository"`
+	Name       string    `json:"name"`
+	Labels     []string  `json:"labels"`
+	CreatedAt  time.Time `json:"created_at"`
+	Digest     string    `json:"digest"` // of its config
+	Spent      bool      `json:"spent"`  // its one job was lost
+	Auto       bool      `json:"auto"`   // a job was queued for it by itself
+	Seen       bool      `json:"seen"`   // a runner program has connected
+}
+
+func (r *registration) key() string { return strconv.FormatInt(r.ID, 10) }
+
+// busy reports whether r runs a job and looks it.
+func (r *registration) busy(now time.Time, lag time.Duration) bool {
+	return r.job != nil && r.job.State == Running && now.Sub(r.job.StartedAt) >= lag
+}
+
+func (r *registration) fact(now time.Time, lag time.Duration) Registration {
+	return Registration{
+		ID:         r.ID,
+		Repository: r.Repository,
+		Name:       r.Name,
+		Labels:     slices.Clone(r.Labels),
+		Config:     r.config,
+		CreatedAt:  r.CreatedAt,
+		Online:     r.session != nil,
+		Busy:       r.busy(now, lag),
+		Opened:     r.opened,
+		Refused:    r.refused,
+		RemovedAt:  r.removedAt,
+		RemovedBy:  r.removedBy,
+	}
+}
+
+// runner returns the runner of an id if it is there.
+func (s *Server) runner(id int64) *registration {
+	for _, r := range s.runners {
+		if r.ID == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// remove ends a registration. Its session ends with it, unless a job runs in it.
+func (s *Server) remove(now time.Time, r *registration, by string) {
+	r.removedAt, r.removedBy = now, by
+	if r.job == nil || r.job.State != Running {
+		r.session = nil
+	}
+	s.runners = slices.DeleteFunc(s.runners, func(x *registration) bool { return x == r })
+	s.removed = append(s.removed, r)
+	if len(s.removed) > kept {
+		s.removed = slices.Delete(s.removed, 0, len(s.removed)-kept)
+	}
+	s.drop(bucketRunners, r.key())
+	s.notify()
+}
+
+// exists returns the full name of a repository, or false if there is none. path
+// is owner/name, or the id that GitHub's own links and redirects use.
+func (s *Server) exists(path string, byID bool) (github.Repository, bool) {
+	if s.cfg.Repositories == nil && !byID {
+		return github.Repository{Name: path}, true
+	}
+	for _, r := range s.cfg.Repositories {
+		if byID && r.ID == path || !byID && strings.EqualFold(r.Name, path) {
+			return r, true
+		}
+	}
+	return github.Repository{}, false
+}

@@ -1,0 +1,105 @@
+package githubtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// versions are those of GitHub's API that exist.
+var versions = []string{"2022-11-28", "2026-03-10"}
+
+// manners returns what is wrong with a request's form, for GitHub or for a
+// client of ours; empty: nothing.
+func manners(r *http.Request, t target, body []byte) string {
+	accept := r.Header.Get("Accept")
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case !slices.Contains(versions, r.Header.Get("X-GitHub-Api-Version")):
+		return "X-GitHub-Api-Version: want one of " + strings.Join(versions, ", ")
+	case r.Header.Get("User-Agent") == "":
+		return "User-Agent: GitHub demands one"
+	case !strings.HasPrefix(accept, "application/vnd.github") || !strings.HasSuffix(accept, "json"):
+		return "Accept: want application/vnd.github+json"
+	case len(r.Header["Authorization"]) > 1:
+		return "Authorization: there are two"
+	case len(body) > maxBody:
+		return fmt.Sprintf("body: above %d bytes", maxBody)
+	case t.op != OpMint && len(body) > 0:
+		return "body: this operation has none"
+	case t.op == OpMint && (err != nil || kind != "application/json" || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8")):
+		return "Content-Type: want application/json"
+	case t.op != OpList && r.URL.RawQuery != "":
+		return "query: this operation has none"
+	}
+	return ""
+}
+
+// parseMint reads the body of a call that mints, and takes nothing that GitHub
+// does not document.
+func parseMint(body []byte) (q mintRequest, wrong string) {
+	q.folder = "_work"
+	fields := map[string]any{"name": &q.name, "runner_group_id": &q.group, "labels": &q.labels, "work_folder": &q.folder}
+	values, err := object(body)
+	if err != nil {
+		return q, "body: " + err.Error()
+	}
+	for _, v := range values {
+		to, ok := fields[v.key]
+		if !ok {
+			return q, "body: unknown field " + v.key
+		}
+		if string(v.value) == "null" || json.Unmarshal(v.value, to) != nil {
+			return q, "body: wrong type of " + v.key
+		}
+		delete(fields, v.key)
+	}
+	for _, required := range []string{"name", "runner_group_id", "labels"} {
+		if fields[required] != nil {
+			return q, "body: no " + required
+		}
+	}
+	return q, ""
+}
+
+// member is a field of a JSON object.
+type member struct {
+	key   string
+	value json.RawMessage
+}
+
+// object splits a JSON object into its members, in their order: exactly one
+// object, whose keys differ.
+func object(body []byte) (out []member, err error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("not a JSON object")
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil, errors.New("not a JSON object")
+		}
+		m := member{key: key.(string)}
+		if err := d.Decode(&m.value); err != nil {
+			return nil, errors.New("not a JSON object")
+		}
+		if slices.ContainsFunc(out, func(x member) bool { return x.key == m.key }) {
+			return nil, errors.New("field " + m.key + " is there twice")
+		}
+		out = append(out, m)
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, errors.New("not a JSON object")
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one JSON value")
+	}
+	return out, nil
+}

@@ -1,0 +1,233 @@
+package reaper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+const (
+	// getAtOnce is how many instances one call asks for.
+	getAtOnce = 100
+	// finishTries is how often an end is tried against its account's quota, which
+	// every launch of the account writes too.
+	finishTries = 3
+)
+
+// view is what EC2 showed of the instances of a place.
+type view struct {
+	at        fleet.Place
+	ids       []string
+	instances map[string]fleet.Instance
+	err       error
+}
+
+func placeOf(r *store.Runner) fleet.Place { return fleet.Place{Account: r.Account, Region: r.Region} }
+
+// end takes draining and ending runners on towards their end, in the order that
+// protects a job: first the registration goes, then the machine.
+func (r *run) end(ctx context.Context, runners []*store.Runner) {
+	views := r.look(ctx, runners)
+	left := runners[:0:0]
+	for _, run := range runners {
+		v := views[placeOf(run)]
+		if in, ok := v.instances[run.InstanceID]; ok && run.InstanceID != "" && in.State.Over() && !r.isLate(ctx) {
+			r.guard("runner", run.ID, func() { r.finish(ctx, run, in.ID, over(in)) })
+			continue
+		}
+		left = append(left, run)
+	}
+	r.deregister(ctx, left)
+	r.begin(ctx, left)
+	r.terminate(ctx, left, views)
+}
+
+// look reads the instances of all runners: one call for each place and hundred.
+func (r *run) look(ctx context.Context, runners []*store.Runner) map[fleet.Place]*view {
+	views := map[fleet.Place]*view{}
+	var calls []*view
+	for _, run := range runners {
+		at := placeOf(run)
+		if views[at] == nil {
+			views[at] = &view{at: at, instances: map[string]fleet.Instance{}}
+		}
+		if run.InstanceID == "" {
+			continue
+		}
+		i := slices.IndexFunc(calls, func(v *view) bool { return v.at == at && len(v.ids) < getAtOnce })
+		if i < 0 {
+			calls = append(calls, &view{at: at, err: errLater})
+			i = len(calls) - 1
+		}
+		calls[i].ids = append(calls[i].ids, run.InstanceID)
+	}
+	r.each(ctx, len(calls), func(i int) string { return calls[i].at.Account }, func(i int) {
+		v := calls[i]
+		v.err = r.askEC2(ctx, v.at, callLimit, func(ctx context.Context) (err error) {
+			v.instances, err = r.cfg.Fleet.Get(ctx, v.at, v.ids...)
+			return err
+		})
+	})
+	for _, v := range calls {
+		whole := views[v.at]
+		if v.err != nil {
+			whole.err = v.err
+			r.unreachable(v.at, fmt.Errorf("get %d instances in %s: %w", len(v.ids), v.at, v.err))
+			continue
+		}
+		maps.Copy(whole.instances, v.instances)
+	}
+	return views
+}
+
+// unreachable reports that a place could not be asked. An account that refuses
+// us is never silent.
+func (r *run) unreachable(at fleet.Place, err error) {
+	if errors.Is(err, errLater) {
+		r.line(Line{Kind: "account", ID: at.String(), Action: Skip, Reason: err.Error()})
+		return
+	}
+	r.fail("account", at.String(), err)
+	if refused(err) {
+		r.alarm(store.AlarmAccess, at.String(), "the account's machines cannot be seen or ended: "+err.Error(),
+			"account", at.Account, "region", at.Region)
+	}
+}
+
+// refused reports that the account will refuse us until a person changes something.
+func refused(err error) bool {
+	return errors.Is(err, fleet.ErrRefused) || errors.Is(err, store.ErrNoAccount)
+}
+
+// deregister asks GitHub to delete the registrations of those whose turn it is.
+// That it is being asked is committed first: a compromised machine gets one
+// DELETE, and no second wait for it.
+func (r *run) deregister(ctx context.Context, runners []*store.Runner) {
+	var jobs []*removal
+	for _, run := range runners {
+		now := r.cfg.Now()
+		if store.NextEndStep(now, r.cfg.Limits, *run) != store.EndDelete || r.isLate(ctx) {
+			continue
+		}
+		if run.DeletedAt.IsZero() {
+			next := run.Deleting(now)
+			if !r.commit(ctx, run, store.Put(&next)) {
+				continue
+			}
+			*run = next
+		}
+		jobs = append(jobs, &removal{runner: run, repo: repositoryOf(run), id: run.Config.RunnerID})
+	}
+	r.remove(ctx, jobs)
+	for _, j := range jobs {
+		r.guard("runner", j.runner.ID, func() { r.deregistered(ctx, j) })
+	}
+}
+
+func (r *run) deregistered(ctx context.Context, j *removal) {
+	switch j.out {
+	case removed, absent:
+		next := j.runner.Deregistered(r.cfg.Now())
+		if r.commit(ctx, &next, store.Put(&next)) {
+			*j.runner = next
+			r.note(&next, Deregister, j.String())
+		}
+	case busy:
+		r.note(j.runner, Wait, "a job runs")
+	default:
+		r.unremoved(j)
+	}
+}
+
+// begin commits the state ending for those who need not wait any more.
+func (r *run) begin(ctx context.Context, runners []*store.Runner) {
+	for _, run := range runners {
+		if r.isLate(ctx) {
+			return
+		}
+		now := r.cfg.Now()
+		switch store.NextEndStep(now, r.cfg.Limits, *run) {
+		case store.EndWait:
+			r.note(run, Wait, "a job may still run, until "+run.DeregisteredAt.Add(r.cfg.Limits.Grace).UTC().Format(time.RFC3339))
+		case store.EndBegin:
+			why := endable(now, *run)
+			if next := run.Ending(now, why); r.commit(ctx, run, store.Put(&next)) {
+				*run = next
+				r.note(run, End, why)
+			}
+		}
+	}
+}
+
+// endable tells why a draining runner may be ended now.
+func endable(now time.Time, r store.Runner) string {
+	switch {
+	case r.Boot.At.IsZero():
+		return "no config was ever answered"
+	case !now.Before(r.Hard):
+		return "hard limit"
+	case r.End != nil && r.End.Code == store.EndCompromised:
+		return "compromised"
+	case !r.IdleAt.IsZero():
+		return "deregistered, and no job runs"
+	}
+	return "deregistered, and the grace period is over"
+}
+
+// finish ends a runner whose instance EC2 has terminated, or no longer knows: the
+// runner, its account's quota and its lock in one commit. instance is what was
+// seen to be over; empty: none was ever launched.
+func (r *run) finish(ctx context.Context, seen *store.Runner, instance, reason string) {
+	if r.finished[seen.ID] {
+		return
+	}
+	for range finishTries {
+		items, ok := read[store.Item](ctx, r, "runner", seen.Ref(),
+			store.Ref{Kind: store.KindLock, ID: seen.Lock}, store.Ref{Kind: store.KindQuota, ID: seen.Account})
+		if !ok {
+			return
+		}
+		run, l, q := *items[0].(*store.Runner), *items[1].(*store.Lock), *items[2].(*store.Quota)
+		now := r.cfg.Now()
+		if run.InstanceID == "" && instance != "" {
+			run, _ = store.Launched(now, run, instance)
+		}
+		if run.Version == 0 || run.State.Final() || run.InstanceID != instance {
+			r.note(seen, Skip, "somebody was faster")
+			return
+		}
+		ended, lock, quota := store.Ended(now, r.cfg.Limits, run, l, q, reason)
+		changes := []store.Change{store.Put(&ended), store.Put(&quota)}
+		if l.Names(run.ID) {
+			changes = append(changes, store.Put(&lock))
+		}
+		var err error
+		if !r.cfg.DryRun {
+			err = r.store.Commit(ctx, changes...)
+		}
+		switch {
+		case err == nil:
+			r.finished[ended.ID] = true
+			r.note(&ended, Ended, reason)
+			return
+		case !errors.Is(err, store.ErrConflict):
+			r.fail("runner", seen.ID, fmt.Errorf("commit the end of runner %s: %w", seen.ID, err))
+			return
+		}
+	}
+	r.note(seen, Skip, "somebody was faster, again and again")
+}
+
+// over tells why an instance is over, in EC2's words.
+func over(in fleet.Instance) string {
+	if in.Reason == "" {
+		return "EC2: " + string(in.State)
+	}
+	return "EC2: " + string(in.State) + " (" + in.Reason + ")"
+}

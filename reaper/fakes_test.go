@@ -1,0 +1,333 @@
+package reaper_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+)
+
+// ec2 is a fleet that does what EC2 does: an instance that is terminated shuts
+// down first, and what is shown may lag.
+type ec2 struct {
+	mu        sync.Mutex
+	instances map[fleet.Place]map[string]fleet.Instance
+	hidden    map[string]bool // ids that reads do not show yet
+	// fail may fail a call: op is get, list, token or terminate, and id the
+	// instance or the client token.
+	fail func(op string, at fleet.Place, id string) error
+	// calls has each call as "op id".
+	calls []string
+}
+
+func newEC2() *ec2 {
+	return &ec2{
+		instances: map[fleet.Place]map[string]fleet.Instance{}, hidden: map[string]bool{},
+		fail: func(string, fleet.Place, string) error { return nil },
+	}
+}
+
+func (f *ec2) add(at fleet.Place, in fleet.Instance) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.instances[at] == nil {
+		f.instances[at] = map[string]fleet.Instance{}
+	}
+	f.instances[at][in.ID] = in
+}
+
+func (f *ec2) set(at fleet.Place, id string, state fleet.State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	in := f.instances[at][id]
+	in.State = state
+	f.instances[at][id] = in
+}
+
+// settle ends what shuts down.
+func (f *ec2) settle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, there := range f.instances {
+		for id, in := range there {
+			if in.State == fleet.ShuttingDown {
+				in.State, in.Reason = fleet.Terminated, "User initiated"
+				there[id] = in
+			}
+		}
+	}
+}
+
+// running returns how many instances are not ended nor about to.
+func (f *ec2) running() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, there := range f.instances {
+		for _, in := range there {
+			if in.State != fleet.ShuttingDown && in.State != fleet.Terminated {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// count returns how many calls of op there were.
+func (f *ec2) count(op string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, c := range f.calls {
+		if strings.HasPrefix(c, op+" ") {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *ec2) call(op string, at fleet.Place, id string) error {
+	f.mu.Lock()
+	f.calls = append(f.calls, op+" "+id)
+	fail := f.fail
+	f.mu.Unlock()
+	return fail(op, at, id)
+}
+
+func (f *ec2) shown(at fleet.Place) []fleet.Instance {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []fleet.Instance
+	for _, id := range slices.Sorted(maps.Keys(f.instances[at])) {
+		if !f.hidden[id] {
+			out = append(out, f.instances[at][id])
+		}
+	}
+	return out
+}
+
+func (f *ec2) Get(_ context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+	if err := f.call("get", at, fmt.Sprint(len(ids))); err != nil {
+		return nil, err
+	}
+	out := map[string]fleet.Instance{}
+	for _, in := range f.shown(at) {
+		if slices.Contains(ids, in.ID) {
+			out[in.ID] = in
+		}
+	}
+	return out, nil
+}
+
+func (f *ec2) ByToken(_ context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
+	if err := f.call("token", at, token); err != nil {
+		return fleet.Instance{}, err
+	}
+	for _, in := range f.shown(at) {
+		if in.ClientToken == token && in.Tags[fleet.TagRunner] == runner {
+			return in, nil
+		}
+	}
+	return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrNotFound, Code: "NotFound", Text: "no instance has the token"}
+}
+
+// List yields the instances in pages of three, and asks fail before each of them.
+func (f *ec2) List(_ context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
+	return func(yield func(fleet.Instance, error) bool) {
+		page := 0
+		for part := range slices.Chunk(append(f.shown(at), fleet.Instance{}), 3) {
+			page++
+			if err := f.call("list", at, fmt.Sprint(page)); err != nil {
+				yield(fleet.Instance{}, err)
+				return
+			}
+			for _, in := range part {
+				if in.ID != "" && in.Tags[fleet.TagControlPlane] == controlPlane && !yield(in, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (f *ec2) Terminate(_ context.Context, at fleet.Place, id string) error {
+	if err := f.call("terminate", at, id); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	in, ok := f.instances[at][id]
+	if !ok {
+		return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "no such instance"}
+	}
+	if in.State != fleet.Terminated {
+		in.State = fleet.ShuttingDown
+		f.instances[at][id] = in
+	}
+	return nil
+}
+
+// hub is a GitHub that has registrations by repository id. It removes none that
+// is busy.
+type hub struct {
+	mu    sync.Mutex
+	repos map[string]map[int64]github.Runner
+	next  int64
+	// fail may fail a call: op is delete, find or list.
+	fail    func(op string, repo github.Repository, id int64) error
+	latency time.Duration
+	hang    int64 // the id of a registration about which no call is answered
+	calls   []string
+
+	atOnce     map[string]int // calls under way, by account
+	mostAtOnce int
+}
+
+func newHub() *hub {
+	return &hub{
+		repos: map[string]map[int64]github.Runner{}, next: 100, atOnce: map[string]int{},
+		fail: func(string, github.Repository, int64) error { return nil },
+	}
+}
+
+func (h *hub) register(repo, name string) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.next++
+	if h.repos[repo] == nil {
+		h.repos[repo] = map[int64]github.Runner{}
+	}
+	h.repos[repo][h.next] = github.Runner{ID: h.next, Name: name}
+	return h.next
+}
+
+func (h *hub) busy(repo string, id int64, busy bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := h.repos[repo][id]
+	g.Busy = busy
+	h.repos[repo][id] = g
+}
+
+// names returns the names that are registered in a repository.
+func (h *hub) names(repo string) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	names := []string{}
+	for _, g := range h.repos[repo] {
+		names = append(names, g.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (h *hub) count(op string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, c := range h.calls {
+		if strings.HasPrefix(c, op+" ") {
+			n++
+		}
+	}
+	return n
+}
+
+func refusal(kind error, status int) error {
+	return &github.Error{Kind: kind, Op: "call", Status: status, RequestID: "GH:1"}
+}
+
+// call takes its time, as calls do, and dies with its context.
+func (h *hub) call(ctx context.Context, op string, repo github.Repository, id int64) error {
+	h.mu.Lock()
+	h.calls = append(h.calls, fmt.Sprintf("%s %s/%d", op, repo.Name, id))
+	fail := h.fail
+	h.atOnce[repo.Account]++
+	h.mostAtOnce = max(h.mostAtOnce, h.atOnce[repo.Account])
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.atOnce[repo.Account]--
+	}()
+	takes := h.latency
+	if id != 0 && id == h.hang {
+		takes = 24 * time.Hour
+	}
+	if takes > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", op, ctx.Err())
+		case <-time.After(takes):
+		}
+	}
+	return fail(op, repo, id)
+}
+
+func (h *hub) Delete(ctx context.Context, repo github.Repository, id int64) error {
+	if err := h.call(ctx, "delete", repo, id); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, ok := h.repos[repo.ID][id]
+	switch {
+	case !ok:
+		return refusal(github.ErrNotFound, 404)
+	case g.Busy:
+		return refusal(github.ErrBusy, 422)
+	}
+	delete(h.repos[repo.ID], id)
+	return nil
+}
+
+func (h *hub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
+	if err := h.call(ctx, "find", repo, 0); err != nil {
+		return github.Runner{}, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, g := range h.repos[repo.ID] {
+		if g.Name == name {
+			return g, nil
+		}
+	}
+	return github.Runner{}, refusal(github.ErrNotFound, 404)
+}
+
+func (h *hub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+	return func(yield func(github.Runner, error) bool) {
+		if err := h.call(ctx, "list", repo, 0); err != nil {
+			yield(github.Runner{}, err)
+			return
+		}
+		h.mu.Lock()
+		found := slices.Collect(maps.Values(h.repos[repo.ID]))
+		h.mu.Unlock()
+		for _, g := range found {
+			if strings.HasPrefix(g.Name, prefix) && !yield(g, nil) {
+				return
+			}
+		}
+	}
+}
+
+// liar is an ec2 that lists what it was not asked for.
+type liar struct{ *ec2 }
+
+func (l liar) List(_ context.Context, at fleet.Place, _ string) iter.Seq2[fleet.Instance, error] {
+	return func(yield func(fleet.Instance, error) bool) {
+		for _, in := range l.shown(at) {
+			if !yield(in, nil) {
+				return
+			}
+		}
+	}
+}

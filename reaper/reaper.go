@@ -1,0 +1,300 @@
+// Package reaper keeps what GARO promises about time: nothing that was accepted
+// is forgotten, and nothing outlives its time.
+//
+// One run looks at every item that is due. It sends again what a worker ought to
+// have picked up, settles and expires requests, drains runners whose time is up,
+// and takes draining ones to their end in the one order that protects a job. Every
+// few minutes it compares EC2 and GitHub with the records, and ends what no record
+// names: slowly, and never many at once.
+//
+// It never launches and never registers anything. Whatever it decides is
+// committed against the versions that it read, so that any number of runs may
+// overlap with each other, with workers and with the API: who loses leaves the
+// item to the next run. A run that stops at any line is continued by the next one.
+package reaper
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// Fleet is what the reaper needs of fleet.Fleet: to see machines, and to end them.
+type Fleet interface {
+	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
+	Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error)
+	List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error]
+	Terminate(ctx context.Context, at fleet.Place, id string) error
+}
+
+// GitHub is what the reaper needs of github.API: to see registrations, and to
+// remove them.
+type GitHub interface {
+	Delete(ctx context.Context, repo github.Repository, id int64) error
+	Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error)
+	List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error]
+}
+
+// Config is what a Reaper is made of. All fields are needed but the last four.
+type Config struct {
+	Store    store.Store
+	Queue    queue.Sender
+	Accounts store.Accounts
+	Fleet    Fleet
+	GitHub   GitHub
+	Limits   store.Limits
+	// ControlPlane is the name in our tags and in the names of our registrations.
+	ControlPlane string
+
+	// DryRun decides as ever, and changes nothing: the report says what a run
+	// would do.
+	DryRun bool
+	Now    func() time.Time // nil: time.Now
+	Random io.Reader        // nil: crypto/rand.Reader; it names the run
+	Log    *slog.Logger     // nil: none
+}
+
+// Reaper makes runs. It is safe for concurrent use.
+type Reaper struct {
+	cfg Config
+
+	mu sync.Mutex
+	// limited is until when GitHub asked to wait, by account. It only saves
+	// calls: a new process learns it again with its first one.
+	limited map[string]time.Time
+}
+
+// New returns a Reaper.
+func New(c Config) *Reaper {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Reaper{cfg: c, limited: map[string]time.Time{}}
+}
+
+const (
+	// margin is how long before its deadline a run starts nothing new: what is
+	// under way then can still be answered and recorded.
+	margin = 5 * time.Second
+	// recording is what a call leaves of the run, to record what it answered.
+	recording = 2 * time.Second
+	// batch is how many due items are read at once. A runner has three items
+	// around it, and one DynamoDB read takes 100
+	// (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html).
+	batch = 25
+)
+
+// run is one run of a Reaper.
+type run struct {
+	*Reaper
+	store  *store.Session
+	gate   gate
+	report Report
+	errs   []error
+	// alarmed has the alarms that were raised, so that each thing raises one.
+	alarmed map[string]bool
+	// sees tells whether a credential can list the registrations of a
+	// repository; nil: it can.
+	sees map[github.Repository]error
+	// finished has the runners that this run ended: a dry run meets them again.
+	finished map[string]bool
+	// recent has the repositories with a runner in the last day, by account and id.
+	recent map[string]map[string]github.Repository
+	late   atomic.Bool
+}
+
+// Run makes one run. It starts nothing new in the last five seconds before ctx's
+// deadline; what is left then stays due. The error joins what failed, all of
+// which was logged; the report is valid with it, and no failure keeps the run
+// from the rest.
+func (p *Reaper) Run(ctx context.Context) (Report, error) {
+	id, err := keys.NewID(p.cfg.Random)
+	if err != nil {
+		return Report{}, fmt.Errorf("name the run: %w", err)
+	}
+	r := &run{
+		Reaper:  p,
+		store:   store.NewSession(p.cfg.Store, "reaper-"+id, p.cfg.Now),
+		gate:    gate{silent: map[string]int{}, shut: map[string]error{}},
+		report:  Report{StartedAt: p.cfg.Now().UTC(), DryRun: p.cfg.DryRun, Counts: map[Action]int{}, Lines: []Line{}},
+		alarmed: map[string]bool{}, finished: map[string]bool{},
+		sees: map[github.Repository]error{},
+	}
+	due := r.due(ctx)
+	var ending, naming []*store.Runner
+	for _, phase := range []struct {
+		name string
+		do   func()
+	}{
+		{"runners", func() { ending, naming = r.runners(ctx, due[store.KindRunner]) }},
+		{"requests", func() { r.requests(ctx, due[store.KindRequest]) }},
+		{"end", func() { r.end(ctx, ending) }},
+		{"names", func() { r.names(ctx, naming) }},
+		{"sweeps", func() { r.sweeps(ctx, r.dueSweeps(ctx, due[store.KindSweep])) }},
+	} {
+		r.guard("phase", phase.name, phase.do)
+	}
+	r.report.Late = r.late.Load()
+	r.report.EndedAt = p.cfg.Now().UTC()
+	return r.report, errors.Join(r.errs...)
+}
+
+// due returns what the index lists, by kind, oldest first. After an error it is
+// what came before it.
+func (r *run) due(ctx context.Context) map[store.Kind][]store.Ref {
+	refs, seen := map[store.Kind][]store.Ref{}, map[store.Ref]bool{}
+	for ref, err := range r.store.Due(ctx, r.cfg.Now()) {
+		if err != nil {
+			r.fail("index", "", fmt.Errorf("read the due index: %w", err))
+			break
+		}
+		if !seen[ref] {
+			seen[ref] = true
+			refs[ref.Kind] = append(refs[ref.Kind], ref)
+		}
+	}
+	return refs
+}
+
+// isDue reports whether the item itself says that it is due: the index may lag.
+func isDue(m *store.Meta, now time.Time) bool {
+	return m.Version != 0 && !m.DueAt.IsZero() && !m.DueAt.After(now)
+}
+
+// read gets items of one type; false when that failed, which is then reported
+// under what.
+func read[T store.Item](ctx context.Context, r *run, what string, refs ...store.Ref) ([]T, bool) {
+	var out []T
+	for part := range slices.Chunk(refs, 4*batch) {
+		items, err := r.store.Get(ctx, part...)
+		if err != nil {
+			r.fail(what, part[0].ID, fmt.Errorf("read %d items from %s on: %w", len(part), part[0], err))
+			return nil, false
+		}
+		for _, it := range items {
+			out = append(out, it.(T))
+		}
+	}
+	return out, true
+}
+
+// commit writes the changes that it is about, or in a dry run nothing, and
+// reports whether the run may go on from them. It may not when somebody was faster, or when the outcome is
+// not known: the next run looks again.
+func (r *run) commit(ctx context.Context, it store.Item, changes ...store.Change) bool {
+	if r.cfg.DryRun {
+		return true
+	}
+	err := r.store.Commit(ctx, changes...)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, store.ErrConflict):
+		r.note(it, Skip, "somebody was faster: "+err.Error())
+	default:
+		r.fail(string(it.Ref().Kind), it.Ref().ID, fmt.Errorf("commit %s: %w", it.Ref(), err))
+	}
+	return false
+}
+
+// send puts m into the queue. A failure is reported, and mended by the next run.
+func (r *run) send(ctx context.Context, m queue.Message, delay time.Duration) {
+	if r.cfg.DryRun {
+		return
+	}
+	if err := r.cfg.Queue.Send(ctx, m, min(max(delay, 0), queue.MaxDelay)); err != nil {
+		kind := "runner"
+		if m.Kind == queue.Start {
+			kind = "request"
+		}
+		r.fail(kind, m.ID, fmt.Errorf("send %s of %s %s: %w", m.Kind, kind, m.ID, err))
+	}
+}
+
+// isLate reports whether the run may start nothing new any more.
+func (r *run) isLate(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	if ctx.Err() != nil || ok && time.Until(end) < margin {
+		r.late.Store(true)
+	}
+	return r.late.Load()
+}
+
+// note reports one decision on an item, and logs it.
+func (r *run) note(it store.Item, act Action, reason string) {
+	l := Line{Kind: string(it.Ref().Kind), ID: it.Ref().ID, Action: act, Reason: reason}
+	switch it := it.(type) {
+	case *store.Request:
+		r.line(l, "runner", it.Runner, "trace", it.Trace)
+	case *store.Runner:
+		r.line(l, "request", it.Request, "trace", it.Trace)
+	default:
+		r.line(l)
+	}
+}
+
+// line adds a line to the report, and logs it with further attributes.
+func (r *run) line(l Line, attrs ...any) {
+	r.report.Lines = append(r.report.Lines, l)
+	r.report.Counts[l.Action]++
+	attrs = append([]any{l.Kind, l.ID, "action", string(l.Action), "reason", l.Reason}, attrs...)
+	if r.cfg.DryRun {
+		attrs = append(attrs, "dry_run", true)
+	}
+	level := slog.LevelInfo
+	if l.Action == Fail {
+		level = slog.LevelWarn
+	}
+	r.cfg.Log.Log(context.Background(), level, "reaper", attrs...)
+}
+
+// fail reports an error, logs it, and leaves the rest of the run alone.
+func (r *run) fail(kind, id string, err error) {
+	r.errs = append(r.errs, err)
+	r.line(Line{Kind: kind, ID: id, Action: Fail, Reason: err.Error()})
+}
+
+// alarm raises code for the thing that key names, once in a run.
+func (r *run) alarm(code store.Alarm, key, msg string, attrs ...any) {
+	if r.alarmed[string(code)+" "+key] {
+		return
+	}
+	r.alarmed[string(code)+" "+key] = true
+	r.cfg.Log.Error(msg, append([]any{"alarm", string(code)}, attrs...)...)
+}
+
+// guard calls f. A record that makes it panic is reported, and spoils no other.
+func (r *run) guard(kind, id string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked(kind, id, p, debug.Stack())
+		}
+	}()
+	f()
+}
+
+func (r *run) panicked(kind, id string, p any, stack []byte) {
+	r.fail(kind, id, fmt.Errorf("%s %s: panic: %v", kind, id, p))
+	r.alarm(store.AlarmPanic, kind+" "+id, "the reaper panicked", kind, id, "panic", fmt.Sprint(p), "stack", string(stack))
+}

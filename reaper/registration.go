@@ -1,0 +1,224 @@
+package reaper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// namesAtOnce bounds the left-over names that one run looks up and deletes: two
+// calls each, so 200 of them take a third of a run. The rest stays due.
+const namesAtOnce = 200
+
+func repositoryOf(r *store.Runner) github.Repository {
+	return github.Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
+}
+
+func (p *Reaper) prefix() string { return "garo-" + p.cfg.ControlPlane + "-" }
+
+// outcome is what came of a removal.
+type outcome int
+
+const (
+	untried outcome = iota // left to the next run
+	removed                // GitHub deleted it
+	absent                 // GitHub does not have it, and shows us that it would tell
+	busy                   // a job runs on it
+	denied                 // the credential does not serve
+	unclear                // no answer
+)
+
+// removal is one registration that GitHub is to delete.
+type removal struct {
+	runner *store.Runner // whose it is; nil: nobody's
+	repo   github.Repository
+	id     int64
+	name   string // looked up, exactly, when there is no id
+	n      int    // the number of the config that it belongs to
+
+	out outcome
+	err error
+}
+
+func (j *removal) String() string {
+	if j.out == absent {
+		return "GitHub does not have the registration"
+	}
+	return fmt.Sprintf("GitHub deleted registration %d", j.id)
+}
+
+// remove makes GitHub delete the registrations, and says what came of each. In
+// a dry run it tries none.
+func (r *run) remove(ctx context.Context, jobs []*removal) {
+	if r.cfg.DryRun {
+		return
+	}
+	r.each(ctx, len(jobs), func(i int) string { return jobs[i].repo.Account }, func(i int) {
+		j := jobs[i]
+		j.err = r.removeOne(ctx, j)
+		switch {
+		case j.err == nil:
+			j.out = removed
+		case errors.Is(j.err, github.ErrNotFound):
+			j.out = absent
+		case errors.Is(j.err, github.ErrBusy):
+			j.out = busy
+		case errors.Is(j.err, errLater):
+			j.out = untried
+		case errors.Is(j.err, github.ErrDenied), errors.Is(j.err, github.ErrRefused):
+			j.out = denied
+		default:
+			j.out = unclear
+		}
+	})
+	// 404 is also what GitHub answers to a credential that may not see the
+	// repository. It proves something only if the same credential sees the rest.
+	var repos []github.Repository
+	for _, j := range jobs {
+		if _, known := r.sees[j.repo]; j.out == absent && !known && !slices.Contains(repos, j.repo) {
+			repos = append(repos, j.repo)
+		}
+	}
+	errs := make([]error, len(repos))
+	for i := range errs {
+		errs[i] = errLater
+	}
+	r.each(ctx, len(repos), func(i int) string { return repos[i].Account }, func(i int) {
+		errs[i] = r.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
+			for _, err := range r.cfg.GitHub.List(ctx, repos[i], r.prefix()) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	for i, repo := range repos {
+		r.sees[repo] = errs[i]
+	}
+	for _, j := range jobs {
+		if j.out != absent || r.sees[j.repo] == nil {
+			continue
+		}
+		j.err = r.sees[j.repo]
+		switch {
+		case errors.Is(j.err, errLater):
+			j.out = untried
+		case errors.Is(j.err, github.ErrNotFound), errors.Is(j.err, github.ErrDenied), errors.Is(j.err, github.ErrRefused):
+			j.out = denied
+		default:
+			j.out = unclear
+		}
+	}
+}
+
+func (r *run) removeOne(ctx context.Context, j *removal) error {
+	if j.id == 0 && j.name != "" {
+		err := r.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
+			found, err := r.cfg.GitHub.Find(ctx, j.repo, j.name)
+			j.id = found.ID
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return r.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
+		return r.cfg.GitHub.Delete(ctx, j.repo, j.id)
+	})
+}
+
+// unremoved reports a removal that did not come about, for other reasons than a job.
+func (r *run) unremoved(j *removal) {
+	kind, id := "registration", fmt.Sprintf("%s/%d", j.repo.Name, j.id)
+	if j.runner != nil {
+		kind, id = "runner", j.runner.ID
+	}
+	switch {
+	case j.out == untried && r.cfg.DryRun:
+		r.line(Line{Kind: kind, ID: id, Action: Deregister, Reason: "ask GitHub to delete the registration"})
+	case j.out == untried && j.err == nil:
+		r.line(Line{Kind: kind, ID: id, Action: Skip, Reason: "time ran out"})
+	case j.out == untried:
+		r.line(Line{Kind: kind, ID: id, Action: Skip, Reason: j.err.Error()})
+	default:
+		r.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.repo.Name, j.err))
+		if j.out == denied {
+			r.deniedBy(j.repo, j.err)
+		}
+	}
+}
+
+// deniedBy raises the alarm for a credential that does not serve a repository.
+func (r *run) deniedBy(repo github.Repository, err error) {
+	r.alarm(store.AlarmGitHub, repo.Account+" "+repo.ID, "GitHub refuses the account's credential: "+err.Error(),
+		"account", repo.Account, "repository", repo.Name)
+}
+
+// names deletes at GitHub what ended runners left there, and what usable ones no
+// longer need. Nothing waits for it.
+func (r *run) names(ctx context.Context, runners []*store.Runner) {
+	var jobs []*removal
+	var mine [][]*removal
+	for _, run := range runners {
+		var todo []*removal
+		for _, g := range deletable(r.cfg.Now(), r.cfg.Limits, *run) {
+			todo = append(todo, &removal{runner: run, repo: repositoryOf(run), id: g.RunnerID, name: g.Name, n: g.N})
+		}
+		todo = todo[:min(len(todo), namesAtOnce-len(jobs))]
+		jobs = append(jobs, todo...)
+		mine = append(mine, todo)
+	}
+	r.remove(ctx, jobs)
+	for i, run := range runners {
+		r.guard("runner", run.ID, func() { r.named(ctx, run, mine[i]) })
+	}
+}
+
+// deletable returns the names of r that may be deleted now. One whose id is not
+// known may still be on its way from a worker that was ended, to a GitHub that
+// is slow: that it is not found means something only after a while.
+func deletable(now time.Time, lim store.Limits, r store.Runner) []store.GitHubName {
+	if r.State.Final() && store.NextEndStep(now, lim, r) != store.EndNames {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(r.Unused()), func(g store.GitHubName) bool {
+		return g.RunnerID == 0 && now.Sub(r.UpdatedAt) < lim.Resend
+	})
+}
+
+// named records which names of a runner are gone. An ended one is looked at
+// again in an hour if some are left, or at once if some were not yet tried.
+func (r *run) named(ctx context.Context, run *store.Runner, jobs []*removal) {
+	next, tried := *run, len(jobs)
+	for _, j := range jobs {
+		switch j.out {
+		case removed, absent:
+			next = next.Forget(j.n)
+			r.note(run, Forget, j.name+": "+j.String())
+		case busy:
+			r.note(run, Wait, j.name+": a job runs")
+		case untried:
+			tried--
+			r.unremoved(j)
+		default:
+			r.unremoved(j)
+		}
+	}
+	now := r.cfg.Now()
+	all := tried == len(run.Names) || store.NextEndStep(now, r.cfg.Limits, *run) == store.EndNothing
+	if run.State.Final() && all {
+		next = next.NamesLeft(now, r.cfg.Limits)
+	}
+	if len(next.Names) == len(run.Names) && next.DueAt.Equal(run.DueAt) {
+		return
+	}
+	if r.commit(ctx, run, store.Put(&next)) {
+		*run = next
+	}
+}

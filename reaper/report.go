@@ -1,0 +1,83 @@
+package reaper
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Action is what a run did with something, or in a dry run would do.
+type Action string
+
+// The actions.
+const (
+	Resend     Action = "resend"     // sent a message again
+	Settle     Action = "settle"     // a waiting request came to something
+	Remind     Action = "remind"     // a waiting request waits on
+	Expire     Action = "expire"     // gave a request up
+	Drain      Action = "drain"      // a runner is to take nothing new
+	Deregister Action = "deregister" // GitHub no longer has the registration
+	Wait       Action = "wait"       // the next step is not to be taken yet
+	End        Action = "end"        // the machine may be terminated
+	Terminate  Action = "terminate"  // EC2 was asked to end the instance
+	Missing    Action = "missing"    // EC2 does not find the instance
+	Ended      Action = "ended"      // the runner is over
+	Forget     Action = "forget"     // GitHub no longer has a left-over name
+	Adopt      Action = "adopt"      // recorded an instance that a launch had left unrecorded
+	Sight      Action = "sight"      // saw for the first time what no record names
+	Remove     Action = "remove"     // removed a registration that no record names
+	Brake      Action = "brake"      // the brake is on
+	Tell       Action = "tell"       // seen, and none of ours to touch
+	Swept      Action = "swept"      // compared EC2 with the records
+	Skip       Action = "skip"       // left to the next run
+	Fail       Action = "fail"       // an error; the next run tries again
+)
+
+// Line is one decision of a run.
+type Line struct {
+	Kind   string `json:"kind"` // request, runner, sweep, instance, registration, repository, account, index or phase
+	ID     string `json:"id"`
+	Action Action `json:"action"`
+	Reason string `json:"reason"`
+}
+
+// Report is what a run looked at, what it did, what it skipped, and why. Lines
+// are in the order of the decisions, which depends on the records alone.
+type Report struct {
+	StartedAt time.Time `json:"started_at"`
+	EndedAt   time.Time `json:"ended_at"`
+	DryRun    bool      `json:"dry_run,omitempty"`
+	Requests  int       `json:"requests"` // that were due
+	Runners   int       `json:"runners"`  // that were due: all live ones, and ended ones with names left
+	Sweeps    int       `json:"sweeps"`   // that were due
+	// Late: time ran out, and what was left is left to the next run.
+	Late   bool           `json:"late,omitempty"`
+	Counts map[Action]int `json:"counts"`
+	Lines  []Line         `json:"lines"`
+}
+
+// String returns the report for people, one line a decision.
+func (r Report) String() string {
+	var b strings.Builder
+	what := "reaper run"
+	if r.DryRun {
+		what = "reaper dry run (nothing was changed; this is what a run would do)"
+	}
+	fmt.Fprintf(&b, "%s of %s, %s: %d requests, %d runners and %d sweeps were due",
+		what, r.StartedAt.Format(time.RFC3339), r.EndedAt.Sub(r.StartedAt).Round(time.Millisecond), r.Requests, r.Runners, r.Sweeps)
+	sep := "; "
+	for _, act := range slices.Sorted(maps.Keys(r.Counts)) {
+		fmt.Fprintf(&b, "%s%d %s", sep, r.Counts[act], act)
+		sep = ", "
+	}
+	b.WriteByte('\n')
+	if r.Late {
+		b.WriteString("time ran out: the rest is left to the next run\n")
+	}
+	for _, l := range r.Lines {
+		fmt.Fprintf(&b, "%-12s %-28s %-10s %s\n", l.Kind, l.ID, l.Action, l.Reason)
+	}
+	return b.String()
+}

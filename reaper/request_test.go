@@ -1,0 +1,157 @@
+package reaper_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/reaper"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func TestForgottenStartIsSentAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("lost")
+		time.Sleep(59 * time.Second)
+		w.run()
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("59 s after its due_at, sent %v, want nothing", got)
+		}
+		time.Sleep(time.Second)
+		w.run()
+		want := sent{queue.Message{Kind: queue.Start, ID: q.ID, Account: account, Lock: q.LockKey(), Trace: q.Trace}, 0}
+		if got := w.queue.take(); len(got) != 1 || got[0] != want {
+			t.Errorf("60 s after its due_at, sent %v, want %v", got, want)
+		}
+		time.Sleep(10 * time.Second)
+		w.run()
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("10 s after it was sent again, sent %v, want nothing", got)
+		}
+		time.Sleep(50 * time.Second)
+		w.run()
+		if got := w.queue.take(); len(got) != 1 {
+			t.Errorf("a minute after it was sent again, sent %v, want it once more", got)
+		}
+		if got := w.request(q.ID); got.Sends != 3 {
+			t.Errorf("sends = %d, want 3: the first, and two again", got.Sends)
+		}
+	})
+}
+
+func TestRequestThatWaitsForItsNextTryIsLeftAlone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("quota")
+		q = q.Hold(time.Now(), time.Now().Add(10*time.Minute), store.WaitQuota)
+		w.put(&q)
+		w.minutes(10)
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("before its next try, sent %v, want nothing", got)
+		}
+		w.minutes(1)
+		if got := w.queue.take(); len(got) != 1 {
+			t.Errorf("a minute after its next try was due, sent %v, want one start", got)
+		}
+	})
+}
+
+func TestFailedSendIsMendedByTheNextRun(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.accept("lost")
+		w.accept("lose")
+		w.queue.err = errors.New("queue is down")
+		time.Sleep(time.Minute)
+		r, err := w.try()
+		if !errors.Is(err, w.queue.err) || len(lines(r, reaper.Fail)) != 2 {
+			t.Errorf("Run = %v, want the queue's error for both requests; %s", err, r)
+		}
+		w.queue.err = nil
+		w.minutes(1)
+		if got := w.queue.take(); len(got) != 2 {
+			t.Errorf("the next run sent %v, want both starts", got)
+		}
+	})
+}
+
+func TestWaitingRequestOfADeadRunnerIsAcceptedAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("nobody")
+		run := w.launch(w.begin(q)) // the machine never calls in
+		time.Sleep(w.lim.BootLimit + w.lim.SettleSlack)
+		w.run()
+		w.wantRunner(run.ID, store.RunnerEnding)
+		got := w.wantRequest(q.ID, store.Accepted)
+		if got.Tries != 1 || got.Runner != "" || !got.DueAt.Equal(time.Now().Add(w.lim.Waits[0])) {
+			t.Errorf("request has tries %d, runner %q, due in %s; want 1, none, %s",
+				got.Tries, got.Runner, time.Until(got.DueAt), w.lim.Waits[0])
+		}
+		start := sent{queue.Message{Kind: queue.Start, ID: q.ID, Account: account, Lock: q.LockKey(), Trace: q.Trace}, w.lim.Waits[0]}
+		if got := w.queue.take(); len(got) != 1 || got[0] != start {
+			t.Errorf("sent %v, want %v", got, start)
+		}
+	})
+}
+
+func TestWaitingRequestIsReadyOnceItsRunnerHasBeenOnline(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("unasked")
+		run := w.boot(w.configure(w.launch(w.begin(q))))
+		w.hear(run.ID, store.Event{Kind: store.EventOnline})
+		time.Sleep(w.lim.BootLimit + w.lim.SettleSlack)
+		w.hear(run.ID, store.Event{Kind: store.EventHeartbeat})
+		w.run()
+		w.wantRequest(q.ID, store.Ready)
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("sent %v, want nothing", got)
+		}
+	})
+}
+
+func TestRequestIsNotGivenASecondRunnerWhileTheFirstMayBeRegistered(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("booted")
+		run := w.boot(w.configure(w.launch(w.begin(q)))) // has its config, and is never online
+		w.hub.busy("42", run.Config.RunnerID, true)
+		time.Sleep(w.lim.BootLimit + w.lim.OnlineGrace)
+		w.minutes(2)
+		w.wantRunner(run.ID, store.RunnerDraining)
+		w.wantRequest(q.ID, store.Waiting)
+		w.hub.busy("42", run.Config.RunnerID, false)
+		w.minutes(2)
+		w.wantRequest(q.ID, store.Accepted)
+	})
+}
+
+func TestRequestPastGiveUpExpires(t *testing.T) {
+	inWorld(t, func(w *world) {
+		accepted := w.accept("accepted")
+		accepted = accepted.Hold(time.Now(), accepted.GiveUpAt, store.WaitQuota)
+		waiting := w.accept("waiting")
+		run := w.boot(w.configure(w.launch(w.begin(waiting))))
+		w.put(&accepted)
+		w.hub.busy("42", run.Config.RunnerID, true)
+		w.minutes(16)
+		for _, id := range []string{accepted.ID, waiting.ID} {
+			if q := w.wantRequest(id, store.Expired); q.Error == nil || q.Error.Code != "expired" || !q.DueAt.IsZero() {
+				t.Errorf("request %s has error %v and due_at %s, want expired and none", id, q.Error, q.DueAt)
+			}
+		}
+	})
+}
+
+func TestWaitingRequestIsLookedAtEachMinute(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("shares", shared)
+		run := w.boot(w.configure(w.launch(w.begin(q))))
+		time.Sleep(w.lim.BootLimit + w.lim.SettleSlack)
+		w.hear(run.ID, store.Event{Kind: store.EventHeartbeat})
+		r := w.run()
+		if got := lines(r, reaper.Remind); len(got) != 1 {
+			t.Errorf("reminds = %v, want the request\n%s", got, r)
+		}
+		if got := time.Until(w.wantRequest(q.ID, store.Waiting).DueAt); got != time.Minute {
+			t.Errorf("due in %s, want in a minute", got)
+		}
+	})
+}

@@ -1,0 +1,238 @@
+package reaper
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// recently is how far back a runner makes its repository worth a look at GitHub.
+const recently = 24 * time.Hour
+
+// listing is what GitHub shows of one repository.
+type listing struct {
+	repo  github.Repository
+	found []github.Runner
+	err   error
+}
+
+// registrations looks for registrations that have our name and no record, in the
+// account's repositories with a recent runner. It does so once an hour, and notes
+// in s what it sees.
+func (r *run) registrations(ctx context.Context, account string, s store.Sweep) store.Sweep {
+	now := r.cfg.Now()
+	oldest := zero
+	for _, at := range s.Checked {
+		if oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	if now.Sub(oldest) < r.cfg.Limits.RogueGap {
+		return s
+	}
+	repos, ok := r.recentRepositories(ctx, account)
+	if !ok {
+		return s
+	}
+	var lists []*listing
+	for _, repo := range repos {
+		if now.Sub(s.Checked[repo.ID]) >= r.cfg.Limits.RogueGap {
+			lists = append(lists, &listing{repo: repo, err: errLater})
+		}
+	}
+	r.each(ctx, len(lists), func(int) string { return account }, func(i int) {
+		l := lists[i]
+		l.err = r.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range r.cfg.GitHub.List(ctx, l.repo, "garo-") {
+				if err != nil {
+					return err
+				}
+				l.found = append(l.found, g)
+			}
+			return nil
+		})
+	})
+
+	// What is known of repositories that nobody uses any more is forgotten.
+	checked, sighted := map[string]time.Time{}, map[string]time.Time{}
+	for _, repo := range repos {
+		if at, ok := s.Checked[repo.ID]; ok {
+			checked[repo.ID] = at
+		}
+		for key, at := range s.Runners {
+			if strings.HasPrefix(key, repo.ID+"/") {
+				sighted[key] = at
+			}
+		}
+	}
+	s.Checked, s.Runners = checked, sighted
+	for _, l := range lists {
+		switch {
+		case l.err == nil:
+			if rogues, ok := r.rogues(ctx, l); ok {
+				s.Runners = r.endRogues(ctx, l.repo, s.Runners, rogues)
+				s.Checked[l.repo.ID] = now
+			}
+		case errors.Is(l.err, errLater):
+			r.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
+		default:
+			r.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
+			if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {
+				r.deniedBy(l.repo, l.err)
+				s.Checked[l.repo.ID] = now // once an hour is enough to say so
+			}
+		}
+	}
+	return s
+}
+
+// recentRepositories returns the repositories for which the account had a new
+// runner within a day, by id.
+func (r *run) recentRepositories(ctx context.Context, account string) ([]github.Repository, bool) {
+	if r.recent == nil {
+		r.recent = map[string]map[string]github.Repository{}
+		since := r.cfg.Now().Add(-recently)
+		for it, err := range r.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
+			if err != nil {
+				r.fail("index", "", fmt.Errorf("list the runners of a day: %w", err))
+				r.recent = nil
+				return nil, false
+			}
+			run := it.(*store.Runner)
+			if run.CreatedAt.Before(since) {
+				break
+			}
+			if r.recent[run.Account] == nil {
+				r.recent[run.Account] = map[string]github.Repository{}
+			}
+			if _, ok := r.recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
+				r.recent[run.Account][run.Repository.ID] = repositoryOf(run)
+			}
+		}
+	}
+	repos := slices.Collect(maps.Values(r.recent[account]))
+	slices.SortFunc(repos, func(a, b github.Repository) int { return cmp.Compare(a.ID, b.ID) })
+	return repos, true
+}
+
+// rogues returns the registrations of a listing that have our name and no record
+// that names them, and tells of those of other control planes. It is false when
+// the records could not be read.
+func (r *run) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
+	slices.SortFunc(l.found, func(a, b github.Runner) int { return cmp.Compare(a.ID, b.ID) })
+	var ours []github.Runner
+	var refs []store.Ref
+	for _, g := range l.found {
+		id, ok := runnerIn(r.cfg.ControlPlane, g.Name)
+		if !ok {
+			r.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", l.repo.Name, g.ID), Action: Tell,
+				Reason: g.Name + " is not of this control plane"})
+			continue
+		}
+		ours = append(ours, g)
+		if ref := (store.Ref{Kind: store.KindRunner, ID: id}); id != "" && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	records, ok := read[*store.Runner](ctx, r, "runner", refs...)
+	if !ok {
+		return nil, false
+	}
+	runners := map[string]*store.Runner{}
+	for _, run := range records {
+		runners[run.ID] = run
+	}
+	return slices.DeleteFunc(ours, func(g github.Runner) bool {
+		id, _ := runnerIn(r.cfg.ControlPlane, g.Name)
+		run, ok := runners[id]
+		return ok && countsOn(r.cfg.Now(), r.cfg.Limits, *run, g)
+	}), true
+}
+
+// runnerIn returns the runner id that a registration's name has in it. It is
+// false when the name is not of this control plane: that of another may begin
+// with ours and a hyphen. What only begins like ours is ours to account for.
+func runnerIn(controlPlane, name string) (id string, ours bool) {
+	rest, ok := strings.CutPrefix(name, "garo-"+controlPlane+"-")
+	if !ok {
+		return "", false
+	}
+	parts := strings.Split(rest, "-")
+	if n := len(parts); n > 2 && keys.ValidID(parts[n-2]) && number(parts[n-1]) {
+		return "", false
+	}
+	return parts[0], true
+}
+
+func number(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n > 0 && strconv.Itoa(n) == s
+}
+
+// countsOn reports whether the record of a runner counts on a registration, or
+// still sees to its end: one of its names, or of its config while it lives. A
+// name that only borrows a runner's id is no better than one without a record.
+func countsOn(now time.Time, lim store.Limits, r store.Runner, g github.Runner) bool {
+	switch {
+	case r.Version == 0:
+		return false
+	case r.State.Final():
+		return now.Sub(r.EndedAt) < lim.NameLife &&
+			slices.ContainsFunc(r.Names, func(n store.GitHubName) bool { return n.Name == g.Name })
+	}
+	return g.ID == r.Config.RunnerID ||
+		slices.ContainsFunc(r.Names, func(n store.GitHubName) bool { return n.Name == g.Name })
+}
+
+// endRogues deletes those that were first seen long enough ago, and returns the
+// first sightings with those of this repository brought up to date.
+func (r *run) endRogues(ctx context.Context, repo github.Repository, known map[string]time.Time, rogues []github.Runner) map[string]time.Time {
+	now := r.cfg.Now()
+	ids := make([]string, len(rogues))
+	for i, g := range rogues {
+		ids[i] = fmt.Sprintf("%s/%d", repo.ID, g.ID)
+	}
+	seen := store.Sight(now, known, ids)
+	for key, at := range known {
+		if !strings.HasPrefix(key, repo.ID+"/") {
+			seen[key] = at
+		}
+	}
+	var jobs []*removal
+	for i, g := range rogues {
+		if _, ok := known[ids[i]]; !ok {
+			r.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", repo.Name, g.ID), Action: Sight, Reason: "no record names " + g.Name})
+		}
+		if now.Sub(seen[ids[i]]) >= r.cfg.Limits.RogueGap {
+			jobs = append(jobs, &removal{repo: repo, id: g.ID, name: g.Name})
+		}
+	}
+	r.remove(ctx, jobs)
+	for _, j := range jobs {
+		id := fmt.Sprintf("%s/%d", repo.Name, j.id)
+		alarm := func(what string) {
+			r.alarm(store.AlarmRogue, id, what, "repository", repo.Name, "registration", j.id, "name", j.name)
+		}
+		switch j.out {
+		case removed, absent:
+			r.line(Line{Kind: "registration", ID: id, Action: Remove, Reason: "no record names " + j.name})
+			alarm("deleted a registration that no record names")
+		case busy:
+			r.line(Line{Kind: "registration", ID: id, Action: Wait, Reason: "no record names " + j.name + ", and a job runs on it"})
+			alarm("a job runs on a registration that no record names")
+		default:
+			r.unremoved(j)
+		}
+	}
+	return seen
+}

@@ -1,0 +1,272 @@
+package reaper
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// sweep is one account and region to be swept.
+type sweep struct {
+	item store.Sweep
+	at   fleet.Place
+	// registered: the account still offers the region, as far as is known.
+	registered bool
+	// first: it is the account's first region, whose item remembers what was
+	// seen at GitHub: a repository is looked at once for each account.
+	first bool
+
+	found []fleet.Instance
+	err   error
+}
+
+// dueSweeps returns the sweeps that are due, in the order of their keys: those of
+// all registered accounts and regions, whose items are created if they are
+// missing, and those among the refs, which the index listed.
+func (r *run) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
+	if r.isLate(ctx) {
+		return nil
+	}
+	all, complete := r.registered(ctx)
+	for _, ref := range listed {
+		if all[ref.ID] == nil {
+			all[ref.ID] = &sweep{registered: !complete}
+		}
+	}
+	keys := slices.Sorted(maps.Keys(all))
+	var due []*sweep
+	for part := range slices.Chunk(keys, batch) {
+		refs := make([]store.Ref, len(part))
+		for i, key := range part {
+			refs[i] = store.Ref{Kind: store.KindSweep, ID: key}
+		}
+		items, ok := read[*store.Sweep](ctx, r, "sweep", refs...)
+		if !ok {
+			continue
+		}
+		for _, it := range items {
+			s := all[it.Key]
+			s.item = *it
+			account, region, _ := strings.Cut(it.Key, "/")
+			s.at = fleet.Place{Account: account, Region: region}
+			if s.item.DueAt.IsZero() && s.registered {
+				s.item.DueAt = r.cfg.Now()
+				if !r.commit(ctx, &s.item, store.Put(&s.item)) {
+					continue
+				}
+			}
+			if !s.item.DueAt.IsZero() && !s.item.DueAt.After(r.cfg.Now()) {
+				due = append(due, s)
+			}
+		}
+	}
+	r.report.Sweeps = len(due)
+	return due
+}
+
+// registered returns a sweep for each region of each registered account, by key,
+// and whether these are all.
+func (r *run) registered(ctx context.Context) (_ map[string]*sweep, complete bool) {
+	all := map[string]*sweep{}
+	accounts, err := r.cfg.Accounts.List(ctx)
+	if err != nil {
+		r.fail("account", "", fmt.Errorf("list the accounts: %w", err))
+		return all, false
+	}
+	complete = true
+	for _, id := range accounts {
+		a, err := r.cfg.Accounts.Account(ctx, id)
+		if errors.Is(err, store.ErrNoAccount) {
+			continue // taken out a moment ago
+		}
+		if err != nil {
+			complete = false
+			r.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err))
+			r.alarm(store.AlarmAccess, id, "the registration of an account cannot be read", "account", id)
+			continue
+		}
+		for i, region := range slices.Sorted(maps.Keys(a.Regions)) {
+			all[store.SweepKey(id, region)] = &sweep{registered: true, first: i == 0}
+		}
+	}
+	return all, complete
+}
+
+// sweeps compares EC2 and GitHub with the records. EC2 is listed before the
+// records are read: a launch is recorded before it is made, so a machine that is
+// seen has a record by then, if it ever had one.
+func (r *run) sweeps(ctx context.Context, due []*sweep) {
+	for _, s := range due {
+		s.err = errLater
+	}
+	r.each(ctx, len(due), func(i int) string { return due[i].at.Account }, func(i int) {
+		s := due[i]
+		s.err = r.askEC2(ctx, s.at, listLimit, func(ctx context.Context) error {
+			for in, err := range r.cfg.Fleet.List(ctx, s.at, r.cfg.ControlPlane) {
+				if err != nil {
+					return err
+				}
+				s.found = append(s.found, in)
+			}
+			return nil
+		})
+	})
+	for _, s := range due {
+		if r.isLate(ctx) {
+			return
+		}
+		r.guard("sweep", s.item.Key, func() { r.sweep(ctx, s) })
+	}
+}
+
+// sweep does one place, and commits when that is done: a run that dies before
+// then leaves it due, and whatever it did is as good when it is done twice.
+func (r *run) sweep(ctx context.Context, s *sweep) {
+	next := s.item
+	if s.err != nil {
+		r.unreachable(s.at, fmt.Errorf("list the instances in %s: %w", s.at, s.err))
+		if errors.Is(s.err, store.ErrNoAccount) && !s.registered {
+			next.DueAt = zero
+			r.commit(ctx, &next, store.Put(&next))
+		}
+		return // nothing follows from a part of the list
+	}
+	// Whatever the listing says, only what has our tag is ours.
+	found := slices.DeleteFunc(s.found, func(in fleet.Instance) bool {
+		return in.Tags[fleet.TagControlPlane] != r.cfg.ControlPlane
+	})
+	slices.SortFunc(found, func(a, b fleet.Instance) int { return cmp.Compare(a.ID, b.ID) })
+	next, ok := r.instances(ctx, s.at, next, found)
+	if !ok {
+		return
+	}
+	if s.first {
+		next = r.registrations(ctx, s.at.Account, next)
+	}
+	now := r.cfg.Now()
+	next.DueAt = now.Add(r.cfg.Limits.SweepPeriod)
+	if !s.registered && len(found) == 0 {
+		next.DueAt = zero // nothing is left there, and nothing new will come
+	}
+	if r.commit(ctx, &next, store.Put(&next)) {
+		r.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))
+	}
+}
+
+// instances compares the instances of a place with their records and ends what
+// is to be ended. It is false when the records could not be read.
+func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, found []fleet.Instance) (store.Sweep, bool) {
+	var refs []store.Ref
+	for _, in := range found {
+		ref := store.Ref{Kind: store.KindRunner, ID: in.Tags[fleet.TagRunner]}
+		if ref.ID != "" && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	records, ok := read[*store.Runner](ctx, r, "runner", refs...)
+	if !ok {
+		return s, false
+	}
+	runners := map[string]store.Runner{}
+	for _, run := range records {
+		runners[run.ID] = *run
+	}
+
+	var unknown []fleet.Instance
+	var ends []condemned
+	for _, in := range found {
+		run := runners[in.Tags[fleet.TagRunner]]
+		switch what, why := judge(r.cfg.Now(), at, in, run); what {
+		case terminated:
+			r.guard("runner", run.ID, func() { r.finish(ctx, &run, in.ID, over(in)) })
+		case unmade:
+			r.guard("runner", run.ID, func() { r.adopt(ctx, run, in) })
+		case stray:
+			ends = append(ends, condemned{in.ID, "runner " + run.ID + ": " + why})
+		case orphan:
+			unknown = append(unknown, in)
+		}
+	}
+
+	now := r.cfg.Now()
+	for _, in := range unknown {
+		if _, known := s.Instances[in.ID]; !known {
+			r.line(Line{Kind: "instance", ID: in.ID, Action: Sight, Reason: noRecord(in)})
+		}
+	}
+	s, ripe := orphans(now, r.cfg.Limits, s, unknown)
+	if s.Braked() {
+		why := fmt.Sprintf("%d machines without a record: none is ended until an operator releases the brake", len(unknown))
+		r.note(&s, Brake, why)
+		r.alarm(store.AlarmBrake, s.Key, why, "account", at.Account, "region", at.Region)
+	}
+	for _, in := range ripe {
+		ends = append(ends, condemned{in.ID, noRecord(in)})
+	}
+	gone := r.endInstances(ctx, at, ends)
+	left := 0
+	for _, in := range unknown {
+		if !gone[in.ID] {
+			left++
+		}
+	}
+	return s.Unbrake(now, left), true
+}
+
+func noRecord(in fleet.Instance) string {
+	return fmt.Sprintf("there is no record of runner %q", in.Tags[fleet.TagRunner])
+}
+
+// adopt records the instance that a launch left unrecorded, and has a worker go
+// on with it.
+func (r *run) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
+	next, _ := store.Launched(r.cfg.Now(), run, in.ID)
+	if !r.commit(ctx, &next, store.Put(&next)) {
+		return
+	}
+	r.note(&next, Adopt, "instance "+in.ID)
+	if store.NextStep(r.cfg.Now(), next, store.Lock{}) != store.StepNone { // with an instance, the lock has no say
+		r.send(ctx, goOn(next), 0)
+	}
+}
+
+// condemned is an instance that no record counts on, and why.
+type condemned struct{ id, why string }
+
+// endInstances terminates instances, and returns the ids of those that EC2 agreed
+// to end. Each that cannot be ended raises an alarm.
+func (r *run) endInstances(ctx context.Context, at fleet.Place, ends []condemned) map[string]bool {
+	errs := make([]error, len(ends))
+	if !r.cfg.DryRun {
+		for i := range errs {
+			errs[i] = errLater
+		}
+		r.each(ctx, len(ends), func(int) string { return at.Account }, func(i int) {
+			errs[i] = r.askEC2(ctx, at, callLimit, func(ctx context.Context) error {
+				return r.cfg.Fleet.Terminate(ctx, at, ends[i].id)
+			})
+		})
+	}
+	gone := map[string]bool{}
+	for i, c := range ends {
+		switch err := errs[i]; {
+		case err == nil, errors.Is(err, fleet.ErrNotFound):
+			gone[c.id] = true
+			r.line(Line{Kind: "instance", ID: c.id, Action: Terminate, Reason: c.why})
+		case errors.Is(err, errLater):
+			r.line(Line{Kind: "instance", ID: c.id, Action: Skip, Reason: err.Error()})
+		default:
+			r.fail("instance", c.id, fmt.Errorf("terminate instance %s in %s: %w", c.id, at, err))
+			r.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
+				"instance", c.id, "account", at.Account, "region", at.Region)
+		}
+	}
+	return gone
+}
