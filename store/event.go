@@ -131,9 +131,15 @@ func online(now time.Time, r Runner, l *Lock) Runner {
 // jobStarted notes the job. A job of another run than the one that asked for an
 // ephemeral runner took it: the record says so.
 func jobStarted(now time.Time, r Runner, e Event) (Runner, Alarm) {
-	r.Job = Job{RunID: e.RunID, StartedAt: now}
+	if r.Job.StartedAt.IsZero() || !r.Job.EndedAt.IsZero() {
+		r.Job = Job{StartedAt: now}
+	}
+	r.Job.RunID = e.RunID // a machine may learn it after the start
 	var alarm Alarm
 	reason := "job of run " + e.RunID
+	if e.RunID == "" {
+		reason = "a job"
+	}
 	if r.Mode == Ephemeral && r.RunID != "" && e.RunID != "" && e.RunID != r.RunID {
 		r.Stolen, alarm = e.RunID, AlarmJobStolen
 		reason += ", which did not ask for this runner"

@@ -18,7 +18,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
-// Machine is what the agent needs of the machine that it runs on.
+// Machine is what the agent needs of the machine that it runs on. All of it is
+// called on the goroutine of Run, one call after another.
 type Machine interface {
 	// Load returns what Save kept last; nil when nothing was. It is readable by
 	// root alone and outlives the agent's process.
@@ -32,10 +33,12 @@ type Machine interface {
 	// Notices delivers what EC2 announces: that it will reclaim the machine.
 	Notices() <-chan Notice
 	// Start starts the runner program for one job, as an unprivileged user, with
-	// the config in its environment alone.
+	// the config in its environment alone. The program outlives ctx, and the
+	// agent's process too.
 	Start(ctx context.Context, config secret.Text) (Program, error)
 	// Running returns the runner program that an earlier process of the agent
-	// started, or nil.
+	// started, or nil. It may tell again what it told that process, and may have
+	// exited meanwhile.
 	Running() Program
 	// Clean wipes the work directory and ends every process that a job left.
 	Clean() error
@@ -43,9 +46,15 @@ type Machine interface {
 
 // Notice is an announcement of EC2.
 type Notice struct {
-	Kind string    // "spot" (it will be reclaimed) or "rebalance" (it is likely to be)
+	Kind string    // NoticeSpot or NoticeRebalance
 	At   time.Time // when
 }
+
+// What EC2 announces.
+const (
+	NoticeSpot      = "spot"      // the machine will be reclaimed
+	NoticeRebalance = "rebalance" // it is likely to be
+)
 
 // Program is one run of the runner program: one registration, at most one job.
 type Program interface {
@@ -58,7 +67,7 @@ type Program interface {
 // ProgramEvent is something that the runner program does.
 type ProgramEvent struct {
 	Kind  ProgramEventKind
-	RunID string // of JobStarted
+	RunID string // of JobStarted; empty: not known yet, and a second one may tell
 }
 
 // ProgramEventKind says what the runner program did.
@@ -76,7 +85,8 @@ const (
 // (https://github.com/actions/runner, src/Runner.Common/Constants.cs).
 const ExitTooOld = 7
 
-// Config is what an agent is made of. Only the first four fields are needed.
+// Config is what an agent is made of. Only the first four fields are needed. Of
+// HTTP the transport counts: no redirect is followed, and each call has its limit.
 type Config struct {
 	Document   bootstrap.Document
 	InstanceID string

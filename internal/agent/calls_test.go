@@ -1,0 +1,151 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// rewrite meddles with a JSON answer.
+func rewrite(change func(map[string]any)) func(*http.Response) error {
+	return func(res *http.Response) error {
+		var v map[string]any
+		if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
+			return err
+		}
+		change(v)
+		b, err := json.Marshal(v)
+		res.Body = io.NopCloser(bytes.NewReader(b))
+		return err
+	}
+}
+
+func body(text string) func(*http.Response) error {
+	return func(res *http.Response) error {
+		res.Body = io.NopCloser(strings.NewReader(text))
+		return nil
+	}
+}
+
+func TestAnswerThatIsNoneIsAskedForAgain(t *testing.T) {
+	for name, meddle := range map[string]func(*http.Response) error{
+		"NotJSON":      body("<html>Sign in to the guest network</html>"),
+		"Empty":        body(""),
+		"NoOrder":      body("{}"),
+		"Endless":      body(`{"order":"` + strings.Repeat("x", 1<<20) + `"}`),
+		"Unauthorized": func(res *http.Response) error { res.StatusCode = 401; return nil },
+		"Redirect": func(res *http.Response) error {
+			res.StatusCode = 307
+			res.Header.Set("Location", "http://169.254.169.254/latest/")
+			return nil
+		},
+		"CutShort": func(res *http.Response) error {
+			res.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"order":`), failing{}))
+			return nil
+		},
+		"Hanging": func(res *http.Response) error {
+			<-res.Request.Context().Done()
+			return res.Request.Context().Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, store.Shared, func(w *world) {
+				w.boot()
+				w.meddle = once(w, meddle)
+				w.connect()
+				w.later(callTimeout + time.Second)
+				w.wantSaid("booting", "online")
+				if got := len(w.of("online")); got != 2 {
+					t.Errorf("online was said %d times, want twice", got)
+				}
+				w.happen(ProgramEvent{JobStarted, "1"})
+				w.later(time.Second)
+				w.wantSaid("booting", "online", "job_started 1")
+			})
+		})
+	}
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
+
+func TestEventThatIsRefusedBlocksNoOther(t *testing.T) {
+	for _, status := range []int{400, 413, 415, 422} {
+		bubble(t, store.Shared, func(w *world) {
+			w.boot()
+			w.answers = []int{status}
+			w.connect()
+			w.happen(ProgramEvent{JobStarted, "1"})
+			w.wantSaid("booting", "job_started 1")
+		})
+	}
+}
+
+func TestRetryAfterIsHonouredWithinBounds(t *testing.T) {
+	for says, want := range map[string]time.Duration{
+		"30":     30 * time.Second,
+		"999999": longestPause,
+		"-5":     time.Second,
+		"soon":   time.Second,
+	} {
+		bubble(t, store.Shared, func(w *world) {
+			w.meddle = once(w, func(res *http.Response) error {
+				res.StatusCode = 503
+				res.Header.Set("Retry-After", says)
+				return nil
+			})
+			w.boot()
+			w.later(2 * time.Minute)
+			boots := w.of("boot")
+			if pause := boots[1].at - boots[0].at; pause > want || pause < want/2 || want > time.Second && pause != want {
+				t.Errorf("pause after Retry-After: %s = %v, want %v", says, pause, want)
+			}
+		})
+	}
+}
+
+func TestTooEarlyWithoutRetryAfterWaitsTwoSeconds(t *testing.T) {
+	bubble(t, store.Shared, func(w *world) {
+		w.answers = []int{425}
+		w.meddle = once(w, func(res *http.Response) error { res.Header.Del("Retry-After"); return nil })
+		w.boot()
+		w.later(time.Minute)
+		boots := w.of("boot")
+		if pause := boots[1].at - boots[0].at; pause != tooEarly {
+			t.Errorf("pause after 425 = %v, want %v", pause, tooEarly)
+		}
+	})
+}
+
+func TestNextAnswerThatIsNoneIsAskedForAgain(t *testing.T) {
+	for name, change := range map[string]func(map[string]any){
+		"NoConfig":  func(v map[string]any) { delete(v, "config") },
+		"OldNumber": func(v map[string]any) { v["n"] = 1 },
+		"NoOrder":   func(v map[string]any) { delete(v, "order") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, store.Shared, func(w *world) {
+				w.boot()
+				w.connect()
+				w.happen(ProgramEvent{JobStarted, "1"}, ProgramEvent{Kind: JobDone})
+				w.meddle = once(w, rewrite(change))
+				w.exit(0)
+				if len(w.configs) != 1 {
+					t.Fatalf("configs started = %q, want the first alone", w.configs)
+				}
+				w.later(time.Second)
+				if len(w.configs) != 2 || len(w.of("next")) != 2 {
+					t.Errorf("%d configs and %d calls of next, want 2 and 2", len(w.configs), len(w.of("next")))
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,393 @@
+//go:build linux
+
+package host
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+)
+
+// followPeriod is how often a program is looked at: a job's start and end are
+// reported that much later.
+const followPeriod = 250 * time.Millisecond
+
+// The files of a program, below Config.Dir.
+const (
+	programDir = "program"
+	lockFile   = "lock" // held for as long as the keeper lives
+	logFile    = "log"  // what the program prints
+	exitFile   = "exit" // its exit code, once it has exited
+)
+
+// The files below Config.Hooks.
+const (
+	hookFile    = "job-started.sh"
+	startedFile = "started" // what the hook writes
+)
+
+// hook is run by the runner program at the start of a job, before the job's own
+// steps. A hook that fails would fail the job, and one that waits would hold it
+// up: a file takes the line whether the agent is there or not.
+const hook = `#!/bin/sh
+echo "$GITHUB_RUN_ID" >>%s || :
+`
+
+// program is one run of the runner program.
+type program struct {
+	events chan agent.ProgramEvent
+	code   int
+	stop   context.CancelFunc // ends the following, not the program
+	done   chan struct{}      // closed when nothing follows it any more
+	keeper int                // the process id of a keeper that is to be reaped; 0: none of ours
+}
+
+var _ agent.Program = (*program)(nil)
+
+// Events implements agent.Program.
+func (p *program) Events() <-chan agent.ProgramEvent { return p.events }
+
+// ExitCode implements agent.Program. It is -1 when nobody saw the program exit.
+func (p *program) ExitCode() int { return p.code }
+
+// account is the user that the runner program runs as.
+type account struct {
+	Name   string
+	Home   string
+	UID    uint32
+	GID    uint32
+	Groups []uint32
+}
+
+func lookup(name string) (account, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return account{}, err
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return account{}, fmt.Errorf("groups of %s: %w", name, err)
+	}
+	a := account{Name: u.Username, Home: u.HomeDir}
+	var numbers []uint32
+	for _, id := range append([]string{u.Uid, u.Gid}, ids...) {
+		n, err := strconv.ParseUint(id, 10, 32)
+		if err != nil {
+			return account{}, fmt.Errorf("ids of %s: %w", name, err)
+		}
+		numbers = append(numbers, uint32(n))
+	}
+	a.UID, a.GID, a.Groups = numbers[0], numbers[1], numbers[2:]
+	if a.UID == 0 {
+		return account{}, fmt.Errorf("user %s is root", name)
+	}
+	return a, nil
+}
+
+// Start implements agent.Machine.
+func (m *Machine) Start(_ context.Context, config secret.Text) (agent.Program, error) {
+	who, err := lookup(m.cfg.User)
+	if err != nil {
+		return nil, err
+	}
+	command := filepath.Join(m.cfg.Runner, "run.sh")
+	if _, err := exec.LookPath(command); err != nil {
+		return nil, err
+	}
+	m.unfollow()
+	if err := m.prepare(who); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Who: who, Env: []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"LANG=C.UTF-8",
+		"HOME=" + who.Home,
+		"USER=" + who.Name,
+		"LOGNAME=" + who.Name,
+		"ACTIONS_RUNNER_HOOK_JOB_STARTED=" + filepath.Join(m.cfg.Hooks, hookFile),
+		"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1",
+		"ACTIONS_RUNNER_INPUT_JITCONFIG=" + config.Reveal(),
+	}}
+	pid, err := m.spawn(o)
+	if err != nil {
+		return nil, fmt.Errorf("start the keeper: %w", err)
+	}
+	return m.follow(pid), nil
+}
+
+// prepare makes the directories of a program anew.
+func (m *Machine) prepare(who account) error {
+	if err := os.RemoveAll(m.path(programDir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(m.path(programDir), 0o700); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(m.cfg.Hooks); err != nil {
+		return err
+	}
+	if err := os.Mkdir(m.cfg.Hooks, 0o700); err != nil {
+		return err
+	}
+	// The user may run the hook and write the one file, and change nothing else.
+	started := filepath.Join(m.cfg.Hooks, startedFile)
+	if err := os.WriteFile(filepath.Join(m.cfg.Hooks, hookFile), fmt.Appendf(nil, hook, quote(started)), 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(filepath.Join(m.cfg.Hooks, hookFile), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(started, nil, 0o600); err != nil {
+		return err
+	}
+	if err := os.Chown(started, int(who.UID), int(who.GID)); err != nil {
+		return err
+	}
+	if err := os.Chown(m.cfg.Hooks, -1, int(who.GID)); err != nil {
+		return err
+	}
+	return os.Chmod(m.cfg.Hooks, 0o750)
+}
+
+// quote makes a text one word of a shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// spawn starts the keeper, and returns its process id. The order goes to it in a
+// file without a name, the lock as a descriptor that it alone keeps open.
+func (m *Machine) spawn(o order) (int, error) {
+	lock, err := os.OpenFile(filepath.Join(o.Program, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return 0, fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	stdin, err := os.CreateTemp(m.cfg.Dir, "order-")
+	if err != nil {
+		return 0, err
+	}
+	defer stdin.Close()
+	if err := os.Remove(stdin.Name()); err != nil {
+		return 0, err
+	}
+	if err := json.NewEncoder(stdin).Encode(o); err != nil {
+		return 0, err
+	}
+	if _, err := stdin.Seek(0, io.SeekStart); err != nil {
+		return 0, err
+	}
+	cmd := exec.Command("/proc/self/exe", KeeperArgument)
+	cmd.Stdin = stdin
+	cmd.ExtraFiles = []*os.File{lock} // keeperLock
+	cmd.Env = []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	pid := cmd.Process.Pid
+	return pid, cmd.Process.Release()
+}
+
+// Running implements agent.Machine.
+func (m *Machine) Running() agent.Program {
+	if _, err := os.Stat(filepath.Join(m.path(programDir), lockFile)); err != nil {
+		return nil
+	}
+	m.unfollow()
+	return m.follow(0)
+}
+
+// follow begins to follow the program whose files are there. keeper is the process
+// id of its keeper if that is a child of this process, and 0 otherwise.
+func (m *Machine) follow(keeper int) *program {
+	ctx, cancel := context.WithCancel(m.ctx)
+	p := &program{events: make(chan agent.ProgramEvent), stop: cancel, done: make(chan struct{}), keeper: keeper}
+	m.program = p
+	m.wg.Go(func() {
+		defer close(p.done)
+		defer cancel()
+		if m.watchProgram(ctx, p) {
+			close(p.events)
+		}
+	})
+	return p
+}
+
+// unfollow returns the program that was followed, when nothing follows it any
+// more. It is nil if there was none.
+func (m *Machine) unfollow() *program {
+	p := m.program
+	if p != nil {
+		p.stop()
+		<-p.done
+		m.program = nil
+	}
+	return p
+}
+
+// What the runner program prints
+// (https://github.com/actions/runner, src/Runner.Listener/Runner.cs and JobDispatcher.cs).
+var (
+	listening = regexp.MustCompile(`^[0-9: -]+Z: Listening for Jobs\s*$`)
+	running   = regexp.MustCompile(`^[0-9: -]+Z: Running job: `)
+	runID     = regexp.MustCompile(`^[0-9]{1,20}$`)
+)
+
+// watchProgram tells what a program does until it has exited, and reports whether
+// it has. A job is over when its program has exited: until then it still uploads.
+func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
+	tell := func(e agent.ProgramEvent) bool {
+		select {
+		case p.events <- e:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	log := tail{name: filepath.Join(m.path(programDir), logFile)}
+	defer log.close()
+	var connected, begun, started, known bool // begun: a job has; started, known: that and its run were told
+	tick := time.NewTicker(followPeriod)
+	defer tick.Stop()
+	for {
+		over := m.over(p) // looked at first, so that what was printed before is read
+		for _, line := range log.lines() {
+			switch {
+			case listening.MatchString(line) && !connected:
+				connected = true
+				if !tell(agent.ProgramEvent{Kind: agent.Connected}) {
+					return false
+				}
+			case running.MatchString(line):
+				begun = true
+			}
+		}
+		run := m.startedRun()
+		if begun && !started || run != "" && !known {
+			started, known = true, run != ""
+			if !tell(agent.ProgramEvent{Kind: agent.JobStarted, RunID: run}) {
+				return false
+			}
+		}
+		if over {
+			p.code = m.exitCode()
+			return !started || tell(agent.ProgramEvent{Kind: agent.JobDone})
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+}
+
+// startedRun returns the run id that the hook wrote, or "". The first line counts:
+// it was written before any step of the job.
+func (m *Machine) startedRun() string {
+	f, err := os.Open(filepath.Join(m.cfg.Hooks, startedFile))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b := make([]byte, 32)
+	n, _ := io.ReadFull(f, b) // a short file is a short line
+	line, _, whole := strings.Cut(string(b[:n]), "\n")
+	if !whole || !runID.MatchString(line) {
+		return ""
+	}
+	return line
+}
+
+// over reports whether p's keeper has ended, and reaps it if it is a child. Only
+// one goroutine may do so at a time. p may be nil.
+func (m *Machine) over(p *program) bool {
+	lock, err := os.Open(filepath.Join(m.path(programDir), lockFile))
+	if err != nil {
+		return true
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil {
+		return false
+	}
+	for p != nil && p.keeper != 0 {
+		if _, err := syscall.Wait4(p.keeper, nil, 0, nil); !errors.Is(err, syscall.EINTR) {
+			p.keeper = 0
+		}
+	}
+	return true
+}
+
+// exitCode returns what the keeper left.
+func (m *Machine) exitCode() int {
+	b, err := os.ReadFile(filepath.Join(m.path(programDir), exitFile))
+	if err != nil {
+		return -1
+	}
+	code, err := strconv.Atoi(string(b))
+	if err != nil {
+		return -1
+	}
+	return code
+}
+
+// tail reads the lines of a growing file.
+type tail struct {
+	name string
+	file *os.File
+	rest []byte // an unfinished line
+}
+
+// maxLine is where a line is cut: no line that matters is longer.
+const maxLine = 4 << 10
+
+// lines returns the whole lines that came since the last call.
+func (t *tail) lines() []string {
+	if t.file == nil {
+		f, err := os.Open(t.name)
+		if err != nil {
+			return nil
+		}
+		t.file = f
+	}
+	var out []string
+	b := make([]byte, 32<<10)
+	for {
+		n, err := t.file.Read(b)
+		t.rest = append(t.rest, b[:n]...)
+		for {
+			line, rest, whole := bytes.Cut(t.rest, []byte("\n"))
+			if !whole {
+				break
+			}
+			out = append(out, string(line[:min(len(line), maxLine)]))
+			t.rest = rest
+		}
+		t.rest = slices.Clone(t.rest[:min(len(t.rest), maxLine)])
+		if err != nil || n == 0 {
+			return out
+		}
+	}
+}
+
+func (t *tail) close() {
+	if t.file != nil {
+		_ = t.file.Close()
+	}
+}

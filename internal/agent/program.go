@@ -1,0 +1,206 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// start starts the runner program with the newest config. A machine that cannot
+// do that cannot do it with another config either.
+func (a *Agent) start(ctx context.Context) {
+	a.config = a.s.Config
+	p, err := a.cfg.Machine.Start(ctx, secret.New(a.s.Config))
+	if err != nil {
+		a.s.Config = ""
+		a.giveUp(store.EndAgent, fmt.Sprintf("the runner program did not start: %v", err))
+		return
+	}
+	a.log.Info("runner program started", slog.Int("config", a.s.N))
+	a.follow(p)
+}
+
+// follow makes p the runner program that was started with the newest config.
+func (a *Agent) follow(p Program) {
+	a.program, a.events = p, p.Events()
+	a.s.Config, a.s.Started = "", true
+}
+
+// happened takes what the runner program did; ok is false when it has exited. An
+// agent that was started again may be told what its predecessor was told.
+func (a *Agent) happened(e ProgramEvent, ok bool) {
+	if !ok {
+		code := a.program.ExitCode()
+		a.exited(fmt.Sprintf("with exit code %d", code), code)
+		return
+	}
+	switch e.Kind {
+	case Connected:
+		if !a.s.Online { // what comes of later configs, nobody waits for
+			a.s.Online = true
+			a.idleAt = time.Now().Add(a.idleLimit())
+			a.say(apitype.Event{Event: store.EventOnline})
+		}
+	case JobStarted:
+		if a.s.Job == "" || a.s.Job == jobRuns && a.s.RunID == "" && e.RunID != "" {
+			a.s.Job, a.s.RunID, a.s.Jobless = jobRuns, e.RunID, 0
+			a.idleAt = time.Time{}
+			a.say(apitype.Event{Event: store.EventJobStarted, RunID: e.RunID})
+		}
+	case JobDone:
+		if a.s.Job != jobOver {
+			a.jobOver("")
+			a.exitBy = time.Now().Add(exitGrace)
+		}
+	}
+}
+
+// jobOver reports that the program's job is done.
+func (a *Agent) jobOver(detail string) {
+	a.s.Job = jobOver
+	a.idleAt = time.Now().Add(a.idleLimit())
+	a.say(apitype.Event{Event: store.EventJobDone, Detail: detail})
+}
+
+// exited deals with the end of the runner program: an ephemeral machine is done,
+// a shared one asks for the next config unless it drains.
+func (a *Agent) exited(how string, code int) {
+	a.program, a.events, a.exitBy = nil, nil, time.Time{}
+	detail := "the runner program ended " + how
+	a.log.Info(detail, slog.Int("config", a.s.N), slog.String("job", a.s.Job))
+	if a.s.Job == jobRuns {
+		a.jobOver(detail)
+	}
+	hadJob := a.s.Job == jobOver
+	a.s.Started, a.s.Job, a.s.RunID = false, "", ""
+	switch {
+	case hadJob && a.s.Mode == store.Ephemeral:
+		a.finish("the job is done")
+	case hadJob:
+		a.s.Dirty = !a.s.Draining
+	case code == ExitTooOld:
+		a.giveUp(store.EndTooOld, detail)
+	case a.s.Draining:
+		// Its registration was deleted, which is what draining waits for.
+	case a.s.Mode == store.Ephemeral:
+		a.giveUp(store.EndAgent, detail+", without a job")
+	case a.s.Jobless == maxJobless:
+		a.giveUp(store.EndAgent, fmt.Sprintf("%s, as %d before it, without a job", detail, maxJobless))
+	default:
+		a.s.Jobless++
+		a.s.Dirty = true
+	}
+}
+
+// clean wipes what the last job left, and then asks for the next config. A
+// machine that cannot be wiped gets no further job.
+func (a *Agent) clean(context.Context) {
+	a.s.Dirty = false
+	if err := a.cfg.Machine.Clean(); err != nil {
+		a.giveUp(store.EndAgent, fmt.Sprintf("the machine was not wiped: %v", err))
+		return
+	}
+	a.s.Asking, a.askAt = true, time.Time{}
+}
+
+// drain sees to it that no further job begins here. A runner program that runs is
+// left alone: GitHub may have handed it a job a moment ago, and it exits when its
+// registration is deleted.
+func (a *Agent) drain(why string) {
+	if a.s.Draining {
+		return
+	}
+	a.log.Info("draining", slog.String("reason", why))
+	a.s.Draining, a.s.Asking, a.s.Dirty, a.s.Config = true, false, false, ""
+}
+
+// giveUp ends a machine that no runner program runs on.
+func (a *Agent) giveUp(reason, detail string) {
+	a.say(apitype.Event{Event: store.EventDraining, Reason: reason, Detail: detail})
+	a.drain(reason)
+	a.finish(reason)
+}
+
+// finish powers the machine off as soon as every event is answered.
+func (a *Agent) finish(reason string) {
+	a.s.End = reason
+	a.endBy = time.Now().Add(lastWords)
+}
+
+func (a *Agent) end(context.Context) { a.powerOff(a.s.End) }
+
+func (a *Agent) powerOff(reason string) {
+	a.log.Info("powering off", slog.String("reason", reason))
+	a.off = true
+	a.cfg.Machine.PowerOff(reason)
+}
+
+// noticed deals with an announcement of EC2. A machine that is only likely to be
+// reclaimed goes on: most are not.
+func (a *Agent) noticed(n Notice, ok bool) {
+	if !ok {
+		a.notices = nil // there is nothing more to come
+		return
+	}
+	a.log.Info("EC2 announces", slog.String("kind", n.Kind), slog.Time("at", n.At))
+	if n.Kind != NoticeSpot || a.s.Spot {
+		return
+	}
+	a.s.Spot = true
+	a.say(apitype.Event{Event: store.EventDraining, Reason: store.EndSpot, Detail: "EC2 reclaims the machine at " + n.At.UTC().Format(time.RFC3339)})
+	a.drain(store.EndSpot)
+}
+
+// sayIdle says that no job runs: before draining, to be told whether to drain;
+// while draining, once, when no runner program is left that could be given one.
+func (a *Agent) sayIdle(context.Context) {
+	a.idleAt = time.Time{}
+	a.s.SaidIdle = a.s.Draining
+	a.say(apitype.Event{Event: store.EventIdle})
+}
+
+// say puts an event into the outbox. It is sent once it is saved.
+func (a *Agent) say(e apitype.Event) {
+	e.Counter = a.count()
+	e.Detail = a.plain(e.Detail)
+	a.s.Outbox = append(a.s.Outbox, e)
+}
+
+// plain makes a text fit to be shown: without secrets, and not too long.
+func (a *Agent) plain(text string) string {
+	for _, hidden := range []string{a.cfg.Document.Token.Reveal(), a.s.Nonce, a.s.Session, a.s.Config, a.config} {
+		if hidden != "" {
+			text = strings.ReplaceAll(text, hidden, secret.New(hidden).String())
+		}
+	}
+	text = strings.ToValidUTF8(text, "?")
+	for len(text) > maxDetail {
+		_, size := utf8.DecodeLastRuneInString(text)
+		text = text[:len(text)-size]
+	}
+	return text
+}
+
+func (a *Agent) idleLimit() time.Duration {
+	if d := a.s.IdleS.Duration(); d > 0 {
+		return d
+	}
+	return store.DefaultLimits().Idle
+}
+
+// beatLater sets when the next heartbeat is due: a tenth earlier or later than
+// the others', so that machines that booted together do not call together.
+func (a *Agent) beatLater() {
+	d := a.s.HeartbeatS.Duration()
+	if d <= 0 {
+		d = store.DefaultLimits().Heartbeat
+	}
+	a.beatAt = time.Now().Add(time.Duration(float64(d) * (0.9 + 0.2*a.fraction())))
+}

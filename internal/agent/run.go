@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+)
+
+const (
+	// lastWords is how long a machine that has nothing left to do tries to say so:
+	// as long as an idle one may live.
+	lastWords = 10 * time.Minute
+	// exitGrace is how long a runner program may take to exit after its job: it
+	// uploads what is left of the log.
+	exitGrace = time.Minute
+	// maxJobless is how many configs in a row may come to nothing: more is rather
+	// a fault of the machine than bad luck.
+	maxJobless = 3
+	// maxDetail is the most that the API takes, in bytes.
+	maxDetail = 4 << 10
+)
+
+// Agent is the agent of one machine.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	http    *http.Client
+	api     string
+	version string
+
+	s       state
+	saved   string // the state as it was saved last
+	counter int64
+	config  string // the newest one that was started, to be kept out of what is said
+
+	program Program             // the one that runs, or ran and is not dealt with; nil: none
+	events  <-chan ProgramEvent // of program
+	notices <-chan Notice
+	off     bool // the machine is powered off
+
+	// When the next thing is to be done, by the clock of this process. Zero: never
+	// for idleAt and exitBy, at once for the others.
+	notBefore time.Time // any call
+	fails     int       // calls in a row that had no answer
+	beatAt    time.Time
+	askAt     time.Time
+	idleAt    time.Time
+	exitBy    time.Time
+	endBy     time.Time
+}
+
+// New returns the agent of a machine. Nothing happens before Run.
+func New(c Config) *Agent {
+	c.defaults()
+	a := &Agent{cfg: c, log: c.Log, api: strings.TrimRight(c.Document.API, "/"), version: "unknown"}
+	// The hash by which the machine was given its agent says exactly which one it is.
+	if hash := c.Document.Agent[runtime.GOARCH]; len(hash) >= 12 {
+		a.version = hash[:12]
+	}
+	client := *c.HTTP
+	client.Timeout = 0 // each call has a context with its own
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	a.http = &client
+	return a
+}
+
+// Run takes the machine from its boot to its end, or from wherever an earlier
+// process of the agent left it. It returns nil once the machine is powered off,
+// and the context's error when the process is to end and the machine is not; the
+// runner program is left alone then. It is to be called once.
+//
+// Run is one loop on the caller's goroutine. It makes one call at a time, and
+// between calls it takes in what the machine and the runner program do.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.load(); err != nil {
+		a.powerOff(err.Error())
+		return nil
+	}
+	a.notices = a.cfg.Machine.Notices()
+	a.arm()
+	a.resume()
+	for !a.off {
+		a.save()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if a.heard() {
+			continue
+		}
+		if do, at := a.next(time.Now()); do != nil {
+			do(ctx)
+		} else {
+			a.wait(ctx, at)
+		}
+	}
+	return nil
+}
+
+// resume takes up the runner program that an earlier process started.
+func (a *Agent) resume() {
+	if a.s.Session == "" {
+		return
+	}
+	a.log.Info("agent started again", slog.Int("config", a.s.N), slog.String("job", a.s.Job), slog.Bool("draining", a.s.Draining))
+	a.beatLater()
+	a.endBy = time.Now().Add(lastWords)
+	if a.s.Started || a.s.Config != "" {
+		if p := a.cfg.Machine.Running(); p != nil {
+			a.follow(p)
+			if a.s.Job == jobOver {
+				a.exitBy = time.Now().Add(exitGrace)
+			}
+		} else if a.s.Started {
+			a.exited("while the agent was away", -1)
+		}
+	}
+	if a.s.Online && a.s.Job != jobRuns {
+		a.idleAt = time.Now().Add(a.idleLimit())
+	}
+}
+
+// heard takes one thing that has happened, if any has: first what EC2 announces,
+// then what the runner program does. Calls come after both.
+func (a *Agent) heard() bool {
+	select {
+	case n, ok := <-a.notices:
+		a.noticed(n, ok)
+		return true
+	default:
+	}
+	select {
+	case e, ok := <-a.events:
+		a.happened(e, ok)
+		return true
+	default:
+		return false
+	}
+}
+
+// wait returns when something happens, or at a time; never, if that is zero.
+func (a *Agent) wait(ctx context.Context, at time.Time) {
+	var due <-chan time.Time
+	if !at.IsZero() {
+		t := time.NewTimer(time.Until(at))
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-due:
+	case n, ok := <-a.notices:
+		a.noticed(n, ok)
+	case e, ok := <-a.events:
+		a.happened(e, ok)
+	}
+}
+
+// next returns the first thing that is to be done now, or else when to look again.
+func (a *Agent) next(now time.Time) (do func(context.Context), at time.Time) {
+	s := &a.s
+	later := func(x, y time.Time) time.Time {
+		if x.After(y) {
+			return x
+		}
+		return y
+	}
+	for _, task := range []struct {
+		wanted bool
+		at     time.Time
+		do     func(context.Context)
+	}{
+		{s.End != "" && len(s.Outbox) == 0, time.Time{}, a.end},
+		{s.End != "", a.endBy, a.end},
+		{s.Config != "" && a.program == nil, time.Time{}, a.start},
+		{!a.exitBy.IsZero(), a.exitBy, func(context.Context) { a.exited("its job, but did not exit", -1) }},
+		{!a.idleAt.IsZero() && !s.Draining, a.idleAt, a.sayIdle},
+		{s.Session != "" && s.Draining && !s.SaidIdle && a.program == nil && s.End == "", time.Time{}, a.sayIdle},
+
+		{s.Session == "", a.notBefore, a.boot},
+		{s.Session != "" && len(s.Outbox) > 0, a.notBefore, a.report},
+		{s.Dirty && len(s.Outbox) == 0, time.Time{}, a.clean},
+		{s.Session != "", later(a.notBefore, a.beatAt), a.heartbeat},
+		{s.Asking, later(a.notBefore, a.askAt), a.ask},
+	} {
+		switch {
+		case !task.wanted:
+		case !task.at.After(now):
+			return task.do, time.Time{}
+		case at.IsZero() || task.at.Before(at):
+			at = task.at
+		}
+	}
+	return nil, at
+}
