@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // The markets that a machine can be bought in: what the API calls type.
@@ -29,13 +30,13 @@ var labelForm = regexp.MustCompile(`\A[a-z0-9._-]{1,64}\z`)
 
 // ParseLabels returns labels trimmed, lower-cased, sorted and without
 // duplicates: the form that lock keys are made of. Anything that is then not of
-// [a-z0-9._-]{1,64}, or that names what GARO or GitHub gives out themselves
-// (garo-…, self-hosted), is an error that quotes it.
+// [a-z0-9._-]{1,64}, or that begins like the labels that GARO gives out (garo-),
+// is an error that quotes it.
 func ParseLabels(labels []string) ([]string, error) {
 	out := make([]string, 0, len(labels))
 	for _, raw := range labels {
 		l := strings.ToLower(strings.Trim(raw, " \t"))
-		if !labelForm.MatchString(l) {
+		if !ascii(raw) || !labelForm.MatchString(l) { // the Kelvin sign would become a k
 			return nil, fmt.Errorf("label %.80q: use 1 to 64 of a-z, 0-9, dot, underscore and hyphen", raw)
 		}
 		if strings.HasPrefix(l, "garo-") {
@@ -50,6 +51,8 @@ func ParseLabels(labels []string) ([]string, error) {
 	}
 	return out, nil
 }
+
+func ascii(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) < 0 }
 
 // Machine is what a caller may say about the machine. Empty fields leave the
 // choice to the account.

@@ -116,12 +116,26 @@ type Page struct {
 	After    string   `json:"after,omitempty"` // the cursor of the next page; empty: this is the last
 }
 
+// Released answers POST /sweeps/{account}/{region}/release.
+type Released struct {
+	Account    string    `json:"account"`
+	Region     string    `json:"region"`
+	BrakeAt    time.Time `json:"brake_at,omitzero"` // when the brake went on; absent: it was never on
+	ReleasedAt time.Time `json:"released_at"`
+	ReleasedBy string    `json:"released_by"`
+}
+
+// Health answers GET /healthz.
+type Health struct {
+	Status string `json:"status"` // ok
+}
+
 // Problem is every error answer: RFC 9457, with a stable Code for programs.
 type Problem struct {
-	Type   string `json:"type"`
+	Type   string `json:"type"` // ProblemType and the code
 	Title  string `json:"title"`
 	Status int    `json:"status"`
-	Code   string `json:"code"`
+	Code   string `json:"code"`            // one of Problems
 	Detail string `json:"detail"`          // what is wrong and what to do
 	Field  string `json:"field,omitempty"` // of the body, if one is to blame
 	Trace  string `json:"trace,omitempty"` // for the operator's logs
@@ -142,8 +156,12 @@ type Booted struct {
 	Mode       string  `json:"mode"`
 	HeartbeatS Seconds `json:"heartbeat_s"`
 	IdleS      Seconds `json:"idle_s"`
+	Lock       string  `json:"lock"` // opaque; sent back in LockHeader, it saves the API a read
 	Orders
 }
+
+// LockHeader may carry Booted.Lock on every later call of the machine.
+const LockHeader = "Garo-Lock"
 
 // Orders is part of every answer to a machine.
 type Orders struct {

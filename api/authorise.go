@@ -1,0 +1,141 @@
+package api
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// Verdict is whether a caller may have what it asks for. The zero value is no.
+type Verdict struct {
+	Allowed bool
+	Reason  string // a few words for the audit
+	Field   string // of POST /start, if one is to blame
+	Text    string // a sentence for the caller that says what to do
+}
+
+func deny(reason, field, format string, args ...any) Verdict {
+	return Verdict{Reason: reason, Field: field, Text: fmt.Sprintf(format, args...)}
+}
+
+func forbidden(field, text string) error {
+	return &problem{code: apitype.CodeForbidden, field: field, detail: text}
+}
+
+var (
+	numeric   = regexp.MustCompile(`\A[0-9]{1,20}\z`)
+	eventForm = regexp.MustCompile(`\A[a-z_]{1,64}\z`)
+)
+
+// Authorize decides whether c may have r from account a. It is pure, and denies
+// whatever no rule allows: a caller that is neither operator nor GitHub, a
+// claim that is missing or of an unknown value, a repository that a is not
+// registered for by id, and a wish that a does not allow.
+//
+// A GitHub caller in whose run strangers can have a hand is denied unless a opts
+// in. A public repository gets ephemeral runners alone even then: what a job
+// leaves on a machine must not meet the next one.
+func Authorize(lim store.Limits, c Caller, a store.Account, r store.Request) Verdict {
+	switch c.Kind {
+	case Operator:
+		if c.Name == "" {
+			return deny("operator without a name", "", "This token names nobody.")
+		}
+	case GitHub:
+		if v := authorizeClaims(c.Claims, a, r); !v.Allowed {
+			return v
+		}
+	default:
+		return deny("unknown kind of caller", "", "This token may not start runners.")
+	}
+	if !numeric.MatchString(r.Repository.ID) || !a.Serves(r.Repository) {
+		return notServed()
+	}
+	if field, value, ok := a.Permits(r); !ok {
+		return deny(field+" not allowed", field, "Account %s does not allow %s %q.", a.ID, field, value)
+	}
+	if limit := a.MaxTimeout(lim); r.Timeout() > limit {
+		return deny("timeout not allowed", "timeout", "Account %s allows at most %d seconds.", a.ID, int(limit.Seconds()))
+	}
+	return Verdict{Allowed: true, Reason: "registered"}
+}
+
+// notServed is the answer for an account that does not serve the repository,
+// and for one that is not registered at all: callers cannot tell them apart.
+func notServed() Verdict {
+	return deny("account does not serve the repository", "account_id", "No such account is registered for this repository. Ask its owner to register it.")
+}
+
+func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
+	for _, claim := range []struct {
+		name, value string
+		form        *regexp.Regexp
+	}{
+		{"repository_id", cl.RepositoryID, numeric},
+		{"repository_owner_id", cl.OwnerID, numeric},
+		{"repository", cl.Repository, repoForm},
+		{"repository_owner", cl.Owner, ownerForm},
+		{"run_id", cl.RunID, numeric},
+		{"run_attempt", cl.RunAttempt, numeric},
+		{"event_name", cl.Event, eventForm},
+	} {
+		if !claim.form.MatchString(claim.value) {
+			return deny("claim "+claim.name, "", "The token's claim %s is missing or not of its form.", claim.name)
+		}
+	}
+	if cl.CheckRunID != "" && !numeric.MatchString(cl.CheckRunID) {
+		return deny("claim check_run_id", "", "The token's claim check_run_id is not of its form.")
+	}
+	if cl.Actor == "" {
+		return deny("claim actor", "", "The token's claim actor is missing.")
+	}
+	if r.Repository.ID != cl.RepositoryID || r.Repository.OwnerID != cl.OwnerID {
+		return deny("another repository", "repo", "A workflow gets runners for its own repository only.")
+	}
+	if !a.Serves(store.Repository{ID: cl.RepositoryID, OwnerID: cl.OwnerID}) {
+		return notServed()
+	}
+	switch cl.RunnerEnvironment {
+	case "github-hosted":
+	case "self-hosted":
+		if !a.Allow.SelfHostedCallers {
+			return optIn("self-hosted caller", "calls from self-hosted runners", "self_hosted_callers")
+		}
+	default:
+		return deny("claim runner_environment", "", "The token's claim runner_environment is missing or not known.")
+	}
+	switch cl.Event {
+	case "pull_request_target":
+		if !a.Allow.PullRequestTarget {
+			return optIn(cl.Event, "the event "+cl.Event, cl.Event)
+		}
+	case "workflow_run":
+		if !a.Allow.WorkflowRun {
+			return optIn(cl.Event, "the event "+cl.Event, cl.Event)
+		}
+	case "issue_comment":
+		if !a.Allow.IssueComment {
+			return optIn(cl.Event, "the event "+cl.Event, cl.Event)
+		}
+	}
+	switch cl.Visibility {
+	case "private", "internal":
+	case "public":
+		if !a.Allow.PublicRepositories {
+			return optIn("public repository", "public repositories", "public_repositories")
+		}
+		if r.Mode != store.Ephemeral {
+			return deny("public repository, shared", "mode", "A public repository gets ephemeral runners only: say mode ephemeral.")
+		}
+	default:
+		return deny("claim repository_visibility", "", "The token's claim repository_visibility is missing or not known.")
+	}
+	return Verdict{Allowed: true}
+}
+
+func optIn(reason, what, field string) Verdict {
+	return deny(strings.ReplaceAll(reason, "_", " "), "", "The account does not allow %s. Its registration can opt in (allow.%s).", what, field)
+}

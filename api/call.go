@@ -1,0 +1,265 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// call is one call of the API: what is known of it, what is answered beside the
+// body, and what is logged about it.
+type call struct {
+	*http.Request
+	server *server
+	trace  string
+	query  url.Values
+	bearer string // the token; empty: none
+	store  *store.Session
+
+	status     int // of a good answer; 0: 200
+	retryAfter int // seconds; 0: not said
+
+	// The decision whether the caller may. Undecided calls are no audit lines.
+	decided, allowed bool
+	reason           string
+	attrs            []slog.Attr
+}
+
+// none is the body of a call that has none, unread that of one that leads nowhere.
+type (
+	none   struct{}
+	unread struct{}
+)
+
+// file is an answer that is no JSON.
+type file struct {
+	media, cache string
+	body         []byte
+}
+
+// handle makes a handler of do: the body is decoded before it, the answer or the
+// problem encoded after it, and one line logged. query are the parameters that
+// the call has.
+func handle[Req, Resp any](s *server, do func(context.Context, *call, Req) (Resp, error), query ...string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, answer, err := serve(s, r, do, query)
+		if err != nil {
+			p := asProblem(err)
+			c.status = p.write(w, c.trace)
+			c.log(p)
+			return
+		}
+		if answer.cache != "" {
+			w.Header().Set("Cache-Control", answer.cache)
+		}
+		if c.retryAfter != 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(c.retryAfter))
+		}
+		if c.status == 0 {
+			c.status = http.StatusOK
+		}
+		w.Header().Set("Content-Type", answer.media)
+		w.Header().Set("Content-Length", strconv.Itoa(len(answer.body)))
+		w.WriteHeader(c.status)
+		_, _ = w.Write(answer.body) // nobody is left to tell
+		c.log(nil)
+	})
+}
+
+// serve makes the call, and turns a panic into an error and an alarm.
+func serve[Req, Resp any](s *server, r *http.Request, do func(context.Context, *call, Req) (Resp, error), query []string) (c *call, answer file, err error) {
+	c = &call{Request: r, server: s}
+	defer func() {
+		if v := recover(); v != nil {
+			err = c.panicked(v)
+		}
+	}()
+	invocation, err := keys.NewID(s.Random)
+	if err != nil {
+		return c, answer, err
+	}
+	c.trace = traceOf(r.Header, invocation)
+	c.store = store.NewSession(s.Store, invocation, s.Now)
+	c.bearer = bearer(r.Header)
+	var body Req
+	if _, nowhere := any(body).(unread); !nowhere {
+		if c.query, err = readQuery(r.URL.RawQuery, query); err != nil {
+			return c, answer, err
+		}
+		if err := readBody(r, &body); err != nil {
+			return c, answer, err
+		}
+	}
+	resp, err := do(r.Context(), c, body)
+	if err != nil {
+		return c, answer, err
+	}
+	if f, ok := any(resp).(file); ok {
+		return c, f, nil
+	}
+	answer.media = "application/json"
+	answer.body, err = json.Marshal(resp)
+	return c, answer, err
+}
+
+// allow and deny are the decision; the last one counts. reason is a word or two
+// for the audit.
+func (c *call) allow(reason string) { c.decided, c.allowed, c.reason = true, true, reason }
+func (c *call) deny(reason string)  { c.decided, c.allowed, c.reason = true, false, reason }
+
+// about names what the call is about in its log line.
+func (c *call) about(name, value string) { c.attrs = append(c.attrs, slog.String(name, value)) }
+
+// log writes the one line of the call.
+func (c *call) log(p *problem) {
+	attrs := append([]slog.Attr{slog.String("call", c.Pattern), slog.Int("status", c.status), slog.String("trace", c.trace)}, c.attrs...)
+	msg, level := "answered", slog.LevelInfo
+	if c.decided {
+		msg = "audit"
+		attrs = append(attrs, slog.Bool("allowed", c.allowed), slog.String("reason", c.reason))
+		if c.bearer != "" {
+			attrs = append(attrs, slog.String("token_sha256", keys.HashToken(c.bearer)))
+		}
+	}
+	if p != nil {
+		attrs = append(attrs, slog.String("code", p.code))
+		if p.field != "" {
+			attrs = append(attrs, slog.String("field", p.field))
+		}
+		switch p.code {
+		case apitype.CodeUnavailable:
+			level = slog.LevelWarn
+		case apitype.CodeInternal:
+			level = slog.LevelError
+		}
+		if p.cause != nil {
+			attrs = append(attrs, slog.Any("err", p.cause))
+		}
+	}
+	c.server.Log.LogAttrs(c.Context(), level, msg, attrs...)
+}
+
+// alarm logs something that an operator must look at.
+func (c *call) alarm(a store.Alarm, msg string, attrs ...slog.Attr) {
+	attrs = append(attrs, slog.String("alarm", string(a)), slog.String("trace", c.trace))
+	c.server.Log.LogAttrs(c.Context(), slog.LevelError, msg, attrs...)
+}
+
+// panicked tells where the code panicked, but of what the panic says only what
+// the Go runtime itself wrote: other values may hold anything.
+func (c *call) panicked(v any) error {
+	what := fmt.Sprintf("%T", v)
+	if e, ok := v.(runtime.Error); ok {
+		what = e.Error()
+	}
+	c.alarm(store.AlarmPanic, "panic", slog.String("call", c.Pattern), slog.String("what", what), slog.String("stack", string(debug.Stack())))
+	return &problem{code: apitype.CodeInternal, detail: "The operator's logs tell more under this trace."}
+}
+
+// tries is how often a call reads and decides again after it lost to another
+// writer. Few write one record: losing five times means that something is wrong.
+const tries = 5
+
+// decide runs f until it does not end in a conflict, at most tries times.
+func decide[T any](f func() (T, error)) (T, error) {
+	var v T
+	var err error
+	for range tries {
+		if v, err = f(); !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	return v, err
+}
+
+func (c *call) get(ctx context.Context, refs ...store.Ref) ([]store.Item, error) {
+	items, err := c.store.Get(ctx, refs...)
+	return items, outage(err)
+}
+
+// commit makes the changes, if there are any.
+func (c *call) commit(ctx context.Context, changes ...store.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	return outage(c.store.Commit(ctx, changes...))
+}
+
+var (
+	amazonTrace = regexp.MustCompile(`(?:\A|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|\z)`)
+	w3cTrace    = regexp.MustCompile(`\A[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\z`)
+)
+
+// traceOf returns the trace id that a header brings in its strict form, or own.
+func traceOf(h http.Header, own string) string {
+	if m := amazonTrace.FindStringSubmatch(h.Get("X-Amzn-Trace-Id")); m != nil {
+		return m[1]
+	}
+	if m := w3cTrace.FindStringSubmatch(h.Get("Traceparent")); m != nil {
+		return m[1]
+	}
+	return own
+}
+
+// readQuery accepts the known parameters, each once.
+func readQuery(raw string, known []string) (url.Values, error) {
+	q, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, &problem{code: apitype.CodeInvalidField, detail: "The query is not well formed."}
+	}
+	names := make([]string, 0, len(q))
+	for name := range q {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, &problem{code: apitype.CodeUnknownField, field: quotable(name), detail: "The query has a parameter that this call does not know."}
+		}
+		if len(q[name]) != 1 {
+			return nil, invalid(name, "Say it once.")
+		}
+	}
+	return q, nil
+}
+
+// unrouted answers what the mux would with a problem.
+func unrouted(h http.Handler) func(context.Context, *call, unread) (none, error) {
+	return func(_ context.Context, c *call, _ unread) (none, error) {
+		w := probe{header: http.Header{}}
+		h.ServeHTTP(&w, c.Request)
+		if w.status == http.StatusMethodNotAllowed {
+			return none{}, &problem{code: apitype.CodeMethodNotAllowed, allow: w.header.Get("Allow"), detail: "Use one of: " + w.header.Get("Allow") + "."}
+		}
+		return none{}, &problem{code: apitype.CodeNotFound, detail: "There is no such path. GET /openapi.yaml tells which there are."}
+	}
+}
+
+// probe takes an answer and keeps its status and headers.
+type probe struct {
+	header http.Header
+	status int
+}
+
+func (p *probe) Header() http.Header         { return p.header }
+func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
+func (p *probe) WriteHeader(status int)      { p.status = status }
+
+// canonical reports whether a path is the one way to write what it names. The
+// mux would redirect the others.
+func canonical(p string) bool { return p == path.Clean(p) && strings.HasPrefix(p, "/") }

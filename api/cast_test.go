@@ -1,0 +1,153 @@
+package api_test
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// The worker's part, step by step.
+
+func (w *world) intent(request string) store.Runner {
+	w.Helper()
+	r := w.request(request)
+	now := time.Now()
+	id := rnd(w.T)
+	in := store.Intent{
+		Request: r, Lock: w.lock(r.LockKey()), Quota: read[store.Quota](w, r.Account), Runner: id, ControlPlane: "test",
+		Plan: []store.Placement{{Market: r.Type, InstanceType: "m7i.large", Subnet: "subnet-a1"}},
+		Launch: store.Launch{
+			Image: "ami-1", KeyID: w.keys.Current(), HardS: int(w.limits.Hard.Seconds()),
+			Tags: map[string]string{fleet.TagControlPlane: "test"},
+		},
+		MaxRunners: 10, Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Latest: now.Add(20 * time.Second),
+	}
+	r, lock, run, quota, wait, _ := in.Begin(now, w.limits)
+	if wait != "" {
+		w.Fatalf("intent waits: %s", wait)
+	}
+	w.put(&r, &lock, &run, &quota)
+	return w.runner(id)
+}
+
+func (w *world) launched(runner, instance string) store.Runner {
+	w.Helper()
+	run, ok := store.Launched(time.Now(), w.runner(runner), instance)
+	if !ok {
+		w.Fatal("the instance is not taken")
+	}
+	w.put(&run)
+	return w.runner(runner)
+}
+
+// configured seals a config that has its number in it.
+func (w *world) configured(runner string) store.Runner {
+	w.Helper()
+	run := w.runner(runner)
+	if _, ok := run.NextName(); !ok {
+		run = run.WriteAhead("test")
+	}
+	name, _ := run.NextName()
+	sealed, err := w.keys.Seal(rand.Reader, run.Launch.KeyID, run.ID, name.N, secret.New(fmt.Sprintf("%s-%d", configCanary, name.N)))
+	if err != nil {
+		w.Fatal(err)
+	}
+	run, ok := run.Configure(time.Now(), sealed, int64(100+name.N))
+	if !ok {
+		w.Fatal("the config is not taken")
+	}
+	run = run.Release(time.Now())
+	w.put(&run)
+	return w.runner(runner)
+}
+
+// The machine's part.
+
+const instanceID = "i-0abc"
+
+var nonce = strings.Repeat("n", 26)
+
+func (w *world) bootToken(run store.Runner) string {
+	w.Helper()
+	t, err := w.keys.Boot(run.Launch.KeyID, run.ID, run.Index)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return t.Reveal()
+}
+
+func (w *world) boot(run store.Runner, nonce, instance string) answer {
+	w.Helper()
+	return w.raw("POST", "/runners/"+run.ID+"/boot", "", apitype.Boot{Token: w.bootToken(run), Nonce: nonce, InstanceID: instance})
+}
+
+// machine is a booted machine.
+type machine struct {
+	*world
+	id      string
+	booted  apitype.Booted
+	counter int64
+}
+
+// machineFor launches and boots a machine for a request.
+func (w *world) machineFor(request string) *machine {
+	w.Helper()
+	run := w.intent(request)
+	w.launched(run.ID, instanceID)
+	run = w.configured(run.ID)
+	a := w.boot(run, nonce, instanceID)
+	if a.status != http.StatusOK {
+		w.Fatalf("boot = %d %s", a.status, a.body)
+	}
+	m := &machine{world: w, id: run.ID}
+	if err := json.Unmarshal(a.body, &m.booted); err != nil {
+		w.Fatal(err)
+	}
+	return m
+}
+
+// post makes a call of the machine, with its lock as a hint.
+func (m *machine) post(call string, body any) answer {
+	m.Helper()
+	return m.raw("POST", "/runners/"+m.id+"/"+call, m.booted.Session, body, apitype.LockHeader, m.booted.Lock)
+}
+
+// says reports an event and returns the order.
+func (m *machine) says(kind string, more ...func(*apitype.Event)) string {
+	m.Helper()
+	m.counter++
+	e := apitype.Event{Event: kind, Counter: m.counter}
+	for _, f := range more {
+		f(&e)
+	}
+	a := m.post("events", e)
+	if a.status == http.StatusGone {
+		return string(store.OrderGone)
+	}
+	if a.status != http.StatusOK {
+		m.Fatalf("event %s = %d %s", kind, a.status, a.body)
+	}
+	var o apitype.Orders
+	if err := json.Unmarshal(a.body, &o); err != nil {
+		m.Fatal(err)
+	}
+	return o.Order
+}
+
+// online launches, boots and brings a machine online.
+func (w *world) online(request string) *machine {
+	w.Helper()
+	m := w.machineFor(request)
+	if order := m.says(store.EventOnline); order != "go" {
+		w.Fatalf("online = %s, want go", order)
+	}
+	return m
+}

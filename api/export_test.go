@@ -1,0 +1,10 @@
+package api
+
+// Patterns returns the patterns of all routes.
+func Patterns() []string {
+	var out []string
+	for _, r := range (&server{}).routes() {
+		out = append(out, r.pattern)
+	}
+	return out
+}

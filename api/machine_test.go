@@ -1,0 +1,484 @@
+package api_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/store/storetest"
+)
+
+func TestSessionOpensItsRunnerAlone(t *testing.T) {
+	w := newWorld(t)
+	m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+	other := w.intent(w.start(otherToken, apitype.Start{}).ID) // never booted
+	unbound, err := w.keys.Session("k1", other.ID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace := []string{"X-Amzn-Trace-Id", "Self=1-67891233-00000000000000000000000a;Root=1-67891233-abcdef012345678912345678"}
+	call := func(id, token string) answer {
+		return w.raw("POST", "/runners/"+id+"/events", token, apitype.Event{Event: "draining", Counter: 99}, trace...)
+	}
+	want := call(strings.Repeat("a", 26), m.booted.Session)
+	for name, got := range map[string]answer{
+		"another runner":        call(other.ID, m.booted.Session),
+		"one that never booted": call(other.ID, unbound.Reveal()),
+		"no id":                 call("x", m.booted.Session),
+		"boot token":            call(m.id, w.bootToken(w.runner(m.id))),
+		"altered session":       call(m.id, m.booted.Session+"A"),
+		"no token":              call(m.id, ""),
+		"operator":              call(m.id, operatorToken),
+	} {
+		if got.status != http.StatusUnauthorized || string(got.body) != string(want.body) {
+			t.Errorf("%s = %d %s\nwant %d %s", name, got.status, got.body, want.status, want.body)
+		}
+	}
+	if got := w.runner(m.id).State; got != store.RunnerOnline {
+		t.Errorf("runner is %s, want it untouched", got)
+	}
+}
+
+func TestHeartbeatIsOneReadAndAtMostOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		time.Sleep(20 * time.Second)
+		if got := w.counted(func() { m.says(store.EventHeartbeat) }); got != "get 1 commit 1" {
+			t.Errorf("calls of a heartbeat = %s, want get 1 commit 1", got)
+		}
+		if p := w.pulse(m.booted.Lock); p.Runner != m.id || !p.Seen.Equal(time.Now()) {
+			t.Errorf("pulse = %+v, want it now", p)
+		}
+		if got := w.counted(func() {
+			for range 100 {
+				m.says(store.EventHeartbeat)
+			}
+		}); got != "get 100" {
+			t.Errorf("calls of a flood = %s, want get 100", got)
+		}
+	})
+}
+
+func TestLockHintIsOnlyAHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		foreign := w.online(w.start(otherToken, apitype.Start{}).ID)
+		for name, hint := range map[string]string{
+			"none": "", "another's": foreign.booted.Lock, "absent": "a/b", "of no form": "Ä\x00", "too long": strings.Repeat("a", 3000), "a key with kind": "lock#" + m.booted.Lock,
+		} {
+			time.Sleep(20 * time.Second)
+			m.booted.Lock = hint
+			if got := w.counted(func() { m.says(store.EventHeartbeat) }); got != "get 2 commit 1" {
+				t.Errorf("calls of a heartbeat, hint %s = %s, want get 2 commit 1", name, got)
+			}
+			if p := w.pulse(w.runner(m.id).Lock); !p.Seen.Equal(time.Now()) {
+				t.Errorf("hint %s: pulse = %+v, want the runner's own written", name, p)
+			}
+		}
+		if p := w.pulse(foreign.booted.Lock); p.Runner != foreign.id {
+			t.Errorf("the other's pulse = %+v, want it untouched", p)
+		}
+	})
+}
+
+func TestJobsOfASharedMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		started := w.start(workflowToken, apitype.Start{})
+		m := w.online(started.ID)
+		m.says(store.EventBooting)
+		m.says(store.EventJobStarted, func(e *apitype.Event) { e.RunID = "7001" })
+		if got := w.runner(m.id); got.State != store.RunnerBusy || got.Job.RunID != "7001" {
+			t.Errorf("runner = %s %+v, want it busy with run 7001", got.State, got.Job)
+		}
+		m.says(store.EventJobDone)
+		if got := w.runner(m.id); got.State != store.RunnerOnline || got.Jobs != 1 {
+			t.Errorf("runner = %s after %d jobs, want it online after one", got.State, got.Jobs)
+		}
+		w.sent = nil
+		if a := m.post("next", apitype.Next{N: 2}); a.status != http.StatusTooEarly {
+			t.Errorf("next = %d %s, want 425", a.status, a.body)
+		}
+		want := sent{queue.Message{Kind: queue.Next, ID: m.id, N: 2, Trace: w.runner(m.id).Trace}, 0}
+		if len(w.sent) != 1 || w.sent[0] != want || w.runner(m.id).Wanted != 2 {
+			t.Errorf("sent = %+v, wanted %d; want %+v", w.sent, w.runner(m.id).Wanted, want)
+		}
+		w.configured(m.id)
+		a := m.post("next", apitype.Next{N: 2})
+		var got apitype.NextConfig
+		if err := json.Unmarshal(a.body, &got); err != nil || a.status != http.StatusOK || got.Config != configCanary+"-2" || got.N != 2 || got.Order != "go" {
+			t.Errorf("next = %d %s, want config 2", a.status, a.body)
+		}
+	})
+}
+
+func TestRepeatedNextIsSentAgainWhenNobodyIsAtIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		w.sent = nil
+		next := func() int {
+			t.Helper()
+			if a := m.post("next", apitype.Next{N: 2}); a.status != http.StatusTooEarly {
+				t.Errorf("next = %d %s, want 425", a.status, a.body)
+			}
+			return len(w.sent)
+		}
+		if got := next(); got != 1 {
+			t.Errorf("%d messages after the first call, want 1", got)
+		}
+		time.Sleep(9 * time.Second)
+		if got := next(); got != 1 {
+			t.Errorf("%d messages after 9 s, want still 1", got)
+		}
+		time.Sleep(time.Second)
+		if got := next(); got != 2 {
+			t.Errorf("%d messages after 10 s, want 2: the first may be lost", got)
+		}
+		run := w.runner(m.id)
+		run.Claim = store.Claim{By: "worker", Until: time.Now().Add(time.Minute)}
+		w.put(&run)
+		time.Sleep(20 * time.Second)
+		if got := next(); got != 2 {
+			t.Errorf("%d messages while a worker holds the runner, want still 2", got)
+		}
+		run = run.Pause(time.Now(), time.Now().Add(time.Minute), store.WaitGitHub)
+		w.put(&run)
+		time.Sleep(20 * time.Second)
+		if got := next(); got != 2 {
+			t.Errorf("%d messages while the worker waits for GitHub, want still 2", got)
+		}
+		time.Sleep(40 * time.Second)
+		if got := next(); got != 3 {
+			t.Errorf("%d messages after that, want 3", got)
+		}
+	})
+}
+
+func TestNextIsCountedInCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		for _, step := range []struct {
+			name, want string
+			do         func()
+		}{
+			{"first", "get 1 commit 1 send 1", func() {}},
+			{"again", "get 1", func() {}},
+			{"ready", "get 1", func() { w.configured(m.id) }},
+		} {
+			step.do()
+			if got := w.counted(func() { m.post("next", apitype.Next{N: 2}) }); got != step.want {
+				t.Errorf("calls of next, %s = %s, want %s", step.name, got, step.want)
+			}
+		}
+	})
+}
+
+func TestNextIsRefusedWhenTheMachineIsToEnd(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body    apitype.Start
+		prepare func(w *world, m *machine)
+		order   string
+	}{
+		"ephemeral": {apitype.Start{Mode: "ephemeral"}, func(*world, *machine) {}, "drain"},
+		"expired":   {apitype.Start{}, func(w *world, m *machine) { time.Sleep(time.Until(w.lock(m.booted.Lock).Exp)) }, "drain"},
+		"draining":  {apitype.Start{}, func(_ *world, m *machine) { m.says(store.EventDraining) }, "drain"},
+		"ending":    {apitype.Start{}, func(w *world, m *machine) { w.end(m, false) }, "stop"},
+		"ended":     {apitype.Start{}, func(w *world, m *machine) { w.end(m, true) }, "gone"},
+		"replaced": {apitype.Start{}, func(w *world, m *machine) {
+			lock := w.lock(m.booted.Lock)
+			lock.Runner = strings.Repeat("b", 26)
+			w.put(&lock)
+		}, "drain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				m := w.online(w.start(workflowToken, tc.body).ID)
+				tc.prepare(w, m)
+				w.sent = nil
+				a := m.post("next", apitype.Next{N: 2})
+				got := field(t, a, "order")
+				if a.status == http.StatusGone {
+					got = "gone"
+				}
+				if got != tc.order || field(t, a, "config") != "" || len(w.sent) != 0 {
+					t.Errorf("next = %d %s, sent %+v; want order %s, no config, nothing sent", a.status, a.body, w.sent, tc.order)
+				}
+			})
+		})
+	}
+}
+
+// end drains a machine, and brings it to ending, or to its end.
+func (w *world) end(m *machine, all bool) {
+	w.Helper()
+	run, lock := store.Drain(time.Now(), w.runner(m.id), w.lock(m.booted.Lock), store.NewEnd(store.EndStopped))
+	run = run.Ending(time.Now(), "test")
+	if all {
+		var quota store.Quota
+		run, lock, quota = store.Ended(time.Now(), w.limits, run, lock, read[store.Quota](w, run.Account), "test")
+		w.put(&quota)
+	}
+	w.put(&run, &lock)
+}
+
+func TestMachinesAreToldToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for all, want := range map[bool]string{false: "stop", true: "gone"} {
+			w := newWorld(t)
+			m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+			w.end(m, all)
+			for _, kind := range []string{store.EventHeartbeat, store.EventIdle, store.EventOnline} {
+				if got := m.says(kind); got != want {
+					t.Errorf("order after %s = %s, want %s", kind, got, want)
+				}
+			}
+		}
+	})
+}
+
+func TestOnlineOfAReplacedRunnerDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.machineFor(w.start(workflowToken, apitype.Start{}).ID)
+		lock := w.lock(m.booted.Lock)
+		lock.Runner = strings.Repeat("b", 26)
+		w.put(&lock)
+		if got := m.says(store.EventOnline); got != "drain" {
+			t.Errorf("order = %s, want drain", got)
+		}
+		if run := w.runner(m.id); !run.OnlineAt.IsZero() {
+			t.Errorf("online_at = %v, want never", run.OnlineAt)
+		}
+	})
+}
+
+func TestIdleMachineDrainsUnlessItIsSharedMeanwhile(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+			time.Sleep(w.limits.Idle + w.limits.ShareStep)
+			w.fate = func(op string, _ int) storetest.Fate {
+				if op == "commit" && shared { // a share between the idle call's read and its commit
+					w.fate = nil
+					lock := w.lock(m.booted.Lock)
+					lock.SharedAt = time.Now()
+					w.put(&lock)
+				}
+				return storetest.Pass
+			}
+			want := map[bool]string{false: "drain", true: "go"}[shared]
+			if got := m.says(store.EventIdle); got != want {
+				t.Errorf("order (shared %t) = %s, want %s", shared, got, want)
+			}
+		})
+	}
+}
+
+// The lock goes to another runner between the read of a call and its commit.
+func TestMachineThatLosesItsLockMeanwhileDrains(t *testing.T) {
+	for call, body := range map[string]any{"next": apitype.Next{N: 2}, "events": apitype.Event{Event: store.EventIdle, Counter: 99}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+			w.sent = nil
+			w.fate = func(op string, _ int) storetest.Fate {
+				if op == "commit" {
+					w.fate = nil
+					lock := w.lock(m.booted.Lock)
+					lock.Runner = strings.Repeat("b", 26)
+					w.put(&lock)
+				}
+				return storetest.Pass
+			}
+			if a := m.post(call, body); field(t, a, "order") != "drain" || len(w.sent) != 0 {
+				t.Errorf("%s = %d %s, sent %+v; want order drain and nothing sent", call, a.status, a.body, w.sent)
+			}
+		})
+	}
+}
+
+func TestForgedEventsNeverLengthenALife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		m.says(store.EventJobStarted)
+		before, hard := w.lock(m.booted.Lock), w.runner(m.id).Hard
+		for i := range 50 {
+			time.Sleep(time.Second)
+			m.says([]string{store.EventHeartbeat, store.EventOnline, store.EventIdle, store.EventJobDone, store.EventJobStarted}[i%5])
+		}
+		if got := w.lock(m.booted.Lock); !got.Exp.Equal(before.Exp) || !got.Hard.Equal(before.Hard) || !w.runner(m.id).Hard.Equal(hard) {
+			t.Errorf("lock = %+v, want exp and hard of %+v", got, before)
+		}
+	})
+}
+
+func TestReplayedEventChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		e := apitype.Event{Event: store.EventJobStarted, Counter: 10}
+		m.post("events", e)
+		was := w.runner(m.id)
+		if got := w.counted(func() { m.post("events", e) }); got != "get 1" {
+			t.Errorf("calls of a replay = %s, want get 1", got)
+		}
+		if got := w.runner(m.id); got.Version != was.Version {
+			t.Errorf("version = %d, want %d", got.Version, was.Version)
+		}
+	})
+}
+
+func TestStolenJobIsAlarmedAndTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		started := w.start(workflowToken, apitype.Start{Mode: "ephemeral"})
+		m := w.online(started.ID)
+		m.says(store.EventJobStarted, func(e *apitype.Event) { e.RunID = "6666" })
+		if got := w.alarms(); !slices.Equal(got, []string{string(store.AlarmJobStolen)}) {
+			t.Errorf("alarms = %q, want %s", got, store.AlarmJobStolen)
+		}
+		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		if err != nil || s.Runner.Stolen != "6666" {
+			t.Errorf("Status = %+v, %v; want the thief's run", s.Runner, err)
+		}
+	})
+}
+
+func TestTooOldRunnerProgramFailsItsRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		started := w.start(workflowToken, apitype.Start{})
+		m := w.machineFor(started.ID)
+		m.says(store.EventDraining, func(e *apitype.Event) { e.Reason = store.EndTooOld })
+		if got := w.alarms(); !slices.Equal(got, []string{string(store.AlarmRunnerTooOld)}) {
+			t.Errorf("alarms = %q, want %s", got, store.AlarmRunnerTooOld)
+		}
+		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		if err != nil || s.State != "failed" || s.Error == nil || s.Error.Code != store.EndTooOld || s.Error.Retryable {
+			t.Errorf("Status = %s %+v, %v; want it failed for good", s.State, s.Error, err)
+		}
+	})
+}
+
+func TestSpotNoticeIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		started := w.start(workflowToken, apitype.Start{})
+		m := w.online(started.ID)
+		m.says(store.EventDraining, func(e *apitype.Event) { e.Reason, e.Detail = store.EndSpot, "at 12:00\x1b[2J \u202e日本" })
+		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		if err != nil || s.Runner.End == nil || s.Runner.End.Code != store.EndSpot {
+			t.Fatalf("Status = %+v, %v; want the spot interruption", s.Runner, err)
+		}
+		if got, want := s.Runner.History[len(s.Runner.History)-1].Reason, "at 12:00?[2J ?日本"; got != want {
+			t.Errorf("detail = %q, want %q", got, want)
+		}
+	})
+}
+
+func TestMachinesBodiesThatCannotBeMeantAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		was := w.runner(m.id).Version
+		for _, tc := range []struct {
+			call, field string
+			body        any
+		}{
+			{"events", "event", apitype.Event{Event: "rebooted", Counter: 9}},
+			{"events", "event", apitype.Event{Counter: 9}},
+			{"events", "counter", apitype.Event{Event: "idle", Counter: -1}},
+			{"events", "run_id", apitype.Event{Event: "job_started", Counter: 9, RunID: "7001; rm"}},
+			{"events", "reason", apitype.Event{Event: "draining", Counter: 9, Reason: strings.Repeat("x", 33)}},
+			{"events", "detail", apitype.Event{Event: "draining", Counter: 9, Detail: strings.Repeat("x", 4097)}},
+			{"next", "n", apitype.Next{}},
+			{"next", "n", apitype.Next{N: -1}},
+			{"next", "n", apitype.Next{N: 3}},
+			{"next", "n", apitype.Next{N: 1 << 62}},
+			{"boot", "token", apitype.Boot{Nonce: nonce, InstanceID: instanceID}},
+			{"boot", "token", apitype.Boot{Token: "a b", Nonce: nonce, InstanceID: instanceID}},
+			{"boot", "nonce", apitype.Boot{Token: "x", Nonce: "short", InstanceID: instanceID}},
+			{"boot", "nonce", apitype.Boot{Token: "x", Nonce: strings.Repeat("é", 26), InstanceID: instanceID}},
+			{"boot", "instance_id", apitype.Boot{Token: "x", Nonce: nonce}},
+			{"boot", "instance_id", apitype.Boot{Token: "x", Nonce: nonce, InstanceID: "i-0abc\n"}},
+		} {
+			a := m.post(tc.call, tc.body)
+			if p := a.problem(t); a.status != http.StatusUnprocessableEntity || p.Field != tc.field {
+				t.Errorf("%s with %+v = %d %+v, want 422 of %s", tc.call, tc.body, a.status, p, tc.field)
+			}
+		}
+		if got := w.runner(m.id).Version; got != was {
+			t.Errorf("version = %d, want %d: nothing was written", got, was)
+		}
+	})
+}
+
+func TestMachinesCallsDuringAnOutageAreUnavailable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		run := w.runner(m.id)
+		w.fate = down
+		for name, a := range map[string]answer{
+			"boot": w.boot(run, nonce, instanceID), "events": m.post("events", apitype.Event{Event: "idle", Counter: 9}), "next": m.post("next", apitype.Next{N: 2}),
+		} {
+			if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+				t.Errorf("%s = %d %v, want 503 with Retry-After", name, a.status, a.header)
+			}
+		}
+	})
+}
+
+func TestUnsentNextIsSentByTheRepeatedCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		w.sent, w.sendErr = nil, errDown
+		if a := m.post("next", apitype.Next{N: 2}); a.status != http.StatusTooEarly || len(w.logged("next message not sent")) != 1 {
+			t.Errorf("next = %d %s, want 425 and a warning", a.status, a.body)
+		}
+		w.sendErr = nil
+		time.Sleep(10 * time.Second)
+		m.post("next", apitype.Next{N: 2})
+		if len(w.sent) != 1 {
+			t.Errorf("sent = %+v, want the message", w.sent)
+		}
+	})
+}
+
+func FuzzMachine(f *testing.F) {
+	for _, body := range []string{`{}`, `{"event":"idle","counter":5}`, `{"n":2}`, `{"n":9e9}`, `{"event":"draining","counter":9223372036854775807,"detail":"\u0000"}`, `{"token":"x"}`} {
+		f.Add("events", body)
+		f.Add("next", body)
+		f.Add("boot", body)
+	}
+	f.Fuzz(func(t *testing.T, call, body string) {
+		if call != "events" && call != "next" && call != "boot" {
+			return
+		}
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		hard := w.runner(m.id).Hard
+		a := m.post(call, body)
+		if a.status >= 500 || !json.Valid(a.body) {
+			t.Errorf("%s with %q = %d %s", call, body, a.status, a.body)
+		}
+		if got := w.runner(m.id); !got.Hard.Equal(hard) {
+			t.Errorf("hard = %v, want %v", got.Hard, hard)
+		}
+	})
+}

@@ -1,0 +1,276 @@
+// Package client calls GARO's API.
+//
+// Every call may be made again without harm, and is, when the API or what stands
+// before it asks for that or does not answer: a few times, further and further
+// apart, and never sooner than Retry-After says. What stays wrong is an *Error,
+// which errors.Is compares by code:
+//
+//	started, err := c.Start(ctx, apitype.Start{Labels: []string{"build"}})
+//	if errors.Is(err, client.ErrForbidden) {
+//		// err says which field the account does not allow
+//	}
+//	status, err := c.WithToken(client.NewToken(started.StatusToken)).Wait(ctx, started.ID, nil)
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+)
+
+// Token is a bearer token. It prints as *** in every format.
+type Token = secret.Text
+
+// NewToken makes s a Token.
+func NewToken(s string) Token { return secret.New(s) }
+
+// TokenSource returns the token for a call. It is asked before every try, since
+// some tokens live for minutes. Its errors end the call.
+type TokenSource func(ctx context.Context) (Token, error)
+
+// Config is what a Client is made of. URL and Token are needed.
+type Config struct {
+	URL   string // of the API, such as https://garo.example.org
+	Token TokenSource
+
+	HTTP   *http.Client // nil: one with a timeout of its own. Redirects are not followed in any case
+	Random io.Reader    // nil: crypto/rand.Reader; safe for concurrent use
+}
+
+// Client is safe for concurrent use.
+type Client struct {
+	url    string
+	token  TokenSource
+	http   *http.Client
+	random io.Reader
+}
+
+// callTimeout bounds one try: the API's own limit is 10 s, and API Gateway's 30 s.
+const callTimeout = 30 * time.Second
+
+// New returns a client. A wrong URL is told by the calls.
+func New(cfg Config) *Client {
+	h := http.Client{Timeout: callTimeout}
+	if cfg.HTTP != nil {
+		h = *cfg.HTTP
+	}
+	// A redirect would carry the token to a place that nobody named.
+	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c := &Client{url: strings.TrimRight(cfg.URL, "/"), token: cfg.Token, http: &h, random: cfg.Random}
+	if c.random == nil {
+		c.random = rand.Reader
+	}
+	return c
+}
+
+// WithToken returns a client that makes all calls with one token: with that of
+// apitype.Started, those about its request.
+func (c *Client) WithToken(t Token) *Client {
+	other := *c
+	other.token = func(context.Context) (Token, error) { return t, nil }
+	return &other
+}
+
+// Start asks for a runner. Without an idempotency key it makes one up, so that
+// its own tries find one record; whoever wants to find it again after this call
+// brings a key.
+func (c *Client) Start(ctx context.Context, body apitype.Start) (apitype.Started, error) {
+	if body.IdempotencyKey == "" {
+		key, err := keys.NewID(c.random)
+		if err != nil {
+			return apitype.Started{}, fmt.Errorf("start: %w", err)
+		}
+		body.IdempotencyKey = key
+	}
+	var out apitype.Started
+	_, err := c.call(ctx, http.MethodPost, "/start", body, &out)
+	return out, wrap("start", err)
+}
+
+// Status returns where a request stands.
+func (c *Client) Status(ctx context.Context, id string) (apitype.Status, error) {
+	out, _, err := c.status(ctx, id)
+	return out, err
+}
+
+func (c *Client) status(ctx context.Context, id string) (apitype.Status, time.Duration, error) {
+	var out apitype.Status
+	wait, err := c.call(ctx, http.MethodGet, "/status/"+url.PathEscape(id), nil, &out)
+	return out, wait, wrap("status of "+id, err)
+}
+
+// Wait polls a request until its state is final, and returns that: whether it is
+// ready is for the caller to look at. progress, if not nil, is called with the
+// first status and with every one that tells something new.
+func (c *Client) Wait(ctx context.Context, id string, progress func(apitype.Status)) (apitype.Status, error) {
+	var last apitype.Status
+	for {
+		s, wait, err := c.status(ctx, id)
+		if err != nil {
+			return last, err
+		}
+		if progress != nil && news(last, s) {
+			progress(s)
+		}
+		last = s
+		if Final(s.State) {
+			return s, nil
+		}
+		if wait <= 0 {
+			wait = pollEvery
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return s, wrap("wait for "+id, err)
+		}
+	}
+}
+
+// pollEvery is how often Wait asks when the API does not say.
+const pollEvery = 2 * time.Second
+
+// news reports whether a person who watched b's past would want to see b.
+func news(a, b apitype.Status) bool {
+	return a.ID == "" || a.State != b.State || a.Wait != b.Wait || a.Tries != b.Tries ||
+		len(a.Attempts) != len(b.Attempts) || runnerState(a) != runnerState(b)
+}
+
+func runnerState(s apitype.Status) string {
+	if s.Runner == nil {
+		return ""
+	}
+	return s.Runner.ID + " " + s.Runner.State
+}
+
+// Final reports whether nothing follows a request's state.
+func Final(state string) bool {
+	switch state {
+	case "ready", "failed", "expired", "cancelled":
+		return true
+	}
+	return false
+}
+
+// Stop ends a request, and its runner if that is nobody else's, or with force.
+func (c *Client) Stop(ctx context.Context, id string, force bool) (apitype.Stopped, error) {
+	path := "/stop/" + url.PathEscape(id)
+	if force {
+		path += "?force=true"
+	}
+	var out apitype.Stopped
+	_, err := c.call(ctx, http.MethodPost, path, nil, &out)
+	return out, wrap("stop "+id, err)
+}
+
+// Query says which requests to list. Empty fields do not restrict it.
+type Query struct {
+	Repository string // the numeric id
+	State      string
+	After      string // the After of the page before
+}
+
+// Requests returns a page of requests, for an operator.
+func (c *Client) Requests(ctx context.Context, q Query) (apitype.Page, error) {
+	values := url.Values{}
+	for name, v := range map[string]string{"repository": q.Repository, "state": q.State, "after": q.After} {
+		if v != "" {
+			values.Set(name, v)
+		}
+	}
+	path := "/requests"
+	if len(values) > 0 {
+		path += "?" + values.Encode()
+	}
+	var out apitype.Page
+	_, err := c.call(ctx, http.MethodGet, path, nil, &out)
+	return out, wrap("list requests", err)
+}
+
+// ReleaseBrake lets the next sweep of an account's region end what its brake
+// spares, for an operator.
+func (c *Client) ReleaseBrake(ctx context.Context, account, region string) (apitype.Released, error) {
+	var out apitype.Released
+	_, err := c.call(ctx, http.MethodPost, "/sweeps/"+url.PathEscape(account)+"/"+url.PathEscape(region)+"/release", nil, &out)
+	return out, wrap("release the brake of "+account+"/"+region, err)
+}
+
+func wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+// maxAnswer is far above a full page: what is larger is no answer of this API.
+const maxAnswer = 8 << 20
+
+// call makes one call, as often as it takes, and decodes its answer into out. It
+// returns what the answer's Retry-After says.
+func (c *Client) call(ctx context.Context, method, path string, body, out any) (time.Duration, error) {
+	var payload []byte
+	if body != nil {
+		var err error
+		if payload, err = json.Marshal(body); err != nil {
+			return 0, err
+		}
+	}
+	for try := 0; ; try++ {
+		wait, again, err := c.try(ctx, method, path, payload, out)
+		if err == nil || !again || try == maxTries-1 || ctx.Err() != nil {
+			return wait, err
+		}
+		if stop := sleep(ctx, max(wait, c.backoff(try))); stop != nil {
+			return 0, errors.Join(stop, err)
+		}
+	}
+}
+
+// try makes one call. again reports whether another one may help.
+func (c *Client) try(ctx context.Context, method, path string, payload []byte, out any) (wait time.Duration, again bool, err error) {
+	token, err := c.token(ctx)
+	if err != nil {
+		return 0, false, fmt.Errorf("token: %w", err)
+	}
+	var body io.Reader
+	if payload != nil {
+		body = bytes.NewReader(payload)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.url+path, body)
+	if err != nil {
+		return 0, false, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token.Reveal())
+	req.Header.Set("Accept", "application/json, "+apitype.ProblemMedia)
+	if payload != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, true, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return 0, true, fmt.Errorf("read the answer: %w", err)
+	}
+	wait = retryAfter(resp.Header)
+	if resp.StatusCode/100 != 2 {
+		e := newError(resp, answer)
+		return wait, e.retryable(), e
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return 0, false, errors.New("the answer is not this API's: is the URL right?")
+	}
+	return wait, false, nil
+}
