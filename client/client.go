@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -88,11 +88,11 @@ func (c *Client) WithToken(t Token) *Client {
 // brings a key.
 func (c *Client) Start(ctx context.Context, body apitype.Start) (apitype.Started, error) {
 	if body.IdempotencyKey == "" {
-		key, err := keys.NewID(c.random)
-		if err != nil {
-			return apitype.Started{}, fmt.Errorf("start: %w", err)
+		var key [16]byte
+		if _, err := io.ReadFull(c.random, key[:]); err != nil {
+			return apitype.Started{}, fmt.Errorf("start: make up a key: %w", err)
 		}
-		body.IdempotencyKey = key
+		body.IdempotencyKey = hex.EncodeToString(key[:])
 	}
 	var out apitype.Started
 	_, err := c.call(ctx, http.MethodPost, "/start", body, &out)

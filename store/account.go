@@ -295,18 +295,3 @@ func (a Account) check(id string) error {
 	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
 	return errors.Join(errs...)
 }
-
-// Region returns the region that a request gets: the one it names, or the
-// default, or the only one. It is false when that is not offered.
-func (a Account) Region(name string) (string, bool) {
-	if name == "" {
-		name = a.DefaultRegion
-	}
-	if name == "" && len(a.Regions) == 1 {
-		for only := range a.Regions {
-			name = only
-		}
-	}
-	_, ok := a.Regions[name]
-	return name, ok
-}

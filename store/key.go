@@ -52,7 +52,9 @@ func ParseLabels(labels []string) ([]string, error) {
 	return out, nil
 }
 
-func ascii(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) < 0 }
+func ascii(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) < 0
+}
 
 // Machine is what a caller may say about the machine. Empty fields leave the
 // choice to the account.

@@ -1,0 +1,275 @@
+package store_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func TestOrderFor(t *testing.T) {
+	s := busy(t, store.Shared)
+	for _, c := range []struct {
+		name string
+		edit func(*store.Runner, *store.Lock)
+		want store.Order
+	}{
+		{"NamedGoesOn", func(*store.Runner, *store.Lock) {}, store.OrderGo},
+		{"ReplacedDrains", func(_ *store.Runner, l *store.Lock) { l.Runner = "x2" }, store.OrderDrain},
+		{"WithoutALockDrains", func(_ *store.Runner, l *store.Lock) { *l = store.Lock{} }, store.OrderDrain},
+		{"DrainingDrains", func(r *store.Runner, _ *store.Lock) { r.State = store.RunnerDraining }, store.OrderDrain},
+		{"EndingStops", func(r *store.Runner, _ *store.Lock) { r.State = store.RunnerEnding }, store.OrderStop},
+		{"EndedIsGone", func(r *store.Runner, _ *store.Lock) { r.State = store.RunnerEnded }, store.OrderGone},
+		{"FailedIsGone", func(r *store.Runner, _ *store.Lock) { r.State = store.RunnerFailed }, store.OrderGone},
+		{"AbsentIsGone", func(r *store.Runner, _ *store.Lock) { r.Version = 0 }, store.OrderGone},
+	} {
+		run, l := s.run, s.lock
+		c.edit(&run, &l)
+		if got := store.OrderFor(run, l); got != c.want {
+			t.Errorf("%s: OrderFor = %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	now := at(time.Hour)
+	for _, c := range []struct {
+		name    string
+		stage   func(*testing.T, string) stage
+		edit    func(*stage)
+		counter int64
+		beat    bool
+		order   store.Order
+	}{
+		{"RefreshesSeen", busy, nil, 8, true, store.OrderGo},
+		{"ReplayedCounter", busy, nil, 7, false, store.OrderGo},
+		{"OldCounter", busy, nil, 6, false, store.OrderGo},
+		{"AFloodIsCut", busy, func(s *stage) { s.pulse.Seen = now.Add(-5*time.Second + 1) }, 8, false, store.OrderGo},
+		{"AQuarterOfAPeriodIsNoFlood", busy, func(s *stage) { s.pulse.Seen = now.Add(-5 * time.Second) }, 8, true, store.OrderGo},
+		{"FirstOfARunnerTakesThePulseOver", busy, func(s *stage) { s.pulse.Runner, s.pulse.Seen = "x0", now }, 1, true, store.OrderGo},
+		{"NotWithoutAConfig", launched, nil, 8, false, store.OrderGo},
+		{"ReplacedWritesNothing", busy, func(s *stage) { s.lock.Runner = "x2" }, 8, false, store.OrderDrain},
+		{"DrainingIsStillAlive", busy, func(s *stage) { *s = s.drained(now, store.EndIdle) }, 8, true, store.OrderDrain},
+		{"EndingIsStopped", busy, func(s *stage) { *s = s.drained(now, store.EndIdle); s.run = s.run.Ending(now, "") }, 8, false, store.OrderStop},
+		{"EndedIsGone", busy, func(s *stage) { *s = s.ended(now) }, 8, false, store.OrderGone},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t, store.Shared)
+			s.pulse = store.Pulse{Meta: store.Meta{Version: 4}, Key: s.lock.Key, Runner: "x1", Seen: now.Add(-time.Minute), Counter: 7}
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			want := store.Heard{Order: c.order}
+			if c.beat {
+				want.Pulse = &store.Pulse{Meta: store.Meta{Version: 4, TTL: now.Add(lim.Keep).Unix()}, Key: s.lock.Key, Runner: "x1", Seen: now, Counter: c.counter}
+			}
+			same(t, "Hear", store.Hear(now, lim, store.Event{Kind: store.EventHeartbeat, Counter: c.counter}, s.run, s.lock, s.pulse), want)
+		})
+	}
+}
+
+func TestHear(t *testing.T) {
+	now := at(20 * time.Minute)
+	noted := func(r *store.Runner, reason string) {
+		r.History = append(slices.Clone(r.History), store.Entry{At: now, State: string(r.State), Reason: reason})
+	}
+	for _, c := range []struct {
+		name  string
+		stage func(*testing.T, string) stage
+		mode  string
+		edit  func(*stage)
+		event store.Event
+		want  func(*stage, *store.Heard) // what the event makes of the stage, and what else it tells
+	}{
+		{"BootingIsNoted", booting, store.Shared, nil, store.Event{Kind: store.EventBooting, Detail: "v2"},
+			func(s *stage, _ *store.Heard) { noted(&s.run, "agent runs: v2") }},
+		{"OnlineTakesTheRunnerIntoUse", booting, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(s *stage, h *store.Heard) {
+			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
+			noted(&s.run, "")
+			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now}
+		}},
+		{"OnlineKeepsTheCounterOfItsOwnPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x1", Counter: 5} }, store.Event{Kind: store.EventOnline}, func(s *stage, h *store.Heard) {
+			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
+			noted(&s.run, "")
+			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now, Counter: 5}
+		}},
+		{"OnlineResetsTheCounterOfAnothersPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x0", Counter: 5} }, store.Event{Kind: store.EventOnline}, func(s *stage, h *store.Heard) {
+			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
+			noted(&s.run, "")
+			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now}
+		}},
+		{"OnlineOfAReplacedRunnerDrains", booting, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventOnline},
+			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
+		{"OnlineBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+		{"OnlineOnADrainingLockIsTooLate", booting, store.Shared, func(s *stage) { s.lock.State = store.LockDraining }, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+		{"OnlineWhileDrainingChangesNothing", booting, store.Shared, func(s *stage) { *s = s.drained(at(time.Minute), store.EndStopped) }, store.Event{Kind: store.EventOnline},
+			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
+		{"OnlineAgainIsASignOfLife", online, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(_ *stage, h *store.Heard) {
+			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now}
+		}},
+		{"OnlineWhileBusyIsNone", busy, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+
+		{"JobStartedMakesBusy", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			noted(&s.run, "job of run 1001")
+		}},
+		{"SharedServesOtherRuns", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, _ *store.Heard) {
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "2002", StartedAt: now}
+			noted(&s.run, "job of run 2002")
+		}},
+		{"EphemeralServesItsOwnRun", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			noted(&s.run, "job of run 1001")
+		}},
+		{"EphemeralJobOfAnotherRunIsStolen", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, h *store.Heard) {
+			s.run.State, s.run.Job, s.run.Stolen = store.RunnerBusy, store.Job{RunID: "2002", StartedAt: now}, "2002"
+			noted(&s.run, "job of run 2002, which did not ask for this runner")
+			h.Alarm = store.AlarmJobStolen
+		}},
+		{"AnOperatorsRequestHasNoRun", online, store.Ephemeral, func(s *stage) { s.run.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, _ *store.Heard) {
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "2002", StartedAt: now}
+			noted(&s.run, "job of run 2002")
+		}},
+		{"AJobWithoutARunIsNotStolen", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted}, func(s *stage, _ *store.Heard) {
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{StartedAt: now}
+			noted(&s.run, "job of run ")
+		}},
+		{"JobStartedWhileDrainingIsNoted", online, store.Shared, func(s *stage) {
+			*s = s.drained(at(19*time.Minute), store.EndExpired)
+			s.run.IdleAt = at(19 * time.Minute)
+		},
+			store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+				s.run.Job, s.run.IdleAt = store.Job{RunID: "1001", StartedAt: now}, time.Time{}
+				noted(&s.run, "job of run 1001")
+				h.Order = store.OrderDrain
+			}},
+
+		{"JobDoneFreesASharedRunner", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone, Detail: "Succeeded"}, func(s *stage, _ *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.State = 1, now, []store.GitHubName{}, store.RunnerOnline
+			noted(&s.run, "job done: Succeeded")
+		}},
+		{"JobDoneEndsAnEphemeralOne", busy, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
+			*s = s.drained(now, store.EndDone)
+			h.Order = store.OrderDrain
+		}},
+		{"JobDoneWhileDrainingIsNoted", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndExpired) }, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
+			noted(&s.run, "job done")
+			h.Order = store.OrderDrain
+		}},
+		{"JobDoneWithoutAJobEndsNothing", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
+			noted(&s.run, "job done")
+		}},
+
+		{"IdleForTenMinutesDrains", online, store.Shared, func(s *stage) { s.run.OnlineAt = now.Add(-10 * time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndIdle)
+			h.Order = store.OrderDrain
+		}},
+		{"IdleForLessGoesOnByThisLock", online, store.Shared, func(s *stage) { s.run.OnlineAt = now.Add(-10*time.Minute + 1) }, store.Event{Kind: store.EventIdle},
+			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
+		{"IdleCountsFromTheLastJob", online, store.Shared, func(s *stage) { s.run.Job.EndedAt = now.Add(-10*time.Minute + 1) }, store.Event{Kind: store.EventIdle},
+			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
+		{"IdleCountsFromTheLastShare", online, store.Shared, func(s *stage) { s.lock.SharedAt = now.Add(-10*time.Minute - 30*time.Second + 1) }, store.Event{Kind: store.EventIdle},
+			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
+		{"IdleSinceTheLastShareDrains", online, store.Shared, func(s *stage) { s.lock.SharedAt = now.Add(-10*time.Minute - 30*time.Second) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndIdle)
+			h.Order = store.OrderDrain
+		}},
+		{"BusyIsNeverIdle", busy, store.Shared, nil, store.Event{Kind: store.EventIdle}, func(_ *stage, h *store.Heard) { h.CheckLock = true }},
+		{"BootingIsNeverIdle", booting, store.Shared, nil, store.Event{Kind: store.EventIdle}, func(_ *stage, h *store.Heard) { h.CheckLock = true }},
+		{"IdleWhileDrainingIsRecorded", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndExpired) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			s.run.IdleAt = now
+			noted(&s.run, "no job runs")
+			h.Order = store.OrderDrain
+		}},
+
+		{"SpotNoticeDrains", busy, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndSpot)
+			h.Order = store.OrderDrain
+		}},
+		{"TooOldDrainsAndRaisesAnAlarm", booting, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndTooOld)
+			noted(&s.run, "v2.300")
+			h.Order, h.Alarm = store.OrderDrain, store.AlarmRunnerTooOld
+		}},
+		{"IdleReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndIdle}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndIdle)
+			h.Order = store.OrderDrain
+		}},
+		{"HardReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndHard}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndHard)
+			h.Order = store.OrderDrain
+		}},
+		{"DoneReasonIsTaken", online, store.Ephemeral, nil, store.Event{Kind: store.EventDraining, Reason: store.EndDone}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndDone)
+			h.Order = store.OrderDrain
+		}},
+		{"OtherReasonsAreTheAgents", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndCompromised}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndAgent)
+			h.Order = store.OrderDrain
+		}},
+		{"DrainingOfAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndSpot)
+			h.Order = store.OrderDrain
+		}},
+		{"DrainingTwiceKeepsTheFirstReason", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndSpot) }, store.Event{Kind: store.EventDraining, Reason: store.EndIdle},
+			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
+		{"UnknownKindsAreCountedAlone", busy, store.Shared, nil, store.Event{Kind: "dancing"}, func(*stage, *store.Heard) {}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t, c.mode)
+			s.pulse = store.Pulse{}
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			c.event.Counter = 50
+			before := s.lock.State
+			want := store.Heard{Order: store.OrderGo}
+			after := s
+			after.run.Counter = 50
+			c.want(&after, &want)
+			want.Runner = &after.run
+			if after.lock.State != before {
+				want.Lock = &after.lock
+			}
+			same(t, "Hear", store.Hear(now, lim, c.event, s.run, s.lock, s.pulse), want)
+		})
+	}
+}
+
+func TestEventsAreTakenOnce(t *testing.T) {
+	s := online(t, store.Ephemeral) // its counter is 1
+	for _, kind := range []string{store.EventBooting, store.EventOnline, store.EventJobStarted, store.EventJobDone, store.EventIdle, store.EventDraining} {
+		for _, counter := range []int64{0, 1} {
+			got := store.Hear(at(time.Hour), lim, store.Event{Kind: kind, Counter: counter}, s.run, s.lock, s.pulse)
+			same(t, kind+" that was taken before", got, store.Heard{Order: store.OrderGo})
+		}
+	}
+}
+
+func TestNothingIsHeardOfARunnerThatEnds(t *testing.T) {
+	ending := busy(t, store.Shared).drained(at(time.Hour), store.EndIdle)
+	ending.run = ending.run.Ending(at(time.Hour), "")
+	for _, kind := range []string{store.EventBooting, store.EventOnline, store.EventJobStarted, store.EventJobDone, store.EventIdle, store.EventDraining, store.EventHeartbeat} {
+		e := store.Event{Kind: kind, Counter: 50}
+		same(t, kind+" while ending", store.Hear(at(time.Hour), lim, e, ending.run, ending.lock, ending.pulse), store.Heard{Order: store.OrderStop})
+		s := ending.ended(at(time.Hour))
+		same(t, kind+" when ended", store.Hear(at(time.Hour), lim, e, s.run, s.lock, s.pulse), store.Heard{Order: store.OrderGone})
+	}
+}
+
+func TestPulseCountsForItsRunnerAlone(t *testing.T) {
+	p := store.Pulse{Runner: "x1", Seen: t0}
+	if got := p.SeenOf("x1"); !got.Equal(t0) {
+		t.Errorf("SeenOf(x1) = %v, want %v", got, t0)
+	}
+	if got := p.SeenOf("x2"); !got.IsZero() {
+		t.Errorf("SeenOf(x2) = %v, want never", got)
+	}
+	if got := (store.Pulse{Seen: t0}).SeenOf(""); !got.IsZero() {
+		t.Errorf("SeenOf nobody = %v, want never", got)
+	}
+}

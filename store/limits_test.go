@@ -1,0 +1,134 @@
+package store_test
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func TestDividedDividesEveryNumberButTwo(t *testing.T) {
+	before, after := reflect.ValueOf(lim), reflect.ValueOf(lim.Divided(60))
+	for f, field := range before.Fields() {
+		want := field.Interface()
+		switch was := want.(type) {
+		case time.Duration:
+			if was <= 0 {
+				t.Errorf("%s = %v by default, want more than nothing", f.Name, was)
+			}
+			if f.Name != "StatusToken" && f.Name != "Keep" { // what people see afterwards
+				want = was / 60
+			}
+		case []time.Duration:
+			divided := make([]time.Duration, len(was))
+			for i, w := range was {
+				divided[i] = w / 60
+			}
+			want = divided
+		default:
+			t.Errorf("%s is a %T, and nothing says how it is divided", f.Name, was)
+		}
+		same(t, f.Name, after.FieldByIndex(f.Index).Interface(), want)
+	}
+	same(t, "the limits that were divided", lim, store.DefaultLimits())
+}
+
+// TestLimitsFitTogether holds what the reasons beside the numbers rely on.
+func TestLimitsFitTogether(t *testing.T) {
+	l := store.DefaultLimits()
+	for _, c := range []struct {
+		what string
+		ok   bool
+	}{
+		{"a machine is not shared after two missed heartbeats, and lost after a few more", 2*l.Heartbeat < l.Silent && l.Silent < l.Lost},
+		{"a share never lands on a runner whose end is under way", l.ShareMargin >= l.Silent && l.ShareStep < l.ShareMargin},
+		{"a request outlives a boot", l.BootLimit+l.OnlineGrace < l.GiveUp},
+		{"all tries fit before give_up", l.Waits[0]+l.Waits[1]+l.Waits[2] < l.GiveUp},
+		{"a job is picked up or requeued within the grace", l.Grace > time.Minute},
+		{"a machine is idle for longer than a reaper takes to see it", l.Idle > 2*l.ReaperPeriod},
+		{"an orphan is older than the longest launch", l.OrphanAge > l.BootLimit+l.OnlineGrace},
+		{"records outlive their names at GitHub", l.Keep > l.NameLife && l.NameLife > l.NameRetry},
+		{"hard limits", l.Timeout < l.Hard && l.Hard <= l.HardMax},
+	} {
+		if !c.ok {
+			t.Errorf("the limits do not fit: %s", c.what)
+		}
+	}
+}
+
+func TestSlotsComeInABurstThenOneByOne(t *testing.T) {
+	var q store.Quota
+	for n, want := range []time.Duration{0, 0, 0, 0, 0, 500 * time.Millisecond, time.Second, 1500 * time.Millisecond} {
+		slot := q.Slot(t0, "eu-west-2", store.Pacing{})
+		if wait := max(0, slot.Sub(t0)); wait != want {
+			t.Errorf("launch %d waits %v, want %v", n, wait, want)
+		}
+		q = q.Reserve(slot, "eu-west-2", store.Pacing{})
+	}
+	if slot := q.Slot(t0, "eu-west-1", store.Pacing{}); slot.After(t0) {
+		t.Errorf("the first slot of another region is %v, want at once", slot)
+	}
+	later := at(time.Minute) // the bucket is full again, and no fuller
+	for n, want := range []time.Duration{0, 0, 0, 0, 0, 500 * time.Millisecond} {
+		slot := q.Slot(later, "eu-west-2", store.Pacing{})
+		if wait := max(0, slot.Sub(later)); wait != want {
+			t.Errorf("launch %d after a pause waits %v, want %v", n, wait, want)
+		}
+		q = q.Reserve(slot, "eu-west-2", store.Pacing{})
+	}
+}
+
+func TestSlotRefillsOneByOne(t *testing.T) {
+	var q store.Quota
+	for range 5 {
+		q = q.Reserve(q.Slot(t0, "r", store.Pacing{}), "r", store.Pacing{})
+	}
+	for _, c := range []struct{ now, want time.Duration }{
+		{499 * time.Millisecond, 500 * time.Millisecond},
+		{500 * time.Millisecond, 500 * time.Millisecond},
+	} {
+		if got := q.Slot(at(c.now), "r", store.Pacing{}); !got.Equal(at(c.want)) {
+			t.Errorf("slot at %v = %v, want %v", c.now, got.Sub(t0), c.want)
+		}
+	}
+}
+
+func TestPacingOfAnAccount(t *testing.T) {
+	var q store.Quota
+	p := store.Pacing{Burst: 1, IntervalMS: 2000}
+	for n, want := range []time.Duration{0, 2 * time.Second, 4 * time.Second} {
+		slot := q.Slot(t0, "r", p)
+		if got := slot.Sub(t0); got != want {
+			t.Errorf("slot %d = %v, want %v", n, got, want)
+		}
+		q = q.Reserve(slot, "r", p)
+	}
+}
+
+func TestReserveLeavesTheGivenQuotaAlone(t *testing.T) {
+	q := store.Quota{Account: "1", Live: 3, Next: map[string]time.Time{"r": t0, "other": t0}}
+	got := q.Reserve(at(time.Second), "r", store.Pacing{})
+	same(t, "quota", got, store.Quota{Account: "1", Live: 3, Next: map[string]time.Time{"r": at(1500 * time.Millisecond), "other": t0}})
+	same(t, "the given quota", q.Next, map[string]time.Time{"r": t0, "other": t0})
+}
+
+func TestSight(t *testing.T) {
+	known := map[string]time.Time{"i-1": at(-time.Hour), "i-2": at(-time.Minute)}
+	same(t, "sightings", store.Sight(t0, known, []string{"i-2", "i-3"}), map[string]time.Time{"i-2": at(-time.Minute), "i-3": t0})
+	same(t, "the given sightings", known, map[string]time.Time{"i-1": at(-time.Hour), "i-2": at(-time.Minute)})
+	same(t, "sightings of nothing", store.Sight(t0, known, nil), map[string]time.Time{})
+	same(t, "first sightings", store.Sight(t0, nil, []string{"i-1"}), map[string]time.Time{"i-1": t0})
+}
+
+func TestReleaseOfTheBrakeIsDueAtOnce(t *testing.T) {
+	s := store.Sweep{Key: store.SweepKey("1", "eu-west-2"), BrakeAt: at(-time.Hour), Instances: map[string]time.Time{"i-1": at(-time.Hour)}}
+	s.DueAt = at(time.Minute)
+	want := s
+	want.DueAt, want.ReleasedAt, want.ReleasedBy = t0, t0, "ada"
+	want.History = store.History{{At: t0, State: "released", Reason: "by ada"}}
+	same(t, "sweep", s.Release(t0, "ada"), want)
+	if s.Key != "1/eu-west-2" {
+		t.Errorf("SweepKey = %s, want 1/eu-west-2", s.Key)
+	}
+}

@@ -1,0 +1,219 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// TestRulesKeepTheirPromises lets anything happen in any order, and checks every
+// promise after every commit.
+func TestRulesKeepTheirPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		newWorld(t).live(1500) // half of which happen; a runner's life takes ten when nothing goes wrong
+	})
+}
+
+// known is what is stored, as it was checked last.
+type known struct {
+	requests map[string]store.Request
+	runners  map[string]store.Runner
+	locks    map[string]store.Lock
+	names    map[string]bool // every name that was ever written ahead
+	slots    []time.Time     // of all RunInstances calls, in their order
+}
+
+func newKnown() known {
+	return known{map[string]store.Request{}, map[string]store.Runner{}, map[string]store.Lock{}, map[string]bool{}, nil}
+}
+
+// check holds what a commit wrote, and how it came from what was before, against
+// the promises.
+func (w *world) check(c commit) {
+	is := func(ok bool, format string, args ...any) {
+		w.Helper()
+		if !ok {
+			w.Fatalf("after %s: %s", c.what, fmt.Sprintf(format, args...))
+		}
+	}
+	before := known{map[string]store.Request{}, map[string]store.Runner{}, map[string]store.Lock{}, nil, nil}
+	for _, ch := range c.changes {
+		id := ch.Item.Ref().ID
+		switch ch.Item.(type) {
+		case *store.Request:
+			before.requests[id] = w.known.requests[id]
+			w.known.requests[id] = get[store.Request](w, id)
+		case *store.Runner:
+			before.runners[id] = w.known.runners[id]
+			w.known.runners[id] = get[store.Runner](w, id)
+		case *store.Lock:
+			before.locks[id] = w.known.locks[id]
+			w.known.locks[id] = get[store.Lock](w, id)
+		}
+	}
+	for id, was := range before.runners {
+		w.checkRunner(w.known.runners[id], is)
+		w.checkRunnerSince(was, w.known.runners[id], is)
+	}
+	for id, was := range before.requests {
+		w.checkRequest(was, w.known.requests[id], is)
+	}
+	for id, was := range before.locks {
+		w.checkLock(w.known.locks[id], is)
+		index := w.known.runners[w.known.locks[id].Runner].Index
+		if run, changed := before.runners[was.Runner]; changed {
+			index = run.Index
+		}
+		w.checkLockSince(was, w.known.locks[id], index, is)
+		if was.Runner != "" {
+			w.checkRunner(w.known.runners[was.Runner], is)
+		}
+	}
+	live := 0
+	for _, run := range w.known.runners {
+		if !run.State.Final() && run.Version > 0 {
+			live++
+		}
+	}
+	q := w.quota()
+	is(q.Live == live, "quota says %d live runners, there are %d", q.Live, live)
+	is(live <= worldRunners, "%d runners live, %d may", live, worldRunners)
+}
+
+// checkRunner holds a runner against its lock.
+func (w *world) checkRunner(run store.Runner, is func(bool, string, ...any)) {
+	l := w.known.locks[run.Lock]
+
+	// At most one runner of a key is usable: the lock names it, and only one.
+	if run.State.Usable() {
+		is(l.Names(run.ID) && !l.Free(), "%s is %s, and its lock is %s and names %q", run.ID, run.State, l.State, l.Runner)
+	}
+	if run.State == store.RunnerOnline || run.State == store.RunnerBusy {
+		is(l.State == store.LockLive && !run.OnlineAt.IsZero() && !run.Boot.At.IsZero(), "%s is %s on a lock that is %s", run.ID, run.State, l.State)
+	}
+	if !run.OnlineAt.IsZero() {
+		is(!run.Boot.At.IsZero() && run.Config.N > 0 && run.InstanceID != "", "%s was online without a boot, a config or an instance", run.ID)
+	}
+	if run.State == store.RunnerFailed {
+		is(run.InstanceID == "" && run.Config.N == 0 && run.Boot.At.IsZero(), "%s failed though a machine may exist", run.ID)
+	}
+	if run.State == store.RunnerEnding {
+		is(run.Boot.At.IsZero() || !run.DeletedAt.IsZero() && !run.EndingAt.Before(run.DeletedAt) || !run.EndingAt.Before(run.Hard), "%s ends before GitHub was asked", run.ID)
+	}
+	is(run.DueAt.IsZero() == (run.State == store.RunnerFailed) || run.State == store.RunnerEnded, "%s is %s and due at %v", run.ID, run.State, run.DueAt)
+	if !run.OnlineAt.IsZero() || run.State != store.RunnerBooting {
+		return
+	}
+	is(l.State == store.LockLaunching, "%s boots on a lock that is %s", run.ID, l.State)
+}
+
+// checkRunnerSince holds one change of a runner.
+func (w *world) checkRunnerSince(was, run store.Runner, is func(bool, string, ...any)) {
+	if !run.CalledAt.Equal(was.CalledAt) {
+		w.known.slots = append(w.known.slots, run.CalledAt)
+		slices.SortFunc(w.known.slots, time.Time.Compare)
+		for i, first := range w.known.slots {
+			for j := i + 5; j < len(w.known.slots); j++ {
+				least := time.Duration(j-i-4) * 500 * time.Millisecond
+				is(w.known.slots[j].Sub(first) >= least, "%d launches within %v", j-i+1, w.known.slots[j].Sub(first))
+			}
+		}
+	}
+	for _, name := range run.Names {
+		if !slices.ContainsFunc(was.Names, func(o store.GitHubName) bool { return o.N == name.N }) {
+			is(!w.known.names[name.Name], "%s has the name %s a second time", run.ID, name.Name)
+			w.known.names[name.Name] = true
+		}
+	}
+	if was.Version == 0 {
+		is(run.State == store.RunnerNew, "%s begins as %s", run.ID, run.State)
+		return
+	}
+	is(run.Hard.Equal(was.Hard), "hard of %s moved from %v to %v", run.ID, was.Hard, run.Hard)
+	is(run.Index >= was.Index, "index of %s fell from %d to %d", run.ID, was.Index, run.Index)
+	is(run.Config.N >= was.Config.N && run.Wanted >= was.Wanted, "the config of %s fell", run.ID)
+	is(was.InstanceID == "" || run.InstanceID == was.InstanceID, "instance of %s changed", run.ID)
+	is(was.Boot.NonceHash == "" || run.Boot.NonceHash == was.Boot.NonceHash, "nonce of %s changed", run.ID)
+	is(was.Boot.At.IsZero() || run.Boot.At.Equal(was.Boot.At), "boot of %s moved", run.ID)
+	is(was.OnlineAt.IsZero() || run.OnlineAt.Equal(was.OnlineAt), "online_at of %s moved", run.ID)
+	is(was.State == run.State || slices.Contains(runnerMoves[was.State], run.State), "%s went from %s to %s", run.ID, was.State, run.State)
+	if was.InstanceID == "" && run.InstanceID != "" && was.State != store.RunnerDraining && was.State != store.RunnerEnding {
+		is(w.known.locks[run.Lock].Names(run.ID), "%s was launched without a lock", run.ID)
+	}
+}
+
+// runnerMoves are the moves of the package's table.
+var runnerMoves = map[store.RunnerState][]store.RunnerState{
+	store.RunnerNew:      {store.RunnerLaunched, store.RunnerFailed, store.RunnerDraining, store.RunnerEnded},
+	store.RunnerLaunched: {store.RunnerBooting, store.RunnerDraining, store.RunnerEnded},
+	store.RunnerBooting:  {store.RunnerOnline, store.RunnerDraining, store.RunnerEnded},
+	store.RunnerOnline:   {store.RunnerBusy, store.RunnerDraining, store.RunnerEnded},
+	store.RunnerBusy:     {store.RunnerOnline, store.RunnerDraining, store.RunnerEnded},
+	store.RunnerDraining: {store.RunnerEnding, store.RunnerEnded},
+	store.RunnerEnding:   {store.RunnerEnded},
+}
+
+// checkRequest holds a request, and one change of it.
+func (w *world) checkRequest(was, r store.Request, is func(bool, string, ...any)) {
+	is(!was.State.Final() || was.Version == 0 || was.Version == r.Version, "%s was %s and changed", r.ID, was.State)
+	is(r.State.Final() == r.DueAt.IsZero(), "%s is %s and due at %v", r.ID, r.State, r.DueAt)
+	is(r.State.Final() == (r.TTL != 0), "%s is %s with a TTL of %d", r.ID, r.State, r.TTL)
+	is((r.Error != nil) == (r.State.Final() && r.State != store.Ready), "%s is %s with error %v", r.ID, r.State, r.Error)
+	if r.State == store.Ready {
+		is(!w.known.runners[r.Runner].OnlineAt.IsZero(), "%s is ready, and %s was never online", r.ID, r.Runner)
+	}
+	if r.State == store.Waiting {
+		run := w.known.runners[r.Runner]
+		is(run.Version > 0 && run.Lock == r.LockKey(), "%s waits for %s of lock %s", r.ID, r.Runner, run.Lock)
+	}
+	if r.State == store.Accepted {
+		is(r.Runner == "", "%s is accepted and has runner %s", r.ID, r.Runner)
+	}
+	if was.State == store.Waiting && r.State == store.Accepted {
+		run := w.known.runners[was.Runner]
+		is(!run.State.Usable() && run.OnlineAt.IsZero() && (run.State.Final() || run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero()),
+			"%s gave up %s, which is %s, booted %v, deregistered %v", r.ID, was.Runner, run.State, run.Boot.At, run.DeregisteredAt)
+		is(r.Tries == was.Tries+1, "%s gave up a runner and counts %d tries after %d", r.ID, r.Tries, was.Tries)
+	}
+}
+
+// checkLock holds a lock against the runner that it names.
+func (w *world) checkLock(l store.Lock, is func(bool, string, ...any)) {
+	is(!l.Exp.After(l.Hard), "exp %v of lock %s is past its hard limit %v", l.Exp, l.Key, l.Hard)
+	if !l.Names(l.Runner) {
+		is(l.Runner == "" && l.Free(), "lock %s is %s and holds %q", l.Key, l.State, l.Runner)
+		return
+	}
+	run := w.known.runners[l.Runner]
+	is(l.TTL == 0, "lock %s names a runner and has a TTL", l.Key)
+	is(run.Lock == l.Key && run.Hard.Equal(l.Hard), "lock %s names %s of lock %s, hard %v and %v", l.Key, run.ID, run.Lock, l.Hard, run.Hard)
+	switch l.State {
+	case store.LockLaunching:
+		is(run.State.Usable() && run.OnlineAt.IsZero(), "lock %s is launching, and %s is %s", l.Key, run.ID, run.State)
+	case store.LockLive:
+		is(run.State.Usable() && !run.OnlineAt.IsZero(), "lock %s is live, and %s is %s", l.Key, run.ID, run.State)
+	case store.LockDraining:
+		is(!run.State.Usable() && !run.State.Final(), "lock %s is draining, and %s is %s", l.Key, run.ID, run.State)
+	}
+}
+
+// checkLockSince holds one change of a lock; index is the one that its runner had.
+func (w *world) checkLockSince(was, l store.Lock, index int, is func(bool, string, ...any)) {
+	if l.Runner == "" {
+		return
+	}
+	if was.Runner != l.Runner {
+		is(was.Free(), "lock %s went from %s, which it did not give up, to %s", l.Key, was.Runner, l.Runner)
+		is(l.Joined == "", "lock %s begins with %s joined", l.Key, l.Joined)
+		return
+	}
+	is(!l.Exp.Before(was.Exp), "exp of lock %s fell from %v to %v", l.Key, was.Exp, l.Exp)
+	is(was.Joined == "" || l.Joined == was.Joined, "joined of lock %s changed from %s to %s", l.Key, was.Joined, l.Joined)
+	is(l.BootBy.Equal(was.BootBy) || w.known.runners[l.Runner].Index > index, "boot_by of lock %s moved and the index did not", l.Key)
+	is(!l.BootBy.Before(was.BootBy), "boot_by of lock %s fell", l.Key)
+}

@@ -1,0 +1,156 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func TestShareable(t *testing.T) {
+	now := at(2 * time.Hour)
+	for _, c := range []struct {
+		name string
+		edit func(*store.Request, *store.Lock, *store.Pulse)
+		want bool
+	}{
+		{"LiveAndHeardOf", func(*store.Request, *store.Lock, *store.Pulse) {}, true},
+		{"EphemeralNeverShares", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.Mode = store.Ephemeral }, false},
+		{"ExpAtTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Exp = now.Add(45 * time.Second) }, true},
+		{"ExpWithinTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Exp = now.Add(45*time.Second - 1) }, false},
+		{"ExpPassed", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Exp = now }, false},
+		{"HardLeavesTheTimeout", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Hard = now.Add(time.Hour) }, true},
+		{"HardCutsTheTimeout", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Hard = now.Add(time.Hour - 1) }, false},
+		{"LongerTimeoutDoesNotFit", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.TimeoutS = 4*3600 + 1 }, false},
+		{"LongTimeoutFits", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.TimeoutS = 4 * 3600 }, true},
+		{"HeardOf45sAgo", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { p.Seen = now.Add(-45 * time.Second) }, true},
+		{"SilentFor45s", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { p.Seen = now.Add(-45*time.Second - 1) }, false},
+		{"PulseOfAnotherRunner", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { p.Runner = "x0" }, false},
+		{"NeverHeardOf", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { *p = store.Pulse{} }, false},
+		{"LaunchingBeforeBootBy", func(_ *store.Request, l *store.Lock, p *store.Pulse) {
+			l.State, l.BootBy, *p = store.LockLaunching, now.Add(1), store.Pulse{}
+		}, true},
+		{"LaunchingAtBootBy", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.State, l.BootBy = store.LockLaunching, now }, false},
+		{"LaunchingPastBootBy", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
+			l.State, l.BootBy = store.LockLaunching, now.Add(-1)
+		}, false},
+		{"LaunchingWithinTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
+			l.State, l.BootBy, l.Exp = store.LockLaunching, now.Add(time.Minute), now.Add(44*time.Second)
+		}, false},
+		{"LaunchingForTooShort", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
+			l.State, l.BootBy, l.Hard = store.LockLaunching, now.Add(time.Minute), now.Add(time.Hour-1)
+		}, false},
+		{"Draining", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.State = store.LockDraining }, false},
+		{"Empty", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.State = store.LockEmpty }, false},
+		{"NeverWritten", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { *l = store.Lock{} }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := accepted("r2", store.Shared)
+			l := store.Lock{Key: "k", State: store.LockLive, Runner: "x1", Exp: now.Add(time.Hour), Hard: now.Add(4 * time.Hour), BootBy: at(5 * time.Minute)}
+			p := store.Pulse{Key: "k", Runner: "x1", Seen: now}
+			c.edit(&r, &l, &p)
+			if got := store.Shareable(now, lim, r, l, p); got != c.want {
+				t.Errorf("Shareable = %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestShareOnALiveLock(t *testing.T) {
+	now := at(30 * time.Minute)
+	base := store.Lock{Meta: store.Meta{Version: 3}, Key: "k", State: store.LockLive, Runner: "x1", Joined: "r0",
+		Exp: now.Add(time.Hour), Hard: now.Add(5 * time.Hour), SharedAt: now}
+	for _, c := range []struct {
+		name  string
+		edit  func(*store.Lock)
+		want  func(*store.Lock)
+		wrote bool
+	}{
+		{"NothingNewIsACheck", func(*store.Lock) {}, func(*store.Lock) {}, false},
+		{"FirstToJoinIsWritten", func(l *store.Lock) { l.Joined = "" }, func(l *store.Lock) { l.Joined = "r2" }, true},
+		{"RiseOf30sIsNotWorthAWrite", func(l *store.Lock) { l.Exp = now.Add(time.Hour - 30*time.Second) }, func(*store.Lock) {}, false},
+		{"RiseOfMoreThan30s", func(l *store.Lock) { l.Exp = now.Add(time.Hour - 30*time.Second - 1) },
+			func(l *store.Lock) { l.Exp = now.Add(time.Hour) }, true},
+		{"SharedAtIs30sOld", func(l *store.Lock) { l.SharedAt = now.Add(-30 * time.Second) }, func(*store.Lock) {}, false},
+		{"SharedAtIsOlder", func(l *store.Lock) { l.SharedAt = now.Add(-30*time.Second - 1) },
+			func(l *store.Lock) { l.SharedAt = now }, true},
+		{"ExpNeverFalls", func(l *store.Lock) { l.Exp, l.SharedAt = now.Add(2*time.Hour), t0 },
+			func(l *store.Lock) { l.Exp, l.SharedAt = now.Add(2*time.Hour), now }, true},
+		{"ExpStopsAtHard", func(l *store.Lock) { l.Exp, l.Hard = now.Add(time.Minute), now.Add(50*time.Minute) },
+			func(l *store.Lock) { l.Exp = now.Add(50 * time.Minute) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := base
+			c.edit(&l)
+			want := l
+			c.want(&want)
+			r := accepted("r2", store.Shared)
+			got, lock, wrote := store.Share(now, lim, r, l)
+			same(t, "lock", lock, want)
+			if wrote != c.wrote {
+				t.Errorf("wrote = %v, want %v", wrote, c.wrote)
+			}
+			r.State, r.Runner, r.DueAt, r.ReadyAt, r.EndedAt = store.Ready, "x1", time.Time{}, now, now
+			r.TTL = now.Add(lim.Keep).Unix()
+			r.History = append(r.History[:1:1], store.Entry{At: now, State: "ready", Reason: "shares runner x1"})
+			same(t, "request", got, r)
+		})
+	}
+}
+
+func TestShareOnALaunchingLockWaits(t *testing.T) {
+	now := at(time.Minute)
+	l := store.Lock{Key: "k", State: store.LockLaunching, Runner: "x1", Joined: "r0",
+		Exp: at(50 * time.Minute), Hard: at(6 * time.Hour), BootBy: at(5 * time.Minute), SharedAt: now}
+	r := accepted("r2", store.Shared).Hold(now, now, store.WaitQuota)
+	got, lock, wrote := store.Share(now, lim, r, l)
+	l.Exp = at(65 * time.Minute) // a timeout begins when the runner can be used
+	same(t, "lock", lock, l)
+	if !wrote {
+		t.Error("wrote = false, want true")
+	}
+	history := append(r.History[:len(r.History):len(r.History)], store.Entry{At: now, State: "waiting", Reason: "shares runner x1"})
+	r.State, r.Runner, r.Wait, r.DueAt, r.History = store.Waiting, "x1", "", at(5*time.Minute+10*time.Second), history
+	same(t, "request", got, r)
+}
+
+func TestBlocked(t *testing.T) {
+	now := at(10 * time.Minute)
+	for _, c := range []struct {
+		name  string
+		stage func(*testing.T) stage
+		edit  func(*stage)
+		end   string
+		until time.Time
+	}{
+		{"RecordIsGone", onlineShared, func(s *stage) { s.run = store.Runner{ID: "x1"} }, "", now.Add(10 * time.Second)},
+		{"RunnerHasFailed", onlineShared, func(s *stage) { s.run.State = store.RunnerFailed }, "", now.Add(10 * time.Second)},
+		{"RunnerHasEnded", onlineShared, func(s *stage) { s.run.State = store.RunnerEnded }, "", now.Add(10 * time.Second)},
+		{"RunnerHasToDrain", onlineShared, func(s *stage) { s.lock.Exp = now }, store.EndExpired, time.Time{}},
+		{"RunnerIsLost", onlineShared, func(s *stage) { s.pulse.Seen = now.Add(-121 * time.Second) }, store.EndLost, time.Time{}},
+		{"WellAndLiveHandsOver", onlineShared, func(*stage) {}, store.EndHandover, time.Time{}},
+		{"HeardOf45sAgoHandsOver", onlineShared, func(s *stage) { s.pulse.Seen = now.Add(-45 * time.Second) }, store.EndHandover, time.Time{}},
+		{"SilentIsWaitedFor", onlineShared, func(s *stage) { s.pulse.Seen = now.Add(-46 * time.Second) }, "", now.Add(75 * time.Second)},
+		{"PulseOfAnotherIsNoReasonForAPastTime", onlineShared, func(s *stage) {
+			s.pulse.Runner, s.run.OnlineAt = "x0", now.Add(-46*time.Second)
+		}, "", now.Add(75 * time.Second)},
+		{"LaunchingIsWaitedFor", launchedShared, func(s *stage) { s.lock.BootBy = now.Add(time.Second) }, "", now.Add(10 * time.Second)},
+		{"LaunchingTooLongHasToDrain", launchedShared, func(s *stage) { s.lock.BootBy = now }, store.EndNoBoot, time.Time{}},
+		{"LauncherWasCancelled", launchedShared, func(s *stage) {
+			s.lock.BootBy, s.req.State = now.Add(time.Second), store.Cancelled
+		}, store.EndUnwanted, time.Time{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t)
+			s.pulse.Seen = now
+			c.edit(&s)
+			end, until := store.Blocked(now, lim, s.lock, s.pulse, s.run, s.req)
+			if end != c.end || !until.Equal(c.until) {
+				t.Errorf("Blocked = %q, %v; want %q, %v", end, until, c.end, c.until)
+			}
+		})
+	}
+}
+
+func onlineShared(t *testing.T) stage   { return online(t, store.Shared) }
+func launchedShared(t *testing.T) stage { return launched(t, store.Shared) }

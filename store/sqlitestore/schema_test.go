@@ -1,0 +1,124 @@
+package sqlitestore
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func userVersion(t *testing.T, s *Store) int {
+	t.Helper()
+	var n int
+	if err := s.DB().QueryRowContext(t.Context(), "PRAGMA user_version").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestFilesOfEarlierVersionsCanBeUsed opens what each released schema left
+// behind: testdata/v<n>.sql is the dump of a file of version n.
+func TestFilesOfEarlierVersionsCanBeUsed(t *testing.T) {
+	for _, name := range []string{"testdata/v1.sql"} {
+		dump, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := file(t)
+		if _, err := shared(t, path).ExecContext(t.Context(), string(dump)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		s := open(t, path)
+		if got := userVersion(t, s); got != len(migrations) {
+			t.Errorf("%s: schema version %d after Open, want %d", name, got, len(migrations))
+		}
+		r, err := store.Read[store.Request](t.Context(), s, "r1")
+		if err != nil || r.Version != 3 || r.State != store.Accepted || r.Account != "123456789012" {
+			t.Errorf("%s: request = %+v, %v; want that of the dump", name, r, err)
+		}
+		r.Tries = 1
+		if err := s.Commit(t.Context(), store.Put(&r)); err != nil || r.Version != 4 {
+			t.Errorf("%s: Commit = %v, version %d; want nil, 4", name, err, r.Version)
+		}
+		for ref, err := range s.Due(t.Context(), r.DueAt) {
+			if err != nil || ref != r.Ref() {
+				t.Errorf("%s: Due yields %v, %v; want %v", name, ref, err, r.Ref())
+			}
+		}
+		listed := 0
+		for _, err := range s.List(t.Context(), store.Filter{Repository: "42"}) {
+			if err != nil {
+				t.Errorf("%s: List: %v", name, err)
+			}
+			listed++
+		}
+		if listed != 1 {
+			t.Errorf("%s: List yields %d requests, want 1", name, listed)
+		}
+	}
+}
+
+func TestMigrationsRunOnceInTheirOrder(t *testing.T) {
+	path := file(t)
+	s := open(t, path)
+	if err := s.Commit(t.Context(), store.Put(accepted("r"))); err != nil {
+		t.Fatal(err)
+	}
+	longer := append(migrations[:len(migrations):len(migrations)],
+		"ALTER TABLE items ADD COLUMN note TEXT; UPDATE items SET note = 'old'",
+		"UPDATE items SET note = note || 'er'")
+	for range 2 { // the second time there is nothing to do
+		if err := migrate(t.Context(), s.DB(), longer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var note string
+	if err := s.DB().QueryRowContext(t.Context(), "SELECT note FROM items WHERE id = 'r'").Scan(&note); err != nil || note != "older" {
+		t.Errorf("note = %q, %v; want older", note, err)
+	}
+	if got := userVersion(t, s); got != len(longer) {
+		t.Errorf("schema version = %d, want %d", got, len(longer))
+	}
+}
+
+func TestMigrationThatFailsChangesNothing(t *testing.T) {
+	s := open(t, file(t))
+	broken := append(migrations[:len(migrations):len(migrations)], "CREATE TABLE extra (x TEXT)", "CREATE NONSENSE")
+	if err := migrate(t.Context(), s.DB(), broken); err == nil || !strings.Contains(err.Error(), "version 3") {
+		t.Errorf("migrate = %v, want an error that names version 3", err)
+	}
+	if got := userVersion(t, s); got != len(migrations) {
+		t.Errorf("schema version = %d, want %d as before", got, len(migrations))
+	}
+	if _, err := s.DB().ExecContext(t.Context(), "SELECT * FROM extra"); err == nil {
+		t.Error("a part of the failed change is there")
+	}
+}
+
+func TestNewerFileIsRefused(t *testing.T) {
+	path := file(t)
+	if _, err := open(t, path).DB().ExecContext(t.Context(), "PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), path)
+	if err == nil || !strings.Contains(err.Error(), "schema version 99") || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open = %v, want an error that names the file and its schema version 99", err)
+	}
+}
+
+func TestOtherTablesInTheFileAreLeftAlone(t *testing.T) {
+	path := file(t)
+	db := shared(t, path)
+	if _, err := db.ExecContext(t.Context(), "CREATE TABLE queue (body TEXT); INSERT INTO queue VALUES ('m')"); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, path)
+	if err := s.Commit(t.Context(), store.Put(accepted("r"))); err != nil {
+		t.Fatal(err)
+	}
+	var body string
+	if err := s.DB().QueryRowContext(t.Context(), "SELECT body FROM queue").Scan(&body); err != nil || body != "m" {
+		t.Errorf("the queue's row = %q, %v; want m", body, err)
+	}
+}
