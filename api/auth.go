@@ -34,6 +34,10 @@ const (
 	GitHub   CallerKind = "github"   // a workflow's job
 )
 
+func (c Claims) repository() store.Repository {
+	return store.Repository{Issuer: c.Issuer, ID: c.RepositoryID, Name: c.Repository, OwnerID: c.OwnerID, Owner: c.Owner}
+}
+
 // Caller is who makes a call. The zero value may do nothing.
 type Caller struct {
 	Kind   CallerKind
@@ -47,6 +51,7 @@ func (c Caller) String() string { return string(c.Kind) + " " + c.Name }
 // Claims are what GitHub vouches for in a job's ID token, each as the claim says
 // it. The ids decide; names can be taken over.
 type Claims struct {
+	Issuer            string // the server that vouches; empty: github.com
 	RepositoryID      string
 	Repository        string // owner/name
 	OwnerID           string
@@ -64,6 +69,9 @@ type Claims struct {
 	JobWorkflowRef    string
 	Environment       string // empty: the job has none
 	RunnerEnvironment string // github-hosted or self-hosted
+	// Properties are the repository's custom properties, as far as the
+	// organisation puts them into tokens (repo_property_*).
+	Properties map[string]string
 }
 
 // Operators holds operators' tokens: their SHA-256 in hex, by operator's name.
@@ -188,7 +196,7 @@ func (c *call) viewer(ctx context.Context, id string) (viewer, error) {
 		case Operator:
 			return true
 		case GitHub:
-			return who.Claims.RepositoryID != "" && who.Claims.RepositoryID == r.Repository.ID
+			return who.Claims.repository().Same(r.Repository)
 		}
 		return false
 	}}, nil

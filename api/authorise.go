@@ -2,7 +2,9 @@ package api
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
@@ -92,10 +94,10 @@ func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 	if cl.Actor == "" {
 		return deny("claim actor", "", "The token's claim actor is missing.")
 	}
-	if r.Repository.ID != cl.RepositoryID || r.Repository.OwnerID != cl.OwnerID {
+	if !r.Repository.Same(cl.repository()) || r.Repository.OwnerID != cl.OwnerID {
 		return deny("another repository", "repo", "A workflow gets runners for its own repository only.")
 	}
-	if !a.Serves(store.Repository{ID: cl.RepositoryID, OwnerID: cl.OwnerID}) {
+	if !a.Serves(cl.repository()) {
 		return notServed()
 	}
 	switch cl.RunnerEnvironment {
@@ -132,6 +134,28 @@ func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 		}
 	default:
 		return deny("claim repository_visibility", "", "The token's claim repository_visibility is missing or not known.")
+	}
+	return authorizeConditions(cl, a.Only)
+}
+
+// authorizeConditions decides over what the account narrows its callers by.
+func authorizeConditions(cl Claims, only store.Conditions) Verdict {
+	for _, c := range []struct {
+		claim, value string
+		want         []string
+	}{
+		{"ref", cl.Ref, only.Refs},
+		{"environment", cl.Environment, only.Environments},
+		{"job_workflow_ref", cl.JobWorkflowRef, only.JobWorkflowRefs},
+	} {
+		if !store.Admits(c.want, c.value) {
+			return deny("claim "+c.claim+" not admitted", "", "The account admits only some values of the token's claim %s. Its registration says which (only).", c.claim)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(only.Properties)) {
+		if value, ok := cl.Properties[name]; !ok || value != only.Properties[name] {
+			return deny("repository property "+name+" not admitted", "", "The account admits only repositories with a certain value of the custom property %s.", name)
+		}
 	}
 	return Verdict{Allowed: true}
 }

@@ -74,6 +74,25 @@ func TestAuthorizeDenies(t *testing.T) {
 		"another runner environment": {func(a *ask) { a.caller.Claims.RunnerEnvironment = "github_hosted" }, "runner_environment", ""},
 		"self-hosted":                {func(a *ask) { a.caller.Claims.RunnerEnvironment = "self-hosted" }, "self-hosted", ""},
 
+		"of another GitHub server":         {func(a *ask) { a.caller.Claims.Issuer = "https://ghe.test/_services/token" }, "another repository", "repo"},
+		"for an account of another server": {func(a *ask) { a.account.Issuer = "https://ghe.test/_services/token" }, "does not serve", "account_id"},
+		"ref not admitted":                 {func(a *ask) { a.account.Only.Refs = []string{"refs/heads/other", "refs/tags/"} }, "claim ref not admitted", ""},
+		"ref that only begins alike": {func(a *ask) {
+			a.account.Only.Refs, a.caller.Claims.Ref = []string{"refs/heads/main"}, "refs/heads/main-evil"
+		}, "claim ref not admitted", ""},
+		"no ref":                      {func(a *ask) { a.account.Only.Refs, a.caller.Claims.Ref = []string{"refs/heads/"}, "" }, "claim ref not admitted", ""},
+		"a lone slash admits nothing": {func(a *ask) { a.account.Only.Refs, a.caller.Claims.Ref = []string{"/"}, "/x" }, "claim ref not admitted", ""},
+		"environment not admitted":    {func(a *ask) { a.account.Only.Environments, a.caller.Claims.Environment = []string{"prod"}, "prod2" }, "environment not admitted", ""},
+		"no environment":              {func(a *ask) { a.account.Only.Environments, a.caller.Claims.Environment = []string{"prod"}, "" }, "environment not admitted", ""},
+		"job_workflow_ref not admitted": {func(a *ask) {
+			a.account.Only.JobWorkflowRefs, a.caller.Claims.JobWorkflowRef = []string{"acme/ci/"}, "acme/ci-evil/x@y"
+		}, "job_workflow_ref not admitted", ""},
+		"property missing": {func(a *ask) { a.account.Only.Properties = map[string]string{"tier": "1"} }, "property tier not admitted", ""},
+		"property of another value": {func(a *ask) {
+			a.account.Only.Properties, a.caller.Claims.Properties = map[string]string{"tier": "1"}, map[string]string{"tier": "11"}
+		}, "property tier not admitted", ""},
+		"property empty where it must be there": {func(a *ask) { a.account.Only.Properties = map[string]string{"tier": ""} }, "property tier not admitted", ""},
+
 		"account without repositories": {func(a *ask) { a.account.Repositories = nil }, "does not serve", "account_id"},
 		"account of another repository of that name": {func(a *ask) {
 			a.account.Repositories = []store.Named{{ID: "9", Name: "alphagov/demo"}}
@@ -129,6 +148,22 @@ func TestAuthorizeAllowsWhatTheAccountOptsInTo(t *testing.T) {
 		"issue_comment":       func(a *ask) { a.caller.Claims.Event, a.account.Allow.IssueComment = "issue_comment", true },
 		"self-hosted": func(a *ask) {
 			a.caller.Claims.RunnerEnvironment, a.account.Allow.SelfHostedCallers = "self-hosted", true
+		},
+		"another server, and an account of it": func(a *ask) {
+			a.account.Issuer = "https://ghe.test/_services/token"
+			a.caller.Claims.Issuer, a.request.Repository.Issuer = a.account.Issuer, a.account.Issuer
+		},
+		"all conditions fulfilled": func(a *ask) {
+			a.account.Only = store.Conditions{
+				Refs: []string{"refs/heads/main", "refs/tags/"}, Environments: []string{"prod"},
+				JobWorkflowRefs: []string{"acme/ci/"}, Properties: map[string]string{"tier": "1"},
+			}
+			a.caller.Claims.Ref, a.caller.Claims.Environment = "refs/tags/v1", "prod"
+			a.caller.Claims.JobWorkflowRef = "acme/ci/.github/workflows/build.yml@refs/heads/main"
+			a.caller.Claims.Properties = map[string]string{"tier": "1", "team": "x"}
+		},
+		"conditions do not bind operators": func(a *ask) {
+			a.caller, a.account.Only.Refs = api.Caller{Kind: api.Operator, Name: "ann"}, []string{"refs/heads/main"}
 		},
 		"public": func(a *ask) {
 			a.caller.Claims.Visibility, a.account.Allow.PublicRepositories, a.request.Mode = "public", true, store.Ephemeral

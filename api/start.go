@@ -58,7 +58,7 @@ func (s *server) start(ctx context.Context, c *call, body apitype.Start) (apityp
 		}
 	}
 	cl := who.Claims
-	r.ID = s.Keys.RequestID(repo.ID, cl.RunID, cl.RunAttempt, cl.CheckRunID, key)
+	r.ID = s.Keys.RequestID(repo.Key(), cl.RunID, cl.RunAttempt, cl.CheckRunID, key)
 	r.BodyHash = bodyHash(r, giveUp)
 	r.Trace = c.trace
 	now := s.Now()
@@ -126,7 +126,7 @@ func bodyHash(r store.Request, giveUp time.Duration) string {
 		Machine                                 store.Machine
 		TimeoutS                                int
 		GiveUp                                  time.Duration
-	}{r.Account, r.Region, r.Repository.ID, r.Type, r.Mode, r.Labels, r.Machine, r.TimeoutS, giveUp})
+	}{r.Account, r.Region, r.Repository.Key(), r.Type, r.Mode, r.Labels, r.Machine, r.TimeoutS, giveUp})
 	if err != nil {
 		panic(err) // strings and numbers always marshal
 	}
@@ -170,7 +170,7 @@ func (s *server) wish(who Caller, a store.Account, repo store.Repository, labels
 // workflow's own, an operator's by the name that the account is registered for.
 func (s *server) place(ctx context.Context, c *call, who Caller, b apitype.Start) (store.Account, store.Repository, error) {
 	cl := who.Claims
-	repo := store.Repository{ID: cl.RepositoryID, Name: cl.Repository, OwnerID: cl.OwnerID, Owner: cl.Owner}
+	repo := cl.repository()
 	serves := func(a store.Account) (store.Repository, bool) { return repo, a.Serves(repo) }
 	switch {
 	case who.Kind == Operator && b.Repo == "":
@@ -221,7 +221,7 @@ func registered(a store.Account, name string) (store.Repository, bool) {
 		return store.Repository{}, false
 	}
 	owner, _, _ := strings.Cut(name, "/")
-	repo := store.Repository{ID: a.Repositories[i].ID, Name: name, Owner: owner}
+	repo := store.Repository{Issuer: a.Issuer, ID: a.Repositories[i].ID, Name: name, Owner: owner}
 	if j := slices.IndexFunc(a.Owners, func(n store.Named) bool { return n.Name == owner }); j >= 0 {
 		repo.OwnerID = a.Owners[j].ID
 	}

@@ -30,6 +30,9 @@ type Account struct {
 	// Repositories and Owners (of all their repositories) may ask for runners.
 	Repositories []Named `json:"repositories,omitempty"`
 	Owners       []Named `json:"owners,omitempty"`
+	// Issuer is the GitHub server that the ids above are of, as its jobs' ID tokens
+	// name it. Empty: github.com.
+	Issuer string `json:"issuer,omitempty"`
 	// Regions are where runners may be launched. DefaultRegion is used when a
 	// request names none; it may be empty when there is one region only.
 	Regions       map[string]Region `json:"regions"`
@@ -56,6 +59,8 @@ type Account struct {
 	GitHub GitHubCredential `json:"github"`
 	// Allow opts in to callers that are refused by default.
 	Allow Allow `json:"allow,omitzero"`
+	// Only narrows the callers that are left. Operators are not narrowed.
+	Only Conditions `json:"only,omitzero"`
 }
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.
@@ -105,6 +110,25 @@ type Allow struct {
 	WorkflowRun        bool `json:"workflow_run,omitempty"`
 	IssueComment       bool `json:"issue_comment,omitempty"`
 	SelfHostedCallers  bool `json:"self_hosted_callers,omitempty"`
+}
+
+// Conditions narrow which workflows may ask for runners. Each list that is not
+// empty must hold the claim's value: a string equals itself, and one that ends in
+// a slash everything that begins with it. There are no other patterns, since those
+// match more than they seem to.
+type Conditions struct {
+	Refs            []string `json:"refs,omitempty"`              // such as refs/heads/main, or refs/tags/
+	Environments    []string `json:"environments,omitempty"`      // a job without one has the empty name
+	JobWorkflowRefs []string `json:"job_workflow_refs,omitempty"` // such as acme/ci/.github/workflows/build.yml@refs/heads/main, or acme/ci/
+	// Properties are the repository's custom properties that the token must carry.
+	Properties map[string]string `json:"properties,omitempty"`
+}
+
+// Admits reports whether value fulfils one list of Conditions.
+func Admits(list []string, value string) bool {
+	return len(list) == 0 || slices.ContainsFunc(list, func(want string) bool {
+		return value == want || want != "/" && strings.HasSuffix(want, "/") && strings.HasPrefix(value, want)
+	})
 }
 
 // Pacing is a bucket: Burst launches at once, then one each Interval. The zero
@@ -171,17 +195,20 @@ func (a Account) Plan(r Request, spread uint) ([]Placement, error) {
 		markets = append(markets, OnDemand)
 	}
 	var plan []Placement
-	for _, m := range markets {
+	for i, m := range markets {
+		room := (MaxPlacements - len(plan)) / (len(markets) - i) // a long list leaves the fallback its half
 		for _, t := range types {
-			for i := range subnets {
-				plan = append(plan, Placement{Market: m, InstanceType: t, Subnet: subnets[(uint(i)+spread)%uint(len(subnets))]})
+			for j := range subnets {
+				if room--; room >= 0 {
+					plan = append(plan, Placement{Market: m, InstanceType: t, Subnet: subnets[(uint(j)+spread)%uint(len(subnets))]})
+				}
 			}
 		}
 	}
 	if len(plan) == 0 {
 		return nil, fmt.Errorf("account %s has no instance type or no subnet in %s: complete its registration", a.ID, r.Region)
 	}
-	return plan[:min(len(plan), MaxPlacements)], nil
+	return plan, nil
 }
 
 func (a Account) permits(r Request, types, subnets []string, region Region) (field, what string, ok bool) {
@@ -215,12 +242,13 @@ func (a Account) Permits(r Request) (field, value string, ok bool) {
 	return a.permits(r, r.Machine.InstanceTypes, r.Machine.Subnets, region)
 }
 
-// Serves reports whether the account is registered for the repository, by id.
+// Serves reports whether the account is registered for the repository, by id and
+// by the server that the id is of.
 func (a Account) Serves(repo Repository) bool {
 	has := func(in []Named, id string) bool {
 		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })
 	}
-	return has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID)
+	return repo.Issuer == a.Issuer && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID))
 }
 
 func nonEmpty(s string) []string {
@@ -268,6 +296,7 @@ func (a Account) check(id string) error {
 	for _, n := range slices.Concat(a.Repositories, a.Owners) {
 		want(numberForm.MatchString(n.ID) && n.Name != "", "repositories, owners: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)
 	}
+	want(a.Issuer == "" || strings.HasPrefix(a.Issuer, "https://"), "issuer %q: want the https address that the server's ID tokens name", a.Issuer)
 	want(len(a.Regions) > 0, "regions: want at least one")
 	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
 		r := a.Regions[name]

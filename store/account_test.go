@@ -165,12 +165,73 @@ func TestServes(t *testing.T) {
 		{"AnOwnersIDAsRepository", store.Repository{ID: "8", OwnerID: "7"}, false},
 		{"ARepositorysIDAsOwner", store.Repository{ID: "43", OwnerID: "42"}, false},
 		{"WithoutIDs", store.Repository{}, false},
+		{"TheSameIDOfAnotherServer", store.Repository{Issuer: "https://ghes/token", ID: "42", OwnerID: "8"}, false},
 	} {
 		a := account()
 		a.Repositories = append(a.Repositories, store.Named{Name: "no id"})
 		a.Owners = append(a.Owners, store.Named{Name: "no id"})
 		if got := a.Serves(c.repo); got != c.want {
 			t.Errorf("%s: Serves = %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestServesTheRepositoriesOfItsServerAlone(t *testing.T) {
+	a := account()
+	a.Issuer = "https://ghes/token"
+	if a.Serves(store.Repository{ID: "42", OwnerID: "7"}) || !a.Serves(store.Repository{Issuer: "https://ghes/token", ID: "42", OwnerID: "7"}) {
+		t.Error("an account of another server serves github.com's repositories, or not its own")
+	}
+}
+
+func TestRepositoriesOfTwoServersAreNeverTheSame(t *testing.T) {
+	here := store.Repository{ID: "42", Name: "alphagov/x", OwnerID: "7", Owner: "alphagov"}
+	for _, c := range []struct {
+		name string
+		edit func(*store.Repository)
+		want bool
+	}{
+		{"Itself", func(*store.Repository) {}, true},
+		{"Renamed", func(r *store.Repository) { r.Name, r.Owner, r.OwnerID = "other/y", "other", "8" }, true},
+		{"AnotherID", func(r *store.Repository) { r.ID = "43" }, false},
+		{"AnotherServer", func(r *store.Repository) { r.Issuer = "https://ghes/token" }, false},
+	} {
+		other := here
+		c.edit(&other)
+		if here.Same(other) != c.want || other.Same(here) != c.want || (here.Key() == other.Key()) != c.want {
+			t.Errorf("%s: Same %v, keys %q and %q; want %v", c.name, here.Same(other), here.Key(), other.Key(), c.want)
+		}
+	}
+	if (store.Repository{}).Same(store.Repository{}) {
+		t.Error("two repositories without an id are the same")
+	}
+	if got := here.Key(); got != "42" {
+		t.Errorf("Key on github.com = %q, want 42", got)
+	}
+}
+
+func TestAdmits(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		list  []string
+		value string
+		want  bool
+	}{
+		{"NoConditionAdmitsAll", nil, "x", true},
+		{"Equal", []string{"a", "refs/heads/main"}, "refs/heads/main", true},
+		{"Longer", []string{"refs/heads/main"}, "refs/heads/main2", false},
+		{"Shorter", []string{"refs/heads/main"}, "refs/heads/mai", false},
+		{"OtherCase", []string{"refs/heads/main"}, "refs/heads/Main", false},
+		{"BelowAFolder", []string{"refs/tags/"}, "refs/tags/v1", true},
+		{"TheFolderItself", []string{"refs/tags/"}, "refs/tags", false},
+		{"BelowAnother", []string{"refs/tags/"}, "refs/heads/refs/tags/v1", false},
+		{"ASlashAloneIsNoFolder", []string{"/"}, "/x", false},
+		{"TheEmptyNameIsAName", []string{""}, "", true},
+		{"TheEmptyNameIsNoFolder", []string{""}, "x", false},
+		{"NoPatterns", []string{"refs/*", "refs/heads/.*"}, "refs/heads/main", false},
+	} {
+		if got := store.Admits(c.list, c.value); got != c.want {
+			t.Errorf("%s: Admits(%q, %q) = %v, want %v", c.name, c.list, c.value, got, c.want)
 		}
 	}
 }
@@ -215,6 +276,8 @@ func TestParseAccount(t *testing.T) {
 		{"IDThatIsNone", func(m map[string]any) { m["id"] = "12345678901" }, "id "},
 		{"RoleThatIsNoARN", func(m map[string]any) { m["role_arn"] = "GitHubRunnerAssumeRole" }, "role_arn"},
 		{"Role", func(m map[string]any) { m["role_arn"] = "arn:aws:iam::123456789012:role/x" }, ""},
+		{"Issuer", func(m map[string]any) { m["issuer"] = "https://ghes/token" }, ""},
+		{"IssuerWithoutTLS", func(m map[string]any) { m["issuer"] = "http://ghes/token" }, "issuer"},
 		{"NoExternalID", func(m map[string]any) { delete(m, "external_id") }, "external_id"},
 		{"Nobody", func(m map[string]any) { m["repositories"], m["owners"] = nil, nil }, "repositories, owners"},
 		{"OwnersAlone", func(m map[string]any) { m["repositories"] = nil }, ""},

@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -30,25 +32,30 @@ const (
 )
 
 var endTexts = map[string]string{
-	EndExpired:     "Nobody counts on the runner any longer.",
-	EndHard:        "The machine reached its hard limit.",
-	EndNoLaunch:    "EC2 gave no clear answer to the launch within the boot limit. Look at the account's API limits and at the state of EC2.",
-	EndNoBoot:      "The machine did not call in within the boot limit. Look at its system log, and at its subnet's way to the API.",
-	EndNotOnline:   "The machine called in, but its runner program did not connect to GitHub.",
-	EndLost:        "No heartbeat came for too long: the machine died or lost its network.",
-	EndDone:        "The job is done.",
-	EndIdle:        "No job came within the idle limit.",
-	EndSpot:        "EC2 reclaimed the spot instance.",
-	EndCompromised: "Two parties used the machine's boot token. Find out who could read its user data.",
-	EndTooOld:      "GitHub refuses this version of the runner program. Update the image, then start again.",
-	EndHandover:    "Another runner took over.",
-	EndUnwanted:    "The request that launched the runner ended first.",
-	EndStopped:     "It was stopped on request.",
-	EndAgent:       "The agent ended the machine.",
-	EndNoCapacity:  "No placement had capacity.",
-	EndVCPULimit:   "The AWS account's vCPU limit is reached. Wait for machines to end, or have the quota raised.",
-	EndTerminated:  "EC2 says that the instance is terminated.",
+	EndExpired:      "Nobody counts on the runner any longer.",
+	EndHard:         "The machine reached its hard limit.",
+	EndNoLaunch:     "EC2 gave no clear answer to the launch within the boot limit. Look at the account's API limits and at the state of EC2.",
+	EndNoBoot:       "The machine did not call in within the boot limit. Look at its system log, and at its subnet's way to the API.",
+	EndNotOnline:    "The machine called in, but its runner program did not connect to GitHub.",
+	EndLost:         "No heartbeat came for too long: the machine died or lost its network.",
+	EndDone:         "The job is done.",
+	EndIdle:         "No job came within the idle limit.",
+	EndSpot:         "EC2 reclaimed the spot instance.",
+	EndCompromised:  "Two parties used the machine's boot token. Find out who could read its user data.",
+	EndTooOld:       "GitHub refuses this version of the runner program. Update the image, then start again.",
+	EndHandover:     "Another runner took over.",
+	EndUnwanted:     "The request that launched the runner ended first.",
+	EndStopped:      "It was stopped on request.",
+	EndAgent:        "The agent ended the machine.",
+	EndNoCapacity:   "No placement had capacity.",
+	EndVCPULimit:    "The AWS account's vCPU limit is reached. Wait for machines to end, or have the quota raised.",
+	EndLaunchDenied: "EC2 or STS refuses to launch.",
+	EndMintDenied:   "GitHub refuses to register the runner.",
+	EndTerminated:   "EC2 says that the instance is terminated.",
 }
+
+// EndCodes lists the codes, sorted.
+func EndCodes() []string { return slices.Sorted(maps.Keys(endTexts)) }
 
 // NewEnd returns the reason to drain a runner that code stands for. What a new
 // machine would run into again is not retryable.
@@ -78,7 +85,7 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 	}
 	named := l.Names(r.ID)
 	started := !r.OnlineAt.IsZero()
-	seen := maxTime(r.Boot.At, maxTime(r.OnlineAt, p.SeenOf(r.ID)))
+	seen := r.seen(p)
 	unwanted := req.Version != 0 && (req.State == Cancelled || req.State == Expired || req.State == Failed)
 	switch {
 	case r.Mismatched():
@@ -101,6 +108,11 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 		return EndUnwanted
 	}
 	return ""
+}
+
+// seen is the last sign of life.
+func (r Runner) seen(p Pulse) time.Time {
+	return maxTime(r.Boot.At, maxTime(r.OnlineAt, p.SeenOf(r.ID)))
 }
 
 // EndStep is what the reaper is to do next for a runner that drains or ends.
@@ -131,7 +143,7 @@ func NextEndStep(now time.Time, lim Limits, r Runner) EndStep {
 			return EndBegin // one DELETE and no grace
 		case r.DeregisteredAt.IsZero():
 			return EndDelete
-		case r.compromised(), !r.IdleAt.IsZero(), now.Sub(r.DeregisteredAt) >= lim.Grace:
+		case r.compromised(), !r.IdleAt.Before(r.DeregisteredAt), now.Sub(r.DeregisteredAt) >= lim.Grace:
 			return EndBegin
 		}
 		return EndWait

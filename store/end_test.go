@@ -236,6 +236,24 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+func TestOneSightingEndsTheSearch(t *testing.T) {
+	run, _ := launched(t, store.Shared).run.Missing(at(5*time.Minute), lim)
+	want := run
+	want.MissingAt = time.Time{}
+	run = run.Found()
+	same(t, "runner", run, want)
+	if _, gone := run.Missing(at(time.Hour), lim); gone {
+		t.Error("gone at the first miss after it was found")
+	}
+}
+
+func TestTerminatingRecordsTheLastCall(t *testing.T) {
+	want := busy(t, store.Shared).run
+	run := want.Terminating(at(time.Hour)).Terminating(at(2 * time.Hour))
+	want.TerminatedAt = at(2 * time.Hour)
+	same(t, "runner", run, want)
+}
+
 func TestEnded(t *testing.T) {
 	now := at(time.Hour)
 	for _, c := range []struct {
@@ -363,9 +381,11 @@ func TestStop(t *testing.T) {
 }
 
 func TestEndsTellPeopleWhatToDo(t *testing.T) {
-	for _, code := range []string{store.EndExpired, store.EndHard, store.EndNoLaunch, store.EndNoBoot, store.EndNotOnline, store.EndLost,
-		store.EndDone, store.EndIdle, store.EndSpot, store.EndCompromised, store.EndTooOld, store.EndHandover, store.EndUnwanted,
-		store.EndStopped, store.EndAgent, store.EndNoCapacity, store.EndVCPULimit, store.EndTerminated} {
+	codes := store.EndCodes()
+	if len(codes) < 20 || !slices.IsSorted(codes) || !slices.Contains(codes, store.EndMintDenied) {
+		t.Errorf("EndCodes = %v, want all of them, sorted", codes)
+	}
+	for _, code := range codes {
 		end := store.NewEnd(code)
 		if end.Code != code || end.Text == "" || end.Retryable != (code != store.EndTooOld) {
 			t.Errorf("NewEnd(%s) = %+v, want a text, and retryable unless the runner program is too old", code, end)

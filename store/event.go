@@ -134,6 +134,7 @@ func jobStarted(now time.Time, r Runner, e Event) (Runner, Alarm) {
 	if r.Job.StartedAt.IsZero() || !r.Job.EndedAt.IsZero() {
 		r.Job = Job{StartedAt: now}
 	}
+	r.IdleAt = time.Time{}
 	r.Job.RunID = e.RunID // a machine may learn it after the start
 	var alarm Alarm
 	reason := "job of run " + e.RunID

@@ -133,7 +133,22 @@ func TestHear(t *testing.T) {
 		}},
 		{"AJobWithoutARunIsNotStolen", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted}, func(s *stage, _ *store.Heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{StartedAt: now}
-			noted(&s.run, "job of run ")
+			noted(&s.run, "a job")
+		}},
+		{"TheRunIsLearntAfterTheStart", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+			s.run.Job = store.Job{RunID: "1001", StartedAt: at(2 * time.Minute)}
+			noted(&s.run, "job of run 1001")
+		}},
+		{"TheThiefIsLearntAfterTheStart", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, h *store.Heard) {
+			s.run.Job, s.run.Stolen = store.Job{RunID: "2002", StartedAt: at(2 * time.Minute)}, "2002"
+			noted(&s.run, "job of run 2002, which did not ask for this runner")
+			h.Alarm = store.AlarmJobStolen
+		}},
+		{"TheNextJobBeginsAnew", online, store.Shared, func(s *stage) {
+			s.run.Job = store.Job{RunID: "900", StartedAt: at(2 * time.Minute), EndedAt: at(3 * time.Minute)}
+		}, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			noted(&s.run, "job of run 1001")
 		}},
 		{"JobStartedWhileDrainingIsNoted", online, store.Shared, func(s *stage) {
 			*s = s.drained(at(19*time.Minute), store.EndExpired)

@@ -35,6 +35,11 @@ func TestParseRef(t *testing.T) {
 		if got != c.want || (err == nil) != c.ok {
 			t.Errorf("ParseRef(%q) = %+v, %v; want %+v, ok %v", c.in, got, err, c.want, c.ok)
 		}
+		if c.ok {
+			if item, err := store.New(got); err != nil || item.Ref() != got || got.String() != c.in {
+				t.Errorf("New(%v) = %v, %v; want an item of that name", got, item, err)
+			}
+		}
 	}
 }
 
@@ -202,8 +207,11 @@ func TestTextsForLogs(t *testing.T) {
 	}
 }
 
-func TestAlarmsAreListedOnce(t *testing.T) {
+func TestCodesAreListedOnce(t *testing.T) {
 	if len(slices.Compact(slices.Sorted(slices.Values(store.Alarms)))) != len(store.Alarms) || slices.Contains(store.Alarms, "") {
 		t.Errorf("Alarms = %v, want each code once", store.Alarms)
+	}
+	if len(slices.Compact(slices.Sorted(slices.Values(store.Waits)))) != len(store.Waits) || slices.Contains(store.Waits, "") {
+		t.Errorf("Waits = %v, want each code once", store.Waits)
 	}
 }

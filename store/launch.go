@@ -57,7 +57,7 @@ func Blocked(now time.Time, lim Limits, l Lock, p Pulse, run Runner, launcher Re
 	if why := DrainReason(now, lim, run, l, p, launcher); why != "" {
 		return why, time.Time{}
 	}
-	seen := p.SeenOf(l.Runner)
+	seen := run.seen(p)
 	if l.State == LockLive && now.Sub(seen) <= lim.Silent {
 		return EndHandover, time.Time{}
 	}
@@ -202,7 +202,7 @@ func Advance(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, 
 	r.Index, r.Unclear = next, false
 	r, q, slot, reserved = Call(now, r, q, p, latest)
 	if l.Names(r.ID) && l.State == LockLaunching {
-		bootBy := slot.Add(lim.BootLimit)
+		bootBy := maxTime(l.BootBy, slot.Add(lim.BootLimit)) // clocks differ; it only rises
 		l.Exp = minTime(l.Exp.Add(bootBy.Sub(l.BootBy)), l.Hard)
 		l.BootBy = bootBy
 	}
@@ -236,7 +236,7 @@ func Launched(now time.Time, r Runner, instance string) (_ Runner, ok bool) {
 // Mismatched reports that the machine which called boot first is not the
 // instance that EC2 answered: somebody else holds the boot token.
 func (r Runner) Mismatched() bool {
-	return r.Boot.InstanceID != "" && r.InstanceID != "" && r.Boot.InstanceID != r.InstanceID
+	return r.Boot.NonceHash != "" && r.InstanceID != "" && r.Boot.InstanceID != r.InstanceID
 }
 
 // Abandon ends a runner that could not be launched. One that never had an

@@ -262,6 +262,10 @@ func TestAdvance(t *testing.T) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+40*time.Second), at(65*time.Minute+40*time.Second)
 		}},
+		{"NoCallInThisInvocationMovesWithoutASlot", func(s *stage) { s.quota.Next = nil; s.run.CalledAt = at(-time.Minute) }, 1, now, false, true, func(s *stage) {
+			moved(s, 1, "spot c7i.large in subnet-b")
+			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+10*time.Second), at(65*time.Minute+10*time.Second)
+		}},
 		{"ExpStopsAtHard", func(s *stage) { s.lock.Hard = s.lock.Exp.Add(time.Second) }, 1, now, true, true, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
@@ -292,7 +296,11 @@ func TestAdvance(t *testing.T) {
 			s := launching(t, store.Shared)
 			c.edit(&s)
 			want := s
-			run, l, q, slot, reserved, ok := store.Advance(now, lim, s.run, s.lock, s.quota, "InsufficientInstanceCapacity", c.next, store.Pacing{}, at(30*time.Second))
+			latest := at(30 * time.Second)
+			if c.name == "NoCallInThisInvocationMovesWithoutASlot" {
+				latest = time.Time{}
+			}
+			run, l, q, slot, reserved, ok := store.Advance(now, lim, s.run, s.lock, s.quota, "InsufficientInstanceCapacity", c.next, store.Pacing{}, latest)
 			c.want(&want)
 			if !slot.Equal(c.slot) || reserved != c.reserved || ok != c.ok {
 				t.Errorf("Advance = slot %v, reserved %v, ok %v; want %v, %v, %v", slot, reserved, ok, c.slot, c.reserved, c.ok)

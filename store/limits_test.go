@@ -121,6 +121,44 @@ func TestSight(t *testing.T) {
 	same(t, "first sightings", store.Sight(t0, nil, []string{"i-1"}), map[string]time.Time{"i-1": t0})
 }
 
+func TestBrake(t *testing.T) {
+	braked := store.Sweep{Key: "1/eu-west-2"}.Brake(t0, 7)
+	same(t, "sweep", braked, store.Sweep{Key: "1/eu-west-2", BrakeAt: t0, History: store.History{{At: t0, State: "braked", Reason: "7 machines without a record"}}})
+	same(t, "sweep that was braked again", braked.Brake(at(time.Minute), 9), braked)
+	released := braked.Release(at(time.Minute), "ada")
+	for _, c := range []struct {
+		name string
+		s    store.Sweep
+		want bool
+	}{
+		{"NeverBraked", store.Sweep{}, false},
+		{"Braked", braked, true},
+		{"Released", released, false},
+		{"ReleasedBeforeItCameOn", store.Sweep{BrakeAt: t0, ReleasedAt: t0.Add(-1)}, true},
+		{"ReleasedWhenItCameOn", store.Sweep{BrakeAt: t0, ReleasedAt: t0}, true},
+	} {
+		if got := c.s.Braked(); got != c.want {
+			t.Errorf("%s: Braked = %v, want %v", c.name, got, c.want)
+		}
+	}
+	off := released
+	off.BrakeAt = time.Time{}
+	off.History = append(off.History[:2:2], store.Entry{At: at(time.Hour), State: "brake off", Reason: "released by ada"})
+	for _, c := range []struct {
+		name string
+		s    store.Sweep
+		left int
+		want store.Sweep
+	}{
+		{"ReleasedAndFewAreLeft", released, store.BrakeAbove, off},
+		{"ReleasedAndManyAreLeft", released, store.BrakeAbove + 1, released},
+		{"NotReleased", braked, 0, braked},
+		{"NeverBraked", store.Sweep{}, 0, store.Sweep{}},
+	} {
+		same(t, c.name, c.s.Unbrake(at(time.Hour), c.left), c.want)
+	}
+}
+
 func TestReleaseOfTheBrakeIsDueAtOnce(t *testing.T) {
 	s := store.Sweep{Key: store.SweepKey("1", "eu-west-2"), BrakeAt: at(-time.Hour), Instances: map[string]time.Time{"i-1": at(-time.Hour)}}
 	s.DueAt = at(time.Minute)

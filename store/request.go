@@ -2,6 +2,7 @@ package store
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -27,11 +28,22 @@ func (s RequestState) Final() bool { return s != Accepted && s != Waiting }
 // Repository is the GitHub repository that a request is for. The ids decide;
 // the names are for people and for GitHub's API.
 type Repository struct {
+	// Issuer is the GitHub server whose ids these are, as the ID tokens of its jobs
+	// name it. Empty: github.com.
+	Issuer  string `json:"issuer,omitempty"`
 	ID      string `json:"id"`
 	Name    string `json:"name"` // owner/name
 	OwnerID string `json:"owner_id"`
 	Owner   string `json:"owner"`
 }
+
+// Same reports whether two are one repository, whatever their names are by now.
+func (r Repository) Same(other Repository) bool {
+	return r.ID != "" && r.ID == other.ID && r.Issuer == other.Issuer
+}
+
+// Key names the repository among those of all GitHub servers.
+func (r Repository) Key() string { return strings.TrimPrefix(r.Issuer+" "+r.ID, " ") }
 
 // Origin is the workflow run that a request comes from, for the audit. It is
 // empty for an operator's request.
@@ -104,6 +116,9 @@ const (
 	WaitEC2     = "ec2_unclear"    // EC2 did not say whether it launched: the same call again
 	WaitOutage  = "outage"         // a registration or credential could not be read
 )
+
+// Waits lists them.
+var Waits = []string{WaitBackoff, WaitQuota, WaitPaced, WaitRunner, WaitGitHub, WaitEC2, WaitOutage}
 
 // Ref implements Item.
 func (r *Request) Ref() Ref { return Ref{KindRequest, r.ID} }

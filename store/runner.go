@@ -165,7 +165,8 @@ type Runner struct {
 	// DeregisteredAt is when it was gone.
 	DeletedAt      time.Time `json:"deleted_at,omitzero"`
 	DeregisteredAt time.Time `json:"deregistered_at,omitzero"`
-	// IdleAt is when the machine said, while draining, that no job runs.
+	// IdleAt is when the machine said, while draining, that no job runs. It counts
+	// once the registration is gone: before, GitHub may still hand one out.
 	IdleAt       time.Time `json:"idle_at,omitzero"`
 	EndingAt     time.Time `json:"ending_at,omitzero"`
 	TerminatedAt time.Time `json:"terminated_at,omitzero"` // the last TerminateInstances call
@@ -217,7 +218,7 @@ func (r Runner) note(now time.Time, reason string) Runner {
 
 // Held reports whether another invocation may have a call open for r.
 func (r Runner) Held(now time.Time, by string) bool {
-	return r.Claim.By != by && now.Before(r.Claim.Until)
+	return r.Claim.By != "" && r.Claim.By != by && now.Before(r.Claim.Until)
 }
 
 // Release ends the claim: the holder has no call open any more.

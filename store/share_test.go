@@ -59,7 +59,7 @@ func TestShareable(t *testing.T) {
 func TestShareOnALiveLock(t *testing.T) {
 	now := at(30 * time.Minute)
 	base := store.Lock{Meta: store.Meta{Version: 3}, Key: "k", State: store.LockLive, Runner: "x1", Joined: "r0",
-		Exp: now.Add(time.Hour), Hard: now.Add(5 * time.Hour), SharedAt: now}
+		Exp: now.Add(time.Hour), Hard: now.Add(5 * time.Hour), BootBy: now.Add(2 * time.Minute), SharedAt: now}
 	for _, c := range []struct {
 		name  string
 		edit  func(*store.Lock)

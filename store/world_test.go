@@ -251,7 +251,7 @@ func (w *world) launch() {
 		w.decide(run.ID+" is launched", store.Put(&run))
 	case "no capacity":
 		next := run.Index + w.draw(3)
-		latest := w.now.Add(10 * time.Second)
+		latest := one(w, w.now.Add(10*time.Second), time.Time{}) // or no call in this invocation
 		if run, l, q, _, reserved, ok := store.Advance(w.now, lim, run, l, q, "InsufficientInstanceCapacity", next, store.Pacing{}, latest); ok {
 			changes := []store.Change{store.Put(&run), store.Put(&l)}
 			if reserved {

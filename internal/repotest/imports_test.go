@@ -88,7 +88,7 @@ var importRules = []rule{
 		from: []string{"./..."}, deep: true,
 		spared: []string{
 			"./store/sqlitestore", "./internal/queue/sqlitequeue", "./internal/diskmap", "./internal/fleet/simfleet",
-			"./internal/local/...", "./internal/sim/...", "./cmd/garo",
+			"./internal/local/...", "./internal/demo", "./internal/sim/...", "./cmd/garo",
 		},
 		never:   []string{"modernc.org/sqlite/..."},
 		because: "SQLite is for one machine; it is the largest dependency, and no Lambda function needs it",
