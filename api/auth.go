@@ -11,12 +11,13 @@ import (
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // ErrToken is answered for a token that proves nothing. An error that wraps it
 // says why, and never holds the token or a part of it.
-var ErrToken = errors.New("token is not valid")
+var ErrToken = oidc.ErrToken
 
 // Authenticator tells who holds a token. It is safe for concurrent use.
 type Authenticator interface {
@@ -35,7 +36,7 @@ const (
 )
 
 func (c Claims) repository() store.Repository {
-	return store.Repository{Issuer: c.Issuer, ID: c.RepositoryID, Name: c.Repository, OwnerID: c.OwnerID, Owner: c.Owner}
+	return store.Repository{Server: c.Server, ID: c.RepositoryID, Name: c.Repository, OwnerID: c.OwnerID, Owner: c.Owner}
 }
 
 // Caller is who makes a call. The zero value may do nothing.
@@ -51,7 +52,7 @@ func (c Caller) String() string { return string(c.Kind) + " " + c.Name }
 // Claims are what GitHub vouches for in a job's ID token, each as the claim says
 // it. The ids decide; names can be taken over.
 type Claims struct {
-	Issuer            string // the server that vouches; empty: github.com
+	Server            string // the host of the GitHub server; empty: github.com
 	RepositoryID      string
 	Repository        string // owner/name
 	OwnerID           string

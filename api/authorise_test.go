@@ -74,8 +74,8 @@ func TestAuthorizeDenies(t *testing.T) {
 		"another runner environment": {func(a *ask) { a.caller.Claims.RunnerEnvironment = "github_hosted" }, "runner_environment", ""},
 		"self-hosted":                {func(a *ask) { a.caller.Claims.RunnerEnvironment = "self-hosted" }, "self-hosted", ""},
 
-		"of another GitHub server":         {func(a *ask) { a.caller.Claims.Issuer = "https://ghe.test/_services/token" }, "another repository", "repo"},
-		"for an account of another server": {func(a *ask) { a.account.Issuer = "https://ghe.test/_services/token" }, "does not serve", "account_id"},
+		"of another GitHub server":         {func(a *ask) { a.caller.Claims.Server = "ghe.test" }, "another repository", "repo"},
+		"for an account of another server": {func(a *ask) { a.account.Server = "ghe.test" }, "does not serve", "account_id"},
 		"ref not admitted":                 {func(a *ask) { a.account.Only.Refs = []string{"refs/heads/other", "refs/tags/"} }, "claim ref not admitted", ""},
 		"ref that only begins alike": {func(a *ask) {
 			a.account.Only.Refs, a.caller.Claims.Ref = []string{"refs/heads/main"}, "refs/heads/main-evil"
@@ -150,8 +150,8 @@ func TestAuthorizeAllowsWhatTheAccountOptsInTo(t *testing.T) {
 			a.caller.Claims.RunnerEnvironment, a.account.Allow.SelfHostedCallers = "self-hosted", true
 		},
 		"another server, and an account of it": func(a *ask) {
-			a.account.Issuer = "https://ghe.test/_services/token"
-			a.caller.Claims.Issuer, a.request.Repository.Issuer = a.account.Issuer, a.account.Issuer
+			a.account.Server = "ghe.test"
+			a.caller.Claims.Server, a.request.Repository.Server = a.account.Server, a.account.Server
 		},
 		"all conditions fulfilled": func(a *ask) {
 			a.account.Only = store.Conditions{

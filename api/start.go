@@ -221,7 +221,7 @@ func registered(a store.Account, name string) (store.Repository, bool) {
 		return store.Repository{}, false
 	}
 	owner, _, _ := strings.Cut(name, "/")
-	repo := store.Repository{Issuer: a.Issuer, ID: a.Repositories[i].ID, Name: name, Owner: owner}
+	repo := store.Repository{Server: a.Server, ID: a.Repositories[i].ID, Name: name, Owner: owner}
 	if j := slices.IndexFunc(a.Owners, func(n store.Named) bool { return n.Name == owner }); j >= 0 {
 		repo.OwnerID = a.Owners[j].ID
 	}

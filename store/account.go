@@ -30,9 +30,9 @@ type Account struct {
 	// Repositories and Owners (of all their repositories) may ask for runners.
 	Repositories []Named `json:"repositories,omitempty"`
 	Owners       []Named `json:"owners,omitempty"`
-	// Issuer is the GitHub server that the ids above are of, as its jobs' ID tokens
-	// name it. Empty: github.com.
-	Issuer string `json:"issuer,omitempty"`
+	// Server is the host of the GitHub server that the ids above are of, as the
+	// issuer of its ID tokens has it. Empty: github.com.
+	Server string `json:"server,omitempty"`
 	// Regions are where runners may be launched. DefaultRegion is used when a
 	// request names none; it may be empty when there is one region only.
 	Regions       map[string]Region `json:"regions"`
@@ -248,7 +248,7 @@ func (a Account) Serves(repo Repository) bool {
 	has := func(in []Named, id string) bool {
 		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })
 	}
-	return repo.Issuer == a.Issuer && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID))
+	return repo.Server == a.Server && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID))
 }
 
 func nonEmpty(s string) []string {
@@ -278,6 +278,7 @@ func ParseAccount(id string, b []byte) (Account, error) {
 
 var (
 	accountForm = regexp.MustCompile(`\A[0-9]{12}\z`)
+	hostForm    = regexp.MustCompile(`\A[a-z0-9.-]{1,253}\z`)
 	numberForm  = regexp.MustCompile(`\A[0-9]{1,20}\z`)
 )
 
@@ -296,7 +297,7 @@ func (a Account) check(id string) error {
 	for _, n := range slices.Concat(a.Repositories, a.Owners) {
 		want(numberForm.MatchString(n.ID) && n.Name != "", "repositories, owners: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)
 	}
-	want(a.Issuer == "" || strings.HasPrefix(a.Issuer, "https://"), "issuer %q: want the https address that the server's ID tokens name", a.Issuer)
+	want(a.Server == "" || hostForm.MatchString(a.Server), "server %q: want the host in the issuer of the server's ID tokens, or nothing for github.com", a.Server)
 	want(len(a.Regions) > 0, "regions: want at least one")
 	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
 		r := a.Regions[name]

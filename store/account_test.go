@@ -165,7 +165,7 @@ func TestServes(t *testing.T) {
 		{"AnOwnersIDAsRepository", store.Repository{ID: "8", OwnerID: "7"}, false},
 		{"ARepositorysIDAsOwner", store.Repository{ID: "43", OwnerID: "42"}, false},
 		{"WithoutIDs", store.Repository{}, false},
-		{"TheSameIDOfAnotherServer", store.Repository{Issuer: "https://ghes/token", ID: "42", OwnerID: "8"}, false},
+		{"TheSameIDOfAnotherServer", store.Repository{Server: "ghe.test", ID: "42", OwnerID: "8"}, false},
 	} {
 		a := account()
 		a.Repositories = append(a.Repositories, store.Named{Name: "no id"})
@@ -178,8 +178,8 @@ func TestServes(t *testing.T) {
 
 func TestServesTheRepositoriesOfItsServerAlone(t *testing.T) {
 	a := account()
-	a.Issuer = "https://ghes/token"
-	if a.Serves(store.Repository{ID: "42", OwnerID: "7"}) || !a.Serves(store.Repository{Issuer: "https://ghes/token", ID: "42", OwnerID: "7"}) {
+	a.Server = "ghe.test"
+	if a.Serves(store.Repository{ID: "42", OwnerID: "7"}) || !a.Serves(store.Repository{Server: "ghe.test", ID: "42", OwnerID: "7"}) {
 		t.Error("an account of another server serves github.com's repositories, or not its own")
 	}
 }
@@ -194,7 +194,7 @@ func TestRepositoriesOfTwoServersAreNeverTheSame(t *testing.T) {
 		{"Itself", func(*store.Repository) {}, true},
 		{"Renamed", func(r *store.Repository) { r.Name, r.Owner, r.OwnerID = "other/y", "other", "8" }, true},
 		{"AnotherID", func(r *store.Repository) { r.ID = "43" }, false},
-		{"AnotherServer", func(r *store.Repository) { r.Issuer = "https://ghes/token" }, false},
+		{"AnotherServer", func(r *store.Repository) { r.Server = "ghe.test" }, false},
 	} {
 		other := here
 		c.edit(&other)
@@ -276,8 +276,8 @@ func TestParseAccount(t *testing.T) {
 		{"IDThatIsNone", func(m map[string]any) { m["id"] = "12345678901" }, "id "},
 		{"RoleThatIsNoARN", func(m map[string]any) { m["role_arn"] = "GitHubRunnerAssumeRole" }, "role_arn"},
 		{"Role", func(m map[string]any) { m["role_arn"] = "arn:aws:iam::123456789012:role/x" }, ""},
-		{"Issuer", func(m map[string]any) { m["issuer"] = "https://ghes/token" }, ""},
-		{"IssuerWithoutTLS", func(m map[string]any) { m["issuer"] = "http://ghes/token" }, "issuer"},
+		{"Server", func(m map[string]any) { m["server"] = "ghe.test" }, ""},
+		{"ServerWithAScheme", func(m map[string]any) { m["server"] = "https://ghe.test" }, "server"},
 		{"NoExternalID", func(m map[string]any) { delete(m, "external_id") }, "external_id"},
 		{"Nobody", func(m map[string]any) { m["repositories"], m["owners"] = nil, nil }, "repositories, owners"},
 		{"OwnersAlone", func(m map[string]any) { m["repositories"] = nil }, ""},

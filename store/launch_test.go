@@ -262,9 +262,9 @@ func TestAdvance(t *testing.T) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+40*time.Second), at(65*time.Minute+40*time.Second)
 		}},
-		{"NoCallInThisInvocationMovesWithoutASlot", func(s *stage) { s.quota.Next = nil; s.run.CalledAt = at(-time.Minute) }, 1, now, false, true, func(s *stage) {
+		{"NoCallInThisInvocationMovesWithoutASlot", func(s *stage) { s.quota.Next = nil; s.run.CalledAt = at(-time.Minute) }, 1, at(8 * time.Second), false, true, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
-			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+10*time.Second), at(65*time.Minute+10*time.Second)
+			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+8*time.Second), at(65*time.Minute+8*time.Second)
 		}},
 		{"ExpStopsAtHard", func(s *stage) { s.lock.Hard = s.lock.Exp.Add(time.Second) }, 1, now, true, true, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")

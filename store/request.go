@@ -28,9 +28,9 @@ func (s RequestState) Final() bool { return s != Accepted && s != Waiting }
 // Repository is the GitHub repository that a request is for. The ids decide;
 // the names are for people and for GitHub's API.
 type Repository struct {
-	// Issuer is the GitHub server whose ids these are, as the ID tokens of its jobs
-	// name it. Empty: github.com.
-	Issuer  string `json:"issuer,omitempty"`
+	// Server is the host of the GitHub server whose ids these are, as the issuer of
+	// its ID tokens has it. Empty: github.com.
+	Server  string `json:"server,omitempty"`
 	ID      string `json:"id"`
 	Name    string `json:"name"` // owner/name
 	OwnerID string `json:"owner_id"`
@@ -39,11 +39,11 @@ type Repository struct {
 
 // Same reports whether two are one repository, whatever their names are by now.
 func (r Repository) Same(other Repository) bool {
-	return r.ID != "" && r.ID == other.ID && r.Issuer == other.Issuer
+	return r.ID != "" && r.ID == other.ID && r.Server == other.Server
 }
 
 // Key names the repository among those of all GitHub servers.
-func (r Repository) Key() string { return strings.TrimPrefix(r.Issuer+" "+r.ID, " ") }
+func (r Repository) Key() string { return strings.TrimPrefix(r.Server+" "+r.ID, " ") }
 
 // Origin is the workflow run that a request comes from, for the audit. It is
 // empty for an operator's request.

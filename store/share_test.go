@@ -134,6 +134,7 @@ func TestBlocked(t *testing.T) {
 		{"PulseOfAnotherIsNoReasonForAPastTime", onlineShared, func(s *stage) {
 			s.pulse.Runner, s.run.OnlineAt = "x0", now.Add(-46*time.Second)
 		}, "", now.Add(75 * time.Second)},
+		{"BootingIsWaitedFor", bootingShared, func(s *stage) { s.pulse.Runner, s.lock.BootBy = "x1", now.Add(-time.Minute) }, "", now.Add(10 * time.Second)},
 		{"LaunchingIsWaitedFor", launchedShared, func(s *stage) { s.lock.BootBy = now.Add(time.Second) }, "", now.Add(10 * time.Second)},
 		{"LaunchingTooLongHasToDrain", launchedShared, func(s *stage) { s.lock.BootBy = now }, store.EndNoBoot, time.Time{}},
 		{"LauncherWasCancelled", launchedShared, func(s *stage) {
@@ -152,5 +153,6 @@ func TestBlocked(t *testing.T) {
 	}
 }
 
+func bootingShared(t *testing.T) stage  { return booting(t, store.Shared) }
 func onlineShared(t *testing.T) stage   { return online(t, store.Shared) }
 func launchedShared(t *testing.T) stage { return launched(t, store.Shared) }

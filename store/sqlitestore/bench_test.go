@@ -72,7 +72,7 @@ func BenchmarkReadsDuringWrites(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "garo.db")
 			s := open(b, path)
 			if pool == 0 {
-				db, err := sql.Open("sqlite", dsn(path, "&_txlock=immediate"))
+				db, err := sql.Open("sqlite", dsn(path, forWriting))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -22,7 +22,7 @@ import (
 	"sync"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // the driver "sqlite" too
 )
 
 // readers is how many connections read beside the one that writes. Two read as
@@ -49,7 +49,7 @@ type Store struct {
 // Open opens the file, and makes it when it is not there. It fails for a file
 // that a newer version of this program has changed.
 func Open(ctx context.Context, path string) (*Store, error) {
-	write, err := sql.Open("sqlite", dsn(path, "&_txlock=immediate"))
+	write, err := sql.Open("sqlite", dsn(path, forWriting))
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
@@ -63,18 +63,45 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
 	s := &Store{write: write, read: read, opened: []*sql.DB{read, write}}
-	if err := s.begin(ctx); err != nil {
+	err = connect(ctx, write)
+	if err == nil {
+		err = s.begin(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), s.Close())
 	}
 	return s, nil
 }
+
+// connect makes the first connection. When two turn a new file to WAL mode at
+// once, SQLite does not let one of them wait for the other: it fails, and has to
+// try again. The other needs milliseconds.
+func connect(ctx context.Context, db *sql.DB) error {
+	const busy = 5 // SQLITE_BUSY, in the low byte of https://www.sqlite.org/rescode.html
+	for tries := 0; ; tries++ {
+		err := db.PingContext(ctx)
+		if e, ok := errors.AsType[*sqlite.Error](err); !ok || e.Code()&0xff != busy || tries == 100 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// forWriting is for connections that write: the file is turned to WAL mode, in
+// which others read on meanwhile, and a transaction that reads before it writes
+// has the lock from its beginning.
+const forWriting = "&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_txlock=immediate"
 
 // dsn names the file to the driver, whatever characters are in its path. A
 // writer of another process is waited for up to 5 s: a batch takes milliseconds,
 // and the sqlite3 program in a person's hands seldom more.
 func dsn(path, more string) string {
 	name := url.URL{Scheme: "file", Opaque: url.PathEscape(path)}
-	return name.String() + "?_busy_timeout=5000&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)" + more
+	return name.String() + "?_busy_timeout=5000" + more
 }
 
 // New returns a store in a database that the caller has opened, so that it can

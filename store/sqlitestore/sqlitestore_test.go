@@ -50,7 +50,7 @@ func open(t testing.TB, path string) *Store {
 // shared returns a handle as a caller of New opens it.
 func shared(t testing.TB, path string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", dsn(path, "&_txlock=immediate"))
+	db, err := sql.Open("sqlite", dsn(path, forWriting))
 	if err != nil {
 		t.Fatal(err)
 	}
