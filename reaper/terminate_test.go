@@ -105,6 +105,7 @@ func TestStaleViewDeclaresNobodyDead(t *testing.T) {
 func TestInstanceThatIsShownButNotKnownIsGivenUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.draining("r")
+		w.run() // deregistered, within the grace period
 		w.hear(run.ID, store.Event{Kind: store.EventIdle})
 		time.Sleep(w.lim.GoneAge)
 		w.fleet.fail = func(op string, _ fleet.Place, _ string) error {
@@ -192,6 +193,7 @@ func TestEndLeavesTheLockOfItsSuccessorAlone(t *testing.T) {
 func TestInstanceThatEC2ForgotIsOver(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.draining("r")
+		w.run() // deregistered, within the grace period
 		w.hear(run.ID, store.Event{Kind: store.EventIdle})
 		time.Sleep(w.lim.GoneAge)
 		delete(w.fleet.instances[here], run.InstanceID)

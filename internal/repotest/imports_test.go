@@ -27,13 +27,14 @@ var adapters = []string{
 	"./internal/fleet/ec2fleet", "./internal/fleet/simfleet",
 	"./internal/queue/sqsqueue", "./internal/queue/sqlitequeue",
 	"./internal/ssmparam", "./internal/diskmap",
-	awsSDK, "modernc.org/sqlite/...", "maragu.dev/goqite/...",
+	awsSDK, "modernc.org/sqlite/...",
 }
 
 // forTests are the packages that no production program may contain.
 var forTests = []string{
 	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet",
-	"./internal/github/githubtest", "./internal/local/...", "./internal/sim/...", "./internal/repotest/...",
+	"./internal/github/githubtest/...", "./internal/oidc/oidctest", "./internal/local/...", "./internal/demo",
+	"./internal/machinetest/...", "./internal/sim/...", "./internal/repotest/...",
 }
 
 var importRules = []rule{
