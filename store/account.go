@@ -278,7 +278,7 @@ func ParseAccount(id string, b []byte) (Account, error) {
 
 var (
 	accountForm = regexp.MustCompile(`\A[0-9]{12}\z`)
-	hostForm    = regexp.MustCompile(`\A[a-z0-9.-]{1,253}\z`)
+	hostForm    = regexp.MustCompile(`\A[a-z0-9.-]{1,253}(:[0-9]{1,5})?\z`)
 	numberForm  = regexp.MustCompile(`\A[0-9]{1,20}\z`)
 )
 

@@ -74,6 +74,9 @@ func TestDrainReason(t *testing.T) {
 		{"BootCallWithoutAConfigIsNoBoot", launched, store.Shared, at(5 * time.Minute), func(s *stage) { s.run.Boot.NonceHash, s.run.Boot.InstanceID = "h", "i-1" }, store.EndNoBoot},
 		{"BootByOfAnotherRunner", launched, store.Shared, at(5 * time.Minute), func(s *stage) { s.lock.Runner = "x2" }, store.EndHandover},
 
+		{"BootByOfAnotherRunnerNoInstance", launching, store.Shared, at(5 * time.Minute), func(s *stage) { s.lock.Runner = "x2" }, store.EndHandover},
+		{"OnlineGraceOfAnotherRunner", booting, store.Shared, at(7 * time.Minute), func(s *stage) { s.lock.Runner = "x2" }, store.EndHandover},
+
 		{"JustBeforeTheOnlineGraceEnds", booting, store.Shared, at(7*time.Minute - 1), nil, ""},
 		{"NotOnlineInTime", booting, store.Shared, at(7 * time.Minute), nil, store.EndNotOnline},
 		{"WasOnlineInTime", online, store.Shared, at(7 * time.Minute), nil, ""},
@@ -209,6 +212,7 @@ func TestMissing(t *testing.T) {
 		another bool // a second miss at all
 	}{
 		{"TwiceAndOldEnough", 5 * time.Minute, 6 * time.Minute, true, true},
+		{"TwiceAndJustOldEnough", 4 * time.Minute, 5 * time.Minute, true, true},
 		{"TooSoonAfterTheFirst", 5 * time.Minute, 6*time.Minute - 1, false, true},
 		{"TooYoung", time.Minute, 5*time.Minute - 1, false, true},
 		{"OnceIsNever", 0, 24 * time.Hour, false, false},

@@ -30,6 +30,7 @@ func TestSettle(t *testing.T) {
 		}, store.Accepted, store.EndNoCapacity},
 		{"EndedIsGivenUp", booting, func(s *stage) { *s = s.ended(now) }, store.Accepted, store.EndTerminated},
 		{"EndedWithoutAReasonIsGivenUp", booting, func(s *stage) { *s = s.ended(now); s.run.End = nil }, store.Accepted, "runner_ended"},
+		{"NothingIsLeftOfTheRecord", booting, func(s *stage) { s.run = store.Runner{} }, store.Accepted, "runner_ended"},
 		{"RecordIsGoneIsGivenUp", booting, func(s *stage) { s.run = store.Runner{ID: "x1"} }, store.Accepted, "runner_ended"},
 		{"DrainsWithoutAConfigIsGivenUp", launched, func(s *stage) { *s = s.drained(now, store.EndNoBoot) }, store.Accepted, store.EndNoBoot},
 		{"EndsWithoutAConfigIsGivenUp", launched, func(s *stage) {

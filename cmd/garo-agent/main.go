@@ -94,6 +94,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 		InstanceID: id,
 		Machine:    m,
 		HTTP:       &http.Client{Transport: transport()},
+		Install:    m.Install,
 		Log:        log,
 	}).Run(ctx)
 }

@@ -8,20 +8,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 )
 
 const (
 	defaultDir = ".garo"
 	defaultURL = "http://127.0.0.1:8080"
+	// greeting is how long the API may take to answer at all.
+	greeting = 10 * time.Second
 )
+
+// direct follows no redirect: it would carry the token to a place that nobody named.
+var direct = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // target is which API a command calls, and how it prints.
 type target struct {
@@ -31,49 +41,125 @@ type target struct {
 }
 
 func (t *target) flags(c *cobra.Command) {
-	c.Flags().StringVar(&t.url, "url", "", "address of the API (default GARO_URL, or "+defaultURL+")")
-	c.Flags().StringVar(&t.tokenFile, "token-file", "", "file with the token (default GARO_TOKEN's content, or "+defaultDir+"/token)")
+	urlFile, tokenFile := filepath.Join(defaultDir, local.URLFile), filepath.Join(defaultDir, local.TokenFile)
+	c.Flags().StringVar(&t.url, "url", "", "address of the API (default GARO_URL, or what "+urlFile+" says, or "+defaultURL+")")
+	c.Flags().StringVar(&t.tokenFile, "token-file", "", "file with the token (default GARO_TOKEN itself, or "+tokenFile+")")
 	c.Flags().BoolVar(&t.json, "json", false, "print JSON")
 }
 
 func (t *target) address() string {
-	return strings.TrimSuffix(cmp.Or(t.url, os.Getenv("GARO_URL"), defaultURL), "/")
+	address := cmp.Or(t.url, os.Getenv("GARO_URL"))
+	if address == "" {
+		b, _ := os.ReadFile(filepath.Join(defaultDir, local.URLFile)) // there is none unless garo local runs here
+		address = cmp.Or(strings.TrimSpace(string(b)), defaultURL)
+	}
+	return strings.TrimSuffix(address, "/")
 }
 
 func (t *target) token() (client.Token, error) {
-	if t.tokenFile == "" {
-		if v := os.Getenv("GARO_TOKEN"); v != "" {
-			return client.NewToken(strings.TrimSpace(v)), nil
-		}
+	if v := strings.TrimSpace(os.Getenv("GARO_TOKEN")); v != "" && t.tokenFile == "" {
+		return client.NewToken(v), nil
 	}
-	path := cmp.Or(t.tokenFile, filepath.Join(defaultDir, "token"))
+	path := cmp.Or(t.tokenFile, filepath.Join(defaultDir, local.TokenFile))
 	b, err := os.ReadFile(path)
-	if err != nil {
-		return client.Token{}, fmt.Errorf("read the token: %w: give --token-file or GARO_TOKEN", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return client.Token{}, fmt.Errorf("%s is not there: give --token-file or GARO_TOKEN, or start garo local in this directory", path)
+	case err != nil:
+		return client.Token{}, fmt.Errorf("%w: give another --token-file, or GARO_TOKEN", err)
+	case len(bytes.TrimSpace(b)) == 0:
+		return client.Token{}, fmt.Errorf("%s is empty: want the operator's token in it", path)
 	}
 	return client.NewToken(strings.TrimSpace(string(b))), nil
 }
 
-func (t *target) client() *client.Client {
+// client returns a client of the API, once that has answered at all: the client
+// would call in vain for half a minute before it says so.
+func (t *target) client(ctx context.Context) (*client.Client, error) {
+	token, err := t.token()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.greet(ctx); err != nil {
+		return nil, err
+	}
 	return client.New(client.Config{
 		URL:   t.address(),
-		Token: func(context.Context) (client.Token, error) { return t.token() },
-	})
+		Token: func(context.Context) (client.Token, error) { return token, nil },
+	}), nil
 }
 
-// post calls something that is not part of the API: what a local system offers
-// beside it.
-func (t *target) post(ctx context.Context, path string, into any) error {
+// greet fails if nobody answers at the address, or somebody else. An API that is
+// in trouble is one all the same.
+func (t *target) greet(ctx context.Context) error {
+	const hint = "give --url or GARO_URL, or start garo local in this directory"
+	short, cancel := context.WithTimeout(ctx, greeting)
+	defer cancel()
+	u, err := url.Parse(t.address())
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("%q is no address of an API: %s", t.address(), hint)
+	}
+	req, err := http.NewRequestWithContext(short, http.MethodGet, t.address()+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := direct.Do(req)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if cause, ok := errors.AsType[*url.Error](err); ok {
+		return fmt.Errorf("no answer from %s: %w: %s", t.address(), cause.Err, hint)
+	}
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= http.StatusInternalServerError {
+		return nil
+	}
+	var health apitype.Health
+	if json.NewDecoder(io.LimitReader(resp.Body, 1<<10)).Decode(&health) != nil || health.Status == "" {
+		return fmt.Errorf("what answers at %s is no API of GARO: %s", t.address(), hint)
+	}
+	return nil
+}
+
+// told adds to what the API says what can be done about it from here.
+func told(err error) error {
+	if errors.Is(err, client.ErrUnauthenticated) {
+		return fmt.Errorf("%w (is it this API's token? give --token-file or GARO_TOKEN)", err)
+	}
+	return err
+}
+
+// toldOf is told for a call about one request.
+func toldOf(err error) error {
+	if errors.Is(err, client.ErrNotFound) {
+		return fmt.Errorf("%w (garo list shows the ids that there are)", err)
+	}
+	return told(err)
+}
+
+// reap makes a local system run its reaper, and decodes the report. This is no
+// call of the API: a local system offers it beside that.
+func (t *target) reap(ctx context.Context, dryRun bool, report any) error {
 	token, err := t.token()
 	if err != nil {
 		return err
+	}
+	if err := t.greet(ctx); err != nil {
+		return err
+	}
+	path := "/local/reap"
+	if dryRun {
+		path += "?dry_run=true"
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.address()+path, nil)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+token.Reveal())
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := direct.Do(req)
 	if err != nil {
 		return err
 	}
@@ -84,10 +170,12 @@ func (t *target) post(ctx context.Context, path string, into any) error {
 		return err
 	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed:
 		return errors.New("this is no local system: in AWS the reaper runs by its schedule, and its log is in CloudWatch")
+	case resp.StatusCode == http.StatusUnauthorized:
+		return told(client.ErrUnauthenticated)
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s answered %s: %s", path, resp.Status, bytes.TrimSpace(body))
+		return fmt.Errorf("run the reaper: %s: %s", resp.Status, bytes.TrimSpace(body))
 	}
-	return json.Unmarshal(body, into)
+	return json.Unmarshal(body, report)
 }
 
 func printJSON(w io.Writer, v any) error {

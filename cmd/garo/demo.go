@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -19,7 +18,7 @@ func demoCommand() *cobra.Command {
 found, launched, shared, stopped, interrupted and ended. Then it checks, from the
 records and from the simulated EC2 and GitHub, whether GARO's promises held, and
 ends with status 0 only if all of them did.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			where := dir
 			if where == "" {
@@ -32,16 +31,19 @@ ends with status 0 only if all of them did.`,
 				return fmt.Errorf("--dir %s is not empty: the story begins with an empty one", where)
 			}
 			err := demo.Run(cmd.Context(), cmd.OutOrStdout(), where)
-			if cmd.Context().Err() != nil {
-				err = errInterrupted
+			interrupted := cmd.Context().Err() != nil
+			if dir == "" && (err == nil || interrupted) {
+				if err := os.RemoveAll(where); err != nil {
+					return err
+				}
 			}
-			if dir == "" && err == nil {
-				err = os.RemoveAll(where)
+			if interrupted {
+				return errInterrupted
 			}
-			if err != nil && !errors.Is(err, errInterrupted) {
-				return fmt.Errorf("%w\nthe records are in %s", err, where)
+			if err != nil {
+				return fmt.Errorf("%w; the records are in %s", err, where)
 			}
-			return err
+			return nil
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "keep the records in this empty directory (default a temporary one)")

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,9 +18,14 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
+// githubLost is how long GitHub takes to give up a job whose machine is gone. It
+// is part of what --speed divides, as all limits are: until then the runner that
+// had the job cannot be deregistered.
+const githubLost = 10 * time.Minute
+
 func localCommand() *cobra.Command {
-	var addr, dir string
-	var open, ec2Pacing, quiet bool
+	var addr, dir, issuer, audience, githubURL, githubToken string
+	var anywhere, ec2Pacing, quiet bool
 	var boot, jobs time.Duration
 	var empty []string
 	var speed int
@@ -32,11 +36,15 @@ func localCommand() *cobra.Command {
 simulated: its machines run the real agent, and a runner program that pretends
 its jobs. Everything is kept in --dir, and survives kill -9.
 
-The operator's token is in DIR/token. The account 000000000000 is built in and
-serves the repository acme/shop; others are read from DIR/accounts/ID.json.`,
-		Args: cobra.NoArgs,
+DIR/url has the address of the API while it is served, and DIR/token the
+operator's token. The account 000000000000 is built in and serves the repository
+acme/shop; others are read from DIR/accounts/ID.json.`,
+		Example: `  garo local
+  garo local --addr 127.0.0.1:0 --dir /tmp/garo --speed 60 --quiet
+  garo local --no-capacity 'spot/t3a.micro/*' --no-capacity '*/*/subnet-a'`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkAddr(addr, open); err != nil {
+			if err := checkAddr(addr, anywhere); err != nil {
 				return err
 			}
 			placements, err := parsePlacements(empty)
@@ -46,7 +54,16 @@ serves the repository acme/shop; others are read from DIR/accounts/ID.json.`,
 			if speed < 1 || speed > 60 {
 				return fmt.Errorf("--speed %d: want 1 to 60", speed)
 			}
+			if boot < 0 || jobs < 0 {
+				return errors.New("--boot-time and --jobs: want no negative time")
+			}
+			if (githubURL == "") != (githubToken == "") {
+				return errors.New("--github-url and --github-token-file go together")
+			}
 			listener, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", addr)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return fmt.Errorf("%s is in use: stop what listens there, or give another --addr (port 0 finds a free one)", addr)
+			}
 			if err != nil {
 				return err
 			}
@@ -55,28 +72,36 @@ serves the repository acme/shop; others are read from DIR/accounts/ID.json.`,
 			if quiet {
 				logTo = io.Discard
 			}
-			url := "http://" + listener.Addr().String()
+			url := urlOf(listener.Addr())
 			s, err := local.Open(cmd.Context(), local.Config{
 				Dir: dir, URL: url, Limits: store.DefaultLimits().Divided(speed), BootTime: boot, Jobs: jobs,
-				EC2Pacing: ec2Pacing, Empty: placements,
+				GitHubLost: githubLost / time.Duration(speed),
+				OIDCIssuer: issuer, OIDCAudience: audience, GitHubURL: githubURL, GitHubTokenFile: githubToken, EC2Pacing: ec2Pacing, Empty: placements,
 				Log: slog.New(slog.NewTextHandler(logTo, nil)),
 			})
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "garo %s listens at %s\ntry: garo start --url %s --token-file %s --repo acme/shop --wait\n",
-				versionText(), url, url, filepath.Join(dir, "token"))
-			return errors.Join(serve(cmd.Context(), listener, s), s.Close())
+			try := "garo start --repo acme/shop --wait"
+			if dir != defaultDir {
+				try += " --url " + url + " --token-file " + filepath.Join(dir, local.TokenFile)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "garo %s listens at %s\nin another terminal: %s\n", versionText(), url, try)
+			return errors.Join(s.Serve(cmd.Context(), listener), s.Close())
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&addr, "addr", "127.0.0.1:8080", "address to listen at")
+	f.StringVar(&addr, "addr", "127.0.0.1:8080", "address to listen at; port 0 finds a free one")
 	f.StringVar(&dir, "dir", defaultDir, "directory that keeps everything")
-	f.BoolVar(&open, "listen-anywhere", false, "allow an address that others can reach")
+	f.BoolVar(&anywhere, "listen-anywhere", false, "allow an address that others can reach")
 	f.DurationVar(&boot, "boot-time", 3*time.Second, "time from a machine's launch until its agent runs")
-	f.DurationVar(&jobs, "jobs", 10*time.Second, "length of the job that each runner gets; 0: none comes")
+	f.DurationVar(&jobs, "jobs", 10*time.Second, "length of the one job that each runner gets; 0: none comes")
 	f.BoolVar(&ec2Pacing, "ec2-pacing", false, "pace and throttle launches as EC2 does, not at 100 a second")
 	f.StringSliceVar(&empty, "no-capacity", nil, "placement without capacity, as MARKET/TYPE/SUBNET with * for any; may be repeated")
+	f.StringVar(&issuer, "oidc-issuer", "", "let workflows in by the ID tokens of this issuer, such as https://token.actions.githubusercontent.com")
+	f.StringVar(&audience, "oidc-audience", "", "what those tokens must be for (default this API's address)")
+	f.StringVar(&githubURL, "github-url", "", "register runners at this GitHub, such as https://api.github.com, and not at a simulated one")
+	f.StringVar(&githubToken, "github-token-file", "", "file with the token, or the App's private key, for --github-url")
 	f.IntVar(&speed, "speed", 1, "divide all limits, such as the idle limit of 10 minutes, by this (1 to 60)")
 	f.BoolVar(&quiet, "quiet", false, "log nothing")
 	return c
@@ -84,16 +109,25 @@ serves the repository acme/shop; others are read from DIR/accounts/ID.json.`,
 
 // checkAddr refuses to listen where others can reach it, unless told to: the
 // system hands out only simulated machines, but its token is an operator's.
-func checkAddr(addr string, open bool) error {
+func checkAddr(addr string, anywhere bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("--addr %q: want HOST:PORT", addr)
 	}
 	ip := net.ParseIP(host)
-	if open || host == "localhost" || ip != nil && ip.IsLoopback() {
+	if anywhere || host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
 	return fmt.Errorf("--addr %s can be reached from other machines: use 127.0.0.1, or add --listen-anywhere", addr)
+}
+
+// urlOf is how clients on this machine reach an address: one that stands for
+// all of the machine's is localhost.
+func urlOf(a net.Addr) string {
+	if tcp, ok := a.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("http://localhost:%d", tcp.Port)
+	}
+	return "http://" + a.String()
 }
 
 func parsePlacements(empty []string) ([]simfleet.Placement, error) {
@@ -111,31 +145,4 @@ func parsePlacements(empty []string) ([]simfleet.Placement, error) {
 		out = append(out, simfleet.Placement{Market: parts[0], InstanceType: parts[1], Subnet: parts[2]})
 	}
 	return out, nil
-}
-
-// serve answers calls and works until ctx ends.
-func serve(ctx context.Context, listener net.Listener, s *local.System) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	server := &http.Server{
-		Handler:           s.Handler(),
-		ReadHeaderTimeout: 10 * time.Second, // as the API's own limit: a client that sends slower is none of ours
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      time.Minute, // a run of the reaper is answered too
-		IdleTimeout:       2 * time.Minute,
-	}
-	failed := make(chan error, 1)
-	go func() {
-		err := server.Serve(listener)
-		cancel()
-		failed <- err
-	}()
-	s.Run(ctx)
-	stop, cancelStop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancelStop()
-	err := server.Shutdown(stop)
-	if serveErr := <-failed; !errors.Is(serveErr, http.ErrServerClosed) {
-		err = errors.Join(err, serveErr)
-	}
-	return err
 }

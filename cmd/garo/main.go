@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -17,24 +18,25 @@ import (
 // version is set by the build: -ldflags "-X main.version=…".
 var version = ""
 
-func main() {
-	os.Exit(run())
-}
+func main() { os.Exit(run()) }
 
-// run is main with an exit status: 0 for success, 1 for failure, 130 when the
-// person at the keyboard ended it.
+// run is main with an exit status: 0 for success, 1 for failure, 130 when it was
+// interrupted before it was done.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the second signal ends the program at once
 	err := root().ExecuteContext(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.Is(err, errInterrupted):
-		fmt.Fprintln(os.Stderr, "garo:", err)
+	}
+	if ctx.Err() != nil && !errors.Is(err, errInterrupted) && errors.Is(err, ctx.Err()) {
+		err = errInterrupted
+	}
+	fmt.Fprintln(os.Stderr, "garo: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	if errors.Is(err, errInterrupted) {
 		return 130
 	}
-	fmt.Fprintln(os.Stderr, "garo:", err)
 	return 1
 }
 
@@ -49,21 +51,45 @@ func root() *cobra.Command {
 calls its API (garo start, status, wait, stop, list, reap).
 
 The commands that call the API take its address from --url or GARO_URL, and the
-operator's token from --token-file, GARO_TOKEN, or .garo/token, where
-"garo local" leaves it.`,
+operator's token from --token-file or GARO_TOKEN; else both are those of the
+"garo local" that runs in this directory.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          noArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w: see %s --help", err, c.CommandPath())
+	})
 	c.AddCommand(localCommand(), demoCommand(), startCommand(), statusCommand(), waitCommand(), stopCommand(),
 		listCommand(), reapCommand(), versionCommand())
 	return c
+}
+
+// noArgs refuses arguments.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if c.HasSubCommands() {
+		return fmt.Errorf("there is no command %q: see %s --help", args[0], c.CommandPath())
+	}
+	return fmt.Errorf("%s takes no argument, and got %q: see %s --help", c.CommandPath(), args[0], c.CommandPath())
+}
+
+// oneID wants the id of a request.
+func oneID(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return fmt.Errorf("%s wants the id of one request, as garo start and garo list print it", c.CommandPath())
 }
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "garo", versionText())
 			return err

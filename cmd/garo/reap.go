@@ -21,16 +21,20 @@ with --dry-run, what it would do.
 
 --release ACCOUNT/REGION lets the next sweep of that account and region, local or
 in AWS, end the machines that its brake spares. Look at the alarm first.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if release != "" {
 				account, region, ok := strings.Cut(release, "/")
-				if !ok {
+				if !ok || account == "" || region == "" {
 					return fmt.Errorf("--release %q: want ACCOUNT/REGION, such as 123456789012/eu-west-2", release)
 				}
-				released, err := t.client().ReleaseBrake(cmd.Context(), account, region)
+				cl, err := t.client(cmd.Context())
 				if err != nil {
 					return err
+				}
+				released, err := cl.ReleaseBrake(cmd.Context(), account, region)
+				if err != nil {
+					return told(err)
 				}
 				if t.json {
 					return printJSON(cmd.OutOrStdout(), released)
@@ -38,12 +42,8 @@ in AWS, end the machines that its brake spares. Look at the alarm first.`,
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "the brake of %s in %s is released for the next sweep\n", account, region)
 				return err
 			}
-			path := "/local/reap"
-			if dryRun {
-				path += "?dry_run=true"
-			}
 			var report reaper.Report
-			if err := t.post(cmd.Context(), path, &report); err != nil {
+			if err := t.reap(cmd.Context(), dryRun, &report); err != nil {
 				return err
 			}
 			if t.json {
@@ -56,5 +56,6 @@ in AWS, end the machines that its brake spares. Look at the alarm first.`,
 	t.flags(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "decide as ever, and change nothing")
 	c.Flags().StringVar(&release, "release", "", "release the brake of ACCOUNT/REGION")
+	c.MarkFlagsMutuallyExclusive("dry-run", "release")
 	return c
 }

@@ -2,6 +2,9 @@
 // from the records, the simulated EC2 and the simulated GitHub whether what GARO
 // promises held. The limits are those of production divided by 60: a minute
 // takes a second.
+//
+// The story waits for what happens and never for time to pass, so that a machine
+// that has other things to do only makes it longer.
 package demo
 
 import (
@@ -12,7 +15,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +31,13 @@ import (
 const (
 	// speed divides all limits.
 	speed = 60
-	// patience is how long the story may take: it is a minute's demonstration.
-	patience = 100 * time.Second
+	// calm divides the two that would take a stall of this machine for the death of
+	// a simulated one: a heartbeat is missed after 7.5 s, and its machine lost after 20.
+	calm = 6
+	// giveUp is how long each request is tried, in seconds: for ever, next to the rest.
+	giveUp = 90
+	// patience is how long the story may take; it takes 20 s where nothing else runs.
+	patience = 3 * time.Minute
 	// bootTime is a machine's: some 20 s, divided.
 	bootTime = 400 * time.Millisecond
 	// jobTime is how long each pretended job takes.
@@ -39,12 +46,21 @@ const (
 	repository = "acme/shop"
 )
 
+// limits are those of the demonstration.
+func limits() store.Limits {
+	production := store.DefaultLimits()
+	l := production.Divided(speed)
+	l.Silent, l.Lost = production.Silent/calm, production.Lost/calm
+	l.NameRetry = 3 * time.Second // a left-over name is looked at hourly: a minute would be too long here
+	return l
+}
+
 // Demo is one performance.
 type Demo struct {
 	system *local.System
 	client *client.Client
 	limits store.Limits
-	out    io.Writer
+	out    io.Writer // the narrator's, and after the story the review's
 	log    *os.File
 	began  time.Time
 
@@ -52,14 +68,15 @@ type Demo struct {
 
 	mu     sync.Mutex
 	scenes []*scene
+	said   []entry // and not printed yet
 }
 
 // scene is one request of the story.
 type scene struct {
-	name string
-	what string
-	id   string
-	want store.RequestState
+	name  string
+	id    string
+	token string // its status token
+	want  store.RequestState
 }
 
 // Run performs the story in a data directory, which it leaves as it is at the
@@ -73,8 +90,7 @@ func Run(ctx context.Context, out io.Writer, dir string) error {
 		return err
 	}
 	defer log.Close()
-	d := &Demo{out: out, log: log, limits: store.DefaultLimits().Divided(speed), began: time.Now()}
-	d.limits.NameRetry = 3 * time.Second // a left-over name is looked at hourly: a minute would be too long here
+	d := &Demo{out: out, log: log, limits: limits(), began: time.Now()}
 	d.system, err = local.Open(ctx, local.Config{
 		Dir: dir, URL: "http://demo.localhost", Limits: d.limits, BootTime: bootTime,
 		Empty:      []simfleet.Placement{{Market: store.Spot, InstanceType: "t3a.micro"}},
@@ -89,41 +105,40 @@ func Run(ctx context.Context, out io.Writer, dir string) error {
 		URL: "http://demo.localhost", HTTP: d.system.Client(),
 		Token: func(context.Context) (client.Token, error) { return d.system.Token, nil },
 	})
+	fmt.Fprintf(out, "GARO on this machine: simulated EC2 and GitHub, the real API, worker, reaper and agent.\n"+
+		"All limits are divided by %d: the idle limit of 10 minutes is 10 seconds, the boot limit of 5 minutes 5.\n"+
+		"(Only a machine that is silent is given more time, as this one may be busy with something else.)\n"+
+		"Spot t3a.micro has no capacity today.\n\n"+
+		"What the story does stands at the margin, and what the records then say is indented.\n\n", speed)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() { d.system.Run(ctx) })
-	telling, stopTelling := context.WithCancel(ctx)
-	wg.Go(func() { d.narrate(telling) })
+	var running, telling sync.WaitGroup
+	running.Go(func() { d.system.Run(ctx) })
+	told, stopTelling := context.WithCancel(ctx)
+	defer stopTelling()
+	telling.Go(func() { d.narrate(told) })
 
 	err = d.story(ctx)
 	stopTelling()
+	telling.Wait()
 	if err == nil {
 		err = d.review(ctx)
 	}
 	cancel()
-	wg.Wait()
+	running.Wait()
 	return errors.Join(err, d.system.Close())
-}
-
-func (d *Demo) say(format string, args ...any) {
-	fmt.Fprintf(d.out, "%6.1fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // story is what happens.
 func (d *Demo) story(ctx context.Context) error {
-	fmt.Fprintf(d.out, "GARO on this machine: simulated EC2 and GitHub, the real API, worker, reaper and agent.\n"+
-		"All limits are divided by %d: the idle limit of 10 minutes is 10 seconds, the boot limit of 5 minutes 5.\n"+
-		"Spot t3a.micro has no capacity today.\n\n", speed)
-
-	test1 := apitype.Start{Repo: repository, Type: store.Spot, Labels: []string{"test1"}, Mode: store.Shared, IdempotencyKey: "run-1/test1"}
-	a, err := d.start(ctx, "test1", "spot, shared, label test1", test1, store.Ready)
+	test1 := apitype.Start{Repo: repository, Type: store.Spot, Labels: []string{"test1"}, Mode: store.Shared, GiveUp: giveUp, IdempotencyKey: "run-1/test1"}
+	a, err := d.start(ctx, "test1", "spot, shared, label test1", test1)
 	if err != nil {
 		return err
 	}
 	again, err := d.client.Start(ctx, test1)
 	if err != nil {
-		return err
+		return fmt.Errorf("start test1 again: %w", err)
 	}
 	d.say("test1 is asked for again with the same key: request %s is %s", again.ID, map[bool]string{true: "the same one", false: "ANOTHER ONE"}[again.ID == a.id])
 
@@ -131,30 +146,22 @@ func (d *Demo) story(ctx context.Context) error {
 		return err
 	}
 	d.deaf.Store(true)
-	test2, err := d.start(ctx, "test2", "spot, ephemeral; its first machine never boots", ephemeral(store.Spot, "run-1/test2"), store.Ready)
+	test2, err := d.start(ctx, "test2", "spot, ephemeral; its first machine never boots", ephemeral(store.Spot, "run-1/test2"))
 	if err != nil {
 		return err
 	}
 	if err := d.until(ctx, "a machine that never boots", func() bool { return !d.deaf.Load() }); err != nil {
 		return err
 	}
-	test3, err := d.start(ctx, "test3", "ondemand, ephemeral", ephemeral(store.OnDemand, "run-1/test3"), store.Ready)
+	test3, err := d.start(ctx, "test3", "ondemand, ephemeral", ephemeral(store.OnDemand, "run-1/test3"))
 	if err != nil {
 		return err
 	}
-	spot, err := d.start(ctx, "spot", "spot, ephemeral; EC2 takes the machine back during its job", ephemeral(store.Spot, "run-1/spot"), store.Ready)
+	spot, err := d.start(ctx, "spot", "spot, ephemeral; EC2 takes the machine back during its job", ephemeral(store.Spot, "run-1/spot"))
 	if err != nil {
 		return err
 	}
-	stopped, err := d.start(ctx, "stop", "spot, ephemeral; stopped before it is ready", ephemeral(store.Spot, "run-1/stop"), store.Cancelled)
-	if err != nil {
-		return err
-	}
-	if err := d.launched(ctx, stopped); err != nil {
-		return err
-	}
-	d.say("POST /stop stop: its machine is launched, and has not booted yet")
-	if _, err := d.client.Stop(ctx, stopped.id, false); err != nil {
+	if err := d.stop(ctx); err != nil {
 		return err
 	}
 	orphan, err := d.system.Fleet.Plant(fleet.Place{Account: local.BuiltIn, Region: local.Region},
@@ -168,7 +175,9 @@ func (d *Demo) story(ctx context.Context) error {
 	if err := d.ready(ctx, a); err != nil {
 		return err
 	}
-	second, err := d.start(ctx, "test1b", "the same labels, from a second run", func() apitype.Start { s := test1; s.IdempotencyKey = "run-2/test1"; return s }(), store.Ready)
+	shared := test1
+	shared.IdempotencyKey = "run-2/test1"
+	second, err := d.start(ctx, "test1b", "the same labels, from a second run", shared)
 	if err != nil {
 		return err
 	}
@@ -192,21 +201,44 @@ func (d *Demo) story(ctx context.Context) error {
 }
 
 func ephemeral(market, key string) apitype.Start {
-	return apitype.Start{Repo: repository, Type: market, Mode: store.Ephemeral, IdempotencyKey: key}
+	return apitype.Start{Repo: repository, Type: market, Mode: store.Ephemeral, GiveUp: giveUp, IdempotencyKey: key}
 }
 
-// start asks for a runner.
-func (d *Demo) start(ctx context.Context, name, what string, body apitype.Start, want store.RequestState) (*scene, error) {
+// start asks for a runner, and means to get it.
+func (d *Demo) start(ctx context.Context, name, what string, body apitype.Start) (*scene, error) {
+	at := time.Now()
 	started, err := d.client.Start(ctx, body)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	s := &scene{name: name, what: what, id: started.ID, want: want}
-	d.say("POST /start %s (%s): request %s", name, what, started.ID)
+	s := &scene{name: name, id: started.ID, token: started.StatusToken, want: store.Ready}
+	d.sayAt(at, "POST /start %s (%s): request %s", name, what, started.ID)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.scenes = append(d.scenes, s)
 	return s, nil
+}
+
+// stop asks for a runner, and stops the request while its machine boots. If the
+// machine was faster, the request stays ready, and the machine ends all the same.
+func (d *Demo) stop(ctx context.Context) error {
+	s, err := d.start(ctx, "stop", "spot, ephemeral; stopped before it is ready", ephemeral(store.Spot, "run-1/stop"))
+	if err != nil {
+		return err
+	}
+	if err := d.launched(ctx, s); err != nil {
+		return err
+	}
+	at := time.Now()
+	stopped, err := d.client.Stop(ctx, s.id, false)
+	if err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	if s.want = store.Cancelled; stopped.State == string(store.Ready) {
+		s.want = store.Ready
+	}
+	d.sayAt(at, "POST /stop stop: its machine was launched a moment ago; the request is %s", stopped.State)
+	return nil
 }
 
 // launched waits until the request has an instance.
@@ -219,10 +251,16 @@ func (d *Demo) launched(ctx context.Context, s *scene) error {
 
 // ready waits until the request has its runner.
 func (d *Demo) ready(ctx context.Context, s *scene) error {
-	return d.until(ctx, s.name+" to be ready", func() bool {
+	var state string
+	err := d.until(ctx, s.name+" to be ready", func() bool {
 		status, err := d.client.Status(ctx, s.id) // as a client polls
-		return err == nil && status.State == string(store.Ready)
+		state = status.State
+		return err == nil && client.Final(state)
 	})
+	if err == nil && state != string(store.Ready) {
+		err = fmt.Errorf("request %s is %s, want %s (see %s)", s.name, state, store.Ready, d.log.Name())
+	}
+	return err
 }
 
 // job queues a job at GitHub, as the workflow does when its runner is ready.
@@ -243,7 +281,7 @@ func (d *Demo) interrupt(ctx context.Context, s *scene) error {
 	var run store.Runner
 	err := d.until(ctx, s.name+" to run its job", func() bool {
 		run, _ = d.runnerOf(ctx, s.id)
-		return run.State == store.RunnerBusy
+		return run.State == store.RunnerBusy || !run.State.Usable() && run.Version != 0
 	})
 	if err != nil {
 		return err
@@ -286,56 +324,3 @@ func (d *Demo) until(ctx context.Context, what string, done func() bool) error {
 	}
 	return nil
 }
-
-// narrate prints every step of requests and runners as it is recorded.
-func (d *Demo) narrate(ctx context.Context) {
-	told := map[string]int{}
-	for ctx.Err() == nil {
-		for _, line := range d.news(ctx, told) {
-			fmt.Fprintln(d.out, line)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// news returns what was added to the histories since the last call, by time.
-func (d *Demo) news(ctx context.Context, told map[string]int) []string {
-	var lines []entry
-	add := func(ref store.Ref, name string, h store.History) {
-		for _, e := range h[min(told[ref.String()], len(h)):] {
-			lines = append(lines, entry{e.At, fmt.Sprintf("%-16s %-9s %s", name, e.State, e.Reason)})
-		}
-		told[ref.String()] = len(h)
-	}
-	for _, s := range d.all() {
-		if r, err := store.Read[store.Request](ctx, d.system.Store, s.id); err == nil {
-			add(r.Ref(), "request "+s.name, r.History)
-		}
-	}
-	for i, err := range d.system.Store.List(ctx, store.Filter{Kind: store.KindRunner}) {
-		if err != nil {
-			break
-		}
-		r := i.(*store.Runner)
-		add(r.Ref(), "runner "+short(r.ID), r.History)
-	}
-	for _, f := range d.system.Fleet.Instances() {
-		if f.Planted && !f.EndedAt.IsZero() && told[f.ID] == 0 {
-			told[f.ID] = 1
-			lines = append(lines, entry{f.EndedAt, fmt.Sprintf("%-16s %-9s %s", "machine "+f.ID, "ended", "no record names it")})
-		}
-	}
-	return sorted(lines, d.began)
-}
-
-func (d *Demo) all() []*scene {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return append([]*scene(nil), d.scenes...)
-}
-
-// short is enough of an id to tell a few apart.
-func short(id string) string { return strings.ToLower(id[:min(6, len(id))]) }

@@ -52,20 +52,27 @@ type accounts struct {
 // Account implements store.Accounts. Files are read anew each time, so that an
 // edit counts at once.
 func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
-	if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
+	if !isAccountID(id) {
 		return store.Account{}, fmt.Errorf("account %.20q: %w", id, store.ErrNoAccount)
 	}
-	b, err := os.ReadFile(filepath.Join(a.dir, id+".json"))
+	path := filepath.Join(a.dir, id+".json")
+	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && id == BuiltIn:
 		return a.builtIn, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return store.Account{}, fmt.Errorf("account %s: %w", id, store.ErrNoAccount)
 	case err != nil:
-		return store.Account{}, fmt.Errorf("registration of account %s: %w", id, err)
+		return store.Account{}, err // it names the file
 	}
-	return store.ParseAccount(id, b)
+	account, err := store.ParseAccount(id, b)
+	if err != nil {
+		return store.Account{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return account, nil
 }
+
+func isAccountID(s string) bool { return len(s) == 12 && strings.Trim(s, "0123456789") == "" }
 
 // List implements store.Accounts.
 func (a accounts) List(context.Context) ([]string, error) {
@@ -75,10 +82,34 @@ func (a accounts) List(context.Context) ([]string, error) {
 		return nil, fmt.Errorf("list registrations: %w", err)
 	}
 	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && isAccountID(id) {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
+}
+
+// check returns what is wrong with the folder: every registration that cannot be
+// read, and every file that is none.
+func (a accounts) check(ctx context.Context) error {
+	var errs []error
+	entries, err := os.ReadDir(a.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list registrations: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // an editor's
+		}
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || !isAccountID(id) {
+			errs = append(errs, fmt.Errorf("%s: want a name of twelve digits, the account's id, and .json", filepath.Join(a.dir, e.Name())))
+			continue
+		}
+		if _, err := a.Account(ctx, id); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -9,7 +9,6 @@ package local
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,17 +16,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqlitequeue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
@@ -42,18 +37,20 @@ const ControlPlane = "local"
 // Region is where the built-in account launches.
 const Region = "eu-west-2"
 
+// The files of a data directory that others may read; the accounts are theirs to
+// write.
 const (
-	// workers is how many batches are worked on at once, as many as the cap of the
-	// queue's event source in AWS.
-	workers = 5
-	// batch is how many messages a worker takes at once.
-	batch = 10
-	// visibility hides a message for longer than a worker may take.
-	visibility = worker.Timeout + 15*time.Second
-	// reaperTime is what a run of the reaper may take.
-	reaperTime = 50 * time.Second
-	// expireEvery is how often records past their time to live are deleted.
-	expireEvery = time.Hour
+	// TokenFile has the operator's token.
+	TokenFile = "token"
+	// URLFile has the address of the API, while it is served.
+	URLFile = "url"
+	// AccountsDir has a registration in each file, whose name is the account's id
+	// and .json.
+	AccountsDir = "accounts"
+	// StoreFile has the records and the queue.
+	StoreFile = "garo.db"
+	// WorldFile has what the simulated EC2 and GitHub know.
+	WorldFile = "fleet.db"
 )
 
 // Config is what a System is made of.
@@ -66,11 +63,19 @@ type Config struct {
 	Limits store.Limits
 	// BootTime is how long a machine takes from its launch until its agent runs.
 	BootTime time.Duration
-	// Jobs gives every runner that goes online a pretended job of that length;
-	// zero: none comes.
+	// Jobs gives every runner, when it first goes online, one pretended job of
+	// that length; zero: none comes.
 	Jobs time.Duration
 	// GitHubLost is how long GitHub keeps a job busy whose machine is gone; zero: ten minutes.
 	GitHubLost time.Duration
+	// OIDCIssuer lets workflows in by the ID tokens of that issuer, for
+	// OIDCAudience (empty: URL). Empty: operators alone.
+	OIDCIssuer, OIDCAudience string
+	// GitHubURL registers runners at a real GitHub, https://api.github.com or
+	// https://HOST/api/v3 of an Enterprise Server, with the token, or the App's
+	// private key, in GitHubTokenFile. No job comes, since simulated machines cannot
+	// connect there. Empty: a simulated GitHub.
+	GitHubURL, GitHubTokenFile string
 	// EC2Pacing paces launches, and throttles them, as EC2 does; else it is 100 a second.
 	EC2Pacing bool
 	// Empty are placements without capacity.
@@ -80,7 +85,8 @@ type Config struct {
 	Log        *slog.Logger // nil: none
 }
 
-// System is a running GARO. Make it with Open.
+// System is a GARO. It works while Run or Serve does. Make it with Open, and
+// Close it.
 type System struct {
 	Store  *sqlitestore.Store
 	Queue  *sqlitequeue.Queue
@@ -97,8 +103,9 @@ type System struct {
 	close   []func() error
 }
 
-// Open returns a System that goes on from what its data directory has. It
-// launches and ends nothing until Run.
+// Open returns a System that goes on from what its data directory has. It fails
+// for a registration that cannot be read, rather than serve without it. It
+// launches and ends nothing before Run.
 func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -117,79 +124,48 @@ func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 		return nil, err
 	}
 	s.close = append(s.close, unlock)
+	registered := accounts{dir: filepath.Join(cfg.Dir, AccountsDir), builtIn: builtIn(cfg.EC2Pacing)}
+	if err := registered.check(ctx); err != nil {
+		return nil, err
+	}
 	ring, token, err := secrets(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
 	s.Token = token
-	if s.Store, err = sqlitestore.Open(ctx, filepath.Join(cfg.Dir, "garo.db")); err != nil {
+	if s.Store, err = sqlitestore.Open(ctx, filepath.Join(cfg.Dir, StoreFile)); err != nil {
 		return nil, err
 	}
 	s.close = append(s.close, s.Store.Close)
 	if s.Queue, err = sqlitequeue.New(ctx, s.Store.DB(), visibility, time.Now); err != nil {
 		return nil, err
 	}
-	if err := s.world(); err != nil {
-		return nil, err
-	}
-	return s, s.assemble(ring)
+	return s, s.assemble(ctx, ring, registered)
 }
 
-// world opens EC2 and GitHub, as they were left.
-func (s *System) world() error {
-	disk, err := diskmap.Open(filepath.Join(s.cfg.Dir, "fleet.db"))
-	if err != nil {
-		return err
-	}
-	s.close = append(s.close, disk.Close)
-	gh, err := githubtest.New(githubtest.Config{
-		Rules: githubtest.Rules{Token: githubToken, AutoJobs: s.cfg.Jobs}, Disk: disk, Lost: s.cfg.GitHubLost,
-	})
-	if err != nil {
-		return err
-	}
-	s.GitHub = gh
-	world := simfleet.WorldConfig{Disk: disk, Pending: s.cfg.BootTime / 4, NeverBoots: s.cfg.NeverBoots}
-	if s.cfg.EC2Pacing {
-		world.Launches = simfleet.EC2Rate
-	}
-	// The machines call the handler of the API; what they say goes through no
-	// socket, so that a thousand of them fit.
-	door := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.api.ServeHTTP(w, r) })
-	s.Fleet, err = simfleet.Open(simfleet.Config{
-		World: world, HTTP: memhttp.Client(door), Broker: broker{gh}, BootTime: s.cfg.BootTime - s.cfg.BootTime/4, Log: s.cfg.Log,
-	})
-	if err != nil {
-		return err
-	}
-	s.close = append(s.close, func() error { s.Fleet.Close(); return nil })
-	for _, p := range s.cfg.Empty {
-		s.Fleet.SetCapacity(p, false)
-	}
-	return nil
-}
-
-// githubToken is the credential that the simulated GitHub knows. It opens nothing else.
-var githubToken = secret.New("local")
-
-// assemble makes the three parts, as the Lambda functions do.
-func (s *System) assemble(ring *keys.Ring) error {
+// assemble makes the three parts, as the Lambda functions do, and the world
+// between them: its machines call the API from the moment that they are there.
+func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store.Accounts) error {
 	cfg := s.cfg
-	registered := accounts{dir: filepath.Join(cfg.Dir, "accounts"), builtIn: builtIn(cfg.EC2Pacing)}
-	gh, err := github.New(github.Config{
-		BaseURL: "http://localhost", HTTP: memhttp.Client(s.GitHub.Handler()),
-		Token: func(context.Context, github.Repository) (secret.Text, error) { return githubToken, nil },
-	})
+	url := strings.TrimSuffix(cfg.URL, "/")
+	auth, err := s.authenticator(ctx, url)
 	if err != nil {
 		return err
 	}
 	s.api = api.New(api.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Limits: cfg.Limits, URL: strings.TrimSuffix(cfg.URL, "/"),
-		Auth: api.ByPrefix{Operators: api.Operators{"local": keys.HashToken(s.Token.Reveal())}}, Log: cfg.Log,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Limits: cfg.Limits, URL: url,
+		Auth: auth, Log: cfg.Log,
 	})
+	if err := s.world(); err != nil {
+		return err
+	}
+	gh, err := s.registrar(registered)
+	if err != nil {
+		return err
+	}
 	s.worker = worker.New(worker.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Keys: ring, Limits: cfg.Limits,
-		ControlPlane: ControlPlane, APIURL: strings.TrimSuffix(cfg.URL, "/"), Agents: agents, Log: cfg.Log,
+		ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
 	s.reaper = reaper.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Limits: cfg.Limits,
@@ -202,125 +178,11 @@ func (s *System) assemble(ring *keys.Ring) error {
 // the agent built in, and looks at no hash.
 var agents = map[string]string{"amd64": strings.Repeat("0", 64), "arm64": strings.Repeat("0", 64)}
 
-// broker lets simulated machines talk to the simulated GitHub.
-type broker struct{ *githubtest.Server }
-
-func (b broker) Connect(ctx context.Context, config string) (simfleet.Session, error) {
-	x, err := b.Server.Connect(ctx, config)
-	if err != nil {
-		return nil, told(err)
-	}
-	return session{x}, nil
-}
-
-type session struct{ *githubtest.Session }
-
-func (x session) Wait(ctx context.Context) (simfleet.Job, error) {
-	j, err := x.Session.Wait(ctx)
-	return simfleet.Job{ID: j.ID, RunID: j.RunID, Duration: j.Duration}, told(err)
-}
-
-func (x session) Done(ctx context.Context, j simfleet.Job) error {
-	return told(x.Session.Done(ctx, githubtest.Job{ID: j.ID}))
-}
-
-// told gives an answer of GitHub the name that machines know it by.
-func told(err error) error {
-	switch {
-	case errors.Is(err, githubtest.ErrDeleted):
-		return simfleet.ErrDeleted
-	case errors.Is(err, githubtest.ErrUnknownConfig):
-		return simfleet.ErrUnknownConfig
-	case errors.Is(err, githubtest.ErrTooOld):
-		return simfleet.ErrTooOld
-	}
-	return err
-}
-
 // Client returns an HTTP client for the API, without a socket.
 func (s *System) Client() *http.Client { return memhttp.Client(s.api) }
 
-// Run has workers take messages and the reaper make its rounds until ctx ends,
-// and returns when all of them have finished what they were at.
-func (s *System) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() { s.work(ctx) })
-	}
-	wg.Go(func() { s.rounds(ctx) })
-	wg.Wait()
-}
-
-// work is what Lambda's event source does for the worker: it takes batches, and
-// deletes what did not fail.
-func (s *System) work(ctx context.Context) {
-	for ctx.Err() == nil {
-		ds, err := s.Queue.Receive(ctx, batch, 20*time.Second) // SQS's longest poll
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Log.Error("queue", "error", err)
-			sleep(ctx, time.Second)
-		}
-		if len(ds) == 0 {
-			continue
-		}
-		hctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), worker.Timeout)
-		failed := map[string]bool{}
-		for _, id := range s.worker.Handle(hctx, ds) {
-			failed[id] = true
-		}
-		for _, d := range ds {
-			if failed[d.ID] {
-				continue
-			}
-			if err := s.Queue.Delete(hctx, d); err != nil {
-				s.cfg.Log.Error("queue", "error", err)
-			}
-		}
-		cancel()
-	}
-}
-
-// rounds is what the schedule does for the reaper.
-func (s *System) rounds(ctx context.Context) {
-	tick := time.NewTicker(s.cfg.Limits.ReaperPeriod)
-	defer tick.Stop()
-	var expired time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			if _, err := s.Reap(context.WithoutCancel(ctx), false); err != nil {
-				s.cfg.Log.Warn("reaper", "error", err)
-			}
-			if now.Sub(expired) < expireEvery {
-				continue
-			}
-			expired = now
-			if _, err := s.Store.Expire(ctx, now); err != nil && ctx.Err() == nil {
-				s.cfg.Log.Warn("expire records", "error", err)
-			}
-		}
-	}
-}
-
-// Reap makes one run of the reaper now.
-func (s *System) Reap(ctx context.Context, dryRun bool) (reaper.Report, error) {
-	select {
-	case s.reaping <- struct{}{}:
-		defer func() { <-s.reaping }()
-	case <-ctx.Done():
-		return reaper.Report{}, ctx.Err()
-	}
-	ctx, cancel := context.WithTimeout(ctx, reaperTime)
-	defer cancel()
-	cfg := s.reaper
-	cfg.DryRun = dryRun
-	return reaper.New(cfg).Run(ctx)
-}
-
 // Close stops the machines where they are, as if the host lost its power, and
-// closes the files. Run must have returned.
+// closes the files. Run and Serve must have returned.
 func (s *System) Close() error {
 	var errs []error
 	for i := len(s.close) - 1; i >= 0; i-- {
@@ -328,33 +190,4 @@ func (s *System) Close() error {
 	}
 	s.close = nil
 	return errors.Join(errs...)
-}
-
-// Dead returns the messages that no worker could handle.
-func (s *System) Dead(ctx context.Context) ([]queue.Dead, error) { return s.Queue.Dead(ctx) }
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
-}
-
-// lockDir makes sure that one process at a time uses a data directory: by the
-// lock of an SQLite file, which every system has and which goes with the process,
-// however that ends.
-func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
-	db, err := sql.Open("sqlite", filepath.Join(dir, "lock.db"))
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(1)
-	if _, err := db.ExecContext(ctx, "BEGIN EXCLUSIVE"); err != nil {
-		db.Close()
-		if strings.Contains(err.Error(), "locked") {
-			return nil, errors.New("another garo uses this directory: stop it first, or give --dir")
-		}
-		return nil, err
-	}
-	return db.Close, nil
 }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+)
+
+// printStatus prints a request for people; with its story, everything.
+func printStatus(w io.Writer, s apitype.Status, story bool) error {
+	p := paintFor(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("request", "%s", s.ID)
+	row("state", "%s", p.state(s.State)+because(s))
+	row("for", "%s, %s %s in %s %s", s.Repository, s.Mode, s.Type, s.Account, s.Region)
+	if len(s.Labels) > 0 {
+		row("labels", "%s", strings.Join(s.Labels, ", "))
+	}
+	row("runs-on", "%s", strings.Join(s.RunsOn, ", "))
+	row("asked", "%s by %s", date(s.CreatedAt), s.Caller)
+	if !s.ReadyAt.IsZero() {
+		row("took", "%s", s.ReadyAt.Sub(s.CreatedAt).Round(10*time.Millisecond))
+	}
+	if r := s.Runner; r != nil {
+		row("runner", "%s, %s", cmp.Or(r.Name, r.ID), p.state(r.State))
+		row("instance", "%s, %s %s in %s", cmp.Or(r.InstanceID, "none yet"), r.Market, r.InstanceType, r.Subnet)
+		if !r.ExpiresAt.IsZero() {
+			row("expires", "%s", date(r.ExpiresAt))
+		}
+		if r.Stolen != "" {
+			row("stolen", "a job of run %s took the runner", r.Stolen)
+		}
+		if r.End != nil {
+			row("ended by", "%s: %s", r.End.Code, r.End.Text)
+		}
+	}
+	if story {
+		row("trace", "%s", s.Trace)
+	}
+	if err := tw.Flush(); err != nil || !story {
+		return err
+	}
+	if len(s.Attempts) > 0 {
+		fmt.Fprintln(w, "\nlaunches tried")
+		for _, a := range s.Attempts {
+			fmt.Fprintf(tw, "  %s\t%s %s in %s\t%s\n", clock(a.At), a.Market, a.InstanceType, a.Subnet, a.Code)
+		}
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+	}
+	entries := func(title string, entries []apitype.Entry) error {
+		var b strings.Builder
+		fmt.Fprintf(&b, "\n%s\n", title)
+		for _, e := range entries {
+			line := fmt.Sprintf("  %s  %-9s  %s", clock(e.At), e.State, e.Reason)
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
+	}
+	if err := entries("request", s.History); err != nil || s.Runner == nil {
+		return err
+	}
+	return entries("runner "+s.Runner.ID, s.Runner.History)
+}
+
+func because(s apitype.Status) string {
+	switch {
+	case s.Error != nil:
+		return ": " + s.Error.Code + ": " + s.Error.Text
+	case s.Wait != "":
+		return ", waits: " + s.Wait
+	}
+	return ""
+}
+
+func date(at time.Time) string  { return at.Local().Format("2006-01-02 15:04:05 MST") }
+func clock(at time.Time) string { return at.Local().Format("15:04:05.000") }
+
+// paint colours states on a terminal, and nothing elsewhere.
+type paint bool
+
+func paintFor(w io.Writer) paint {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := f.Stat()
+	return paint(err == nil && info.Mode()&os.ModeCharDevice != 0)
+}
+
+var colours = map[string]int{
+	"ready": 32, "online": 32, "busy": 32, "failed": 31, "expired": 31, "cancelled": 33, "accepted": 36, "waiting": 36,
+}
+
+// state colours a state that has a colour.
+func (p paint) state(s string) string {
+	if colours[s] == 0 {
+		return s
+	}
+	return p.cell(s)
+}
+
+// cell colours a state, or anything else in the colour that the terminal has
+// anyway: of equal lengths, the invisible parts leave columns straight.
+func (p paint) cell(s string) string {
+	if !p {
+		return s
+	}
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", cmp.Or(colours[s], 39), s)
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client"
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+)
+
+// lastCall is how long a command that is interrupted may take to leave nothing
+// behind. A second signal ends it before.
+const lastCall = 10 * time.Second
+
+func startCommand() *cobra.Command {
+	var t target
+	var body apitype.Start
+	var wait bool
+	var timeout, giveUp time.Duration
+	c := &cobra.Command{
+		Use:   "start",
+		Short: "Ask for a runner",
+		Long: `start asks for a runner and prints its id and what runs-on must name.
+
+With --wait it shows each step until the runner is ready, ends with status 1 and
+the reason if it never is, and cancels the request when it is interrupted.`,
+		Example: `  garo start --repo acme/shop --label test1 --wait
+  garo start --repo acme/shop --type ondemand --mode ephemeral --json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body.Repo = cmp.Or(body.Repo, os.Getenv("GARO_REPO"))
+			if body.Repo == "" {
+				return fmt.Errorf("no repository: give --repo OWNER/NAME or GARO_REPO")
+			}
+			var err error
+			if body.Timeout, err = seconds("timeout", timeout); err != nil {
+				return err
+			}
+			if body.GiveUp, err = seconds("give-up", giveUp); err != nil {
+				return err
+			}
+			cl, err := t.client(cmd.Context())
+			if err != nil {
+				return err
+			}
+			// A call that was made is heard out: what it made can then be told, or cancelled.
+			ctx, cancel := outlast(cmd.Context(), lastCall)
+			defer cancel()
+			started, err := cl.Start(ctx, body)
+			switch {
+			case err != nil:
+				return told(err)
+			case wait:
+				fmt.Fprintf(cmd.ErrOrStderr(), "request %s, runs-on %s\n", started.ID, strings.Join(started.RunsOn, ", "))
+				return await(cmd, t, cl, started.ID, true)
+			case t.json:
+				return printJSON(cmd.OutOrStdout(), started)
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintf(tw, "id\t%s\nstate\t%s\nruns-on\t%s\n", started.ID, started.State, strings.Join(started.RunsOn, ", "))
+			return tw.Flush()
+		},
+	}
+	t.flags(c)
+	f := c.Flags()
+	f.StringVar(&body.Repo, "repo", "", "repository, as owner/name (default GARO_REPO)")
+	f.StringVar(&body.AccountID, "account-id", "", "AWS account to launch in (default the one that serves the repository)")
+	f.StringVar(&body.Region, "region", "", "AWS region (default the account's)")
+	f.StringVar(&body.Type, "type", "", "spot or ondemand (default the account's)")
+	f.StringSliceVar(&body.Labels, "label", nil, "label of the runner, in shared mode; may be repeated")
+	f.StringVar(&body.Mode, "mode", "", "shared or ephemeral (default the account's)")
+	f.StringSliceVar(&body.InstanceTypes, "instance-type", nil, "instance type, in the order to try; may be repeated")
+	f.StringVar(&body.ImageID, "image-id", "", "AMI id or SSM path")
+	f.StringSliceVar(&body.Subnets, "subnet", nil, "subnet; may be repeated")
+	f.StringSliceVar(&body.SecurityGroups, "security-group", nil, "security group; may be repeated")
+	f.DurationVar(&timeout, "timeout", 0, "how long the runner is needed for (default 1h)")
+	f.DurationVar(&giveUp, "give-up", 0, "how long to try (default 15m)")
+	f.StringVar(&body.IdempotencyKey, "idempotency-key", "", "the same key finds the same request (default random)")
+	f.BoolVar(&wait, "wait", false, "wait until the runner is ready")
+	return c
+}
+
+// seconds returns d as the API takes it. Zero: not said.
+func seconds(flag string, d time.Duration) (int, error) {
+	if d < 0 || d%time.Second != 0 {
+		return 0, fmt.Errorf("--%s %s: want whole seconds, such as 90s or 30m", flag, d)
+	}
+	return int(d / time.Second), nil
+}
+
+func waitCommand() *cobra.Command {
+	var t target
+	c := &cobra.Command{
+		Use:   "wait ID",
+		Short: "Wait until a request is ready, and show its steps",
+		Long: `wait shows each step of a request until it is ready, and ends with status 1 and the
+reason if it never is. Interrupted, it leaves the request as it is.`,
+		Args: oneID,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := t.client(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return await(cmd, t, cl, args[0], false)
+		},
+	}
+	t.flags(c)
+	return c
+}
+
+// await shows the steps of a request until it is final. When it is interrupted
+// and the request is its own, it cancels that.
+func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool) error {
+	ctx := cmd.Context()
+	steps := story{cmd.ErrOrStderr(), map[string]bool{}}
+	status, err := cl.Wait(ctx, id, steps.tell)
+	switch {
+	case ctx.Err() != nil && own:
+		return cancelOwn(ctx, cl, id)
+	case ctx.Err() != nil:
+		return errInterrupted
+	case err != nil:
+		return toldOf(err)
+	}
+	if t.json {
+		err = printJSON(cmd.OutOrStdout(), status)
+	} else {
+		err = printStatus(cmd.OutOrStdout(), status, false)
+	}
+	if err == nil && status.State != "ready" {
+		err = notReady(status)
+	}
+	return err
+}
+
+// cancelOwn cancels a request that nobody waits for any more, so that no machine
+// is launched for it.
+func cancelOwn(ctx context.Context, cl *client.Client, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall)
+	defer cancel()
+	stopped, err := cl.Stop(ctx, id, false)
+	if err != nil {
+		return fmt.Errorf("%w, and request %s could not be cancelled (garo stop does it): %w", errInterrupted, id, err)
+	}
+	return fmt.Errorf("%w: request %s is %s", errInterrupted, id, stopped.State)
+}
+
+func notReady(s apitype.Status) error {
+	if s.Error == nil {
+		return fmt.Errorf("request %s is %s", s.ID, s.State)
+	}
+	return fmt.Errorf("request %s is %s: %s: %s", s.ID, s.State, s.Error.Code, s.Error.Text)
+}
+
+// outlast returns a context that ends d after ctx does.
+func outlast(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
+	return longer, func() { stop(); cancel() }
+}
+
+// story prints each step of a request once, with the time since it was made.
+type story struct {
+	w    io.Writer
+	told map[string]bool
+}
+
+func (st story) tell(s apitype.Status) {
+	line := func(who string, e apitype.Entry) {
+		key := e.At.String() + who + e.State + e.Reason
+		if st.told[key] {
+			return
+		}
+		st.told[key] = true
+		text := fmt.Sprintf("%7.1fs  %-8s %-10s %s", e.At.Sub(s.CreatedAt).Seconds(), who, e.State, e.Reason)
+		fmt.Fprintln(st.w, strings.TrimRight(text, " "))
+	}
+	// The two histories run side by side: merged by time, the story reads straight.
+	req, run := s.History, []apitype.Entry(nil)
+	if s.Runner != nil {
+		run = s.Runner.History
+	}
+	for len(req) > 0 || len(run) > 0 {
+		if len(run) == 0 || len(req) > 0 && !run[0].At.Before(req[0].At) {
+			line("request", req[0])
+			req = req[1:]
+			continue
+		}
+		line("runner", run[0])
+		run = run[1:]
+	}
+}

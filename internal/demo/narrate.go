@@ -1,0 +1,97 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// entry is a line of the story.
+type entry struct {
+	at   time.Time
+	text string
+}
+
+// say tells what the story itself has just done.
+func (d *Demo) say(format string, args ...any) { d.sayAt(time.Now(), format, args...) }
+
+// sayAt tells what the story began at that time.
+func (d *Demo) sayAt(at time.Time, format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.said = append(d.said, entry{at, fmt.Sprintf(format, args...)})
+}
+
+const (
+	// look is how often the narrator looks for news.
+	look = 100 * time.Millisecond
+	// hold is how old news are before they are told: a step is recorded a moment
+	// after the time that it carries, and lines are to be in the order of theirs.
+	hold = 300 * time.Millisecond
+)
+
+// narrate prints what the story does, and every step of requests and runners that
+// is recorded, until ctx ends.
+func (d *Demo) narrate(ctx context.Context) {
+	seen := map[string]int{}
+	var pending []entry
+	for ended := false; !ended; {
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-time.After(look):
+		}
+		before := time.Now().Add(-hold)
+		if ended {
+			before = time.Now()
+		}
+		pending = append(pending, d.news(context.WithoutCancel(ctx), seen)...)
+		slices.SortStableFunc(pending, func(a, b entry) int { return a.at.Compare(b.at) })
+		for len(pending) > 0 && (ended || pending[0].at.Before(before)) {
+			e := pending[0]
+			pending = pending[1:]
+			fmt.Fprintln(d.out, strings.TrimRight(fmt.Sprintf("%6.1fs  %s", e.at.Sub(d.began).Seconds(), e.text), " "))
+		}
+	}
+}
+
+// news returns what was said, and what was added to the histories, since the last
+// call. seen has how much of each history was told.
+func (d *Demo) news(ctx context.Context, seen map[string]int) []entry {
+	d.mu.Lock()
+	news, scenes := d.said, slices.Clone(d.scenes)
+	d.said = nil
+	d.mu.Unlock()
+	add := func(ref store.Ref, name string, h store.History) {
+		for _, e := range h[min(seen[ref.String()], len(h)):] {
+			news = append(news, entry{e.At, fmt.Sprintf("  %-15s  %-9s  %s", name, e.State, e.Reason)})
+		}
+		seen[ref.String()] = len(h)
+	}
+	for _, s := range scenes {
+		if r, err := store.Read[store.Request](ctx, d.system.Store, s.id); err == nil {
+			add(r.Ref(), "request "+s.name, r.History)
+		}
+	}
+	for i, err := range d.system.Store.List(ctx, store.Filter{Kind: store.KindRunner}) {
+		if err != nil {
+			break // the next look finds the rest
+		}
+		r := i.(*store.Runner)
+		add(r.Ref(), "runner "+short(r.ID), r.History)
+	}
+	for _, f := range d.system.Fleet.Instances() {
+		if f.Planted && !f.EndedAt.IsZero() && seen[f.ID] == 0 {
+			seen[f.ID] = 1
+			news = append(news, entry{f.EndedAt, "  " + f.ID + " is terminated: no record names it"})
+		}
+	}
+	return news
+}
+
+// short is enough of an id to tell a few apart.
+func short(id string) string { return strings.ToLower(id[:min(6, len(id))]) }

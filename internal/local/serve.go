@@ -1,0 +1,183 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/reaper"
+	"github.com/alphagov/github-actions-runner-orchestration/worker"
+)
+
+const (
+	// workers is how many batches are worked on at once, as many as the cap of the
+	// queue's event source in AWS.
+	workers = 5
+	// batch is how many messages a worker takes at once.
+	batch = 10
+	// visibility hides a message for longer than a worker may take.
+	visibility = worker.Timeout + 15*time.Second
+	// poll is how long a worker waits for messages: SQS's longest poll.
+	poll = 20 * time.Second
+	// reaperTime is what a run of the reaper may take.
+	reaperTime = 50 * time.Second
+	// expireEvery is how often records past their time to live are deleted.
+	expireEvery = time.Hour
+	// grace is how long what is under way may go on when the system is to stop. A
+	// worker can wait 20 s for the slot of a launch; cut off, it is resumed after
+	// the next start, as after any crash.
+	grace = 3 * time.Second
+)
+
+// Run has workers take messages and the reaper make its rounds until ctx ends,
+// and returns seconds later, when all of them have stopped.
+func (s *System) Run(ctx context.Context) {
+	under, cut := context.WithCancel(context.WithoutCancel(ctx)) // what is under way
+	defer cut()
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() { s.work(ctx, under) })
+	}
+	wg.Go(func() { s.rounds(ctx, under) })
+	<-ctx.Done()
+	defer time.AfterFunc(grace, cut).Stop()
+	wg.Wait()
+}
+
+// work is what Lambda's event source does for the worker: it takes batches, and
+// deletes what did not fail.
+func (s *System) work(ctx, under context.Context) {
+	for ctx.Err() == nil {
+		ds, err := s.Queue.Receive(ctx, batch, poll)
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("queue", "error", err)
+			sleep(ctx, time.Second)
+		}
+		if len(ds) == 0 {
+			continue
+		}
+		hctx, cancel := context.WithTimeout(under, worker.Timeout)
+		failed := map[string]bool{}
+		for _, id := range s.worker.Handle(hctx, ds) {
+			failed[id] = true
+		}
+		for _, d := range ds {
+			if failed[d.ID] {
+				continue
+			}
+			if err := s.Queue.Delete(hctx, d); err != nil {
+				s.cfg.Log.Error("queue", "error", err)
+			}
+		}
+		cancel()
+	}
+}
+
+// rounds is what the schedule does for the reaper. The first one is at once: what
+// was under way when an earlier process ended may wait for it.
+func (s *System) rounds(ctx, under context.Context) {
+	tick := time.NewTicker(s.cfg.Limits.ReaperPeriod)
+	defer tick.Stop()
+	var expired time.Time
+	for ctx.Err() == nil {
+		if _, err := s.Reap(under, false); err != nil {
+			s.cfg.Log.Warn("reaper", "error", err)
+		}
+		if now := time.Now(); now.Sub(expired) >= expireEvery {
+			expired = now
+			if _, err := s.Store.Expire(ctx, now); err != nil && ctx.Err() == nil {
+				s.cfg.Log.Warn("expire records", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// Reap makes one run of the reaper now.
+func (s *System) Reap(ctx context.Context, dryRun bool) (reaper.Report, error) {
+	select {
+	case s.reaping <- struct{}{}:
+		defer func() { <-s.reaping }()
+	case <-ctx.Done():
+		return reaper.Report{}, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, reaperTime)
+	defer cancel()
+	cfg := s.reaper
+	cfg.DryRun = dryRun
+	return reaper.New(cfg).Run(ctx)
+}
+
+// Handler returns the API and, beside it, POST /local/reap[?dry_run=true], which
+// runs the reaper and answers with its report: for the operator's token alone.
+func (s *System) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", s.api)
+	mux.HandleFunc("POST /local/reap", func(w http.ResponseWriter, r *http.Request) {
+		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !s.Token.Equal(token) {
+			http.Error(w, "this needs the operator's token", http.StatusUnauthorized)
+			return
+		}
+		report, err := s.Reap(r.Context(), r.URL.Query().Get("dry_run") == "true")
+		if err != nil {
+			s.cfg.Log.Warn("reaper", "error", err) // the report tells of it
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		_ = json.NewEncoder(w).Encode(report) // the client has gone; the run is done all the same
+	})
+	return mux
+}
+
+// Serve answers calls at the listener, and Runs, until ctx ends; it returns
+// seconds later. Meanwhile the address is in URLFile, for scripts to wait for.
+func (s *System) Serve(ctx context.Context, l net.Listener) error {
+	urlFile := filepath.Join(s.cfg.Dir, URLFile)
+	if err := writeFile(urlFile, s.cfg.URL+"\n"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: 10 * time.Second, // as the API's own limit: a client that sends slower is none of ours
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute, // a run of the reaper is answered too
+		IdleTimeout:       2 * time.Minute,
+	}
+	served := make(chan error, 1)
+	go func() {
+		defer cancel() // nothing works behind a closed door
+		served <- server.Serve(l)
+	}()
+	s.Run(ctx)
+	stop, cancelStop := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancelStop()
+	var err error
+	if server.Shutdown(stop) != nil {
+		err = server.Close() // whoever still waits for an answer calls again
+	}
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
+	}
+	return errors.Join(err, os.Remove(urlFile))
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

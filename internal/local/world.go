@@ -1,0 +1,152 @@
+package local
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+)
+
+// githubToken is the credential that the simulated GitHub knows. It opens nothing else.
+var githubToken = secret.New("local")
+
+// world opens EC2 and GitHub, as they were left.
+func (s *System) world() error {
+	disk, err := diskmap.Open(filepath.Join(s.cfg.Dir, WorldFile))
+	if err != nil {
+		return err
+	}
+	s.close = append(s.close, disk.Close)
+	gh, err := githubtest.New(githubtest.Config{
+		Rules: githubtest.Rules{Token: githubToken}, Disk: disk, Lost: s.cfg.GitHubLost,
+	})
+	if err != nil {
+		return err
+	}
+	s.GitHub = gh
+	world := simfleet.WorldConfig{Disk: disk, Pending: s.cfg.BootTime / 4, NeverBoots: s.cfg.NeverBoots}
+	if s.cfg.EC2Pacing {
+		world.Launches = simfleet.EC2Rate
+	}
+	var jobs simfleet.Broker = &broker{Server: gh, jobs: s.cfg.Jobs, seen: map[string]bool{}}
+	if s.cfg.GitHubURL != "" {
+		jobs = pretender{}
+	}
+	// The machines call the handler of the API; what they say goes through no
+	// socket, so that a thousand of them fit.
+	s.Fleet, err = simfleet.Open(simfleet.Config{
+		World: world, HTTP: memhttp.Client(s.api), Broker: jobs, BootTime: s.cfg.BootTime - s.cfg.BootTime/4, Log: s.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	s.close = append(s.close, func() error { s.Fleet.Close(); return nil })
+	for _, p := range s.cfg.Empty {
+		s.Fleet.SetCapacity(p, false)
+	}
+	return nil
+}
+
+// broker lets simulated machines talk to the simulated GitHub, and gives each
+// runner its pretended job.
+type broker struct {
+	*githubtest.Server
+	jobs time.Duration // zero: there are none
+
+	mu   sync.Mutex
+	seen map[string]bool // the runners that went online
+}
+
+func (b *broker) Connect(ctx context.Context, config string) (simfleet.Session, error) {
+	x, err := b.Server.Connect(ctx, config)
+	if err != nil {
+		return nil, told(err)
+	}
+	if b.jobs > 0 {
+		if err := b.queue(config); err != nil {
+			x.Close()
+			return nil, err
+		}
+	}
+	return session{x}, nil
+}
+
+// queue queues the job of a runner that goes online for the first time: for its
+// own label, so that no other runner takes it.
+func (b *broker) queue(config string) error {
+	name, err := nameIn(config)
+	if err != nil {
+		return err
+	}
+	registered := b.Registrations()
+	i := slices.IndexFunc(registered, func(r githubtest.Registration) bool { return r.Name == name })
+	runner := name[:strings.LastIndex(name, "-")+1] // the rest is the number of the registration
+	if i < 0 || !b.first(runner) {
+		return nil
+	}
+	run := strconv.FormatInt(time.Now().UnixMicro(), 10) // the pretended workflow's: any number will do
+	_, err = b.Queue(registered[i].Repository, githubtest.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
+	return err
+}
+
+func (b *broker) first(runner string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first := !b.seen[runner]
+	b.seen[runner] = true
+	return first
+}
+
+// nameIn returns the name of the registration in a just-in-time config, as the
+// runner program finds it there.
+func nameIn(config string) (string, error) {
+	var files map[string][]byte
+	var settings struct{ AgentName string }
+	b, err := base64.StdEncoding.DecodeString(config)
+	if err == nil {
+		err = json.Unmarshal(b, &files)
+	}
+	if err == nil {
+		err = json.Unmarshal(files[".runner"], &settings)
+	}
+	if err != nil || settings.AgentName == "" {
+		return "", errors.New("the config names no runner")
+	}
+	return settings.AgentName, nil
+}
+
+type session struct{ *githubtest.Session }
+
+func (x session) Wait(ctx context.Context) (simfleet.Job, error) {
+	j, err := x.Session.Wait(ctx)
+	return simfleet.Job{ID: j.ID, RunID: j.RunID, Duration: j.Duration}, told(err)
+}
+
+func (x session) Done(ctx context.Context, j simfleet.Job) error {
+	return told(x.Session.Done(ctx, githubtest.Job{ID: j.ID}))
+}
+
+// told gives an answer of GitHub the name that machines know it by.
+func told(err error) error {
+	switch {
+	case errors.Is(err, githubtest.ErrDeleted):
+		return simfleet.ErrDeleted
+	case errors.Is(err, githubtest.ErrUnknownConfig):
+		return simfleet.ErrUnknownConfig
+	case errors.Is(err, githubtest.ErrTooOld):
+		return simfleet.ErrTooOld
+	}
+	return err
+}
