@@ -22,12 +22,23 @@ const (
 	remove op = "delete"
 	find   op = "find"
 	list   op = "list"
+
+	offers op = "downloads"
+	rates  op = "rates"
+	grants op = "token"
 )
 
 // describe names a call and its object for people.
 func describe(op op, object string, repo Repository) string {
-	if op == list {
+	switch op {
+	case list:
 		return "list runners of " + repo.Name
+	case offers:
+		return "list runner programs for " + repo.Name
+	case rates:
+		return "read rate limits with the credential for " + repo.Name
+	case grants:
+		return "get an installation token for " + repo.Name
 	}
 	return fmt.Sprintf("%s runner %s of %s", op, object, repo.Name)
 }
@@ -36,7 +47,7 @@ func describe(op op, object string, repo Repository) string {
 // comes from something that is not GitHub.
 func (o op) success() int {
 	switch o {
-	case mint:
+	case mint, grants:
 		return http.StatusCreated
 	case remove:
 		return http.StatusNoContent
@@ -48,6 +59,7 @@ func (o op) success() int {
 var (
 	errRedirect = errors.New("GitHub points to another place, where the call may not go")
 	errAnswer   = errors.New("the answer is not what GitHub documents")
+	errShare    = errors.New("this process has spent its share of GitHub's points, or GitHub asked it to wait")
 	errTooLarge = fmt.Errorf("the answer is above %d bytes", maxAnswer)
 )
 
@@ -77,6 +89,8 @@ func kind(op op, status int, limited bool) error {
 		return ErrLimited
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return ErrDenied
+	case op == grants && status >= 300 && status < 500:
+		return ErrDenied // a 404 of the installation is none of what was asked for
 	case status == http.StatusNotFound:
 		return ErrNotFound
 	case status == http.StatusConflict && op == mint:

@@ -29,6 +29,8 @@ func calls(t *testing.T, c *github.Client) map[string]error {
 	for _, err := range c.List(t.Context(), repo, "") {
 		out["List"] = err
 	}
+	_, out["Downloads"] = c.Downloads(t.Context(), repo)
+	_, out["Rates"] = c.Rates(t.Context(), repo)
 	return out
 }
 
@@ -37,7 +39,7 @@ func TestEachStatusHasItsKind(t *testing.T) {
 		want   error
 		except map[string]error
 	}{
-		200: {want: github.ErrUnknown}, // to Get, Find and List, with a body that is none
+		200: {want: github.ErrUnknown}, // to those that read, with a body that is none
 		202: {want: github.ErrUnknown},
 		206: {want: github.ErrUnknown},
 		304: {want: github.ErrRefused},
@@ -210,7 +212,7 @@ func TestHostileAnswersAreNotTrusted(t *testing.T) {
 			jsonText(`{"runners":[{"id":1,"name":"`+canary+`"}]}`).ServeHTTP(w, r)
 		})
 	}
-	all := []string{"Mint", "Get", "Delete", "Find", "List"}
+	all := []string{"Mint", "Get", "Delete", "Find", "List", "Downloads", "Rates"}
 	for name, c := range map[string]struct {
 		answer http.Handler
 		fail   []string // the calls that must fail with ErrUnknown

@@ -37,6 +37,16 @@ type Config struct {
 	// HTTP exchange, a page of a list being one, so it should cache. Its error is
 	// wrapped: whatever kind that has is the kind of the call's.
 	Token func(ctx context.Context, repo Repository) (secret.Text, error)
+	// Renew returns the credential that replaces one which GitHub answered with
+	// 401; the call is then made once more, unless it is the same. Its errors are
+	// treated as Token's. nil: what Token gives is all there is.
+	Renew func(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error)
+	// Share is the part of the points a minute which GitHub grants a credential
+	// that this process may spend for each account: DefaultShare in a worker.
+	// Beyond it no call is made, and the answer is ErrLimited. A limit that GitHub
+	// itself tells of then holds for the account's next calls too. 0: no call is
+	// counted and no limit kept in mind, as for a GitHub that is not shared.
+	Share float64
 	HTTP  *http.Client     // nil: http.DefaultClient; its CheckRedirect is not used
 	Now   func() time.Time // nil: time.Now
 }
@@ -47,6 +57,8 @@ type Config struct {
 type Client struct {
 	base  *url.URL // ends with a slash
 	token func(ctx context.Context, repo Repository) (secret.Text, error)
+	renew func(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error)
+	limit *limiter // nil: none
 	http  http.Client
 	now   func() time.Time
 }
@@ -62,7 +74,11 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Token == nil {
 		return nil, errors.New("GitHub client: no source of credentials")
 	}
-	c := &Client{base: base, token: cfg.Token, now: cfg.Now}
+	limit, err := newLimiter(cfg.Share)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{base: base, token: cfg.Token, renew: cfg.Renew, limit: limit, now: cfg.Now}
 	if cfg.HTTP != nil {
 		c.http = *cfg.HTTP
 	}
@@ -103,21 +119,46 @@ func named(repo Repository) bool {
 	return names.MatchString(repo.Name) && !strings.HasSuffix(repo.Name, "/.") && !strings.HasSuffix(repo.Name, "/..")
 }
 
-// do makes one HTTP exchange: ask gets a client that has repo's credential.
-// What fails, save for the credential, is an *Error.
-func (c *Client) do(ctx context.Context, op op, object string, repo Repository, ask func(gh *gogithub.Client, owner, repo string) (*gogithub.Response, error)) (*gogithub.Response, error) {
+// ask makes the library's call. gh has the credential, and the context is the
+// one that the caller of do gave.
+type ask func(gh *gogithub.Client, owner, repo string) (*gogithub.Response, error)
+
+// do makes one call, within this process's share, and once more if GitHub
+// refuses the credential and there is another. What fails, save for the
+// credential, is an *Error.
+func (c *Client) do(ctx context.Context, op op, object string, repo Repository, ask ask) (*gogithub.Response, error) {
 	what := describe(op, object, repo)
 	if !named(repo) {
 		return nil, fmt.Errorf("%w: that is not the name of a repository", &Error{Kind: ErrRefused, Op: what})
+	}
+	if at, ok := c.limit.take(repo.Account, op.points(), c.now()); !ok {
+		return nil, fmt.Errorf("%w: %w", &Error{Kind: ErrLimited, Op: what, RetryAt: at}, errShare)
 	}
 	token, err := c.token(ctx, repo)
 	if err != nil {
 		return nil, fmt.Errorf("%s: credential: %w", what, err)
 	}
+	resp, err := c.exchange(ctx, op, what, repo, token, ask)
+	if e, ok := errors.AsType[*Error](err); c.renew == nil || !ok || e.Status != http.StatusUnauthorized {
+		return resp, err
+	}
+	other, rerr := c.renew(ctx, repo, token)
+	if rerr != nil {
+		return nil, fmt.Errorf("%s: new credential: %w", what, rerr)
+	}
+	if other.Equal(token.Reveal()) {
+		return nil, err // GitHub shuts out who goes on with a credential that it refused
+	}
+	c.limit.owe(repo.Account, op.points(), c.now())
+	return c.exchange(ctx, op, what, repo, other, ask)
+}
+
+// exchange makes one HTTP exchange with a credential. What fails is an *Error.
+func (c *Client) exchange(ctx context.Context, op op, what string, repo Repository, token secret.Text, ask ask) (*gogithub.Response, error) {
 	if !sendable(token) {
 		return nil, fmt.Errorf("%w: it is empty, or has spaces or line breaks", &Error{Kind: ErrDenied, Op: what})
 	}
-	tr := &transport{next: c.http.Transport, token: token}
+	tr := &transport{next: c.http.Transport, token: token, byID: func(u *url.URL) bool { return c.within(u, repo) && c.byID(u, repo) }}
 	defer tr.close()
 	hc := c.http
 	hc.Transport = tr
@@ -125,6 +166,7 @@ func (c *Client) do(ctx context.Context, op op, object string, repo Repository, 
 		if len(via) > maxRedirects || req.Method != via[0].Method || !c.within(req.URL, repo) {
 			return errRedirect
 		}
+		c.limit.owe(repo.Account, op.points(), c.now())
 		return nil
 	}
 	base := c.base.String()
@@ -138,21 +180,26 @@ func (c *Client) do(ctx context.Context, op op, object string, repo Repository, 
 	if err == nil && resp.StatusCode == op.success() {
 		return resp, nil
 	}
-	return nil, c.fail(op, what, resp, err)
+	err = c.fail(op, what, resp, err)
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == ErrLimited {
+		c.limit.rest(repo.Account, e.RetryAt)
+	}
+	return nil, err
 }
 
 // within reports whether a redirect to u may be followed: it is on the host that
 // was configured, and if it names a repository by its id, names this one.
 func (c *Client) within(u *url.URL, repo Repository) bool {
-	path, below := strings.CutPrefix(u.Path, c.base.Path)
-	if !below || u.Scheme != c.base.Scheme || u.Host != c.base.Host || u.User != nil {
+	if !strings.HasPrefix(u.Path, c.base.Path) || u.Scheme != c.base.Scheme || u.Host != c.base.Host || u.User != nil {
 		return false
 	}
-	if rest, byID := strings.CutPrefix(path, "repositories/"); byID {
-		id, _, _ := strings.Cut(rest, "/")
-		return id == repo.ID
-	}
-	return true
+	return c.byID(u, repo) || !strings.HasPrefix(u.Path, c.base.Path+"repositories/")
+}
+
+// byID reports whether u names repo by its id, which no other repository can
+// take over. Its host is not looked at.
+func (c *Client) byID(u *url.URL, repo Repository) bool {
+	return strings.HasPrefix(u.Path, c.base.Path+"repositories/"+repo.ID+"/")
 }
 
 // sendable reports whether a token can be in a header.
@@ -164,7 +211,8 @@ func sendable(token secret.Text) bool {
 type transport struct {
 	next  http.RoundTripper
 	token secret.Text
-	body  io.Closer // of the last response
+	byID  func(*url.URL) bool // whether a place names the repository by its id
+	body  io.Closer           // of the last response
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -176,8 +224,22 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err == nil {
 		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
 		t.body = resp.Body
+		t.keepMethod(req, resp)
 	}
 	return resp, err
+}
+
+// keepMethod makes a 301 or 302 to the repository's id say that the request is
+// to be repeated as it is. net/http would turn a POST and a DELETE into a GET,
+// which is of no use, and no reading of GitHub's: a renamed repository has the
+// same calls at another place (https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#follow-redirects).
+func (t *transport) keepMethod(req *http.Request, resp *http.Response) {
+	if req.Method == http.MethodGet || resp.StatusCode != http.StatusMovedPermanently && resp.StatusCode != http.StatusFound {
+		return
+	}
+	if to, err := resp.Location(); err == nil && t.byID(to) {
+		resp.StatusCode = http.StatusPermanentRedirect
+	}
 }
 
 // close frees the connection after the call. The library leaves it open when an

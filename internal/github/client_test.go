@@ -17,6 +17,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest/contract"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
@@ -33,8 +34,26 @@ var (
 	hidden = github.Repository{ID: "103", Name: "acme/hidden", Account: "111122223333"}
 )
 
-// open returns a strict GitHub without faults beyond those in cfg.
-func open(t *testing.T, cfg githubtest.Config) *githubtest.Server {
+// world is a strict GitHub, whose every exchange is held against GitHub's own
+// description.
+type world struct {
+	*githubtest.Server
+	t *testing.T
+}
+
+var (
+	loading     sync.Once
+	description *contract.Description
+)
+
+func (w world) Handler() http.Handler {
+	w.t.Helper()
+	loading.Do(func() { description = contract.Load(w.t, "githubtest/testdata/github-openapi.json") })
+	return description.Handler(w.t, w.Server.Handler())
+}
+
+// open returns a GitHub without faults beyond those in cfg.
+func open(t *testing.T, cfg githubtest.Config) world {
 	t.Helper()
 	cfg.Repositories = []github.Repository{repo, other}
 	if cfg.Rules.Token.Empty() {
@@ -47,7 +66,7 @@ func open(t *testing.T, cfg githubtest.Config) *githubtest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return world{s, t}
 }
 
 // client returns a client whose calls go to h, without a network.

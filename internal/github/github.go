@@ -46,7 +46,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrDenied (401, or 403 without a limit): the credential does not serve.
 	ErrDenied = errors.New("credential refused")
-	// ErrLimited (403 or 429 with a limit): wait. The *Error says until when.
+	// ErrLimited (403 or 429 with a limit, or without a call when our own share of
+	// GitHub's points is spent): wait. The *Error says until when.
 	ErrLimited = errors.New("rate limited")
 	// ErrUnknown: no answer, or a server's error; what was asked may have happened.
 	ErrUnknown = errors.New("outcome unknown")
@@ -76,7 +77,8 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Kind }
 
 // API is what worker and reaper ask of GitHub. Client implements it over HTTP.
-// It is safe for concurrent use, and retries nothing by itself.
+// It is safe for concurrent use, and repeats no call by itself but one whose
+// credential GitHub refused, with another credential.
 type API interface {
 	// Mint registers a one-job runner under a name that was never used before,
 	// with exactly these labels. It is not idempotent: after ErrUnknown the name

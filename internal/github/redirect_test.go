@@ -11,16 +11,15 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 )
 
-// renamed sends every request that names the repository to its id, as GitHub
-// does: GETs for good, others to be repeated as they are.
-func renamed(to string) func(string, *http.Request) githubtest.Fault {
+// renamed sends every request that names the repository to its id.
+func renamed(get, others int) func(string, *http.Request) githubtest.Fault {
 	return func(_ string, r *http.Request) (f githubtest.Fault) {
 		if rest, ok := strings.CutPrefix(r.URL.Path, "/repos/"+repo.Name); ok {
-			code := http.StatusTemporaryRedirect
+			code := others
 			if r.Method == http.MethodGet {
-				code = http.StatusMovedPermanently
+				code = get
 			}
-			f.Instead = http.RedirectHandler(to+rest+query(r), code)
+			f.Instead = http.RedirectHandler("/repositories/"+repo.ID+rest+query(r), code)
 		}
 		return f
 	}
@@ -34,23 +33,38 @@ func query(r *http.Request) string {
 }
 
 func TestRenamedRepositoryIsFollowed(t *testing.T) {
-	s := open(t, githubtest.Config{Fault: renamed("/repositories/" + repo.ID)})
-	c := client(t, s.Handler())
-	m, err := c.Mint(t.Context(), repo, "r", []string{"x"})
-	if err != nil {
-		t.Fatalf("Mint: %v", err)
-	}
-	if r, err := c.Get(t.Context(), repo, m.RunnerID); err != nil || r.Name != "r" {
-		t.Errorf("Get = %+v, %v; want the runner", r, err)
-	}
-	if r, err := c.Find(t.Context(), repo, "r"); err != nil || r.ID != m.RunnerID {
-		t.Errorf("Find = %+v, %v; want the runner", r, err)
-	}
-	if err := c.Delete(t.Context(), repo, m.RunnerID); err != nil {
-		t.Errorf("Delete: %v", err)
-	}
-	if got := s.Registrations(); len(got) != 0 {
-		t.Errorf("registrations = %+v, want none: the DELETE was repeated as a DELETE", got)
+	for name, codes := range map[string][2]int{
+		"AsGitHubDoes": {http.StatusMovedPermanently, http.StatusTemporaryRedirect},
+		"ForGood":      {http.StatusMovedPermanently, http.StatusMovedPermanently},
+		"ForNow":       {http.StatusFound, http.StatusFound},
+		"Permanently":  {http.StatusPermanentRedirect, http.StatusPermanentRedirect},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, githubtest.Config{Fault: renamed(codes[0], codes[1])})
+			c := client(t, s.Handler())
+			m, err := c.Mint(t.Context(), repo, "r", []string{"x"})
+			if err != nil {
+				t.Fatalf("Mint: %v", err)
+			}
+			if got := s.Registrations(); len(got) != 1 || got[0].Name != "r" || !got[0].Config.Equal(m.Config.Reveal()) {
+				t.Fatalf("registrations = %+v, want the one that was asked for: the POST was repeated with its body", got)
+			}
+			if r, err := c.Get(t.Context(), repo, m.RunnerID); err != nil || r.Name != "r" {
+				t.Errorf("Get = %+v, %v; want the runner", r, err)
+			}
+			if r, err := c.Find(t.Context(), repo, "r"); err != nil || r.ID != m.RunnerID {
+				t.Errorf("Find = %+v, %v; want the runner", r, err)
+			}
+			if d, err := c.Downloads(t.Context(), repo); err != nil || len(d) == 0 {
+				t.Errorf("Downloads = %+v, %v; want some", d, err)
+			}
+			if err := c.Delete(t.Context(), repo, m.RunnerID); err != nil {
+				t.Errorf("Delete: %v", err)
+			}
+			if got := s.Registrations(); len(got) != 0 {
+				t.Errorf("registrations = %+v, want none: the DELETE was repeated as a DELETE", got)
+			}
+		})
 	}
 }
 
@@ -71,7 +85,15 @@ func TestRedirectElsewhereIsRefused(t *testing.T) {
 		"NoRepository":      "/api/v3/repositories/",
 		"OutsideTheBase":    "/evil/",
 		"NoPlace":           "",
+
+		"AnotherHostForGood":       evil.URL + "/api/v3/repositories/" + repo.ID + "/actions/runners",
+		"AnotherRepositoryForGood": "/api/v3/repositories/" + other.ID + "/actions/runners",
+		"NoPlaceForGood":           "",
 	} {
+		code := http.StatusTemporaryRedirect
+		if strings.HasSuffix(name, "ForGood") {
+			code = http.StatusMovedPermanently
+		}
 		t.Run(name, func(t *testing.T) {
 			var n atomic.Int32
 			s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -80,16 +102,16 @@ func TestRedirectElsewhereIsRefused(t *testing.T) {
 					w.Header().Set("Location", strings.Replace(to, "HOST", r.Host, 1))
 				}
 				w.Header().Set("X-GitHub-Request-Id", "REQ:1")
-				w.WriteHeader(http.StatusTemporaryRedirect)
+				w.WriteHeader(code)
 			}))
 			defer s.Close()
 			for call, err := range calls(t, clientAt(t, s.URL+"/api/v3", s.Client())) {
-				if e := failed(t, call, err, github.ErrRefused); e.Status != http.StatusTemporaryRedirect || e.RequestID != "REQ:1" {
+				if e := failed(t, call, err, github.ErrRefused); e.Status != code || e.RequestID != "REQ:1" {
 					t.Errorf("%s = %v, want the redirect's own status and request", call, e)
 				}
 			}
-			if got := n.Load(); got != 5 {
-				t.Errorf("%d requests for 5 calls: one was redirected", got)
+			if got := n.Load(); got != 7 {
+				t.Errorf("%d requests for 7 calls: one was redirected", got)
 			}
 		})
 	}
@@ -98,30 +120,37 @@ func TestRedirectElsewhereIsRefused(t *testing.T) {
 	}
 }
 
-func TestRedirectThatChangesTheMethodIsRefused(t *testing.T) {
+func TestRedirectToAnotherNameIsNotFollowedByWhatWrites(t *testing.T) {
 	var seen []string
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen = append(seen, r.Method+" "+r.URL.Path)
-		http.Redirect(w, r, "/repositories/101/x", http.StatusMovedPermanently)
+		http.Redirect(w, r, "/repos/acme/market/x", http.StatusMovedPermanently)
 	})
 	c := client(t, h)
 	failed(t, "Delete", c.Delete(t.Context(), repo, 1), github.ErrRefused)
 	_, err := c.Mint(t.Context(), repo, "r", []string{"x"})
-	failed(t, "Mint", err, github.ErrRefused)
+	if e := failed(t, "Mint", err, github.ErrRefused); e.Status != http.StatusMovedPermanently {
+		t.Errorf("Mint = %v, want GitHub's own status", e)
+	}
 	if len(seen) != 2 {
 		t.Errorf("requests = %v, want the two calls: a GET in their place would do nothing and look well", seen)
 	}
 }
 
 func TestRedirectsDoNotGoRound(t *testing.T) {
-	n := 0
-	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n++
-		http.Redirect(w, r, r.URL.String(), http.StatusMovedPermanently)
-	})
-	_, err := client(t, h).Get(t.Context(), repo, 1)
-	failed(t, "Get", err, github.ErrRefused)
-	if n != 4 {
-		t.Errorf("%d requests, want the call and 3 redirects", n)
+	for name, call := range map[string]func(*github.Client) error{
+		"Get":    func(c *github.Client) error { _, err := c.Get(t.Context(), repo, 1); return err },
+		"Delete": func(c *github.Client) error { return c.Delete(t.Context(), repo, 1) },
+		"Mint":   func(c *github.Client) error { _, err := c.Mint(t.Context(), repo, "r", []string{"x"}); return err },
+	} {
+		n := 0
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n++
+			http.Redirect(w, r, "/repositories/101/x", http.StatusMovedPermanently)
+		})
+		failed(t, name, call(client(t, h)), github.ErrRefused)
+		if n != 4 {
+			t.Errorf("%s made %d requests, want the call and 3 redirects", name, n)
+		}
 	}
 }

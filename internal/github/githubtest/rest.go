@@ -19,6 +19,7 @@ const (
 	OpDelete    = "delete"
 	OpDownloads = "downloads"
 	OpRateLimit = "rate_limit"
+	OpToken     = "token" // of an App's installation
 	OpOther     = "other" // no operation of this server
 )
 
@@ -32,7 +33,7 @@ type target struct {
 	op   string
 	repo string // owner/name, or an id if byID
 	byID bool
-	id   int64 // of a runner
+	id   int64 // of a runner or an installation
 }
 
 // parse reads a request's method and path. Those of an Enterprise Server, below
@@ -43,6 +44,13 @@ func parse(r *http.Request) target {
 		return target{op: OpRateLimit}
 	}
 	t := target{op: OpOther}
+	if rest, ok := strings.CutPrefix(path, "app/installations/"); ok {
+		number, call, _ := strings.Cut(rest, "/")
+		if id, err := strconv.ParseInt(number, 10, 64); err == nil && call == "access_tokens" && r.Method == http.MethodPost {
+			t.op, t.id = OpToken, id
+		}
+		return t
+	}
 	first, rest, _ := strings.Cut(path, "/")
 	repo, call, ok := strings.Cut(rest, "/actions/runners")
 	switch {
@@ -144,20 +152,24 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 		return s.wrong(http.StatusBadRequest, r, wrong)
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || !s.rules.Token.Equal(token) {
+	if ok && t.op == OpToken {
+		return s.token(now, t, r, token, body)
+	}
+	g := s.granted(now, token)
+	if !ok || g == nil && !s.rules.Token.Equal(token) {
 		return refuse(http.StatusUnauthorized, "Bad credentials")
 	}
 	if t.op == OpRateLimit {
 		return s.rateLimit(now)
 	}
-	if a, ok := s.admit(now, h); !ok {
+	if a, ok := s.admit(now, r.Method, h); !ok {
 		return a
 	}
 	if t.op == OpOther {
 		return s.wrong(http.StatusNotFound, r, "no such operation")
 	}
 	repo, ok := s.exists(t.repo, t.byID)
-	if !ok {
+	if !ok || !g.opens(repo) {
 		return refuse(http.StatusNotFound, "Not Found")
 	}
 	switch t.op {
@@ -179,66 +191,6 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	}
 	s.remove(now, reg, RemovedByCall)
 	return answer{http.StatusNoContent, nil}
-}
-
-// window returns the calls that a client may make, how many it has left, and
-// when it has all of them again.
-func (s *Server) window(now time.Time) (limit, left int, reset time.Time) {
-	length := s.rules.Limit.Window
-	if length == 0 {
-		length = time.Hour
-	}
-	if !now.Before(s.opened.Add(length)) {
-		s.opened, s.used = now, 0
-	}
-	limit = s.rules.Limit.Calls
-	if limit == 0 {
-		limit = s.used + 5000 // what a user has in an hour; never used up
-	}
-	return limit, max(0, limit-s.used), s.opened.Add(length)
-}
-
-// admit counts a call, and refuses it if there were too many.
-func (s *Server) admit(now time.Time, h http.Header) (answer, bool) {
-	limit, left, reset := s.window(now)
-	if left == 0 && s.rules.Limit.Secondary {
-		h.Set("Retry-After", strconv.Itoa(int((reset.Sub(now)+time.Second-1)/time.Second)))
-		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit."), false
-	}
-	refused := left == 0
-	if !refused {
-		s.used++
-		left--
-	}
-	// A reset is told in whole seconds: no earlier than it is.
-	h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
-	h.Set("X-RateLimit-Remaining", strconv.Itoa(left))
-	h.Set("X-RateLimit-Used", strconv.Itoa(limit-left))
-	h.Set("X-RateLimit-Reset", strconv.FormatInt(reset.Add(time.Second-1).Unix(), 10))
-	h.Set("X-RateLimit-Resource", "core")
-	if refused {
-		return refuse(http.StatusForbidden, "API rate limit exceeded for user ID 1."), false
-	}
-	return answer{}, true
-}
-
-// rateLimit tells the limits. It is not counted.
-func (s *Server) rateLimit(now time.Time) answer {
-	limit, left, reset := s.window(now)
-	bucket := map[string]int64{
-		"limit":     int64(limit),
-		"remaining": int64(left),
-		"used":      int64(limit - left),
-		"reset":     reset.Add(time.Second - 1).Unix(),
-	}
-	return answer{http.StatusOK, map[string]any{
-		"rate": bucket,
-		"resources": map[string]any{
-			"core":                        bucket,
-			"search":                      bucket,
-			"actions_runner_registration": bucket,
-		},
-	}}
 }
 
 // download is one of the runner programs to be had.

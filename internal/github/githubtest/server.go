@@ -1,7 +1,8 @@
 // Package githubtest is a GitHub for tests, simulations and local use: the calls
-// that concern runners, and the side that runner programs talk to. It promises
-// to be as strict as GitHub or stricter: what GitHub might refuse it refuses, and
-// a request that no client of ours should make is reported.
+// that concern runners, the tokens of an App that makes them, and the side that
+// runner programs talk to. It promises to be as strict as GitHub or stricter:
+// what GitHub might refuse it refuses, and a request that no client of ours
+// should make is reported.
 //
 // A Server starts no goroutine and waits for nothing but its Disk. Time moves it
 // on whenever it is called, and while a runner program waits for a job. The same
@@ -28,7 +29,7 @@ import (
 // Config is what a Server is made of. The zero value lets nobody in.
 type Config struct {
 	// Repositories are all that exist, for the credential; their Account plays no
-	// part. nil: every name that is asked for exists.
+	// part. nil: every name that is asked for exists, but not for an App.
 	Repositories []github.Repository
 	Rules        Rules
 	// Disk keeps registrations and open jobs; nil: they are gone with the
@@ -62,8 +63,10 @@ type Disk interface {
 
 // Rules are what can change while a Server runs.
 type Rules struct {
-	// Token is the only credential that is let in.
+	// Token is the only credential that is let in, but for tokens of App.
 	Token secret.Text
+	// App may ask for tokens. The zero value may not.
+	App App
 	// OmitBusy leaves busy runners out of lists, though not out of Get.
 	OmitBusy bool
 	// BusyLag is how long after taking a job a runner does not look busy yet. A
@@ -75,15 +78,6 @@ type Rules struct {
 	// that goes online with a label that begins with garo-: for just that label.
 	AutoJobs time.Duration
 	Limit    Limit
-}
-
-// Limit is how many calls are let in. The zero value sets no limit.
-type Limit struct {
-	Calls  int           // in a window
-	Window time.Duration // 0: an hour
-	// Secondary answers 429 with retry-after, in place of 403 with no calls
-	// remaining until a reset.
-	Secondary bool
 }
 
 // Fault is what goes wrong with a request. The zero value is nothing.
@@ -145,9 +139,11 @@ type Server struct {
 	changed chan struct{}   // closed when a runner or a job changes, and replaced
 	unkept  []write         // what Disk does not have yet
 	calls   map[string]int
-	total   int       // of calls
-	used    int       // calls in the current window
-	opened  time.Time // when the window began
+	total   int               // of calls
+	used    int               // calls in the current window
+	opened  time.Time         // when the window began
+	spent   []spend           // in the last minute
+	grants  map[string]*grant // by token
 }
 
 // New returns a server that goes on from what its Disk has. All runners are
@@ -174,6 +170,7 @@ func New(cfg Config) (*Server, error) {
 		rules:   cfg.Rules,
 		changed: make(chan struct{}),
 		calls:   map[string]int{},
+		grants:  map[string]*grant{},
 	}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("open the GitHub stand-in: %w", err)

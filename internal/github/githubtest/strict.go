@@ -31,9 +31,9 @@ func manners(r *http.Request, t target, body []byte) string {
 		return "Authorization: there are two"
 	case len(body) > maxBody:
 		return fmt.Sprintf("body: above %d bytes", maxBody)
-	case t.op != OpMint && len(body) > 0:
+	case t.op != OpMint && t.op != OpToken && len(body) > 0:
 		return "body: this operation has none"
-	case t.op == OpMint && (err != nil || kind != "application/json" || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8")):
+	case (t.op == OpMint || t.op == OpToken) && (err != nil || kind != "application/json" || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8")):
 		return "Content-Type: want application/json"
 	case t.op != OpList && r.URL.RawQuery != "":
 		return "query: this operation has none"
@@ -45,27 +45,33 @@ func manners(r *http.Request, t target, body []byte) string {
 // does not document.
 func parseMint(body []byte) (q mintRequest, wrong string) {
 	q.folder = "_work"
-	fields := map[string]any{"name": &q.name, "runner_group_id": &q.group, "labels": &q.labels, "work_folder": &q.folder}
+	wrong = parseObject(body, map[string]any{"name": &q.name, "runner_group_id": &q.group, "labels": &q.labels, "work_folder": &q.folder},
+		"name", "runner_group_id", "labels")
+	return q, wrong
+}
+
+// parseObject reads a JSON object into fields, and says what is wrong with it.
+func parseObject(body []byte, fields map[string]any, required ...string) (wrong string) {
 	values, err := object(body)
 	if err != nil {
-		return q, "body: " + err.Error()
+		return "body: " + err.Error()
 	}
 	for _, v := range values {
 		to, ok := fields[v.key]
 		if !ok {
-			return q, "body: unknown field " + v.key
+			return "body: unknown field " + v.key
 		}
 		if string(v.value) == "null" || json.Unmarshal(v.value, to) != nil {
-			return q, "body: wrong type of " + v.key
+			return "body: wrong type of " + v.key
 		}
 		delete(fields, v.key)
 	}
-	for _, required := range []string{"name", "runner_group_id", "labels"} {
-		if fields[required] != nil {
-			return q, "body: no " + required
+	for _, r := range required {
+		if fields[r] != nil {
+			return "body: no " + r
 		}
 	}
-	return q, ""
+	return ""
 }
 
 // member is a field of a JSON object.

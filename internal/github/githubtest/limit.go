@@ -1,0 +1,113 @@
+package githubtest
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Limit is how many calls are let in. The zero value sets no limit. Asking for
+// the limits and for installation tokens counts against none.
+type Limit struct {
+	Calls  int           // in a window
+	Window time.Duration // 0: an hour
+	// Secondary answers 429 with retry-after, in place of 403 with no calls
+	// remaining until a reset.
+	Secondary bool
+	// Points is what all calls of any 60 seconds may cost, at 1 for a GET and 5
+	// for others: GitHub takes 900 at one endpoint. 0: they cost nothing.
+	Points int
+}
+
+// window returns the calls that a client may make, how many it has left, and
+// when it has all of them again.
+func (s *Server) window(now time.Time) (limit, left int, reset time.Time) {
+	length := s.rules.Limit.Window
+	if length == 0 {
+		length = time.Hour
+	}
+	if !now.Before(s.opened.Add(length)) {
+		s.opened, s.used = now, 0
+	}
+	limit = s.rules.Limit.Calls
+	if limit == 0 {
+		limit = s.used + 5000 // what a user has in an hour; never used up
+	}
+	return limit, max(0, limit-s.used), s.opened.Add(length)
+}
+
+// spend is what a call costs in points, and when it was made.
+type spend struct {
+	at     time.Time
+	points int
+}
+
+// charge takes the points of a call, or says after how long there will be some.
+// What is refused costs nothing.
+func (s *Server) charge(now time.Time, method string) (wait time.Duration) {
+	if s.rules.Limit.Points == 0 {
+		return 0
+	}
+	cost := 1
+	if method != http.MethodGet {
+		cost = 5
+	}
+	s.spent = slices.DeleteFunc(s.spent, func(x spend) bool { return now.Sub(x.at) >= time.Minute })
+	sum := cost
+	for _, x := range s.spent {
+		sum += x.points
+	}
+	if sum > s.rules.Limit.Points {
+		return time.Minute // as GitHub says where it names no time
+	}
+	s.spent = append(s.spent, spend{now, cost})
+	return 0
+}
+
+// admit counts a call, and refuses it if there were too many.
+func (s *Server) admit(now time.Time, method string, h http.Header) (answer, bool) {
+	if wait := s.charge(now, method); wait > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
+		return refuse(http.StatusForbidden, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."), false
+	}
+	limit, left, reset := s.window(now)
+	if left == 0 && s.rules.Limit.Secondary {
+		h.Set("Retry-After", strconv.Itoa(int((reset.Sub(now)+time.Second-1)/time.Second)))
+		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit."), false
+	}
+	refused := left == 0
+	if !refused {
+		s.used++
+		left--
+	}
+	// A reset is told in whole seconds: no earlier than it is.
+	h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(left))
+	h.Set("X-RateLimit-Used", strconv.Itoa(limit-left))
+	h.Set("X-RateLimit-Reset", strconv.FormatInt(reset.Add(time.Second-1).Unix(), 10))
+	h.Set("X-RateLimit-Resource", "core")
+	if refused {
+		return refuse(http.StatusForbidden, "API rate limit exceeded for user ID 1."), false
+	}
+	return answer{}, true
+}
+
+// rateLimit tells the limits. It is not counted.
+func (s *Server) rateLimit(now time.Time) answer {
+	limit, left, reset := s.window(now)
+	bucket := map[string]int64{
+		"limit":     int64(limit),
+		"remaining": int64(left),
+		"used":      int64(limit - left),
+		"reset":     reset.Add(time.Second - 1).Unix(),
+	}
+	return answer{http.StatusOK, map[string]any{
+		"rate": bucket,
+		"resources": map[string]any{
+			"core":                        bucket,
+			"search":                      bucket,
+			"actions_runner_registration": bucket,
+		},
+	}}
+}

@@ -1,0 +1,131 @@
+package github
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// GitHub lets a credential spend 900 points a minute at one endpoint, and takes 5
+// for a call that writes and 1 for one that reads: 180 registrations a minute
+// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
+// All endpoints are counted together here, which is on the safe side.
+//
+// The same page allows 80 requests a minute that create content. It speaks of
+// what people see, such as comments; should GitHub count registrations among
+// them, it says so by a 403 with a time, which is kept like any other limit.
+const (
+	pointsPerMinute = 900
+	pointsToWrite   = 5
+	pointsToRead    = 1
+)
+
+// DefaultShare is the share of one of five workers that run at once: as many as
+// the queue's event source invokes (its maximum concurrency is 5).
+const DefaultShare = 1.0 / 5
+
+// points is what GitHub counts for a call.
+func (o op) points() int {
+	switch o {
+	case mint, remove, grants:
+		return pointsToWrite
+	}
+	return pointsToRead
+}
+
+// limiter keeps this process within its share of the points of each account's
+// credential. A nil limiter lets everything pass. It is safe for concurrent use.
+type limiter struct {
+	perMinute float64 // points
+
+	mu       sync.Mutex
+	accounts map[string]*bucket
+}
+
+// bucket is what an account may spend. It holds a third of the share and takes in
+// two thirds a minute: no minute, wherever it begins, sees more than the share.
+type bucket struct {
+	points *rate.Limiter
+	// promised is the time that the last caller without points was told.
+	promised time.Time
+	// rests is until when GitHub asked to be left alone.
+	rests time.Time
+}
+
+func newLimiter(share float64) (*limiter, error) {
+	l := &limiter{perMinute: share * pointsPerMinute, accounts: map[string]*bucket{}}
+	switch {
+	case share == 0:
+		return nil, nil
+	case !(share <= 1) || l.holds() < pointsToWrite: // NaN is not below 1 either
+		return nil, fmt.Errorf("GitHub client: share %v: want at most 1, and enough for one call that writes; or 0", share)
+	}
+	return l, nil
+}
+
+// holds returns what a bucket holds when it is full.
+func (l *limiter) holds() int { return int(l.perMinute / 3) }
+
+// bucket returns an account's, with the lock held.
+func (l *limiter) bucket(account string) *bucket {
+	b := l.accounts[account]
+	if b == nil {
+		b = &bucket{points: rate.NewLimiter(rate.Limit(l.perMinute*2/3/60), l.holds())}
+		l.accounts[account] = b
+	}
+	return b
+}
+
+// take spends points, or says when to ask again. Those who ask at once are told
+// different times within a minute, each as much later as it takes to gather what
+// the one before needs; whoever comes when there are points gets them.
+func (l *limiter) take(account string, points int, now time.Time) (at time.Time, ok bool) {
+	if l == nil {
+		return time.Time{}, true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.bucket(account)
+	if now.Before(b.rests) {
+		return b.rests, false
+	}
+	if b.points.AllowN(now, points) {
+		return time.Time{}, true
+	}
+	gather := func(points float64) time.Duration {
+		return time.Duration(points / float64(b.points.Limit()) * float64(time.Second))
+	}
+	first := now.Add(gather(float64(points) - b.points.TokensAt(now)))
+	at = b.promised.Add(gather(float64(points)))
+	if at.Before(first) || at.After(first.Add(time.Minute)) {
+		at = first
+	}
+	b.promised = at
+	return at, false
+}
+
+// owe spends points for a call that is made in any case, if need be of those to come.
+func (l *limiter) owe(account string, points int, now time.Time) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bucket(account).points.ReserveN(now, points)
+}
+
+// rest makes an account wait as long as GitHub asks for. Who goes on calling may
+// be shut out, says GitHub.
+func (l *limiter) rest(account string, until time.Time) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.bucket(account)
+	if until.After(b.rests) {
+		b.rests = until
+	}
+}

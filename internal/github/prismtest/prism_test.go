@@ -1,0 +1,267 @@
+// Package prismtest holds our client and our stand-in for GitHub against Prism, a
+// third party's reading of GitHub's description of its API: Prism answers every
+// documented status once, and stands between client and stand-in while they do
+// all that they can. It runs where there are node and npm, and says so where not.
+package prismtest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+const (
+	description = "../githubtest/testdata/github-openapi.json"
+	tokens      = "apps/create-installation-access-token"
+	// exampleName and exampleID are of the runners in GitHub's examples of answers.
+	exampleName, exampleID = "New runner", 23
+)
+
+// example is a time at which the token in GitHub's example is good.
+func example() time.Time { return time.Date(2016, 7, 11, 22, 0, 0, 0, time.UTC) }
+
+var repo = github.Repository{ID: "101", Name: "acme/shop", Account: "111122223333"}
+
+// prefer asks Prism for a status, by the header of RFC 7240. Prism takes the
+// description's media type alone; GitHub recommends to ask for its own.
+type prefer struct{ status, operation string }
+
+func (p *prefer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	if p.operation == tokens || !strings.HasSuffix(r.URL.Path, "/access_tokens") { // else it gets its 201
+		r.Header.Set("Prefer", "code="+p.status)
+	}
+	r.Header.Set("Accept", "application/json")
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// clients returns what calls base as GARO does: as an App with that key.
+func clients(t *testing.T, base string, through http.RoundTripper, now func() time.Time) (*github.Client, *github.Credentials) {
+	t.Helper()
+	hc := &http.Client{Transport: through, Timeout: 20 * time.Second}
+	pemKey := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	creds, err := github.NewCredentials(github.CredentialsConfig{
+		BaseURL: base, HTTP: hc, Now: now,
+		Account: func(context.Context, string) (store.Account, error) {
+			return store.Account{GitHub: store.GitHubCredential{AppID: 7, InstallationID: 9}}, nil
+		},
+		Parameter: func(context.Context, string, string, bool) (secret.Text, error) {
+			return secret.New(string(pemKey)), nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := github.New(github.Config{BaseURL: base, HTTP: hc, Now: now, Token: creds.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, creds
+}
+
+// key is the App's, of the least length that is allowed.
+var key = func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
+
+// calls are GARO's, by GitHub's names for them.
+var calls = map[string]func(ctx context.Context, c *github.Client, creds *github.Credentials) error{
+	"actions/generate-runner-jitconfig-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
+		_, err := c.Mint(ctx, repo, exampleName, []string{"garo-abc", "big"})
+		return err
+	},
+	"actions/get-self-hosted-runner-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
+		_, err := c.Get(ctx, repo, exampleID)
+		return err
+	},
+	"actions/delete-self-hosted-runner-from-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
+		return c.Delete(ctx, repo, exampleID)
+	},
+	"actions/list-self-hosted-runners-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
+		for r, err := range c.List(ctx, repo, "") {
+			if err != nil || r.Name == "" {
+				return fmt.Errorf("runner %+v: %w", r, err)
+			}
+		}
+		_, err := c.Find(ctx, repo, "linux_runner")
+		return err
+	},
+	"actions/list-runner-applications-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
+		d, err := c.Downloads(ctx, repo)
+		if err == nil && len(d) == 0 {
+			err = fmt.Errorf("downloads = %+v, want those of the example", d)
+		}
+		return err
+	},
+	"rate-limit/get": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
+		r, err := c.Rates(ctx, repo)
+		if err == nil && r.Core.Limit == 0 {
+			err = fmt.Errorf("rates = %+v, want those of the example", r)
+		}
+		return err
+	},
+	tokens: func(ctx context.Context, _ *github.Client, creds *github.Credentials) error {
+		_, err := creds.Token(ctx, repo)
+		return err
+	},
+}
+
+// kinds are what the client makes of a documented status; nil: success.
+var kinds = map[string]error{
+	"200": nil, "201": nil, "204": nil,
+	"304": github.ErrRefused,
+	"401": github.ErrDenied,
+	"403": github.ErrDenied,
+	"404": github.ErrNotFound,
+	"409": github.ErrNameTaken,
+	"422": github.ErrRefused,
+
+	"actions/delete-self-hosted-runner-from-repo 422": github.ErrBusy,
+	tokens + " 404": github.ErrDenied,
+	tokens + " 422": github.ErrDenied,
+}
+
+func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
+	prism := start(t, "mock", description)
+	if prism == "" {
+		return
+	}
+	b, err := os.ReadFile(description)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]map[string]struct {
+			OperationID string `json:"operationId"`
+			Responses   map[string]any
+		}
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, methods := range doc.Paths {
+		for _, op := range methods {
+			for status := range op.Responses {
+				n++
+				call := calls[op.OperationID]
+				want, known := kinds[op.OperationID+" "+status]
+				if !known {
+					want, known = kinds[status]
+				}
+				if call == nil || !known {
+					t.Errorf("%s %s: no test of it: extend calls or kinds", op.OperationID, status)
+					continue
+				}
+				c, creds := clients(t, prism, &prefer{status, op.OperationID}, example)
+				switch err := call(t.Context(), c, creds); {
+				case want == nil && err != nil:
+					t.Errorf("%s %s: %v", op.OperationID, status, err)
+				case want != nil && !is(err, want, status):
+					t.Errorf("%s %s = %v, want %v", op.OperationID, status, err, want)
+				}
+			}
+		}
+	}
+	if n < 17 {
+		t.Errorf("%d documented answers, want the 17 that there were", n)
+	}
+	// Prism looks at requests: that of the client it took, and it would not take this.
+	wrong, err := http.NewRequestWithContext(t.Context(), "POST", prism+"/repos/acme/shop/actions/runners/generate-jitconfig", strings.NewReader(`{"name":"r","runner_group_id":1,"labels":[]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(wrong)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusUnprocessableEntity {
+		t.Errorf("Prism answered a request without labels with %s, want 422: it is blind", resp.Status)
+	}
+}
+
+func TestPrismFindsNothingWrongBetweenClientAndStandIn(t *testing.T) {
+	var spoil atomic.Bool
+	s, err := githubtest.New(githubtest.Config{
+		Repositories: []github.Repository{repo}, Rules: githubtest.Rules{App: githubtest.App{ID: 7, Installation: 9, Key: &key.PublicKey}}, Errorf: t.Errorf,
+		Fault: func(string, *http.Request) (f githubtest.Fault) {
+			if spoil.Load() {
+				f.Instead = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", "application/json")
+					_, _ = io.WriteString(w, `{"total_count":"none","runners":[]}`)
+				})
+			}
+			return f
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := httptest.NewServer(s.Handler())
+	t.Cleanup(fake.Close)
+	prism := start(t, "proxy", description, fake.URL)
+	if prism == "" {
+		return
+	}
+	ctx := t.Context()
+	c, _ := clients(t, prism, http.DefaultTransport, time.Now)
+	m, err := c.Mint(ctx, repo, "garo-1", []string{"garo-abc", "big"})
+	if err != nil {
+		t.Fatalf("Mint: %v", err)
+	}
+	if _, err := c.Mint(ctx, repo, "garo-1", []string{"x"}); !is(err, github.ErrNameTaken, "409") {
+		t.Errorf("Mint of a name that is taken = %v, want 409", err)
+	}
+	if r, err := c.Get(ctx, repo, m.RunnerID); err != nil || r.Name != "garo-1" {
+		t.Errorf("Get = %+v, %v; want the runner", r, err)
+	}
+	if r, err := c.Find(ctx, repo, "garo-1"); err != nil || r.ID != m.RunnerID {
+		t.Errorf("Find = %+v, %v; want the runner", r, err)
+	}
+	if d, err := c.Downloads(ctx, repo); err != nil || len(d) == 0 {
+		t.Errorf("Downloads = %+v, %v; want some", d, err)
+	}
+	if r, err := c.Rates(ctx, repo); err != nil || r.Core.Limit == 0 {
+		t.Errorf("Rates = %+v, %v; want some", r, err)
+	}
+	if err := c.Delete(ctx, repo, m.RunnerID); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if n := len(s.Registrations()); n != 0 {
+		t.Errorf("%d registrations, want none after the DELETE", n)
+	}
+	// Prism looks at answers: this one it does not let through.
+	spoil.Store(true)
+	if _, err := c.Find(ctx, repo, "garo-1"); !is(err, github.ErrUnknown, "500") {
+		t.Errorf("Find with an answer that is not as described = %v, want Prism's 500: it is blind", err)
+	}
+}
+
+func is(err, kind error, status string) bool {
+	e, ok := errors.AsType[*github.Error](err)
+	return ok && e.Kind == kind && fmt.Sprint(e.Status) == status
+}
