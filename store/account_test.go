@@ -326,6 +326,10 @@ func TestParseAccount(t *testing.T) {
 			t.Errorf("ParseAccount(%.20q) = nil, want an error", text)
 		}
 	}
+	eleven := registration(t, func(m map[string]any) { m["id"] = "12345678901" })
+	if _, err := store.ParseAccount("12345678901", eleven); err == nil {
+		t.Error("ParseAccount of an id of eleven digits = nil, want an error")
+	}
 	every, err := store.ParseAccount("123456789012", []byte(`{}`))
 	if err == nil || strings.Count(err.Error(), "\n") < 5 {
 		t.Errorf("ParseAccount({}) = %+v, %v; want every fault at once", every, err)

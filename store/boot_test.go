@@ -37,6 +37,7 @@ func TestBootCall(t *testing.T) {
 
 		{"NoInstanceYet", launching, nil, now, "hash-1", "i-1", store.BootLater, true, false, bound},
 		{"NoInstanceYetAskedAgain", launching, bound, now, "hash-1", "i-1", store.BootLater, false, false, nil},
+		{"NoInstanceYetThoughAConfig", launched, func(s *stage) { s.run.InstanceID = "" }, now, "hash-1", "i-1", store.BootLater, true, false, bound},
 		{"NoConfigYet", launched, func(s *stage) { s.run.Config = store.Config{} }, now, "hash-1", "i-1", store.BootLater, true, false, bound},
 
 		{"AtBootBy", launched, nil, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, false, false, nil},

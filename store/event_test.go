@@ -108,6 +108,8 @@ func TestHear(t *testing.T) {
 		{"OnlineAgainIsASignOfLife", online, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(_ *stage, h *store.Heard) {
 			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now}
 		}},
+		{"OnlineAgainOfAReplacedRunnerIsNone", online, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventOnline},
+			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
 		{"OnlineWhileBusyIsNone", busy, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
 
 		{"JobStartedMakesBusy", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {

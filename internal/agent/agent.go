@@ -44,6 +44,14 @@ type Machine interface {
 	Clean() error
 }
 
+// RunnerProgram says where GitHub's runner program is, for machines whose image
+// has none.
+type RunnerProgram struct {
+	Version string `json:"version"` // for people
+	URL     string `json:"url"`     // of the .tar.gz that GitHub releases
+	SHA256  string `json:"sha256"`  // of that file, in hex
+}
+
 // Notice is an announcement of EC2.
 type Notice struct {
 	Kind string    // NoticeSpot or NoticeRebalance
@@ -64,10 +72,18 @@ type Program interface {
 	ExitCode() int
 }
 
+// Printer is a Program that can tell what it printed.
+type Printer interface {
+	// Output returns the last lines, once Events is closed. They may have secrets
+	// in them.
+	Output() string
+}
+
 // ProgramEvent is something that the runner program does.
 type ProgramEvent struct {
 	Kind  ProgramEventKind
 	RunID string // of JobStarted; empty: not known yet, and a second one may tell
+	Cut   bool   // of JobDone: the program ended before the job's last step
 }
 
 // ProgramEventKind says what the runner program did.
@@ -92,6 +108,11 @@ type Config struct {
 	InstanceID string
 	Machine    Machine
 	HTTP       *http.Client
+
+	// Install sees to it that the machine has a runner program, before one is
+	// started: the one that its image has, or else p, which is zero when the API
+	// names none. It runs beside Run, which waits for it. nil: nothing is needed.
+	Install func(ctx context.Context, p RunnerProgram) error
 
 	Random io.Reader        // nil: crypto/rand.Reader
 	Now    func() time.Time // nil: time.Now; for timestamps, not for waiting

@@ -18,7 +18,7 @@ func TestEphemeralMachineRunsOneJobAndEnds(t *testing.T) {
 		w.later(5 * time.Second)
 		w.connect()
 		w.later(time.Minute)
-		w.happen(ProgramEvent{JobStarted, "77"})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "77"})
 		w.later(time.Hour)
 		w.happen(ProgramEvent{Kind: JobDone})
 		w.wantOn() // the runner program still uploads the log
@@ -198,7 +198,7 @@ func TestLostAnswersLoseNothing(t *testing.T) {
 		w.later(30 * time.Second)
 		w.connect()
 		w.later(30 * time.Second)
-		w.happen(ProgramEvent{JobStarted, "1"})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 		w.later(30 * time.Second)
 		w.happen(ProgramEvent{Kind: JobDone})
 		w.exit(0)
@@ -250,7 +250,7 @@ func TestHeartbeatsComeATenthEarlierOrLater(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
 		w.boot()
 		w.connect()
-		w.happen(ProgramEvent{JobStarted, "1"})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 		w.later(time.Hour)
 		beats := w.of("heartbeat")
 		var seen []time.Duration
@@ -312,7 +312,7 @@ func TestStoppedMachinePowersOffAtOnce(t *testing.T) {
 	} {
 		for when, set := range map[string]func(w *world){
 			"InAHeartbeat": func(w *world) { w.later(22 * time.Second) },
-			"InAnEvent":    func(w *world) { w.happen(ProgramEvent{JobStarted, "1"}) },
+			"InAnEvent":    func(w *world) { w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"}) },
 			"WhileAsking": func(w *world) {
 				w.exit(0)
 				w.later(time.Second)

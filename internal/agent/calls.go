@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -121,14 +122,15 @@ func (a *Agent) early(ans answer) time.Time {
 // boot exchanges the boot token for a session and the first config.
 func (a *Agent) boot(ctx context.Context) {
 	in := apitype.Boot{Token: a.cfg.Document.Token.Reveal(), Nonce: a.s.Nonce, InstanceID: a.cfg.InstanceID}
-	var out apitype.Booted
+	var out booted
 	ans := a.post(ctx, a.path("boot"), in, &out)
 	switch {
-	case ans.status == http.StatusOK && complete(out):
+	case ans.status == http.StatusOK && complete(out.Booted):
 		a.answered()
 		a.log.Info("booted", slog.String("mode", out.Mode), slog.String("order", out.Order))
 		a.s.Session, a.s.Lock, a.s.Mode = out.Session, out.Lock, out.Mode
 		a.s.HeartbeatS, a.s.IdleS = out.HeartbeatS, out.IdleS
+		a.s.Program = out.Programs[runtime.GOARCH]
 		if a.s.N = out.N; !a.s.Draining {
 			a.s.Config = out.Config
 		}
@@ -142,6 +144,13 @@ func (a *Agent) boot(ctx context.Context) {
 	default:
 		a.powerOff(fmt.Sprintf("the boot was refused with status %d", ans.status))
 	}
+}
+
+// booted is the answer to a boot.
+type booted struct {
+	apitype.Booted
+	// Programs are the runner programs by GOARCH, for images that have none.
+	Programs map[string]RunnerProgram `json:"programs"`
 }
 
 // complete reports whether a boot answer has all that the machine needs.

@@ -65,7 +65,7 @@ func TestAnswerThatIsNoneIsAskedForAgain(t *testing.T) {
 				if got := len(w.of("online")); got != 2 {
 					t.Errorf("online was said %d times, want twice", got)
 				}
-				w.happen(ProgramEvent{JobStarted, "1"})
+				w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 				w.later(time.Second)
 				w.wantSaid("booting", "online", "job_started 1")
 			})
@@ -83,7 +83,7 @@ func TestEventThatIsRefusedBlocksNoOther(t *testing.T) {
 			w.boot()
 			w.answers = []int{status}
 			w.connect()
-			w.happen(ProgramEvent{JobStarted, "1"})
+			w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 			w.wantSaid("booting", "job_started 1")
 		})
 	}
@@ -135,7 +135,7 @@ func TestNextAnswerThatIsNoneIsAskedForAgain(t *testing.T) {
 			bubble(t, store.Shared, func(w *world) {
 				w.boot()
 				w.connect()
-				w.happen(ProgramEvent{JobStarted, "1"}, ProgramEvent{Kind: JobDone})
+				w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"}, ProgramEvent{Kind: JobDone})
 				w.meddle = once(w, rewrite(change))
 				w.exit(0)
 				if len(w.configs) != 1 {

@@ -14,7 +14,7 @@ func TestDrainedMachineLeavesItsJobAlone(t *testing.T) {
 	bubble(t, store.Shared, func(w *world) {
 		w.boot()
 		w.connect()
-		w.happen(ProgramEvent{JobStarted, "1"})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 		w.order = "drain"
 		w.later(30 * time.Minute)
 		w.wantSaid("booting", "online", "job_started 1")
@@ -123,7 +123,7 @@ func TestJobThatStartsBeforeTheAnswerEndsTheIdling(t *testing.T) {
 		w.later(10*time.Minute - time.Millisecond)
 		w.lose = func(string) bool { return true }
 		w.later(time.Millisecond)
-		w.happen(ProgramEvent{JobStarted, "1"})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 		w.lose = nil
 		w.later(time.Hour)
 		w.wantSaid("booting", "online", "idle", "job_started 1")
@@ -193,7 +193,7 @@ func TestProgramThatDiesInItsJobEndsTheJob(t *testing.T) {
 	bubble(t, store.Shared, func(w *world) {
 		w.boot()
 		w.connect()
-		w.happen(ProgramEvent{JobStarted, "1"})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 		w.exit(137)
 		w.wantSaid("booting", "online", "job_started 1", "job_done")
 		if got := w.events[3].Detail; !strings.Contains(got, "exit code 137") {
@@ -211,7 +211,7 @@ func TestProgramThatStaysAfterItsJobIsNotWaitedForLong(t *testing.T) {
 			bubble(t, mode, func(w *world) {
 				w.boot()
 				w.connect()
-				w.happen(ProgramEvent{JobStarted, "1"}, ProgramEvent{Kind: JobDone})
+				w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"}, ProgramEvent{Kind: JobDone})
 				w.later(exitGrace - time.Millisecond)
 				if w.cleans != 0 || w.off != "" {
 					t.Fatalf("%d cleans, off %q; want neither yet", w.cleans, w.off)
@@ -231,7 +231,7 @@ func TestRunIDThatComesLaterIsReported(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
 		w.boot()
 		w.connect()
-		w.happen(ProgramEvent{Kind: JobStarted}, ProgramEvent{JobStarted, "7"}, ProgramEvent{JobStarted, "8"}, ProgramEvent{Kind: JobStarted})
+		w.happen(ProgramEvent{Kind: JobStarted}, ProgramEvent{Kind: JobStarted, RunID: "7"}, ProgramEvent{Kind: JobStarted, RunID: "8"}, ProgramEvent{Kind: JobStarted})
 		w.wantSaid("booting", "online", "job_started", "job_started 7")
 	})
 }
@@ -242,7 +242,7 @@ func TestSpotNoticeIsReportedAtOnce(t *testing.T) {
 		bubble(t, store.Shared, func(w *world) {
 			w.boot()
 			w.connect()
-			w.happen(ProgramEvent{JobStarted, "1"})
+			w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 			w.notices <- notice
 			w.notices <- notice
 			w.wantSaid("booting", "online", "job_started 1", "draining spot_interruption")
@@ -284,14 +284,14 @@ func TestSpotNoticeIsReportedAtOnce(t *testing.T) {
 	})
 }
 
-func TestRebalanceNoticeChangesNothing(t *testing.T) {
+func TestRebalanceNoticeIsReportedAndChangesNothing(t *testing.T) {
 	bubble(t, store.Shared, func(w *world) {
 		w.boot()
 		w.connect()
 		w.notices <- Notice{Kind: NoticeRebalance, At: time.Now()}
 		close(w.notices)
 		w.later(time.Minute)
-		w.wantSaid("booting", "online")
+		w.wantSaid("booting", "online", "booting")
 		if !strings.Contains(w.logs.String(), "kind=rebalance") {
 			t.Errorf("log:\n%s\nwant the notice in it", w.logs.String())
 		}

@@ -13,6 +13,28 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
+// install begins to see to it that the machine has a runner program. Calls and
+// what EC2 announces go on meanwhile.
+func (a *Agent) install(ctx context.Context) {
+	done := make(chan error, 1)
+	a.installing = done
+	p := a.s.Program
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, installLimit)
+		defer cancel()
+		done <- a.cfg.Install(ctx, p)
+	}()
+}
+
+// hasInstalled takes the outcome. A machine that failed at it is of no use.
+func (a *Agent) hasInstalled(err error) {
+	a.installing, a.installed = nil, err == nil
+	if err != nil && a.s.Config != "" {
+		a.s.Config = ""
+		a.giveUp(store.EndAgent, fmt.Sprintf("there is no runner program: %v", err))
+	}
+}
+
 // start starts the runner program with the newest config. A machine that cannot
 // do that cannot do it with another config either.
 func (a *Agent) start(ctx context.Context) {
@@ -38,6 +60,9 @@ func (a *Agent) follow(p Program) {
 func (a *Agent) happened(e ProgramEvent, ok bool) {
 	if !ok {
 		code := a.program.ExitCode()
+		if p, ok := a.program.(Printer); ok && a.s.Job == "" {
+			a.output = p.Output()
+		}
 		a.exited(fmt.Sprintf("with exit code %d", code), code)
 		return
 	}
@@ -56,7 +81,11 @@ func (a *Agent) happened(e ProgramEvent, ok bool) {
 		}
 	case JobDone:
 		if a.s.Job != jobOver {
-			a.jobOver("")
+			detail := ""
+			if e.Cut {
+				detail = "the runner program ended before the job's last step"
+			}
+			a.jobOver(detail)
 			a.exitBy = time.Now().Add(exitGrace)
 		}
 	}
@@ -79,6 +108,8 @@ func (a *Agent) exited(how string, code int) {
 		a.jobOver(detail)
 	}
 	hadJob := a.s.Job == jobOver
+	output := a.output
+	a.output = ""
 	a.s.Started, a.s.Job, a.s.RunID = false, "", ""
 	switch {
 	case hadJob && a.s.Mode == store.Ephemeral:
@@ -86,13 +117,13 @@ func (a *Agent) exited(how string, code int) {
 	case hadJob:
 		a.s.Dirty = !a.s.Draining
 	case code == ExitTooOld:
-		a.giveUp(store.EndTooOld, detail)
+		a.giveUp(store.EndTooOld, a.withOutput(detail, output))
 	case a.s.Draining:
 		// Its registration was deleted, which is what draining waits for.
 	case a.s.Mode == store.Ephemeral:
-		a.giveUp(store.EndAgent, detail+", without a job")
+		a.giveUp(store.EndAgent, a.withOutput(detail+", without a job", output))
 	case a.s.Jobless == maxJobless:
-		a.giveUp(store.EndAgent, fmt.Sprintf("%s, as %d before it, without a job", detail, maxJobless))
+		a.giveUp(store.EndAgent, a.withOutput(fmt.Sprintf("%s, as %d before it, without a job", detail, maxJobless), output))
 	default:
 		a.s.Jobless++
 		a.s.Dirty = true
@@ -150,6 +181,9 @@ func (a *Agent) noticed(n Notice, ok bool) {
 		return
 	}
 	a.log.Info("EC2 announces", slog.String("kind", n.Kind), slog.Time("at", n.At))
+	if n.Kind == NoticeRebalance && a.s.Session != "" && !a.s.Spot {
+		a.say(apitype.Event{Event: store.EventBooting, Detail: "EC2 is likely to reclaim the machine"})
+	}
 	if n.Kind != NoticeSpot || a.s.Spot {
 		return
 	}
@@ -175,17 +209,37 @@ func (a *Agent) say(e apitype.Event) {
 
 // plain makes a text fit to be shown: without secrets, and not too long.
 func (a *Agent) plain(text string) string {
-	for _, hidden := range []string{a.cfg.Document.Token.Reveal(), a.s.Nonce, a.s.Session, a.s.Config, a.config} {
-		if hidden != "" {
-			text = strings.ReplaceAll(text, hidden, secret.New(hidden).String())
-		}
-	}
-	text = strings.ToValidUTF8(text, "?")
+	text = a.masked(text)
 	for len(text) > maxDetail {
 		_, size := utf8.DecodeLastRuneInString(text)
 		text = text[:len(text)-size]
 	}
 	return text
+}
+
+// withOutput is a text and, as much as there is room for, the end of what the
+// runner program printed: masked before it is cut, so that no half of a secret
+// is left.
+func (a *Agent) withOutput(text, output string) string {
+	output = strings.TrimSpace(a.masked(output))
+	if output == "" {
+		return text
+	}
+	text += "; it printed: "
+	if over := len(text) + len(output) - maxDetail; over > 0 {
+		output = strings.ToValidUTF8(output[min(over, len(output)):], "")
+	}
+	return text + output
+}
+
+// masked is a text without secrets.
+func (a *Agent) masked(text string) string {
+	for _, hidden := range []string{a.cfg.Document.Token.Reveal(), a.s.Nonce, a.s.Session, a.s.Config, a.config} {
+		if hidden != "" {
+			text = strings.ReplaceAll(text, hidden, secret.New(hidden).String())
+		}
+	}
+	return strings.ToValidUTF8(text, "?")
 }
 
 func (a *Agent) idleLimit() time.Duration {

@@ -30,7 +30,7 @@ func TestRestartAfterTheBootGoesOn(t *testing.T) {
 		w.connect()
 		w.later(time.Minute)
 		w.kill()
-		w.happen(ProgramEvent{JobStarted, "1"})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 		w.later(10 * time.Minute)
 		w.boot()
 		w.happen(ProgramEvent{Kind: Connected}) // told again
@@ -38,7 +38,7 @@ func TestRestartAfterTheBootGoesOn(t *testing.T) {
 		w.kill()
 		w.later(time.Minute)
 		w.boot()
-		w.happen(ProgramEvent{JobStarted, "1"}) // told again
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"}) // told again
 		w.happen(ProgramEvent{Kind: JobDone})
 		w.exit(0)
 		w.wantSaid("booting", "online", "job_started 1", "job_done")
@@ -84,7 +84,7 @@ func TestProgramThatEndedWhileTheAgentWasAway(t *testing.T) {
 					w.later(30 * time.Second)
 				}
 				if c.job {
-					w.happen(ProgramEvent{JobStarted, "1"})
+					w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
 				}
 				w.kill()
 				w.exit(0)
@@ -108,7 +108,7 @@ func TestProgramThatStaysAfterItsJobIsNotWaitedForAfterARestart(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
 		w.boot()
 		w.connect()
-		w.happen(ProgramEvent{JobStarted, "1"}, ProgramEvent{Kind: JobDone})
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"}, ProgramEvent{Kind: JobDone})
 		w.kill()
 		w.boot()
 		w.later(exitGrace)
@@ -164,7 +164,7 @@ func TestRestartAtAnyCallComesToTheSameEnd(t *testing.T) {
 						w.connect()
 						again()
 						for _, run := range []string{"1", "2"} {
-							w.happen(ProgramEvent{JobStarted, run})
+							w.happen(ProgramEvent{Kind: JobStarted, RunID: run})
 							again()
 							w.later(time.Minute)
 							again()

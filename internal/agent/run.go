@@ -19,6 +19,10 @@ const (
 	// maxJobless is how many configs in a row may come to nothing: more is rather
 	// a fault of the machine than bad luck.
 	maxJobless = 3
+	// installLimit is how long the runner program may take to be there. A machine
+	// that is not online two minutes after its boot limit is given up; this leaves
+	// it time to say why.
+	installLimit = 5 * time.Minute
 	// maxDetail is the most that the API takes, in bytes.
 	maxDetail = 4 << 10
 )
@@ -38,8 +42,12 @@ type Agent struct {
 
 	program Program             // the one that runs, or ran and is not dealt with; nil: none
 	events  <-chan ProgramEvent // of program
+	output  string              // of a program that exited without a job
 	notices <-chan Notice
 	off     bool // the machine is powered off
+
+	installed  bool         // the machine has a runner program
+	installing <-chan error // yields one outcome; nil: nothing is under way
 
 	// When the next thing is to be done, by the clock of this process. Zero: never
 	// for idleAt and exitBy, at once for the others.
@@ -55,7 +63,7 @@ type Agent struct {
 // New returns the agent of a machine. Nothing happens before Run.
 func New(c Config) *Agent {
 	c.defaults()
-	a := &Agent{cfg: c, log: c.Log, api: strings.TrimRight(c.Document.API, "/"), version: "unknown"}
+	a := &Agent{cfg: c, log: c.Log, api: strings.TrimRight(c.Document.API, "/"), version: "unknown", installed: c.Install == nil}
 	// The hash by which the machine was given its agent says exactly which one it is.
 	if hash := c.Document.Agent[runtime.GOARCH]; len(hash) >= 12 {
 		a.version = hash[:12]
@@ -79,6 +87,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.powerOff(err.Error())
 		return nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		if a.installing != nil {
+			<-a.installing
+		}
+	}()
 	a.notices = a.cfg.Machine.Notices()
 	a.arm()
 	a.resume()
@@ -135,6 +150,9 @@ func (a *Agent) heard() bool {
 	case e, ok := <-a.events:
 		a.happened(e, ok)
 		return true
+	case err := <-a.installing:
+		a.hasInstalled(err)
+		return true
 	default:
 		return false
 	}
@@ -155,6 +173,8 @@ func (a *Agent) wait(ctx context.Context, at time.Time) {
 		a.noticed(n, ok)
 	case e, ok := <-a.events:
 		a.happened(e, ok)
+	case err := <-a.installing:
+		a.hasInstalled(err)
 	}
 }
 
@@ -174,7 +194,8 @@ func (a *Agent) next(now time.Time) (do func(context.Context), at time.Time) {
 	}{
 		{s.End != "" && len(s.Outbox) == 0, time.Time{}, a.end},
 		{s.End != "", a.endBy, a.end},
-		{s.Config != "" && a.program == nil, time.Time{}, a.start},
+		{s.Config != "" && !a.installed && a.installing == nil, time.Time{}, a.install},
+		{s.Config != "" && a.installed && a.program == nil, time.Time{}, a.start},
 		{!a.exitBy.IsZero(), a.exitBy, func(context.Context) { a.exited("its job, but did not exit", -1) }},
 		{!a.idleAt.IsZero() && !s.Draining, a.idleAt, a.sayIdle},
 		{s.Session != "" && s.Draining && !s.SaidIdle && a.program == nil && s.End == "", time.Time{}, a.sayIdle},

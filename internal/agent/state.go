@@ -28,6 +28,7 @@ type state struct {
 	Mode       string          `json:"mode,omitempty"`
 	HeartbeatS apitype.Seconds `json:"heartbeat_s,omitempty"`
 	IdleS      apitype.Seconds `json:"idle_s,omitempty"`
+	Program    RunnerProgram   `json:"program,omitzero"`
 
 	N       int    `json:"n,omitempty"`       // the number of the newest config
 	Config  string `json:"config,omitempty"`  // the newest config, until a program was started with it

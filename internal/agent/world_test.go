@@ -37,12 +37,14 @@ type world struct {
 	*testing.T
 	api
 	fakeMachine
-	start  time.Time
-	random io.Reader
-	logs   bytes.Buffer
-	turn   sync.Mutex // never held for long: it only orders what test and agent write
-	stop   context.CancelCauseFunc
-	ended  chan error
+	start   time.Time
+	random  io.Reader
+	now     func() time.Time                           // by the machine's clock; nil: time.Now
+	install func(context.Context, RunnerProgram) error // nil: nothing is needed
+	logs    bytes.Buffer
+	turn    sync.Mutex // never held for long: it only orders what test and agent write
+	stop    context.CancelCauseFunc
+	ended   chan error
 }
 
 // bubble runs a test of one machine.
@@ -79,6 +81,8 @@ func (w *world) boot() {
 		Machine:    &w.fakeMachine,
 		HTTP:       &http.Client{Transport: &w.api},
 		Random:     w.random,
+		Now:        w.now,
+		Install:    w.install,
 		Log:        slog.New(slog.NewTextHandler(&w.logs, nil)),
 	})
 	go func() { w.ended <- a.Run(ctx) }()
@@ -306,6 +310,7 @@ type fakeMachine struct {
 	notices chan Notice
 	configs []string
 	program *fakeProgram // the newest
+	printed string       // what programs print
 	cleans  int
 
 	loadErr, saveErr, startErr, cleanErr, timerErr error
@@ -343,6 +348,9 @@ func (m *fakeMachine) Start(_ context.Context, config secret.Text) (Program, err
 		return nil, m.startErr
 	}
 	m.program = &fakeProgram{events: make(chan ProgramEvent, 8)}
+	if m.printed != "" {
+		return printing{m.program, m.printed}, nil
+	}
 	return m.program, nil
 }
 
@@ -392,7 +400,7 @@ func (w *world) exit(code int) {
 
 // job runs a whole job, and the end of the program after it.
 func (w *world) job(run string, d time.Duration) {
-	w.happen(ProgramEvent{JobStarted, run})
+	w.happen(ProgramEvent{Kind: JobStarted, RunID: run})
 	w.later(d)
 	w.happen(ProgramEvent{Kind: JobDone})
 	w.exit(0)

@@ -109,7 +109,9 @@ main() {
 	fi
 	# The agent is restarted, with whatever it started left alone. It is enabled
 	# for the next start of the machine too: there it finds its document gone with
-	# /run, and powers off, since a timer does not outlive a reboot.
+	# /run, and powers off, since a timer does not outlive a reboot. What would
+	# confine the agent further (a file system, capabilities, system calls) would
+	# confine the jobs with it, which expect a whole machine; their user confines them.
 	cat >/etc/systemd/system/garo-agent.service <<'UNIT'
 [Unit]
 Description=GARO agent
@@ -122,6 +124,8 @@ RestartSec=2
 KillMode=process
 OOMScoreAdjust=-900
 TasksMax=infinity
+UMask=0077
+KeyringMode=private
 StandardOutput=journal+console
 StandardError=inherit
 

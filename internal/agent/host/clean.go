@@ -29,8 +29,8 @@ const (
 // directory.
 var leftovers = []string{".runner", ".credentials", ".credentials_rsaparams", ".runner_migrated", ".credentials_migrated"}
 
-// Clean implements agent.Machine. It ends every process of the runner's user, the
-// runner program among them. The work directory is gone when Clean returns; what
+// Clean implements agent.Machine. It ends every process of the runner's control
+// group and of its user, the runner program among them. The work directory is gone when Clean returns; what
 // was in it is deleted afterwards, where only root can reach it.
 func (m *Machine) Clean() error {
 	who, err := lookup(m.cfg.User)
@@ -38,6 +38,9 @@ func (m *Machine) Clean() error {
 		return err
 	}
 	last := m.unfollow()
+	if err := m.endGroup(); err != nil {
+		return err
+	}
 	err = wait("the processes of "+who.Name, func() (bool, error) {
 		pids, err := processes(m.proc, who.UID)
 		for _, pid := range pids {

@@ -26,6 +26,7 @@ type order struct {
 	Command string
 	Dir     string
 	Program string // the directory of the program's files
+	Group   string // the directory of the control group to run it in; empty: none
 	Who     account
 	Env     []string
 }
@@ -61,6 +62,14 @@ func (o order) run(log *os.File) (int, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if os.Getuid() != int(o.Who.UID) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.Who.UID, Gid: o.Who.GID, Groups: o.Who.Groups}
+	}
+	if o.Group != "" {
+		group, err := os.Open(o.Group)
+		if err != nil {
+			return 127, err
+		}
+		defer group.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
 	}
 	syscall.Umask(0o022) // jobs expect the usual one, not the agent's
 	if err := cmd.Start(); err != nil {

@@ -78,6 +78,7 @@ func (b *box) open() *Machine {
 	if err != nil {
 		b.Fatalf("Open: %v", err)
 	}
+	m.groups = filepath.Join(b.dir, "cgroup") // not this computer's
 	b.Cleanup(m.Close)
 	return m
 }

@@ -38,13 +38,15 @@ const (
 
 // The files below Config.Hooks.
 const (
-	hookFile    = "job-started.sh"
-	startedFile = "started" // what the hook writes
+	startedHook   = "job-started.sh"
+	completedHook = "job-completed.sh"
+	startedFile   = "started"   // what the first writes
+	completedFile = "completed" // what the second writes
 )
 
-// hook is run by the runner program at the start of a job, before the job's own
-// steps. A hook that fails would fail the job, and one that waits would hold it
-// up: a file takes the line whether the agent is there or not.
+// hook is run by the runner program before the first and after the last of a
+// job's steps. A hook that fails would fail the job, and one that waits would hold
+// it up: a file takes the line whether the agent is there or not.
 const hook = `#!/bin/sh
 echo "$GITHUB_RUN_ID" >>%s || :
 `
@@ -53,6 +55,7 @@ echo "$GITHUB_RUN_ID" >>%s || :
 type program struct {
 	events chan agent.ProgramEvent
 	code   int
+	output string
 	stop   context.CancelFunc // ends the following, not the program
 	done   chan struct{}      // closed when nothing follows it any more
 	keeper int                // the process id of a keeper that is to be reaped; 0: none of ours
@@ -65,6 +68,11 @@ func (p *program) Events() <-chan agent.ProgramEvent { return p.events }
 
 // ExitCode implements agent.Program. It is -1 when nobody saw the program exit.
 func (p *program) ExitCode() int { return p.code }
+
+var _ agent.Printer = (*program)(nil)
+
+// Output implements agent.Printer.
+func (p *program) Output() string { return p.output }
 
 // account is the user that the runner program runs as.
 type account struct {
@@ -102,7 +110,7 @@ func lookup(name string) (account, error) {
 
 // Start implements agent.Machine.
 func (m *Machine) Start(_ context.Context, config secret.Text) (agent.Program, error) {
-	who, err := lookup(m.cfg.User)
+	who, err := m.account()
 	if err != nil {
 		return nil, err
 	}
@@ -114,16 +122,24 @@ func (m *Machine) Start(_ context.Context, config secret.Text) (agent.Program, e
 	if err := m.prepare(who); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
-	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Who: who, Env: []string{
+	m.closeMetadata(who.UID)
+	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Group: m.group(), Who: who, Env: []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"LANG=C.UTF-8",
 		"HOME=" + who.Home,
 		"USER=" + who.Name,
 		"LOGNAME=" + who.Name,
-		"ACTIONS_RUNNER_HOOK_JOB_STARTED=" + filepath.Join(m.cfg.Hooks, hookFile),
+		"ACTIONS_RUNNER_HOOK_JOB_STARTED=" + filepath.Join(m.cfg.Hooks, startedHook),
+		"ACTIONS_RUNNER_HOOK_JOB_COMPLETED=" + filepath.Join(m.cfg.Hooks, completedHook),
 		"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1",
 		"ACTIONS_RUNNER_INPUT_JITCONFIG=" + config.Reveal(),
 	}}
+	if o.Group == "" {
+		m.log.Info("no control groups: what a job leaves is found by its user alone")
+	}
+	if !hasICU() { // without, .NET refuses to start unless it is told to do without
+		o.Env = append(o.Env, "DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1")
+	}
 	pid, err := m.spawn(o)
 	if err != nil {
 		return nil, fmt.Errorf("start the keeper: %w", err)
@@ -145,19 +161,21 @@ func (m *Machine) prepare(who account) error {
 	if err := os.Mkdir(m.cfg.Hooks, 0o700); err != nil {
 		return err
 	}
-	// The user may run the hook and write the one file, and change nothing else.
-	started := filepath.Join(m.cfg.Hooks, startedFile)
-	if err := os.WriteFile(filepath.Join(m.cfg.Hooks, hookFile), fmt.Appendf(nil, hook, quote(started)), 0o700); err != nil {
-		return err
-	}
-	if err := os.Chmod(filepath.Join(m.cfg.Hooks, hookFile), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(started, nil, 0o600); err != nil {
-		return err
-	}
-	if err := os.Chown(started, int(who.UID), int(who.GID)); err != nil {
-		return err
+	// The user may run the hooks and write their two files, and change nothing else.
+	for script, file := range map[string]string{startedHook: startedFile, completedHook: completedFile} {
+		script, file = filepath.Join(m.cfg.Hooks, script), filepath.Join(m.cfg.Hooks, file)
+		if err := os.WriteFile(script, fmt.Appendf(nil, hook, quote(file)), 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(script, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			return err
+		}
+		if err := os.Chown(file, int(who.UID), int(who.GID)); err != nil {
+			return err
+		}
 	}
 	if err := os.Chown(m.cfg.Hooks, -1, int(who.GID)); err != nil {
 		return err
@@ -287,8 +305,8 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 			}
 		}
 		if over {
-			p.code = m.exitCode()
-			return !started || tell(agent.ProgramEvent{Kind: agent.JobDone})
+			p.code, p.output = m.exitCode(), m.output()
+			return !started || tell(agent.ProgramEvent{Kind: agent.JobDone, Cut: !m.completed()})
 		}
 		select {
 		case <-ctx.Done():
@@ -313,6 +331,48 @@ func (m *Machine) startedRun() string {
 		return ""
 	}
 	return line
+}
+
+// completed reports whether the second hook has run.
+func (m *Machine) completed() bool {
+	info, err := os.Stat(filepath.Join(m.cfg.Hooks, completedFile))
+	return err == nil && info.Size() > 0
+}
+
+// maxOutput is how much of what a program printed is told: more than is shown in
+// the end, so that secrets are whole when they are masked.
+const maxOutput = 64 << 10
+
+// output returns the last whole lines that the program printed.
+func (m *Machine) output() string {
+	f, err := os.Open(filepath.Join(m.path(programDir), logFile))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	cut := false
+	if info, err := f.Stat(); err == nil && info.Size() > maxOutput {
+		_, err = f.Seek(-maxOutput, io.SeekEnd)
+		cut = err == nil
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxOutput))
+	if err != nil {
+		return ""
+	}
+	if cut {
+		_, b, _ = bytes.Cut(b, []byte("\n"))
+	}
+	return string(b)
+}
+
+// hasICU reports whether the library is installed that .NET needs for languages.
+func hasICU() bool {
+	for _, dir := range []string{"/usr/lib64", "/usr/lib", "/usr/lib/*-linux-gnu"} {
+		if found, _ := filepath.Glob(dir + "/libicuuc.so*"); len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // over reports whether p's keeper has ended, and reaps it if it is a child. Only

@@ -1,0 +1,140 @@
+//go:build linux
+
+package host
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestMetadataServiceIsClosedByTheFirstWayThatWorks(t *testing.T) {
+	const fails = "echo cannot; exit 1"
+	for name, c := range map[string]struct {
+		commands map[string]string
+		want     []string // the calls begin with these
+		says     string
+	}{
+		"PacketFilter": {
+			map[string]string{"nft": "exit 0", "iptables": "exit 0", "ip": "exit 0"},
+			[]string{"nft add table inet garo; flush table inet garo; "}, "by=nft",
+		},
+		"OldPacketFilter": {
+			map[string]string{"nft": fails, "iptables": "exit 0", "ip6tables": fails, "ip": "exit 0"},
+			[]string{"nft ", "iptables -w 5 -I OUTPUT -d 169.254.169.254 -m owner --uid-owner 1234 -j REJECT", "ip6tables "}, "by=iptables",
+		},
+		"RoutingRule": {
+			map[string]string{"ip": "exit 0"},
+			[]string{"ip rule add to 169.254.169.254 uidrange 1234-1234 prohibit", "ip -6 rule add to fd00:ec2::254 "}, "by=ip",
+		},
+		"None": {map[string]string{"ip": fails}, []string{"ip rule "}, "the metadata service is open"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t)
+			for tool, body := range c.commands {
+				b.command(tool, body)
+			}
+			m := b.open()
+			m.closeMetadata(1234)
+			calls := strings.Split(strings.TrimSpace(b.read("calls")), "\n")
+			ok := len(calls) == len(c.want)
+			for i := 0; ok && i < len(c.want); i++ {
+				ok = strings.HasPrefix(calls[i], c.want[i])
+			}
+			if !ok {
+				t.Errorf("called %q, want %q", calls, c.want)
+			}
+			if !strings.Contains(b.logs.String(), c.says) {
+				t.Errorf("log:\n%s\nwant %q", b.logs.String(), c.says)
+			}
+			again := strings.Count(b.read("calls"), "\n")
+			m.closeMetadata(1234)
+			if more := strings.Count(b.read("calls"), "\n") > again; more != (name == "None") {
+				t.Errorf("tried again: %v", more)
+			}
+		})
+	}
+}
+
+// controlGroup is the directory of a group that the kernel would fill.
+func controlGroup(t *testing.T, m *Machine) string {
+	t.Helper()
+	dir := filepath.Join(m.groups, groupName)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cgroup.kill", "cgroup.events"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("populated 1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestGroupIsUsedOnlyIfItCanBeEnded(t *testing.T) {
+	m := newBox(t).open()
+	if got := m.group(); got != "" {
+		t.Errorf("group without control groups = %q, want none", got)
+	}
+	if err := os.Mkdir(m.groups, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.group(); got != "" { // of version 1, or of an old kernel
+		t.Errorf("group that cannot be ended = %q, want none", got)
+	}
+	if entries, err := os.ReadDir(m.groups); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	if err := m.endGroup(); err != nil {
+		t.Errorf("endGroup without one: %v", err)
+	}
+	dir := controlGroup(t, m)
+	if got := m.group(); got != dir {
+		t.Errorf("group = %q, want %q", got, dir)
+	}
+}
+
+func TestGroupThatCannotBeEndedIsAnError(t *testing.T) {
+	m := newBox(t).open()
+	dir := controlGroup(t, m)
+	if err := os.Remove(filepath.Join(dir, "cgroup.events")); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.endGroup(); err == nil {
+		t.Error("endGroup of one without its events succeeded, want an error")
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "cgroup.kill")); err != nil || string(got) != "1" {
+		t.Errorf("cgroup.kill = %q, %v; want that it was told to end", got, err)
+	}
+}
+
+func TestJobWithoutItsLastHookIsCut(t *testing.T) {
+	for body, want := range map[string]bool{
+		printListening + runHook + printRunning: true,
+		printListening + runHook + printRunning + "GITHUB_RUN_ID=77 /bin/sh -e \"$ACTIONS_RUNNER_HOOK_JOB_COMPLETED\"\n": false,
+	} {
+		b := newBox(t)
+		b.runner(body)
+		p := start(t, b.open())
+		for e := range p.Events() {
+			if e.Kind == "job_done" && e.Cut != want {
+				t.Errorf("%q: cut = %v, want %v", body, e.Cut, want)
+			}
+		}
+	}
+}
+
+func TestOutputIsTheLastWholeLines(t *testing.T) {
+	b := newBox(t)
+	b.runner("echo first; i=0; while [ $i -lt 1100 ]; do echo \"$i " + strings.Repeat("x", 60) + "\"; i=$((i + 1)); done; echo last\n")
+	p := start(t, b.open())
+	story(t, p)
+	got := p.(*program).Output()
+	if len(got) > maxOutput || len(got) < maxOutput-100 || strings.Contains(got, "first") || !strings.HasSuffix(got, "\nlast\n") {
+		t.Errorf("output of %d bytes ends %q, want the last lines", len(got), got[max(0, len(got)-80):])
+	}
+	if first, _, _ := strings.Cut(got, "\n"); !strings.HasSuffix(first, " "+strings.Repeat("x", 60)) {
+		t.Errorf("output begins %q, want a whole line", first)
+	}
+}

@@ -1,0 +1,281 @@
+//go:build linux
+
+package host
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+)
+
+const (
+	// downloads is how often a download is tried or gone on with, with a pause of
+	// one second after the first that doubles up to maxPause: about two minutes, as
+	// long as GitHub's servers usually stumble.
+	downloads = 8
+	maxPause  = 30 * time.Second
+	// stalled is how long a download may stand still.
+	stalled = 20 * time.Second
+	// maxProgram is far above the runner program, which has about 200 MB packed and
+	// 600 MB unpacked: it bounds what is written to the disk.
+	maxProgram = 2 << 30
+	// maxRedirects is above what GitHub's releases need, which is one.
+	maxRedirects = 5
+)
+
+// account returns the user that runs the runner program, whom it first makes if
+// there is none: stock images have no such user.
+func (m *Machine) account() (account, error) {
+	who, err := lookup(m.cfg.User)
+	if _, unknown := errors.AsType[user.UnknownUserError](err); unknown {
+		if err := m.run("useradd", "--create-home", "--shell", "/bin/bash", m.cfg.User); err != nil {
+			return account{}, err
+		}
+		m.log.Info("user made", slog.String("user", m.cfg.User))
+		who, err = lookup(m.cfg.User)
+	}
+	return who, err
+}
+
+// Install sees to it that there is a runner program: the image's, whatever its
+// version is, or else p, downloaded and verified. It may be called again after an
+// error, and goes on with what is there of a download.
+func (m *Machine) Install(ctx context.Context, p agent.RunnerProgram) error {
+	who, err := m.account()
+	if err != nil {
+		return err
+	}
+	if _, err := exec.LookPath(filepath.Join(m.cfg.Runner, "run.sh")); err == nil {
+		m.log.Info("runner program of the image")
+		return nil
+	}
+	if p.URL == "" {
+		return errors.New("the image has none, and the control plane names none")
+	}
+	began := time.Now()
+	packed := m.cfg.Runner + ".download" // not in memory, as Config.Dir is
+	if err := m.download(ctx, p, packed); err != nil {
+		return err
+	}
+	m.log.Info("runner program downloaded", slog.String("version", p.Version), slog.Duration("took", time.Since(began)))
+	began = time.Now()
+	fresh := m.cfg.Runner + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	if err := unpack(ctx, packed, fresh, who); err != nil {
+		return fmt.Errorf("unpack the runner program: %w", err)
+	}
+	if err := os.RemoveAll(m.cfg.Runner); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, m.cfg.Runner); err != nil {
+		return err
+	}
+	m.log.Info("runner program unpacked", slog.Duration("took", time.Since(began)))
+	return os.Remove(packed)
+}
+
+// errFinal is wrapped by what no repetition mends.
+var errFinal = errors.New("given up")
+
+// download fetches p into a file, and verifies it.
+func (m *Machine) download(ctx context.Context, p agent.RunnerProgram, name string) error {
+	pause := time.Second
+	for try := 1; ; try++ {
+		err := fetch(ctx, p.URL, name)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, errFinal) || try == downloads || ctx.Err() != nil {
+			return fmt.Errorf("download the runner program: %w", err)
+		}
+		m.log.Warn("download interrupted", slog.Int("try", try), slog.Any("err", err))
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+		case <-t.C:
+		}
+		pause = min(2*pause, maxPause)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return err
+	}
+	if got := fmt.Sprintf("%x", hash.Sum(nil)); got != p.SHA256 {
+		_ = os.Remove(name) // whatever it is, nothing goes on with it
+		return fmt.Errorf("the runner program %s is not the one that was promised: its SHA-256 is %s", p.Version, got)
+	}
+	return nil
+}
+
+// downloader follows redirects, since GitHub's releases are elsewhere than their
+// URL says, but never from TLS to none. What it gets is verified afterwards.
+var downloader = &http.Client{
+	CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects || req.URL.Scheme != "https" && via[0].URL.Scheme == "https" {
+			return fmt.Errorf("redirect to %s: %w", req.URL.Host, errFinal)
+		}
+		return nil
+	},
+}
+
+// fetch makes one call, and adds what it gets to a file that may have the beginning.
+func fetch(ctx context.Context, from, name string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errFinal, err)
+	}
+	had := info.Size()
+	if had > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", had))
+	}
+	watch := time.AfterFunc(stalled, func() { cancel(errors.New("it stands still")) })
+	defer watch.Stop()
+	res, err := downloader.Do(req)
+	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok { // it repeats the URL, whose redirects carry signatures
+			err = e.Err
+		}
+		return err
+	}
+	defer res.Body.Close()
+	switch {
+	case res.StatusCode == http.StatusPartialContent && strings.HasPrefix(res.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", had)):
+	case res.StatusCode == http.StatusOK:
+		if err := f.Truncate(0); err != nil {
+			return err
+		}
+	case res.StatusCode == http.StatusRequestedRangeNotSatisfiable && had > 0 && strings.HasSuffix(res.Header.Get("Content-Range"), fmt.Sprintf("/%d", had)):
+		return nil // it was all there
+	case res.StatusCode == http.StatusRequestedRangeNotSatisfiable, res.StatusCode == http.StatusPartialContent:
+		return errors.Join(fmt.Errorf("status %d", res.StatusCode), f.Truncate(0))
+	case res.StatusCode >= 400 && res.StatusCode < 500 && res.StatusCode != http.StatusRequestTimeout && res.StatusCode != http.StatusTooManyRequests:
+		return fmt.Errorf("status %d: %w", res.StatusCode, errFinal)
+	default:
+		return fmt.Errorf("status %d", res.StatusCode)
+	}
+	_, err = io.Copy(f, io.LimitReader(moving{res.Body, watch}, maxProgram))
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return errors.Join(err, f.Close())
+}
+
+// moving puts a timer off with each read.
+type moving struct {
+	io.Reader
+	watch *time.Timer
+}
+
+func (m moving) Read(b []byte) (int, error) {
+	n, err := m.Reader.Read(b)
+	m.watch.Reset(stalled)
+	return n, err
+}
+
+// unpack makes a directory, owned by a user, of a .tar.gz. Nothing gets outside of it.
+func unpack(ctx context.Context, packed, dir string, who account) error {
+	f, err := os.Open(packed)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	t := tar.NewReader(io.LimitReader(z, maxProgram))
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = errors.Join(ctx.Err(), place(root, h, t, who))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return own(root, ".", 0o755, who)
+}
+
+// place makes one entry of an archive.
+func place(root *os.Root, h *tar.Header, content io.Reader, who account) error {
+	name, mode := filepath.Clean(h.Name), h.FileInfo().Mode().Perm()
+	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if err := root.MkdirAll(name, 0o755); err != nil {
+			return err
+		}
+	case tar.TypeReg:
+		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, content)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	case tar.TypeSymlink:
+		if err := root.Symlink(h.Linkname, name); err != nil {
+			return err
+		}
+		return root.Lchown(name, int(who.UID), int(who.GID))
+	case tar.TypeLink:
+		return root.Link(filepath.Clean(h.Linkname), name)
+	default:
+		return fmt.Errorf("%s is neither a file nor a directory nor a link", h.Name)
+	}
+	return own(root, name, mode, who)
+}
+
+// own gives a file or directory its owner and its mode.
+func own(root *os.Root, name string, mode fs.FileMode, who account) error {
+	return errors.Join(root.Lchown(name, int(who.UID), int(who.GID)), root.Chmod(name, mode))
+}
