@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -36,6 +37,9 @@ type Config struct {
 	// URL is the API's public base URL, without a slash at its end.
 	URL string
 
+	// Programs has GitHub's runner program by GOARCH, for machines whose image has
+	// none. Nil: every image has it.
+	Programs map[string]apitype.RunnerProgram
 	// Agents has the agent's programs as <arch>/<sha256>.gz. Nil: there are none.
 	Agents fs.FS
 

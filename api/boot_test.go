@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -34,9 +35,10 @@ func TestBootExchangesTheTokenForTheConfig(t *testing.T) {
 		lock := w.lock(run.Lock)
 		want := apitype.Booted{
 			Session: got.Session, Config: configCanary + "-1", N: 1, Mode: "shared", HeartbeatS: 20, IdleS: 600, Lock: run.Lock,
-			Orders: apitype.Orders{Order: "go", Exp: got.Exp, HardS: 6 * 3600},
+			Programs: map[string]apitype.RunnerProgram{"amd64": runnerProgram},
+			Orders:   apitype.Orders{Order: "go", Exp: got.Exp, HardS: 6 * 3600},
 		}
-		if got != want || !got.Exp.Equal(lock.Exp) || !strings.HasPrefix(got.Session, "garo_s_") {
+		if !reflect.DeepEqual(got, want) || !got.Exp.Equal(lock.Exp) || !strings.HasPrefix(got.Session, "garo_s_") {
 			t.Errorf("boot = %+v, want %+v", got, want)
 		}
 		if run = w.runner(run.ID); run.State != store.RunnerBooting || run.Boot.At.IsZero() || run.Boot.InstanceID != instanceID {

@@ -131,7 +131,7 @@ func TestContractHasTheFieldsOfTheWireTypes(t *testing.T) {
 	for name, v := range map[string]any{
 		"Start": apitype.Start{}, "Started": apitype.Started{}, "Status": apitype.Status{}, "Runner": apitype.Runner{},
 		"Attempt": apitype.Attempt{}, "Entry": apitype.Entry{}, "Error": apitype.Error{}, "Stopped": apitype.Stopped{},
-		"Page": apitype.Page{}, "Released": apitype.Released{}, "Boot": apitype.Boot{}, "Booted": apitype.Booted{},
+		"Page": apitype.Page{}, "Released": apitype.Released{}, "Boot": apitype.Boot{}, "Booted": apitype.Booted{}, "RunnerProgram": apitype.RunnerProgram{},
 		"Orders": apitype.Orders{}, "Event": apitype.Event{}, "Next": apitype.Next{}, "NextConfig": apitype.NextConfig{},
 		"Health": apitype.Health{}, "Problem": apitype.Problem{},
 	} {

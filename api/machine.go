@@ -96,7 +96,7 @@ func (s *server) booted(now time.Time, run store.Runner, lock store.Lock) (apity
 	return apitype.Booted{
 		Session: session.Reveal(), Config: config.Reveal(), N: run.Config.N, Mode: run.Mode,
 		HeartbeatS: apitype.InSeconds(s.Limits.Heartbeat), IdleS: apitype.InSeconds(s.Limits.Idle),
-		Lock: run.Lock, Orders: orders(now, run, lock, store.OrderGo),
+		Lock: run.Lock, Programs: s.Programs, Orders: orders(now, run, lock, store.OrderGo),
 	}, nil
 }
 
@@ -163,7 +163,7 @@ func lockAndPulse(key string) []store.Ref {
 }
 
 var eventKinds = []string{store.EventHeartbeat, store.EventBooting, store.EventOnline, store.EventJobStarted,
-	store.EventJobDone, store.EventIdle, store.EventDraining}
+	store.EventJobDone, store.EventIdle, store.EventDraining, store.EventNote}
 
 const (
 	maxDetail = 4 << 10 // bytes; fifty entries of a history stay far below DynamoDB's 400 KB
@@ -173,7 +173,7 @@ const (
 func checkEvent(e apitype.Event) error {
 	switch {
 	case !slices.Contains(eventKinds, e.Event):
-		return invalid("event", "Want one of heartbeat, booting, online, job_started, job_done, idle and draining.")
+		return invalid("event", "Want one of heartbeat, booting, online, job_started, job_done, idle, draining and note.")
 	case e.Counter < 0:
 		return invalid("counter", "Want a number that rises from zero.")
 	case e.RunID != "" && !numeric.MatchString(e.RunID):

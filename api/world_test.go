@@ -45,6 +45,8 @@ var workflow = api.Caller{Kind: api.GitHub, Name: "octocat", Claims: api.Claims{
 	Ref: "refs/heads/main", Workflow: "Build", RunnerEnvironment: "github-hosted",
 }}
 
+var runnerProgram = apitype.RunnerProgram{Version: "2.336.0", URL: "https://github.test/runner.tar.gz", SHA256: strings.Repeat("a", 64)}
+
 func stranger() api.Caller {
 	c := workflow
 	c.Claims.RepositoryID, c.Claims.Repository = "1002", "alphagov/other"
@@ -152,8 +154,9 @@ func newWorld(t *testing.T) *world {
 func (w *world) config() api.Config {
 	return api.Config{
 		Store: storetest.NewFaulty(w.items, w.ask), Queue: w, Accounts: w.accounts, Keys: w.keys, Limits: w.limits, URL: base,
-		Auth: api.ByPrefix{Operators: api.Operators{"ann": keys.HashToken(operatorToken)}, GitHub: w.github},
-		Log:  slog.New(slog.NewJSONHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Programs: map[string]apitype.RunnerProgram{"amd64": runnerProgram},
+		Auth:     api.ByPrefix{Operators: api.Operators{"ann": keys.HashToken(operatorToken)}, GitHub: w.github},
+		Log:      slog.New(slog.NewJSONHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 

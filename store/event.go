@@ -13,6 +13,7 @@ const (
 	EventJobStarted = "job_started"
 	EventJobDone    = "job_done"
 	EventIdle       = "idle"
+	EventNote       = "note"
 	EventDraining   = "draining"
 )
 
@@ -84,6 +85,8 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 	switch e.Kind {
 	case EventBooting:
 		r = r.note(now, said("agent runs", e.Detail))
+	case EventNote:
+		r = r.note(now, said("agent", e.Detail))
 	case EventOnline:
 		r = online(now, r, &lock)
 	case EventJobStarted:

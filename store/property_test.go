@@ -100,7 +100,7 @@ func (w *world) checkRunner(run store.Runner, is func(bool, string, ...any)) {
 		is(!run.Boot.At.IsZero() && run.Config.N > 0 && run.InstanceID != "", "%s was online without a boot, a config or an instance", run.ID)
 	}
 	if run.State == store.RunnerFailed {
-		is(run.InstanceID == "" && run.Config.N == 0 && run.Boot.At.IsZero(), "%s failed though a machine may exist", run.ID)
+		is(run.InstanceID == "" && run.Config.N == 0 && run.Boot.At.IsZero() && !run.Unclear, "%s failed though a machine may exist", run.ID)
 	}
 	if run.State == store.RunnerEnding {
 		is(run.Boot.At.IsZero() || !run.DeletedAt.IsZero() && !run.EndingAt.Before(run.DeletedAt) || !run.EndingAt.Before(run.Hard), "%s ends before GitHub was asked", run.ID)
@@ -139,11 +139,14 @@ func (w *world) checkRunnerSince(was, run store.Runner, is func(bool, string, ..
 	is(run.Config.N >= was.Config.N && run.Wanted >= was.Wanted, "the config of %s fell", run.ID)
 	is(was.InstanceID == "" || run.InstanceID == was.InstanceID, "instance of %s changed", run.ID)
 	is(was.Boot.NonceHash == "" || run.Boot.NonceHash == was.Boot.NonceHash, "nonce of %s changed", run.ID)
+	l := w.known.locks[run.Lock]
+	is(!was.Boot.At.IsZero() || run.Boot.At.IsZero() || run.Boot.At.Before(l.BootBy), "%s boots at %v, and had to by %v", run.ID, run.Boot.At, l.BootBy)
+	is(run.Wanted == was.Wanted || run.State == store.RunnerOnline && l.State == store.LockLive && run.Mode == store.Shared, "%s is %s on a lock that is %s, and wants another config", run.ID, run.State, l.State)
 	is(was.Boot.At.IsZero() || run.Boot.At.Equal(was.Boot.At), "boot of %s moved", run.ID)
 	is(was.OnlineAt.IsZero() || run.OnlineAt.Equal(was.OnlineAt), "online_at of %s moved", run.ID)
 	is(was.State == run.State || slices.Contains(runnerMoves[was.State], run.State), "%s went from %s to %s", run.ID, was.State, run.State)
 	if was.InstanceID == "" && run.InstanceID != "" && was.State != store.RunnerDraining && was.State != store.RunnerEnding {
-		is(w.known.locks[run.Lock].Names(run.ID), "%s was launched without a lock", run.ID)
+		is(l.Names(run.ID), "%s was launched without a lock", run.ID)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -37,8 +38,8 @@ type commit struct {
 }
 
 var (
-	worldRequests = []string{"s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "e1", "e2", "e3"} // of one key, and ephemeral ones
-	worldRunners  = 2                                                                                // how many may live at once
+	worldRequests = []string{"s1", "s2", "s3", "s4", "s5", "s6", "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8"} // of one key, and ephemeral ones
+	worldRunners  = 6                                                                                            // how many may live at once
 )
 
 func newWorld(t *rapid.T) *world {
@@ -122,7 +123,7 @@ var acts = []struct {
 }{
 	{10, (*world).work}, {10, (*world).launch}, {10, (*world).mint}, {12, (*world).boot}, {16, (*world).event}, {2, (*world).accept},
 	{8, (*world).tick}, {3, (*world).land}, {5, (*world).settle}, {9, (*world).reap}, {4, (*world).take}, {4, (*world).next}, {1, (*world).release},
-	{1, (*world).kill}, {1, (*world).gone}, {1, (*world).stop},
+	{1, (*world).kill}, {1, (*world).gone}, {1, (*world).stop}, {2, (*world).mistake},
 }
 
 var allActs = func() (all []func(*world)) {
@@ -138,12 +139,17 @@ var allActs = func() (all []func(*world)) {
 // machines would ever boot.)
 func (w *world) live(n int) {
 	seed := rapid.Uint64().Draw(w.T, "seed")
-	happens := rapid.SliceOfN(rapid.Bool(), n, n).Draw(w.T, "happens")
-	for i := range n {
-		if happens[i] {
-			w.random = rand.New(rand.NewPCG(seed, uint64(i)))
-			one(w, allActs...)(w)
+	happen := rapid.Custom(func(t *rapid.T) (some []int) {
+		for i, yes := range rapid.SliceOfN(rapid.Bool(), n, n).Draw(t, "happens") {
+			if yes {
+				some = append(some, i)
+			}
 		}
+		return some
+	})
+	for _, i := range happen.Draw(w.T, "happen") {
+		w.random = rand.New(rand.NewPCG(seed, uint64(i)))
+		one(w, allActs...)(w)
 	}
 }
 
@@ -300,12 +306,13 @@ func (w *world) mint() {
 	}
 }
 
-// release gives a claim back. Whoever may have lost an answer does not.
+// release gives a claim back. Whoever may have lost an answer does not, and
+// nobody mints before it is known whether the claim was given back.
 func (w *world) release() {
 	run := w.anyRunner()
 	if name, _ := run.NextName(); w.holder(run) != "" && !w.lost[name.Name] {
 		run = run.Release(w.now)
-		w.decide(run.ID+" is released", store.Put(&run))
+		w.commit(commit{run.ID + " is released", []store.Change{store.Put(&run)}})
 	}
 }
 
@@ -320,6 +327,9 @@ func (w *world) boot() {
 		nonce, instance = one(w, "mine", "theirs"), one(w, instance, "i-9")
 	}
 	run, l, verdict, writeRun, writeLock := store.BootCall(w.now, run, l, nonce, instance)
+	if verdict == store.BootGo && (run.Boot.NonceHash != nonce || run.InstanceID != instance) {
+		w.Fatalf("%s gives its config to %s with the nonce %s", run.ID, instance, nonce)
+	}
 	var changes []store.Change
 	if writeRun {
 		changes = append(changes, store.Put(&run))
@@ -466,5 +476,52 @@ func (w *world) settle() {
 	if r.Overdue(w.now) {
 		r = r.Expire(w.now, lim)
 		w.decide(r.ID+" expires", store.Put(&r))
+	}
+}
+
+// mistake is a rule that is applied where it does not belong; it must refuse.
+func (w *world) mistake() {
+	run := w.anyRunner()
+	r := get[store.Request](w, one(w, worldRequests...))
+	if run.Version == 0 || r.Version == 0 {
+		return
+	}
+	switch w.draw(7) {
+	case 0:
+		if run.InstanceID != "" {
+			run, _ = store.Launched(w.now, run, "i-another")
+		}
+	case 1:
+		run, _ = run.Configure(w.now, "sealed", 1)
+		if run.Config.N > w.known.runners[run.ID].Config.N {
+			return // it was no mistake, but nobody has minted it
+		}
+	case 2:
+		run = run.Ending(w.now, "too early")
+		if run.State == store.RunnerEnding {
+			return
+		}
+	case 3:
+		if run.State.Final() {
+			run, _, _ = store.Ended(w.now, lim, run, get[store.Lock](w, run.Lock), w.quota(), "again")
+		}
+	case 4:
+		if run.State.Final() || run.State == store.RunnerDraining {
+			run, _ = store.Drain(w.now, run, get[store.Lock](w, run.Lock), store.NewEnd(store.EndIdle))
+		}
+	case 5:
+		if r.State != store.Waiting || r.Runner != run.ID {
+			r, _, _ = store.Settle(w.now, lim, r, run)
+		}
+	case 6:
+		if r.State.Final() {
+			r = r.Fail(w.now, lim, store.Failure{Code: "x"}).Cancel(w.now, lim, "x").Expire(w.now.Add(time.Hour), lim)
+		}
+	}
+	if was := w.known.runners[run.ID]; !cmp.Equal(run, was) {
+		w.Fatalf("a mistake changed %s:\n%s", run.ID, cmp.Diff(was, run))
+	}
+	if was := w.known.requests[r.ID]; !cmp.Equal(r, was) {
+		w.Fatalf("a mistake changed %s:\n%s", r.ID, cmp.Diff(was, r))
 	}
 }

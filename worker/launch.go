@@ -104,6 +104,9 @@ func (in *invocation) drive(ctx context.Context, v *view) error {
 
 func (in *invocation) steps(ctx context.Context, v *view) error {
 	for {
+		if !in.mine(v.runner) {
+			return nil // given back: another invocation goes on
+		}
 		switch store.NextStep(in.Now(), v.runner, v.lock) {
 		case store.StepLaunch:
 			if err := in.launch(ctx, v); err != nil {
@@ -384,7 +387,11 @@ func (in *invocation) later(ctx context.Context, v *view, wait string, until tim
 	until = until.Add(in.jitter(time.Second))
 	send := false
 	err := in.apply(ctx, v, func(now time.Time) []store.Change {
-		if send = in.mine(v.runner) && v.runner.State.Usable(); !send {
+		if !in.mine(v.runner) { // our own commit, if its answer was lost
+			send = v.runner.Wait == wait && v.runner.WaitUntil.Equal(until)
+			return nil
+		}
+		if send = v.runner.State.Usable(); !send {
 			return nil
 		}
 		if wait == store.WaitEC2 {

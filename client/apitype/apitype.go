@@ -157,7 +157,16 @@ type Booted struct {
 	HeartbeatS Seconds `json:"heartbeat_s"`
 	IdleS      Seconds `json:"idle_s"`
 	Lock       string  `json:"lock"` // opaque; sent back in LockHeader, it saves the API a read
+	// Programs has the runner program by GOARCH, for images that have none.
+	Programs map[string]RunnerProgram `json:"programs,omitempty"`
 	Orders
+}
+
+// RunnerProgram says where GitHub's runner program is.
+type RunnerProgram struct {
+	Version string `json:"version"` // for people
+	URL     string `json:"url"`     // of the .tar.gz that GitHub releases
+	SHA256  string `json:"sha256"`  // of that file, in hex
 }
 
 // LockHeader may carry Booted.Lock on every later call of the machine.
@@ -172,7 +181,7 @@ type Orders struct {
 
 // Event is the body of POST /runners/{id}/events.
 type Event struct {
-	Event   string `json:"event"`            // heartbeat, booting, online, job_started, job_done, idle, draining
+	Event   string `json:"event"`            // heartbeat, booting, online, job_started, job_done, idle, draining, note
 	Counter int64  `json:"counter"`          // rises by every event
 	RunID   string `json:"run_id,omitempty"` // of job_started
 	Reason  string `json:"reason,omitempty"` // of draining

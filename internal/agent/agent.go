@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
@@ -42,14 +43,6 @@ type Machine interface {
 	Running() Program
 	// Clean wipes the work directory and ends every process that a job left.
 	Clean() error
-}
-
-// RunnerProgram says where GitHub's runner program is, for machines whose image
-// has none.
-type RunnerProgram struct {
-	Version string `json:"version"` // for people
-	URL     string `json:"url"`     // of the .tar.gz that GitHub releases
-	SHA256  string `json:"sha256"`  // of that file, in hex
 }
 
 // Notice is an announcement of EC2.
@@ -112,7 +105,7 @@ type Config struct {
 	// Install sees to it that the machine has a runner program, before one is
 	// started: the one that its image has, or else p, which is zero when the API
 	// names none. It runs beside Run, which waits for it. nil: nothing is needed.
-	Install func(ctx context.Context, p RunnerProgram) error
+	Install func(ctx context.Context, p apitype.RunnerProgram) error
 
 	Random io.Reader        // nil: crypto/rand.Reader
 	Now    func() time.Time // nil: time.Now; for timestamps, not for waiting

@@ -122,10 +122,10 @@ func (a *Agent) early(ans answer) time.Time {
 // boot exchanges the boot token for a session and the first config.
 func (a *Agent) boot(ctx context.Context) {
 	in := apitype.Boot{Token: a.cfg.Document.Token.Reveal(), Nonce: a.s.Nonce, InstanceID: a.cfg.InstanceID}
-	var out booted
+	var out apitype.Booted
 	ans := a.post(ctx, a.path("boot"), in, &out)
 	switch {
-	case ans.status == http.StatusOK && complete(out.Booted):
+	case ans.status == http.StatusOK && complete(out):
 		a.answered()
 		a.log.Info("booted", slog.String("mode", out.Mode), slog.String("order", out.Order))
 		a.s.Session, a.s.Lock, a.s.Mode = out.Session, out.Lock, out.Mode
@@ -144,13 +144,6 @@ func (a *Agent) boot(ctx context.Context) {
 	default:
 		a.powerOff(fmt.Sprintf("the boot was refused with status %d", ans.status))
 	}
-}
-
-// booted is the answer to a boot.
-type booted struct {
-	apitype.Booted
-	// Programs are the runner programs by GOARCH, for images that have none.
-	Programs map[string]RunnerProgram `json:"programs"`
 }
 
 // complete reports whether a boot answer has all that the machine needs.

@@ -291,7 +291,7 @@ func TestRebalanceNoticeIsReportedAndChangesNothing(t *testing.T) {
 		w.notices <- Notice{Kind: NoticeRebalance, At: time.Now()}
 		close(w.notices)
 		w.later(time.Minute)
-		w.wantSaid("booting", "online", "booting")
+		w.wantSaid("booting", "online", "note")
 		if !strings.Contains(w.logs.String(), "kind=rebalance") {
 			t.Errorf("log:\n%s\nwant the notice in it", w.logs.String())
 		}

@@ -13,11 +13,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // names has the API name a runner program for this architecture in its boot answer.
-func names(p RunnerProgram) func(*http.Response) error {
+func names(p apitype.RunnerProgram) func(*http.Response) error {
 	return func(res *http.Response) error {
 		if !strings.HasSuffix(res.Request.URL.Path, "/boot") || res.StatusCode != http.StatusOK {
 			return nil
@@ -26,20 +27,20 @@ func names(p RunnerProgram) func(*http.Response) error {
 		if err := json.NewDecoder(res.Body).Decode(&body); err != nil {
 			return err
 		}
-		body["programs"] = map[string]RunnerProgram{runtime.GOARCH: p, "another": {URL: "https://wrong.test"}}
+		body["programs"] = map[string]apitype.RunnerProgram{runtime.GOARCH: p, "another": {URL: "https://wrong.test"}}
 		b, err := json.Marshal(body)
 		res.Body = io.NopCloser(bytes.NewReader(b))
 		return err
 	}
 }
 
-var wanted = RunnerProgram{Version: "2.336.0", URL: "https://releases.test/runner.tar.gz", SHA256: strings.Repeat("cd", 32)}
+var wanted = apitype.RunnerProgram{Version: "2.336.0", URL: "https://releases.test/runner.tar.gz", SHA256: strings.Repeat("cd", 32)}
 
 func TestRunnerProgramIsInstalledWhileTheAgentReports(t *testing.T) {
 	bubble(t, store.Shared, func(w *world) {
 		w.meddle = names(wanted)
-		var got RunnerProgram
-		w.install = func(ctx context.Context, p RunnerProgram) error {
+		var got apitype.RunnerProgram
+		w.install = func(ctx context.Context, p apitype.RunnerProgram) error {
 			got = p
 			time.Sleep(90 * time.Second)
 			return ctx.Err()
@@ -68,8 +69,8 @@ func TestRunnerProgramIsInstalledWhileTheAgentReports(t *testing.T) {
 func TestInstallationGoesOnAfterARestart(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
 		w.meddle = names(wanted)
-		var got []RunnerProgram
-		w.install = func(ctx context.Context, p RunnerProgram) error {
+		var got []apitype.RunnerProgram
+		w.install = func(ctx context.Context, p apitype.RunnerProgram) error {
 			got = append(got, p)
 			if len(got) > 1 {
 				return nil
@@ -90,9 +91,9 @@ func TestInstallationGoesOnAfterARestart(t *testing.T) {
 }
 
 func TestMachineWithoutARunnerProgramSaysWhyAndEnds(t *testing.T) {
-	for name, install := range map[string]func(context.Context, RunnerProgram) error{
-		"BecauseItFails": func(context.Context, RunnerProgram) error { return errors.New("status 404 for " + session) },
-		"BecauseItTakesTooLong": func(ctx context.Context, _ RunnerProgram) error {
+	for name, install := range map[string]func(context.Context, apitype.RunnerProgram) error{
+		"BecauseItFails": func(context.Context, apitype.RunnerProgram) error { return errors.New("status 404 for " + session) },
+		"BecauseItTakesTooLong": func(ctx context.Context, _ apitype.RunnerProgram) error {
 			<-ctx.Done()
 			return ctx.Err()
 		},
@@ -117,7 +118,7 @@ func TestMachineWithoutARunnerProgramSaysWhyAndEnds(t *testing.T) {
 
 func TestDrainDuringTheInstallationStartsNothing(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
-		w.install = func(context.Context, RunnerProgram) error { time.Sleep(time.Minute); return nil }
+		w.install = func(context.Context, apitype.RunnerProgram) error { time.Sleep(time.Minute); return nil }
 		w.boot()
 		w.notices <- Notice{Kind: NoticeSpot, At: time.Now()}
 		synctest.Wait()

@@ -182,7 +182,7 @@ func (a *Agent) noticed(n Notice, ok bool) {
 	}
 	a.log.Info("EC2 announces", slog.String("kind", n.Kind), slog.Time("at", n.At))
 	if n.Kind == NoticeRebalance && a.s.Session != "" && !a.s.Spot {
-		a.say(apitype.Event{Event: store.EventBooting, Detail: "EC2 is likely to reclaim the machine"})
+		a.say(apitype.Event{Event: store.EventNote, Detail: "EC2 is likely to reclaim the machine"})
 	}
 	if n.Kind != NoticeSpot || a.s.Spot {
 		return

@@ -23,12 +23,12 @@ type state struct {
 	Counter int64 `json:"counter"`
 
 	// What the boot call answered. No Session: it has not been answered yet.
-	Session    string          `json:"session,omitempty"`
-	Lock       string          `json:"lock,omitempty"`
-	Mode       string          `json:"mode,omitempty"`
-	HeartbeatS apitype.Seconds `json:"heartbeat_s,omitempty"`
-	IdleS      apitype.Seconds `json:"idle_s,omitempty"`
-	Program    RunnerProgram   `json:"program,omitzero"`
+	Session    string                `json:"session,omitempty"`
+	Lock       string                `json:"lock,omitempty"`
+	Mode       string                `json:"mode,omitempty"`
+	HeartbeatS apitype.Seconds       `json:"heartbeat_s,omitempty"`
+	IdleS      apitype.Seconds       `json:"idle_s,omitempty"`
+	Program    apitype.RunnerProgram `json:"program,omitzero"`
 
 	N       int    `json:"n,omitempty"`       // the number of the newest config
 	Config  string `json:"config,omitempty"`  // the newest config, until a program was started with it

@@ -39,8 +39,8 @@ type world struct {
 	fakeMachine
 	start   time.Time
 	random  io.Reader
-	now     func() time.Time                           // by the machine's clock; nil: time.Now
-	install func(context.Context, RunnerProgram) error // nil: nothing is needed
+	now     func() time.Time                                   // by the machine's clock; nil: time.Now
+	install func(context.Context, apitype.RunnerProgram) error // nil: nothing is needed
 	logs    bytes.Buffer
 	turn    sync.Mutex // never held for long: it only orders what test and agent write
 	stop    context.CancelCauseFunc

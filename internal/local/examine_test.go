@@ -74,7 +74,7 @@ func (all records) open() (out []string) {
 
 // examine holds what is in the files of a system that is at rest against what it
 // promised.
-func examine(t *testing.T, dir string, l *load) {
+func examine(t *testing.T, dir string, l *load) records {
 	t.Helper()
 	all := read(t, filepath.Join(dir, local.StoreFile))
 	states, ends, errs := map[store.RequestState]int{}, map[string]int{}, map[string]int{}
@@ -90,9 +90,6 @@ func examine(t *testing.T, dir string, l *load) {
 		}
 		if q.Error != nil {
 			errs[q.Error.Code]++
-			if q.State == store.Failed {
-				t.Logf("request %s failed: %+v; %+v", q.ID, q.Error, q.History)
-			}
 		}
 		if q.State == store.Ready {
 			if r := all.runners[q.Runner]; r.OnlineAt.IsZero() {
@@ -121,9 +118,7 @@ func examine(t *testing.T, dir string, l *load) {
 	examineLocks(t, all)
 	examineLog(t, dir+".log")
 	t.Logf("%d requests: %v, errors %v; %d runners: %v; %d machines", len(all.requests), states, errs, len(all.runners), ends, machines)
-	if states[store.Ready] < len(all.requests)/4 {
-		t.Errorf("%d of %d requests were ready, want at least a quarter: the test has not tested much", states[store.Ready], len(all.requests))
-	}
+	return all
 }
 
 // examineMachines looks at what the simulated EC2 knows.

@@ -203,16 +203,40 @@ func (l *load) client(ctx context.Context, name int, r *rand.Rand) {
 	}
 }
 
-// TestKilledAtAnyMomentLosesNothing kills the real program at random moments
-// under load, and looks at what is in its files in the end.
-func TestKilledAtAnyMomentLosesNothing(t *testing.T) {
-	garo, dir := build(t), filepath.Join(t.ArtifactDir(), "data") // go test -artifacts keeps it
-	args := []string{"--speed", "60", "--boot-time", "200ms", "--jobs", "300ms", "--no-capacity", "spot/t3a.micro/*,spot/t3a.small/subnet-a"}
-	r := rand.New(rand.NewPCG(*killSeed, 0))
-	l := &load{
+func newLoad() *load {
+	return &load{
 		http:     &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
 		accepted: map[string]bool{}, stopped: map[string]string{}, answers: map[string]int{},
 	}
+}
+
+// settled waits until every request and every runner is over, and ends the process.
+func (l *load) settled(t *testing.T, dir string) {
+	t.Helper()
+	began := time.Now()
+	for end := began.Add(patience); ; time.Sleep(time.Second) { // reading takes time from the system that is to end
+		open := read(t, filepath.Join(dir, local.StoreFile)).open()
+		if len(open) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Errorf("%d items are not over, such as %s", len(open), open[0])
+			break
+		}
+		l.call(t.Context(), http.MethodPost, "/local/reap", nil, new(any)) // its own rounds may be far apart
+	}
+	l.at.kill(t)
+	t.Logf("answers %v; %d accepted, %d stopped; over after %.0f s", l.answers, len(l.accepted), len(l.stopped), time.Since(began).Seconds())
+}
+
+// TestKilledAtAnyMomentLosesNothing kills the real program at random moments
+// under load, and looks at what is in its files in the end.
+func TestKilledAtAnyMomentLosesNothing(t *testing.T) {
+	t.Parallel()
+	garo, dir := build(t), filepath.Join(t.ArtifactDir(), "data") // go test -artifacts keeps it
+	args := []string{"--speed", "60", "--boot-time", "200ms", "--jobs", "300ms", "--no-capacity", "spot/t3a.micro/*,spot/t3a.small/subnet-a"}
+	r := rand.New(rand.NewPCG(*killSeed, 0))
+	l := newLoad()
 	l.at = launch(t, garo, dir, args...)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -221,7 +245,6 @@ func TestKilledAtAnyMomentLosesNothing(t *testing.T) {
 		own := rand.New(rand.NewPCG(*killSeed, uint64(n)+1))
 		clients.Go(func() { l.client(ctx, n, own) })
 	}
-	began := time.Now()
 	for range *kills {
 		longest := 900 // ms: what was begun comes to its end in between; else, it hardly gets anywhere
 		if r.IntN(2) == 0 {
@@ -236,22 +259,61 @@ func TestKilledAtAnyMomentLosesNothing(t *testing.T) {
 	}
 	cancel()
 	clients.Wait()
-	t.Logf("seed %d: %d kills in %.0f s; answers %v; %d accepted, %d stopped",
-		*killSeed, *kills, time.Since(began).Seconds(), l.answers, len(l.accepted), len(l.stopped))
-
-	// From here on it is left alone, and what was begun comes to its end.
-	began = time.Now()
-	var open []string
-	for end := began.Add(patience); ; time.Sleep(time.Second) { // reading takes time from the system that is to end
-		if open = read(t, filepath.Join(dir, local.StoreFile)).open(); len(open) == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Errorf("%d items are not over, such as %s", len(open), open[0])
-			break
+	t.Logf("seed %d: %d kills", *killSeed, *kills)
+	l.settled(t, dir) // from here on it is left alone, and what was begun comes to its end
+	all := examine(t, dir, l)
+	ready := 0
+	for _, q := range all.requests {
+		if q.State == store.Ready {
+			ready++
 		}
 	}
-	l.at.kill(t)
-	t.Logf("quiet after %.0f s", time.Since(began).Seconds())
-	examine(t, dir, l)
+	if ready < len(all.requests)/2 {
+		t.Errorf("%d of %d requests were ready, want at least half: the test has not tested much", ready, len(all.requests))
+	}
+}
+
+// TestKilledLaunchesAreResumed kills the real program in bursts of launches. The
+// limits leave time for what the dead workers had claimed to become free, so that
+// every launch is taken up where it was left: with the same machine.
+func TestKilledLaunchesAreResumed(t *testing.T) {
+	t.Parallel()
+	const burst = 30
+	garo, dir := build(t), filepath.Join(t.ArtifactDir(), "data")
+	args := []string{"--speed", "8", "--boot-time", "200ms", "--jobs", "300ms"}
+	r := rand.New(rand.NewPCG(*killSeed, 0))
+	l := newLoad()
+	for n := range 8 {
+		l.at = launch(t, garo, dir, args...)
+		var clients sync.WaitGroup
+		for i := range burst {
+			clients.Go(func() {
+				l.start(t.Context(), apitype.Start{Repo: repository, Mode: store.Ephemeral, IdempotencyKey: fmt.Sprintf("%d-%d", n, i)})
+			})
+		}
+		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond)
+		l.at.kill(t)
+		clients.Wait()
+	}
+	l.at = launch(t, garo, dir, args...)
+	l.settled(t, dir)
+	all := examine(t, dir, l)
+	for _, q := range all.requests {
+		if q.State != store.Ready {
+			t.Errorf("request %s is %s (%+v), want ready: %+v", q.ID, q.State, q.Error, q.History)
+		}
+	}
+	resumed := 0
+	for _, run := range all.runners {
+		for _, e := range run.History {
+			if e.State == string(store.RunnerNew) && strings.HasPrefix(e.Reason, "claimed by ") {
+				resumed++
+				break
+			}
+		}
+	}
+	t.Logf("%d of %d runners were resumed before their machine was recorded", resumed, len(all.runners))
+	if resumed == 0 {
+		t.Error("no launch was resumed: the test has not tested anything")
+	}
 }

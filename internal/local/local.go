@@ -104,8 +104,8 @@ type System struct {
 }
 
 // Open returns a System that goes on from what its data directory has. It fails
-// for a registration that cannot be read, rather than serve without it. It
-// launches and ends nothing before Run.
+// for a registration that cannot be read, rather than serve without it. Machines
+// go on from now; workers and the reaper do with Run.
 func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

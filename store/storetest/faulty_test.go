@@ -58,6 +58,11 @@ func TestFaultyFailAfterTakesEffectAndLosesTheAnswer(t *testing.T) {
 	}
 	commit(t, m, store.Put(r)) // the same commit once more is recognised
 	version(t, m, r.Ref(), 1)
+	r = signed(r, "a/2")
+	if err := f.Commit(t.Context(), store.Put(r)); !errors.Is(err, ErrFault) || r.Version != 1 {
+		t.Errorf("Commit of an update = %v, version %d; want ErrFault, 1 as before", err, r.Version)
+	}
+	version(t, m, r.Ref(), 2)
 }
 
 type yielded struct {

@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -21,6 +23,11 @@ func TestMemoryExpireDeletesWhatItsTTLAllows(t *testing.T) {
 		if n, err := m.Expire(t.Context(), epoch); err != nil || n != want {
 			t.Errorf("Expire = %d, %v; want %d", n, err, want)
 		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.Expire(ctx, epoch.Add(time.Hour)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Expire after cancel = %v, want context.Canceled", err)
 	}
 	listed(t, m, store.Filter{}, "now", "keeps")
 	version(t, m, passed.Ref(), 0)

@@ -21,7 +21,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 )
 
 const (
@@ -56,7 +56,7 @@ func (m *Machine) account() (account, error) {
 // Install sees to it that there is a runner program: the image's, whatever its
 // version is, or else p, downloaded and verified. It may be called again after an
 // error, and goes on with what is there of a download.
-func (m *Machine) Install(ctx context.Context, p agent.RunnerProgram) error {
+func (m *Machine) Install(ctx context.Context, p apitype.RunnerProgram) error {
 	who, err := m.account()
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (m *Machine) Install(ctx context.Context, p agent.RunnerProgram) error {
 var errFinal = errors.New("given up")
 
 // download fetches p into a file, and verifies it.
-func (m *Machine) download(ctx context.Context, p agent.RunnerProgram, name string) error {
+func (m *Machine) download(ctx context.Context, p apitype.RunnerProgram, name string) error {
 	pause := time.Second
 	for try := 1; ; try++ {
 		err := fetch(ctx, p.URL, name)

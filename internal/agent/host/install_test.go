@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 )
 
 // packed returns a .tar.gz of entries whose names say what they are.
@@ -57,8 +57,8 @@ var usual = []tar.Header{
 	{Name: "./bin/same", Typeflag: tar.TypeLink, Linkname: "./run.sh"},
 }
 
-func named(url string, b []byte) agent.RunnerProgram {
-	return agent.RunnerProgram{Version: "2.336.0", URL: url, SHA256: fmt.Sprintf("%x", sha256.Sum256(b))}
+func named(url string, b []byte) apitype.RunnerProgram {
+	return apitype.RunnerProgram{Version: "2.336.0", URL: url, SHA256: fmt.Sprintf("%x", sha256.Sum256(b))}
 }
 
 // stock is a machine whose image has no runner program.
@@ -100,7 +100,7 @@ func TestRunnerProgramIsInstalled(t *testing.T) {
 	if entries, err := os.ReadDir(b.dir); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), "runner.") }) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
-	if err := m.Install(t.Context(), agent.RunnerProgram{}); err != nil { // it is there now
+	if err := m.Install(t.Context(), apitype.RunnerProgram{}); err != nil { // it is there now
 		t.Errorf("Install again: %v", err)
 	}
 }
@@ -198,7 +198,7 @@ func TestRunnerProgramIsNotInstalled(t *testing.T) {
 		})
 	}
 	t.Run("IfNoneIsNamed", func(t *testing.T) {
-		if err := stock(t).open().Install(t.Context(), agent.RunnerProgram{}); err == nil || !strings.Contains(err.Error(), "names none") {
+		if err := stock(t).open().Install(t.Context(), apitype.RunnerProgram{}); err == nil || !strings.Contains(err.Error(), "names none") {
 			t.Errorf("Install = %v, want that none is named", err)
 		}
 	})

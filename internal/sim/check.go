@@ -1,0 +1,241 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// text is something that people or programs without rights can read.
+type text struct {
+	where string
+	b     []byte
+}
+
+func (w *World) said(where string, b []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.texts = append(w.texts, text{where, b})
+}
+
+// Check fails the test for everything that does not hold though it must at any
+// time: no runner ever has two machines with credentials, nor a request two that are
+// of use at once; the quota counts what lives; no machine outlived its timer; and no secret
+// can be read anywhere. What must hold at each commit was looked at then.
+func (w *World) Check() {
+	w.Helper()
+	machines := w.Fleet.Instances()
+	w.checkMachines(machines)
+	for _, what := range w.secrets() {
+		w.Error(what)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	live := 0
+	for _, r := range w.watch.runners {
+		if !r.State.Final() {
+			live++
+		}
+	}
+	if live != w.watch.live {
+		w.Errorf("%d runners are neither failed nor ended, and %d were counted", live, w.watch.live)
+	}
+}
+
+func (w *World) checkMachines(machines []simfleet.Fact) {
+	w.Helper()
+	powerless := w.powerless()
+	ofRunner := map[string]string{}
+	for i, a := range machines {
+		end := a.EndedAt
+		if end.IsZero() {
+			end = time.Now()
+		}
+		if hard := a.RunsAt.Add(bootTime + w.Account.Hard(w.Limits) + stopping); end.After(hard) && !a.Planted && !a.NeverBoots {
+			w.Errorf("machine %s lived %s", a.ID, end.Sub(a.LaunchedAt))
+		}
+		if a.CredentialedAt.IsZero() {
+			continue
+		}
+		runner := a.Tags[fleet.TagRunner]
+		if other := ofRunner[runner]; other != "" {
+			w.Errorf("machines %s and %s got credentials of runner %s", other, a.ID, runner)
+		}
+		ofRunner[runner] = a.ID
+		for _, b := range machines[i+1:] {
+			if b.CredentialedAt.IsZero() || a.Tags[fleet.TagRequest] != b.Tags[fleet.TagRequest] {
+				continue
+			}
+			if before(a, b, powerless) || before(b, a, powerless) {
+				continue
+			}
+			w.Errorf("request %s had machines %s and %s with credentials at once", a.Tags[fleet.TagRequest], a.ID, b.ID)
+		}
+	}
+}
+
+// before reports whether a was of no use any more when b got its credentials: it
+// shut down, or GitHub had forgotten all that it ever registered.
+func before(a, b simfleet.Fact, powerless map[string]time.Time) bool {
+	at := powerless[a.Tags[fleet.TagRunner]]
+	return !a.EndsAt.IsZero() && !b.CredentialedAt.Before(a.EndsAt) || !at.IsZero() && !b.CredentialedAt.Before(at)
+}
+
+// powerless returns when the last registration of each runner was removed; those
+// with one that is there are not in it.
+func (w *World) powerless() map[string]time.Time {
+	at := map[string]time.Time{}
+	for _, g := range w.GitHub.Minted() {
+		if id := runnerIn(g.Name); g.RemovedAt.After(at[id]) {
+			at[id] = g.RemovedAt
+		}
+	}
+	for _, g := range w.GitHub.Registrations() {
+		delete(at, runnerIn(g.Name))
+	}
+	return at
+}
+
+// runnerIn returns the id of the runner that a registration's name names.
+func runnerIn(name string) string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(name, "garo-"+ControlPlane+"-"), "-")
+	return id
+}
+
+// Orphans returns the machines that no live record counts on, and the
+// registrations at GitHub without a live runner that no record remembers either.
+func (w *World) Orphans() (left []string) {
+	machines := w.Fleet.Instances()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range machines {
+		r := w.watch.runners[m.Tags[fleet.TagRunner]]
+		if !m.State.Over() && (r.Version == 0 || r.State.Final() || r.InstanceID != m.ID) {
+			left = append(left, fmt.Sprintf("machine %s of runner %s, which is %q and has instance %q", m.ID, r.ID, r.State, r.InstanceID))
+		}
+	}
+	for _, g := range w.GitHub.Registrations() {
+		r := w.watch.runners[runnerIn(g.Name)]
+		known := slices.ContainsFunc(r.Names, func(n store.GitHubName) bool { return n.Name == g.Name })
+		if r.Version == 0 || r.State.Final() && !known {
+			left = append(left, fmt.Sprintf("registration %s of a runner that is %q", g.Name, r.State))
+		}
+	}
+	slices.Sort(left)
+	return left
+}
+
+// Left returns everything that is not over: open requests, runners and machines
+// that live, registrations, and names that may still be at GitHub.
+func (w *World) Left() []string {
+	left := w.Orphans()
+	machines := w.Fleet.Instances()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.watch.requests {
+		if !r.State.Final() {
+			left = append(left, fmt.Sprintf("request %s, %s %s", r.ID, r.State, r.Wait))
+		}
+	}
+	for _, r := range w.watch.runners {
+		if !r.State.Final() || !r.DueAt.IsZero() {
+			left = append(left, fmt.Sprintf("runner %s, %s, with names %v", r.ID, r.State, r.Names))
+		}
+	}
+	for _, m := range machines {
+		if !m.State.Over() {
+			left = append(left, fmt.Sprintf("machine %s, %s", m.ID, m.State))
+		}
+	}
+	slices.Sort(left)
+	return left
+}
+
+// Quiet waits until nothing is left. It fails the test if
+// something still is after the limit, and returns how long it took.
+func (w *World) Quiet(limit time.Duration) time.Duration {
+	w.Helper()
+	began := time.Now()
+	for len(w.Left()) > 0 && time.Since(began) < limit {
+		time.Sleep(10 * look)
+	}
+	for _, what := range w.Left() {
+		w.Errorf("left after %s: %s", limit, what)
+	}
+	return time.Since(began)
+}
+
+// canary is a secret, or as much of it as nobody could guess.
+type canary struct{ what, text string }
+
+// canaries returns all secrets of the world.
+func (w *World) canaries() []canary {
+	out := []canary{
+		{"the operator's token", operatorToken}, {"the GitHub credential", pat}, {"the external id", externalID},
+		{"the id key", idKey}, {"a key", firstKey},
+	}
+	for _, g := range w.GitHub.Minted() {
+		c := g.Config.Reveal()
+		out = append(out, canary{"the config of " + g.Name, c[len(c)/2 : len(c)/2+64]}) // all begin alike
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.watch.runners {
+		for i := range r.Index + 1 {
+			if t, err := w.Keys.Boot(r.Launch.KeyID, r.ID, i); err == nil {
+				out = append(out, canary{fmt.Sprintf("boot token %d of runner %s", i, r.ID), t.Reveal()})
+			}
+		}
+		if s, err := w.Keys.Session(r.Launch.KeyID, r.ID, r.Boot.NonceHash); err == nil {
+			out = append(out, canary{"the session token of runner " + r.ID, s.Reveal()})
+		}
+	}
+	return out
+}
+
+// secrets returns the places where a secret can be read.
+func (w *World) secrets() (found []string) {
+	canaries := w.canaries()
+	var begins [1 << 16]bool
+	by := map[string][]canary{}
+	for _, c := range canaries {
+		begins[int(c.text[0])<<8|int(c.text[1])] = true
+		by[c.text[:4]] = append(by[c.text[:4]], c)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range append(w.texts, text{"the log", w.log.Bytes()}) {
+		for i := 0; i+4 <= len(t.b); i++ {
+			if !begins[int(t.b[i])<<8|int(t.b[i+1])] {
+				continue
+			}
+			for _, c := range by[string(t.b[i:i+4])] {
+				if bytes.HasPrefix(t.b[i:], []byte(c.text)) {
+					found = append(found, t.where+" shows "+c.what)
+				}
+			}
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// Alarms returns the alarms that were raised, in order.
+func (w *World) Alarms() []store.Alarm {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.alarms)
+}
+
+// Trace returns the effects so far.
+func (w *World) Trace() []Effect {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.trace)
+}

@@ -1,0 +1,165 @@
+package sim_test
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// in returns the time so long after a world begins.
+func in(d time.Duration) time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(d) }
+
+func TestLostAnswerOfAMintLeavesOneRegistration(t *testing.T) {
+	sim.Run(t, sim.Config{Fate: once(sim.FailAfter, func(e sim.Effect) bool { return e.Op == sim.Mint })}, func(w *sim.World) {
+		s := w.Start(sim.Shared("a"))
+		w.Ready(s, 10*time.Minute)
+		if r := w.RunnerOf(s.ID); r.Config.N != 2 {
+			w.Errorf("config = %d, want 2: a name is never used twice", r.Config.N)
+		}
+		if n := len(w.GitHub.Minted()); n != 2 {
+			w.Errorf("%d registrations were made, want 2", n)
+		}
+		w.Until("the unused registration to be deleted", 5*time.Minute, func() bool { return len(w.GitHub.Registrations()) == 1 })
+		good(w, s, w.Job(s.RunsOn, 30*time.Second))
+		machines(w, 1)
+	})
+}
+
+func TestGitHubLimitOfTwentyMinutesLeaksNoMachine(t *testing.T) {
+	until := in(20 * time.Minute)
+	limited := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-RateLimit-Limit", "5000")
+		w.Header().Set("X-RateLimit-Remaining", "0")
+		w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(until.Unix(), 10))
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte(`{"message":"API rate limit exceeded"}`))
+	})
+	sim.Run(t, sim.Config{GitHub: func(string) (f githubtest.Fault) {
+		if time.Now().Before(until) {
+			f.Instead = limited
+		}
+		return f
+	}}, func(w *sim.World) {
+		early := w.Start(sim.Ephemeral("a"))
+		patient := sim.Ephemeral("b")
+		patient.GiveUp = 3600
+		late := w.Start(patient)
+		if r := w.Final(early, 30*time.Minute); r.State == store.Ready || r.Error == nil {
+			w.Errorf("request is %s, want it given up with a reason", r.State)
+		}
+		w.Final(late, time.Hour)
+		stop(w, late)
+		w.Quiet(2 * time.Hour)
+		w.Check()
+		for _, m := range w.Fleet.Instances() {
+			if life := m.EndsAt.Sub(m.LaunchedAt); m.CredentialedAt.IsZero() && life > w.Limits.BootLimit+2*time.Minute {
+				w.Errorf("a machine that never got a config lived %s", life)
+			}
+		}
+	})
+}
+
+func TestGitHubThatIsDownForAnHour(t *testing.T) {
+	from, until := in(5*time.Minute), in(65*time.Minute)
+	sim.Run(t, sim.Config{GitHub: func(string) (f githubtest.Fault) {
+		if now := time.Now(); now.After(from) && now.Before(until) {
+			f.Instead = githubtest.NoAnswer
+		}
+		return f
+	}}, func(w *sim.World) {
+		before := w.Start(sim.Shared("a"))
+		w.Ready(before, 4*time.Minute)
+		time.Sleep(time.Until(from))
+		during := w.Start(sim.Ephemeral("b"))
+		if r := w.Final(during, 30*time.Minute); r.State == store.Ready || r.Error == nil {
+			w.Errorf("request is %s, want it given up with a reason", r.State)
+		}
+		time.Sleep(time.Until(until.Add(-time.Minute)))
+		for _, m := range w.Fleet.Instances()[1:] {
+			if !m.State.Over() {
+				w.Errorf("machine %s waits for a config, and is %s", m.ID, m.State)
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		after := w.Start(sim.Ephemeral("c"))
+		job := w.Job(after.RunsOn, 30*time.Second)
+		w.Ready(after, 10*time.Minute)
+		good(w, after, job)
+	})
+}
+
+func TestBusyRunnerThatIsNotListedIsKept(t *testing.T) {
+	sim.Run(t, sim.Config{}, func(w *sim.World) {
+		w.GitHub.Change(func(r *githubtest.Rules) { r.OmitBusy = true })
+		body := sim.Shared("a")
+		body.Timeout = 3 * 3600
+		s := w.Start(body)
+		job := w.Job(s.RunsOn, 150*time.Minute) // several looks at the list
+		w.Ready(s, 10*time.Minute)
+		w.Until("the job to be done", 3*time.Hour, func() bool { return w.Done(job) })
+		good(w, s, job)
+		machines(w, 1)
+	})
+}
+
+func TestBusyRunnerIsNotEndedBeforeItsJob(t *testing.T) {
+	for name, lag := range map[string]time.Duration{
+		"GitHubSaysSo":        0,
+		"GitHubSaysSoTooLate": time.Minute, // the registration is deleted, and the job goes on
+	} {
+		t.Run(name, func(t *testing.T) {
+			sim.Run(t, sim.Config{}, func(w *sim.World) {
+				w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag = lag })
+				s := w.Start(sim.Shared("a"))
+				w.Ready(s, 10*time.Minute)
+				time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(55 * time.Second)))
+				length := 10 * time.Minute
+				if lag > 0 {
+					length = time.Minute // what is left of it fits into the grace period
+				}
+				job := w.Job(s.RunsOn, length) // just before the reaper looks
+				stop(w, s)
+				good(w, s, job)
+				machines(w, 1)
+			})
+		})
+	}
+}
+
+func TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit(t *testing.T) {
+	sim.Run(t, sim.Config{Ghosts: true}, func(w *sim.World) {
+		s := w.Start(sim.Shared("a"))
+		w.Ready(s, 10*time.Minute)
+		if err := w.Forget(w.RunnerOf(s.ID).Config.RunnerID); err != nil {
+			w.Fatal(err)
+		}
+		idle := time.Now()
+		w.Until("the runner to drain", w.Limits.Idle+w.Limits.Idle/4+time.Minute, func() bool { return !w.RunnerOf(s.ID).State.Usable() })
+		if got := time.Since(idle); got < w.Limits.Idle-time.Minute {
+			w.Errorf("the runner drained after %s", got)
+		}
+		if r := w.RunnerOf(s.ID); r.End.Code != store.EndIdle {
+			w.Errorf("the runner drains for %s, want %s", r.End.Code, store.EndIdle)
+		}
+		w.Quiet(10 * time.Minute)
+		w.Check()
+	})
+}
+
+func TestForgottenRegistrationIsMadeAnew(t *testing.T) {
+	sim.Run(t, sim.Config{}, func(w *sim.World) {
+		s := w.Start(sim.Shared("a"))
+		w.Ready(s, 10*time.Minute)
+		if err := w.Forget(w.RunnerOf(s.ID).Config.RunnerID); err != nil {
+			w.Fatal(err)
+		}
+		good(w, s, w.Job(s.RunsOn, 30*time.Second))
+		machines(w, 1)
+	})
+}

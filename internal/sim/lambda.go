@@ -1,0 +1,297 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/reaper"
+	"github.com/alphagov/github-actions-runner-orchestration/worker"
+)
+
+const (
+	// apiTime and reaperTime are what a call of the API and a run of the reaper
+	// may take.
+	apiTime    = 10 * time.Second
+	reaperTime = 50 * time.Second
+	// visibility hides a message for longer than a worker may take.
+	visibility = worker.Timeout + 15*time.Second
+	// batch is how many messages a worker is given at once.
+	batch = 10
+	// workers is how many workers run at once: the cap of the event source.
+	workers = 5
+	// killLate is how long after its deadline Lambda kills an invocation, as
+	// others measured it.
+	killLate = 700 * time.Millisecond
+)
+
+// invocation is one run of the worker or the reaper, or one call of the API.
+type invocation struct {
+	part, name string
+	call       string        // of the API: what is called
+	dead       chan struct{} // closed when it is
+	returned   atomic.Bool   // it has answered: whatever it calls now, no goroutine of it may
+	world      *World
+}
+
+type invocationKey struct{}
+
+// invocationOf returns who makes a call; nil: no invocation does.
+func invocationOf(ctx context.Context) *invocation {
+	inv, _ := ctx.Value(invocationKey{}).(*invocation)
+	return inv
+}
+
+// invoke begins an invocation.
+func (w *World) invoke(part, call string) *invocation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.invoked[part]++
+	return &invocation{part: part, name: fmt.Sprintf("%s-%d", part, w.invoked[part]), call: call, dead: make(chan struct{}), world: w}
+}
+
+// context returns what the invocation runs in: it ends at the deadline, and the
+// invocation with it, a little late.
+func (inv *invocation) context(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, invocationKey{}, inv), limit)
+	end := time.AfterFunc(limit+inv.world.cfg.KillLate, inv.kill)
+	return ctx, func() {
+		end.Stop()
+		cancel()
+	}
+}
+
+// kill ends the invocation where it is.
+func (inv *invocation) kill() {
+	inv.world.mu.Lock()
+	defer inv.world.mu.Unlock()
+	if !inv.isDead() {
+		close(inv.dead)
+	}
+}
+
+func (inv *invocation) isDead() bool {
+	if inv == nil {
+		return false
+	}
+	select {
+	case <-inv.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// travel waits while a call is on its way, unless the caller stops waiting. One
+// that is dead is told at once, so that it can be forgotten.
+func (inv *invocation) travel(ctx context.Context, d time.Duration) error {
+	var dead chan struct{}
+	if inv != nil {
+		dead = inv.dead
+	}
+	if inv.isDead() {
+		return errDead
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-dead:
+		return errDead
+	}
+}
+
+// process is a warm worker: it handles one batch after another, and what it
+// learns on the way dies with it.
+type process struct {
+	worker *worker.Worker
+	inv    *invocation // the current one, or the one that it died in
+}
+
+// source hands messages to workers until the context ends, as Lambda's event
+// source does: in batches, to so many processes at once, deleting what did not fail.
+func (w *World) source(ctx context.Context) {
+	free := make(chan *process, workers)
+	for range workers {
+		free <- w.process()
+	}
+	for {
+		var p *process
+		select {
+		case p = <-free:
+		case <-ctx.Done():
+			return
+		}
+		batch, err := w.receive(ctx)
+		if err != nil {
+			return
+		}
+		p.inv = w.invoke(Worker, "")
+		w.wg.Go(func() {
+			if w.handle(p, batch) {
+				free <- p
+			} else {
+				free <- w.process()
+			}
+		})
+	}
+}
+
+// receive waits for messages, and for the workers to be let at them.
+func (w *World) receive(ctx context.Context) ([]queue.Delivery, error) {
+	for {
+		select {
+		case <-w.working:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		ds, err := w.Queue.Receive(ctx, batch, 20*time.Second)
+		w.working <- struct{}{}
+		if err != nil || len(ds) > 0 {
+			return ds, err
+		}
+	}
+}
+
+// handle makes one invocation of a worker, and reports whether it survived.
+func (w *World) handle(p *process, batch []queue.Delivery) bool {
+	ctx, cancel := p.inv.context(context.Background(), worker.Timeout)
+	defer cancel()
+	done := make(chan []string, 1)
+	w.wg.Go(func() {
+		failed := p.worker.Handle(ctx, batch)
+		p.inv.returned.Store(true)
+		done <- failed
+	})
+	var failed []string
+	select {
+	case failed = <-done:
+	case <-p.inv.dead:
+	}
+	if p.inv.isDead() {
+		return false
+	}
+	for _, d := range batch {
+		if !slices.Contains(failed, d.ID) {
+			w.delete(d)
+		}
+	}
+	return true
+}
+
+// delete ends a message that was handled.
+func (w *World) delete(d queue.Delivery) {
+	e := Effect{Part: Source, Op: Delete, What: "message", On: d.ID}
+	_, _ = do(context.Background(), w, e, func(ctx context.Context) (none, error) { // without it, it comes again
+		return none{}, w.Queue.Delete(ctx, d)
+	})
+}
+
+// rounds has the reaper make its runs until the context ends. One that takes too
+// long overlaps with the next.
+func (w *World) rounds(ctx context.Context) {
+	tick := time.NewTicker(w.Limits.ReaperPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		select {
+		case <-w.reaping:
+			w.reaping <- struct{}{}
+			w.wg.Go(func() { _, _ = w.Reap() }) // what failed is in the log
+		default: // it is paused
+		}
+	}
+}
+
+// Reap makes a run of the reaper now. A run that is killed has no report.
+func (w *World) Reap() (reaper.Report, error) {
+	inv := w.invoke(Reaper, "")
+	cfg := w.reaper
+	cfg.Random = w.random(inv.name)
+	cfg.Log = w.logger(inv.name, inv.isDead)
+	cfg.Now = w.clock(Reaper)
+	ctx, cancel := inv.context(context.Background(), reaperTime)
+	defer cancel()
+	report, err := reaper.New(cfg).Run(ctx)
+	inv.returned.Store(true)
+	if inv.isDead() {
+		return reaper.Report{}, errDead
+	}
+	return report, err
+}
+
+// door is the way to the API: an http.RoundTripper for those of one part. Each
+// call is an invocation of the API, on the caller's goroutine.
+type door struct {
+	world *World
+	part  string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
+	w := d.world
+	what, on := describe(req)
+	return do(req.Context(), w, Effect{Part: d.part, Op: Call, What: what, On: on}, func(ctx context.Context) (*http.Response, error) {
+		inv := w.invoke(API, what)
+		ctx, cancel := inv.context(ctx, apiTime) // the API goes on when its caller has gone
+		defer cancel()
+		res, err := memhttp.Transport{Handler: w.api}.RoundTrip(req.WithContext(ctx))
+		inv.returned.Store(true)
+		if inv.isDead() {
+			return nil, errors.New("connection reset")
+		}
+		if err == nil && d.part == Client {
+			err = w.overhear("the answer to "+what, res)
+		}
+		return res, err
+	})
+}
+
+// overhear keeps what callers are shown.
+func (w *World) overhear(where string, res *http.Response) error {
+	b, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	res.Body = io.NopCloser(bytes.NewReader(b))
+	w.said(where, b)
+	return err
+}
+
+// describe says what a call of the API is, and which record it is about.
+func describe(req *http.Request) (what, on string) {
+	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")
+	what = req.Method + " " + parts[0]
+	if len(parts) > 1 {
+		on = parts[1]
+	}
+	if len(parts) == 3 {
+		what = parts[2]
+	}
+	if what != "events" || req.Body == nil {
+		return what, on
+	}
+	body, err := io.ReadAll(req.Body)
+	req.Body.Close()
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	var e struct{ Event string }
+	if err == nil && json.Unmarshal(body, &e) == nil {
+		what = "event " + e.Event
+	}
+	return what, on
+}

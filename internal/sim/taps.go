@@ -1,0 +1,223 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// none is the answer of a call that has none.
+type none = struct{}
+
+// tappedStore is the store as the parts see it.
+type tappedStore struct{ w *World }
+
+var _ store.Store = tappedStore{}
+
+func (s tappedStore) Get(ctx context.Context, refs ...store.Ref) ([]store.Item, error) {
+	kinds, ids := map[string]bool{}, make([]string, len(refs))
+	for i, r := range refs {
+		kinds[string(r.Kind)], ids[i] = true, r.ID
+	}
+	e := Effect{Op: Get, What: strings.Join(slices.Sorted(maps.Keys(kinds)), " "), On: strings.Join(ids, " ")}
+	return do(ctx, s.w, e, func(ctx context.Context) ([]store.Item, error) { return s.w.Store().Get(ctx, refs...) })
+}
+
+// Commit implements store.Store. When the answer is lost, the caller's items are
+// as they were, whatever the outcome.
+func (s tappedStore) Commit(ctx context.Context, changes ...store.Change) error {
+	e := Effect{Op: Commit}
+	versions := make([]int64, len(changes))
+	var what, on []string
+	for i, c := range changes {
+		versions[i] = c.Item.Base().Version
+		if c.CheckOnly {
+			continue
+		}
+		what, on = append(what, word(c.Item)), append(on, c.Item.Ref().ID)
+	}
+	slices.Sort(what)
+	e.What, e.On = strings.Join(slices.Compact(what), ", "), strings.Join(on, " ")
+	_, err := do(ctx, s.w, e, func(ctx context.Context) (none, error) { return none{}, s.w.commit(ctx, changes) })
+	if err != nil {
+		for i, c := range changes {
+			c.Item.Base().Version = versions[i]
+		}
+	}
+	return err
+}
+
+// word tells what is written, without ids.
+func word(i store.Item) string {
+	state := ""
+	switch i := i.(type) {
+	case *store.Request:
+		state = string(i.State)
+	case *store.Lock:
+		state = string(i.State)
+	case *store.Runner:
+		state = string(i.State)
+		if i.Config.N > 0 {
+			state += fmt.Sprintf(" config %d", i.Config.N)
+		}
+	}
+	return strings.TrimSpace(string(i.Ref().Kind) + " " + state)
+}
+
+func (s tappedStore) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
+	return tappedSeq(ctx, s.w, Effect{Op: Due}, func(ctx context.Context) iter.Seq2[store.Ref, error] {
+		return s.w.due(ctx, before)
+	})
+}
+
+func (s tappedStore) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
+	return tappedSeq(ctx, s.w, Effect{Op: List, What: string(f.Kind)}, func(ctx context.Context) iter.Seq2[store.Item, error] {
+		return s.w.Store().List(ctx, f)
+	})
+}
+
+// tappedSeq yields what list yields, all of which is read when the iteration begins.
+func tappedSeq[T any](ctx context.Context, w *World, e Effect, list func(context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var zero T
+		all, err := do(ctx, w, e, func(ctx context.Context) (all []T, err error) {
+			for v, err := range list(ctx) {
+				if err != nil {
+					return all, err
+				}
+				all = append(all, v)
+			}
+			return all, nil
+		})
+		for _, v := range all {
+			if !yield(v, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(zero, err)
+		}
+	}
+}
+
+// tappedQueue is the queue as those who send see it.
+type tappedQueue struct{ w *World }
+
+var _ queue.Sender = tappedQueue{}
+
+func (q tappedQueue) Send(ctx context.Context, m queue.Message, delay time.Duration) error {
+	_, err := do(ctx, q.w, Effect{Op: Send, What: string(m.Kind), On: m.ID}, func(ctx context.Context) (none, error) {
+		if body, err := queue.Encode(m); err == nil {
+			q.w.said("message", body)
+		}
+		return none{}, q.w.Queue.Send(ctx, m, delay)
+	})
+	return err
+}
+
+// tappedFleet is EC2 as worker and reaper see it.
+type tappedFleet struct{ w *World }
+
+var _ fleet.Fleet = tappedFleet{}
+
+func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
+	return do(ctx, f.w, Effect{Op: Image, On: image}, func(ctx context.Context) (string, error) { return f.w.Fleet.Image(ctx, at, image) })
+}
+
+func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+	for k, v := range l.Tags {
+		f.w.said("tag "+k, []byte(v))
+	}
+	f.w.launches(l.Tags[fleet.TagRunner])
+	return do(ctx, f.w, Effect{Op: Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
+		return f.w.Fleet.Launch(ctx, at, l)
+	})
+}
+
+func (f tappedFleet) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
+	return do(ctx, f.w, Effect{Op: ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
+		return f.w.Fleet.ByToken(ctx, at, runner, token)
+	})
+}
+
+func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+	return do(ctx, f.w, Effect{Op: Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
+		return f.w.Fleet.Get(ctx, at, ids...)
+	})
+}
+
+func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
+	return tappedSeq(ctx, f.w, Effect{Op: List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
+		return f.w.Fleet.List(ctx, at, controlPlane)
+	})
+}
+
+func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
+	_, err := do(ctx, f.w, Effect{Op: Terminate, On: id}, func(ctx context.Context) (none, error) { return none{}, f.w.Fleet.Terminate(ctx, at, id) })
+	return err
+}
+
+// tappedGitHub is GitHub's API as worker and reaper see it: the client of
+// production, over HTTP without a socket.
+type tappedGitHub struct{ w *World }
+
+var _ github.API = tappedGitHub{}
+
+// unanswered is how GitHub's client tells of a call without an answer.
+func unanswered[T any](v T, err error) (T, error) {
+	if err == nil || !errors.Is(err, ErrFault) && !errors.Is(err, errDead) {
+		return v, err
+	}
+	return v, &github.Error{Kind: github.ErrUnknown, Op: err.Error()}
+}
+
+func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
+	g.w.mints(name)
+	minted, err := unanswered(do(ctx, g.w, Effect{Op: Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+		return g.w.github.Mint(ctx, repo, name, labels)
+	}))
+	g.w.spent(name, err)
+	return minted, err
+}
+
+func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+	return unanswered(do(ctx, g.w, Effect{Op: Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
+		return g.w.github.Get(ctx, repo, id)
+	}))
+}
+
+func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
+	_, err := unanswered(do(ctx, g.w, Effect{Op: Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+		return none{}, g.w.github.Delete(ctx, repo, id)
+	}))
+	return err
+}
+
+func (g tappedGitHub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
+	return unanswered(do(ctx, g.w, Effect{Op: Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
+		return g.w.github.Find(ctx, repo, name)
+	}))
+}
+
+func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+	list := tappedSeq(ctx, g.w, Effect{Op: List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
+		return g.w.github.List(ctx, repo, prefix)
+	})
+	return func(yield func(github.Runner, error) bool) {
+		for r, err := range list {
+			if !yield(unanswered(r, err)) {
+				return
+			}
+		}
+	}
+}
