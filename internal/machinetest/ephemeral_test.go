@@ -155,7 +155,7 @@ func TestSpotNoticeIsReportedAtOnce(t *testing.T) {
 	w.told("started")
 	m := w.machine(1)
 	for _, c := range []struct{ item, text, want string }{
-		{rebalanceItem, `{"noticeTime":"2026-11-23T12:00:00Z"}`, ", booting"},
+		{rebalanceItem, `{"noticeTime":"2026-11-23T12:00:00Z"}`, ", note"},
 		{spotItem, `{"action":"terminate","time":"2026-11-23T12:02:00Z"}`, ", draining spot_interruption"},
 	} {
 		at := time.Now()
@@ -165,7 +165,7 @@ func TestSpotNoticeIsReportedAtOnce(t *testing.T) {
 	}
 	w.release()
 	m.wantOff()
-	w.wantHeard("booting, online, job_started " + run + ", booting, draining spot_interruption, job_done")
+	w.wantHeard("booting, online, job_started " + run + ", note, draining spot_interruption, job_done")
 	s := w.wantEnd(started.ID, store.EndSpot)
 	told := false
 	for _, e := range s.Runner.History {

@@ -148,7 +148,8 @@ func newWorld(t *testing.T, opts options) *world {
 	served[runtime.GOARCH+"/"+hash+".gz"] = &fstest.MapFile{Data: w.agent.gzip}
 	w.api = api.New(api.Config{
 		Store: w.store, Queue: w.queue, Accounts: w, Keys: w.keys, Limits: w.limits, URL: apiURL, Agents: served,
-		Auth: api.ByPrefix{Operators: api.Operators{"test": keys.HashToken(operator)}}, Log: log,
+		Programs: map[string]apitype.RunnerProgram{runtime.GOARCH: w.program()},
+		Auth:     api.ByPrefix{Operators: api.Operators{"test": keys.HashToken(operator)}}, Log: log,
 	})
 	w.worker = worker.New(worker.Config{
 		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Keys: w.keys, Limits: w.limits,
@@ -433,56 +434,27 @@ func (w *world) wantHeard(want string) {
 	}
 }
 
-// programs puts the place of the runner program into the boot answer, and serves it.
-func (w *world) programs(next http.Handler) http.Handler {
+// programPath is where the machines find the runner program.
+const programPath = "/actions-runner.tar.gz"
+
+// program is what the boot answer says of the runner program.
+func (w *world) program() apitype.RunnerProgram {
 	hash := sum(w.tarball)
 	if w.opts.programHash != "" {
 		hash = w.opts.programHash
 	}
-	const path = "/actions-runner.tar.gz"
+	return apitype.RunnerProgram{Version: "2.336.0", URL: apiURL + programPath, SHA256: hash}
+}
+
+// programs serves the runner program, beside the API.
+func (w *world) programs(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(res http.ResponseWriter, req *http.Request) {
-		if req.URL.Path == path {
+		if req.URL.Path == programPath {
 			http.ServeContent(res, req, "", time.Time{}, bytes.NewReader(w.tarball))
 			return
 		}
-		if !strings.HasSuffix(req.URL.Path, "/boot") {
-			next.ServeHTTP(res, req)
-			return
-		}
-		kept := &keptAnswer{header: res.Header()}
-		next.ServeHTTP(kept, req)
-		if kept.status == http.StatusOK {
-			var body map[string]any
-			if err := json.Unmarshal(kept.body.Bytes(), &body); err != nil {
-				w.Errorf("boot answer: %v", err)
-			}
-			body["programs"] = map[string]any{runtime.GOARCH: map[string]string{"version": "2.336.0", "url": apiURL + path, "sha256": hash}}
-			b, err := json.Marshal(body)
-			if err != nil {
-				w.Errorf("boot answer: %v", err)
-			}
-			kept.body.Reset()
-			kept.body.Write(b)
-			res.Header().Del("Content-Length")
-		}
-		res.WriteHeader(kept.status)
-		_, _ = res.Write(kept.body.Bytes()) // the machine may be gone
+		next.ServeHTTP(res, req)
 	})
-}
-
-type keptAnswer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (k *keptAnswer) Header() http.Header { return k.header }
-func (k *keptAnswer) WriteHeader(s int)   { k.status = s }
-func (k *keptAnswer) Write(b []byte) (int, error) {
-	if k.status == 0 {
-		k.status = http.StatusOK
-	}
-	return k.body.Write(b)
 }
 
 var machineOf = regexp.MustCompile(`^10\.9[89]\.([0-9]+)\.2:`)
