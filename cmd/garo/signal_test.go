@@ -248,8 +248,7 @@ func TestBusySystemStopsWithinSecondsAndGoesOn(t *testing.T) {
 func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := t.Context()
 	p := &program{Cmd: exec.CommandContext(ctx, "garo", "demo")}
 	p.Env = append(os.Environ(), "TMPDIR="+tmp)
 	p.Stdout, p.Stderr = &p.out, &p.err
