@@ -156,5 +156,5 @@ func (s *stage) hear(t *testing.T, now time.Time, e store.Event) store.Heard {
 	return h
 }
 
-// entry is the last line of a story.
+// last returns the newest line of a story.
 func last(h store.History) store.Entry { return h[len(h)-1] }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -476,52 +475,5 @@ func (w *world) settle() {
 	if r.Overdue(w.now) {
 		r = r.Expire(w.now, lim)
 		w.decide(r.ID+" expires", store.Put(&r))
-	}
-}
-
-// mistake is a rule that is applied where it does not belong; it must refuse.
-func (w *world) mistake() {
-	run := w.anyRunner()
-	r := get[store.Request](w, one(w, worldRequests...))
-	if run.Version == 0 || r.Version == 0 {
-		return
-	}
-	switch w.draw(7) {
-	case 0:
-		if run.InstanceID != "" {
-			run, _ = store.Launched(w.now, run, "i-another")
-		}
-	case 1:
-		run, _ = run.Configure(w.now, "sealed", 1)
-		if run.Config.N > w.known.runners[run.ID].Config.N {
-			return // it was no mistake, but nobody has minted it
-		}
-	case 2:
-		run = run.Ending(w.now, "too early")
-		if run.State == store.RunnerEnding {
-			return
-		}
-	case 3:
-		if run.State.Final() {
-			run, _, _ = store.Ended(w.now, lim, run, get[store.Lock](w, run.Lock), w.quota(), "again")
-		}
-	case 4:
-		if run.State.Final() || run.State == store.RunnerDraining {
-			run, _ = store.Drain(w.now, run, get[store.Lock](w, run.Lock), store.NewEnd(store.EndIdle))
-		}
-	case 5:
-		if r.State != store.Waiting || r.Runner != run.ID {
-			r, _, _ = store.Settle(w.now, lim, r, run)
-		}
-	case 6:
-		if r.State.Final() {
-			r = r.Fail(w.now, lim, store.Failure{Code: "x"}).Cancel(w.now, lim, "x").Expire(w.now.Add(time.Hour), lim)
-		}
-	}
-	if was := w.known.runners[run.ID]; !cmp.Equal(run, was) {
-		w.Fatalf("a mistake changed %s:\n%s", run.ID, cmp.Diff(was, run))
-	}
-	if was := w.known.requests[r.ID]; !cmp.Equal(r, was) {
-		w.Fatalf("a mistake changed %s:\n%s", r.ID, cmp.Diff(was, r))
 	}
 }

@@ -27,7 +27,7 @@ const second = `{
 }`
 
 // write puts a file into the accounts of a data directory, and returns its path.
-func write(t *testing.T, dir, name, content string) string {
+func write(t testing.TB, dir, name, content string) string {
 	t.Helper()
 	path := filepath.Join(dir, local.AccountsDir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -1,26 +1,27 @@
 package local_test
 
 import (
-	"bytes"
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client"
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/sqlitestore"
 )
-
-// callers is how many clients call at once: enough that neither side waits for
-// the other, on the two processors that these figures are for.
-const callers = 16
 
 // asleep opens a system whose worker and reaper do not run.
 func asleep(b *testing.B, dir string) *local.System {
@@ -37,16 +38,28 @@ func asleep(b *testing.B, dir string) *local.System {
 	return s
 }
 
-// inParallel runs f b.N times on as many goroutines, and reports how often a second.
-func inParallel(b *testing.B, goroutines int, unit string, f func(n int64) error) float64 {
+// cpu returns the processor time that this process has used.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// inParallel runs f b.N times on as many goroutines, and reports how often a
+// second, and the processor time of each: it is less moved by what else runs here.
+func inParallel(b *testing.B, goroutines int, unit string, f func(goroutine int, n int64) error) float64 {
 	b.Helper()
 	var next atomic.Int64
 	var wg sync.WaitGroup
+	used := cpu(b)
 	b.ResetTimer()
-	for range goroutines {
+	for g := range goroutines {
 		wg.Go(func() {
 			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
-				if err := f(n); err != nil {
+				if err := f(g, n); err != nil {
 					b.Error(err)
 					return
 				}
@@ -57,30 +70,50 @@ func inParallel(b *testing.B, goroutines int, unit string, f func(n int64) error
 	b.StopTimer()
 	rate := float64(b.N) / b.Elapsed().Seconds()
 	b.ReportMetric(rate, unit)
+	b.ReportMetric(float64((cpu(b)-used).Microseconds())/float64(b.N), "cpu-µs/op")
 	return rate
 }
 
-// startCall makes the nth POST /start with a client, as bare as a client can be.
-func startCall(ctx context.Context, c *http.Client, url, token string, n int64) error {
-	body := fmt.Sprintf(`{"repo": "acme/shop", "type": "spot", "labels": ["bench"], "mode": "shared", "idempotency_key": "%d"}`, n)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/start", bytes.NewReader([]byte(body)))
+// caller is a client that costs next to nothing, since it shares the processors
+// with what is measured: one connection, and one call after another.
+type caller struct {
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+func dial(b *testing.B, addr net.Addr) caller {
+	b.Helper()
+	conn, err := (&net.Dialer{}).DialContext(b.Context(), "tcp", addr.String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close() })
+	return caller{conn, bufio.NewReader(conn)}
+}
+
+// startBody is the body of the nth POST /start.
+func startBody(n int64) string {
+	return fmt.Sprintf(`{"repo":"acme/shop","type":"spot","labels":["bench"],"mode":"shared","idempotency_key":"%d"}`, n)
+}
+
+// start makes the nth POST /start.
+func (c caller) start(token string, n int64) error {
+	body := startBody(n)
+	_, err := fmt.Fprintf(c.conn, "POST /start HTTP/1.1\r\nHost: bench.localhost\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", token, len(body), body)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.Do(req)
+	resp, err := http.ReadResponse(c.r, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return err
-	}
 	if resp.StatusCode != http.StatusAccepted {
 		return fmt.Errorf("POST /start = %s, want 202", resp.Status)
 	}
-	return nil
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
 }
 
 // bare returns how many commits a second SQLite makes in a file of its own, with
@@ -104,22 +137,35 @@ func bare(b *testing.B, commits int) float64 {
 		b.Fatal(err)
 	}
 	defer insert.Close()
-	began := time.Now()
+	began, used := time.Now(), cpu(b)
 	for n := range commits {
 		at := began.Add(time.Duration(n)).UTC().Format(time.RFC3339Nano)
 		if _, err := insert.ExecContext(b.Context(), fmt.Sprintf("r%d", n), at, at, string(item)); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return float64(commits) / time.Since(began).Seconds()
+	rate := float64(commits) / time.Since(began).Seconds()
+	b.ReportMetric(rate, "bare-commits/s")
+	b.ReportMetric(float64((cpu(b)-used).Microseconds())/float64(commits), "bare-cpu-µs/commit")
+	return rate
 }
 
 // BenchmarkStartsOverTCP is how many starts a second are accepted through a
 // socket, beside what bare SQLite commits on the same disk: of the front door
-// alone, and with workers, reaper and machines at work on them.
+// alone, and with workers, reaper and machines at work on them. The more clients
+// call at once, the more of their commits share a transaction.
 func BenchmarkStartsOverTCP(b *testing.B) {
-	for _, whole := range []bool{false, true} {
-		b.Run(map[bool]string{false: "door", true: "whole"}[whole], func(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		clients int
+		serve   func(ctx context.Context, s *local.System, l net.Listener)
+	}{
+		{"door/clients=16", 16, door},
+		{"door/clients=64", 64, door},
+		{"door/clients=128", 128, door},
+		{"whole/clients=64", 64, func(ctx context.Context, s *local.System, l net.Listener) { _ = s.Serve(ctx, l) }}, // it ends with ctx
+	} {
+		b.Run(c.name, func(b *testing.B) {
 			s := asleep(b, b.TempDir())
 			l, err := (&net.ListenConfig{}).Listen(b.Context(), "tcp", "127.0.0.1:0")
 			if err != nil {
@@ -127,27 +173,26 @@ func BenchmarkStartsOverTCP(b *testing.B) {
 			}
 			ctx, cancel := context.WithCancel(b.Context())
 			var served sync.WaitGroup
-			served.Go(func() {
-				if whole {
-					_ = s.Serve(ctx, l) // it ends with the benchmark
-					return
-				}
-				server := http.Server{Handler: s.Handler(), ReadHeaderTimeout: time.Minute}
-				defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-				_ = server.Serve(l)
+			served.Go(func() { c.serve(ctx, s, l) })
+			clients := make([]caller, c.clients)
+			for i := range clients {
+				clients[i] = dial(b, l.Addr())
+			}
+			rate := inParallel(b, c.clients, "starts/s", func(goroutine int, n int64) error {
+				return clients[goroutine].start(s.Token.Reveal(), n)
 			})
-			c := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
-			rate := inParallel(b, callers, "starts/s", func(n int64) error {
-				return startCall(ctx, c, "http://"+l.Addr().String(), s.Token.Reveal(), n)
-			})
-			c.CloseIdleConnections()
 			cancel()
 			served.Wait()
-			commits := bare(b, max(b.N, 2000))
-			b.ReportMetric(commits, "bare-commits/s")
-			b.ReportMetric(rate/commits, "ratio")
+			b.ReportMetric(rate/bare(b, max(b.N, 2000)), "ratio")
 		})
 	}
+}
+
+// door serves the API, and nothing works behind it.
+func door(ctx context.Context, s *local.System, l net.Listener) {
+	server := http.Server{Handler: s.Handler(), ReadHeaderTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	_ = server.Serve(l) // it ends with ctx
 }
 
 // finished returns a request as the nth of them is long after its end.
@@ -177,5 +222,176 @@ func fill(b *testing.B, s *sqlitestore.Store, n int) {
 		if err := session.Commit(b.Context(), changes...); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkHandlers is what the two calls cost that every caller makes, without a
+// socket.
+func BenchmarkHandlers(b *testing.B) {
+	s := asleep(b, b.TempDir())
+	c := s.Client()
+	do := func(method, path, body string, want int) string {
+		req, err := http.NewRequestWithContext(b.Context(), method, "http://bench.localhost"+path, strings.NewReader(body))
+		if err != nil {
+			b.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+s.Token.Reveal())
+		req.Header.Set("Content-Type", "application/json")
+		if body == "" {
+			req.Body = http.NoBody
+		}
+		resp, err := c.Do(req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != want {
+			b.Fatalf("%s %s = %s %s, %v; want %d", method, path, resp.Status, answer, err, want)
+		}
+		return string(answer)
+	}
+	n := int64(0)
+	b.Run("start", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			n++
+			do(http.MethodPost, "/start", startBody(n), http.StatusAccepted)
+		}
+	})
+	b.Run("start-again", func(b *testing.B) {
+		do(http.MethodPost, "/start", startBody(0), http.StatusAccepted)
+		b.ReportAllocs()
+		for b.Loop() {
+			do(http.MethodPost, "/start", startBody(0), http.StatusAccepted)
+		}
+	})
+	b.Run("status", func(b *testing.B) {
+		var started apitype.Started
+		if err := json.Unmarshal([]byte(do(http.MethodPost, "/start", startBody(-1), http.StatusAccepted)), &started); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			do(http.MethodGet, "/status/"+started.ID, "", http.StatusOK)
+		}
+	})
+}
+
+// roomy is a registration that nothing of is ever used up.
+const roomy = `{
+	"id": "123456789012", "external_id": "a-made-up-one",
+	"repositories": [{"id": "2002", "name": "octo/cat"}],
+	"regions": {"us-east-1": {"subnets": ["subnet-x"], "security_groups": ["sg-x"], "images": ["ami-x"]}},
+	"instance_types": ["c7g.large"], "default_instance_types": ["c7g.large"], "markets": ["spot"], "modes": ["shared", "ephemeral"],
+	"max_runners": 1000000, "pacing": {"burst": 1000000, "interval_ms": 1}, "github": {}
+}`
+
+// BenchmarkWorker is what one request costs the worker, from its message to the
+// message's end: one that shares a live runner, and one that launches a machine
+// and registers it. Messages come in batches of ten, as they do from SQS.
+func BenchmarkWorker(b *testing.B) {
+	for _, mode := range []string{store.Shared, store.Ephemeral} {
+		b.Run(map[string]string{store.Shared: "share", store.Ephemeral: "launch"}[mode], func(b *testing.B) {
+			dir := b.TempDir()
+			write(b, dir, "123456789012.json", roomy)
+			s, err := local.Open(b.Context(), local.Config{
+				Dir: dir, URL: "http://bench.localhost", Limits: store.DefaultLimits(),
+				NeverBoots: func(int) bool { return mode == store.Ephemeral }, // what machines do is no work of the worker's
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			c := client.New(client.Config{
+				URL: "http://bench.localhost", HTTP: s.Client(), Token: func(context.Context) (client.Token, error) { return s.Token, nil },
+			})
+			start := func() {
+				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat", Mode: mode}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			take := func() {
+				if err := s.Take(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			start()
+			take()
+			if mode == store.Shared {
+				until(b, "the shared runner", func() bool { return online(b, s) == 1 })
+			}
+			for range b.N {
+				start()
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range (b.N + local.Batch - 1) / local.Batch {
+				take()
+			}
+			b.StopTimer()
+			settled := 0
+			for i, err := range s.Store.List(b.Context(), store.Filter{Kind: store.KindRequest}) {
+				if err != nil {
+					b.Fatal(err)
+				}
+				if i.(*store.Request).Runner != "" {
+					settled++
+				}
+			}
+			if settled != b.N+1 {
+				b.Fatalf("%d of %d requests have a runner: the figures are of something else", settled, b.N+1)
+			}
+		})
+	}
+}
+
+// online returns how many runners are.
+func online(b *testing.B, s *local.System) (n int) {
+	b.Helper()
+	for _, err := range s.Store.List(b.Context(), store.Filter{Kind: store.KindRunner, State: string(store.RunnerOnline)}) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	return n
+}
+
+// BenchmarkReaper is a run of the reaper over a hundred live runners: what is
+// long over must not make it longer.
+func BenchmarkReaper(b *testing.B) {
+	for _, n := range []int{1000, 100_000} {
+		b.Run(fmt.Sprintf("finished=%d", n), func(b *testing.B) {
+			const live = 100
+			dir := b.TempDir()
+			write(b, dir, "123456789012.json", roomy)
+			s := asleep(b, dir)
+			c := client.New(client.Config{
+				URL: "http://bench.localhost", HTTP: s.Client(), Token: func(context.Context) (client.Token, error) { return s.Token, nil },
+			})
+			for range live {
+				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat", Mode: store.Ephemeral}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for range live / local.Batch {
+				if err := s.Take(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			until(b, "the machines", func() bool { return online(b, s) == live })
+			fill(b, s.Store, n)
+			if _, err := s.Reap(b.Context(), false); err != nil { // the first one sweeps, which is due every five minutes
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				report, err := s.Reap(b.Context(), false)
+				if err != nil || report.Runners != live {
+					b.Fatalf("the reaper looked at %d runners, %v; want %d", report.Runners, err, live)
+				}
+			}
+		})
 	}
 }

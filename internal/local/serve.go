@@ -52,33 +52,37 @@ func (s *System) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// work is what Lambda's event source does for the worker: it takes batches, and
-// deletes what did not fail.
+// work is what Lambda's event source does for the worker: it takes batches, until
+// ctx ends.
 func (s *System) work(ctx, under context.Context) {
 	for ctx.Err() == nil {
-		ds, err := s.Queue.Receive(ctx, batch, poll)
-		if err != nil && ctx.Err() == nil {
+		if err := s.take(ctx, under); err != nil && ctx.Err() == nil {
 			s.cfg.Log.Error("queue", "error", err)
 			sleep(ctx, time.Second)
 		}
-		if len(ds) == 0 {
-			continue
-		}
-		hctx, cancel := context.WithTimeout(under, worker.Timeout)
-		failed := map[string]bool{}
-		for _, id := range s.worker.Handle(hctx, ds) {
-			failed[id] = true
-		}
-		for _, d := range ds {
-			if failed[d.ID] {
-				continue
-			}
-			if err := s.Queue.Delete(hctx, d); err != nil {
-				s.cfg.Log.Error("queue", "error", err)
-			}
-		}
-		cancel()
 	}
+}
+
+// take has the worker handle the next batch, if one comes, and deletes what did
+// not fail.
+func (s *System) take(ctx, under context.Context) error {
+	ds, err := s.Queue.Receive(ctx, batch, poll)
+	if err != nil || len(ds) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(under, worker.Timeout)
+	defer cancel()
+	failed := map[string]bool{}
+	for _, id := range s.worker.Handle(ctx, ds) {
+		failed[id] = true
+	}
+	var errs []error
+	for _, d := range ds {
+		if !failed[d.ID] {
+			errs = append(errs, s.Queue.Delete(ctx, d))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // rounds is what the schedule does for the reaper. The first one is at once: what

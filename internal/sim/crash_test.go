@@ -153,18 +153,22 @@ func twice(w *sim.World) int {
 }
 
 func TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
+	t.Parallel()
 	story{step: ofWorker, tell: ephemeral}.harmed(t, faults(sim.Fates...))
 }
 
 func TestSharedStartsSurviveHarmAtEachStepOfTheWorker(t *testing.T) {
+	t.Parallel()
 	story{step: ofWorker, tell: shared}.harmed(t, faults(sim.Fates...))
 }
 
 func TestLaunchWithoutCapacitySurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
+	t.Parallel()
 	story{step: ofWorker, tell: func(w *sim.World) int {
 		w.Fleet.SetCapacity(simfleet.Placement{Market: store.Spot, InstanceType: "t3a.micro", Subnet: "subnet-a"}, false)
 		w.Fleet.SetCapacity(simfleet.Placement{Market: store.Spot, InstanceType: "t3a.micro", Subnet: "subnet-b"}, false)
-		return ephemeral(w)
+		ephemeral(w)
+		return firstOf(w, sim.Launch) - 1 // what comes before is another story
 	}}.harmed(t, faults(sim.Fates...))
 }
 
@@ -203,30 +207,54 @@ func answers(status int, header ...string) http.Handler {
 }
 
 func TestTroubleSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
-	// What a worker does about one trouble has steps too.
-	for name, config := range map[string]func() sim.Config{
-		"LaunchIsThrottled": func() sim.Config {
+	t.Parallel()
+	// What a worker does about one trouble has steps too: those from the call on
+	// that goes wrong.
+	for name, trouble := range map[string]struct {
+		op     string
+		config func() sim.Config
+	}{
+		"LaunchIsThrottled": {sim.Launch, func() sim.Config {
 			return sim.Config{EC2: failsOnce(simfleet.OpLaunch, &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded"})}
-		},
-		"LaunchHasNoAnswer": func() sim.Config { return sim.Config{EC2: failsOnce(simfleet.OpLaunch, errors.New("no answer"))} },
-		"ImageHasNoAnswer":  func() sim.Config { return sim.Config{EC2: failsOnce(simfleet.OpImage, errors.New("no answer"))} },
-		"MintAnswerIsLost": func() sim.Config {
+		}},
+		"LaunchHasNoAnswer": {sim.Launch, func() sim.Config {
+			return sim.Config{EC2: failsOnce(simfleet.OpLaunch, errors.New("no answer"))}
+		}},
+		"ImageHasNoAnswer": {sim.Image, func() sim.Config {
+			return sim.Config{EC2: failsOnce(simfleet.OpImage, errors.New("no answer"))}
+		}},
+		"MintAnswerIsLost": {sim.Mint, func() sim.Config {
 			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Lose: true})}
-		},
-		"MintIsLimited": func() sim.Config {
+		}},
+		"MintIsLimited": {sim.Mint, func() sim.Config {
 			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")})}
-		},
-		"NameIsTaken": func() sim.Config {
+		}},
+		"NameIsTaken": {sim.Mint, func() sim.Config {
 			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: answers(http.StatusConflict)})}
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			story{step: ofWorker, tell: ephemeral, config: config}.harmed(t, faults(sim.FailAfter, sim.KillAfter))
+			tell := func(w *sim.World) int {
+				ephemeral(w)
+				return firstOf(w, trouble.op)
+			}
+			story{step: ofWorker, tell: tell, config: trouble.config}.harmed(t, faults(sim.FailAfter, sim.KillAfter))
 		})
 	}
 }
 
+// firstOf returns the number of the first effect of an operation.
+func firstOf(w *sim.World, op string) int {
+	for _, e := range w.Trace() {
+		if e.Op == op {
+			return e.N
+		}
+	}
+	return 0
+}
+
 func TestRetrySurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
+	t.Parallel()
 	// For a while no placement has capacity: the runner fails, and its request is
 	// accepted again.
 	story{step: ofWorker, tell: func(w *sim.World) int {
@@ -242,6 +270,7 @@ func TestRetrySurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 }
 
 func TestWaitForTheQuotaSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
+	t.Parallel()
 	one := func() sim.Config { return sim.Config{Account: func(a *store.Account) { a.MaxRunners = 1 }} }
 	story{step: ofWorker, config: one, tell: func(w *sim.World) int {
 		a := w.Start(sim.Ephemeral("a"))
@@ -256,6 +285,7 @@ func TestWaitForTheQuotaSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 }
 
 func TestRefusalSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
+	t.Parallel()
 	// What nobody but a person can mend ends the request, once, with a reason.
 	refused := func() sim.Config {
 		return sim.Config{EC2: func(op string, _ fleet.Launch) error {
@@ -289,17 +319,20 @@ func TestRefusalSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 }
 
 func TestNextConfigSurvivesHarmAtEachStep(t *testing.T) {
+	t.Parallel()
 	story{tell: twice, step: func(e sim.Effect) bool { return e.Part == sim.Worker || e.For == "next" }}.harmed(t, faults(sim.Fates...))
 }
 
 func TestStartSurvivesHarmAtEachStepOfTheAPI(t *testing.T) {
+	t.Parallel()
 	story{tell: ephemeral, step: func(e sim.Effect) bool { return e.For == "POST start" }}.harmed(t, faults(sim.Fates...))
 }
 
 func TestMachineSurvivesHarmAtEachOfItsCalls(t *testing.T) {
+	t.Parallel()
 	calls := map[string]bool{"boot": true, "event booting": true, "event online": true, "event job_started": true, "event job_done": true, "next": true}
 	story{
-		step: func(e sim.Effect) bool { return e.Part == sim.API && calls[e.For] },
+		step: func(e sim.Effect) bool { return e.Part == sim.API && calls[e.For] && e.Op != sim.Get },
 		tell: func(w *sim.World) int { twice(w); return 0 },
 	}.harmed(t, faults(sim.KillBefore, sim.KillAfter))
 	story{
@@ -309,8 +342,11 @@ func TestMachineSurvivesHarmAtEachOfItsCalls(t *testing.T) {
 }
 
 func TestEndSurvivesHarmAtEachStepOfTheReaper(t *testing.T) {
+	t.Parallel()
 	story{
-		step: func(e sim.Effect) bool { return e.Part == sim.Reaper },
+		step: func(e sim.Effect) bool { // the sweeps, which ask for lists, come between
+			return e.Part == sim.Reaper && e.Op != sim.List && e.What != "sweep"
+		},
 		tell: func(w *sim.World) int {
 			s := w.Start(sim.Shared("a"))
 			w.Ready(s, 15*time.Minute)
@@ -322,6 +358,7 @@ func TestEndSurvivesHarmAtEachStepOfTheReaper(t *testing.T) {
 }
 
 func TestPausedWorkerDoesNoHarmWhenItGoesOn(t *testing.T) {
+	t.Parallel()
 	// Nobody kills the process: it goes on after its successor took over.
 	for name, tell := range map[string]func(*sim.World) int{"Ephemeral": ephemeral, "Shared": shared} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 func in(d time.Duration) time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(d) }
 
 func TestLostAnswerOfAMintLeavesOneRegistration(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{Fate: once(sim.FailAfter, func(e sim.Effect) bool { return e.Op == sim.Mint })}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)
@@ -31,6 +32,7 @@ func TestLostAnswerOfAMintLeavesOneRegistration(t *testing.T) {
 }
 
 func TestGitHubLimitOfTwentyMinutesLeaksNoMachine(t *testing.T) {
+	t.Parallel()
 	until := in(20 * time.Minute)
 	limited := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-RateLimit-Limit", "5000")
@@ -66,6 +68,7 @@ func TestGitHubLimitOfTwentyMinutesLeaksNoMachine(t *testing.T) {
 }
 
 func TestGitHubThatIsDownForAnHour(t *testing.T) {
+	t.Parallel()
 	from, until := in(5*time.Minute), in(65*time.Minute)
 	sim.Run(t, sim.Config{GitHub: func(string) (f githubtest.Fault) {
 		if now := time.Now(); now.After(from) && now.Before(until) {
@@ -95,6 +98,7 @@ func TestGitHubThatIsDownForAnHour(t *testing.T) {
 }
 
 func TestBusyRunnerThatIsNotListedIsKept(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		w.GitHub.Change(func(r *githubtest.Rules) { r.OmitBusy = true })
 		body := sim.Shared("a")
@@ -109,6 +113,7 @@ func TestBusyRunnerThatIsNotListedIsKept(t *testing.T) {
 }
 
 func TestBusyRunnerIsNotEndedBeforeItsJob(t *testing.T) {
+	t.Parallel()
 	for name, lag := range map[string]time.Duration{
 		"GitHubSaysSo":        0,
 		"GitHubSaysSoTooLate": time.Minute, // the registration is deleted, and the job goes on
@@ -133,6 +138,7 @@ func TestBusyRunnerIsNotEndedBeforeItsJob(t *testing.T) {
 }
 
 func TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{Ghosts: true}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)
@@ -153,6 +159,7 @@ func TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit(t *testing.T) {
 }
 
 func TestForgottenRegistrationIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)

@@ -40,6 +40,7 @@ func oneToken(w *sim.World) {
 }
 
 func TestWorkerKilledInTheLaunchResumesTheSameInstance(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{Fate: once(sim.KillAfter, isLaunch)}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
@@ -53,6 +54,7 @@ func TestWorkerKilledInTheLaunchResumesTheSameInstance(t *testing.T) {
 }
 
 func TestClaimOfAWorkerThatIsKilledLateHolds(t *testing.T) {
+	t.Parallel()
 	// The call is open until the worker is killed, 0.7 s after its deadline. Others
 	// try all the time.
 	fate := func(e sim.Effect) sim.Fate {
@@ -82,6 +84,7 @@ func TestClaimOfAWorkerThatIsKilledLateHolds(t *testing.T) {
 }
 
 func TestTwoResumesOfOneIntentAreOneInstance(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{Fate: once(sim.KillBefore, isLaunch)}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Until("the intent", time.Minute, func() bool { return w.Request(s.ID).State == store.Waiting })
@@ -99,6 +102,7 @@ func TestTwoResumesOfOneIntentAreOneInstance(t *testing.T) {
 }
 
 func TestLaunchThatTakesEffectAMinuteLate(t *testing.T) {
+	t.Parallel()
 	t.Run("IsTakenUpByTheRepeatedCall", func(t *testing.T) {
 		sim.Run(t, sim.Config{Fate: once(sim.FailLate, isLaunch)}, func(w *sim.World) {
 			s := w.Start(sim.Ephemeral("a"))
@@ -164,6 +168,7 @@ func TestLaunchThatTakesEffectAMinuteLate(t *testing.T) {
 }
 
 func TestTwoHundredStartsAreLaunchedAtEC2sPace(t *testing.T) {
+	t.Parallel()
 	var n atomic.Int64
 	sim.Run(t, sim.Config{EC2: func(op string, _ fleet.Launch) error {
 		if op == simfleet.OpLaunch && n.Add(1)%3 == 0 { // others use the account too
@@ -207,6 +212,7 @@ func paced(w *sim.World) {
 }
 
 func TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate(t *testing.T) {
+	t.Parallel()
 	// Every call fails, and every other one has launched a machine all the same.
 	heals := time.Date(2000, 1, 1, 0, 30, 0, 0, time.UTC)
 	var n atomic.Int64
@@ -217,9 +223,9 @@ func TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate(t *testing.T) {
 		return []sim.Fate{sim.FailBefore, sim.FailAfter, sim.FailLate}[n.Add(1)%3]
 	}}, func(w *sim.World) {
 		w.GitHub.Change(func(r *githubtest.Rules) { r.AutoJobs = 10 * time.Second })
-		for i := range 10 {
+		for i := range 5 {
 			w.Start(sim.Ephemeral(fmt.Sprint(i)))
-			time.Sleep(time.Minute)
+			time.Sleep(2 * time.Minute)
 		}
 		time.Sleep(time.Until(heals))
 		w.Quiet(time.Hour)
@@ -228,6 +234,7 @@ func TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate(t *testing.T) {
 }
 
 func TestInstanceThatEndedBeforeItsAnswerIsReplaced(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{Fate: once(sim.KillAfter, isLaunch)}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		launchedWithin(w, time.Minute)
@@ -244,6 +251,7 @@ func TestInstanceThatEndedBeforeItsAnswerIsReplaced(t *testing.T) {
 }
 
 func TestMachineThatNeverBootsIsReplaced(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{NeverBoots: func(n int) bool { return n == 1 }}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
@@ -257,6 +265,7 @@ func TestMachineThatNeverBootsIsReplaced(t *testing.T) {
 }
 
 func TestMachineWithoutANetworkIsReplaced(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	cut := ""
 	sim.Run(t, sim.Config{Fate: func(e sim.Effect) sim.Fate {
@@ -278,6 +287,7 @@ func TestMachineWithoutANetworkIsReplaced(t *testing.T) {
 }
 
 func TestMachineThatCannotBeTerminatedEndsByItsTimer(t *testing.T) {
+	t.Parallel()
 	hard := time.Hour
 	var cut atomic.Bool
 	sim.Run(t, sim.Config{

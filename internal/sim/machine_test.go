@@ -27,6 +27,7 @@ func interrupt(w *sim.World, s apitype.Started, notice time.Duration) {
 }
 
 func TestSpotInterruptionWhileBooting(t *testing.T) {
+	t.Parallel()
 	for name, notice := range map[string]time.Duration{"Announced": simfleet.SpotNotice, "WithoutAWord": 0} {
 		t.Run(name, func(t *testing.T) {
 			sim.Run(t, sim.Config{}, func(w *sim.World) {
@@ -47,6 +48,7 @@ func TestSpotInterruptionWhileBooting(t *testing.T) {
 }
 
 func TestSpotInterruptionOfAnIdleRunnerFreesItsKey(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)
@@ -66,6 +68,7 @@ func TestSpotInterruptionOfAnIdleRunnerFreesItsKey(t *testing.T) {
 }
 
 func TestSpotInterruptionOfABusyRunnerIsTold(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
@@ -90,6 +93,7 @@ func TestSpotInterruptionOfABusyRunnerIsTold(t *testing.T) {
 }
 
 func TestMachineThatDiesWithoutAWordIsMissed(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)
@@ -107,6 +111,7 @@ func TestMachineThatDiesWithoutAWordIsMissed(t *testing.T) {
 }
 
 func TestLostBootAnswersAreOneRegistration(t *testing.T) {
+	t.Parallel()
 	fate := first(3, sim.FailAfter, func(e sim.Effect) bool { return e.Part == sim.Machine && e.What == "boot" })
 	sim.Run(t, sim.Config{Fate: fate}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
@@ -139,6 +144,7 @@ func steal(w *sim.World, instance string) int {
 }
 
 func TestStolenBootTokenEndsTheMachine(t *testing.T) {
+	t.Parallel()
 	alarmed := func(w *sim.World) {
 		w.Helper()
 		if !slices.Contains(w.Alarms(), store.AlarmCompromised) {
@@ -210,6 +216,7 @@ func TestStolenBootTokenEndsTheMachine(t *testing.T) {
 }
 
 func TestSecondMachineOfALaunchIsRefusedAndEnds(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var asked fleet.Launch
 	sim.Run(t, sim.Config{EC2: func(op string, l fleet.Launch) error {
@@ -237,6 +244,7 @@ func TestSecondMachineOfALaunchIsRefusedAndEnds(t *testing.T) {
 }
 
 func TestSilentMachineIsNotSharedAndNotEndedInItsJob(t *testing.T) {
+	t.Parallel()
 	var cut atomic.Bool
 	sim.Run(t, sim.Config{Fate: func(e sim.Effect) sim.Fate {
 		if e.Part == sim.Machine && cut.Load() {

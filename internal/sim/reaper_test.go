@@ -16,6 +16,7 @@ import (
 )
 
 func TestLaggingIndexOnlyDelays(t *testing.T) {
+	t.Parallel()
 	unsent := once(sim.KillBefore, func(e sim.Effect) bool { return e.For == "POST start" && e.Op == sim.Send })
 	sim.Run(t, sim.Config{IndexLag: time.Minute, Fate: unsent}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
@@ -27,6 +28,7 @@ func TestLaggingIndexOnlyDelays(t *testing.T) {
 }
 
 func TestRecordsAreDeletedEarlyWithoutHarmToWhatLives(t *testing.T) {
+	t.Parallel()
 	// Whatever may ever be deleted is, a minute after its end.
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		expire := func() {
@@ -56,6 +58,7 @@ func TestRecordsAreDeletedEarlyWithoutHarmToWhatLives(t *testing.T) {
 }
 
 func TestTableEmptyByMistakeEndsNothing(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		var jobs []string
 		for i := range 5 {
@@ -85,6 +88,7 @@ func TestTableEmptyByMistakeEndsNothing(t *testing.T) {
 }
 
 func TestTenMissedRunsDelayAndDoNoHarm(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
@@ -99,6 +103,7 @@ func TestTenMissedRunsDelayAndDoNoHarm(t *testing.T) {
 }
 
 func TestOverlappingRunsOfTheReaperDoNothingTwice(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)
@@ -185,7 +190,8 @@ func chaosConfig(seed, rarity uint64) sim.Config {
 }
 
 func TestEverythingHealsAfterTenMinutesOfChaos(t *testing.T) {
-	for seed := range uint64(6) {
+	t.Parallel()
+	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			sim.Run(t, chaosConfig(seed, 15), func(w *sim.World) {

@@ -46,6 +46,7 @@ func first(n int, fate sim.Fate, meant func(sim.Effect) bool) func(sim.Effect) s
 }
 
 func TestDeadAPILeavesOneRecord(t *testing.T) {
+	t.Parallel()
 	// Where the invocation that answers POST /start dies.
 	for name, meant := range map[string]struct {
 		op   string
@@ -70,6 +71,7 @@ func TestDeadAPILeavesOneRecord(t *testing.T) {
 }
 
 func TestUnsentMessageIsMadeUpFor(t *testing.T) {
+	t.Parallel()
 	fate := func() func(sim.Effect) sim.Fate {
 		return once(sim.KillBefore, func(e sim.Effect) bool { return e.For == "POST start" && e.Op == sim.Send })
 	}
@@ -92,6 +94,7 @@ func TestUnsentMessageIsMadeUpFor(t *testing.T) {
 }
 
 func TestLostMessageIsSentAgain(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		w.Pause(sim.Worker)
 		s := w.Start(sim.Ephemeral("a"))
@@ -111,6 +114,7 @@ func TestLostMessageIsSentAgain(t *testing.T) {
 }
 
 func TestFiveStartsAtOnceAreOneRequest(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		var all [5]apitype.Started
 		var wg sync.WaitGroup
@@ -135,6 +139,7 @@ func TestFiveStartsAtOnceAreOneRequest(t *testing.T) {
 }
 
 func TestOtherKeyOfTheSameRunIsAnotherRequest(t *testing.T) {
+	t.Parallel()
 	one := func(a *store.Account) { a.MaxRunners = 1 }
 	sim.Run(t, sim.Config{Account: one}, func(w *sim.World) {
 		run := w.Workflow("17")
@@ -161,6 +166,7 @@ func TestOtherKeyOfTheSameRunIsAnotherRequest(t *testing.T) {
 }
 
 func TestFiftyStartsAtALimitOfTen(t *testing.T) {
+	t.Parallel()
 	ten := func(a *store.Account) { a.MaxRunners = 10 } // that it is kept is looked at in every commit
 	sim.Run(t, sim.Config{Account: ten}, func(w *sim.World) {
 		var wg sync.WaitGroup
@@ -197,6 +203,7 @@ func TestFiftyStartsAtALimitOfTen(t *testing.T) {
 }
 
 func TestMessageThatIsAnHourLateLaunchesNothing(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		w.Pause(sim.Worker)
 		s := w.Start(sim.Ephemeral("a"))
@@ -213,6 +220,7 @@ func TestMessageThatIsAnHourLateLaunchesNothing(t *testing.T) {
 }
 
 func TestMessageOfAFinishedRequestLaunchesNothing(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)

@@ -30,6 +30,7 @@ func allReady(w *sim.World, limit time.Duration) {
 }
 
 func TestHundredStartsOfOneKeyAreOneLaunch(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		all := crowd(w, 100)
 		allReady(w, 10*time.Minute)
@@ -39,6 +40,7 @@ func TestHundredStartsOfOneKeyAreOneLaunch(t *testing.T) {
 }
 
 func TestHundredThatWaitForALostLaunchGetTheNext(t *testing.T) {
+	t.Parallel()
 	sim.Run(t, sim.Config{NeverBoots: func(n int) bool { return n == 1 }}, func(w *sim.World) {
 		all := crowd(w, 100)
 		allReady(w, 15*time.Minute)
@@ -48,10 +50,11 @@ func TestHundredThatWaitForALostLaunchGetTheNext(t *testing.T) {
 }
 
 func TestShareAndDrainAtTheEndOfALife(t *testing.T) {
+	t.Parallel()
 	// The second request comes so long after the time until which the first one
 	// counts on the runner, by clocks that differ.
-	for _, at := range []time.Duration{-60, -46, -45, -44, -2, 0, 2, 60} {
-		for _, skew := range []time.Duration{-2, 0, 2} {
+	for _, at := range []time.Duration{-46, -45, -44, -2, 0, 2} {
+		for _, skew := range []time.Duration{-2, 2} {
 			t.Run(fmt.Sprintf("%ds, worker's clock %+ds", at, skew), func(t *testing.T) {
 				t.Parallel()
 				config := sim.Config{Skew: map[string]time.Duration{sim.Worker: skew * time.Second, sim.Reaper: -skew * time.Second}}
@@ -76,6 +79,7 @@ func TestShareAndDrainAtTheEndOfALife(t *testing.T) {
 }
 
 func TestRunnerThatIsSharedAgainAndAgainEndsAtItsHardLimit(t *testing.T) {
+	t.Parallel()
 	hour := func(a *store.Account) { a.HardS = 3600 }
 	sim.Run(t, sim.Config{Account: hour}, func(w *sim.World) {
 		var last apitype.Started
@@ -116,6 +120,7 @@ func sharers(t *testing.T, n int) (commits, conflicts int, took time.Duration) {
 }
 
 func TestSharersOfOneLock(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{50, 200} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			commits, conflicts, took := sharers(t, n)
