@@ -3,11 +3,21 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/demo"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 )
+
+// records says where the records are, and how they are read.
+const records = `
+The log is %s. What the records tell, in the order of time:
+
+  sqlite3 %s "SELECT h.value ->> 'at' AS at, kind, i.id, h.value ->> 'state', h.value ->> 'reason'
+    FROM items AS i, json_each(item, '$.history') AS h ORDER BY at"
+`
 
 func demoCommand() *cobra.Command {
 	var dir string
@@ -43,7 +53,10 @@ ends with status 0 only if all of them did.`,
 			if err != nil {
 				return fmt.Errorf("%w; the records are in %s", err, where)
 			}
-			return nil
+			if dir != "" {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), records, filepath.Join(dir, "log"), filepath.Join(dir, local.StoreFile))
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "keep the records in this empty directory (default a temporary one)")

@@ -33,6 +33,14 @@ func quick() store.Limits {
 	return l
 }
 
+// unhurried are quick limits under which no runner gets idle while a slow machine
+// still has requests to bring to it.
+func unhurried() store.Limits {
+	l := quick()
+	l.Idle = store.DefaultLimits().Idle
+	return l
+}
+
 // running is a System at work, and a client of its API.
 type running struct {
 	*local.System
@@ -217,7 +225,7 @@ func TestEachEphemeralRequestHasAMachineOfItsOwnThatEnds(t *testing.T) {
 
 func TestEqualSharedRequestsHaveOneRunner(t *testing.T) {
 	const n = 200
-	s := run(t, local.Config{BootTime: 100 * time.Millisecond})
+	s := run(t, local.Config{BootTime: 100 * time.Millisecond, Limits: unhurried()})
 	started := atOnce(t, n, func(i int) (apitype.Started, error) {
 		return s.Start(t.Context(), apitype.Start{Repo: repository, Mode: store.Shared, Labels: []string{"one"}, IdempotencyKey: fmt.Sprint(i)})
 	})
@@ -237,7 +245,7 @@ func TestEqualSharedRequestsHaveOneRunner(t *testing.T) {
 
 func TestEachKeyOfAMixedLoadHasOneRunner(t *testing.T) {
 	const keys, each = 40, 25
-	s := run(t, local.Config{BootTime: 100 * time.Millisecond})
+	s := run(t, local.Config{BootTime: 100 * time.Millisecond, Limits: unhurried()})
 	started := atOnce(t, keys*each, func(i int) (apitype.Started, error) {
 		return s.Start(t.Context(), apitype.Start{
 			Repo: repository, Mode: store.Shared, Labels: []string{fmt.Sprintf("key-%d", i%keys)}, IdempotencyKey: fmt.Sprint(i),
@@ -261,5 +269,24 @@ func TestEachKeyOfAMixedLoadHasOneRunner(t *testing.T) {
 	}
 	if got := s.live(t); got != keys {
 		t.Errorf("the quota counts %d, want %d", got, keys)
+	}
+}
+
+func TestSharedRunnerGetsOnePretendedJob(t *testing.T) {
+	s := run(t, local.Config{Jobs: 50 * time.Millisecond})
+	started, err := s.Start(t.Context(), apitype.Start{Repo: repository, Mode: store.Shared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ready(t, []apitype.Started{started})
+	until(t, "the runner to be online for a second job", func() bool {
+		all := s.runners(t)
+		return len(all) == 1 && all[0].Jobs == 1 && slices.ContainsFunc(s.GitHub.Registrations(), func(r githubtest.Registration) bool {
+			return r.Online && r.Name == store.GitHubNameFor(local.ControlPlane, all[0].ID, 2)
+		})
+	})
+	// Whether a runner gets a job is decided when it goes online.
+	if jobs := s.GitHub.Jobs(); len(jobs) != 1 || jobs[0].State != githubtest.Done || !slices.Equal(jobs[0].Labels, started.RunsOn) {
+		t.Errorf("jobs = %+v, want one for %v, done", jobs, started.RunsOn)
 	}
 }

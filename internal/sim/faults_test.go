@@ -33,7 +33,7 @@ var allFaults = []fault{
 	// The queue.
 	{"a message comes ten times at once", []string{"worker.TestTenMessagesAtOnceLaunchOnce"}},
 	{"messages come in another order, or an hour late", []string{"internal/sim.TestMessageThatIsAnHourLateLaunchesNothing", "internal/sim.TestMessageOfAFinishedRequestLaunchesNothing"}},
-	{"a message is lost", []string{"internal/sim.TestLostMessageIsSentAgain"}},
+	{"a message is lost", []string{"internal/sim.TestLostMessageIsSentAgain", "internal/sim.TestLostResumeIsMadeUpForByTheReaper"}},
 	{"a message names what is not recorded", []string{"worker.TestUnknownRequestFailsItsMessageAlone", "internal/queue/queuetest.TestMemory"}},
 	{"a message cannot be read", []string{"worker.TestUnreadableMessageLeavesTheOthersUnharmed", "internal/queue/queuetest.TestMemory"}},
 
@@ -51,7 +51,7 @@ var allFaults = []fault{
 	{"a deploy comes between a crash and its resume", []string{"worker.TestDeployBetweenCrashAndResumeKeepsTheBytes"}},
 
 	// EC2 and STS.
-	{"RunInstances has no answer, and launched", []string{"worker.TestLostAnswerIsAdopted", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
+	{"RunInstances has no answer, and launched", []string{"internal/sim.TestSweepRecordsTheInstanceThatNoWorkerDid", "worker.TestLostAnswerIsAdopted", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
 	{"RunInstances has no answer, and did not launch", []string{"internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
 	{"RunInstances takes effect a minute late", []string{"internal/sim.TestLaunchThatTakesEffectAMinuteLate"}},
 	{"placements have no capacity", []string{"worker.TestNoCapacityMovesToTheNextPlacement", "worker.TestNoCapacityAnywhereIsTriedAgainThenFailsWithTheList"}},
@@ -60,7 +60,7 @@ var allFaults = []fault{
 	{"the account's vCPU limit is reached", []string{"worker.TestVCPULimitTriesAnotherFamilyThenWaitsUntilGiveUp"}},
 	{"two hundred starts while EC2 throttles", []string{"internal/sim.TestTwoHundredStartsAreLaunchedAtEC2sPace", "worker.TestLaunchesKeepEC2sPace"}},
 	{"EC2 fails for half an hour", []string{"internal/sim.TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate"}},
-	{"EC2 refuses the launch", []string{"worker.TestRefusedLaunchFailsAtOnce", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
+	{"EC2 refuses the launch", []string{"internal/sim.TestRefusalAfterAnUnclearLaunchCountsTheMachineUntilItIsOver", "worker.TestRefusedLaunchFailsAtOnce", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
 	{"EC2 knows the client token with other bytes", []string{"worker.TestMismatchAdoptsOrAlarms"}},
 	{"the launched instance is terminated already", []string{"internal/sim.TestInstanceThatEndedBeforeItsAnswerIsReplaced", "worker.TestTerminatedTokenDrainsTheRunnerAndAcceptsItsRequestAgain"}},
 	{"EC2's view is five minutes old", []string{"reaper.TestStaleViewDeclaresNobodyDead"}},
@@ -75,11 +75,12 @@ var allFaults = []fault{
 	{"the credential is refused", []string{"worker.TestRefusedRegistrationDrainsAndFails", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
 	{"the answer of a registration is lost", []string{"internal/sim.TestLostAnswerOfAMintLeavesOneRegistration"}},
 	{"a name is taken", []string{"worker.TestNamesAreNeverUsedTwice", "internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker"}},
-	{"GitHub asks to wait for twenty minutes", []string{"internal/sim.TestGitHubLimitOfTwentyMinutesLeaksNoMachine", "worker.TestGitHubLimitIsWaitedFor"}},
+	{"GitHub asks to wait for twenty minutes", []string{"internal/sim.TestGitHubLimitOfTwentyMinutesLeaksNoMachine", "internal/sim.TestWaitForGitHubGoesOnByItself", "worker.TestGitHubLimitIsWaitedFor"}},
 	{"GitHub is down for an hour", []string{"internal/sim.TestGitHubThatIsDownForAnHour"}},
 	{"GitHub's list leaves a busy runner out", []string{"internal/sim.TestBusyRunnerThatIsNotListedIsKept"}},
 	{"GitHub refuses to delete a busy runner", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestBusyRunnerIsKeptUntilItsHardLimitAndNoLonger"}},
 	{"a job is handed out just before the registration is deleted", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestJobThatWasHandedOutJustBeforeTheDeleteFinishes"}},
+	{"a registration cannot be deleted", []string{"internal/sim.TestRunnerThatMayStillBeRegisteredIsNotReplaced"}},
 	{"GitHub forgets a runner whose program does not notice", []string{"internal/sim.TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit", "internal/sim.TestForgottenRegistrationIsMadeAnew"}},
 	{"another job takes the runner by its labels", []string{"api.TestStolenJobIsAlarmedAndTold"}},
 	{"the runner program is too old", []string{"api.TestTooOldRunnerProgramFailsItsRequest"}},

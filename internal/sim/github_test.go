@@ -170,3 +170,59 @@ func TestForgottenRegistrationIsMadeAnew(t *testing.T) {
 		machines(w, 1)
 	})
 }
+
+func TestWaitForGitHubGoesOnByItself(t *testing.T) {
+	t.Parallel()
+	limited := githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
+	sim.Run(t, sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, limited)}, func(w *sim.World) {
+		w.Pause(sim.Reaper)
+		s := w.Start(sim.Ephemeral("a"))
+		w.Ready(s, time.Minute)
+		w.Resume(sim.Reaper)
+		good(w, s, w.Job(s.RunsOn, 30*time.Second))
+	})
+}
+
+func TestLostResumeIsMadeUpForByTheReaper(t *testing.T) {
+	t.Parallel()
+	limited := githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
+	sim.Run(t, sim.Config{
+		GitHub: failsOnceAtGitHub(githubtest.OpMint, limited),
+		Fate:   once(sim.FailBefore, func(e sim.Effect) bool { return e.Op == sim.Send && e.What == "resume" }),
+	}, func(w *sim.World) {
+		s := w.Start(sim.Ephemeral("a"))
+		w.Ready(s, 3*time.Minute+20*time.Second)
+		good(w, s, w.Job(s.RunsOn, 30*time.Second))
+		machines(w, 1)
+	})
+}
+
+func TestRunnerThatMayStillBeRegisteredIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	// The machine gets its config, connects, and is never heard of again; for long
+	// nobody can delete its registration.
+	deletable := in(20 * time.Minute)
+	sim.Run(t, sim.Config{
+		Fate: func(e sim.Effect) sim.Fate {
+			if e.Part == sim.Machine && e.What != "boot" && e.At.Before(deletable) {
+				return sim.FailBefore
+			}
+			return sim.Pass
+		},
+		GitHub: func(op string) (f githubtest.Fault) {
+			if op == githubtest.OpDelete && time.Now().Before(deletable) {
+				f.Instead = githubtest.NoAnswer
+			}
+			return f
+		},
+	}, func(w *sim.World) {
+		body := sim.Ephemeral("a")
+		body.GiveUp = 3600
+		s := w.Start(body)
+		time.Sleep(time.Until(deletable))
+		machines(w, 1)
+		w.Ready(s, 10*time.Minute)
+		good(w, s, w.Job(s.RunsOn, 30*time.Second))
+		machines(w, 2)
+	})
+}

@@ -324,3 +324,41 @@ func TestMachineThatCannotBeTerminatedEndsByItsTimer(t *testing.T) {
 		}
 	})
 }
+
+func TestRefusalAfterAnUnclearLaunchCountsTheMachineUntilItIsOver(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	sim.Run(t, sim.Config{
+		Fate:       once(sim.FailAfter, isLaunch),
+		NeverBoots: func(int) bool { return true },
+		EC2: func(op string, _ fleet.Launch) error {
+			if op != simfleet.OpLaunch || n.Add(1) == 1 {
+				return nil
+			}
+			return &fleet.Error{Kind: fleet.ErrRefused, Code: "UnauthorizedOperation", Text: "You may not."}
+		},
+	}, func(w *sim.World) {
+		w.Start(sim.Ephemeral("a"))
+		launchedWithin(w, time.Minute)
+		w.Until("the quota to count nothing", 15*time.Minute, func() bool { return w.Quota().Live == 0 })
+		if f := w.Fleet.Instances()[0]; !f.State.Over() {
+			w.Errorf("the quota counts nothing, and machine %s is %s", f.ID, f.State)
+		}
+		w.Quiet(time.Hour)
+		w.Check()
+	})
+}
+
+func TestSweepRecordsTheInstanceThatNoWorkerDid(t *testing.T) {
+	t.Parallel()
+	sim.Run(t, sim.Config{Fate: once(sim.KillAfter, isLaunch)}, func(w *sim.World) {
+		s := w.Start(sim.Ephemeral("a"))
+		launchedWithin(w, time.Minute)
+		w.Pause(sim.Worker)
+		w.Until("the instance's record", w.Limits.SweepPeriod, func() bool { return w.RunnerOf(s.ID).InstanceID != "" })
+		w.Resume(sim.Worker)
+		w.Ready(s, 10*time.Minute)
+		good(w, s)
+		machines(w, 1)
+	})
+}
