@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -252,13 +253,17 @@ func compare(a, b store.Ref) int {
 	return slices.Compare([]string{string(a.Kind), a.ID}, []string{string(b.Kind), b.ID})
 }
 
-// tell prints what happened, the last part of it if it was much.
+// tell prints what happened, the last part of it if it was much: heartbeats and
+// polls are left out.
 func (w *World) tell() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	const most = 200
-	for _, e := range w.trace[max(0, len(w.trace)-most):] {
+	const most = 120
+	told := slices.DeleteFunc(slices.Clone(w.trace), func(e Effect) bool {
+		return e.Fate == Pass && strings.Contains(e.Name(), "heartbeat") || strings.Contains(e.Name(), "GET status")
+	})
+	for _, e := range told[max(0, len(told)-most):] {
 		w.Log(e)
 	}
-	fmt.Fprintf(w.Output(), "%s", w.log.Bytes()[max(0, w.log.Len()-40_000):])
+	fmt.Fprintf(w.Output(), "%s", w.log.Bytes()[max(0, w.log.Len()-10_000):])
 }

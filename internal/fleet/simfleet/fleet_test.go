@@ -442,6 +442,11 @@ func TestFleetsOfOneRandomLiveTheSameLife(t *testing.T) {
 			time.Sleep(15 * time.Minute)
 			synctest.Wait()
 			s = story{f.Instances(), c.nonces, c.events, c.beats}
+			for id, said := range s.Events { // in the instant of its end, a machine may or may not get out that its program ended
+				if n := len(said); n > 0 && said[n-1] == "draining agent_ended" {
+					s.Events[id] = said[:n-1]
+				}
+			}
 		})
 		return s
 	}
