@@ -121,6 +121,11 @@ func TestCommitThatIsCancelledWithALeaderTellsItsOutcome(t *testing.T) {
 		s.mu.Unlock()
 		cancel()
 		synctest.Wait()
+		select {
+		case err := <-result:
+			t.Fatalf("Commit = %v before anybody knows", err)
+		default:
+		}
 		if err := s.apply(t.Context(), batch); err != nil {
 			t.Fatal(err)
 		}

@@ -304,6 +304,30 @@ func TestClosedStoreFails(t *testing.T) {
 	}
 }
 
+func TestBrokenFileIsAnErrorEverywhere(t *testing.T) {
+	s := open(t, file(t))
+	if _, err := s.DB().ExecContext(t.Context(), "DROP TABLE items"); err != nil {
+		t.Fatal(err)
+	}
+	_, get := s.Get(t.Context(), accepted("r").Ref())
+	_, expire := s.Expire(t.Context(), time.Now())
+	var due, list error
+	for _, err := range s.Due(t.Context(), time.Now()) {
+		due = err
+	}
+	for _, err := range s.List(t.Context(), store.Filter{}) {
+		list = err
+	}
+	for what, err := range map[string]error{
+		"Get": get, "Expire": expire, "Due": due, "List": list,
+		"Commit": s.Commit(t.Context(), store.Put(accepted("r"))), "Check": s.Commit(t.Context(), store.Check(accepted("r"))),
+	} {
+		if err == nil || errors.Is(err, store.ErrConflict) {
+			t.Errorf("%s = %v, want an error that is no conflict", what, err)
+		}
+	}
+}
+
 // TestWorksUnderFakeTime: tests of everything above run a store in a bubble.
 func TestWorksUnderFakeTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
