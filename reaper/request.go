@@ -94,7 +94,7 @@ func decideRequest(now time.Time, lim store.Limits, q store.Request, runner stor
 	}
 	switch {
 	case q.Overdue(now):
-		return q.Expire(now, lim), Expire, false
+		return q.Tried(runner).Expire(now, lim), Expire, false
 	case q.State == store.Waiting:
 		return q.Remind(now, lim), Remind, false
 	case q.State == store.Accepted && now.Sub(q.DueAt) >= lim.Resend && now.Sub(q.SentAt) >= lim.Resend/2:

@@ -120,6 +120,7 @@ func TestNextCall(t *testing.T) {
 		ready, wanted, changed bool
 	}{
 		{"AsksForTheNext", online, store.Shared, nil, 2, false, true, true},
+		{"AsksForOneTooFar", online, store.Shared, nil, 3, false, false, false},
 		{"AsksAgain", online, store.Shared, func(s *stage) { s.run.Wanted = 2 }, 2, false, true, false},
 		{"ALaterOneIsOnItsWay", online, store.Shared, func(s *stage) { s.run.Wanted = 3 }, 2, false, true, false},
 		{"IsThere", online, store.Shared, func(s *stage) { s.run.Config.N = 2 }, 2, true, false, false},

@@ -198,13 +198,17 @@ func (r Runner) Found() Runner {
 }
 
 // Missing records that EC2 did not find the instance. gone is true when that is
-// final: the launch is old enough, and it was missing before, long enough ago.
+// final: it was missing before, long enough ago. While the launch is young nothing
+// counts, since EC2's view lags behind.
 func (r Runner) Missing(now time.Time, lim Limits) (_ Runner, gone bool) {
-	if r.MissingAt.IsZero() {
+	switch {
+	case now.Sub(r.CalledAt) < lim.GoneAge:
+		return r, false
+	case r.MissingAt.IsZero():
 		r.MissingAt = now
 		return r.note(now, "EC2 does not find the instance"), false
 	}
-	return r, now.Sub(r.CalledAt) >= lim.GoneAge && now.Sub(r.MissingAt) >= lim.GoneGap
+	return r, now.Sub(r.MissingAt) >= lim.GoneGap
 }
 
 // Ended records that EC2 has terminated the instance, and gives back its place

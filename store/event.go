@@ -138,7 +138,9 @@ func jobStarted(now time.Time, r Runner, e Event) (Runner, Alarm) {
 		r.Job = Job{StartedAt: now}
 	}
 	r.IdleAt = time.Time{}
-	r.Job.RunID = e.RunID // a machine may learn it after the start
+	if e.RunID != "" { // a machine may learn it after the start
+		r.Job.RunID = e.RunID
+	}
 	var alarm Alarm
 	reason := "job of run " + e.RunID
 	if e.RunID == "" {
@@ -243,7 +245,7 @@ func BootCall(now time.Time, r Runner, l Lock, nonceHash, instance string) (_ Ru
 // recorded config may be answered. With wanted, the runner is to be written with
 // the lock checked, and the worker told to mint. Neither: the machine drains.
 func NextCall(now time.Time, r Runner, l Lock, n int) (_ Runner, ready, wanted, changed bool) {
-	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(l.Exp) {
+	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(l.Exp) || n > r.Config.N+1 {
 		return r, false, false, false
 	}
 	if r.Config.N >= n {

@@ -141,6 +141,9 @@ func TestHear(t *testing.T) {
 			s.run.Job = store.Job{RunID: "1001", StartedAt: at(2 * time.Minute)}
 			noted(&s.run, "job of run 1001")
 		}},
+		{"TheRunIsNotForgotten", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "1001" }, store.Event{Kind: store.EventJobStarted}, func(s *stage, _ *store.Heard) {
+			noted(&s.run, "a job")
+		}},
 		{"TheThiefIsLearntAfterTheStart", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, h *store.Heard) {
 			s.run.Job, s.run.Stolen = store.Job{RunID: "2002", StartedAt: at(2 * time.Minute)}, "2002"
 			noted(&s.run, "job of run 2002, which did not ask for this runner")

@@ -90,5 +90,5 @@ func (r Request) LockKey() string {
 	if r.Mode == Ephemeral {
 		return r.ID
 	}
-	return strings.Join([]string{r.Account, r.Region, r.Repository.ID, r.Type, r.Spec, strings.Join(r.Labels, ",")}, "/")
+	return strings.Join([]string{r.Account, r.Region, r.Repository.Key(), r.Type, r.Spec, strings.Join(r.Labels, ",")}, "/")
 }

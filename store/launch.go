@@ -9,7 +9,7 @@ import (
 // live and was heard of lately, or is launching and may still boot; its time is
 // not nearly up; and its hard limit leaves room for all of r's timeout.
 func Shareable(now time.Time, lim Limits, r Request, l Lock, p Pulse) bool {
-	if r.Mode != Shared || l.Exp.Before(now.Add(lim.ShareMargin)) || l.Hard.Before(now.Add(r.Timeout())) {
+	if r.Mode != Shared || l.Exp.Before(now.Add(lim.ShareMargin)) || l.Hard.Before(l.usable(now).Add(r.Timeout())) {
 		return false
 	}
 	switch l.State {
@@ -21,15 +21,20 @@ func Shareable(now time.Time, lim Limits, r Request, l Lock, p Pulse) bool {
 	return false
 }
 
+// usable returns when a request's timeout begins: once the runner can be used, which
+// for one that is launching is at boot_by.
+func (l Lock) usable(now time.Time) time.Time {
+	if l.State == LockLaunching {
+		return maxTime(now, l.BootBy)
+	}
+	return now
+}
+
 // Share gives an accepted request the runner that Shareable allowed: ready at
 // once on a live lock, waiting on a launching one. The lock is to be written
 // when wrote is true, and to be checked otherwise; both in one commit with r.
 func Share(now time.Time, lim Limits, r Request, l Lock) (_ Request, _ Lock, wrote bool) {
-	from := now
-	if l.State == LockLaunching {
-		from = maxTime(now, l.BootBy) // a timeout begins when the runner can be used
-	}
-	exp := minTime(maxTime(l.Exp, from.Add(r.Timeout())), l.Hard)
+	exp := minTime(maxTime(l.Exp, l.usable(now).Add(r.Timeout())), l.Hard)
 	if l.Joined == "" || exp.Sub(l.Exp) > lim.ShareStep || now.Sub(l.SharedAt) > lim.ShareStep {
 		if l.Joined == "" {
 			l.Joined = r.ID
@@ -206,7 +211,7 @@ func Advance(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, 
 		l.Exp = minTime(l.Exp.Add(bootBy.Sub(l.BootBy)), l.Hard)
 		l.BootBy = bootBy
 	}
-	return r.note(now, "next: "+r.Placement().String()), l, q, slot, reserved, true
+	return r.note(now, code+"; next: "+r.Placement().String()), l, q, slot, reserved, true
 }
 
 func (r Runner) attempted(now time.Time, code string) Runner {
@@ -286,9 +291,9 @@ func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, change
 		!run.State.Usable() && (run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero())
 	switch {
 	case !run.State.Usable() && !why.Retryable:
-		return r.Fail(now, lim, why), true, false
+		return r.Tried(run).Fail(now, lim, why), true, false
 	case over:
-		r = r.retry(now, lim, run, why)
+		r = r.Tried(run).retry(now, lim, why)
 		return r, true, r.State == Accepted
 	}
 	return r, false, false

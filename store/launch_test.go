@@ -238,7 +238,7 @@ func TestAdvance(t *testing.T) {
 	moved := func(s *stage, index int, to string) {
 		s.run.Index, s.run.Unclear = index, false
 		s.run.Attempts = []store.Attempt{attempt}
-		s.run.History = append(s.run.History[:1:1], store.Entry{At: now, State: "new", Reason: "next: " + to})
+		s.run.History = append(s.run.History[:1:1], store.Entry{At: now, State: "new", Reason: attempt.Code + "; next: " + to})
 	}
 	for _, c := range []struct {
 		name         string

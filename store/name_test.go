@@ -73,7 +73,7 @@ func TestConfigure(t *testing.T) {
 		want.Names[1].RunnerID = 77
 		want.Config = store.Config{N: 2, Sealed: "sealed", RunnerID: 77}
 		want.Wait, want.WaitUntil = "", time.Time{}
-		want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "launched", Reason: "config 2"})
+		want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "launched", Reason: "registered at GitHub: config 2"})
 		got, ok := ready.run.Configure(now, "sealed", 77)
 		if !ok {
 			t.Error("ok = false, want true")

@@ -43,7 +43,7 @@ func (r Repository) Same(other Repository) bool {
 }
 
 // Key names the repository among those of all GitHub servers.
-func (r Repository) Key() string { return strings.TrimPrefix(r.Server+" "+r.ID, " ") }
+func (r Repository) Key() string { return strings.TrimPrefix(r.Server+":"+r.ID, ":") }
 
 // Origin is the workflow run that a request comes from, for the audit. It is
 // empty for an operator's request.
@@ -216,13 +216,18 @@ func (r Request) Cancel(now time.Time, lim Limits, by string) Request {
 	return r.finish(now, lim, Cancelled, "by "+by, &Failure{Code: "cancelled", Text: "The request was cancelled."})
 }
 
+// Tried keeps what the runner that r gives up was launched with, or was not.
+func (r Request) Tried(run Runner) Request {
+	r.Attempts = append(slices.Clip(slices.Clone(r.Attempts)), run.Attempts...)
+	r.Attempts = r.Attempts[max(0, len(r.Attempts)-2*MaxPlacements):] // two full plans: what the last tries say matters
+	return r
+}
+
 // retry gives up the runner of a waiting request and accepts it again after the
 // next pause, or fails it when there is no further try or no time for one.
-func (r Request) retry(now time.Time, lim Limits, runner Runner, why Failure) Request {
-	r.Attempts = append(slices.Clip(slices.Clone(r.Attempts)), runner.Attempts...)
-	r.Attempts = r.Attempts[max(0, len(r.Attempts)-2*MaxPlacements):] // two full plans: what the last tries say matters
+func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
 	if why.Code == EndVCPULimit {
-		r.Tries = min(r.Tries, len(lim.Waits)-1) // the limit is the account's: only time helps, up to give_up_at
+		r.Tries = max(0, min(r.Tries, len(lim.Waits)-1)) // the limit is the account's: only time helps, up to give_up_at
 	}
 	if r.Tries >= len(lim.Waits) || now.Add(lim.Waits[r.Tries]).After(r.GiveUpAt) {
 		why.Text += " No further try is left; see the attempts."

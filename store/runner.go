@@ -249,7 +249,7 @@ func (r Runner) Configure(now time.Time, sealed string, runnerID int64) (Runner,
 	r.Names[len(r.Names)-1].RunnerID = runnerID
 	r.Config = Config{N: name.N, Sealed: sealed, RunnerID: runnerID}
 	r.Wait, r.WaitUntil = "", time.Time{}
-	return r.note(now, fmt.Sprintf("config %d", name.N)), true
+	return r.note(now, fmt.Sprintf("registered at GitHub: config %d", name.N)), true
 }
 
 // Pause releases the claim until the next step may be tried, for a Wait code.

@@ -110,6 +110,27 @@ func TestGivenUpRequestIsAcceptedAgain(t *testing.T) {
 	same(t, "request", got, want)
 }
 
+func TestRequestThatEndsWithItsRunnerTellsWhatWasTried(t *testing.T) {
+	now := at(time.Minute)
+	refused := launching(t, store.Shared).drained(now, store.EndTooOld)
+	refused.run.Attempts = []store.Attempt{{Code: "a"}}
+	if got, _, _ := store.Settle(now, lim, refused.req, refused.run); got.State != store.Failed || len(got.Attempts) != 1 {
+		t.Errorf("request is %s with attempts %v, want failed with one", got.State, got.Attempts)
+	}
+	if got := refused.req.Tried(refused.run).Expire(at(time.Hour), lim); got.State != store.Expired || len(got.Attempts) != 1 {
+		t.Errorf("request is %s with attempts %v, want expired with one", got.State, got.Attempts)
+	}
+}
+
+func TestRequestOfAVCPULimitIsTriedOnceWhenThereAreNoWaits(t *testing.T) {
+	s := launching(t, store.Shared).drained(at(time.Minute), store.EndVCPULimit)
+	once := lim
+	once.Waits = nil
+	if got, _, _ := store.Settle(at(time.Minute), once, s.req, s.run); got.State != store.Failed {
+		t.Errorf("request is %s, want failed", got.State)
+	}
+}
+
 func TestTriesAreLimited(t *testing.T) {
 	now := at(time.Minute)
 	for _, c := range []struct {

@@ -34,6 +34,12 @@ func TestShareable(t *testing.T) {
 		{"LaunchingPastBootBy", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
 			l.State, l.BootBy = store.LockLaunching, now.Add(-1)
 		}, false},
+		{"LaunchingWithHardRightAfterTheTimeout", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
+			l.State, l.BootBy, l.Hard = store.LockLaunching, now.Add(time.Minute), now.Add(time.Minute+time.Hour)
+		}, true},
+		{"LaunchingUntilHardCutsTheTimeout", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
+			l.State, l.BootBy, l.Hard = store.LockLaunching, now.Add(time.Minute), now.Add(time.Minute+time.Hour-1)
+		}, false},
 		{"LaunchingWithinTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
 			l.State, l.BootBy, l.Exp = store.LockLaunching, now.Add(time.Minute), now.Add(44*time.Second)
 		}, false},

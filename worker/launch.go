@@ -143,6 +143,9 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 	if err := pause(ctx, v.runner.CalledAt.Sub(now)); err != nil {
 		return err
 	}
+	if store.NextStep(in.Now(), v.runner, v.lock) != store.StepLaunch {
+		return nil // boot_by passed meanwhile
+	}
 	r := v.runner
 	l, err := in.render(r)
 	if err != nil {

@@ -21,6 +21,8 @@ type start struct {
 	queue.Message
 	err  *error
 	done bool
+	// until is when the request is to be looked at again, if it was told to wait.
+	until time.Time
 	// drive is the runner whose launch goes on for this message.
 	drive *view
 }
@@ -201,6 +203,9 @@ func (in *invocation) decideOne(ctx context.Context, r *round, s *start) error {
 		return in.takeOver(ctx, v, s)
 	case req.State != store.Accepted, req.DueAt.After(r.now.Add(early)):
 		s.done = true
+		if req.State == store.Accepted && req.DueAt.Equal(s.until) { // by us: the answer was lost
+			in.held(ctx, s, req)
+		}
 		return nil
 	case req.LockKey() != s.Lock || req.Account != s.Account:
 		return fmt.Errorf("message for request %s names another lock or account", s.ID)
@@ -286,12 +291,16 @@ func (in *invocation) blocked(ctx context.Context, r *round, s *start, req *stor
 func (in *invocation) hold(ctx context.Context, r *round, s *start, req *store.Request, wait string, until time.Time) {
 	until = until.Add(in.jitter(in.Limits.PollResend)) // those who wait for one thing do not all come at once
 	*req = req.Hold(r.now, until, wait)
+	s.until = req.DueAt
 	g := r.group("request "+req.ID, s)
 	g.put(store.Put(req))
-	g.after = append(g.after, func() {
-		in.Log.Info("waits", "request", req.ID, "trace", req.Trace, "for", wait, "until", until)
-		in.send(ctx, s.Message, until)
-	})
+	g.after = append(g.after, func() { in.held(ctx, s, req) })
+}
+
+// held sends the message of a request that waits, for then.
+func (in *invocation) held(ctx context.Context, s *start, req *store.Request) {
+	in.Log.Info("waits", "request", req.ID, "trace", req.Trace, "for", req.Wait, "until", req.DueAt)
+	in.send(ctx, s.Message, req.DueAt)
 }
 
 // intend plans a machine for the request and adds the intent to the commit of

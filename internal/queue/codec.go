@@ -26,7 +26,7 @@ const (
 
 const (
 	digits     = "0123456789"
-	lockChars  = "abcdefghijklmnopqrstuvwxyz" + digits + "._,/-" // what store.Request.LockKey is made of
+	lockChars  = "abcdefghijklmnopqrstuvwxyz" + digits + "._,:/-" // what store.Request.LockKey is made of
 	traceChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + digits + "._:/=+-"
 )
 

@@ -1,0 +1,452 @@
+package worker_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/worker"
+)
+
+func TestNoCapacityMovesToTheNextPlacement(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(n int, l fleet.Launch, _ func()) error {
+			if l.InstanceType == "t3a.micro" {
+				return capacity("InsufficientInstanceCapacity")
+			}
+			return nil
+		}
+		w.start(r)
+		run := w.runnerOf(r.ID)
+		if run.Index != 1 || run.InstanceID == "" || len(run.Attempts) != 2 || run.Attempts[0].Code != "InsufficientInstanceCapacity" || run.Attempts[1].Code != "launched" {
+			t.Errorf("runner at index %d with %v, want the second placement launched", run.Index, run.Attempts)
+		}
+		if a, b := w.fleet.calls[0].ClientToken, w.fleet.calls[1].ClientToken; a == b {
+			t.Error("two placements had one client token")
+		}
+		other := w.request()
+		w.handleBy(worker.New(w.config), queue.StartOf(other))
+		if n := len(w.fleet.calls); n != 4 {
+			t.Errorf("a process without the hint made %d calls in all, want 4", n)
+		}
+	})
+}
+
+func TestEmptyPlacementIsSkippedForThreeMinutes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.fleet.answer = func(n int, l fleet.Launch, _ func()) error {
+			if l.InstanceType == "t3a.micro" {
+				return capacity("InsufficientInstanceCapacity")
+			}
+			return nil
+		}
+		wk := worker.New(w.config)
+		w.handleBy(wk, queue.StartOf(w.request()))
+		w.handleBy(wk, queue.StartOf(w.request()))
+		if n := len(w.fleet.calls); n != 3 {
+			t.Errorf("%d calls for two launches, want 3: the hint spares one", n)
+		}
+		time.Sleep(3 * time.Minute)
+		w.handleBy(wk, queue.StartOf(w.request()))
+		if n := len(w.fleet.calls); n != 5 {
+			t.Errorf("%d calls after the hint has lapsed, want 5", n)
+		}
+	})
+}
+
+func TestNoCapacityAnywhereIsTriedAgainThenFailsWithTheList(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(int, fleet.Launch, func()) error { return capacity("InsufficientInstanceCapacity") }
+		began := time.Now()
+		w.start(r)
+		w.state(r, store.Accepted)
+		if w.live() != 0 || w.lockOf(r).State != store.LockEmpty {
+			t.Errorf("quota %d, lock %s; want both given back", w.live(), w.lockOf(r).State)
+		}
+		if got := w.requestNow(r.ID); got.Tries != 1 || got.Wait != store.WaitBackoff || got.DueAt.Sub(began) < 30*time.Second {
+			t.Errorf("request %+v, want a second try after 30 s", got)
+		}
+		w.follow(10)
+		w.state(r, store.Failed)
+		got := w.requestNow(r.ID)
+		if len(got.Attempts) != 8 || got.Error.Code != store.EndNoCapacity || !got.Error.Retryable {
+			t.Errorf("failed with %d attempts and %v, want 8 (four tries of two placements) and no_capacity", len(got.Attempts), got.Error)
+		}
+		if took := got.EndedAt.Sub(began); took < 210*time.Second || took > 5*time.Minute {
+			t.Errorf("gave up after %v, want the three waits of 3.5 minutes", took)
+		}
+	})
+}
+
+func TestNoCapacityThenTimeoutStaysOnThatIndex(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(n int, l fleet.Launch, launch func()) error {
+			switch n {
+			case 1:
+				return capacity("InsufficientInstanceCapacity")
+			case 2:
+				launch()
+				return errLost
+			}
+			return nil
+		}
+		w.start(r)
+		w.follow(3)
+		run := w.runnerOf(r.ID)
+		if run.Index != 1 || run.InstanceID != "i-1" || len(w.fleet.byToken) != 1 || w.fleet.calls[1].ClientToken != w.fleet.calls[2].ClientToken {
+			t.Errorf("index %d, instance %s, %d machines; want the same token again and its machine", run.Index, run.InstanceID, len(w.fleet.byToken))
+		}
+	})
+}
+
+func TestSpotCountLimit(t *testing.T) {
+	for _, fallback := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fallback=%v", fallback), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				a := w.accounts[account]
+				a.SpotFallback = fallback
+				w.accounts[account] = a
+				w.fleet.answer = func(n int, l fleet.Launch, _ func()) error {
+					if l.Market == store.Spot {
+						return capacity("MaxSpotInstanceCountExceeded")
+					}
+					return nil
+				}
+				r := w.request()
+				w.start(r)
+				if fallback {
+					if run := w.runnerOf(r.ID); run.Placement().Market != store.OnDemand || len(w.fleet.calls) != 2 {
+						t.Errorf("launched %v in %d calls, want on-demand in 2", run.Placement(), len(w.fleet.calls))
+					}
+					return
+				}
+				w.follow(10)
+				w.state(r, store.Failed)
+			})
+		})
+	}
+}
+
+func TestVCPULimitTriesAnotherFamilyThenWaitsUntilGiveUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(int, fleet.Launch, func()) error { return capacity("VcpuLimitExceeded") }
+		w.start(r)
+		if n := len(w.fleet.calls); n != 2 {
+			t.Errorf("%d calls, want one a family", n)
+		}
+		began := time.Now()
+		w.follow(30)
+		got := w.requestNow(r.ID)
+		if got.State != store.Failed || got.Error.Code != store.EndVCPULimit || !strings.Contains(got.Error.Text, "quota") {
+			t.Errorf("request %s %v, want failed with a text on the vCPU limit", got.State, got.Error)
+		}
+		if took := time.Since(began); took < 10*time.Minute {
+			t.Errorf("gave up after %v, want nearly give_up (15 min)", took)
+		}
+	})
+}
+
+func TestThrottledCallIsRepeatedWithTheSameTokenAndBytes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(n int, l fleet.Launch, _ func()) error {
+			if n < 4 {
+				return &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded"}
+			}
+			return nil
+		}
+		w.start(r)
+		w.follow(5)
+		run := w.runnerOf(r.ID)
+		if run.InstanceID != "i-1" || run.Index != 0 {
+			t.Errorf("runner has %q at index %d, want i-1 at 0", run.InstanceID, run.Index)
+		}
+		for _, c := range w.fleet.calls[1:] {
+			if c.ClientToken != w.fleet.calls[0].ClientToken || string(c.UserData) != string(w.fleet.calls[0].UserData) {
+				t.Error("a repeated call differs from the first")
+			}
+		}
+	})
+}
+
+func TestLostAnswerIsAdopted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(n int, l fleet.Launch, launch func()) error {
+			if n == 1 {
+				launch()
+				return errLost
+			}
+			return nil
+		}
+		w.start(r)
+		if w.runnerOf(r.ID).Claim.By == "" {
+			t.Error("the claim was given back with a call open")
+		}
+		w.follow(3)
+		if len(w.fleet.byToken) != 1 || w.runnerOf(r.ID).InstanceID != "i-1" || w.runnerOf(r.ID).Config.N == 0 {
+			t.Errorf("%d machines, runner %+v; want the one machine adopted and configured", len(w.fleet.byToken), w.runnerOf(r.ID))
+		}
+	})
+}
+
+func TestMismatchAdoptsOrAlarms(t *testing.T) {
+	for _, exists := range []bool{true, false} {
+		t.Run(fmt.Sprintf("exists=%v", exists), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				r := w.request()
+				w.fleet.answer = func(n int, l fleet.Launch, launch func()) error {
+					if exists {
+						launch()
+					}
+					return &fleet.Error{Kind: fleet.ErrMismatch, Code: "IdempotentParameterMismatch"}
+				}
+				w.start(r)
+				w.follow(2)
+				run := w.runnerOf(r.ID)
+				if exists && (run.InstanceID != "i-1" || run.Config.N == 0) {
+					t.Errorf("runner %s has instance %q, want it adopted", run.State, run.InstanceID)
+				}
+				if !exists && (!w.alarmed(store.AlarmMismatch) || run.Index != 0 || len(w.fleet.byToken) != 0) {
+					t.Errorf("alarm %v, index %d; want an alarm and no other token", w.alarmed(store.AlarmMismatch), run.Index)
+				}
+			})
+		})
+	}
+}
+
+func TestTerminatedTokenDrainsTheRunnerAndAcceptsItsRequestAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(n int, l fleet.Launch, _ func()) error {
+			if n == 1 {
+				return &fleet.Error{Kind: fleet.ErrGone, Code: "IdempotentInstanceTerminated"}
+			}
+			return nil
+		}
+		w.start(r)
+		w.state(r, store.Accepted)
+		w.follow(1)
+		w.state(r, store.Waiting)
+		if len(w.fleet.byToken) != 1 || w.live() != 2 {
+			t.Errorf("%d machines, quota %d; want 1 new machine, and the old place kept until EC2 says that it ended", len(w.fleet.byToken), w.live())
+		}
+	})
+}
+
+func TestRefusedLaunchFailsAtOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(int, fleet.Launch, func()) error {
+			return &fleet.Error{Kind: fleet.ErrRefused, Code: "UnauthorizedOperation", Text: "The role may not launch. Apply the account module again."}
+		}
+		w.start(r)
+		w.state(r, store.Failed)
+		got := w.requestNow(r.ID)
+		if got.Error.Code != store.EndLaunchDenied || !strings.Contains(got.Error.Text, "Apply the account module") || got.Error.Retryable {
+			t.Errorf("error = %v, want the operator's text", got.Error)
+		}
+		if !w.alarmed(store.AlarmLaunchRefused) || w.live() != 0 || len(w.fleet.calls) != 1 || len(w.sent) != 0 {
+			t.Errorf("alarm %v, quota %d, %d calls, %d sent; want an alarm and no further try", w.alarmed(store.AlarmLaunchRefused), w.live(), len(w.fleet.calls), len(w.sent))
+		}
+	})
+}
+
+func TestRefusedImageFailsTheRequestAndAlarms(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.images = func(string) (string, error) {
+			return "", &fleet.Error{Kind: fleet.ErrRefused, Code: "AccessDenied", Text: "The role cannot be assumed: it is deleted, or its external id is another."}
+		}
+		w.start(r)
+		w.state(r, store.Failed)
+		if !w.alarmed(store.AlarmAccess) || w.live() != 0 {
+			t.Error("no alarm, or a place was taken")
+		}
+	})
+}
+
+func TestRegistrationThatChangedFailsTheRequest(t *testing.T) {
+	for name, change := range map[string]func(w *world){
+		"account gone": func(w *world) { delete(w.accounts, account) },
+		"region gone":  func(w *world) { a := w.accounts[account]; a.Regions = nil; w.accounts[account] = a },
+		"market not allowed": func(w *world) {
+			a := w.accounts[account]
+			a.Markets = []string{store.OnDemand}
+			w.accounts[account] = a
+		},
+		"instance not allowed": func(w *world) { a := w.accounts[account]; a.InstanceTypes = nil; w.accounts[account] = a },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				r := w.request()
+				change(w)
+				w.start(r)
+				w.state(r, store.Failed)
+				if len(w.fleet.calls) != 0 {
+					t.Error("it was launched all the same")
+				}
+			})
+		})
+	}
+}
+
+func TestDrainedDuringTheLaunchRecordsTheInstanceAndMintsNothingFurther(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(n int, l fleet.Launch, _ func()) error {
+			run, lock := w.runnerOf(r.ID), w.lockOf(r)
+			run, lock = store.Drain(time.Now(), run, lock, store.NewEnd(store.EndStopped))
+			w.commit(&run, &lock)
+			return nil
+		}
+		w.start(r)
+		run := w.runnerOf(r.ID)
+		if run.State != store.RunnerDraining || run.InstanceID != "i-1" || run.Config.N != 0 {
+			t.Errorf("runner %s, instance %q, config %d; want draining with its instance and no config", run.State, run.InstanceID, run.Config.N)
+		}
+		if len(w.github.calls) > 1 {
+			t.Errorf("%d mints, want at most the one that was under way", len(w.github.calls))
+		}
+	})
+}
+
+func TestHeldClaimIsLeftAlone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(int, fleet.Launch, func()) error {
+			w.fleet.answer = nil
+			w.start(r) // somebody else gets the message again, meanwhile
+			if len(w.fleet.calls) != 1 {
+				t.Error("a claimed runner was launched by another worker")
+			}
+			return nil
+		}
+		w.start(r)
+		if len(w.fleet.calls) != 1 {
+			t.Errorf("%d calls, want 1", len(w.fleet.calls))
+		}
+	})
+}
+
+// The worker dies in the middle of RunInstances, and its message comes again.
+func TestLapsedClaimResumesTheSameLaunch(t *testing.T) {
+	for _, launched := range []bool{true, false} {
+		t.Run(fmt.Sprintf("launched=%v", launched), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				r := w.request()
+				w.fleet.answer = func(n int, l fleet.Launch, launch func()) error {
+					if n == 1 {
+						if launched {
+							launch()
+						}
+						panic("killed") // nothing after this is recorded
+					}
+					return nil
+				}
+				w.start(r)
+				w.start(r)
+				if len(w.fleet.calls) != 1 {
+					t.Fatalf("%d calls while the claim holds, want 1", len(w.fleet.calls))
+				}
+				time.Sleep(worker.Timeout + 3*time.Second)
+				w.start(r)
+				run := w.runnerOf(r.ID)
+				if run.InstanceID != "i-1" || run.Config.N == 0 || w.fleet.calls[0].ClientToken != w.fleet.calls[1].ClientToken || len(w.fleet.byToken) != 1 {
+					t.Errorf("runner %s %q, %d machines; want the one machine resumed", run.State, run.InstanceID, len(w.fleet.byToken))
+				}
+				if run.Config.N != 2 {
+					t.Errorf("config %d, want 2: nobody knows whether the first name was used", run.Config.N)
+				}
+			})
+		})
+	}
+}
+
+func TestDeployBetweenCrashAndResumeKeepsTheBytes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.fleet.answer = func(n int, l fleet.Launch, launch func()) error {
+			if n == 1 {
+				launch()
+				panic("killed")
+			}
+			return nil
+		}
+		w.start(r)
+		time.Sleep(worker.Timeout + 3*time.Second)
+		w.config.APIURL = "https://new.test"
+		w.config.Agents = map[string]string{"amd64": strings.Repeat("c", 64), "arm64": strings.Repeat("d", 64)}
+		a := w.accounts[account]
+		a.Regions = map[string]store.Region{region: {Subnets: []string{"subnet-z"}, SecurityGroups: []string{"sg-9"}, Images: []string{"ami-9"}}}
+		w.accounts[account] = a
+		w.start(r)
+		if a, b := w.fleet.calls[0], w.fleet.calls[1]; string(a.UserData) != string(b.UserData) || a.Image != b.Image || a.Subnet != b.Subnet {
+			t.Error("the resumed launch differs from the first")
+		}
+	})
+}
+
+func TestLaunchesKeepEC2sPace(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var all []store.Request
+		for range 122 {
+			all = append(all, w.request())
+		}
+		done := make(chan int, 10)
+		for i := range 10 { // ten concurrent workers
+			go func() {
+				failed := 0
+				for j := i; j < len(all); j += 10 {
+					failed += w.start(all[j])
+				}
+				done <- failed
+			}()
+		}
+		for range 10 {
+			if failed := <-done; failed != 0 {
+				t.Errorf("%d messages failed, want none", failed)
+			}
+		}
+		w.follow(1000)
+		if len(w.fleet.byToken) != 122 || float64(len(w.fleet.calls)) > 1.2*122 {
+			t.Errorf("%d machines by %d calls, want 122 by at most 1.2 each", len(w.fleet.byToken), len(w.fleet.calls))
+		}
+		slices.SortFunc(w.fleet.times, time.Time.Compare)
+		for i := range w.fleet.times {
+			if i >= 5 && w.fleet.times[i].Sub(w.fleet.times[i-5]) < 500*time.Millisecond {
+				t.Fatalf("six calls within %v: the pace is 5 at once, then one each 500 ms", w.fleet.times[i].Sub(w.fleet.times[i-5]))
+			}
+		}
+	})
+}
+
+func TestNothingIsLaunchedWhenBootByPassesBeforeTheSlot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.fleet.answer = func(int, fleet.Launch, func()) error {
+			return &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded"}
+		}
+		r := w.request()
+		w.start(r)
+		lock, quota, calls := w.lockOf(r), get[store.Quota](w, account), len(w.fleet.calls)
+		time.Sleep(time.Until(lock.BootBy.Add(-3 * time.Second)))
+		quota.Next[region] = lock.BootBy.Add(time.Second) // others are in front
+		w.commit(&quota)
+		w.handle(queue.Message{Kind: queue.Resume, ID: w.requestNow(r.ID).Runner})
+		if n := len(w.fleet.calls); n != calls || time.Now().Before(lock.BootBy) {
+			t.Errorf("%d calls more, the last at %v, with boot_by at %v", n-calls, w.fleet.times[n-1], lock.BootBy)
+		}
+		if run := w.runnerOf(r.ID); run.Held(time.Now(), "") {
+			t.Errorf("the claim is held by %s, though nothing is open", run.Claim.By)
+		}
+	})
+}
