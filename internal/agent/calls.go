@@ -161,8 +161,11 @@ func (a *Agent) report(ctx context.Context) {
 		a.answered()
 		a.s.Outbox = a.s.Outbox[1:]
 		a.log.Info("reported", slog.String("event", e.Event), slog.String("reason", e.Reason), slog.String("order", out.Order))
-		if e.Event == store.EventIdle && a.s.Job != jobRuns {
+		switch {
+		case e.Event == store.EventIdle && a.s.Job != jobRuns:
 			a.idleAt = time.Now().Add(max(a.idleLimit()/4, time.Second)) // shared again, most likely
+		case (e.Event == store.EventOnline || e.Event == store.EventJobDone) && !a.idleAt.IsZero():
+			a.idleAt = time.Now().Add(a.idleLimit()) // the API counts from when it heard of it
 		}
 		a.obey(out)
 	case ans.status == http.StatusGone:
