@@ -211,6 +211,11 @@ func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, foun
 		ends = append(ends, condemned{in.ID, noRecord(in)})
 	}
 	gone := r.endInstances(ctx, at, ends)
+	for _, c := range ends {
+		if gone[c.id] {
+			s = s.Terminated(now, c.id, c.why)
+		}
+	}
 	left := 0
 	for _, in := range unknown {
 		if !gone[in.ID] {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,6 +81,10 @@ func TestMachineWithoutARecordIsEndedWhenOldAndSeenTwice(t *testing.T) {
 		}
 		if n := w.fleet.count("terminate"); n != 1 {
 			t.Errorf("%d terminations, want 1", n)
+		}
+		told := w.sweep().History
+		if len(told) != 1 || told[0].State != "terminated" || !strings.Contains(told[0].Reason, ghost) {
+			t.Errorf("the sweep tells %v, want that %s was terminated", told, ghost)
 		}
 	})
 }

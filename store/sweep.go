@@ -44,6 +44,12 @@ func Sight(now time.Time, known map[string]time.Time, seen []string) map[string]
 	return out
 }
 
+// Terminated tells of a machine that was ended since no record counts on it.
+func (s Sweep) Terminated(now time.Time, instance, why string) Sweep {
+	s.History = s.History.with(now, "terminated", "instance "+instance+": "+why)
+	return s
+}
+
 // Braked reports whether the brake is on and not released.
 func (s Sweep) Braked() bool { return !s.BrakeAt.IsZero() && !s.ReleasedAt.After(s.BrakeAt) }
 
