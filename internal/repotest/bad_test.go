@@ -35,6 +35,9 @@ func TestChecksSee(t *testing.T) {
 		{"WorkToBeMended", leftovers, map[string]string{"a.go": "package a // FIX" + "ME\n"}, "a.go:1: FIX" + "ME"},
 		{"SkippedTest", leftovers, map[string]string{"a_test.go": "package a\nfunc TestX(t *testing.T) { t.Sk" + "ip() }\n"}, "a_test.go:2: t.Sk" + "ip("},
 		{"SkippedBenchmark", leftovers, map[string]string{"a_test.go": "package a\nb.Sk" + "ipf(\"no\")\n"}, "a_test.go:2"},
+		{"SkippedTestNextToTheSanctionedOne", leftovers, map[string]string{"internal/awstest/other.go": "package awstest\nfunc f(t testing.TB) { t.Sk" + "ip() }\n"}, "other.go:2: t.Sk" + "ip("},
+		{"SanctionedSkip", leftovers, map[string]string{"internal/awstest/need.go": "package awstest\nfunc f(t testing.TB) { t.Sk" + "ip() }\n"}, ""},
+		{"WorkPutOffNextToTheSanctionedSkip", leftovers, map[string]string{"internal/awstest/need.go": "package awstest // TO" + "DO\n"}, "need.go:1: TO" + "DO"},
 		{"OtherWordsAreFine", leftovers, map[string]string{"a.go": "package a // fs.SkipDir, todos\n", "a.md": "TO" + "DO"}, ""},
 
 		{"NeighbouringFolder", foreign, map[string]string{"a.md": "see .." + "/shared/x"}, `a.md:1: "../sha`},

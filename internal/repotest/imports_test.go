@@ -34,7 +34,7 @@ var adapters = []string{
 var forTests = []string{
 	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet",
 	"./internal/github/githubtest/...", "./internal/oidc/oidctest", "./internal/local/...", "./internal/demo",
-	"./internal/machinetest/...", "./internal/sim/...", "./internal/repotest/...",
+	"./internal/machinetest/...", "./internal/sim/...", "./internal/repotest/...", "./internal/awstest/...",
 }
 
 var importRules = []rule{

@@ -1,6 +1,7 @@
 // Command testsummary reads the output of go test -json and says what came of
-// it. What failed, and one line a package, goes to standard error as it comes;
-// two lines of totals go to standard output at the end:
+// it. What failed, and one line a package, goes to standard error as it comes,
+// and at the end what was skipped, with its reason. Two lines of totals go to
+// standard output:
 //
 //	packages: 12 passed, 0 failed, 3 without tests
 //	340 passed, 0 failed, 0 skipped
@@ -59,7 +60,10 @@ func (c *count) add(action string) {
 }
 
 // totals is the outcome of a run. A package without tests is a skipped one.
-type totals struct{ packages, tests count }
+type totals struct {
+	packages, tests count
+	skipped         []string // each skipped test, and why
+}
 
 func (t totals) String() string {
 	return fmt.Sprintf("packages: %d passed, %d failed, %d without tests\n%d passed, %d failed, %d skipped",
@@ -103,6 +107,9 @@ func read(r io.Reader, w io.Writer) (totals, error) {
 	for _, name := range slices.Sorted(maps.Keys(open)) {
 		t.take(w, open, event{Action: "fail", Package: name})
 	}
+	if len(t.skipped) > 0 {
+		fmt.Fprintf(w, "left out:\n  %s\n", strings.Join(t.skipped, "\n  "))
+	}
 	return t, nil
 }
 
@@ -128,9 +135,12 @@ func (t *totals) take(w io.Writer, open map[string]*running, e event) {
 	case "pass", "fail", "skip":
 		if e.Test != "" {
 			t.tests.add(e.Action)
-			if e.Action == "fail" {
+			switch e.Action {
+			case "fail":
 				p.failed++
 				p.show(w, e.Test)
+			case "skip":
+				t.skipped = append(t.skipped, e.Package+" "+e.Test+": "+p.reason(e.Test))
 			}
 			delete(p.output, e.Test)
 			return
@@ -147,6 +157,22 @@ func (t *totals) take(w io.Writer, open map[string]*running, e event) {
 		}
 		fmt.Fprintf(w, "%s %s %.1fs\n", e.Action, e.Package, e.Elapsed)
 	}
+}
+
+// reason is what a test said, in one line, without what go test says around it.
+func (p *running) reason(test string) string {
+	var said []string
+	if out := p.output[test]; out != nil {
+		for line := range strings.Lines(out.String()) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") {
+				said = append(said, line)
+			}
+		}
+	}
+	if len(said) == 0 {
+		return "no reason given"
+	}
+	return strings.Join(said, " ")
 }
 
 func (p *running) show(w io.Writer, test string) {

@@ -28,6 +28,18 @@ func TestRead(t *testing.T) {
 			show: []string{"pass a 1.2s"}, hide: "dull",
 		},
 		{
+			name: "SkippedTestsAreListedWithTheirReason", good: true,
+			events: passes + `{"Action":"output","Package":"b","Test":"TestJava","Output":"=== RUN   TestJava\n"}
+{"Action":"output","Package":"b","Test":"TestJava","Output":"    need.go:20: java is not\n"}
+{"Action":"output","Package":"b","Test":"TestJava","Output":"        installed\n"}
+{"Action":"output","Package":"b","Test":"TestJava","Output":"--- SKIP: TestJava (0.00s)\n"}
+{"Action":"skip","Package":"b","Test":"TestJava"}
+{"Action":"pass","Package":"b"}
+`,
+			want: "packages: 2 passed, 0 failed, 1 without tests\n1 passed, 0 failed, 2 skipped",
+			show: []string{"left out:\n  a TestTwo: no reason given\n  b TestJava: need.go:20: java is not installed\n"}, hide: "SKIP",
+		},
+		{
 			name: "FailedTestIsShownWithItsOutput",
 			events: passes + `{"Action":"output","Package":"b","Test":"TestBad","Output":"got 1\n"}
 {"Action":"fail","Package":"b","Test":"TestBad"}

@@ -1,0 +1,369 @@
+// Package ec2proxy stands in front of moto and adds what moto lacks of EC2 and STS,
+// so that tests meet the rules that AWS documents: client tokens that launch once,
+// external ids, limits of role sessions and what their policies allow, filters,
+// views that lag, rates, and errors in EC2's own form. What it adds beyond that it
+// does when a test tells it to: calls that are slow, refused, lost or late.
+//
+// Calls of other services pass through and are recorded as well.
+package ec2proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"golang.org/x/time/rate"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
+)
+
+// Config is what a Proxy is made of. The zero value adds AWS's rules alone.
+type Config struct {
+	Now func() time.Time // nil: time.Now
+	// Roles are those that there are, by ARN; nil: any, with any external id.
+	Roles map[string]Role
+	// Lag is how long it takes until DescribeInstances and TerminateInstances know
+	// a new instance.
+	Lag time.Duration
+	// Buckets bound how often an action is called per account and region, by action.
+	Buckets map[string]Bucket
+}
+
+// Bucket is a token bucket: that many calls at once, and so many a second.
+// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+type Bucket struct {
+	Burst     int
+	PerSecond float64
+}
+
+// Proxy is an http.Handler for the calls of AWS's SDKs. It is safe for concurrent
+// use.
+type Proxy struct {
+	URL string // where Start serves it
+
+	cfg      Config
+	moto     *awstest.Server
+	upstream string
+	client   *http.Client
+
+	mu         sync.Mutex
+	latency    time.Duration
+	rules      []*Rule
+	calls      []*Call
+	callers    map[string]caller  // by access key
+	sessions   map[string]Session // by access key
+	limits     map[bucketKey]*rate.Limiter
+	tokens     tokens
+	late       []scope              // whose binding has a launch to come, in the order of the calls
+	zones      map[subnetKey]string // by subnet
+	launched   map[string]time.Time // by instance
+	terminated map[string]time.Time // by instance
+}
+
+type (
+	bucketKey struct{ action, account, region string }
+	subnetKey struct{ account, region, subnet string }
+	caller    struct{ account, arn string }
+)
+
+// New returns a Proxy before what serves moto's API at a URL.
+func New(upstream string, cfg Config) *Proxy {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Proxy{
+		cfg:        cfg,
+		upstream:   upstream,
+		client:     &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, // moto keeps no connection
+		callers:    map[string]caller{},
+		sessions:   map[string]Session{},
+		limits:     map[bucketKey]*rate.Limiter{},
+		tokens:     tokens{},
+		zones:      map[subnetKey]string{},
+		launched:   map[string]time.Time{},
+		terminated: map[string]time.Time{},
+	}
+}
+
+// Start serves a new Proxy before the test binary's moto, for the time of a test.
+func Start(t testing.TB, cfg Config) *Proxy {
+	t.Helper()
+	moto := awstest.Moto(t)
+	p := New(moto.URL, cfg)
+	p.moto = moto
+	server := httptest.NewServer(p)
+	t.Cleanup(server.Close)
+	p.URL = server.URL
+	return p
+}
+
+// Config returns the configuration of a caller in an account and a region, as
+// awstest.Config does, whose calls go through p.
+func (p *Proxy) Config(t testing.TB, region, account string) aws.Config {
+	t.Helper()
+	cfg := awstest.Config(t, p.moto, region, account)
+	cfg.BaseEndpoint = new(p.URL)
+	return cfg
+}
+
+// SetLatency gives every call from now on a time that it takes at least, beside
+// what a rule makes it wait.
+func (p *Proxy) SetLatency(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latency = d
+}
+
+// most is more than any call's body: 16 KiB of user data, and parameters.
+const most = 1 << 20
+
+// credential is in every signature of version 4: access key, date, region and service.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html
+var credential = regexp.MustCompile(`Credential=(\w+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request`)
+
+// answer is what came of a call.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// ServeHTTP implements http.Handler.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, err := parse(r)
+	if err != nil {
+		refuse("MissingAuthenticationToken", "%v", err).write(w, "ec2")
+		return
+	}
+	// What a call does, it does, whether or not its caller still waits.
+	ctx := context.WithoutCancel(r.Context())
+	who, err := p.caller(ctx, c)
+	if err != nil {
+		refuse("AuthFailure", "%v", err).write(w, c.Service)
+		return
+	}
+	c.Account = who.account
+	p.mu.Lock()
+	c.Session, c.At = p.sessions[c.accessKey], p.cfg.Now()
+	p.calls = append(p.calls, c)
+	latency := p.latency
+	p.mu.Unlock()
+	time.Sleep(latency)
+
+	a, err := p.answer(ctx, c, who)
+	refused, isRefusal := err.(*refusal)
+	_, lost := err.(lostError)
+	said := ""
+	switch {
+	case lost:
+		said = Lost
+	case err != nil && !isRefusal:
+		refused = &refusal{"InternalError", "ec2proxy: " + err.Error(), http.StatusNotImplemented}
+		said = refused.code
+	case isRefusal:
+		said = refused.code
+	case a.status >= 400:
+		said = codeOf(a.body)
+	}
+	p.mu.Lock()
+	c.Answer = said // before the caller can look
+	p.mu.Unlock()
+	switch {
+	case lost:
+		panic(http.ErrAbortHandler) // cuts the connection
+	case refused != nil:
+		refused.write(w, c.Service)
+	default:
+		maps.Copy(w.Header(), a.header)
+		w.WriteHeader(a.status)
+		_, _ = w.Write(a.body) // a caller that went away misses it
+	}
+}
+
+// lostError is the outcome of a call that nobody is told of.
+type lostError struct{}
+
+func (lostError) Error() string { return "no answer" }
+
+// codeOf finds the code in an error answer of any protocol.
+func codeOf(body []byte) string {
+	if m := errorCode.FindSubmatch(body); m != nil {
+		return string(m[1]) + string(m[2])
+	}
+	return "unknown"
+}
+
+var errorCode = regexp.MustCompile(`<Code>([\w.]+)</Code>|"__type"\s*:\s*"(?:[\w.]+#)?([\w.]+)"`)
+
+// parse reads a call.
+func parse(r *http.Request) (*Call, error) {
+	m := credential.FindStringSubmatch(r.Header.Get("Authorization"))
+	if m == nil {
+		return nil, fmt.Errorf("the call of %s has no signature of version 4", r.URL.Path)
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, most))
+	if err != nil {
+		return nil, fmt.Errorf("read the call's body: %w", err)
+	}
+	c := &Call{accessKey: m[1], Region: m[2], Service: m[3]}
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
+		if c.Params, err = url.ParseQuery(string(body)); err != nil {
+			return nil, fmt.Errorf("read the call's parameters: %w", err)
+		}
+		c.Action = c.Params.Get("Action")
+		return c, nil
+	}
+	_, c.Action, _ = strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	c.target, c.Body = r.Header.Get("X-Amz-Target"), string(body)
+	return c, nil
+}
+
+// answer takes a call through limits, rules and rights to its effect.
+func (p *Proxy) answer(ctx context.Context, c *Call, who caller) (answer, error) {
+	if r := p.throttle(c); r != nil {
+		return answer{}, r
+	}
+	if r := c.Session.permits(c); r != nil {
+		return answer{}, r
+	}
+	rule := p.rule(c)
+	time.Sleep(rule.Wait)
+	if rule.Do != nil {
+		rule.Do(*c)
+	}
+	var before *refusal // if the rule says so
+	after := error(nil)
+	if rule.Code != "" {
+		before = &refusal{rule.Code, "by a rule of the test", rule.Status}
+	}
+	if rule.After || rule.Late {
+		after = lostError{}
+		if before != nil {
+			after, before = before, nil
+		}
+	}
+	if before != nil && (c.Action != "RunInstances" || !before.binds()) {
+		return answer{}, before
+	}
+	var a answer
+	var err error
+	switch c.Service + ":" + c.Action {
+	case "ec2:RunInstances":
+		a, err = p.runInstances(ctx, c, before, rule.Late)
+	case "ec2:DescribeInstances":
+		a, err = p.describeInstances(ctx, c)
+	case "ec2:TerminateInstances":
+		a, err = p.terminateInstances(ctx, c)
+	case "sts:AssumeRole":
+		a, err = p.assumeRole(ctx, c, who)
+	default:
+		a, err = p.forward(ctx, c, c.Params)
+	}
+	if after != nil {
+		return answer{}, after
+	}
+	return a, err
+}
+
+// throttle takes a token from the bucket of a call.
+func (p *Proxy) throttle(c *Call) *refusal {
+	b, ok := p.cfg.Buckets[c.Action]
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := bucketKey{c.Action, c.Account, c.Region}
+	l := p.limits[key]
+	if l == nil {
+		l = rate.NewLimiter(rate.Limit(b.PerSecond), b.Burst)
+		p.limits[key] = l
+	}
+	if l.AllowN(p.cfg.Now(), 1) {
+		return nil
+	}
+	return refuse("RequestLimitExceeded", "Request limit exceeded.")
+}
+
+// forward lets moto answer a call, with these parameters.
+func (p *Proxy) forward(ctx context.Context, c *Call, params url.Values) (answer, error) {
+	body, kind := c.Body, "application/x-amz-json-1.1"
+	if c.target == "" {
+		body, kind = params.Encode(), "application/x-www-form-urlencoded; charset=utf-8"
+	}
+	return p.send(ctx, c.accessKey, c.Region, c.Service, kind, c.target, body)
+}
+
+// ask makes a call of its own with the credentials of c.
+func (p *Proxy) ask(ctx context.Context, c *Call, service string, params url.Values) (answer, error) {
+	return p.send(ctx, c.accessKey, c.Region, service, "application/x-www-form-urlencoded; charset=utf-8", "", params.Encode())
+}
+
+func (p *Proxy) send(ctx context.Context, accessKey, region, service, kind, target, body string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, "POST", p.upstream+"/", strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Content-Type", kind)
+	if target != "" {
+		req.Header.Set("X-Amz-Target", target)
+	}
+	// moto looks at the names in a signature alone.
+	req.Header.Set("Authorization", fmt.Sprintf("AWS4-HMAC-SHA256 Credential=%s/20260101/%s/%s/aws4_request, SignedHeaders=host, Signature=none", accessKey, region, service))
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	if resp.StatusCode >= 500 && !bytes.Contains(b, []byte("<Code>")) {
+		return answer{}, fmt.Errorf("moto cannot do this: %s", strings.TrimSpace(string(b[:min(len(b), 500)])))
+	}
+	header := http.Header{}
+	for _, name := range []string{"Content-Type", "X-Amzn-Requestid", "X-Amzn-Errortype"} {
+		if v := resp.Header.Values(name); v != nil {
+			header[name] = v
+		}
+	}
+	return answer{resp.StatusCode, header, b}, nil
+}
+
+var identity = regexp.MustCompile(`(?s)<Arn>([^<]+)</Arn>.*<Account>(\d{12})</Account>|<Account>(\d{12})</Account>.*<Arn>([^<]+)</Arn>`)
+
+// caller returns whose credentials a call has.
+func (p *Proxy) caller(ctx context.Context, c *Call) (caller, error) {
+	p.mu.Lock()
+	who, ok := p.callers[c.accessKey]
+	p.mu.Unlock()
+	if ok {
+		return who, nil
+	}
+	a, err := p.ask(ctx, c, "sts", url.Values{"Action": {"GetCallerIdentity"}, "Version": {"2011-06-15"}})
+	if err != nil {
+		return caller{}, err
+	}
+	m := identity.FindSubmatch(a.body)
+	if m == nil {
+		return caller{}, fmt.Errorf("moto knows nobody by these credentials: %s", a.body)
+	}
+	who = caller{account: string(m[2]) + string(m[3]), arn: string(m[1]) + string(m[4])}
+	p.mu.Lock()
+	p.callers[c.accessKey] = who
+	p.mu.Unlock()
+	return who, nil
+}
