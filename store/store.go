@@ -52,6 +52,40 @@ func Check(i Item) Change { return Change{Item: i, CheckOnly: true} }
 // 100 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html).
 const MaxChanges = 100
 
+// Validate refuses what no Commit takes: too few or too many changes, one without
+// an item or whose item has no id, and an item that is in the commit twice.
+func Validate(changes []Change) error {
+	if len(changes) == 0 || len(changes) > MaxChanges {
+		return fmt.Errorf("%d changes: want 1 to %d", len(changes), MaxChanges)
+	}
+	seen := make(map[Ref]bool, len(changes))
+	for _, c := range changes {
+		if c.Item == nil {
+			return errors.New("a change has no item")
+		}
+		ref := c.Item.Ref()
+		if ref.ID == "" {
+			return fmt.Errorf("%s: an item has an id", ref)
+		}
+		if seen[ref] {
+			return fmt.Errorf("%s is in the commit twice", ref)
+		}
+		seen[ref] = true
+	}
+	return nil
+}
+
+// Wrote reports whether the stored item of which current is the base is what this
+// very change put: then all of its commit was written before, since a commit is
+// never half done, and only the answer was lost.
+func (c Change) Wrote(current *Meta) bool {
+	if c.CheckOnly {
+		return false
+	}
+	read := c.Item.Base()
+	return read.Writer != "" && current.Writer == read.Writer && current.Version == read.Version+1
+}
+
 // Store keeps items. It decides nothing: the rules are the pure functions of
 // this package, and a Store only promises that what they decided from is what
 // is still there when their result is written.
@@ -91,6 +125,18 @@ type Filter struct {
 	State      string
 	After      string // a Cursor: yield what comes after that item
 	Limit      int    // yield at most so many; zero: all
+}
+
+// Matches reports whether f's Repository and State let i through.
+func (f Filter) Matches(i Item) bool {
+	var repository, state string
+	switch i := i.(type) {
+	case *Request:
+		repository, state = i.Repository.ID, string(i.State)
+	case *Runner:
+		repository, state = i.Repository.ID, string(i.State)
+	}
+	return (f.Repository == "" || f.Repository == repository) && (f.State == "" || f.State == state)
 }
 
 // Cursor returns the place of a request or a runner in every List that holds it.

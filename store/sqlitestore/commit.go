@@ -2,7 +2,6 @@ package sqlitestore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -70,21 +69,12 @@ func (s *Store) Commit(ctx context.Context, changes ...store.Change) error {
 
 // encode checks that the contract allows the commit, and encodes it.
 func encode(changes []store.Change) (*commit, error) {
-	if len(changes) == 0 || len(changes) > store.MaxChanges {
-		return nil, fmt.Errorf("%d changes: want 1 to %d", len(changes), store.MaxChanges)
+	if err := store.Validate(changes); err != nil {
+		return nil, err
 	}
 	c := &commit{done: make(chan struct{}), members: make([]member, 0, len(changes))}
 	for _, ch := range changes {
-		if ch.Item == nil {
-			return nil, errors.New("a change has no item")
-		}
 		m := member{ref: ch.Item.Ref(), version: ch.Item.Base().Version}
-		if m.ref.ID == "" {
-			return nil, fmt.Errorf("%s: an item has an id", m.ref)
-		}
-		if slices.ContainsFunc(c.members, func(o member) bool { return o.ref == m.ref }) {
-			return nil, fmt.Errorf("%s is in the commit twice", m.ref)
-		}
 		if !ch.CheckOnly {
 			if err := m.encode(ch.Item); err != nil {
 				return nil, err
@@ -236,7 +226,7 @@ func (s *Store) apply(ctx context.Context, batch []*commit) error {
 func conflict(changes []store.Change, lost map[store.Ref]row) error {
 	out := &store.ConflictError{}
 	for _, c := range changes {
-		ref, read := c.Item.Ref(), c.Item.Base()
+		ref := c.Item.Ref()
 		now, ok := lost[ref]
 		if !ok {
 			continue
@@ -245,7 +235,7 @@ func conflict(changes []store.Change, lost map[store.Ref]row) error {
 		if err != nil {
 			return fmt.Errorf("commit: %w", err)
 		}
-		if !c.CheckOnly && read.Writer != "" && current.Base().Writer == read.Writer && now.version == read.Version+1 {
+		if c.Wrote(current.Base()) {
 			return nil
 		}
 		out.Current = append(out.Current, current)

@@ -84,7 +84,7 @@ func (m *Memory) Commit(ctx context.Context, changes ...store.Change) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	if err := valid(changes); err != nil {
+	if err := store.Validate(changes); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	next := make([]kept, len(changes))
@@ -120,26 +120,6 @@ func (m *Memory) Commit(ctx context.Context, changes ...store.Change) error {
 	return nil
 }
 
-// valid refuses a commit that the contract does not allow.
-func valid(changes []store.Change) error {
-	if len(changes) == 0 || len(changes) > store.MaxChanges {
-		return fmt.Errorf("%d changes: want 1 to %d", len(changes), store.MaxChanges)
-	}
-	seen := make(map[store.Ref]bool, len(changes))
-	for _, c := range changes {
-		switch {
-		case c.Item == nil:
-			return fmt.Errorf("a change has no item")
-		case c.Item.Ref().ID == "":
-			return fmt.Errorf("%s: an item has an id", c.Item.Ref())
-		case seen[c.Item.Ref()]:
-			return fmt.Errorf("%s is in the commit twice", c.Item.Ref())
-		}
-		seen[c.Item.Ref()] = true
-	}
-	return nil
-}
-
 // swap stores next if every member is as it was read, and else returns how
 // those that are not stand now. A member that carries the commit's own mark
 // shows that all of it was stored before, since a commit is never half done.
@@ -152,7 +132,7 @@ func (m *Memory) swap(changes []store.Change, next []kept) (lost map[store.Ref]k
 		if now.version == read.Version {
 			continue
 		}
-		if !c.CheckOnly && read.Writer != "" && now.writer == read.Writer && now.version == read.Version+1 {
+		if c.Wrote(&store.Meta{Version: now.version, Writer: now.writer}) {
 			return nil
 		}
 		if lost == nil {
@@ -233,7 +213,7 @@ func (m *Memory) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item,
 				yield(nil, fmt.Errorf("list: %w", err))
 				return
 			}
-			if !matches(item, f) {
+			if !f.Matches(item) {
 				continue
 			}
 			yielded++
@@ -264,17 +244,6 @@ func (m *Memory) listed(kind store.Kind, after string) []listedItem {
 	m.mu.Unlock()
 	slices.SortFunc(found, func(a, b listedItem) int { return cmp.Compare(b.cursor, a.cursor) })
 	return found
-}
-
-func matches(i store.Item, f store.Filter) bool {
-	var repository, state string
-	switch i := i.(type) {
-	case *store.Request:
-		repository, state = i.Repository.ID, string(i.State)
-	case *store.Runner:
-		repository, state = i.Repository.ID, string(i.State)
-	}
-	return (f.Repository == "" || f.Repository == repository) && (f.State == "" || f.State == state)
 }
 
 // Expire deletes the items whose TTL has passed, as a backend does in its own

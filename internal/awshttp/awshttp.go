@@ -1,0 +1,112 @@
+// Package awshttp makes the HTTP client that every AWS SDK client of GARO uses.
+//
+// It promises that a call whose answer has come is not lost to the way it was
+// sent. The SDK closes a request's body as soon as the answer's headers are there;
+// when net/http is still sending it, the connection breaks, and a write that
+// succeeded comes back as an error
+// (https://github.com/aws/aws-sdk-go-v2/issues/1825,
+// https://github.com/aws/aws-sdk-go-v2/issues/2737). So what goes over the wire is
+// a copy of the body that nobody closes, and that net/http can send again when it
+// finds that an idle connection was dead before anything was written to it.
+//
+// It also bounds what no service bounds for us: the time of one exchange, and the
+// bytes that are held in memory for it.
+package awshttp
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// maxRequest bounds a request's body: TransactWriteItems takes 4 MB of items
+	// (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html),
+	// which JSON at most doubles.
+	maxRequest = 8 << 20
+	// maxAnswer bounds an answer's body: BatchGetItem answers up to 16 MB of items
+	// (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html).
+	maxAnswer = 32 << 20
+
+	// dialLimit is for connecting to an endpoint in the same region: a lost first
+	// packet is sent again after 1 s, a second one would come after 3 s.
+	dialLimit = 3 * time.Second
+	// idleLimit is how long a connection is kept for the next call: between two
+	// runs of the reaper, and far below the 350 s after which AWS's gateways drop
+	// it without a word
+	// (https://docs.aws.amazon.com/vpc/latest/userguide/nat-gateway-troubleshooting.html).
+	idleLimit = 90 * time.Second
+	// idleEach is how many connections are kept for one endpoint: the calls that
+	// one invocation makes at the same time.
+	idleEach = 16
+)
+
+// Client returns a client for AWS, as the HTTPClient of an aws.Config. One
+// exchange, from the connection to the last byte of the answer, takes at most
+// timeout; a retry has it anew. Redirects are answers: a signed request goes
+// nowhere else. It is safe for concurrent use. Its connections are its own, so a
+// process has one Client, or one more for calls that take long by design.
+func Client(timeout time.Duration) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: dialLimit}).DialContext
+	transport.TLSHandshakeTimeout = dialLimit
+	transport.IdleConnTimeout = idleLimit
+	transport.MaxIdleConnsPerHost = idleEach
+	return &http.Client{
+		Transport:     Transport{transport},
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Transport sends by Base what it has buffered. It is safe for concurrent use if
+// Base is.
+type Transport struct {
+	Base http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil && req.Body != http.NoBody {
+		body, err := read(req.Body)
+		if err != nil {
+			return nil, err
+		}
+		req = req.WithContext(req.Context()) // a copy: a RoundTripper leaves its request as it was
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		req.Body, _ = req.GetBody() // never fails
+		if len(body) == 0 {
+			req.Body = http.NoBody // any other body of length 0 counts as one of unknown length
+		}
+		req.ContentLength = int64(len(body))
+	}
+	answer, err := t.Base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	answer.Body = http.MaxBytesReader(nil, answer.Body, maxAnswer)
+	return answer, nil
+}
+
+// CloseIdleConnections lets http.Client close what it keeps.
+func (t Transport) CloseIdleConnections() {
+	if c, ok := t.Base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// read reads a body whole, and closes it.
+func read(from io.ReadCloser) ([]byte, error) {
+	defer from.Close()
+	body, err := io.ReadAll(io.LimitReader(from, maxRequest+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the request's body: %w", err)
+	}
+	if len(body) > maxRequest {
+		return nil, fmt.Errorf("the request's body has more than %d bytes", maxRequest)
+	}
+	return body, nil
+}

@@ -1,0 +1,163 @@
+package dynamostore_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func TestUnprocessedKeysAreReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lock := func(key string) string { return wire(t, &store.Lock{Key: key}, 1, "a/1") }
+		left := func(keys ...string) string {
+			return `"UnprocessedKeys":{"garo":{"ConsistentRead":true,"Keys":[{"item":{"S":"lock#` + strings.Join(keys, `"}},{"item":{"S":"lock#`) + `"}}]}}`
+		}
+		d := &dynamo{script: []answer{
+			{status: 200, body: `{"Responses":{"garo":[` + lock("b") + `]},` + left("a", "c") + `}`},
+			failed(400, "ProvisionedThroughputExceededException", "exceeded"),
+			{status: 200, body: `{"Responses":{},` + left("a", "c") + `}`},
+			{status: 200, body: `{"Responses":{"garo":[` + lock("a") + `]},"UnprocessedKeys":{}}`},
+		}}
+		got, err := over(d).Get(t.Context(), store.Ref{Kind: store.KindLock, ID: "a"}, store.Ref{Kind: store.KindLock, ID: "b"}, store.Ref{Kind: store.KindLock, ID: "c"})
+		if err != nil || len(d.calls) != 4 {
+			t.Fatalf("Get = %v after %d calls, want all after 4", err, len(d.calls))
+		}
+		for n, want := range []int64{1, 1, 0} {
+			if v := got[n].Base().Version; v != want {
+				t.Errorf("item %s has version %d, want %d", got[n].Ref(), v, want)
+			}
+		}
+		for n, want := range []int{3, 2, 2, 2} { // how many keys were asked for
+			if got := strings.Count(d.bodies[n], `"lock#`); got != want {
+				t.Errorf("call %d asks for %d items, want %d: %s", n+1, got, want, d.bodies[n])
+			}
+		}
+	})
+}
+
+func TestStrangeAnswersToAReadAreErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := store.Ref{Kind: store.KindLock, ID: "a"}, store.Ref{Kind: store.KindLock, ID: "b"}
+		for _, c := range []struct{ name, body, says string }{
+			{"an item that was not asked for", `{"Responses":{"garo":[` + wire(t, &store.Lock{Key: "z"}, 1, "") + `]}}`, "lock#z, which was not asked for"},
+			{"an item without key", `{"Responses":{"garo":[{"key":{"S":"a"}}]}}`, "without a key"},
+			{"an item that is not GARO's", `{"Responses":{"garo":[{"item":{"S":"lock#a"}}]}}`, "lock#a"},
+		} {
+			if got, err := over(&dynamo{script: []answer{{status: 200, body: c.body}}}).Get(t.Context(), a, b); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("Get of %s = %v, %v; want an error that says %q", c.name, got, err, c.says)
+			}
+		}
+	})
+}
+
+func TestDuePagesAreReadAsTheyAreNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		page := func(more bool, names ...string) answer {
+			var items []string
+			for _, n := range names {
+				items = append(items, `{"item":{"S":"`+n+`"}}`)
+			}
+			last := ""
+			if more {
+				last = `,"LastEvaluatedKey":{"item":{"S":"` + names[len(names)-1] + `"},"due":{"S":"due"},"due_at":{"S":"2026-03-01T12:00:00.000000000Z"}}`
+			}
+			return answer{status: 200, body: `{"Items":[` + strings.Join(items, ",") + `]` + last + `}`}
+		}
+		script := []answer{page(true, "request#a", "runner#b"), failed(400, "ThrottlingException", "Rate exceeded"), page(true, "machine#c"), page(false, "sweep#d")}
+		d := &dynamo{script: script}
+		var got []string
+		for ref, err := range over(d).Due(t.Context(), noon) {
+			if err != nil {
+				got = append(got, "error")
+				if !strings.Contains(err.Error(), "machine") || !strings.Contains(err.Error(), "delete it") {
+					t.Errorf("Due = %v, want an error that names what is not GARO's and says what to do", err)
+				}
+				continue
+			}
+			got = append(got, ref.String())
+			if want := map[string]int{"request#a": 1, "runner#b": 1, "sweep#d": 4}[ref.String()]; len(d.calls) != want {
+				t.Errorf("%d calls when %s is yielded, want %d", len(d.calls), ref, want)
+			}
+		}
+		if want := []string{"request#a", "runner#b", "error", "sweep#d"}; !slices.Equal(got, want) {
+			t.Errorf("Due = %v, want %v", got, want)
+		}
+		for n, key := range []string{"", "runner#b", "runner#b", "machine#c"} {
+			var sent struct {
+				ExclusiveStartKey map[string]map[string]string
+				Limit             int
+			}
+			if err := json.Unmarshal([]byte(d.bodies[n]), &sent); err != nil || sent.ExclusiveStartKey["item"]["S"] != key {
+				t.Errorf("call %d begins behind %v, %v; want %q", n+1, sent.ExclusiveStartKey, err, key)
+			}
+		}
+		d = &dynamo{script: script}
+		for range over(d).Due(t.Context(), noon) {
+			break
+		}
+		if len(d.calls) != 1 {
+			t.Errorf("a caller that stops at the first made %d calls, want 1", len(d.calls))
+		}
+	})
+}
+
+func TestListLeavesOutWhatTheIndexIsWrongAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		request := func(id, repository string, state store.RequestState) string {
+			r := accepted(id, noon)
+			r.State, r.Repository.ID = state, repository
+			return wire(t, &r, 1, "a/1")
+		}
+		d := &dynamo{script: []answer{
+			{status: 200, body: `{"Items":[{"item":{"S":"request#moved"}},{"item":{"S":"request#right"}},{"item":{"S":"request#deleted"}},{"item":{"S":"request#ready"}}]}`},
+			{status: 200, body: `{"Responses":{"garo":[` + strings.Join([]string{
+				request("ready", "42", store.Ready), request("moved", "43", store.Accepted), request("right", "42", store.Accepted),
+			}, ",") + `]}}`},
+		}}
+		var got []string
+		for i, err := range over(d).List(t.Context(), store.Filter{Repository: "42", State: "accepted"}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, i.Ref().ID)
+		}
+		if want := []string{"right"}; !slices.Equal(got, want) || len(d.calls) != 2 {
+			t.Errorf("List = %v in %d calls, want %v in 2", got, len(d.calls), want)
+		}
+		for _, err := range over(&dynamo{script: []answer{{status: 200, body: `{"Items":[{"item":{"S":"machine#a"}}]}`}}}).List(t.Context(), store.Filter{}) {
+			if err == nil || !strings.Contains(err.Error(), "machine") {
+				t.Errorf("List of what is not GARO's = %v, want an error that names it", err)
+			}
+		}
+	})
+}
+
+func TestReadsOfItemsAreConsistentAndConditionsShowWhatFailedThem(t *testing.T) {
+	d := &dynamo{script: []answer{done, done, done, done}}
+	s := over(d)
+	a, b := &store.Lock{Key: "a"}, &store.Lock{Key: "b"}
+	if _, err := s.Get(t.Context(), a.Ref()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), a.Ref(), b.Ref()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), store.Put(a)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), store.Put(a), store.Check(b)); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []string{
+		`"ConsistentRead":true`, `"ConsistentRead":true`,
+		`"ReturnValuesOnConditionCheckFailure":"ALL_OLD"`, `"ReturnValuesOnConditionCheckFailure":"ALL_OLD"`,
+	} {
+		if members := []int{1, 1, 1, 2}; strings.Count(d.bodies[n], want) != members[n] {
+			t.Errorf("%s sends %s, want %s in it %d times", d.calls[n], d.bodies[n], want, members[n])
+		}
+	}
+}
