@@ -282,6 +282,9 @@ var (
 	numberForm  = regexp.MustCompile(`\A[0-9]{1,20}\z`)
 )
 
+// ValidAccountID reports whether s has the form of an AWS account's id.
+func ValidAccountID(s string) bool { return accountForm.MatchString(s) }
+
 // check returns every fault of a registration at once.
 func (a Account) check(id string) error {
 	var errs []error
@@ -290,7 +293,7 @@ func (a Account) check(id string) error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	want(accountForm.MatchString(a.ID) && a.ID == id, "id %q: want the account's twelve digits, %s", a.ID, id)
+	want(ValidAccountID(a.ID) && a.ID == id, "id %q: want the account's twelve digits, %s", a.ID, id)
 	want(a.RoleARN == "" || strings.HasPrefix(a.RoleARN, "arn:"), "role_arn %q: want an ARN", a.RoleARN)
 	want(!a.ExternalID.Empty(), "external_id: want the one that the role's trust policy asks for")
 	want(len(a.Repositories)+len(a.Owners) > 0, "repositories, owners: name at least one")

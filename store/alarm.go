@@ -19,8 +19,9 @@ const (
 	AlarmRogue         Alarm = "rogue_runner"   // GitHub has a runner that no record names
 	AlarmPanic         Alarm = "panic"
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
+	AlarmReaper        Alarm = "reaper"          // a run of the reaper failed, in part or whole
 )
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmMismatch, AlarmLaunchRefused,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmRogue, AlarmPanic, AlarmUnknown}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmRogue, AlarmPanic, AlarmUnknown, AlarmReaper}

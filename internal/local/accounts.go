@@ -52,7 +52,7 @@ type accounts struct {
 // Account implements store.Accounts. Files are read anew each time, so that an
 // edit counts at once.
 func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
-	if !isAccountID(id) {
+	if !store.ValidAccountID(id) {
 		return store.Account{}, fmt.Errorf("account %.20q: %w", id, store.ErrNoAccount)
 	}
 	path := filepath.Join(a.dir, id+".json")
@@ -72,8 +72,6 @@ func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
 	return account, nil
 }
 
-func isAccountID(s string) bool { return len(s) == 12 && strings.Trim(s, "0123456789") == "" }
-
 // List implements store.Accounts.
 func (a accounts) List(context.Context) ([]string, error) {
 	ids := []string{BuiltIn}
@@ -82,7 +80,7 @@ func (a accounts) List(context.Context) ([]string, error) {
 		return nil, fmt.Errorf("list registrations: %w", err)
 	}
 	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && isAccountID(id) {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && store.ValidAccountID(id) {
 			ids = append(ids, id)
 		}
 	}
@@ -103,7 +101,7 @@ func (a accounts) check(ctx context.Context) error {
 			continue // an editor's
 		}
 		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || !isAccountID(id) {
+		if !ok || !store.ValidAccountID(id) {
 			errs = append(errs, fmt.Errorf("%s: want a name of twelve digits, the account's id, and .json", filepath.Join(a.dir, e.Name())))
 			continue
 		}
