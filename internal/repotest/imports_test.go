@@ -26,7 +26,7 @@ var adapters = []string{
 	"./store/dynamostore", "./store/sqlitestore",
 	"./internal/fleet/ec2fleet", "./internal/fleet/simfleet",
 	"./internal/queue/sqsqueue", "./internal/queue/sqlitequeue",
-	"./internal/ssmparam", "./internal/diskmap",
+	"./internal/assume", "./internal/ssmparam", "./internal/diskmap",
 	awsSDK, "modernc.org/sqlite/...",
 }
 
@@ -34,7 +34,8 @@ var adapters = []string{
 var forTests = []string{
 	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet",
 	"./internal/github/githubtest/...", "./internal/oidc/oidctest", "./internal/local/...", "./internal/demo",
-	"./internal/machinetest/...", "./internal/sim/...", "./internal/repotest/...", "./internal/awstest/...",
+	"./internal/machinetest/...", "./internal/lambdastart/lambdatest", "./internal/sim/...", "./internal/repotest/...", "./internal/awstest/...",
+	"./store/dynamostore/dynamostoretest", "./internal/actiontest/...", "./internal/terraformtest/...",
 }
 
 var importRules = []rule{
@@ -77,7 +78,7 @@ var importRules = []rule{
 	},
 	{
 		from: []string{"./cmd/garo-api"}, deep: true,
-		never:   []string{"github.com/aws/aws-sdk-go-v2/service/ec2/...", "./internal/fleet/ec2fleet"},
+		never:   []string{"github.com/aws/aws-sdk-go-v2/service/ec2/...", "./internal/fleet/ec2fleet", "./internal/assume"},
 		because: "what the API's program does not contain, no hole in it can call",
 	},
 	{

@@ -1,0 +1,253 @@
+// Package lambdastart is how the Lambda functions begin: what their three mains
+// have in common.
+//
+// It promises that a function which cannot start says why in one line of the log,
+// and that what is slow is begun at once and together, before the first event. An
+// environment that is wrong ends the process: only a new deployment mends it. What
+// has to be fetched does not: it may be there in a moment, or once somebody has
+// written it, and is asked for again when an event needs it. So nothing that
+// fails here can keep a function from working later.
+package lambdastart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/bundle"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+const (
+	// fetchLimit is how long a function waits for what it fetches before the first
+	// event. Lambda starts a process anew that takes more than 10 s
+	// (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib).
+	fetchLimit = 5 * time.Second
+	// exchange is how long one HTTP exchange with AWS may take. Answers take
+	// milliseconds; what takes seconds is lost, and there must be time to ask again
+	// within the 10 s of a call of the API.
+	exchange = 3 * time.Second
+	// launching is how long an exchange with EC2 may take: RunInstances answers in
+	// seconds, and one that is given up has to be asked for again.
+	launching = 15 * time.Second
+	// registering is how long an exchange with GitHub may take. A registration whose
+	// answer is lost costs another name, and GitHub itself gives up after ten seconds
+	// (https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api#timeouts).
+	registering = 11 * time.Second
+	// maxAccounts is how many registrations are fetched in advance: SSM gives 40
+	// reads a second to all processes that start together.
+	maxAccounts = 10
+)
+
+// Process is what a function is started with.
+type Process struct {
+	Environ []string  // in the form of os.Environ
+	Dir     string    // where the function's zip is unpacked
+	Out     io.Writer // for the log
+}
+
+// Main starts a function and has it handle events for as long as the process
+// lives. name is the program's. start returns what lambda.Start takes; its error
+// ends the process.
+func Main(name string, start func(context.Context, Process) (any, error)) {
+	handler, err := begin(context.Background(), name, os.Stdout, start)
+	if err != nil {
+		os.Exit(1)
+	}
+	lambda.Start(handler)
+}
+
+func begin(ctx context.Context, name string, out io.Writer, start func(context.Context, Process) (any, error)) (any, error) {
+	dir, err := bundle.Dir()
+	var handler any
+	if err == nil {
+		handler, err = start(ctx, Process{Environ: os.Environ(), Dir: dir, Out: out})
+	}
+	if err != nil {
+		newLog(out, slog.LevelInfo).ErrorContext(ctx, name+" cannot start", "error", err)
+	}
+	return handler, err
+}
+
+// Log returns the log of a function: one JSON object a line. It tells of what is
+// probably misspelt in the environment.
+func Log(out io.Writer, c lambdaconfig.Common) *slog.Logger {
+	log := newLog(out, c.LogLevel)
+	for _, typo := range c.Typos {
+		log.Warn("environment", "typo", typo)
+	}
+	return log
+}
+
+// newLog calls the time as Lambda does: it takes a line without a timestamp for one
+// of level info, and drops it, alarms included, when it is to keep less than that
+// (https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html).
+func newLog(out io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			a.Key = "timestamp"
+		}
+		return a
+	}}))
+}
+
+// AWS returns the configuration of the SDK's clients, with an HTTP client that
+// they share. Lambda puts credentials and region into the environment; nothing else
+// is asked, so that a program contains no other way to come by credentials.
+func AWS() (aws.Config, error) {
+	env, err := config.NewEnvConfig()
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("configure the AWS SDK: %w", err)
+	}
+	if env.Region == "" || !env.Credentials.HasKeys() {
+		return aws.Config{}, errors.New("configure the AWS SDK: AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not all set: Lambda sets them")
+	}
+	cfg := aws.Config{
+		Region: env.Region, Credentials: credentials.StaticCredentialsProvider{Value: env.Credentials},
+		HTTPClient: awshttp.Client(exchange), ConfigSources: []any{env},
+		RetryMode: env.RetryMode, RetryMaxAttempts: env.RetryMaxAttempts,
+	}
+	if env.BaseEndpoint != "" {
+		cfg.BaseEndpoint = &env.BaseEndpoint
+	}
+	return cfg, nil
+}
+
+// EC2 returns cfg for a Fleet, whose calls take longer than others.
+func EC2(cfg aws.Config) aws.Config {
+	cfg = cfg.Copy()
+	cfg.HTTPClient = awshttp.Client(launching)
+	return cfg
+}
+
+// GitHub returns a client for calls of GitHub.
+func GitHub() *http.Client { return &http.Client{Timeout: registering} }
+
+// keep is how long a Kept value is used: as long as parameters are.
+const keep = 5 * time.Minute
+
+// Kept is a value that is made when it is first needed, and anew once it is five
+// minutes old: what is made of the control plane's keys, so that a rotation counts
+// without a new deployment. Make is needed. It is safe for concurrent use if Make
+// is; who comes while it is made makes another.
+type Kept[T any] struct {
+	Make func(context.Context) (T, error)
+
+	mu    sync.Mutex // never held during Make
+	value T
+	made  time.Time // zero: never
+}
+
+// Get returns the value. An error is Make's: a value that is too old serves no more.
+func (k *Kept[T]) Get(ctx context.Context) (T, error) {
+	k.mu.Lock()
+	value, made := k.value, k.made
+	k.mu.Unlock()
+	if !made.IsZero() && time.Since(made) < keep {
+		return value, nil
+	}
+	value, err := k.Make(ctx)
+	if err != nil {
+		return value, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.value, k.made = value, time.Now()
+	return value, nil
+}
+
+// Task is something that is done before the first event.
+type Task struct {
+	Name string
+	Do   func(context.Context) error
+}
+
+// Fetch does the tasks together, and returns when all are done, or after five
+// seconds. One that fails is told in the log: what it would have fetched is asked
+// for again by whoever needs it.
+func Fetch(ctx context.Context, log *slog.Logger, tasks ...Task) {
+	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
+	defer cancel()
+	began := time.Now()
+	together(ctx, log, tasks)
+	log.DebugContext(ctx, "fetched in advance", "took_ms", time.Since(began).Milliseconds())
+}
+
+func together(ctx context.Context, log *slog.Logger, tasks []Task) {
+	var wg sync.WaitGroup
+	for _, task := range tasks {
+		wg.Go(func() {
+			if err := task.Do(ctx); err != nil {
+				log.WarnContext(ctx, "not fetched in advance", "what", task.Name, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Registrations reads the accounts' registrations, so that they are there later,
+// and does what comes next with each of them, such as taking on its role.
+func Registrations(log *slog.Logger, accounts store.Accounts, next func(ctx context.Context, id string) error) Task {
+	return Task{"registrations", func(ctx context.Context) error {
+		ids, err := accounts.List(ctx)
+		if err != nil {
+			return err
+		}
+		var tasks []Task
+		for _, id := range ids[:min(len(ids), maxAccounts)] {
+			tasks = append(tasks, Task{"account " + id, func(ctx context.Context) error {
+				if _, err := accounts.Account(ctx, id); err != nil || next == nil {
+					return err
+				}
+				return next(ctx, id)
+			}})
+		}
+		together(ctx, log, tasks)
+		return nil
+	}}
+}
+
+// Table reads an item that is not there: it opens the connection to the table,
+// and shows whether there is one.
+func Table(records store.Store) Task {
+	return Task{"table", func(ctx context.Context) error {
+		_, err := records.Get(ctx, store.Ref{Kind: store.KindRequest, ID: "none"})
+		return err
+	}}
+}
+
+// Connection opens a connection to the host of an address. What is answered does
+// not matter.
+func Connection(cfg aws.Config, address string) Task {
+	return Task{"connection to " + address, func(ctx context.Context) error {
+		u, err := url.Parse(address)
+		if err != nil {
+			return err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.ResolveReference(&url.URL{Path: "/"}).String(), nil)
+		if err != nil {
+			return err
+		}
+		resp, err := cfg.HTTPClient.Do(req)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body) // else the connection is not used again
+		_ = resp.Body.Close()
+		return err
+	}}
+}
