@@ -1,0 +1,142 @@
+# Each alarm of the code is one line in the log with alarm=CODE. The list is that
+# of package store; what to do about each is in docs/deploy.md.
+locals {
+  codes = {
+    compromised     = "A boot token was used twice: somebody else holds what one machine was given. The machine is ended; look who read its user data."
+    job_stolen      = "A job of another run took an ephemeral runner: look for a workflow that names another's own label."
+    runner_too_old  = "GitHub refuses the runner program of an image: build a new image, or set runner_programs."
+    token_mismatch  = "EC2 knows a client token with other parameters: report it, with the runner's record."
+    launch_refused  = "EC2 or STS refuses a launch for a reason that only people can mend: the log line has its text."
+    terminate       = "A machine cannot be terminated: end it by hand, and look at the role's policy."
+    access          = "An account, its role, its credential parameter or its registration cannot be used."
+    github          = "GitHub refuses the credential: renew the token, or look at the App's permissions."
+    brake           = "A sweep would end more than three machines that no record names: look at the table, then release it with garo reap --release ACCOUNT/REGION."
+    rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."
+    panic           = "A function panicked: report it, with the log line."
+    unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."
+    reaper          = "A run of the reaper failed, in part or whole: the log lines before it name each failure. What was left is done by the next run."
+  }
+
+  alarm = {
+    period             = 60, evaluation_periods = 1, datapoints_to_alarm = 1
+    statistic          = "Sum", comparison_operator = "GreaterThanThreshold", threshold = 0
+    treat_missing_data = "notBreaching"
+  }
+
+  alarms = merge(
+    { for code, text in local.codes : "alarm-${code}" => merge(local.alarm, {
+      namespace = local.namespace, metric_name = code, dimensions = {}, description = text
+    }) },
+    { for part, f in local.functions : "${part}-errors" => merge(local.alarm, {
+      # One failed call is tried again by whoever sent it; a second in five minutes is a pattern.
+      namespace = "AWS/Lambda", metric_name = "Errors", dimensions = { FunctionName = "${var.name}-${part}" }
+      period    = 300, threshold = 1, description = "The ${part} failed more than once in five minutes: look for ERROR lines and timeouts in the log."
+    }) },
+    { for part, f in local.functions : "${part}-throttles" => merge(local.alarm, {
+      namespace   = "AWS/Lambda", metric_name = "Throttles", dimensions = { FunctionName = "${var.name}-${part}" }
+      period      = 300, evaluation_periods = 2, datapoints_to_alarm = 2,
+      description = "Lambda holds the ${part} back: raise the account's concurrency or reserved_concurrency."
+    }) },
+    {
+      dead-letters = merge(local.alarm, {
+        namespace   = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = "${var.name}-requests-dead" }
+        statistic   = "Maximum"
+        description = "A message failed five times. Its request is still served by the reaper; look at the message and the log, then redrive or delete it."
+      })
+      oldest-message = merge(local.alarm, {
+        # A message may rightly wait for 15 minutes, the longest delay that SQS knows.
+        namespace   = "AWS/SQS", metric_name = "ApproximateAgeOfOldestMessage", dimensions = { QueueName = "${var.name}-requests" }
+        statistic   = "Maximum", threshold = 1200, evaluation_periods = 2, datapoints_to_alarm = 2
+        description = "Messages are not worked off: look whether the worker runs, and what it waits for."
+      })
+      reaper-not-run = merge(local.alarm, {
+        namespace           = "AWS/Lambda", metric_name = "Invocations", dimensions = { FunctionName = "${var.name}-reaper" }
+        comparison_operator = "LessThanThreshold", threshold = 1, period = 300, treat_missing_data = "breaching"
+        description         = "The reaper has not run for five minutes: nothing is ended but by the machines' own timers. Look at the schedule."
+      })
+      api-5xx = merge(local.alarm, {
+        namespace   = "AWS/ApiGateway", metric_name = "5xx", dimensions = { ApiId = aws_apigatewayv2_api.this.id }
+        period      = 300, threshold = 4
+        description = "The API answered 5xx at least five times in five minutes: look at the log of the API and of its stage."
+      })
+    },
+  )
+
+  namespace = "GARO/${var.name}"
+}
+
+# No default value: a metric without data costs nothing.
+resource "aws_cloudwatch_log_metric_filter" "alarm" {
+  for_each = local.codes
+
+  name           = "${var.name}-${each.key}"
+  log_group_name = aws_cloudwatch_log_group.functions.name
+  pattern        = "{ $.alarm = \"${each.key}\" }"
+
+  metric_transformation {
+    namespace = local.namespace
+    name      = each.key
+    value     = "1"
+    unit      = "Count"
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "this" {
+  for_each = local.alarms
+
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.description
+  namespace           = each.value.namespace
+  metric_name         = each.value.metric_name
+  dimensions          = each.value.dimensions
+  statistic           = each.value.statistic
+  period              = each.value.period
+  evaluation_periods  = each.value.evaluation_periods
+  datapoints_to_alarm = each.value.datapoints_to_alarm
+  comparison_operator = each.value.comparison_operator
+  threshold           = each.value.threshold
+  treat_missing_data  = each.value.treat_missing_data
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+  ok_actions          = [aws_sns_topic.alarms.arn]
+  tags                = local.tags
+}
+
+resource "aws_sns_topic" "alarms" {
+  #checkov:skip=CKV_AWS_26: var.kms_key_arn sets a customer key; CloudWatch cannot publish to a topic under the key that AWS keeps for SNS, and alarms hold no secret
+  name              = "${var.name}-alarms"
+  kms_master_key_id = var.kms_key_arn
+  tags              = local.tags
+}
+
+resource "aws_sns_topic_policy" "alarms" {
+  arn = aws_sns_topic.alarms.arn
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "CloudWatch"
+        Effect    = "Allow"
+        Principal = { Service = "cloudwatch.amazonaws.com" }
+        Action    = "sns:Publish"
+        Resource  = aws_sns_topic.alarms.arn
+        Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
+      },
+      {
+        Sid       = "TLSOnly"
+        Effect    = "Deny"
+        Principal = "*"
+        Action    = "sns:Publish"
+        Resource  = aws_sns_topic.alarms.arn
+        Condition = { Bool = { "aws:SecureTransport" = "false" } }
+      },
+    ]
+  })
+}
+
+resource "aws_sns_topic_subscription" "email" {
+  for_each = toset(var.alarm_emails)
+
+  topic_arn = aws_sns_topic.alarms.arn
+  protocol  = "email"
+  endpoint  = each.key
+}

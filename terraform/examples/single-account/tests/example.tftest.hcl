@@ -1,0 +1,33 @@
+mock_provider "aws" {
+  source = "../../tests/mocks"
+}
+
+mock_provider "random" {
+  mock_resource "random_password" {
+    defaults = { result = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" }
+  }
+}
+
+variables {
+  package = {
+    s3_bucket = "releases"
+    sha256    = { for part in ["api", "worker", "reaper"] : part => "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" }
+  }
+  owner = { id = "1", name = "acme" }
+}
+
+run "one_apply_makes_all" {
+  assert {
+    condition     = output.url == "https://api1234567.execute-api.eu-west-2.amazonaws.com" && output.account == "111111111111"
+    error_message = "The user is not told where the API is."
+  }
+  assert {
+    condition     = output.credential_parameter == { name = "/github/runner/pat", region = "eu-west-2" }
+    error_message = "The user is not told where to put the credential."
+  }
+  assert {
+    condition     = module.control_plane.external_ids["111111111111"] == "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    error_message = "The account has no external id."
+  }
+}
+

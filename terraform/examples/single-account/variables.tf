@@ -1,0 +1,45 @@
+variable "region" {
+  description = "Region of control plane and machines."
+  type        = string
+  default     = "eu-west-2"
+}
+
+variable "owner" {
+  description = "The GitHub organisation or user whose repositories are served: id and name, from `gh api users/NAME --jq '.id, .login'`."
+  type        = object({ id = string, name = string })
+}
+
+variable "package" {
+  description = "Where the functions' zips are; by default what `make build` made."
+  type = object({
+    directory = optional(string)
+    s3_bucket = optional(string)
+    s3_prefix = optional(string)
+    sha256    = optional(map(string))
+  })
+  default = { directory = "../../../bin" }
+}
+
+variable "operators" {
+  description = "SHA-256 of operators' tokens, by name."
+  type        = map(string)
+  default     = {}
+}
+
+variable "alarm_emails" {
+  description = "Who gets the alarms."
+  type        = list(string)
+  default     = []
+}
+
+variable "deletion_protection" {
+  description = "Set it to false, and apply, before `terraform destroy`."
+  type        = bool
+  default     = true
+}
+
+variable "runner_programs" {
+  description = "GitHub's runner program, which the stock image does not have."
+  type        = map(object({ version = string, url = string, sha256 = string }))
+  default     = {}
+}

@@ -1,0 +1,183 @@
+locals {
+  batch_window_s = 1
+
+  # The timeouts: API Gateway would wait 30 s for the API, which has answered long
+  # before; a worker does several launches; a reaper ends before the next begins.
+  functions = {
+    api    = { timeout = 10, description = "Records requests and hears machines." }
+    worker = { timeout = 30, description = "Finds or launches a runner for a request." }
+    reaper = { timeout = 50, description = "Sends again what is due, and ends what is over." }
+  }
+
+  # What each program requires of its environment, and no more.
+  environment = {
+    api = merge({
+      GARO_TABLE        = aws_dynamodb_table.this.name
+      GARO_QUEUE_URL    = aws_sqs_queue.this.url
+      GARO_PARAMETERS   = local.parameters
+      GARO_URL          = local.url
+      GARO_OIDC_ISSUERS = join(",", var.oidc_issuers)
+      GARO_LOG_LEVEL    = var.log_level
+    }, length(var.runner_programs) == 0 ? {} : { GARO_RUNNER_PROGRAMS = jsonencode(var.runner_programs) })
+    worker = {
+      GARO_CONTROL_PLANE = var.name
+      GARO_TABLE         = aws_dynamodb_table.this.name
+      GARO_QUEUE_URL     = aws_sqs_queue.this.url
+      GARO_PARAMETERS    = local.parameters
+      GARO_URL           = local.url
+      GARO_GITHUB_URL    = var.github_url
+      GARO_LOG_LEVEL     = var.log_level
+    }
+    reaper = {
+      GARO_CONTROL_PLANE = var.name
+      GARO_TABLE         = aws_dynamodb_table.this.name
+      GARO_QUEUE_URL     = aws_sqs_queue.this.url
+      GARO_PARAMETERS    = local.parameters
+      GARO_GITHUB_URL    = var.github_url
+      GARO_LOG_LEVEL     = var.log_level
+    }
+  }
+
+  zips  = { for part in keys(local.functions) : part => "garo-${part}-linux-${var.architecture}.zip" }
+  files = { for part, zip in local.zips : part => var.package.directory == null ? null : "${var.package.directory}/${zip}" }
+
+  # Lambda and Terraform speak of a digest in base64, sha256sum in hex: three hex
+  # digits are two of base64, and 64 of them lack two for a whole number of threes.
+  base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+  digests = {
+    for part, sum in var.package.sha256 : part => join("", concat([
+      for three in slice(regexall("...", "${sum}00"), 0, 21) : join("", [
+        substr(local.base64, floor(parseint(three, 16) / 64), 1),
+        substr(local.base64, parseint(three, 16) % 64, 1),
+      ])
+    ], [substr(local.base64, floor(parseint("${substr(sum, 63, 1)}00", 16) / 64), 1), "="]))
+  }
+}
+
+# One log for all three, so that a request's whole story stands in one place. The
+# names of its streams begin with the date and the function.
+resource "aws_cloudwatch_log_group" "functions" {
+  #checkov:skip=CKV_AWS_158: var.kms_key_arn sets a customer key; the logs hold no secret
+  #checkov:skip=CKV_AWS_338: var.log_retention_days says how long; records, which are the audit trail, are kept in the table
+  name              = "/aws/lambda/${var.name}"
+  retention_in_days = var.log_retention_days
+  kms_key_id        = var.kms_key_arn
+  tags              = local.tags
+}
+
+resource "aws_lambda_function" "this" {
+  #checkov:skip=CKV_AWS_50: var.tracing turns X-Ray on; the log follows a request by its trace id without it
+  #checkov:skip=CKV_AWS_115: var.reserved_concurrency reserves; the queue's and the routes' own limits bound the functions already
+  #checkov:skip=CKV_AWS_116: the API is called synchronously, the worker has the queue's dead letters, and a lost run of the reaper is repeated a minute later
+  #checkov:skip=CKV_AWS_117: the functions call AWS and GitHub alone; a VPC would add a NAT gateway and protect nothing
+  #checkov:skip=CKV_AWS_173: var.kms_key_arn sets a customer key; the environment holds no secret
+  #checkov:skip=CKV_AWS_272: the zips are verified by their SHA-256; a signing profile would be one more thing to keep
+  for_each = local.functions
+
+  function_name = "${var.name}-${each.key}"
+  description   = each.value.description
+  role          = aws_iam_role.function[each.key].arn
+  runtime       = "provided.al2023"
+  architectures = [var.architecture == "arm64" ? "arm64" : "x86_64"]
+  handler       = "bootstrap"
+  timeout       = each.value.timeout
+  memory_size   = lookup(var.memory_mb, each.key, 256)
+  kms_key_arn   = var.kms_key_arn
+
+  filename  = local.files[each.key]
+  s3_bucket = var.package.s3_bucket
+  s3_key    = var.package.s3_bucket == null ? null : "${var.package.s3_prefix}${local.zips[each.key]}"
+  source_code_hash = try(
+    var.package.directory == null ? local.digests[each.key] : filebase64sha256(local.files[each.key]),
+    null,
+  )
+
+  reserved_concurrent_executions = lookup(var.reserved_concurrency, each.key, -1)
+
+  environment {
+    variables = local.environment[each.key]
+  }
+
+  # Lambda drops what is below its own level, so both are the same.
+  logging_config {
+    log_format            = "JSON"
+    application_log_level = upper(var.log_level)
+    system_log_level      = "INFO" # reports of each invocation, with its memory and its end
+    log_group             = aws_cloudwatch_log_group.functions.name
+  }
+
+  tracing_config {
+    mode = var.tracing ? "Active" : "PassThrough"
+  }
+
+  tags = local.tags
+
+  lifecycle {
+    precondition {
+      condition     = var.package.directory == null || fileexists(coalesce(local.files[each.key], "none"))
+      error_message = "There is no ${coalesce(local.files[each.key], "zip")}: run `make build`, or download the release's zips there."
+    }
+    precondition {
+      condition = (
+        var.package.directory == null || !contains(keys(var.package.sha256), each.key) ||
+        try(filesha256(local.files[each.key]), "") == lookup(var.package.sha256, each.key, "none")
+      )
+      error_message = "The SHA-256 of ${coalesce(local.files[each.key], "the zip")} is not the one in package.sha256: download it again, and compare with the release's checksums."
+    }
+  }
+
+  # Whoever runs before it may read and write fails.
+  depends_on = [aws_iam_role_policy.function]
+}
+
+# A warning, not a refusal: while an upgrade is planned, Lambda still says what ran before.
+check "package_objects" {
+  assert {
+    condition     = var.package.s3_bucket == null ? true : alltrue([for part, f in aws_lambda_function.this : f.code_sha256 == lookup(local.digests, part, "none")])
+    error_message = "The functions do not run the zips of package.sha256. In a plan this only says that they are not there yet; after an apply, the objects in the bucket are others: upload them again, or correct the digests."
+  }
+}
+
+resource "aws_lambda_event_source_mapping" "worker" {
+  event_source_arn                   = aws_sqs_queue.this.arn
+  function_name                      = aws_lambda_function.this["worker"].arn
+  batch_size                         = 10
+  maximum_batching_window_in_seconds = local.batch_window_s
+  function_response_types            = ["ReportBatchItemFailures"]
+  tags                               = local.tags
+
+  # Launches are paced anyway; more workers would only wait for each other.
+  scaling_config {
+    maximum_concurrency = 5
+  }
+}
+
+# The scheduler only hands the call over. A run that failed is not repeated: the
+# next one is less than a minute away, and looks at the same records.
+resource "aws_lambda_function_event_invoke_config" "reaper" {
+  function_name                = aws_lambda_function.this["reaper"].function_name
+  maximum_retry_attempts       = 0
+  maximum_event_age_in_seconds = 60
+}
+
+resource "aws_scheduler_schedule" "reaper" {
+  #checkov:skip=CKV_AWS_297: the schedule's input is empty, so there is nothing to encrypt
+  name                = "${var.name}-reaper"
+  description         = "Runs the reaper of ${var.name} each minute."
+  schedule_expression = "rate(1 minute)"
+
+  flexible_time_window {
+    mode = "OFF"
+  }
+
+  target {
+    arn      = aws_lambda_function.this["reaper"].arn
+    role_arn = aws_iam_role.scheduler.arn
+    input    = "{}"
+
+    retry_policy {
+      maximum_retry_attempts       = 2
+      maximum_event_age_in_seconds = 60
+    }
+  }
+}

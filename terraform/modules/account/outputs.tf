@@ -1,0 +1,34 @@
+output "registration" {
+  description = "What the control plane's variable `accounts` has to hold for this account; merge into it who is served: `merge(module.account.registration, { owners = [...] })`."
+  value = {
+    role_arn       = local.role_arn
+    default_region = local.default_region
+    instance_types = var.instance_types
+    regions = { for name, r in var.regions : name => {
+      subnets          = r.subnets
+      security_groups  = local.groups[name]
+      images           = r.images
+      instance_profile = try(var.instance_profile.name, null)
+    } }
+    github = {
+      parameter       = var.github_credential.parameter
+      app_id          = var.github_credential.app_id
+      installation_id = var.github_credential.installation_id
+    }
+  }
+}
+
+output "role_arn" {
+  description = "ARN of the role that the control plane borrows."
+  value       = aws_iam_role.this.arn
+}
+
+output "security_groups" {
+  description = "Ids of the security groups of machines, by region, yours among them."
+  value       = local.groups
+}
+
+output "credential_parameter" {
+  description = "Where the GitHub credential has to be put, and in which region."
+  value       = { name = var.github_credential.parameter, region = local.default_region }
+}

@@ -1,0 +1,182 @@
+# The role that worker and reaper of one control plane borrow. Each may do its own
+# part only: the name of its session is tied to its role by the trust policy, and
+# the rights to the name of the session. Their session policies narrow it again.
+locals {
+  session     = "garo-${var.control_plane.name}"
+  regions     = sort(keys(var.regions))
+  ec2         = [for r in local.regions : "arn:${local.partition}:ec2:${r}:${local.account}"]
+  profile_arn = try("arn:${local.partition}:iam::${local.account}:instance-profile/${var.instance_profile.name}", null)
+
+  paths = distinct(flatten([for name, r in var.regions : [
+    for i in r.images : startswith(i, "/aws/") ? "arn:${local.partition}:ssm:${name}::parameter${i}" : "arn:${local.partition}:ssm:${name}:${local.account}:parameter${i}"
+    if startswith(i, "/")
+  ]]))
+  credential = "arn:${local.partition}:ssm:${local.default_region}:${local.account}:parameter${var.github_credential.parameter}"
+
+  # aws:userid of a session is ROLEID:SESSION.
+  by = { for part in ["worker", "reaper"] : part => { StringLike = { "aws:userid" = "*:${local.session}-${part}" } } }
+
+  ours = { "aws:RequestTag/garo:control-plane" = var.control_plane.name }
+
+  statements = concat(
+    [
+      # A launch has to be allowed for each thing that it takes or makes.
+      {
+        Sid       = "LaunchInto"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Condition = local.by.worker
+        Resource = flatten([for name, r in var.regions : concat(
+          [for s in r.subnets : "arn:${local.partition}:ec2:${name}:${local.account}:subnet/${s}"],
+          [for g in local.groups[name] : "arn:${local.partition}:ec2:${name}:${local.account}:security-group/${g}"],
+        )])
+      },
+      {
+        Sid       = "LaunchFrom"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Condition = merge(local.by.worker, { StringEquals = { "ec2:Owner" = var.image_owners != null ? var.image_owners : ["amazon", local.account] } })
+        Resource  = [for r in local.regions : "arn:${local.partition}:ec2:${r}::image/*"]
+      },
+      {
+        Sid    = "LaunchMachine"
+        Effect = "Allow"
+        Action = "ec2:RunInstances"
+        Condition = merge(local.by.worker, {
+          StringEquals = merge(local.ours, {
+            "ec2:InstanceType"       = var.instance_types
+            "ec2:MetadataHttpTokens" = "required"
+          })
+          NumericEquals = { "ec2:MetadataHttpPutResponseHopLimit" = "1" }
+        }, local.profile_arn == null ? { Null = { "ec2:InstanceProfile" = "true" } } : { ArnEquals = { "ec2:InstanceProfile" = local.profile_arn } })
+        Resource = [for e in local.ec2 : "${e}:instance/*"]
+      },
+      {
+        Sid       = "LaunchVolume"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Condition = merge(local.by.worker, { StringEquals = local.ours })
+        Resource  = [for e in local.ec2 : "${e}:volume/*"]
+      },
+      # Which subnet and groups it is in is said above. A spot request is not asked
+      # for here: EC2 only asks when it is tagged.
+      {
+        Sid       = "LaunchInterface"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Condition = local.by.worker
+        Resource  = [for e in local.ec2 : "${e}:network-interface/*"]
+      },
+      {
+        Sid    = "TagAtLaunch"
+        Effect = "Allow"
+        Action = "ec2:CreateTags"
+        Condition = merge(local.by.worker, {
+          StringEquals              = merge(local.ours, { "ec2:CreateAction" = "RunInstances" })
+          "ForAllValues:StringLike" = { "aws:TagKeys" = ["Name", "garo:*"] }
+        })
+        Resource = flatten([for e in local.ec2 : ["${e}:instance/*", "${e}:volume/*"]])
+      },
+      # EC2 knows no resource for this one.
+      {
+        Sid       = "See"
+        Effect    = "Allow"
+        Action    = "ec2:DescribeInstances"
+        Condition = { StringEquals = { "aws:RequestedRegion" = local.regions } }
+        Resource  = "*"
+      },
+      {
+        Sid       = "End"
+        Effect    = "Allow"
+        Action    = "ec2:TerminateInstances"
+        Condition = merge(local.by.reaper, { StringEquals = { "aws:ResourceTag/garo:control-plane" = var.control_plane.name } })
+        Resource  = [for e in local.ec2 : "${e}:instance/*"]
+      },
+      {
+        Sid      = "Credential"
+        Effect   = "Allow"
+        Action   = "ssm:GetParameter"
+        Resource = local.credential
+      },
+      {
+        Sid    = "CredentialKey"
+        Effect = "Allow"
+        Action = "kms:Decrypt"
+        Condition = { StringEquals = {
+          "kms:ViaService"                      = "ssm.${local.default_region}.amazonaws.com"
+          "kms:EncryptionContext:PARAMETER_ARN" = local.credential
+        } }
+        Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
+      },
+    ],
+    [for paths in [local.paths] : {
+      Sid       = "ImagePath"
+      Effect    = "Allow"
+      Action    = "ssm:GetParameter"
+      Condition = local.by.worker
+      Resource  = paths
+    } if length(paths) > 0],
+    [for profile in [var.instance_profile] : {
+      Sid       = "Profile"
+      Effect    = "Allow"
+      Action    = "iam:PassRole"
+      Condition = merge(local.by.worker, { StringEquals = { "iam:PassedToService" = "ec2.amazonaws.com" } })
+      Resource  = "arn:${local.partition}:iam::${local.account}:role/${profile.name}"
+    } if profile != null],
+    [for keys in [var.kms_key_arns] : {
+      Sid       = "VolumeKeys"
+      Effect    = "Allow"
+      Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
+      Condition = merge(local.by.worker, { StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.amazonaws.com"] } })
+      Resource  = keys
+    } if length(keys) > 0],
+    [for keys in [var.kms_key_arns] : {
+      Sid    = "VolumeGrants"
+      Effect = "Allow"
+      Action = "kms:CreateGrant"
+      Condition = merge(local.by.worker, {
+        StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.amazonaws.com"] }
+        Bool         = { "kms:GrantIsForAWSResource" = "true" }
+      })
+      Resource = keys
+    } if length(keys) > 0],
+  )
+}
+
+resource "aws_iam_role" "this" {
+  name                 = var.role_name
+  description          = "What the control plane ${var.control_plane.name} may do here: launch machines and end them."
+  max_session_duration = 3600 # a role that another role borrows gets no more
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [for part, arn in { Worker = var.control_plane.worker_role_arn, Reaper = var.control_plane.reaper_role_arn } : {
+        Sid                      = part
+        Effect                   = "Allow"
+        Action                   = "sts:AssumeRole"
+        Principal                = { AWS = arn }
+        Condition = { StringEquals = {
+          "sts:ExternalId"      = var.external_id
+          "sts:SourceIdentity"  = local.session
+          "sts:RoleSessionName" = "${local.session}-${lower(part)}"
+        } }
+      }],
+      [{
+        Sid       = "Identity"
+        Effect    = "Allow"
+        Action    = "sts:SetSourceIdentity"
+        Principal = { AWS = [var.control_plane.worker_role_arn, var.control_plane.reaper_role_arn] }
+        Condition = { StringEquals = { "sts:SourceIdentity" = local.session } }
+      }],
+    )
+  })
+}
+
+resource "aws_iam_role_policy" "this" {
+  name   = "garo"
+  role   = aws_iam_role.this.name
+  policy = jsonencode({ Version = "2012-10-17", Statement = local.statements })
+}

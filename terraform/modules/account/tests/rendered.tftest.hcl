@@ -1,0 +1,46 @@
+# One account's role, whole, as the tests in internal/terraformtest evaluate it.
+mock_provider "aws" {
+  source = "../../tests/mocks"
+}
+
+run "rendered" {
+  variables {
+    control_plane = {
+      name            = "garo"
+      worker_role_arn = "arn:aws:iam::999999999999:role/garo-worker"
+      reaper_role_arn = "arn:aws:iam::999999999999:role/garo-reaper"
+    }
+    external_id      = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    instance_types   = ["m7i.large", "m7a.large"]
+    image_owners     = ["amazon", "111111111111", "444444444444"]
+    instance_profile = { name = "jobs" }
+    kms_key_arns     = ["arn:aws:kms:eu-west-2:111111111111:key/volumes"]
+    default_region   = "eu-west-2"
+    regions = {
+      eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["ami-0c"] }
+      eu-west-2 = { vpc_id = "vpc-0a", subnets = ["subnet-0a", "subnet-0b"], images = ["/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64", "/images/runner"] }
+    }
+  }
+
+  assert {
+    condition     = length(aws_iam_role_policy.this.policy) <= 10240
+    error_message = "The role's policy is longer than IAM takes."
+  }
+}
+
+run "rendered_without_profile" {
+  variables {
+    control_plane = {
+      name            = "garo"
+      worker_role_arn = "arn:aws:iam::999999999999:role/garo-worker"
+      reaper_role_arn = "arn:aws:iam::999999999999:role/garo-reaper"
+    }
+    external_id = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    regions     = { eu-west-2 = { vpc_id = "vpc-0a", subnets = ["subnet-0a"] } }
+  }
+
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.this.policy, "iam:PassRole")
+    error_message = "The role may pass a role though machines have none."
+  }
+}

@@ -1,0 +1,192 @@
+variable "control_plane" {
+  description = "Which control plane may launch machines here: the output `control_plane` of the control plane's module, whole."
+  type = object({
+    name            = string
+    worker_role_arn = string
+    reaper_role_arn = string
+  })
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$", var.control_plane.name))
+    error_message = "Set control_plane.name to the name of the control plane: 1 to 16 of a-z, 0-9 and hyphen."
+  }
+
+  validation {
+    condition     = alltrue([for arn in [var.control_plane.worker_role_arn, var.control_plane.reaper_role_arn] : can(regex("^arn:[a-z-]+:iam::[0-9]{12}:role/", arn))])
+    error_message = "Set control_plane.worker_role_arn and reaper_role_arn to the ARNs in the control plane's output control_plane."
+  }
+}
+
+variable "external_id" {
+  description = "The external id that the control plane made for this account: its output `external_ids`, at this account's id."
+  type        = string
+  sensitive   = true
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_+=,.@:/-]+$", var.external_id)) && length(var.external_id) >= 20
+    error_message = "Set external_id to the one in the control plane's output external_ids: do not make one up."
+  }
+}
+
+variable "regions" {
+  description = "Where machines may be launched: by region, the subnets, and either `vpc_id`, for a security group that lets out and lets nothing in, or `security_groups` of yours. `images` are allowed (an AMI id, or the path of an SSM parameter that holds one); the first is the default."
+  type = map(object({
+    subnets         = list(string)
+    vpc_id          = optional(string)
+    security_groups = optional(list(string), [])
+    images          = optional(list(string), ["/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"])
+  }))
+
+  validation {
+    condition     = length(var.regions) > 0 && alltrue([for name, r in var.regions : can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", name)) && length(r.subnets) > 0])
+    error_message = "Name at least one of regions, such as eu-west-2, each with at least one subnet."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for r in var.regions : [for s in r.subnets : can(regex("^subnet-[0-9a-f]+$", s))]]))
+    error_message = "Give subnets by their ids (subnet-...)."
+  }
+
+  validation {
+    condition     = alltrue([for r in var.regions : r.vpc_id != null || length(r.security_groups) > 0])
+    error_message = "Give each of regions a vpc_id, for a security group to be made there, or security_groups of yours."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for r in var.regions : concat([for s in r.security_groups : can(regex("^sg-[0-9a-f]+$", s))], [r.vpc_id == null || can(regex("^vpc-[0-9a-f]+$", coalesce(r.vpc_id, "none")))])]))
+    error_message = "Give security_groups and vpc_id by their ids (sg-..., vpc-...)."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for r in var.regions : [length(r.images) > 0, [for i in r.images : can(regex("^(ami-[0-9a-f]+|(/[A-Za-z0-9_.-]+)+)$", i))]]]))
+    error_message = "Give each of regions at least one of images: an AMI id (ami-...), or the path of an SSM parameter that holds one, with its slash in front."
+  }
+}
+
+variable "default_region" {
+  description = "The region of requests that name none, and of the credential's parameter. It may be left out if there is one region only."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.default_region != null || length(var.regions) == 1
+    error_message = "Set default_region to one of regions: with several, somebody has to say which."
+  }
+
+  validation {
+    condition     = var.default_region == null || contains(keys(var.regions), coalesce(var.default_region, "none"))
+    error_message = "Set default_region to one of regions."
+  }
+}
+
+variable "instance_types" {
+  description = "Instance types that may be launched. Their architecture has to be that of the images."
+  type        = list(string)
+  default     = ["m7i.large", "m7a.large", "m6i.large", "m6a.large"]
+
+  validation {
+    condition     = length(var.instance_types) > 0 && alltrue([for t in var.instance_types : can(regex("^[a-z0-9-]+\\.[a-z0-9-]+$", t))])
+    error_message = "List at least one of instance_types by its full name, such as m7i.large; patterns are not allowed."
+  }
+}
+
+variable "image_owners" {
+  description = "Whose images may be launched: amazon, or the id of an AWS account. Null: amazon and this account."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = var.image_owners == null || (length(coalesce(var.image_owners, [])) > 0 && alltrue([for o in coalesce(var.image_owners, []) : can(regex("^(amazon|[0-9]{12})$", o))]))
+    error_message = "Give image_owners as amazon or as an account's twelve digits, at least one."
+  }
+}
+
+variable "github_credential" {
+  description = "The SSM parameter of the credential that registers runners, in the default region. With `create` it is made empty, to be filled by `aws ssm put-parameter --overwrite`; Terraform never sees its value. `app_id` and `installation_id` if it is a GitHub App's key."
+  type = object({
+    parameter       = optional(string, "/github/runner/pat")
+    create          = optional(bool, true)
+    app_id          = optional(number)
+    installation_id = optional(number)
+  })
+  default = {}
+
+  validation {
+    condition     = can(regex("^(/[A-Za-z0-9_.-]+)+$", var.github_credential.parameter))
+    error_message = "Begin github_credential.parameter with a slash, end it without one, and use letters, digits, dot, underscore and hyphen between slashes."
+  }
+
+  validation {
+    condition     = (var.github_credential.app_id == null) == (var.github_credential.installation_id == null)
+    error_message = "Set github_credential.app_id and installation_id together, or neither for a personal access token."
+  }
+}
+
+variable "role_name" {
+  description = "Name of the role that the control plane borrows."
+  type        = string
+  default     = "GitHubRunnerAssumeRole"
+
+  validation {
+    condition     = can(regex("^[0-9A-Za-z_+=,.@-]{1,64}$", var.role_name))
+    error_message = "Choose a role_name of 1 to 64 letters, digits and _+=,.@-."
+  }
+}
+
+variable "instance_profile" {
+  description = "Whether machines get an instance profile, and the ARNs of the policies that jobs then have. Null: none, and a machine has no AWS rights. Every job on a machine has what you give here."
+  type = object({
+    name        = optional(string, "garo-machine")
+    policy_arns = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = var.instance_profile == null || alltrue([for arn in try(var.instance_profile.policy_arns, []) : can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/", arn))])
+    error_message = "Give instance_profile.policy_arns as the ARNs of IAM policies."
+  }
+
+  validation {
+    condition     = var.instance_profile == null || !contains([for arn in try(var.instance_profile.policy_arns, []) : reverse(split("/", arn))[0]], "AdministratorAccess")
+    error_message = "Leave AdministratorAccess out of instance_profile.policy_arns: any job could take the account over. Name what jobs need."
+  }
+}
+
+variable "create_spot_role" {
+  description = "Whether to make AWSServiceRoleForEC2Spot, which spot machines need once in each account. Set it if the account never had a spot machine."
+  type        = bool
+  default     = false
+}
+
+variable "kms_key_arns" {
+  description = "ARNs of the KMS keys of yours that volumes or images are encrypted with. Keys that AWS keeps need no entry."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.kms_key_arns : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/", arn))])
+    error_message = "Give kms_key_arns as ARNs of keys (arn:aws:kms:REGION:ACCOUNT:key/ID), not of aliases."
+  }
+}
+
+variable "permissions_boundary" {
+  description = "ARN of a policy that bounds every role made here. Null: none."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.permissions_boundary == null || can(regex("^arn:[a-z-]+:iam::[0-9a-z]+:policy/", coalesce(var.permissions_boundary, "none")))
+    error_message = "Set permissions_boundary to the ARN of an IAM policy."
+  }
+}
+
+variable "tags" {
+  description = "Tags for everything that can have them, beside Service and ControlPlane."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = !anytrue([for k in keys(var.tags) : startswith(k, "garo:") || startswith(lower(k), "aws:")])
+    error_message = "Choose other keys for tags: garo: marks machines and is set by the control plane alone, aws: belongs to AWS."
+  }
+}

@@ -1,0 +1,85 @@
+locals {
+  parameters = coalesce(var.parameters, "/${var.name}")
+
+  # A registration as package store reads it. What is not set is left out.
+  registrations = {
+    for id, a in var.accounts : id => {
+      for field, value in merge(a, {
+        id                     = id
+        role_arn               = local.roles[id]
+        external_id            = random_password.external_id[id].result
+        default_instance_types = a.default_instance_types != null ? a.default_instance_types : a.instance_types
+      }) : field => value if value != null
+    }
+  }
+
+  keys = length(var.key_ids) == 0 ? null : jsonencode({
+    id      = random_password.id_key[0].result
+    current = var.key_ids[0]
+    keys    = { for k in var.key_ids : k => random_password.key[k].result }
+  })
+}
+
+# What the trust policy of an account's role asks for, so that nobody else can
+# make us use it. No caller can name it.
+resource "random_password" "external_id" {
+  for_each = toset(keys(var.accounts))
+  length   = 32
+  special  = false
+}
+
+# The value holds the external id, which is in the state as it is: a plain value
+# shows Terraform when somebody changed the registration by hand.
+resource "aws_ssm_parameter" "account" {
+  #checkov:skip=CKV_AWS_337: var.kms_key_arn sets a customer key; without it the account's own key for SSM is used
+  for_each = var.accounts
+
+  name        = "${local.parameters}/accounts/${each.key}"
+  description = "Registration of account ${each.key} at the control plane ${var.name}."
+  type        = "SecureString"
+  tier        = "Intelligent-Tiering" # a long list of repositories does not fit into 4 KB
+  key_id      = var.kms_key_arn
+  value       = jsonencode(local.registrations[each.key])
+  tags        = local.tags
+}
+
+resource "aws_ssm_parameter" "operators" {
+  #checkov:skip=CKV_AWS_337: var.kms_key_arn sets a customer key; the values are hashes of tokens
+  name        = "${local.parameters}/operators"
+  description = "SHA-256 of operators' tokens, by name."
+  type        = "SecureString"
+  tier        = "Intelligent-Tiering"
+  key_id      = var.kms_key_arn
+  value       = jsonencode(var.operators)
+  tags        = local.tags
+}
+
+# 48 of 62 characters: 285 bits, above the 256 of the HMAC that they key.
+# The id key makes the ids of requests and the runners' own labels; it opens
+# nothing, and is never rotated.
+resource "random_password" "id_key" {
+  count   = length(var.key_ids) == 0 ? 0 : 1
+  length  = 48
+  special = false
+}
+
+resource "random_password" "key" {
+  for_each = toset(var.key_ids)
+  length   = 48
+  special  = false
+}
+
+# Write-only: it is read by the functions alone, and not back into the state. The
+# version is a number that changes when the list of keys does.
+resource "aws_ssm_parameter" "keys" {
+  #checkov:skip=CKV_AWS_337: var.kms_key_arn sets a customer key; without it the account's own key for SSM is used
+  count = length(var.key_ids) == 0 ? 0 : 1
+
+  name             = "${local.parameters}/keys"
+  description      = "Keys of the control plane ${var.name}. Change them by the variable key_ids."
+  type             = "SecureString"
+  key_id           = var.kms_key_arn
+  value_wo         = local.keys
+  value_wo_version = parseint(substr(sha256(join(",", var.key_ids)), 0, 7), 16)
+  tags             = local.tags
+}

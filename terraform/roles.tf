@@ -1,0 +1,131 @@
+# One role for each function, with what its program calls and nothing else. The
+# right to launch or end a machine is in no role here: worker and reaper borrow it
+# from the account's own role, which modules/account makes.
+locals {
+  table_calls = ["dynamodb:BatchGetItem", "dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:PutItem"]
+  parameter   = "arn:${local.partition}:ssm:${local.region}:${local.account}:parameter${local.parameters}"
+
+  statements = {
+    table = { Sid = "Table", Effect = "Allow", Action = local.table_calls, Resource = aws_dynamodb_table.this.arn }
+    send  = { Sid = "Send", Effect = "Allow", Action = "sqs:SendMessage", Resource = aws_sqs_queue.this.arn }
+    log = {
+      Sid      = "Log"
+      Effect   = "Allow"
+      Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+      Resource = "${aws_cloudwatch_log_group.functions.arn}:*"
+    }
+    keys = { Sid = "Keys", Effect = "Allow", Action = "ssm:GetParameter", Resource = "${local.parameter}/keys" }
+    registrations = {
+      Sid      = "Registrations"
+      Effect   = "Allow"
+      Action   = ["ssm:GetParameter", "ssm:GetParametersByPath"]
+      Resource = ["${local.parameter}/accounts", "${local.parameter}/accounts/*"]
+    }
+    operators = { Sid = "Operators", Effect = "Allow", Action = "ssm:GetParameter", Resource = "${local.parameter}/operators" }
+    lists = {
+      Sid      = "Lists"
+      Effect   = "Allow"
+      Action   = "dynamodb:Query"
+      Resource = ["${aws_dynamodb_table.this.arn}/index/list", "${aws_dynamodb_table.this.arn}/index/repository"]
+    }
+    due = { Sid = "Due", Effect = "Allow", Action = "dynamodb:Query", Resource = "${aws_dynamodb_table.this.arn}/index/due" }
+    receive = {
+      Sid      = "Receive"
+      Effect   = "Allow"
+      Action   = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+      Resource = aws_sqs_queue.this.arn
+    }
+  }
+
+  # Only the roles of registered accounts; without an account there is no statement.
+  borrow = [for roles in [sort(values(local.roles))] : {
+    Sid      = "Borrow"
+    Effect   = "Allow"
+    Action   = ["sts:AssumeRole", "sts:SetSourceIdentity"]
+    Resource = roles
+  } if length(roles) > 0]
+
+  decrypt = [for key in [var.kms_key_arn] : {
+    Sid      = "Decrypt"
+    Effect   = "Allow"
+    Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    Resource = key
+    Condition = { StringEquals = { "kms:ViaService" = [
+      for service in ["dynamodb", "lambda", "sqs", "ssm"] : "${service}.${local.region}.amazonaws.com"
+    ] } }
+  } if key != null]
+
+  # X-Ray's two calls know no resource.
+  trace = [for on in [var.tracing] : {
+    Sid      = "Trace"
+    Effect   = "Allow"
+    Action   = ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
+    Resource = "*"
+  } if on]
+
+  always = concat(
+    [local.statements.log, local.statements.table, local.statements.send, local.statements.registrations],
+    local.decrypt, local.trace,
+  )
+
+  policies = {
+    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.lists])
+    worker = concat(local.always, [local.statements.keys, local.statements.receive], local.borrow)
+    reaper = concat(local.always, [local.statements.due, local.statements.lists], local.borrow)
+  }
+}
+
+resource "aws_iam_role" "function" {
+  for_each = local.functions
+
+  name                 = "${var.name}-${each.key}"
+  description          = each.value.description
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "lambda.amazonaws.com" }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "function" {
+  for_each = local.functions
+
+  name   = each.key
+  role   = aws_iam_role.function[each.key].name
+  policy = jsonencode({ Version = "2012-10-17", Statement = local.policies[each.key] })
+}
+
+resource "aws_iam_role" "scheduler" {
+  name                 = "${var.name}-scheduler"
+  description          = "Runs the reaper."
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "scheduler.amazonaws.com" }
+      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "scheduler" {
+  name = "scheduler"
+  role = aws_iam_role.scheduler.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "Run"
+      Effect   = "Allow"
+      Action   = "lambda:InvokeFunction"
+      Resource = aws_lambda_function.this["reaper"].arn
+    }]
+  })
+}

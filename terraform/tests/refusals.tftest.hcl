@@ -1,0 +1,390 @@
+# Each validation refuses what it is there for.
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+mock_provider "random" {}
+
+variables {
+  package = { directory = "tests/package" }
+}
+
+run "name_too_long" {
+  command = plan
+  variables {
+    name = "a-name-of-17-char"
+  }
+  expect_failures = [var.name]
+}
+
+run "package_of_nothing" {
+  command = plan
+  variables {
+    package = {}
+  }
+  expect_failures = [var.package]
+}
+
+run "package_without_digests" {
+  command = plan
+  variables {
+    package = { s3_bucket = "releases" }
+  }
+  expect_failures = [var.package]
+}
+
+run "package_digest_in_base64" {
+  command = plan
+  variables {
+    package = { directory = "tests/package", sha256 = { api = "mTCnqtILkQsQ3Wi6RVgIO3UnNRojy2DY2aCCdhpBahs=" } }
+  }
+  expect_failures = [var.package]
+}
+
+run "architecture_unknown" {
+  command = plan
+  variables {
+    architecture = "x86_64"
+  }
+  expect_failures = [var.architecture]
+}
+
+run "account_id_short" {
+  command = plan
+  variables {
+    accounts = {
+      "1234" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "account_serves_nobody" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "owner_by_name_alone" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "acme", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "region_without_subnet" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = [], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "default_region_elsewhere" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        default_region = "eu-west-1"
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "default_type_not_allowed" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners                 = [{ id = "1", name = "acme" }]
+        regions                = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types         = ["m7i.large"]
+        default_instance_types = ["m7i.xlarge"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "market_unknown" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        markets        = ["reserved"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "mode_unknown" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        modes          = ["forever"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "no_runner_allowed" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        max_runners    = 0
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "hard_above_a_day" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        hard           = 86401
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "app_without_installation" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        github         = { app_id = 1 }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "role_by_name" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        role_arn       = "GitHubRunnerAssumeRole"
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "operator_with_a_token" {
+  command = plan
+  variables {
+    operators = { ann = "garo_op_1234" }
+  }
+  expect_failures = [var.operators]
+}
+
+run "three_keys" {
+  command = plan
+  variables {
+    key_ids = ["k3", "k2", "k1"]
+  }
+  expect_failures = [var.key_ids]
+}
+
+run "key_id_with_a_hyphen" {
+  command = plan
+  variables {
+    key_ids = ["k-1"]
+  }
+  expect_failures = [var.key_ids]
+}
+
+run "parameters_without_slash" {
+  command = plan
+  variables {
+    parameters = "garo"
+  }
+  expect_failures = [var.parameters]
+}
+
+run "parameters_of_aws" {
+  command = plan
+  variables {
+    parameters = "/aws/garo"
+  }
+  expect_failures = [var.parameters]
+}
+
+run "issuer_with_a_slash_at_its_end" {
+  command = plan
+  variables {
+    oidc_issuers = ["https://token.actions.githubusercontent.com/"]
+  }
+  expect_failures = [var.oidc_issuers]
+}
+
+run "github_url_without_tls" {
+  command = plan
+  variables {
+    github_url = "http://github.example.org/api/v3"
+  }
+  expect_failures = [var.github_url]
+}
+
+run "runner_program_without_digest" {
+  command = plan
+  variables {
+    runner_programs = { arm64 = { version = "2.330.0", url = "https://example.org/r.tar.gz", sha256 = "" } }
+  }
+  expect_failures = [var.runner_programs]
+}
+
+run "domain_as_url" {
+  command = plan
+  variables {
+    domain = { name = "https://garo.example.org", certificate_arn = "arn:aws:acm:eu-west-2:111111111111:certificate/1" }
+  }
+  expect_failures = [var.domain]
+}
+
+run "domain_without_certificate" {
+  command = plan
+  variables {
+    domain = { name = "garo.example.org", certificate_arn = "certificate" }
+  }
+  expect_failures = [var.domain]
+}
+
+run "throttle_of_nothing" {
+  command = plan
+  variables {
+    throttling = { "POST /start" = { rate = 0, burst = 1 } }
+  }
+  expect_failures = [var.throttling]
+}
+
+run "throttle_of_no_route" {
+  command = plan
+  variables {
+    throttling = { "POST /begin" = { rate = 1, burst = 1 } }
+  }
+  expect_failures = [var.throttling]
+}
+
+run "memory_too_small" {
+  command = plan
+  variables {
+    memory_mb = { api = 64 }
+  }
+  expect_failures = [var.memory_mb]
+}
+
+run "worker_held_below_its_queue" {
+  command = plan
+  variables {
+    reserved_concurrency = { worker = 2 }
+  }
+  expect_failures = [var.reserved_concurrency]
+}
+
+run "log_level_unknown" {
+  command = plan
+  variables {
+    log_level = "trace"
+  }
+  expect_failures = [var.log_level]
+}
+
+run "retention_unknown" {
+  command = plan
+  variables {
+    log_retention_days = 31
+  }
+  expect_failures = [var.log_retention_days]
+}
+
+run "kms_key_by_alias" {
+  command = plan
+  variables {
+    kms_key_arn = "alias/garo"
+  }
+  expect_failures = [var.kms_key_arn]
+}
+
+run "boundary_by_name" {
+  command = plan
+  variables {
+    permissions_boundary = "Boundary"
+  }
+  expect_failures = [var.permissions_boundary]
+}
+
+run "email_without_host" {
+  command = plan
+  variables {
+    alarm_emails = ["ops"]
+  }
+  expect_failures = [var.alarm_emails]
+}
+
+run "tag_of_machines" {
+  command = plan
+  variables {
+    tags = { "garo:control-plane" = "other" }
+  }
+  expect_failures = [var.tags]
+}

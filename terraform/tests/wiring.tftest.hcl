@@ -1,0 +1,294 @@
+# Names, numbers and wiring of the control plane, without AWS.
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+mock_provider "random" {
+  mock_resource "random_password" {
+    defaults = { result = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" }
+  }
+}
+
+variables {
+  package = {
+    s3_bucket = "releases"
+    s3_prefix = "garo/v1/"
+    sha256    = { for part in ["api", "worker", "reaper"] : part => "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" }
+  }
+  accounts = {
+    "222222222222" = {
+      owners         = [{ id = "1", name = "acme" }]
+      regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0123456789abcdef0"] } }
+      instance_types = ["m7i.large"]
+    }
+  }
+}
+
+run "names" {
+  assert {
+    condition     = { for part, f in aws_lambda_function.this : part => f.function_name } == { api = "garo-api", worker = "garo-worker", reaper = "garo-reaper" }
+    error_message = "The functions are not named after the control plane."
+  }
+  assert {
+    condition     = aws_dynamodb_table.this.name == "garo" && aws_sqs_queue.this.name == "garo-requests" && aws_sqs_queue.dead.name == "garo-requests-dead"
+    error_message = "Table or queues are not named after the control plane."
+  }
+  assert {
+    condition     = aws_ssm_parameter.account["222222222222"].name == "/garo/accounts/222222222222" && aws_ssm_parameter.operators.name == "/garo/operators" && aws_ssm_parameter.keys[0].name == "/garo/keys"
+    error_message = "The parameters are not where the programs look for them."
+  }
+  assert {
+    condition     = output.control_plane.name == "garo" && output.url == "https://api1234567.execute-api.eu-west-2.amazonaws.com"
+    error_message = "The outputs name another control plane."
+  }
+}
+
+run "numbers" {
+  assert {
+    condition     = { for part, f in aws_lambda_function.this : part => f.timeout } == { api = 10, worker = 30, reaper = 50 }
+    error_message = "A function's timeout is not the agreed one."
+  }
+  assert {
+    condition     = aws_sqs_queue.this.visibility_timeout_seconds == 47 && aws_sqs_queue.this.message_retention_seconds == 86400 && aws_sqs_queue.dead.message_retention_seconds == 1209600
+    error_message = "The queues' times are not the agreed ones."
+  }
+  assert {
+    condition     = jsondecode(aws_sqs_queue.this.redrive_policy).maxReceiveCount == 5
+    error_message = "A message is not dead after five receives."
+  }
+  assert {
+    condition = (
+      aws_lambda_event_source_mapping.worker.batch_size == 10 &&
+      aws_lambda_event_source_mapping.worker.maximum_batching_window_in_seconds == 1 &&
+      tolist(aws_lambda_event_source_mapping.worker.function_response_types) == tolist(["ReportBatchItemFailures"]) &&
+      aws_lambda_event_source_mapping.worker.scaling_config[0].maximum_concurrency == 5
+    )
+    error_message = "The worker does not get its messages as agreed."
+  }
+  assert {
+    condition     = aws_scheduler_schedule.reaper.schedule_expression == "rate(1 minute)" && aws_scheduler_schedule.reaper.target[0].retry_policy[0].maximum_retry_attempts == 2 && aws_scheduler_schedule.reaper.target[0].retry_policy[0].maximum_event_age_in_seconds == 60
+    error_message = "The reaper does not run each minute with few and young retries."
+  }
+  assert {
+    condition     = aws_lambda_function_event_invoke_config.reaper.maximum_retry_attempts == 0
+    error_message = "Lambda repeats a failed run of the reaper."
+  }
+}
+
+run "functions" {
+  assert {
+    condition     = alltrue([for f in aws_lambda_function.this : f.runtime == "provided.al2023" && f.architectures[0] == "arm64" && f.handler == "bootstrap"])
+    error_message = "A function is not a bootstrap on arm64."
+  }
+  assert {
+    condition     = alltrue([for f in aws_lambda_function.this : f.logging_config[0].log_format == "JSON" && f.logging_config[0].log_group == "/aws/lambda/garo" && f.logging_config[0].application_log_level == "INFO"])
+    error_message = "A function does not log JSON into the common log group."
+  }
+  assert {
+    condition     = alltrue([for part, f in aws_lambda_function.this : f.s3_key == "garo/v1/garo-${part}-linux-arm64.zip" && f.source_code_hash == "mTCnqtILkQsQ3Wi6RVgIO3UnNRojy2DY2aCCdhpBahs="])
+    error_message = "A function is not made of the object in the bucket, by its digest."
+  }
+  assert {
+    condition     = alltrue([for f in aws_lambda_function.this : f.reserved_concurrent_executions == -1 && f.memory_size == 256 && f.tracing_config[0].mode == "PassThrough"])
+    error_message = "A function reserves or traces unasked."
+  }
+  assert {
+    condition     = aws_lambda_event_source_mapping.worker.event_source_arn == aws_sqs_queue.this.arn && aws_cloudwatch_log_group.functions.retention_in_days == 30
+    error_message = "The worker listens to another queue, or logs are kept for ever."
+  }
+}
+
+run "table" {
+  assert {
+    condition     = aws_dynamodb_table.this.billing_mode == "PAY_PER_REQUEST" && aws_dynamodb_table.this.point_in_time_recovery[0].enabled && aws_dynamodb_table.this.deletion_protection_enabled && aws_dynamodb_table.this.ttl[0].attribute_name == "ttl"
+    error_message = "The table is not on demand, recoverable, protected and cleaned."
+  }
+}
+
+run "http" {
+  assert {
+    condition     = toset([for r in aws_apigatewayv2_stage.this.route_settings : r.route_key]) == toset([for r in aws_apigatewayv2_route.this : r.route_key])
+    error_message = "A route has no throttle of its own."
+  }
+  assert {
+    condition     = alltrue([for r in aws_apigatewayv2_stage.this.route_settings : r.throttling_rate_limit > 0 && r.throttling_burst_limit > 0])
+    error_message = "A route's throttle is closed."
+  }
+  assert {
+    condition     = aws_apigatewayv2_integration.api.payload_format_version == "2.0" && aws_apigatewayv2_stage.this.name == "$default"
+    error_message = "The stage or the payload is not what the API's program expects."
+  }
+  assert {
+    condition     = aws_lambda_permission.api.source_arn == "arn:aws:execute-api:eu-west-2:111111111111:api1234567/*/*"
+    error_message = "Another API may invoke the function."
+  }
+  assert {
+    condition     = !strcontains(aws_apigatewayv2_stage.this.access_log_settings[0].format, "authorization")
+    error_message = "The access log holds tokens."
+  }
+}
+
+run "alarms" {
+  assert {
+    condition     = alltrue([for a in aws_cloudwatch_metric_alarm.this : a.alarm_actions == toset([aws_sns_topic.alarms.arn])])
+    error_message = "An alarm tells nobody."
+  }
+  assert {
+    condition     = alltrue([for name, f in aws_cloudwatch_log_metric_filter.alarm : f.metric_transformation[0].name == aws_cloudwatch_metric_alarm.this["alarm-${name}"].metric_name && f.metric_transformation[0].namespace == aws_cloudwatch_metric_alarm.this["alarm-${name}"].namespace])
+    error_message = "A filter counts what no alarm looks at."
+  }
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["reaper-not-run"].treat_missing_data == "breaching"
+    error_message = "A reaper that never runs raises no alarm."
+  }
+  assert {
+    condition     = length(aws_sns_topic_subscription.email) == 0
+    error_message = "Somebody is subscribed unasked."
+  }
+}
+
+run "throttling_and_memory_are_merged" {
+  variables {
+    throttling           = { "POST /start" = { rate = 7, burst = 9 } }
+    memory_mb            = { api = 512 }
+    reserved_concurrency = { worker = 5 }
+    alarm_emails         = ["ops@example.org"]
+  }
+  assert {
+    condition     = one([for r in aws_apigatewayv2_stage.this.route_settings : r.throttling_rate_limit if r.route_key == "POST /start"]) == 7
+    error_message = "The throttle of a route cannot be changed."
+  }
+  assert {
+    condition     = aws_lambda_function.this["api"].memory_size == 512 && aws_lambda_function.this["worker"].memory_size == 256 && aws_lambda_function.this["worker"].reserved_concurrent_executions == 5
+    error_message = "Memory or concurrency of one function cannot be changed alone."
+  }
+  assert {
+    condition     = keys(aws_sns_topic_subscription.email) == ["ops@example.org"]
+    error_message = "The address is not subscribed."
+  }
+}
+
+run "package_directory" {
+  variables {
+    package = {
+      directory = "tests/package"
+      sha256    = { api = "11b617d2237259cffd5b7f3598d0eab8f2f0ddcadb72e58dbdc86f75142c7160" }
+    }
+  }
+  assert {
+    condition     = alltrue([for part, f in aws_lambda_function.this : f.filename == "tests/package/garo-${part}-linux-arm64.zip" && f.source_code_hash == filebase64sha256("tests/package/garo-${part}-linux-arm64.zip")])
+    error_message = "A function is not made of the file."
+  }
+  assert {
+    condition     = local.digests.api == aws_lambda_function.this["api"].source_code_hash
+    error_message = "The digest in hex and the one in base64 differ."
+  }
+}
+
+run "package_file_missing" {
+  command = plan
+  variables {
+    package      = { directory = "tests/package" }
+    architecture = "amd64"
+  }
+  expect_failures = [aws_lambda_function.this["api"], aws_lambda_function.this["worker"], aws_lambda_function.this["reaper"]]
+}
+
+run "package_digest_differs" {
+  command = plan
+  variables {
+    package = {
+      directory = "tests/package"
+      sha256    = { worker = "11b617d2237259cffd5b7f3598d0eab8f2f0ddcadb72e58dbdc86f75142c7160" }
+    }
+  }
+  expect_failures = [aws_lambda_function.this["worker"]]
+}
+
+run "package_object_differs" {
+  variables {
+    package = {
+      s3_bucket = "releases"
+      sha256    = { for part in ["api", "worker", "reaper"] : part => "11b617d2237259cffd5b7f3598d0eab8f2f0ddcadb72e58dbdc86f75142c7160" }
+    }
+  }
+  expect_failures = [check.package_objects]
+}
+
+run "domain" {
+  variables {
+    domain = { name = "garo.example.org", certificate_arn = "arn:aws:acm:eu-west-2:111111111111:certificate/1", zone_id = "Z1" }
+  }
+  assert {
+    condition     = output.url == "https://garo.example.org" && aws_lambda_function.this["api"].environment[0].variables.GARO_URL == output.url && aws_lambda_function.this["worker"].environment[0].variables.GARO_URL == output.url
+    error_message = "The functions do not know the domain."
+  }
+  assert {
+    condition     = aws_apigatewayv2_api.this.disable_execute_api_endpoint && keys(aws_route53_record.this) == ["A", "AAAA"]
+    error_message = "The API's own address stays open, or the record is not made."
+  }
+}
+
+run "domain_without_zone" {
+  variables {
+    domain = { name = "garo.example.org", certificate_arn = "arn:aws:acm:eu-west-2:111111111111:certificate/1" }
+  }
+  assert {
+    condition     = length(aws_route53_record.this) == 0 && output.domain_target == "d-1234567890.execute-api.eu-west-2.amazonaws.com"
+    error_message = "A record is made in no zone, or nobody is told where it has to point."
+  }
+}
+
+run "kms_key" {
+  variables {
+    kms_key_arn = "arn:aws:kms:eu-west-2:111111111111:key/1"
+  }
+  assert {
+    condition = alltrue([for key in concat(
+      [aws_dynamodb_table.this.server_side_encryption[0].kms_key_arn, aws_sqs_queue.this.kms_master_key_id, aws_sqs_queue.dead.kms_master_key_id],
+      [aws_ssm_parameter.keys[0].key_id, aws_ssm_parameter.operators.key_id, aws_ssm_parameter.account["222222222222"].key_id],
+      [aws_cloudwatch_log_group.functions.kms_key_id, aws_cloudwatch_log_group.access.kms_key_id, aws_sns_topic.alarms.kms_master_key_id],
+      [for f in aws_lambda_function.this : f.kms_key_arn],
+    ) : key == var.kms_key_arn])
+    error_message = "Something is not under the key."
+  }
+  assert {
+    condition     = alltrue([for p in aws_iam_role_policy.function : strcontains(p.policy, "kms:Decrypt")])
+    error_message = "A function cannot use the key."
+  }
+}
+
+run "keys_are_rotated_by_their_ids" {
+  variables {
+    key_ids = ["k2", "k1"]
+  }
+  assert {
+    condition     = keys(random_password.key) == ["k1", "k2"] && aws_ssm_parameter.keys[0].value_wo_version != parseint(substr(sha256("k1"), 0, 7), 16)
+    error_message = "A second key is not made and written."
+  }
+}
+
+run "no_keys_in_the_state" {
+  variables {
+    key_ids = []
+  }
+  assert {
+    condition     = length(aws_ssm_parameter.keys) == 0 && length(random_password.key) == 0 && length(random_password.id_key) == 0
+    error_message = "Terraform makes keys that it was not asked for."
+  }
+}
+
+run "no_accounts_no_roles_to_borrow" {
+  variables {
+    accounts = {}
+    tracing  = true
+  }
+  assert {
+    condition     = !anytrue([for p in aws_iam_role_policy.function : strcontains(p.policy, "sts:")])
+    error_message = "A function may take on roles though no account is registered."
+  }
+  assert {
+    condition     = alltrue([for part, f in aws_lambda_function.this : f.tracing_config[0].mode == "Active" && strcontains(aws_iam_role_policy.function[part].policy, "xray:PutTraceSegments")])
+    error_message = "Tracing is on, but a function cannot write traces."
+  }
+}

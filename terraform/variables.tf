@@ -1,0 +1,363 @@
+variable "name" {
+  description = "Name of the control plane. It is in the names of everything that it makes, in the tags of its machines, and in the names under which runners register."
+  type        = string
+  default     = "garo"
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$", var.name))
+    error_message = "Choose a name of 1 to 16 of a-z, 0-9 and hyphen that begins and ends with a letter or digit: longer ones do not fit into a runner's name at GitHub."
+  }
+}
+
+variable "package" {
+  description = "Where the Lambda functions' zips are, named garo-PART-linux-ARCH.zip. Either `directory` (what `make build` or a release's download made), or `s3_bucket` and `s3_prefix`. `sha256` has the hex digests by part (api, worker, reaper), which are then verified; S3 needs them to see a change."
+  type = object({
+    directory = optional(string)
+    s3_bucket = optional(string)
+    s3_prefix = optional(string, "")
+    sha256    = optional(map(string), {})
+  })
+
+  validation {
+    condition     = (var.package.directory == null) != (var.package.s3_bucket == null)
+    error_message = "Set either package.directory or package.s3_bucket, not both and not neither."
+  }
+
+  validation {
+    condition     = var.package.s3_bucket == null || length(setsubtract(["api", "worker", "reaper"], keys(var.package.sha256))) == 0
+    error_message = "Give package.sha256 for api, worker and reaper: without them an object that changed in the bucket would not be noticed."
+  }
+
+  validation {
+    condition     = alltrue([for part, sum in var.package.sha256 : contains(["api", "worker", "reaper"], part) && can(regex("^[0-9a-f]{64}$", sum))])
+    error_message = "Write package.sha256 as 64 lower-case hex digits for each of api, worker and reaper, as sha256sum prints them."
+  }
+}
+
+variable "architecture" {
+  description = "What the functions run on: arm64, or amd64."
+  type        = string
+  default     = "arm64"
+
+  validation {
+    condition     = contains(["arm64", "amd64"], var.architecture)
+    error_message = "Set architecture to arm64 or amd64."
+  }
+}
+
+variable "accounts" {
+  description = "The AWS accounts that machines may be launched into, by their twelve digits, and what callers may choose there. The output `registration` of modules/account has most of it. See docs/deploy.md for each field."
+  type = map(object({
+    role_arn     = optional(string)
+    repositories = optional(list(object({ id = string, name = string })), [])
+    owners       = optional(list(object({ id = string, name = string })), [])
+    server       = optional(string)
+    regions = map(object({
+      subnets          = list(string)
+      security_groups  = optional(list(string), [])
+      images           = list(string)
+      instance_profile = optional(string)
+    }))
+    default_region         = optional(string)
+    instance_types         = list(string)
+    default_instance_types = optional(list(string))
+    markets                = optional(list(string), ["spot", "ondemand"])
+    spot_fallback          = optional(bool, true)
+    modes                  = optional(list(string), ["shared", "ephemeral"])
+    max_timeout            = optional(number)
+    hard                   = optional(number)
+    max_runners            = optional(number, 10)
+    pacing                 = optional(object({ burst = number, interval_ms = number }))
+    github = optional(object({
+      parameter       = optional(string)
+      app_id          = optional(number)
+      installation_id = optional(number)
+    }), {})
+    allow = optional(object({
+      public_repositories = optional(bool, false)
+      pull_request_target = optional(bool, false)
+      workflow_run        = optional(bool, false)
+      issue_comment       = optional(bool, false)
+      self_hosted_callers = optional(bool, false)
+    }), {})
+    only = optional(object({
+      refs              = optional(list(string), [])
+      environments      = optional(list(string), [])
+      job_workflow_refs = optional(list(string), [])
+      properties        = optional(map(string), {})
+    }), {})
+  }))
+  default = {}
+
+  validation {
+    condition     = alltrue([for id, a in var.accounts : can(regex("^[0-9]{12}$", id))])
+    error_message = "Name each of accounts by the twelve digits of its id, in quotes."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : length(a.repositories) + length(a.owners) > 0])
+    error_message = "Give each of accounts at least one of repositories or owners: nobody else is served. Find the ids with `gh api repos/OWNER/NAME --jq '.id, .owner.id'`."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for n in concat(a.repositories, a.owners) : can(regex("^[0-9]{1,20}$", n.id)) && n.name != ""]]))
+    error_message = "Give repositories and owners GitHub's numeric id and the name: `gh api repos/OWNER/NAME --jq '.id, .owner.id'` prints the ids."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : length(a.regions) > 0 && alltrue([for r in a.regions : length(r.subnets) > 0 && length(r.images) > 0])])
+    error_message = "Give each of accounts at least one region, and each region at least one subnet and one image (an AMI id, or the path of an SSM parameter that holds one)."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : a.default_region == null || contains(keys(a.regions), coalesce(a.default_region, "none"))])
+    error_message = "Set default_region to one of the account's regions, or leave it out if there is one region only."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : length(a.instance_types) > 0 && length(setsubtract(a.default_instance_types != null ? a.default_instance_types : [], a.instance_types)) == 0])
+    error_message = "List at least one of instance_types, and put only such into default_instance_types as are in it."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : length(a.markets) > 0 && length(setsubtract(a.markets, ["spot", "ondemand"])) == 0])
+    error_message = "Set markets to spot, ondemand or both; the first is the default."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : length(a.modes) > 0 && length(setsubtract(a.modes, ["shared", "ephemeral"])) == 0])
+    error_message = "Set modes to shared, ephemeral or both; the first is the default."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : a.max_runners >= 1 && floor(a.max_runners) == a.max_runners])
+    error_message = "Set max_runners to how many machines may live at once: a whole number of at least 1."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : coalesce(a.hard, 21600) > 0 && coalesce(a.hard, 21600) <= 86400 && coalesce(a.max_timeout, 1) > 0])
+    error_message = "Set hard to at most 86400 seconds (a day) and max_timeout to seconds, or leave them out."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : (a.github.app_id == null) == (a.github.installation_id == null)])
+    error_message = "Set github.app_id and github.installation_id together, or neither for a personal access token."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : a.role_arn == null || can(regex("^arn:[a-z-]+:iam::[0-9]{12}:role/", coalesce(a.role_arn, "none")))])
+    error_message = "Set role_arn to the ARN of a role, or leave it out for GitHubRunnerAssumeRole of the account."
+  }
+}
+
+variable "operators" {
+  description = "SHA-256 in hex of each operator's token, by the operator's name. The token itself begins with garo_op_ and is never given to Terraform; docs/deploy.md has the command that makes one."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for sum in values(var.operators) : can(regex("^[0-9a-f]{64}$", sum))])
+    error_message = "Give operators the SHA-256 of their token as 64 lower-case hex digits: printf %s \"$token\" | sha256sum. Never the token itself."
+  }
+}
+
+variable "key_ids" {
+  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. To rotate: put a new one in front, apply, and take the old one out a day later. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
+  type        = list(string)
+  default     = ["k1"]
+
+  validation {
+    condition     = length(var.key_ids) <= 2 && length(distinct(var.key_ids)) == length(var.key_ids)
+    error_message = "Name at most two key_ids, and none twice: the current one, and during a rotation the one before it."
+  }
+
+  validation {
+    condition     = alltrue([for k in var.key_ids : can(regex("^[a-z0-9]{1,16}$", k))])
+    error_message = "Make each of key_ids of 1 to 16 of a-z and 0-9."
+  }
+}
+
+variable "parameters" {
+  description = "Path under which the control plane's own SSM parameters are. Null: /NAME."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.parameters == null || can(regex("^(/[A-Za-z0-9_.-]+)+$", coalesce(var.parameters, "none")))
+    error_message = "Begin parameters with a slash, end it without one, and use letters, digits, dot, underscore and hyphen between slashes."
+  }
+
+  validation {
+    condition     = !can(regex("(?i)^/(aws|ssm)", coalesce(var.parameters, "none")))
+    error_message = "Choose another path for parameters: SSM keeps /aws and /ssm for itself."
+  }
+}
+
+variable "oidc_issuers" {
+  description = "Issuers whose ID tokens are believed. docs/github.md lists those of GitHub's products."
+  type        = list(string)
+  default     = ["https://token.actions.githubusercontent.com"]
+
+  validation {
+    condition     = length(var.oidc_issuers) > 0 && alltrue([for i in var.oidc_issuers : can(regex("^https://[^,/\\s]+(/[^,\\s]+)?$", i)) && !endswith(i, "/")])
+    error_message = "Give at least one of oidc_issuers, exactly as the tokens have it: https, no slash at the end, no comma."
+  }
+}
+
+variable "github_url" {
+  description = "Base address of GitHub's REST API; an Enterprise Server has https://HOST/api/v3."
+  type        = string
+  default     = "https://api.github.com"
+
+  validation {
+    condition     = can(regex("^https://[^\\s]+[^/\\s]$", var.github_url))
+    error_message = "Set github_url to an https address without a slash at its end."
+  }
+}
+
+variable "runner_programs" {
+  description = "GitHub's runner program by architecture (amd64, arm64), for images that have none: its version, where it is downloaded from and its SHA-256, all from the release's page of actions/runner."
+  type        = map(object({ version = string, url = string, sha256 = string }))
+  default     = {}
+
+  validation {
+    condition     = alltrue([for arch, p in var.runner_programs : contains(["amd64", "arm64"], arch) && startswith(p.url, "https://") && can(regex("^[0-9a-f]{64}$", p.sha256))])
+    error_message = "Give runner_programs for amd64, arm64 or both, each with its version, an https url and the sha256 as 64 lower-case hex digits."
+  }
+}
+
+variable "domain" {
+  description = "A domain name of your own for the API: its name, the ARN of a certificate in the same region, and the id of the Route 53 zone if the record is to be made too. The API's own address is closed then."
+  type = object({
+    name            = string
+    certificate_arn = string
+    zone_id         = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.domain == null || can(regex("^[a-z0-9-]+(\\.[a-z0-9-]+)+$", try(var.domain.name, "")))
+    error_message = "Set domain.name to a plain domain name in lower case, such as garo.example.org, without https:// and without a slash."
+  }
+
+  validation {
+    condition     = var.domain == null || can(regex("^arn:[a-z-]+:acm:", try(var.domain.certificate_arn, "")))
+    error_message = "Set domain.certificate_arn to the ARN of an ACM certificate in the region of the control plane."
+  }
+}
+
+variable "throttling" {
+  description = "How often a route may be called: requests a second, and at once. Merged over the defaults; the keys are the routes of docs/api.md, and `default` is for those without a number of their own."
+  type        = map(object({ rate = number, burst = number }))
+  default     = {}
+
+  validation {
+    condition     = alltrue([for t in values(var.throttling) : t.rate > 0 && t.burst > 0])
+    error_message = "Set rate and burst of throttling to numbers above 0; a route cannot be closed this way."
+  }
+
+  validation {
+    condition     = length(setsubtract(keys(var.throttling), concat(keys(local.routes), ["default"]))) == 0
+    error_message = "Name only routes of docs/api.md in throttling, such as \"POST /start\", or default."
+  }
+}
+
+variable "memory_mb" {
+  description = "Memory of the functions in MB, by part (api, worker, reaper). CPU comes in proportion. Merged over the defaults, 256 each."
+  type        = map(number)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for part, mb in var.memory_mb : contains(["api", "worker", "reaper"], part) && mb >= 128 && mb <= 10240])
+    error_message = "Set memory_mb for api, worker or reaper, between 128 and 10240."
+  }
+}
+
+variable "reserved_concurrency" {
+  description = "Concurrent executions that are kept for a part (api, worker, reaper), and that it may not exceed. By default none is reserved, since an account may have only 10 in all."
+  type        = map(number)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for part, n in var.reserved_concurrency : contains(["api", "worker", "reaper"], part) && n >= (part == "worker" ? 5 : part == "reaper" ? 2 : 1)])
+    error_message = "Set reserved_concurrency for api (1 or more), worker (5 or more, as many as its queue starts) or reaper (2 or more: a run may overlap the next)."
+  }
+}
+
+variable "log_level" {
+  description = "What is logged: debug, info, warn or error. Alarms need error and audit lines need info."
+  type        = string
+  default     = "info"
+
+  validation {
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "Set log_level to debug, info, warn or error."
+  }
+}
+
+variable "log_retention_days" {
+  description = "How long logs are kept, in days."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "Set log_retention_days to a number of days that CloudWatch knows: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
+  }
+}
+
+variable "tracing" {
+  description = "Whether AWS X-Ray traces the functions."
+  type        = bool
+  default     = false
+}
+
+variable "kms_key_arn" {
+  description = "ARN of a KMS key of yours for table, queues, parameters, logs, topic and the functions' environment. Null: the keys that AWS keeps. docs/deploy.md has the key policy that it needs."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/", coalesce(var.kms_key_arn, "none")))
+    error_message = "Set kms_key_arn to the ARN of a key (arn:aws:kms:REGION:ACCOUNT:key/ID), not of an alias."
+  }
+}
+
+variable "permissions_boundary" {
+  description = "ARN of a policy that bounds every role made here. Null: none."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.permissions_boundary == null || can(regex("^arn:[a-z-]+:iam::[0-9a-z]+:policy/", coalesce(var.permissions_boundary, "none")))
+    error_message = "Set permissions_boundary to the ARN of an IAM policy."
+  }
+}
+
+variable "alarm_emails" {
+  description = "Who gets the alarms by e-mail. Each has to confirm once. Anything else can subscribe to the topic in the outputs."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for a in var.alarm_emails : can(regex("^[^@\\s]+@[^@\\s]+$", a))])
+    error_message = "Give alarm_emails as e-mail addresses."
+  }
+}
+
+variable "deletion_protection" {
+  description = "Whether the table refuses to be deleted. Set it to false and apply before `terraform destroy`."
+  type        = bool
+  default     = true
+}
+
+variable "tags" {
+  description = "Tags for everything that can have them, beside Service and ControlPlane."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = !anytrue([for k in keys(var.tags) : startswith(k, "garo:") || startswith(lower(k), "aws:")])
+    error_message = "Choose other keys for tags: garo: marks machines and is set by the control plane alone, aws: belongs to AWS."
+  }
+}
