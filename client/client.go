@@ -79,7 +79,7 @@ func New(cfg Config) *Client {
 // apitype.Started, those about its request.
 func (c *Client) WithToken(t Token) *Client {
 	other := *c
-	other.token = func(context.Context) (Token, error) { return t, nil }
+	other.token = Static(t)
 	return &other
 }
 
@@ -257,17 +257,17 @@ func (c *Client) try(ctx context.Context, method, path string, payload []byte, o
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return 0, true, err
+		return 0, true, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return 0, true, fmt.Errorf("read the answer: %w", err)
+		return 0, true, fmt.Errorf("%w: read it: %w", ErrNoAnswer, err)
 	}
 	wait = retryAfter(resp.Header)
 	if resp.StatusCode/100 != 2 {
 		e := newError(resp, answer)
-		return wait, e.retryable(), e
+		return wait, e.Retryable(), e
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
 		return 0, false, errors.New("the answer is not this API's: is the URL right?")

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -27,6 +28,10 @@ const (
 	ErrInternal        = Code(apitype.CodeInternal)
 	ErrUnavailable     = Code(apitype.CodeUnavailable)
 )
+
+// ErrNoAnswer says that there was no whole answer, although the call was made as
+// often as calls are: the API may have done what it was asked for, or not.
+var ErrNoAnswer = errors.New("no answer")
 
 // Error is an answer of the API that is not a good one.
 type Error struct {
@@ -55,7 +60,9 @@ func (e *Error) Is(target error) bool {
 	return ok && string(code) == e.Problem.Code
 }
 
-func (e *Error) retryable() bool {
+// Retryable reports whether the same call may work later. It was made several
+// times before this error came of it.
+func (e *Error) Retryable() bool {
 	return e.Problem.Status == http.StatusTooManyRequests || e.Problem.Status >= http.StatusInternalServerError
 }
 

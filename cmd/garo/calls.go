@@ -85,7 +85,7 @@ func (t *target) client(ctx context.Context) (*client.Client, error) {
 	}
 	return client.New(client.Config{
 		URL:   t.address(),
-		Token: func(context.Context) (client.Token, error) { return token, nil },
+		Token: client.Static(token),
 	}), nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/action"
 )
 
 // version is set by the build: -ldflags "-X main.version=…".
@@ -32,6 +34,12 @@ func run() int {
 	}
 	if ctx.Err() != nil && !errors.Is(err, errInterrupted) && errors.Is(err, ctx.Err()) {
 		err = errInterrupted
+	}
+	if errors.Is(err, action.ErrCancelled) {
+		return 130
+	}
+	if errors.Is(err, action.ErrTold) {
+		return 1
 	}
 	fmt.Fprintln(os.Stderr, "garo: "+strings.ReplaceAll(err.Error(), "\n", "; "))
 	if errors.Is(err, errInterrupted) {
@@ -62,7 +70,7 @@ operator's token from --token-file or GARO_TOKEN; else both are those of the
 		return fmt.Errorf("%w: see %s --help", err, c.CommandPath())
 	})
 	c.AddCommand(localCommand(), demoCommand(), startCommand(), statusCommand(), waitCommand(), stopCommand(),
-		listCommand(), reapCommand(), versionCommand())
+		listCommand(), reapCommand(), actionCommand(), versionCommand())
 	return c
 }
 

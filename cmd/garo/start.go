@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -120,8 +119,13 @@ reason if it never is. Interrupted, it leaves the request as it is.`,
 // and the request is its own, it cancels that.
 func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool) error {
 	ctx := cmd.Context()
-	steps := story{cmd.ErrOrStderr(), map[string]bool{}}
-	status, err := cl.Wait(ctx, id, steps.tell)
+	var story client.Story
+	status, err := cl.Wait(ctx, id, func(s apitype.Status) {
+		for _, step := range story.Next(s) {
+			line := fmt.Sprintf("%7.1fs  %-8s %-10s %s", step.Since.Seconds(), step.Who, step.State, step.Reason)
+			fmt.Fprintln(cmd.ErrOrStderr(), strings.TrimRight(line, " "))
+		}
+	})
 	switch {
 	case ctx.Err() != nil && own:
 		return cancelOwn(ctx, cl, id)
@@ -165,36 +169,4 @@ func outlast(ctx context.Context, d time.Duration) (context.Context, context.Can
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
 	return longer, func() { stop(); cancel() }
-}
-
-// story prints each step of a request once, with the time since it was made.
-type story struct {
-	w    io.Writer
-	told map[string]bool
-}
-
-func (st story) tell(s apitype.Status) {
-	line := func(who string, e apitype.Entry) {
-		key := e.At.String() + who + e.State + e.Reason
-		if st.told[key] {
-			return
-		}
-		st.told[key] = true
-		text := fmt.Sprintf("%7.1fs  %-8s %-10s %s", e.At.Sub(s.CreatedAt).Seconds(), who, e.State, e.Reason)
-		fmt.Fprintln(st.w, strings.TrimRight(text, " "))
-	}
-	// The two histories run side by side: merged by time, the story reads straight.
-	req, run := s.History, []apitype.Entry(nil)
-	if s.Runner != nil {
-		run = s.Runner.History
-	}
-	for len(req) > 0 || len(run) > 0 {
-		if len(run) == 0 || len(req) > 0 && !run[0].At.Before(req[0].At) {
-			line("request", req[0])
-			req = req[1:]
-			continue
-		}
-		line("runner", run[0])
-		run = run[1:]
-	}
 }
