@@ -9,7 +9,7 @@ RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compile
 
 # Go's own limit for the tests of one package, written down.
 TIMEOUT   ?= 10m
-# More flags for go test, such as -run or -json.
+# More flags for go test, such as -run.
 TESTFLAGS ?=
 # How long each fuzz target runs.
 FUZZTIME  ?= 30s
@@ -20,13 +20,18 @@ BENCH     ?= .
 # A binary depends on its sources alone: not on the path or the state of the checkout.
 GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w'
 
+# What runs on AWS: the agents on machines, and the Lambda functions, each as a zip.
+ARCHS   = amd64 arm64
+AGENTS  = $(ARCHS:%=bin/garo-agent-linux-%)
+LAMBDAS = $(foreach name,api worker reaper,$(ARCHS:%=bin/garo-$(name)-linux-%))
+
 # $(call packages,PATTERN) lists the packages with a test file that matches.
 packages = $(shell grep -rlE --include='*_test.go' '$(1)' . | sed 's|/[^/]*$$||' | sort -u)
 
 .PHONY: help
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | \
-		while read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
+		while read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
 
 .PHONY: demo
 demo: bin/garo ## Tell one story of runners on this machine, and check its promises
@@ -37,14 +42,26 @@ run: bin/garo ## Run the whole of GARO on this machine, until interrupted
 	bin/garo local
 
 .PHONY: build
-build: bin/garo bin/garo-agent-linux-amd64 bin/garo-agent-linux-arm64 ## Build the CLI and the agents into bin/
+build: bin/garo $(LAMBDAS:%=%.zip) ## Build the CLI, the agents and the zips of the Lambda functions into bin/
 
 # Go knows better than make what is up to date.
-.PHONY: bin/garo bin/garo-agent-linux-amd64 bin/garo-agent-linux-arm64
+.PHONY: bin/garo $(AGENTS) $(LAMBDAS) $(LAMBDAS:%=%.zip)
 bin/garo:
 	$(GOBUILD) -o $@ ./cmd/garo
-bin/garo-agent-linux-amd64 bin/garo-agent-linux-arm64: bin/garo-agent-linux-%:
-	GOOS=linux GOARCH=$* $(GOBUILD) -o $@ ./cmd/garo-agent
+# The tag leaves out a protocol of Lambda's first Go runtime, which is 3 MB.
+$(AGENTS) $(LAMBDAS):
+	GOOS=linux GOARCH=$(lastword $(subst -, ,$@)) $(GOBUILD) -tags lambda.norpc -o $@ ./cmd/$(firstword $(subst -linux-, ,$(@F)))
+# One that is too large fails.
+$(LAMBDAS:%=%.zip): %.zip: % $(AGENTS)
+	@go run ./internal/bundle/writezip $^
+
+.PHONY: reproduce
+reproduce: build ## Build the zips anew from a copy of the sources, and compare: the bytes must be the same
+	@set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
+		tar -cf - --exclude=./bin --exclude=./.git . | tar -xf - -C "$$copy"; \
+		$(MAKE) --no-print-directory -C "$$copy" $(LAMBDAS:%=%.zip); \
+		for zip in $(LAMBDAS:%=%.zip); do cmp "$$zip" "$$copy/$$zip"; done; \
+		sha256sum $(LAMBDAS:%=%.zip)
 
 .PHONY: check
 check: ## Everything that reads the code without running it
@@ -61,11 +78,16 @@ check: ## Everything that reads the code without running it
 	else \
 		echo 'shellcheck is not installed: shell scripts are checked for form alone'; \
 	fi
-	$(TOOL) actionlint
+	$(TOOL) actionlint $(wildcard .github/workflows/*.yml .github/workflows/examples/*.yml)
 
 .PHONY: test
-test: ## Run all tests, in random order and with the race detector
-	@go test $(strip $(RACE) -shuffle=on -timeout=$(TIMEOUT) $(TESTFLAGS)) ./...
+test: ## Run all tests, in random order and with the race detector, and list what was left out
+	@mkdir -p bin && go build -o bin/testsummary ./internal/repotest/testsummary
+	@go test -json $(strip $(RACE) -shuffle=on -timeout=$(TIMEOUT) $(TESTFLAGS)) ./... | bin/testsummary
+
+.PHONY: terraform
+terraform: ## Check the Terraform modules: format, validity, tests, tflint, checkov
+	terraform/check
 
 .PHONY: cover
 cover: ## Show how much of each package all tests together reach
@@ -91,6 +113,39 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s), one after another
 		done; \
 	done
 
+# How many worlds, and the seed of the first; with SEED, that one alone and its story.
+SEEDS      ?= 10000
+SEED_START ?= 1
+SEED       ?=
+
+.PHONY: bin/sim
+bin/sim:
+	@go test -c -o $@ ./internal/sim
+
+.PHONY: sim sim-long
+sim: bin/sim ## Play random worlds until a promise breaks (SEEDS=10000 SEED_START=1; SEED=n tells the story of one)
+	@GOGC=400 bin/sim -test.run '^TestSeeds$$' -test.timeout 24h $(if $(SEED),-start $(SEED) -seeds 1 -twice 1 -story,-start $(SEED_START) -seeds $(SEEDS) -figures)
+sim-long: ## The same with 100,000 seeds
+	@$(MAKE) --no-print-directory sim SEEDS=100000
+
+.PHONY: sim-exhaustive
+sim-exhaustive: ## Go through every order of events in small scopes, and print the states
+	go test -count=1 -v -timeout=30m -run '^TestExhaustive$$' ./internal/sim -exhaustive
+
+# Bugs are planted in copies that only the compiler reads.
+.PHONY: sim-planted sim-planted-long
+sim-planted: ## Plant bugs one at a time, and count the random seeds that it takes to catch each
+	go run ./internal/sim/planted -seeds 2000
+sim-planted-long: ## The same with 20,000 seeds for each bug
+	go run ./internal/sim/planted -seeds 20000
+
+# goreleaser takes minutes to build, and is a tool of releases alone.
+.PHONY: release-check
+release-check: ## Build all that a release has into dist/, and publish nothing; needs goreleaser
+	@command -v goreleaser >/dev/null || { echo 'goreleaser is not installed: go install github.com/goreleaser/goreleaser/v2@v2.15.1'; exit 1; }
+	goreleaser check
+	goreleaser release --snapshot --clean --skip=sbom
+
 .PHONY: clean
 clean: ## Remove what make built
-	rm -rf bin
+	rm -rf bin dist

@@ -24,62 +24,6 @@ func (w *World) said(where string, b []byte) {
 	w.texts = append(w.texts, text{where, b})
 }
 
-// Check fails the test for everything that does not hold though it must at any
-// time: no runner ever has two machines with credentials, nor a request two that are
-// of use at once; the quota counts what lives; no machine outlived its timer; and no secret
-// can be read anywhere. What must hold at each commit was looked at then.
-func (w *World) Check() {
-	w.Helper()
-	machines := w.Fleet.Instances()
-	w.checkMachines(machines)
-	for _, what := range w.secrets() {
-		w.Error(what)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	live := 0
-	for _, r := range w.watch.runners {
-		if !r.State.Final() {
-			live++
-		}
-	}
-	if live != w.watch.live {
-		w.Errorf("%d runners are neither failed nor ended, and %d were counted", live, w.watch.live)
-	}
-}
-
-func (w *World) checkMachines(machines []simfleet.Fact) {
-	w.Helper()
-	powerless := w.powerless()
-	ofRunner := map[string]string{}
-	for i, a := range machines {
-		end := a.EndedAt
-		if end.IsZero() {
-			end = time.Now()
-		}
-		if hard := a.RunsAt.Add(bootTime + w.Account.Hard(w.Limits) + stopping); end.After(hard) && !a.Planted && !a.NeverBoots {
-			w.Errorf("machine %s lived %s", a.ID, end.Sub(a.LaunchedAt))
-		}
-		if a.CredentialedAt.IsZero() {
-			continue
-		}
-		runner := a.Tags[fleet.TagRunner]
-		if other := ofRunner[runner]; other != "" {
-			w.Errorf("machines %s and %s got credentials of runner %s", other, a.ID, runner)
-		}
-		ofRunner[runner] = a.ID
-		for _, b := range machines[i+1:] {
-			if b.CredentialedAt.IsZero() || a.Tags[fleet.TagRequest] != b.Tags[fleet.TagRequest] {
-				continue
-			}
-			if before(a, b, powerless) || before(b, a, powerless) {
-				continue
-			}
-			w.Errorf("request %s had machines %s and %s with credentials at once", a.Tags[fleet.TagRequest], a.ID, b.ID)
-		}
-	}
-}
-
 // before reports whether a was of no use any more when b got its credentials: it
 // shut down, or GitHub had forgotten all that it ever registered.
 func before(a, b simfleet.Fact, powerless map[string]time.Time) bool {
@@ -87,17 +31,23 @@ func before(a, b simfleet.Fact, powerless map[string]time.Time) bool {
 	return !a.EndsAt.IsZero() && !b.CredentialedAt.Before(a.EndsAt) || !at.IsZero() && !b.CredentialedAt.Before(at)
 }
 
-// powerless returns when the last registration of each runner was removed; those
-// with one that is there are not in it.
+// powerless returns when the last registration of each runner was removed whose
+// config was recorded, so that a machine may have it; runners with one that is
+// there are not in it.
 func (w *World) powerless() map[string]time.Time {
 	at := map[string]time.Time{}
-	for _, g := range w.GitHub.Minted() {
-		if id := runnerIn(g.Name); g.RemovedAt.After(at[id]) {
+	minted, left := w.GitHub.Minted(), w.GitHub.Registrations()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range minted {
+		if id := runnerIn(g.Name); w.watch.configs[g.ID] && g.RemovedAt.After(at[id]) {
 			at[id] = g.RemovedAt
 		}
 	}
-	for _, g := range w.GitHub.Registrations() {
-		delete(at, runnerIn(g.Name))
+	for _, g := range left {
+		if w.watch.configs[g.ID] {
+			delete(at, runnerIn(g.Name))
+		}
 	}
 	return at
 }
@@ -178,7 +128,7 @@ type canary struct{ what, text string }
 func (w *World) canaries() []canary {
 	out := []canary{
 		{"the operator's token", operatorToken}, {"the GitHub credential", pat}, {"the external id", externalID},
-		{"the id key", idKey}, {"a key", firstKey},
+		{"the id key", idKey}, {"a key", firstKey}, {"the other key", secondKey},
 	}
 	for _, g := range w.GitHub.Minted() {
 		c := g.Config.Reveal()
@@ -237,5 +187,9 @@ func (w *World) Alarms() []store.Alarm {
 func (w *World) Trace() []Effect {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.trace)
+	out := make([]Effect, len(w.trace))
+	for i, e := range w.trace {
+		out[i] = *e
+	}
+	return out
 }

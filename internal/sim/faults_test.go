@@ -1,17 +1,24 @@
 package sim_test
 
 import (
+	"flag"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
 // fault is something that goes wrong, and the tests that show what comes of it:
-// the directory of a package, a dot, and the test.
+// the directory of a package, a dot, and the test. n is its number in
+// docs/reliability.md; 0: it has none.
 type fault struct {
+	n     int
 	what  string
 	tests []string
 }
@@ -20,99 +27,102 @@ type fault struct {
 // themselves.
 var allFaults = []fault{
 	// The API.
-	{"the API dies before it recorded a request", []string{"internal/sim.TestDeadAPILeavesOneRecord", "internal/sim.TestStartSurvivesHarmAtEachStepOfTheAPI"}},
-	{"the API dies between the record and the message", []string{"internal/sim.TestUnsentMessageIsMadeUpFor", "internal/sim.TestDeadAPILeavesOneRecord"}},
-	{"the answer to a start is lost", []string{"internal/sim.TestDeadAPILeavesOneRecord"}},
-	{"a client repeats its start five times", []string{"internal/sim.TestFiveStartsAtOnceAreOneRequest", "api.TestHundredReplaysMakeOneRecord"}},
-	{"one run starts with another idempotency key", []string{"internal/sim.TestOtherKeyOfTheSameRunIsAnotherRequest"}},
-	{"the table is down", []string{"api.TestStoreOutageLeavesNothingHalfDone"}},
-	{"GitHub's key set cannot be fetched", []string{"internal/oidc.TestIssuerMayBeAwayForADay"}},
-	{"the API's clock is off", []string{"internal/oidc.TestTokenIsTakenInItsTimeAlone"}},
-	{"fifty starts race for a limit of ten", []string{"internal/sim.TestFiftyStartsAtALimitOfTen", "worker.TestQuotaIsNeverPassed"}},
+	{1, "the API dies before it recorded a request", []string{"internal/sim.TestDeadAPILeavesOneRecord", "internal/sim.TestStartSurvivesHarmAtEachStepOfTheAPI"}},
+	{2, "the API dies between the record and the message", []string{"internal/sim.TestUnsentMessageIsMadeUpFor", "internal/sim.TestDeadAPILeavesOneRecord"}},
+	{3, "the answer to a start is lost", []string{"internal/sim.TestDeadAPILeavesOneRecord"}},
+	{4, "a client repeats its start five times", []string{"internal/sim.TestFiveStartsAtOnceAreOneRequest", "api.TestHundredReplaysMakeOneRecord"}},
+	{5, "one run starts with another idempotency key", []string{"internal/sim.TestOtherKeyOfTheSameRunIsAnotherRequest"}},
+	{6, "the table is down", []string{"api.TestStoreOutageLeavesNothingHalfDone"}},
+	{7, "GitHub's key set cannot be fetched", []string{"internal/oidc.TestIssuerMayBeAwayForADay"}},
+	{8, "the API's clock is off", []string{"internal/oidc.TestTokenIsTakenInItsTimeAlone"}},
+	{9, "fifty starts race for a limit of ten", []string{"internal/sim.TestFiftyStartsAtALimitOfTen", "worker.TestQuotaIsNeverPassed"}},
 
 	// The queue.
-	{"a message comes ten times at once", []string{"worker.TestTenMessagesAtOnceLaunchOnce"}},
-	{"messages come in another order, or an hour late", []string{"internal/sim.TestMessageThatIsAnHourLateLaunchesNothing", "internal/sim.TestMessageOfAFinishedRequestLaunchesNothing"}},
-	{"a message is lost", []string{"internal/sim.TestLostMessageIsSentAgain", "internal/sim.TestLostResumeIsMadeUpForByTheReaper"}},
-	{"a message names what is not recorded", []string{"worker.TestUnknownRequestFailsItsMessageAlone", "internal/queue/queuetest.TestMemory"}},
-	{"a message cannot be read", []string{"worker.TestUnreadableMessageLeavesTheOthersUnharmed", "internal/queue/queuetest.TestMemory"}},
+	{10, "a message comes ten times at once", []string{"worker.TestTenMessagesAtOnceLaunchOnce"}},
+	{11, "messages come in another order, or an hour late", []string{"internal/sim.TestMessageThatIsAnHourLateLaunchesNothing", "internal/sim.TestMessageOfAFinishedRequestLaunchesNothing"}},
+	{12, "a message is lost", []string{"internal/sim.TestLostMessageIsSentAgain", "internal/sim.TestLostResumeIsMadeUpForByTheReaper"}},
+	{13, "a message names what is not recorded", []string{"worker.TestUnknownRequestFailsItsMessageAlone", "internal/queue/queuetest.TestMemory"}},
+	{14, "a message cannot be read", []string{"worker.TestUnreadableMessageLeavesTheOthersUnharmed", "internal/queue/queuetest.TestMemory"}},
 
 	// The worker.
-	{"a worker dies before or after any of its steps", []string{
+	{15, "a worker dies before or after any of its steps", []string{
 		"internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestSharedStartsSurviveHarmAtEachStepOfTheWorker",
 		"internal/sim.TestLaunchWithoutCapacitySurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestNextConfigSurvivesHarmAtEachStep",
 		"internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestRetrySurvivesHarmAtEachStepOfTheWorker",
 		"internal/sim.TestWaitForTheQuotaSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
-	{"a worker is killed during RunInstances", []string{"internal/sim.TestWorkerKilledInTheLaunchResumesTheSameInstance"}},
-	{"a worker stands still, and goes on after its successor took over", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItGoesOn"}},
-	{"a worker is killed late", []string{"internal/sim.TestClaimOfAWorkerThatIsKilledLateHolds"}},
-	{"a goroutine outlives its handler", []string{"internal/sim.TestEverythingHealsAfterTenMinutesOfChaos"}},
-	{"two workers resume one intent", []string{"internal/sim.TestTwoResumesOfOneIntentAreOneInstance"}},
-	{"a deploy comes between a crash and its resume", []string{"worker.TestDeployBetweenCrashAndResumeKeepsTheBytes"}},
+	{16, "a worker is killed during RunInstances", []string{"internal/sim.TestWorkerKilledInTheLaunchResumesTheSameInstance"}},
+	{17, "a worker stands still, and goes on after its successor took over", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItGoesOn"}},
+	{18, "a worker is killed late", []string{"internal/sim.TestClaimOfAWorkerThatIsKilledLateHolds"}},
+	{19, "a goroutine outlives its handler", []string{"internal/sim.TestEverythingHealsAfterTenMinutesOfChaos"}},
+	{20, "two workers resume one intent", []string{"internal/sim.TestTwoResumesOfOneIntentAreOneInstance"}},
+	{21, "a deploy comes between a crash and its resume", []string{"worker.TestDeployBetweenCrashAndResumeKeepsTheBytes"}},
 
 	// EC2 and STS.
-	{"RunInstances has no answer, and launched", []string{"internal/sim.TestSweepRecordsTheInstanceThatNoWorkerDid", "worker.TestLostAnswerIsAdopted", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
-	{"RunInstances has no answer, and did not launch", []string{"internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
-	{"RunInstances takes effect a minute late", []string{"internal/sim.TestLaunchThatTakesEffectAMinuteLate"}},
-	{"placements have no capacity", []string{"worker.TestNoCapacityMovesToTheNextPlacement", "worker.TestNoCapacityAnywhereIsTriedAgainThenFailsWithTheList"}},
-	{"no capacity, and then no answer", []string{"worker.TestNoCapacityThenTimeoutStaysOnThatIndex"}},
-	{"the account's spot limit is reached", []string{"worker.TestSpotCountLimit"}},
-	{"the account's vCPU limit is reached", []string{"worker.TestVCPULimitTriesAnotherFamilyThenWaitsUntilGiveUp"}},
-	{"two hundred starts while EC2 throttles", []string{"internal/sim.TestTwoHundredStartsAreLaunchedAtEC2sPace", "worker.TestLaunchesKeepEC2sPace"}},
-	{"EC2 fails for half an hour", []string{"internal/sim.TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate"}},
-	{"EC2 refuses the launch", []string{"internal/sim.TestRefusalAfterAnUnclearLaunchCountsTheMachineUntilItIsOver", "worker.TestRefusedLaunchFailsAtOnce", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
-	{"EC2 knows the client token with other bytes", []string{"worker.TestMismatchAdoptsOrAlarms"}},
-	{"the launched instance is terminated already", []string{"internal/sim.TestInstanceThatEndedBeforeItsAnswerIsReplaced", "worker.TestTerminatedTokenDrainsTheRunnerAndAcceptsItsRequestAgain"}},
-	{"EC2's view is five minutes old", []string{"reaper.TestStaleViewDeclaresNobodyDead"}},
-	{"a page of the list fails", []string{"reaper.TestPageThatFailedConcludesNothing"}},
-	{"a machine cannot be terminated", []string{"internal/sim.TestMachineThatCannotBeTerminatedEndsByItsTimer", "reaper.TestMachineThatCannotBeTerminatedStaysEndingAndAlarms"}},
-	{"a machine never calls", []string{"internal/sim.TestMachineThatNeverBootsIsReplaced", "internal/sim.TestMachineWithoutANetworkIsReplaced"}},
-	{"EC2 takes a spot machine back", []string{"internal/sim.TestSpotInterruptionWhileBooting", "internal/sim.TestSpotInterruptionOfAnIdleRunnerFreesItsKey", "internal/sim.TestSpotInterruptionOfABusyRunnerIsTold"}},
-	{"EC2 takes a spot machine back without a word", []string{"internal/sim.TestMachineThatDiesWithoutAWordIsMissed"}},
-	{"the account's role is gone", []string{"reaper.TestDeletedRoleIsNeverSilent"}},
+	{22, "RunInstances has no answer, and launched", []string{"internal/sim.TestSweepRecordsTheInstanceThatNoWorkerDid", "worker.TestLostAnswerIsAdopted", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
+	{23, "RunInstances has no answer, and did not launch", []string{"internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
+	{24, "RunInstances takes effect a minute late", []string{"internal/sim.TestLaunchThatTakesEffectAMinuteLate"}},
+	{25, "placements have no capacity", []string{"worker.TestNoCapacityMovesToTheNextPlacement", "worker.TestNoCapacityAnywhereIsTriedAgainThenFailsWithTheList"}},
+	{26, "no capacity, and then no answer", []string{"worker.TestNoCapacityThenTimeoutStaysOnThatIndex"}},
+	{27, "the account's spot limit is reached", []string{"worker.TestSpotCountLimit"}},
+	{28, "the account's vCPU limit is reached", []string{"worker.TestVCPULimitTriesAnotherFamilyThenWaitsUntilGiveUp"}},
+	{29, "two hundred starts while EC2 throttles", []string{"internal/sim.TestTwoHundredStartsAreLaunchedAtEC2sPace", "worker.TestLaunchesKeepEC2sPace"}},
+	{30, "EC2 fails for half an hour", []string{"internal/sim.TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate"}},
+	{31, "EC2 refuses the launch", []string{"internal/sim.TestRefusalAfterAnUnclearLaunchCountsTheMachineUntilItIsOver", "worker.TestRefusedLaunchFailsAtOnce", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
+	{32, "EC2 knows the client token with other bytes", []string{"worker.TestMismatchAdoptsOrAlarms"}},
+	{33, "the launched instance is terminated already", []string{"internal/sim.TestInstanceThatEndedBeforeItsAnswerIsReplaced", "worker.TestTerminatedTokenDrainsTheRunnerAndAcceptsItsRequestAgain"}},
+	{34, "EC2's view is five minutes old", []string{"reaper.TestStaleViewDeclaresNobodyDead"}},
+	{35, "a page of the list fails", []string{"reaper.TestPageThatFailedConcludesNothing"}},
+	{36, "a machine cannot be terminated", []string{"internal/sim.TestMachineThatCannotBeTerminatedEndsByItsTimer", "reaper.TestMachineThatCannotBeTerminatedStaysEndingAndAlarms"}},
+	{37, "a machine never calls", []string{"internal/sim.TestMachineThatNeverBootsIsReplaced", "internal/sim.TestMachineWithoutANetworkIsReplaced"}},
+	{38, "EC2 takes a spot machine back", []string{"internal/sim.TestSpotInterruptionWhileBooting", "internal/sim.TestSpotInterruptionOfAnIdleRunnerFreesItsKey", "internal/sim.TestSpotInterruptionOfABusyRunnerIsTold"}},
+	{39, "EC2 takes a spot machine back without a word", []string{"internal/sim.TestMachineThatDiesWithoutAWordIsMissed"}},
+	{40, "the account's role is gone", []string{"reaper.TestDeletedRoleIsNeverSilent"}},
+	{41, "a session with the account is over in the middle of a run", []string{"internal/fleet/ec2fleet.TestSessionThatIsOverIsRenewedForALaunch", "internal/fleet/ec2fleet.TestOneSessionServesAllRegionsUntilItIsOver"}},
 
 	// GitHub.
-	{"the credential is refused", []string{"worker.TestRefusedRegistrationDrainsAndFails", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
-	{"the answer of a registration is lost", []string{"internal/sim.TestLostAnswerOfAMintLeavesOneRegistration"}},
-	{"a name is taken", []string{"worker.TestNamesAreNeverUsedTwice", "internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker"}},
-	{"GitHub asks to wait for twenty minutes", []string{"internal/sim.TestGitHubLimitOfTwentyMinutesLeaksNoMachine", "internal/sim.TestWaitForGitHubGoesOnByItself", "worker.TestGitHubLimitIsWaitedFor"}},
-	{"GitHub is down for an hour", []string{"internal/sim.TestGitHubThatIsDownForAnHour"}},
-	{"GitHub's list leaves a busy runner out", []string{"internal/sim.TestBusyRunnerThatIsNotListedIsKept"}},
-	{"GitHub refuses to delete a busy runner", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestBusyRunnerIsKeptUntilItsHardLimitAndNoLonger"}},
-	{"a job is handed out just before the registration is deleted", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestJobThatWasHandedOutJustBeforeTheDeleteFinishes"}},
-	{"a registration cannot be deleted", []string{"internal/sim.TestRunnerThatMayStillBeRegisteredIsNotReplaced"}},
-	{"GitHub forgets a runner whose program does not notice", []string{"internal/sim.TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit", "internal/sim.TestForgottenRegistrationIsMadeAnew"}},
-	{"another job takes the runner by its labels", []string{"api.TestStolenJobIsAlarmedAndTold"}},
-	{"the runner program is too old", []string{"api.TestTooOldRunnerProgramFailsItsRequest"}},
+	{42, "the credential is refused, or was changed a moment ago", []string{"internal/github.TestChangedTokenIsReadAnewAndTheCallMadeOnceMore", "internal/ssmparam.TestParameterServesForAnHourWhileSSMDoesNotAnswer", "worker.TestRefusedRegistrationDrainsAndFails", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
+	{43, "the answer of a registration is lost", []string{"internal/sim.TestLostAnswerOfAMintLeavesOneRegistration"}},
+	{44, "a name is taken", []string{"worker.TestNamesAreNeverUsedTwice", "internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker"}},
+	{45, "GitHub asks to wait for twenty minutes", []string{"internal/sim.TestGitHubLimitOfTwentyMinutesLeaksNoMachine", "internal/sim.TestWaitForGitHubGoesOnByItself", "worker.TestGitHubLimitIsWaitedFor"}},
+	{46, "GitHub is down for an hour", []string{"internal/sim.TestGitHubThatIsDownForAnHour"}},
+	{47, "GitHub's list leaves a busy runner out", []string{"internal/sim.TestBusyRunnerThatIsNotListedIsKept"}},
+	{48, "GitHub refuses to delete a busy runner", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestBusyRunnerIsKeptUntilItsHardLimitAndNoLonger"}},
+	{49, "a job is handed out just before the registration is deleted", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestJobThatWasHandedOutJustBeforeTheDeleteFinishes"}},
+	{0, "a registration cannot be deleted", []string{"internal/sim.TestRunnerThatMayStillBeRegisteredIsNotReplaced"}},
+	{50, "GitHub forgets a runner whose program does not notice", []string{"internal/sim.TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit", "internal/sim.TestForgottenRegistrationIsMadeAnew"}},
+	{51, "another job takes the runner by its labels", []string{"api.TestStolenJobIsAlarmedAndTold"}},
+	{52, "the runner program is too old", []string{"api.TestTooOldRunnerProgramFailsItsRequest"}},
 
 	// Boot and agent.
-	{"boot answers are lost", []string{"internal/sim.TestLostBootAnswersAreOneRegistration", "api.TestLostBootAnswersAreRepeated"}},
-	{"the boot token is stolen", []string{"internal/sim.TestStolenBootTokenEndsTheMachine", "api.TestSecondNonceEndsTheMachine"}},
-	{"a second machine of one launch boots", []string{"internal/sim.TestSecondMachineOfALaunchIsRefusedAndEnds"}},
-	{"a machine boots before its config is there", []string{"api.TestBootWaitsUntilAllIsRecorded"}},
-	{"a machine boots after the boot limit", []string{"api.TestBootAfterTheLimitIsGone"}},
-	{"events are forged, repeated or too many", []string{"api.TestForgedEventsNeverLengthenALife", "api.TestReplayedEventChangesNothing", "store.TestHeartbeat"}},
-	{"a machine's calls fail at any step", []string{"internal/sim.TestMachineSurvivesHarmAtEachOfItsCalls"}},
-	{"heartbeats are lost while the machine lives", []string{"internal/sim.TestSilentMachineIsNotSharedAndNotEndedInItsJob"}},
+	{53, "boot answers are lost", []string{"internal/sim.TestLostBootAnswersAreOneRegistration", "api.TestLostBootAnswersAreRepeated"}},
+	{54, "the boot token is stolen", []string{"internal/sim.TestStolenBootTokenEndsTheMachine", "api.TestSecondNonceEndsTheMachine"}},
+	{55, "a second machine of one launch boots", []string{"internal/sim.TestSecondMachineOfALaunchIsRefusedAndEnds"}},
+	{56, "a machine boots before its config is there", []string{"api.TestBootWaitsUntilAllIsRecorded"}},
+	{57, "a machine boots after the boot limit", []string{"api.TestBootAfterTheLimitIsGone"}},
+	{58, "events are forged, repeated or too many", []string{"api.TestForgedEventsNeverLengthenALife", "api.TestReplayedEventChangesNothing", "store.TestHeartbeat"}},
+	{0, "a machine's calls fail at any step", []string{"internal/sim.TestMachineSurvivesHarmAtEachOfItsCalls"}},
+	{59, "heartbeats are lost while the machine lives", []string{"internal/sim.TestSilentMachineIsNotSharedAndNotEndedInItsJob"}},
 
 	// Sharing.
-	{"a share and a drain meet", []string{"internal/sim.TestShareAndDrainAtTheEndOfALife", "reaper.TestShareInTheLastMomentSavesTheRunner"}},
-	{"a share comes from a worker that stood still", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItGoesOn"}},
-	{"a hundred starts of one key come at once", []string{"internal/sim.TestHundredStartsOfOneKeyAreOneLaunch", "worker.TestHundredSharersGetOneRunner"}},
-	{"a launch fails that a hundred wait for", []string{"internal/sim.TestHundredThatWaitForALostLaunchGetTheNext"}},
-	{"a runner is shared up to its hard limit", []string{"internal/sim.TestRunnerThatIsSharedAgainAndAgainEndsAtItsHardLimit", "store.TestShareOnALiveLock"}},
+	{60, "a share and a drain meet", []string{"internal/sim.TestShareAndDrainAtTheEndOfALife", "reaper.TestShareInTheLastMomentSavesTheRunner"}},
+	{61, "a share comes from a worker that stood still", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItGoesOn"}},
+	{62, "a hundred starts of one key come at once", []string{"internal/sim.TestHundredStartsOfOneKeyAreOneLaunch", "worker.TestHundredSharersGetOneRunner"}},
+	{63, "a launch fails that a hundred wait for", []string{"internal/sim.TestHundredThatWaitForALostLaunchGetTheNext"}},
+	{64, "a runner is shared up to its hard limit", []string{"internal/sim.TestRunnerThatIsSharedAgainAndAgainEndsAtItsHardLimit", "store.TestShareOnALiveLock"}},
 
 	// The store.
-	{"a write is applied, and its answer lost", []string{"store/storetest.TestMemory", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
-	{"the index lags by a minute", []string{"internal/sim.TestLaggingIndexOnlyDelays"}},
-	{"records are deleted early or late", []string{"internal/sim.TestRecordsAreDeletedEarlyWithoutHarmToWhatLives"}},
+	{65, "a transaction meets another one, or is throttled", []string{"store/dynamostore.TestAnswersToACommit", "store/dynamostore.TestTriesOfOneTransactionCarryOneToken", "store/dynamostore.TestBackoffGrowsAndEndsWithTheContext"}},
+	{66, "a write is applied, and its answer lost", []string{"store/storetest.TestMemory", "internal/sim.TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker"}},
+	{67, "the index lags by a minute", []string{"internal/sim.TestLaggingIndexOnlyDelays"}},
+	{68, "records are deleted early or late", []string{"internal/sim.TestRecordsAreDeletedEarlyWithoutHarmToWhatLives"}},
 
 	// The reaper.
-	{"ten runs are missed", []string{"internal/sim.TestTenMissedRunsDelayAndDoNoHarm", "reaper.TestTenMissedRunsAreMadeUpFor"}},
-	{"runs overlap", []string{"internal/sim.TestOverlappingRunsOfTheReaperDoNothingTwice", "reaper.TestOverlappingRunsHaveNoDoubleEffect"}},
-	{"the table is empty by mistake", []string{"internal/sim.TestTableEmptyByMistakeEndsNothing", "reaper.TestEmptyTableWithAHundredMachinesEndsNone"}},
-	{"the reaper dies before or after any of its steps", []string{"internal/sim.TestEndSurvivesHarmAtEachStepOfTheReaper", "reaper.TestRunThatDiesAtAnyCallIsContinuedByTheNext"}},
-	{"everything goes wrong for ten minutes", []string{"internal/sim.TestEverythingHealsAfterTenMinutesOfChaos"}},
+	{69, "ten runs are missed", []string{"internal/sim.TestTenMissedRunsDelayAndDoNoHarm", "reaper.TestTenMissedRunsAreMadeUpFor"}},
+	{69, "runs overlap", []string{"internal/sim.TestOverlappingRunsOfTheReaperDoNothingTwice", "reaper.TestOverlappingRunsHaveNoDoubleEffect"}},
+	{70, "the table is empty by mistake", []string{"internal/sim.TestTableEmptyByMistakeEndsNothing", "reaper.TestEmptyTableWithAHundredMachinesEndsNone"}},
+	{71, "the reaper dies before or after any of its steps", []string{"internal/sim.TestEndSurvivesHarmAtEachStepOfTheReaper", "reaper.TestRunThatDiesAtAnyCallIsContinuedByTheNext"}},
+	{72, "everything goes wrong for ten minutes", []string{"internal/sim.TestEverythingHealsAfterTenMinutesOfChaos", "internal/sim.TestSeeds"}},
+	{0, "all of it at once, in worlds that showed something before", []string{"internal/sim.TestKeptSeeds"}},
 }
 
 // root is where the repository begins, from here.
@@ -170,11 +180,54 @@ func TestEveryTestOfAFaultIsInTheTable(t *testing.T) {
 	}
 	others := map[string]bool{ // what they show is no fault
 		"TestEveryFaultHasATestThatExists": true, "TestEveryTestOfAFaultIsInTheTable": true, "TestOneSeedHasOneCourse": true,
-		"TestSharersOfOneLock": true, "TestIdleRunnerDrainsAtTheIdleLimit": true,
+		"TestSharersOfOneLock": true, "TestIdleRunnerDrainsAtTheIdleLimit": true, "TestMain": true,
+		"TestShrinkLeavesWhatABreachNeeds": true, "TestGoldenFaultsAreInTheDocs": true,
 	}
 	for name := range tests(t, "internal/sim") {
-		if !named["internal/sim."+name] && !others[name] {
+		if !named["internal/sim."+name] && !others[name] && !strings.HasPrefix(name, "TestExhaustive") {
 			t.Errorf("%s shows no fault of the table", name)
 		}
+	}
+}
+
+// faultTable is the table of docs/reliability.md.
+func faultTable() string {
+	var b strings.Builder
+	b.WriteString("| # | what goes wrong | shown by |\n|---|---|---|\n")
+	for _, f := range allFaults {
+		n := "-"
+		if f.n > 0 {
+			n = strconv.Itoa(f.n)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", n, f.what, "`"+strings.Join(f.tests, "`, `")+"`")
+	}
+	return b.String()
+}
+
+var update = flag.Bool("update", false, "write the table of docs/reliability.md anew")
+
+func TestGoldenFaultsAreInTheDocs(t *testing.T) {
+	for n, i := 1, 0; n <= 72; n++ {
+		if i = slices.IndexFunc(allFaults, func(f fault) bool { return f.n == n }); i < 0 {
+			t.Errorf("fault %d is not in the table", n)
+		}
+	}
+	const begin, end = "<!-- faults -->\n", "<!-- end of faults -->"
+	path := filepath.Join(root, "docs", "reliability.md")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), begin)
+	table, after, ended := strings.Cut(rest, end)
+	switch {
+	case !ok || !ended:
+		t.Fatalf("%s has no table between %q and %q", path, begin, end)
+	case *update:
+		if err := os.WriteFile(path, []byte(before+begin+faultTable()+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case table != faultTable():
+		t.Errorf("the table of %s is not that of the tests: make golden writes it anew", path)
 	}
 }

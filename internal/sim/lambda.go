@@ -80,6 +80,12 @@ func (inv *invocation) kill() {
 	}
 }
 
+// killed ends an invocation by a fate.
+func (w *World) killed(inv *invocation, e *Effect) {
+	inv.kill()
+	w.crashed(e)
+}
+
 func (inv *invocation) isDead() bool {
 	if inv == nil {
 		return false
@@ -89,6 +95,20 @@ func (inv *invocation) isDead() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// stand waits as a process does that gets no time to run: only its death ends it.
+func (inv *invocation) stand(d time.Duration) {
+	if inv == nil {
+		time.Sleep(d)
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-inv.dead:
 	}
 }
 
@@ -117,8 +137,9 @@ func (inv *invocation) travel(ctx context.Context, d time.Duration) error {
 // process is a warm worker: it handles one batch after another, and what it
 // learns on the way dies with it.
 type process struct {
-	worker *worker.Worker
-	inv    *invocation // the current one, or the one that it died in
+	worker   *worker.Worker
+	inv      *invocation // the current one, or the one that it died in
+	deployed int         // with which deployment
 }
 
 // source hands messages to workers until the context ends, as Lambda's event
@@ -141,11 +162,10 @@ func (w *World) source(ctx context.Context) {
 		}
 		p.inv = w.invoke(Worker, "")
 		w.wg.Go(func() {
-			if w.handle(p, batch) {
-				free <- p
-			} else {
-				free <- w.process()
+			if alive := w.handle(p, batch); !alive || p.deployed != w.deployment().n {
+				p = w.process()
 			}
+			free <- p
 		})
 	}
 }
@@ -159,6 +179,9 @@ func (w *World) receive(ctx context.Context) ([]queue.Delivery, error) {
 			return nil, ctx.Err()
 		}
 		ds, err := w.Queue.Receive(ctx, batch, 20*time.Second)
+		if err == nil && len(ds) > 0 && w.cfg.Deliver != nil {
+			ds = w.cfg.Deliver(w, ds)
+		}
 		w.working <- struct{}{}
 		if err != nil || len(ds) > 0 {
 			return ds, err
@@ -194,7 +217,7 @@ func (w *World) handle(p *process, batch []queue.Delivery) bool {
 
 // delete ends a message that was handled.
 func (w *World) delete(d queue.Delivery) {
-	e := Effect{Part: Source, Op: Delete, What: "message", On: d.ID}
+	e := &Effect{Part: Source, To: ToQueue, Op: Delete, What: "message", On: d.ID}
 	_, _ = do(context.Background(), w, e, func(ctx context.Context) (none, error) { // without it, it comes again
 		return none{}, w.Queue.Delete(ctx, d)
 	})
@@ -205,16 +228,25 @@ func (w *World) delete(d queue.Delivery) {
 func (w *World) rounds(ctx context.Context) {
 	tick := time.NewTicker(w.Limits.ReaperPeriod)
 	defer tick.Stop()
-	for {
+	at := []time.Duration{0}
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		if w.cfg.Rounds != nil {
+			at = w.cfg.Rounds(n)
+		}
 		select {
 		case <-w.reaping:
 			w.reaping <- struct{}{}
-			w.wg.Go(func() { _, _ = w.Reap() }) // what failed is in the log
+			for _, after := range at {
+				w.wg.Go(func() {
+					time.Sleep(after)
+					_, _ = w.Reap() // what failed is in the log
+				})
+			}
 		default: // it is paused
 		}
 	}
@@ -223,18 +255,46 @@ func (w *World) rounds(ctx context.Context) {
 // Reap makes a run of the reaper now. A run that is killed has no report.
 func (w *World) Reap() (reaper.Report, error) {
 	inv := w.invoke(Reaper, "")
-	cfg := w.reaper
-	cfg.Random = w.random(inv.name)
-	cfg.Log = w.logger(inv.name, inv.isDead)
-	cfg.Now = w.clock(Reaper)
+	p := w.environment(inv)
 	ctx, cancel := inv.context(context.Background(), reaperTime)
 	defer cancel()
-	report, err := reaper.New(cfg).Run(ctx)
+	report, err := p.reaper.Run(ctx)
 	inv.returned.Store(true)
 	if inv.isDead() {
 		return reaper.Report{}, errDead
 	}
+	if w.cfg.Warm {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.reapers = append(w.reapers, p)
+	}
 	return report, err
+}
+
+// reaping is an environment that the reaper runs in, again and again.
+type reaping struct {
+	reaper *reaper.Reaper
+	inv    *invocation // the current run, or the last one
+}
+
+// environment returns one for a run: the one that was left last, if there is any.
+func (w *World) environment(inv *invocation) *reaping {
+	w.mu.Lock()
+	if n := len(w.reapers); n > 0 {
+		p := w.reapers[n-1]
+		w.reapers = w.reapers[:n-1]
+		p.inv = inv
+		w.mu.Unlock()
+		return p
+	}
+	w.mu.Unlock()
+	p := &reaping{inv: inv}
+	cfg := w.reaper
+	cfg.Random = w.random(inv.name)
+	cfg.Log = w.logger(inv.name, func() bool { return p.inv.isDead() })
+	cfg.Now = w.clock(Reaper)
+	p.reaper = reaper.New(cfg)
+	return p
 }
 
 // door is the way to the API: an http.RoundTripper for those of one part. Each
@@ -247,12 +307,18 @@ type door struct {
 // RoundTrip implements http.RoundTripper.
 func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 	w := d.world
-	what, on := describe(req)
-	return do(req.Context(), w, Effect{Part: d.part, Op: Call, What: what, On: on}, func(ctx context.Context) (*http.Response, error) {
+	body, err := takeBody(req)
+	if err != nil {
+		return nil, err
+	}
+	what, on := describe(req, body)
+	return do(req.Context(), w, &Effect{Part: d.part, To: ToAPI, Op: Call, What: what, On: on}, func(ctx context.Context) (*http.Response, error) {
 		inv := w.invoke(API, what)
 		ctx, cancel := inv.context(ctx, apiTime) // the API goes on when its caller has gone
 		defer cancel()
-		res, err := memhttp.Transport{Handler: w.api}.RoundTrip(req.WithContext(ctx))
+		req := req.WithContext(ctx)
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		res, err := memhttp.Transport{Handler: w.handler()}.RoundTrip(req)
 		inv.returned.Store(true)
 		if inv.isDead() {
 			return nil, errors.New("connection reset")
@@ -273,8 +339,17 @@ func (w *World) overhear(where string, res *http.Response) error {
 	return err
 }
 
+// takeBody reads the body of a request, so that it can be sent twice.
+func takeBody(req *http.Request) ([]byte, error) {
+	if req.Body == nil {
+		return nil, nil
+	}
+	defer req.Body.Close()
+	return io.ReadAll(req.Body)
+}
+
 // describe says what a call of the API is, and which record it is about.
-func describe(req *http.Request) (what, on string) {
+func describe(req *http.Request, body []byte) (what, on string) {
 	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")
 	what = req.Method + " " + parts[0]
 	if len(parts) > 1 {
@@ -283,14 +358,11 @@ func describe(req *http.Request) (what, on string) {
 	if len(parts) == 3 {
 		what = parts[2]
 	}
-	if what != "events" || req.Body == nil {
+	if what != "events" {
 		return what, on
 	}
-	body, err := io.ReadAll(req.Body)
-	req.Body.Close()
-	req.Body = io.NopCloser(bytes.NewReader(body))
 	var e struct{ Event string }
-	if err == nil && json.Unmarshal(body, &e) == nil {
+	if json.Unmarshal(body, &e) == nil {
 		what = "event " + e.Event
 	}
 	return what, on

@@ -33,9 +33,7 @@ func TestRecordsAreDeletedEarlyWithoutHarmToWhatLives(t *testing.T) {
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		expire := func() {
 			time.Sleep(time.Minute)
-			if _, err := w.Store().Expire(w.Context(), time.Now().Add(w.Limits.Keep-time.Minute)); err != nil {
-				w.Fatal(err)
-			}
+			w.Expire(time.Now().Add(w.Limits.Keep - time.Minute))
 		}
 		for i := range 3 {
 			a, b := w.Start(sim.Shared(fmt.Sprint("a", i))), w.Start(sim.Ephemeral(fmt.Sprint("b", i)))

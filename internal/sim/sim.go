@@ -22,14 +22,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
@@ -37,12 +35,12 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/storetest"
-	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
 // What there is one of in every world.
@@ -66,6 +64,11 @@ type Config struct {
 	// without any lock, on the goroutine of the caller, whom it may keep waiting.
 	// SetFate changes it.
 	Fate func(Effect) Fate
+	// Span says how long a FailLate, a Pause or a Hold takes; nil: a minute.
+	Span func(Effect) time.Duration
+	// Most is the number of effects at which a world counts as one that does not
+	// come to rest; 0: there is none.
+	Most int
 	// Account changes the registration.
 	Account func(*store.Account)
 	// Skew is by how much the clock of a part, which is API, Worker or Reaper, is
@@ -73,8 +76,18 @@ type Config struct {
 	Skew map[string]time.Duration
 	// KillLate is how long after its deadline an invocation is killed; 0: 0.7 s.
 	KillLate time.Duration
-	// IndexLag is by how much the due index is behind the items.
+	// IndexLag is by how much the due index is behind the items. SetIndexLag
+	// changes it.
 	IndexLag time.Duration
+	// Rounds says when the reaper runs in the n-th minute, counted from its
+	// begin; nil: once, at once.
+	Rounds func(n int) []time.Duration
+	// Deliver changes what a worker is given of what the queue delivered; nil: it
+	// is given all.
+	Deliver func(w *World, ds []queue.Delivery) []queue.Delivery
+	// Warm has the reaper run in the environment that an earlier run left, if
+	// there is one.
+	Warm bool
 	// EC2 is asked before each operation of EC2 has any effect; nil: nothing fails.
 	EC2 func(op string, l fleet.Launch) error
 	// NeverBoots says which machines run and do nothing, by the number of their
@@ -85,6 +98,13 @@ type Config struct {
 	GitHub func(op string) githubtest.Fault
 	// Ghosts are runner programs that do not notice when GitHub forgets them.
 	Ghosts bool
+	// Limits changes the numbers of production.
+	Limits func(*store.Limits)
+	// gate, unless it is nil, holds effects until Explore lets them go.
+	gate *gate
+	// Found is told of what does not hold, in place of the test, which then does
+	// not fail.
+	Found func(what string)
 }
 
 // World is one world. Make it with Run.
@@ -104,25 +124,31 @@ type World struct {
 
 	cfg    Config
 	store  atomic.Pointer[storetest.Memory]
-	api    http.Handler
+	api    atomic.Pointer[http.Handler]
 	reaper reaper.Config
 	github *github.Client
 	decide atomic.Pointer[func(Effect) Fate]
+	index  atomic.Int64 // by how much the due index is behind
 	wg     sync.WaitGroup
 	// working and reaping have a token each, without which no messages are handed
 	// out and no runs begin.
 	working, reaping chan struct{}
 
-	mu      sync.Mutex // guards what follows; held while nothing waits
-	effects int
-	ofPart  map[string]int
-	calls   map[string]int // for latency
-	invoked map[string]int
-	trace   []Effect
-	watch   watch
-	log     bytes.Buffer
-	alarms  []store.Alarm
-	texts   []text
+	mu       sync.Mutex // guards what follows; held while nothing waits
+	effects  int
+	ofPart   map[string]int
+	ofName   map[uint64]int
+	calls    map[uint64]int // for latency
+	invoked  map[string]int
+	trace    []*Effect
+	watch    watch
+	wiped    bool // there are machines that the watch knows nothing of
+	forgot   bool // a record was deleted that named a registration
+	deployed deployment
+	reapers  []*reaping // environments that no run is in
+	log      bytes.Buffer
+	alarms   []store.Alarm
+	texts    []text
 }
 
 // Secrets that no record may show. Those that are derived are added by Check.
@@ -132,6 +158,7 @@ const (
 	externalID    = "canaryexternalidcanaryexternalid"
 	idKey         = "canaryidkeycanaryidkeycanaryidkey"
 	firstKey      = "canaryfirstkeycanaryfirstkeycanary"
+	secondKey     = "canarysecondkeycanarysecondkeycanary"
 )
 
 // Run tells a story in a new world, in a bubble of fake time, and then ends the
@@ -151,8 +178,49 @@ func Run(t *testing.T, cfg Config, story func(w *World)) {
 				w.tell()
 			}
 		}()
+		defer func() {
+			if p := recover(); p != nil && p != over {
+				panic(p)
+			}
+		}()
 		story(w)
 	})
+}
+
+// over ends the story of a world whose Config has Found.
+var over any = "the story is over"
+
+// Errorf says that something does not hold.
+func (w *World) Errorf(format string, args ...any) {
+	if w.cfg.Found == nil {
+		w.T.Helper()
+		w.T.Errorf(format, args...)
+		return
+	}
+	w.cfg.Found(fmt.Sprintf(format, args...))
+}
+
+// Error is Errorf of one thing.
+func (w *World) Error(what any) {
+	w.T.Helper()
+	w.Errorf("%v", what)
+}
+
+// Fatalf says that something does not hold, and ends the story. Only the story
+// itself may call it.
+func (w *World) Fatalf(format string, args ...any) {
+	w.T.Helper()
+	if w.cfg.Found == nil {
+		w.T.Fatalf(format, args...)
+	}
+	w.Errorf(format, args...)
+	panic(over)
+}
+
+// Fatal is Fatalf of one thing.
+func (w *World) Fatal(what any) {
+	w.T.Helper()
+	w.Fatalf("%v", what)
 }
 
 func newWorld(t *testing.T, cfg Config) *World {
@@ -163,18 +231,20 @@ func newWorld(t *testing.T, cfg Config) *World {
 		T: t, cfg: cfg, Limits: store.DefaultLimits(), Account: account(),
 		Queue:   queuetest.NewMemory(visibility),
 		working: make(chan struct{}, 1), reaping: make(chan struct{}, 1),
-		ofPart: map[string]int{}, calls: map[string]int{}, invoked: map[string]int{}, watch: newWatch(),
+		ofPart: map[string]int{}, ofName: map[uint64]int{}, calls: map[uint64]int{}, invoked: map[string]int{}, watch: newWatch(),
 	}
 	if cfg.Account != nil {
 		cfg.Account(&w.Account)
+	}
+	if cfg.Limits != nil {
+		cfg.Limits(&w.Limits)
 	}
 	w.store.Store(storetest.NewMemory())
 	w.SetFate(cfg.Fate)
 	w.Resume(Worker)
 	w.Resume(Reaper)
-	ring, err := keys.NewRing(secret.New(idKey), "k1", map[string]secret.Text{"k1": secret.New(firstKey)})
-	w.must(err)
-	w.Keys = ring
+	w.Keys = w.ring("k1")
+	w.index.Store(int64(cfg.IndexLag))
 	w.outside()
 	w.assemble()
 	return w
@@ -199,11 +269,14 @@ func account() store.Account {
 // accounts is a store.Accounts of the one account.
 type accounts struct{ *World }
 
-func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
-	if id != AccountID {
-		return store.Account{}, store.ErrNoAccount
-	}
-	return a.World.Account, nil
+func (a accounts) Account(ctx context.Context, id string) (store.Account, error) {
+	e := &Effect{Op: Get, What: "account", On: id, To: ToSSM}
+	return do(ctx, a.World, e, func(context.Context) (store.Account, error) {
+		if id != AccountID {
+			return store.Account{}, store.ErrNoAccount
+		}
+		return a.World.Account, nil
+	})
 }
 
 func (a accounts) List(context.Context) ([]string, error) { return []string{AccountID}, nil }
@@ -250,68 +323,6 @@ func (w *World) outside() {
 	w.must(err)
 }
 
-// agents is what user data says of the agent's programs; a simulated machine has
-// the agent built in.
-var agents = map[string]string{"amd64": strings.Repeat("a", 64), "arm64": strings.Repeat("b", 64)}
-
-// assemble makes what GARO is made of but for the workers.
-func (w *World) assemble() {
-	w.api = api.New(api.Config{
-		Store: tappedStore{w}, Queue: tappedQueue{w}, Accounts: accounts{w}, Keys: w.Keys, Limits: w.Limits, URL: url,
-		Auth: api.ByPrefix{Operators: api.Operators{"sim": keys.HashToken(operatorToken)}, GitHub: runs{}},
-		Now:  w.clock(API), Random: w.random(API), Log: w.logger(API, func() bool { return false }),
-	})
-	w.reaper = reaper.Config{
-		Store: tappedStore{w}, Queue: tappedQueue{w}, Accounts: accounts{w}, Fleet: tappedFleet{w}, GitHub: tappedGitHub{w},
-		Limits: w.Limits, ControlPlane: ControlPlane,
-	}
-	w.Client = w.caller(operatorToken)
-}
-
-// process returns a fresh worker.
-func (w *World) process() *process {
-	w.mu.Lock()
-	w.invoked["process"]++
-	name := fmt.Sprintf("process-%d", w.invoked["process"])
-	w.mu.Unlock()
-	p := &process{}
-	p.worker = worker.New(worker.Config{
-		Store: tappedStore{w}, Queue: tappedQueue{w}, Accounts: accounts{w}, Fleet: tappedFleet{w}, GitHub: tappedGitHub{w},
-		Keys: w.Keys, Limits: w.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents,
-		Now: w.clock(Worker), Random: w.random(name), Log: w.logger(name, func() bool { return p.inv.isDead() }),
-	})
-	return p
-}
-
-// caller returns a client with a token.
-func (w *World) caller(token string) *client.Client {
-	return client.New(client.Config{
-		URL: url, HTTP: &http.Client{Transport: door{w, Client}}, Random: w.random(Client + token),
-		Token: func(context.Context) (client.Token, error) { return client.NewToken(token), nil },
-	})
-}
-
-// runPrefix begins the ID tokens of workflow runs, which name their run.
-const runPrefix = "idtoken-of-run-"
-
-// runs knows the ID tokens.
-type runs struct{}
-
-// Authenticate implements api.Authenticator.
-func (runs) Authenticate(_ context.Context, token string) (api.Caller, error) {
-	run, ok := strings.CutPrefix(token, runPrefix)
-	if !ok {
-		return api.Caller{}, api.ErrToken
-	}
-	return api.Caller{Kind: api.GitHub, Name: "somebody", Claims: api.Claims{
-		RepositoryID: repositoryID, Repository: Repository, OwnerID: "1", Owner: "acme", Visibility: "private",
-		RunID: run, RunAttempt: "1", Actor: "somebody", Event: "push", Ref: "refs/heads/main", RunnerEnvironment: "github-hosted",
-	}}, nil
-}
-
-// Workflow returns a client that calls as a job of a workflow run.
-func (w *World) Workflow(run string) *client.Client { return w.caller(runPrefix + run) }
-
 // SetFate changes what decides the fate of effects from now on; nil: all pass.
 func (w *World) SetFate(decide func(Effect) Fate) {
 	if decide == nil {
@@ -320,6 +331,9 @@ func (w *World) SetFate(decide func(Effect) Fate) {
 	}
 	w.decide.Store(&decide)
 }
+
+// SetIndexLag changes by how much the due index is behind the items.
+func (w *World) SetIndexLag(lag time.Duration) { w.index.Store(int64(lag)) }
 
 // Store returns what is really recorded: its calls are no effects.
 func (w *World) Store() *storetest.Memory { return w.store.Load() }
@@ -330,6 +344,15 @@ func (w *World) Wipe() {
 	defer w.mu.Unlock()
 	w.store.Store(storetest.NewMemory())
 	w.watch = newWatch()
+	w.wiped = true
+}
+
+// lost reports whether the table was emptied, and whether anything that is left at
+// EC2 or GitHub may have no record any more.
+func (w *World) lost() (all, some bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wiped, w.wiped || w.forgot
 }
 
 // Pause lets no worker at the queue, or the reaper make no further run, until

@@ -155,6 +155,29 @@ func (w *World) Send(m queue.Message, delay time.Duration) {
 	w.must(w.Queue.Send(w.Context(), m, delay))
 }
 
+// Expire deletes the records whose time to live ends before a time, as DynamoDB
+// does late.
+func (w *World) Expire(before time.Time) (deleted int) {
+	w.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	deleted, err := w.Store().Expire(w.Context(), before)
+	w.must(err)
+	for ref := range w.watch.versions {
+		now, err := w.Store().Get(w.Context(), ref)
+		w.must(err)
+		if now[0].Base().Version == 0 {
+			delete(w.watch.versions, ref) // whoever makes it anew begins at 1
+			if r, ok := w.watch.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
+				w.forgot = w.forgot || len(r.Names) > 0
+				r.DueAt, r.Names = time.Time{}, nil
+				w.watch.runners[ref.ID] = r
+			}
+		}
+	}
+	return deleted
+}
+
 // Forget deletes a registration at GitHub, as one of its owners may.
 func (w *World) Forget(id int64) error {
 	return w.github.Delete(w.Context(), github.Repository{ID: repositoryID, Name: Repository}, id)

@@ -29,14 +29,14 @@ func (s tappedStore) Get(ctx context.Context, refs ...store.Ref) ([]store.Item, 
 	for i, r := range refs {
 		kinds[string(r.Kind)], ids[i] = true, r.ID
 	}
-	e := Effect{Op: Get, What: strings.Join(slices.Sorted(maps.Keys(kinds)), " "), On: strings.Join(ids, " ")}
+	e := &Effect{Op: Get, To: ToStore, What: strings.Join(slices.Sorted(maps.Keys(kinds)), " "), On: strings.Join(ids, " ")}
 	return do(ctx, s.w, e, func(ctx context.Context) ([]store.Item, error) { return s.w.Store().Get(ctx, refs...) })
 }
 
 // Commit implements store.Store. When the answer is lost, the caller's items are
 // as they were, whatever the outcome.
 func (s tappedStore) Commit(ctx context.Context, changes ...store.Change) error {
-	e := Effect{Op: Commit}
+	e := &Effect{Op: Commit, To: ToStore}
 	versions := make([]int64, len(changes))
 	var what, on []string
 	for i, c := range changes {
@@ -48,7 +48,19 @@ func (s tappedStore) Commit(ctx context.Context, changes ...store.Change) error 
 	}
 	slices.Sort(what)
 	e.What, e.On = strings.Join(slices.Compact(what), ", "), strings.Join(on, " ")
-	_, err := do(ctx, s.w, e, func(ctx context.Context) (none, error) { return none{}, s.w.commit(ctx, changes) })
+	made := changes
+	e.fated = func() {
+		if e.Fate == Twice || e.Fate == FailLate { // the caller goes on with its items
+			made = clone(changes)
+		}
+	}
+	_, err := do(ctx, s.w, e, func(ctx context.Context) (none, error) {
+		err := s.w.commit(ctx, e, made)
+		if e.Fate == Twice {
+			made = changes // the second time
+		}
+		return none{}, err
+	})
 	if err != nil {
 		for i, c := range changes {
 			c.Item.Base().Version = versions[i]
@@ -75,19 +87,19 @@ func word(i store.Item) string {
 }
 
 func (s tappedStore) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
-	return tappedSeq(ctx, s.w, Effect{Op: Due}, func(ctx context.Context) iter.Seq2[store.Ref, error] {
+	return tappedSeq(ctx, s.w, &Effect{Op: Due, To: ToStore}, func(ctx context.Context) iter.Seq2[store.Ref, error] {
 		return s.w.due(ctx, before)
 	})
 }
 
 func (s tappedStore) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
-	return tappedSeq(ctx, s.w, Effect{Op: List, What: string(f.Kind)}, func(ctx context.Context) iter.Seq2[store.Item, error] {
+	return tappedSeq(ctx, s.w, &Effect{Op: List, To: ToStore, What: string(f.Kind)}, func(ctx context.Context) iter.Seq2[store.Item, error] {
 		return s.w.Store().List(ctx, f)
 	})
 }
 
 // tappedSeq yields what list yields, all of which is read when the iteration begins.
-func tappedSeq[T any](ctx context.Context, w *World, e Effect, list func(context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
+func tappedSeq[T any](ctx context.Context, w *World, e *Effect, list func(context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
 		all, err := do(ctx, w, e, func(ctx context.Context) (all []T, err error) {
@@ -116,9 +128,18 @@ type tappedQueue struct{ w *World }
 var _ queue.Sender = tappedQueue{}
 
 func (q tappedQueue) Send(ctx context.Context, m queue.Message, delay time.Duration) error {
-	_, err := do(ctx, q.w, Effect{Op: Send, What: string(m.Kind), On: m.ID}, func(ctx context.Context) (none, error) {
+	e := &Effect{Op: Send, To: ToQueue, What: string(m.Kind), On: m.ID}
+	_, err := do(ctx, q.w, e, func(ctx context.Context) (none, error) {
 		if body, err := queue.Encode(m); err == nil {
 			q.w.said("message", body)
+		}
+		if e.Fate == Hold {
+			wait := q.w.span(e)
+			q.w.wg.Go(func() {
+				time.Sleep(wait)
+				_ = q.w.Queue.Send(ctx, m, delay) // what it refuses now it would have refused then
+			})
+			return none{}, nil
 		}
 		return none{}, q.w.Queue.Send(ctx, m, delay)
 	})
@@ -131,7 +152,7 @@ type tappedFleet struct{ w *World }
 var _ fleet.Fleet = tappedFleet{}
 
 func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
-	return do(ctx, f.w, Effect{Op: Image, On: image}, func(ctx context.Context) (string, error) { return f.w.Fleet.Image(ctx, at, image) })
+	return do(ctx, f.w, &Effect{To: ToEC2, Op: Image, On: image}, func(ctx context.Context) (string, error) { return f.w.Fleet.Image(ctx, at, image) })
 }
 
 func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
@@ -139,31 +160,34 @@ func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch)
 		f.w.said("tag "+k, []byte(v))
 	}
 	f.w.launches(l.Tags[fleet.TagRunner])
-	return do(ctx, f.w, Effect{Op: Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
+	return do(ctx, f.w, &Effect{To: ToEC2, Op: Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.Launch(ctx, at, l)
 	})
 }
 
 func (f tappedFleet) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
-	return do(ctx, f.w, Effect{Op: ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
+	return do(ctx, f.w, &Effect{To: ToEC2, Op: ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.ByToken(ctx, at, runner, token)
 	})
 }
 
 func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
-	return do(ctx, f.w, Effect{Op: Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
+	return do(ctx, f.w, &Effect{To: ToEC2, Op: Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
 		return f.w.Fleet.Get(ctx, at, ids...)
 	})
 }
 
 func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
-	return tappedSeq(ctx, f.w, Effect{Op: List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
+	return tappedSeq(ctx, f.w, &Effect{To: ToEC2, Op: List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
 		return f.w.Fleet.List(ctx, at, controlPlane)
 	})
 }
 
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
-	_, err := do(ctx, f.w, Effect{Op: Terminate, On: id}, func(ctx context.Context) (none, error) { return none{}, f.w.Fleet.Terminate(ctx, at, id) })
+	_, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Terminate, On: id}, func(ctx context.Context) (none, error) {
+		f.w.terminates(id)
+		return none{}, f.w.Fleet.Terminate(ctx, at, id)
+	})
 	return err
 }
 
@@ -183,7 +207,7 @@ func unanswered[T any](v T, err error) (T, error) {
 
 func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
 	g.w.mints(name)
-	minted, err := unanswered(do(ctx, g.w, Effect{Op: Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+	minted, err := unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, repo, name, labels)
 	}))
 	g.w.spent(name, err)
@@ -191,26 +215,27 @@ func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name str
 }
 
 func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
-	return unanswered(do(ctx, g.w, Effect{Op: Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
+	return unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
 		return g.w.github.Get(ctx, repo, id)
 	}))
 }
 
 func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
-	_, err := unanswered(do(ctx, g.w, Effect{Op: Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+	_, err := unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+		g.w.deletes(id)
 		return none{}, g.w.github.Delete(ctx, repo, id)
 	}))
 	return err
 }
 
 func (g tappedGitHub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
-	return unanswered(do(ctx, g.w, Effect{Op: Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
+	return unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
 		return g.w.github.Find(ctx, repo, name)
 	}))
 }
 
 func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
-	list := tappedSeq(ctx, g.w, Effect{Op: List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
+	list := tappedSeq(ctx, g.w, &Effect{To: ToGitHub, Op: List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
 		return g.w.github.List(ctx, repo, prefix)
 	})
 	return func(yield func(github.Runner, error) bool) {

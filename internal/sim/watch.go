@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,13 +19,20 @@ type watch struct {
 	requests  map[string]store.Request
 	runners   map[string]store.Runner
 	locks     map[string]store.Lock
+	pulses    map[string]store.Pulse
 	usable    map[string]string // the one usable runner of each lock key
 	live      int               // runners neither failed nor ended
 	slots     []time.Time       // of RunInstances calls
 	slotsOf   map[string]int    // how many of them each runner got
 	launches  map[string]int    // how many calls were made for each runner
+	configs   map[int64]bool    // the registrations whose config was recorded
 	minted    map[string]bool   // the names that were ever registered, or may have been
 	due       []dueEntry        // as the index was told, in order
+	versions  map[store.Ref]int64
+	looked    map[Promise]int          // how often each promise was put to the test
+	crashes   map[string]time.Time     // when who was at it was killed, by the id of a record
+	slow      map[string]time.Duration // for how long each invocation stood still
+	recovered []time.Duration          // how long after that it was written again
 	commits   int
 	conflicts int
 }
@@ -37,8 +45,10 @@ type dueEntry struct {
 
 func newWatch() watch {
 	return watch{
-		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{},
+		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, slotsOf: map[string]int{}, launches: map[string]int{}, minted: map[string]bool{},
+		configs:  map[int64]bool{},
+		versions: map[store.Ref]int64{}, looked: map[Promise]int{}, crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }
 
@@ -57,7 +67,7 @@ func (w *World) Slots() []time.Time {
 }
 
 // commit makes a commit, and looks at what it wrote.
-func (w *World) commit(ctx context.Context, changes []store.Change) error {
+func (w *World) commit(ctx context.Context, e *Effect, changes []store.Change) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := w.Store().Commit(ctx, changes...)
@@ -68,141 +78,106 @@ func (w *World) commit(ctx context.Context, changes []store.Change) error {
 		return err
 	}
 	w.watch.commits++
-	var quota *store.Quota
+	var seen []store.Item
 	for _, c := range changes {
 		if c.CheckOnly {
 			continue
 		}
 		ref := c.Item.Ref()
+		if w.watch.versions[ref] >= c.Item.Base().Version {
+			continue // it was made before, and its answer lost
+		}
+		w.watch.versions[ref] = c.Item.Base().Version
+		e.Change = join(e.Change, w.change(c.Item))
+		if at, ok := w.watch.crashes[ref.ID]; ok && ref.Kind != store.KindPulse {
+			w.watch.recovered = append(w.watch.recovered, time.Since(at))
+			delete(w.watch.crashes, ref.ID)
+		}
 		w.watch.due = append(w.watch.due, dueEntry{time.Now(), c.Item.Base().DueAt, ref})
 		if b, err := store.Encode(c.Item); err == nil {
 			w.texts = append(w.texts, text{"the record " + ref.String(), b})
 		}
-		switch i := c.Item.(type) {
-		case *store.Request:
-			w.sawRequest(*i)
-		case *store.Runner:
-			w.sawRunner(*i)
-		case *store.Lock:
-			w.sawLock(*i)
-		case *store.Quota:
-			quota = i
-		}
+		seen = append(seen, c.Item)
 	}
-	if quota != nil && quota.Live != w.watch.live {
-		w.broken("the quota counts %d runners, and %d are neither failed nor ended", quota.Live, w.watch.live)
-	}
-	if quota != nil && quota.Live > quota.Limit {
-		w.broken("%d runners live, and the limit is %d", quota.Live, quota.Limit)
-	}
+	w.saw(seen, instant+w.watch.slow[e.By])
 	return nil
 }
 
-// broken reports that something does not hold.
-func (w *World) broken(format string, args ...any) {
-	w.Errorf("%s "+format, append([]any{time.Now().Format("15:04:05.000")}, args...)...)
+// clone copies what a commit is to write.
+func clone(changes []store.Change) []store.Change {
+	out := slices.Clone(changes)
+	for i, c := range changes {
+		b, err := store.Encode(c.Item)
+		if err == nil {
+			out[i].Item, err = store.Decode(c.Item.Ref(), b)
+		}
+		if err != nil {
+			panic(err) // every item can be kept
+		}
+	}
+	return out
 }
 
-func (w *World) sawRequest(r store.Request) {
-	was := w.watch.requests[r.ID]
-	w.watch.requests[r.ID] = r
-	switch {
-	case was.Version == 0:
-	case was.State.Final() && r.State != was.State:
-		w.broken("request %s was %s, and is %s", r.ID, was.State, r.State)
-	case was.State == store.Ready && r.Runner != was.Runner:
-		w.broken("request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
+func join(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
 	}
-	if r.State == store.Ready && w.watch.runners[r.Runner].OnlineAt.IsZero() {
-		w.broken("request %s is ready, and its runner %s was never online", r.ID, r.Runner)
-	}
-	if r.State.Final() && r.State != store.Ready && r.Error == nil {
-		w.broken("request %s is %s, and does not say why", r.ID, r.State)
-	}
-	if !r.State.Final() && r.DueAt.IsZero() {
-		w.broken("request %s is %s, and will be looked at never again", r.ID, r.State)
-	}
+	return a + ", " + b
 }
 
-func (w *World) sawRunner(r store.Runner) {
-	was := w.watch.runners[r.ID]
-	w.watch.runners[r.ID] = r
-	if !r.CalledAt.Equal(was.CalledAt) {
-		w.watch.slots = append(w.watch.slots, r.CalledAt)
-		w.watch.slotsOf[r.ID]++
+// change tells by how much an item differs from what was seen of it last: its
+// state, in a few words, and nothing when that is as it was.
+func (w *World) change(i store.Item) string {
+	var was, is string
+	switch i := i.(type) {
+	case *store.Request:
+		was, is = stateOf(w.watch.requests[i.ID]), stateOf(*i)
+	case *store.Runner:
+		was, is = standOf(w.watch.runners[i.ID]), standOf(*i)
+	case *store.Lock:
+		was, is = lockOf(w.watch.locks[i.Key]), lockOf(*i)
 	}
-	if was.Version == 0 {
-		w.watch.live++
+	if was == is {
+		return ""
 	}
-	if r.State.Final() && !was.State.Final() {
-		w.watch.live--
-	}
-	switch other := w.watch.usable[r.Lock]; {
-	case r.State.Usable() && other != "" && other != r.ID:
-		w.broken("runners %s and %s of %s are usable at once", other, r.ID, r.Lock)
-	case r.State.Usable():
-		w.watch.usable[r.Lock] = r.ID
-	case other == r.ID:
-		delete(w.watch.usable, r.Lock)
-	}
-	if was.Version == 0 {
-		return
-	}
-	switch {
-	case was.State.Final() && r.State != was.State:
-		w.broken("runner %s was %s, and is %s", r.ID, was.State, r.State)
-	case !r.Hard.Equal(was.Hard):
-		w.broken("the hard limit of runner %s moved from %s to %s", r.ID, was.Hard, r.Hard)
-	case was.InstanceID != "" && r.InstanceID != was.InstanceID:
-		w.broken("runner %s had instance %s, and has %s", r.ID, was.InstanceID, r.InstanceID)
-	case r.Index < was.Index || r.Config.N < was.Config.N:
-		w.broken("runner %s went back to index %d and config %d", r.ID, r.Index, r.Config.N)
-	case !r.State.Usable() && was.State.Usable() && r.End == nil:
-		w.broken("runner %s is %s, and does not say why", r.ID, r.State)
-	}
+	return fmt.Sprintf("%s %.8s: %s -> %s", i.Ref().Kind, shortOf(i), cmp.Or(was, "none"), is)
 }
 
-func (w *World) sawLock(l store.Lock) {
-	was := w.watch.locks[l.Key]
-	w.watch.locks[l.Key] = l
-	switch {
-	case l.Exp.After(l.Hard):
-		w.broken("lock %s may be counted on until %s, and its runner ends at %s", l.Key, l.Exp, l.Hard)
-	case was.Runner == l.Runner && l.Exp.Before(was.Exp):
-		w.broken("lock %s could be counted on until %s, and now until %s", l.Key, was.Exp, l.Exp)
-	}
+// shortOf returns the part of an id that tells an item from others.
+func shortOf(i store.Item) string {
+	id := i.Ref().ID
+	return id[strings.LastIndexByte(id, '/')+1:]
 }
 
-// launches looks at a call of RunInstances before it is made: it is made under a
-// claim, and has a slot of its own.
-func (w *World) launches(runner string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.watch.launches[runner]++
-	r := w.watch.runners[runner]
-	if r.Claim.By == "" || w.clock(Worker)().After(r.Claim.Until) {
-		w.broken("RunInstances is called for runner %s without a claim", runner)
+func stateOf(r store.Request) string {
+	if r.Version == 0 {
+		return ""
 	}
-	if w.watch.launches[runner] > w.watch.slotsOf[runner] {
-		w.broken("RunInstances is called %d times for runner %s, which got %d slots", w.watch.launches[runner], runner, w.watch.slotsOf[runner])
-	}
+	return strings.TrimSpace(string(r.State) + " " + r.Wait)
 }
 
-// mints looks at a registration before it is made: under a claim, and a name that
-// was written ahead and is new.
-func (w *World) mints(name string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	r := w.watch.runners[runnerIn(name)]
-	if w.watch.minted[name] {
-		w.broken("the name %s is registered a second time", name)
+func standOf(r store.Runner) string {
+	if r.Version == 0 {
+		return ""
 	}
-	if !slices.ContainsFunc(r.Names, func(g store.GitHubName) bool { return g.Name == name }) {
-		w.broken("the name %s is registered before it is written", name)
+	s := string(r.State)
+	if r.Index > 0 {
+		s += fmt.Sprintf(" at %d", r.Index)
 	}
-	if r.Claim.By == "" || w.clock(Worker)().After(r.Claim.Until) {
-		w.broken("the name %s is registered without a claim", name)
+	if r.Config.N > 0 {
+		s += fmt.Sprintf(" with config %d", r.Config.N)
 	}
+	if r.End != nil {
+		s += " for " + r.End.Code
+	}
+	return s
+}
+
+func lockOf(l store.Lock) string {
+	if l.Version == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s %.8s", l.State, l.Runner)
 }
 
 // spent remembers that a name was registered, or may have been.
@@ -217,12 +192,13 @@ func (w *World) spent(name string, err error) {
 
 // due yields what the due index shows: what it was told IndexLag ago.
 func (w *World) due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
-	if w.cfg.IndexLag == 0 {
+	lag := time.Duration(w.index.Load())
+	if lag == 0 {
 		return w.Store().Due(ctx, before)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	seen, at := time.Now().Add(-w.cfg.IndexLag), map[store.Ref]time.Time{}
+	seen, at := time.Now().Add(-lag), map[store.Ref]time.Time{}
 	for _, e := range w.watch.due {
 		if !e.at.After(seen) {
 			at[e.ref] = e.due
@@ -259,11 +235,36 @@ func (w *World) tell() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	const most = 120
-	told := slices.DeleteFunc(slices.Clone(w.trace), func(e Effect) bool {
+	told := slices.DeleteFunc(slices.Clone(w.trace), func(e *Effect) bool {
 		return e.Fate == Pass && strings.Contains(e.Name(), "heartbeat") || strings.Contains(e.Name(), "GET status")
 	})
 	for _, e := range told[max(0, len(told)-most):] {
-		w.Log(e)
+		w.Log(*e)
 	}
 	fmt.Fprintf(w.Output(), "%s", w.log.Bytes()[max(0, w.log.Len()-10_000):])
+}
+
+// slowed notes for how long an invocation stood still.
+func (w *World) slowed(e *Effect, d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watch.slow[e.By] += d
+}
+
+// crashed notes what an invocation was about that was killed.
+func (w *World) crashed(e *Effect) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id := range strings.FieldsSeq(e.On) {
+		if _, ok := w.watch.crashes[id]; !ok {
+			w.watch.crashes[id] = time.Now()
+		}
+	}
+}
+
+// remark puts into the story what no part did.
+func (w *World) remark(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trace = append(w.trace, &Effect{N: w.effects, Part: "world", Op: fmt.Sprintf(format, args...), At: time.Now()})
 }

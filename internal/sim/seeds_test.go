@@ -1,0 +1,184 @@
+package sim_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+)
+
+var (
+	seeds   = flag.Uint64("seeds", 40, "how many worlds TestSeeds plays")
+	start   = flag.Uint64("start", 1, "the seed of the first of them")
+	budget  = flag.Duration("budget", 0, "when to begin no further one; 0: never")
+	stories = flag.Bool("story", false, "print what happens in each world")
+	figures = flag.Bool("figures", false, "print what was seen in all of them")
+	shrinks = flag.Bool("shrink", true, "leave out of a breach what it does not need, and print it")
+	repeats = flag.Uint64("twice", 20, "play every so-manyeth twice, which has to go the same way")
+)
+
+// lastLine is the last that is printed.
+var lastLine string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if lastLine != "" {
+		fmt.Println(lastLine)
+	}
+	os.Exit(code)
+}
+
+// run plays one world after another, on all cores, until one of them breaks a
+// promise.
+type run struct {
+	mu      sync.Mutex
+	next    uint64
+	began   time.Time
+	stopped bool
+	figures sim.Figures
+	again   int // how many were played twice
+}
+
+func (r *run) take() (seed uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped || r.next-*start >= *seeds || *budget > 0 && time.Since(r.began) > *budget {
+		return 0, false
+	}
+	r.next++
+	return r.next - 1, true
+}
+
+func (r *run) play(t *testing.T, seed uint64) {
+	repeat := *repeats > 0 && seed%*repeats == 0
+	out := sim.Play(t, seed, nil, *stories || repeat)
+	if repeat {
+		if other := sim.Play(t, seed, nil, true); other.Hash != out.Hash {
+			out.Broken = append(out.Broken, "it goes another way when it is played again: "+differ(out.Story, other.Story))
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.figures.Add(out)
+	if repeat {
+		r.again++
+	}
+	if *stories {
+		tell(out)
+	}
+	if len(out.Broken) > 0 && !r.stopped {
+		r.stopped = true
+		t.Errorf("seed %d breaks a promise", seed)
+		fmt.Printf("violation: seed %d: %s\n", seed, out.Broken[0])
+		if !*stories && *shrinks {
+			shrunk(t, out)
+		}
+	}
+}
+
+// differ returns the first lines in which two stories differ.
+func differ(a, b []string) string {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return a[i] + " / " + b[i]
+		}
+	}
+	return fmt.Sprintf("%d effects, %d effects", len(a), len(b))
+}
+
+// shrunk prints the story of a breach without all that it does not need.
+func shrunk(t *testing.T, out sim.Outcome) {
+	only := sim.Shrink(out.Met, 400, func(only []string) bool { return len(sim.Play(t, out.Seed, only, false).Broken) > 0 })
+	fmt.Printf("of %d requests and faults, these are enough:\n  %s\n", len(out.Met), strings.Join(only, "\n  "))
+	less := sim.Play(t, out.Seed, only, true)
+	tell(less)
+	fmt.Printf("violation: seed %d, shrunk: %s\nmake sim SEED=%d plays it again as a whole\n", out.Seed, strings.Join(less.Broken, "; "), out.Seed)
+}
+
+// tell prints a story, but for heartbeats and polls that nothing came of.
+func tell(out sim.Outcome) {
+	for _, line := range out.Story {
+		if strings.Contains(line, "->") || !strings.Contains(line, "heartbeat") && !strings.Contains(line, "GET status") {
+			fmt.Println(line)
+		}
+	}
+	fmt.Printf("seed %d: %d effects in %s, hash %x\n", out.Seed, out.Effects, out.Virtual.Round(time.Second), out.Hash[:8])
+}
+
+func TestSeeds(t *testing.T) {
+	r := &run{next: *start, began: time.Now()}
+	t.Run("worlds", func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("core", func(t *testing.T) {
+				t.Parallel()
+				for seed, ok := r.take(); ok; seed, ok = r.take() {
+					r.play(t, seed)
+				}
+			})
+		}
+	})
+	if *figures {
+		r.figures.Print(os.Stdout, time.Since(r.began))
+		fmt.Printf("%d worlds were played twice, and went the same way\n", r.again)
+	}
+	lastLine = fmt.Sprintf("seeds %d, faults %d, violations %d", r.figures.Seeds, r.figures.Total(), r.figures.Broken)
+}
+
+// kept are seeds that once showed something, and what.
+var kept = []struct {
+	seed uint64
+	why  string
+}{
+	{54, "a request that waits for a runner which was stopped, while the reaper stands still"},
+	{855, "commits that take effect after their answer was given up, next to their own repetition"},
+	{1544, "a spot machine that is reclaimed before it boots, with nobody polling"},
+	{4810, "a job on a machine whose events are lost"},
+	{100043, "a table that is emptied while two machines work"},
+	{301849, "a name that was never used, and whose registration outlives that of the machine"},
+	{300236, "a record that is deleted while its registration is left"},
+	{200777, "requests of one key in one batch, of which the first launches"},
+	{101359, "a table that is emptied while a worker launches"},
+	{100149, "a table that is emptied while a registration has no machine any more"},
+}
+
+func TestKeptSeeds(t *testing.T) {
+	t.Parallel()
+	for _, k := range kept {
+		t.Run(fmt.Sprint(k.seed), func(t *testing.T) {
+			for _, what := range sim.Play(t, k.seed, nil, false).Broken {
+				t.Errorf("%s (kept for %s)", what, k.why)
+			}
+		})
+	}
+}
+
+func TestShrinkLeavesWhatABreachNeeds(t *testing.T) {
+	t.Parallel()
+	var met []string
+	for i := range 23 {
+		met = append(met, fmt.Sprint("fault ", i))
+	}
+	for _, need := range [][]string{{}, {"fault 0"}, {"fault 4", "fault 17"}, {"fault 1", "fault 2", "fault 22"}, met} {
+		plays := 0
+		got := sim.Shrink(met, 500, func(only []string) bool {
+			plays++
+			return !slices.ContainsFunc(need, func(f string) bool { return !slices.Contains(only, f) })
+		})
+		if !slices.Equal(got, need) {
+			t.Errorf("Shrink = %q after %d plays, want %q", got, plays, need)
+		}
+	}
+	if got := sim.Shrink(met, 1, func([]string) bool { return true }); len(got) != 11 {
+		t.Errorf("Shrink with one play leaves %d, want the second half, of 11", len(got))
+	}
+	if less := sim.Play(t, 7, []string{}, false); len(less.Met) != 0 || len(less.Faults) != 0 {
+		t.Errorf("played without requests and faults, there are %v", less.Met)
+	}
+}
