@@ -2,9 +2,11 @@ package local_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,7 +69,8 @@ func TestWorkflowOfARegisteredServerGetsARunner(t *testing.T) {
 	issuer.Set("actor", "octocat")
 	dir := t.TempDir()
 	register(t, dir, "acme/shop", "1001", server.Listener.Addr().String())
-	s := run(t, local.Config{Dir: dir, OIDCIssuer: server.URL})
+	told := &log{}
+	s := run(t, local.Config{Dir: dir, OIDCIssuer: server.URL, Jobs: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(told, nil))})
 	c := client.New(client.Config{URL: "http://test.localhost", HTTP: s.System.Client(), Token: func(context.Context) (client.Token, error) {
 		token, err := issuer.Token("http://test.localhost")
 		return client.NewToken(token), err
@@ -87,6 +90,17 @@ func TestWorkflowOfARegisteredServerGetsARunner(t *testing.T) {
 	r, err := store.Read[store.Request](t.Context(), s.Store, started.ID)
 	if err != nil || r.Origin.RunID != "4711" || r.Origin.Actor != "octocat" || r.Caller != "github octocat" || r.Repository.Server == "" {
 		t.Errorf("record = %+v by %q, %v; want the job that asked", r.Origin, r.Caller, err)
+	}
+	// The pretended job is one of the run that asked.
+	eventually(t, "the runner to end", func() bool {
+		run, err := store.Read[store.Runner](t.Context(), s.Store, r.Runner)
+		return err == nil && run.State == store.RunnerEnded
+	})
+	if jobs := s.GitHub.Jobs(); len(jobs) != 1 || jobs[0].RunID != "4711" || jobs[0].State != githubtest.Done {
+		t.Errorf("jobs = %+v, want one of run 4711, done", jobs)
+	}
+	if strings.Contains(told.String(), "alarm=") {
+		t.Errorf("there is an alarm in the log:\n%s", told)
 	}
 }
 

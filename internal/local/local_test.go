@@ -21,7 +21,7 @@ const repository = "acme/shop" // which the built-in account serves
 
 // patience bounds every wait for something that must come: far more than it
 // takes, since other tests may have the processors.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // quick are limits under which machines end within seconds, and which are as
 // patient as production with machines that this one is slow to run.

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // githubToken is the credential that the simulated GitHub knows. It opens nothing else.
@@ -40,7 +42,7 @@ func (s *System) world() error {
 	if s.cfg.EC2Pacing {
 		world.Launches = simfleet.EC2Rate
 	}
-	var jobs simfleet.Broker = &broker{Server: gh, jobs: s.cfg.Jobs, seen: map[string]bool{}}
+	var jobs simfleet.Broker = &broker{Server: gh, records: s.Store, jobs: s.cfg.Jobs, seen: map[string]bool{}}
 	if s.cfg.GitHubURL != "" {
 		jobs = pretender{}
 	}
@@ -63,7 +65,8 @@ func (s *System) world() error {
 // runner its pretended job.
 type broker struct {
 	*githubtest.Server
-	jobs time.Duration // zero: there are none
+	records store.Store
+	jobs    time.Duration // zero: there are none
 
 	mu   sync.Mutex
 	seen map[string]bool // the runners that went online
@@ -75,7 +78,7 @@ func (b *broker) Connect(ctx context.Context, config string) (simfleet.Session, 
 		return nil, told(err)
 	}
 	if b.jobs > 0 {
-		if err := b.queue(config); err != nil {
+		if err := b.queue(ctx, config); err != nil {
 			x.Close()
 			return nil, err
 		}
@@ -84,19 +87,28 @@ func (b *broker) Connect(ctx context.Context, config string) (simfleet.Session, 
 }
 
 // queue queues the job of a runner that goes online for the first time: for its
-// own label, so that no other runner takes it.
-func (b *broker) queue(config string) error {
+// own label, so that no other runner takes it, and of the workflow run that asked
+// for the runner, so that nobody takes the job for a thief.
+func (b *broker) queue(ctx context.Context, config string) error {
 	name, err := nameIn(config)
 	if err != nil {
 		return err
 	}
 	registered := b.Registrations()
 	i := slices.IndexFunc(registered, func(r githubtest.Registration) bool { return r.Name == name })
-	runner := name[:strings.LastIndex(name, "-")+1] // the rest is the number of the registration
-	if i < 0 || !b.first(runner) {
+	if i < 0 {
 		return nil
 	}
-	run := strconv.FormatInt(time.Now().UnixMicro(), 10) // the pretended workflow's: any number will do
+	runner := strings.TrimPrefix(name[:strings.LastIndex(name, "-")], "garo-"+ControlPlane+"-") // the rest is the number of the registration
+	record, err := store.Read[store.Runner](ctx, b.records, runner)
+	if err != nil {
+		return err
+	}
+	if !b.first(runner) {
+		return nil
+	}
+	// An operator's request comes from no run: any number will do.
+	run := cmp.Or(record.RunID, strconv.FormatInt(time.Now().UnixMicro(), 10))
 	_, err = b.Queue(registered[i].Repository, githubtest.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
 	return err
 }

@@ -30,7 +30,9 @@ type kept struct {
 	writer  string
 	ttl     int64
 	cursor  string // empty: List never yields it
-	encoded []byte // is never changed, only replaced
+	// decoded is the item as it was encoded. It is never changed, only copied:
+	// reading is what simulations do most.
+	decoded func() (store.Item, error)
 }
 
 // NewMemory returns an empty Memory.
@@ -44,7 +46,11 @@ func keep(i store.Item) (kept, error) {
 	m.Version++
 	encoded, err := store.Encode(i)
 	m.Version--
-	return kept{version: m.Version + 1, writer: m.Writer, ttl: m.TTL, cursor: store.Cursor(i), encoded: encoded}, err
+	ref := i.Ref()
+	return kept{
+		version: m.Version + 1, writer: m.Writer, ttl: m.TTL, cursor: store.Cursor(i),
+		decoded: sync.OnceValues(func() (store.Item, error) { return store.Decode(ref, encoded) }),
+	}, err
 }
 
 // item returns a copy that the caller owns.
@@ -52,7 +58,11 @@ func (k kept) item(ref store.Ref) (store.Item, error) {
 	if k.version == 0 {
 		return store.New(ref)
 	}
-	return store.Decode(ref, k.encoded)
+	i, err := k.decoded()
+	if err != nil {
+		return nil, err
+	}
+	return clone(i), nil
 }
 
 // Get implements store.Store.
