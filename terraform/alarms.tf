@@ -1,5 +1,5 @@
 # Each alarm of the code is one line in the log with alarm=CODE. The list is that
-# of package store; what to do about each is in docs/deploy.md.
+# of package store.
 locals {
   codes = {
     compromised     = "A boot token was used twice: somebody else holds what one machine was given. The machine is ended; look who read its user data."
@@ -8,7 +8,7 @@ locals {
     token_mismatch  = "EC2 knows a client token with other parameters: report it, with the runner's record."
     launch_refused  = "EC2 or STS refuses a launch for a reason that only people can mend: the log line has its text."
     terminate       = "A machine cannot be terminated: end it by hand, and look at the role's policy."
-    access          = "An account, its role, its credential parameter or its registration cannot be used."
+    access          = "An account, its role, its credential parameter or its registration cannot be used: the log line says which, and what is missing."
     github          = "GitHub refuses the credential: renew the token, or look at the App's permissions."
     brake           = "A sweep would end more than three machines that no record names: look at the table, then release it with garo reap --release ACCOUNT/REGION."
     rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."
@@ -101,8 +101,9 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   tags                = local.tags
 }
 
+# Without a key of yours it has none: CloudWatch cannot publish to a topic under
+# the key that AWS keeps for SNS, and alarms hold no secret.
 resource "aws_sns_topic" "alarms" {
-  #checkov:skip=CKV_AWS_26: var.kms_key_arn sets a customer key; CloudWatch cannot publish to a topic under the key that AWS keeps for SNS, and alarms hold no secret
   name              = "${var.name}-alarms"
   kms_master_key_id = var.kms_key_arn
   tags              = local.tags

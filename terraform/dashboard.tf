@@ -41,7 +41,7 @@ locals {
     { title = "Invocations", stat = "Sum", metrics = local.function_metric.Invocations },
     { title = "Errors and throttles", stat = "Sum", metrics = concat(local.function_metric.Errors, local.function_metric.Throttles) },
     { title = "Time of an invocation, ms", stat = "p99", metrics = local.function_metric.Duration },
-    { title = "Table", stat = "Sum", metrics = [for m in ["ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"] : ["AWS/DynamoDB", m, "TableName", var.name]] },
+    { title = "Table", stat = "Sum", metrics = [for m in ["ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"] : ["AWS/DynamoDB", m, "TableName", local.table]] },
   ]
 }
 

@@ -57,7 +57,6 @@ locals {
 # One log for all three, so that a request's whole story stands in one place. The
 # names of its streams begin with the date and the function.
 resource "aws_cloudwatch_log_group" "functions" {
-  #checkov:skip=CKV_AWS_158: var.kms_key_arn sets a customer key; the logs hold no secret
   #checkov:skip=CKV_AWS_338: var.log_retention_days says how long; records, which are the audit trail, are kept in the table
   name              = "/aws/lambda/${var.name}"
   retention_in_days = var.log_retention_days
@@ -66,11 +65,8 @@ resource "aws_cloudwatch_log_group" "functions" {
 }
 
 resource "aws_lambda_function" "this" {
-  #checkov:skip=CKV_AWS_50: var.tracing turns X-Ray on; the log follows a request by its trace id without it
-  #checkov:skip=CKV_AWS_115: var.reserved_concurrency reserves; the queue's and the routes' own limits bound the functions already
   #checkov:skip=CKV_AWS_116: the API is called synchronously, the worker has the queue's dead letters, and a lost run of the reaper is repeated a minute later
   #checkov:skip=CKV_AWS_117: the functions call AWS and GitHub alone; a VPC would add a NAT gateway and protect nothing
-  #checkov:skip=CKV_AWS_173: var.kms_key_arn sets a customer key; the environment holds no secret
   #checkov:skip=CKV_AWS_272: the zips are verified by their SHA-256; a signing profile would be one more thing to keep
   for_each = local.functions
 

@@ -57,7 +57,6 @@ resource "aws_lambda_permission" "api" {
 
 # Log groups of this prefix need no resource policy of their own.
 resource "aws_cloudwatch_log_group" "access" {
-  #checkov:skip=CKV_AWS_158: var.kms_key_arn sets a customer key; the log holds no token
   #checkov:skip=CKV_AWS_338: var.log_retention_days says how long
   name              = "/aws/vendedlogs/apigateway/${var.name}"
   retention_in_days = var.log_retention_days

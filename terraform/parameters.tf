@@ -31,7 +31,6 @@ resource "random_password" "external_id" {
 # The value holds the external id, which is in the state as it is: a plain value
 # shows Terraform when somebody changed the registration by hand.
 resource "aws_ssm_parameter" "account" {
-  #checkov:skip=CKV_AWS_337: var.kms_key_arn sets a customer key; without it the account's own key for SSM is used
   for_each = var.accounts
 
   name        = "${local.parameters}/accounts/${each.key}"
@@ -44,7 +43,6 @@ resource "aws_ssm_parameter" "account" {
 }
 
 resource "aws_ssm_parameter" "operators" {
-  #checkov:skip=CKV_AWS_337: var.kms_key_arn sets a customer key; the values are hashes of tokens
   name        = "${local.parameters}/operators"
   description = "SHA-256 of operators' tokens, by name."
   type        = "SecureString"
@@ -70,9 +68,9 @@ resource "random_password" "key" {
 }
 
 # Write-only: it is read by the functions alone, and not back into the state. The
-# version is a number that changes when the list of keys does.
+# version is a number that changes when the list of keys does, or the KMS key: the
+# provider writes the value anew for either, and has it only with a new version.
 resource "aws_ssm_parameter" "keys" {
-  #checkov:skip=CKV_AWS_337: var.kms_key_arn sets a customer key; without it the account's own key for SSM is used
   count = length(var.key_ids) == 0 ? 0 : 1
 
   name             = "${local.parameters}/keys"
@@ -80,6 +78,10 @@ resource "aws_ssm_parameter" "keys" {
   type             = "SecureString"
   key_id           = var.kms_key_arn
   value_wo         = local.keys
-  value_wo_version = parseint(substr(sha256(join(",", var.key_ids)), 0, 7), 16)
+  value_wo_version = parseint(substr(sha256(jsonencode([var.key_ids, var.kms_key_arn])), 0, 7), 16)
   tags             = local.tags
+
+  lifecycle {
+    ignore_changes = [description, tier, type]
+  }
 }

@@ -45,13 +45,16 @@ locals {
     Resource = roles
   } if length(roles) > 0]
 
+  # What DynamoDB asks of whoever uses its tables
+  # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html),
+  # and thereby what the others ask: SQS the data key, Lambda and SSM to decrypt.
   decrypt = [for key in [var.kms_key_arn] : {
     Sid      = "Decrypt"
     Effect   = "Allow"
-    Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    Action   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
     Resource = key
     Condition = { StringEquals = { "kms:ViaService" = [
-      for service in ["dynamodb", "lambda", "sqs", "ssm"] : "${service}.${local.region}.amazonaws.com"
+      for service in ["dynamodb", "lambda", "sqs", "ssm"] : "${service}.${local.region}.${data.aws_partition.current.dns_suffix}"
     ] } }
   } if key != null]
 

@@ -1,7 +1,11 @@
+locals {
+  table = coalesce(var.table, var.name)
+}
+
 # The records. Indexes and attributes are those of package store/dynamostore.
 resource "aws_dynamodb_table" "this" {
   #checkov:skip=CKV_AWS_119: var.kms_key_arn sets a customer key; without it the key that AWS owns costs nothing, and configs are sealed by the control plane's own keys besides
-  name                        = var.name
+  name                        = local.table
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "item"
   deletion_protection_enabled = var.deletion_protection

@@ -177,6 +177,17 @@ variable "key_ids" {
   }
 }
 
+variable "table" {
+  description = "Name of the table. Null: that of the control plane. Set it when records were restored into a table of another name, as docs/deploy.md says."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.table == null || can(regex("^[A-Za-z0-9_.-]{3,255}$", coalesce(var.table, "none")))
+    error_message = "Set table to 3 to 255 letters, digits, dots, underscores and hyphens."
+  }
+}
+
 variable "parameters" {
   description = "Path under which the control plane's own SSM parameters are. Null: /NAME."
   type        = string

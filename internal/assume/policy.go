@@ -60,7 +60,7 @@ func Policy(part Part, controlPlane, partition, account string) string {
 				"StringEquals", "aws:RequestTag/"+fleet.TagControlPlane, controlPlane),
 			// Subnets and groups can be another account's that shares them; images too.
 			allow([]string{"ec2:RunInstances"}, []string{
-				in("ec2", "*", "*", "subnet/*"), in("ec2", "*", "*", "security-group/*"), ec2("network-interface"),
+				in("ec2", "*", "*", "subnet/*"), in("ec2", "*", "*", "security-group/*"), ec2("network-interface"), ec2("spot-instances-request"),
 				in("ec2", "*", "*", "image/*"), in("ec2", "*", "*", "snapshot/*"),
 			}),
 			where(allow([]string{"ec2:CreateTags"}, []string{ec2("instance"), ec2("volume")}),

@@ -388,3 +388,11 @@ run "tag_of_machines" {
   }
   expect_failures = [var.tags]
 }
+
+run "table_with_a_slash" {
+  command = plan
+  variables {
+    table = "garo/restored"
+  }
+  expect_failures = [var.table]
+}

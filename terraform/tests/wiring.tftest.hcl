@@ -105,6 +105,20 @@ run "table" {
   }
 }
 
+run "restored_table" {
+  variables {
+    table = "garo-restored"
+  }
+  assert {
+    condition     = aws_dynamodb_table.this.name == "garo-restored" && alltrue([for f in aws_lambda_function.this : f.environment[0].variables.GARO_TABLE == "garo-restored"])
+    error_message = "A table of another name is not used by all functions."
+  }
+  assert {
+    condition     = aws_sqs_queue.this.name == "garo-requests" && strcontains(aws_cloudwatch_dashboard.this.dashboard_body, "\"TableName\",\"garo-restored\"")
+    error_message = "Another table changes other names, or is not on the dashboard."
+  }
+}
+
 run "http" {
   assert {
     condition     = toset([for r in aws_apigatewayv2_stage.this.route_settings : r.route_key]) == toset([for r in aws_apigatewayv2_route.this : r.route_key])
@@ -253,6 +267,10 @@ run "kms_key" {
     error_message = "Something is not under the key."
   }
   assert {
+    condition     = aws_ssm_parameter.keys[0].value_wo_version != parseint(substr(sha256(jsonencode([["k1"], null])), 0, 7), 16)
+    error_message = "The keys would be written without their value when the KMS key changes."
+  }
+  assert {
     condition     = alltrue([for p in aws_iam_role_policy.function : strcontains(p.policy, "kms:Decrypt")])
     error_message = "A function cannot use the key."
   }
@@ -263,7 +281,7 @@ run "keys_are_rotated_by_their_ids" {
     key_ids = ["k2", "k1"]
   }
   assert {
-    condition     = keys(random_password.key) == ["k1", "k2"] && aws_ssm_parameter.keys[0].value_wo_version != parseint(substr(sha256("k1"), 0, 7), 16)
+    condition     = keys(random_password.key) == ["k1", "k2"] && aws_ssm_parameter.keys[0].value_wo_version != parseint(substr(sha256(jsonencode([["k1"], null])), 0, 7), 16)
     error_message = "A second key is not made and written."
   }
 }

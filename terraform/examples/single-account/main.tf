@@ -31,6 +31,8 @@ module "control_plane" {
 
   package             = var.package
   operators           = var.operators
+  key_ids             = var.key_ids
+  table               = var.table
   runner_programs     = var.runner_programs
   alarm_emails        = var.alarm_emails
   deletion_protection = var.deletion_protection

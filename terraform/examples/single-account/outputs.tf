@@ -4,7 +4,7 @@ output "url" {
 }
 
 output "account" {
-  description = "The account's id, for `garo doctor`."
+  description = "The account's id, as `garo start --account-id` takes it."
   value       = local.account
 }
 

@@ -26,6 +26,18 @@ variable "operators" {
   default     = {}
 }
 
+variable "key_ids" {
+  description = "Ids of the control plane's keys, the current one first."
+  type        = list(string)
+  default     = ["k1"]
+}
+
+variable "table" {
+  description = "Name of the table, if it is another than the control plane's."
+  type        = string
+  default     = null
+}
+
 variable "alarm_emails" {
   description = "Who gets the alarms."
   type        = list(string)

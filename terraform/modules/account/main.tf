@@ -4,6 +4,7 @@ data "aws_partition" "current" {}
 locals {
   account        = data.aws_caller_identity.current.account_id
   partition      = data.aws_partition.current.partition
+  suffix         = data.aws_partition.current.dns_suffix # of services' names; China has its own
   default_region = coalesce(var.default_region, keys(var.regions)[0])
   tags           = merge({ Service = "garo", ControlPlane = var.control_plane.name }, var.tags)
 
@@ -29,8 +30,9 @@ resource "aws_security_group" "machine" {
   tags        = local.tags
 }
 
+# Jobs fetch from hosts that nobody can list beforehand; give security_groups of
+# yours to narrow it.
 resource "aws_vpc_security_group_egress_rule" "ipv4" {
-  #checkov:skip=CKV_AWS_382: jobs fetch from hosts that nobody can list beforehand; give security_groups of yours to narrow it
   for_each = aws_security_group.machine
 
   region            = each.key
@@ -42,7 +44,6 @@ resource "aws_vpc_security_group_egress_rule" "ipv4" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "ipv6" {
-  #checkov:skip=CKV_AWS_382: jobs fetch from hosts that nobody can list beforehand, over IPv6 too
   for_each = aws_security_group.machine
 
   region            = each.key
@@ -67,6 +68,11 @@ resource "aws_ssm_parameter" "github" {
   value_wo         = "put the credential here"
   value_wo_version = 1
   tags             = local.tags
+
+  # The provider writes the value whenever any of these changes, and it has none.
+  lifecycle {
+    ignore_changes = [description, key_id, tier, type, value_wo_version]
+  }
 }
 
 resource "aws_iam_service_linked_role" "spot" {
@@ -89,7 +95,7 @@ resource "aws_iam_role" "machine" {
     Statement = [{
       Effect    = "Allow"
       Action    = "sts:AssumeRole"
-      Principal = { Service = "ec2.amazonaws.com" }
+      Principal = { Service = "ec2.${local.suffix}" }
     }]
   })
 }

@@ -27,8 +27,9 @@ locals {
         Action    = "ec2:RunInstances"
         Condition = local.by.worker
         Resource = flatten([for name, r in var.regions : concat(
-          [for s in r.subnets : "arn:${local.partition}:ec2:${name}:${local.account}:subnet/${s}"],
-          [for g in local.groups[name] : "arn:${local.partition}:ec2:${name}:${local.account}:security-group/${g}"],
+          # Whoever shares a subnet with this account owns it; ids are unique anyway.
+          [for s in r.subnets : "arn:${local.partition}:ec2:${name}:*:subnet/${s}"],
+          [for g in local.groups[name] : "arn:${local.partition}:ec2:${name}:*:security-group/${g}"],
         )])
       },
       {
@@ -58,14 +59,14 @@ locals {
         Condition = merge(local.by.worker, { StringEquals = local.ours })
         Resource  = [for e in local.ec2 : "${e}:volume/*"]
       },
-      # Which subnet and groups it is in is said above. A spot request is not asked
-      # for here: EC2 only asks when it is tagged.
+      # Which subnet and groups it is in is said above, and what a spot request
+      # launches too.
       {
         Sid       = "LaunchInterface"
         Effect    = "Allow"
         Action    = "ec2:RunInstances"
         Condition = local.by.worker
-        Resource  = [for e in local.ec2 : "${e}:network-interface/*"]
+        Resource  = flatten([for e in local.ec2 : ["${e}:network-interface/*", "${e}:spot-instances-request/*"]])
       },
       {
         Sid    = "TagAtLaunch"
@@ -103,7 +104,7 @@ locals {
         Effect = "Allow"
         Action = "kms:Decrypt"
         Condition = { StringEquals = {
-          "kms:ViaService"                      = "ssm.${local.default_region}.amazonaws.com"
+          "kms:ViaService"                      = "ssm.${local.default_region}.${local.suffix}"
           "kms:EncryptionContext:PARAMETER_ARN" = local.credential
         } }
         Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
@@ -120,14 +121,14 @@ locals {
       Sid       = "Profile"
       Effect    = "Allow"
       Action    = "iam:PassRole"
-      Condition = merge(local.by.worker, { StringEquals = { "iam:PassedToService" = "ec2.amazonaws.com" } })
+      Condition = merge(local.by.worker, { StringEquals = { "iam:PassedToService" = "ec2.${local.suffix}" } })
       Resource  = "arn:${local.partition}:iam::${local.account}:role/${profile.name}"
     } if profile != null],
     [for keys in [var.kms_key_arns] : {
       Sid       = "VolumeKeys"
       Effect    = "Allow"
       Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
-      Condition = merge(local.by.worker, { StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.amazonaws.com"] } })
+      Condition = merge(local.by.worker, { StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.${local.suffix}"] } })
       Resource  = keys
     } if length(keys) > 0],
     [for keys in [var.kms_key_arns] : {
@@ -135,7 +136,7 @@ locals {
       Effect = "Allow"
       Action = "kms:CreateGrant"
       Condition = merge(local.by.worker, {
-        StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.amazonaws.com"] }
+        StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.${local.suffix}"] }
         Bool         = { "kms:GrantIsForAWSResource" = "true" }
       })
       Resource = keys

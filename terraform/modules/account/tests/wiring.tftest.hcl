@@ -49,6 +49,22 @@ run "minimal" {
   }
 }
 
+# The provider writes a parameter's value with every other change of it, and this
+# one's is known to SSM alone.
+run "credential_is_left_alone" {
+  variables {
+    control_plane = {
+      name            = "other"
+      worker_role_arn = "arn:aws:iam::111111111111:role/garo-worker"
+      reaper_role_arn = "arn:aws:iam::111111111111:role/garo-reaper"
+    }
+  }
+  assert {
+    condition     = aws_ssm_parameter.github[0].description == "The credential that registers GitHub runners for garo." && aws_ssm_parameter.github[0].tags.ControlPlane == "other"
+    error_message = "Terraform writes the credential's parameter again, without its value."
+  }
+}
+
 run "two_regions" {
   variables {
     default_region = "eu-west-1"
@@ -95,5 +111,26 @@ run "everything" {
   assert {
     condition     = aws_iam_role.this.tags == tomap({ Service = "garo", ControlPlane = "garo", Team = "build" })
     error_message = "Tags are lost."
+  }
+}
+
+# China's services have names of their own.
+run "another_partition" {
+  override_data {
+    target = data.aws_partition.current
+    values = { partition = "aws-cn", dns_suffix = "amazonaws.com.cn" }
+  }
+  variables {
+    instance_profile = { name = "jobs" }
+    kms_key_arns     = ["arn:aws-cn:kms:cn-north-1:111111111111:key/1"]
+    regions          = { cn-north-1 = { subnets = ["subnet-0a"], security_groups = ["sg-0a"] } }
+  }
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.this.policy, "arn:aws:") && !can(regex("amazonaws.com\"", aws_iam_role_policy.this.policy))
+    error_message = "The role names things or services of another partition."
+  }
+  assert {
+    condition     = strcontains(aws_iam_role.machine[0].assume_role_policy, "ec2.amazonaws.com.cn")
+    error_message = "EC2 cannot take on the machines' role."
   }
 }
