@@ -55,6 +55,7 @@ type Client struct {
 	token  TokenSource
 	http   *http.Client
 	random io.Reader
+	pause  time.Duration
 }
 
 // callTimeout bounds one try: the API's own limit is 10 s, and API Gateway's 30 s.
@@ -80,6 +81,15 @@ func New(cfg Config) *Client {
 func (c *Client) WithToken(t Token) *Client {
 	other := *c
 	other.token = Static(t)
+	return &other
+}
+
+// WithPause returns a client whose Wait asks no sooner than d after an answer, for
+// who waits for many requests at a time. It changes nothing where the API itself
+// says more.
+func (c *Client) WithPause(d time.Duration) *Client {
+	other := *c
+	other.pause = d
 	return &other
 }
 
@@ -131,7 +141,7 @@ func (c *Client) Wait(ctx context.Context, id string, progress func(apitype.Stat
 		if wait <= 0 {
 			wait = pollEvery
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := sleep(ctx, max(wait, c.pause)); err != nil {
 			return s, wrap("wait for "+id, err)
 		}
 	}

@@ -338,6 +338,20 @@ func TestWaitPollsUntilTheEnd(t *testing.T) {
 	})
 }
 
+func TestWaitOfManyPausesAsLongAsItIsTold(t *testing.T) {
+	for pause, want := range map[time.Duration]time.Duration{time.Second: 3 * time.Second, 10 * time.Second: 10 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := newClient(says(200, `{"id":"x","state":"accepted"}`, "Retry-After", "3"), status("ready", ""))
+			if _, err := c.WithPause(pause).Wait(t.Context(), "x", nil); err != nil {
+				t.Fatal(err)
+			}
+			if gap := s.asked[1].at.Sub(s.asked[0].at); gap != want {
+				t.Errorf("poll after %v with a pause of %v and Retry-After 3, want %v", gap, pause, want)
+			}
+		})
+	}
+}
+
 func TestWaitEndsAtEveryFinalState(t *testing.T) {
 	for _, state := range []string{"ready", "failed", "expired", "cancelled"} {
 		c, s := newClient(status(state, ""))

@@ -89,6 +89,7 @@ func IDTokens(cfg IDTokenConfig) TokenSource {
 		query := u.Query() // there is one already
 		query.Set("audience", audience)
 		u.RawQuery = query.Encode()
+		asked := time.Now()
 		t, err := caller.idToken(ctx, u.String(), NewToken(key))
 		if err != nil {
 			return Token{}, fmt.Errorf("ask GitHub for an ID token: %w", err)
@@ -98,7 +99,7 @@ func IDTokens(cfg IDTokenConfig) TokenSource {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		token, until = t, expiry(t).Add(-renewBefore)
+		token, until = t, goodUntil(t, asked).Add(-renewBefore)
 		return t, nil
 	}
 }
@@ -144,9 +145,11 @@ func (c *Client) tryIDToken(ctx context.Context, at string, key Token) (t Token,
 	return answer.Value, 0, false, nil
 }
 
-// expiry reads when a token ends, without a look at its signature: that is the
-// API's to check. Zero: it does not say, and is used once.
-func expiry(t Token) time.Time {
+// goodUntil reads when a token ends that was asked for then, without a look at its
+// signature: that is the API's to check. Where this machine's clock is behind, how
+// long the token lives says it, not when it ends. Zero: it does not say, and is used
+// once.
+func goodUntil(t Token, asked time.Time) time.Time {
 	parts := strings.Split(t.Reveal(), ".")
 	if len(parts) != 3 {
 		return time.Time{}
@@ -154,9 +157,14 @@ func expiry(t Token) time.Time {
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	var claims struct {
 		Exp int64 `json:"exp"`
+		Iat int64 `json:"iat"`
 	}
 	if err != nil || json.Unmarshal(payload, &claims) != nil || claims.Exp <= 0 {
 		return time.Time{}
 	}
-	return time.Unix(claims.Exp, 0)
+	end := time.Unix(claims.Exp, 0)
+	if lives := time.Duration(claims.Exp-claims.Iat) * time.Second; claims.Iat > 0 && asked.Add(lives).Before(end) {
+		return asked.Add(lives)
+	}
+	return end
 }

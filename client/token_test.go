@@ -78,6 +78,34 @@ func TestIDTokenIsRenewedBeforeItEnds(t *testing.T) {
 	})
 }
 
+// A machine whose clock is an hour behind still knows how long a token lives.
+func TestIDTokenIsRenewedInTimeOnAMachineWhoseClockIsWrong(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"behind": time.Hour, "right": 0, "ahead": -30 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				source, s := tokens(nil, func(r *http.Request) (*http.Response, error) {
+					iat := time.Now().Add(ahead).Unix()
+					claims := fmt.Appendf(nil, `{"iat":%d,"exp":%d}`, iat, iat+300)
+					return says(200, `{"value":"e30.`+base64.RawURLEncoding.EncodeToString(claims)+`.c2ln"}`)(r)
+				})
+				for range 3 * 60 / 5 { // three minutes of polling use one token
+					if _, err := source(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(5 * time.Second)
+				}
+				if len(s.asked) != 1 {
+					t.Errorf("asked %d times in three minutes, want once", len(s.asked))
+				}
+				time.Sleep(time.Minute)
+				if _, err := source(t.Context()); err != nil || len(s.asked) != 2 {
+					t.Errorf("source = %v after %d calls, want a new token a minute before the end", err, len(s.asked))
+				}
+			})
+		})
+	}
+}
+
 func TestManyCallersGetOneIDToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, s := tokens(nil, func(r *http.Request) (*http.Response, error) {

@@ -35,9 +35,15 @@ type api struct {
 	fails map[string]string
 	away  time.Time // until then it does not answer
 	takes time.Duration
+	slow  time.Duration // before each answer
+	polls []time.Time
+	// attempts are tried for each request, if not zero.
+	attempts int
+	idPrefix string
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	time.Sleep(a.slow)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	problem := func(code string) {
@@ -60,7 +66,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			problem(apitype.CodeForbidden)
 			return
 		}
-		id = strings.ReplaceAll(body.IdempotencyKey, "/", "-")
+		id = a.idPrefix + strings.ReplaceAll(body.IdempotencyKey, "/", "-")
 		if _, ok := a.asked[id]; !ok {
 			a.asked[id] = time.Now()
 		}
@@ -72,6 +78,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.stopped = append(a.stopped, id)
 		answer = apitype.Stopped{ID: id, State: "cancelled", Draining: true}
 	default:
+		a.polls = append(a.polls, time.Now())
 		answer = a.status(id)
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -92,6 +99,9 @@ func (a *api) status(id string) apitype.Status {
 			ExpiresAt: at.Add(time.Hour),
 			History:   []apitype.Entry{{At: at.Add(time.Second), State: "new"}, {At: at.Add(2 * time.Second), State: "launched", Reason: "instance i-1"}},
 		},
+	}
+	if a.attempts > 0 {
+		s.Attempts = attemptsOf(at, a.attempts)
 	}
 	end := at.Add(a.takes)
 	if time.Now().Before(end) {
@@ -259,6 +269,7 @@ func TestOneThatIsRefusedEndsTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStep(t, map[string]string{"count": "2"})
 		s.api.refuse["garo/2"] = true
+		s.api.slow = time.Second // so that both are asked for
 		if err := action.Main(t.Context(), s.env()); !errors.Is(err, action.ErrTold) {
 			t.Errorf("Main = %v, want %v", err, action.ErrTold)
 		}

@@ -36,6 +36,8 @@ func (s *step) status(ctx context.Context) error {
 
 // stop ends requests, and the runners that are nobody else's.
 func (s *step) stop(ctx context.Context) error {
+	ctx, cancel := outlast(ctx, lastCall) // a job that is cancelled wants its runner ended all the more
+	defer cancel()
 	api := s.connect(s.in.url)
 	stopped := make([]apitype.Stopped, len(s.in.ids))
 	errs := each(len(stopped), atOnce, func(i int) (err error) {

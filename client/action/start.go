@@ -1,12 +1,14 @@
 package action
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
@@ -24,6 +26,9 @@ const (
 	slack = 15 * time.Second
 	// atOnce is how many requests are made at the same time.
 	atOnce = 8
+	// pollsASecond is how often a step asks how its requests stand, all together: the
+	// API takes 300 calls a second of everybody (terraform/http.tf).
+	pollsASecond = 16
 	// askAgain is the pause of the waiting while the API does not answer at all. The
 	// client has called for half a minute by then.
 	askAgain = 5 * time.Second
@@ -36,28 +41,32 @@ var errWaited = errors.New("waited long enough")
 func (s *step) start(ctx context.Context) error {
 	asks := make([]ask, s.in.count)
 	for i := range asks {
-		asks[i].Body = s.in.body
-		asks[i].Body.IdempotencyKey = fmt.Sprintf("%s/%d", s.in.key, i+1)
+		asks[i].N = i + 1
 	}
 	s.group(s.title(), s.wishes())
 	// Whatever becomes of this process, the end of the job knows what was asked.
-	if err := s.save(record{URL: s.in.url, Asks: asks, Open: true}); err != nil {
+	if err := s.save(s.record(asks, true)); err != nil {
 		return s.fail(problem{"not_recorded", err.Error()})
 	}
 	api := s.connect(s.in.url)
 	heard, cancel := outlast(ctx, lastCall/2) // a call that was made is heard out
 	defer cancel()
+	var enough atomic.Bool // one will not come, and nobody can use the others
 	errs := each(len(asks), atOnce, func(i int) error {
-		started, err := api.Start(heard, asks[i].Body)
+		if ctx.Err() != nil || enough.Load() {
+			return errUnasked
+		}
+		started, err := api.Start(heard, s.record(nil, true).call(asks[i].N))
 		if err != nil {
+			enough.Store(true)
 			return err
 		}
-		asks[i].ID, asks[i].Token, asks[i].RunsOn = started.ID, started.StatusToken, started.RunsOn
-		s.mask(client.NewToken(started.StatusToken))
+		asks[i].ID, asks[i].token, asks[i].runsOn = started.ID, client.NewToken(started.StatusToken), started.RunsOn
+		s.mask(asks[i].token)
 		s.say("%s is %s, runs-on %s", s.name(i, "request "+started.ID), started.State, strings.Join(started.RunsOn, ", "))
 		return nil
 	})
-	err := errors.Join(s.save(record{URL: s.in.url, Asks: asks, Open: true}), s.started(asks))
+	err := errors.Join(s.save(s.record(asks, true)), s.started(asks))
 	switch {
 	case ctx.Err() != nil:
 		return s.cancelled(ctx, api, asks, errs)
@@ -78,10 +87,14 @@ func (s *step) await(ctx context.Context, api *client.Client, asks []ask) error 
 	waiting, cancel := context.WithTimeoutCause(ctx, s.in.give+slack, errWaited)
 	defer cancel()
 	results := make([]result, len(asks))
+	pause := time.Duration(len(asks)) * time.Second / pollsASecond
 	errs := each(len(asks), len(asks), func(i int) error {
-		st, err := s.follow(waiting, api.WithToken(client.NewToken(asks[i].Token)), asks[i].ID, i, &results[i].steps)
-		results[i].status = st
-		if err == nil && st.State != ready {
+		// They take turns, all within one pause.
+		if err := sleep(waiting, pause*time.Duration(i)/time.Duration(len(asks))); err != nil {
+			return err
+		}
+		err := s.follow(waiting, api.WithToken(asks[i].token).WithPause(pause), asks[i].ID, i, &results[i])
+		if err == nil && results[i].status.State != ready {
 			cancel() // nobody can use the others
 		}
 		return err
@@ -99,7 +112,7 @@ func (s *step) await(ctx context.Context, api *client.Client, asks []ask) error 
 		if err := errs[i]; err != nil && failed == nil && !errors.Is(err, context.Canceled) {
 			p := problemOf(err)
 			if errors.Is(err, errWaited) {
-				p = problem{"wait_timeout", fmt.Sprintf("Request %s is still %s after %s.", asks[i].ID, r.status.State, s.in.give)}
+				p = problem{"wait_timeout", fmt.Sprintf("Request %s is still %s after %s.", asks[i].ID, cmp.Or(r.status.State, "not known"), s.in.give)}
 			}
 			failed = &p
 		}
@@ -120,28 +133,33 @@ func (s *step) await(ctx context.Context, api *client.Client, asks []ask) error 
 // ready is the state of a request that has its runner.
 const ready = "ready"
 
-// follow waits for one request, and rides out an API that is away.
-func (s *step) follow(ctx context.Context, api *client.Client, id string, i int, steps *[]client.Step) (apitype.Status, error) {
+// follow waits for one request, and rides out an API that is away. r has what was
+// seen last, however it ends.
+func (s *step) follow(ctx context.Context, api *client.Client, id string, i int, r *result) error {
 	var story client.Story
 	for {
 		st, err := api.Wait(ctx, id, func(st apitype.Status) {
 			for _, step := range story.Next(st) {
-				*steps = append(*steps, step)
+				r.steps = append(r.steps, step)
 				s.say("%s", s.name(i, stepLine(step)))
 			}
 		})
+		if st.ID != "" {
+			r.status = st
+		}
 		e, answered := errors.AsType[*client.Error](err)
 		away := errors.Is(err, client.ErrNoAnswer) || answered && e.Retryable()
-		if err == nil || !away || ctx.Err() != nil {
-			if ctx.Err() != nil && err != nil {
-				err = context.Cause(ctx)
-			}
-			return st, err
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !away:
+			return err
 		}
 		s.say("          the API does not answer, and is asked again: %v", err)
-		select {
-		case <-time.After(askAgain):
-		case <-ctx.Done():
+		if err := sleep(ctx, askAgain); err != nil {
+			return err
 		}
 	}
 }
@@ -159,27 +177,42 @@ func (s *step) cancelled(ctx context.Context, api *client.Client, asks []ask, er
 func (s *step) abandon(ctx context.Context, api *client.Client, asks []ask, errs []error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall/2)
 	defer cancel()
-	open := errors.Join(each(len(asks), atOnce, func(i int) error {
+	left := each(len(asks), atOnce, func(i int) error {
 		if asks[i].ID == "" {
-			// An API that refused recorded nothing; one that did not answer may have.
-			if e, ok := errors.AsType[*client.Error](errs[i]); ok && !e.Retryable() || errors.Is(errs[i], client.ErrNoIDToken) {
+			if refused(errs[i]) {
 				return nil
 			}
 			return errs[i]
 		}
-		return s.end(ctx, api, asks[i])
-	})...) != nil
-	if err := s.save(record{URL: s.in.url, Asks: asks, Open: open}); err != nil {
+		return s.end(ctx, api.WithToken(asks[i].token), asks[i])
+	})
+	var open []ask
+	for i, err := range left {
+		if err != nil {
+			open = append(open, asks[i])
+		}
+	}
+	if err := s.save(s.record(open, len(open) > 0)); err != nil {
 		s.say("%v", err) // the record of before says more is open than is: a stop too many does no harm
 	}
-	if open {
+	if len(open) > 0 {
 		s.say("Not everything is cancelled yet: the end of the job does the rest.")
 	}
 }
 
+// errUnasked says that a request was not made.
+var errUnasked = errors.New("not asked for")
+
+// refused reports whether a call that failed so recorded nothing: the API said no,
+// or was not asked. An API that did not answer may have recorded the request.
+func refused(err error) bool {
+	e, answered := errors.AsType[*client.Error](err)
+	return answered && !e.Retryable() || errors.Is(err, client.ErrNoIDToken) || errors.Is(err, errUnasked)
+}
+
 // end stops one request, and says what becomes of it.
 func (s *step) end(ctx context.Context, api *client.Client, a ask) error {
-	stopped, err := api.WithToken(client.NewToken(a.Token)).Stop(ctx, a.ID, false)
+	stopped, err := api.Stop(ctx, a.ID, false)
 	if err != nil {
 		return err
 	}
@@ -196,10 +229,15 @@ func whatOfRunner(st apitype.Stopped) string {
 
 // done records that the job has got what it asked for.
 func (s *step) done(asks []ask) error {
-	if err := s.save(record{URL: s.in.url, Asks: asks}); err != nil {
+	if err := s.save(s.record(asks, false)); err != nil {
 		return s.fail(problem{"not_recorded", err.Error()})
 	}
 	return nil
+}
+
+// record is what the end of the job is to know of these requests.
+func (s *step) record(asks []ask, open bool) record {
+	return record{URL: s.in.url, Body: s.in.body, Key: s.in.key, Asks: asks, Open: open}
 }
 
 // started sets what is known at once: whoever cleans up after this step can, from
@@ -208,7 +246,7 @@ func (s *step) started(asks []ask) error {
 	var ids, runsOn []string
 	for _, a := range asks {
 		if a.ID != "" {
-			ids, runsOn = append(ids, a.ID), append(runsOn, a.RunsOn...)
+			ids, runsOn = append(ids, a.ID), append(runsOn, a.runsOn...)
 		}
 	}
 	if len(ids) == 0 {
@@ -285,13 +323,26 @@ func each(n, most int, f func(i int) error) []error {
 	return errs
 }
 
+// first returns the first error that says why: of a call that was made.
 func first(errs []error) error {
 	for _, err := range errs {
-		if err != nil {
+		if err != nil && !errors.Is(err, errUnasked) {
 			return err
 		}
 	}
 	return nil
+}
+
+// sleep returns early, with the cause, when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // outlast returns a context that ends d after ctx does.

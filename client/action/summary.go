@@ -68,6 +68,11 @@ func machine(st apitype.Status) string {
 	return text
 }
 
+// maxRows bounds each list of the summary but that of the requests: GitHub shows
+// nothing of a summary above 1 MiB
+// (https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands).
+const maxRows = 100
+
 // summarise writes the job's summary.
 func (s *step) summarise(results []result) error {
 	var b strings.Builder
@@ -78,20 +83,27 @@ func (s *step) summarise(results []result) error {
 		st := r.status
 		row(&b, markup(cmp.Or(st.ID, "not known")), markup(cmp.Or(st.State, "not known")), took(st).String(), markup(machine(st)))
 	}
-	var tried bool
+	tried := 0
 	for _, r := range results {
 		for _, a := range r.status.Attempts {
-			if !tried {
+			if tried == 0 {
 				b.WriteString("\n**Placements tried**\n\n")
 				row(&b, "at", "market", "instance type", "subnet", "EC2 says")
 				row(&b, "---", "---", "---", "---", "---")
-				tried = true
+			}
+			if tried++; tried > maxRows {
+				continue
 			}
 			row(&b, fmt.Sprintf("%.1f s", a.At.Sub(r.status.CreatedAt).Seconds()), markup(a.Market), markup(a.InstanceType), markup(a.Subnet), markup(a.Code))
 		}
 	}
+	if tried > maxRows {
+		fmt.Fprintf(&b, "\nThe first %d of %d.\n", maxRows, tried)
+	}
+	told := 0
 	for _, r := range results {
-		if r.status.Error != nil {
+		if r.status.Error != nil && told < maxRows {
+			told++
 			fmt.Fprintf(&b, "\n**%s**: %s [What to do](%s#%s)\n", markup(r.status.Error.Code), markup(r.status.Error.Text), guide, anchor(r.status.Error.Code))
 		}
 	}
@@ -131,7 +143,7 @@ func timeline(b *strings.Builder, r result) {
 	}
 	total := r.steps[len(r.steps)-1].Since
 	fmt.Fprintf(b, "\n<details><summary>Steps of request %s</summary>\n\n```text\n", markup(r.status.ID))
-	for i, step := range r.steps {
+	for i, step := range r.steps[:min(len(r.steps), maxRows)] {
 		end := total
 		if i+1 < len(r.steps) {
 			end = r.steps[i+1].Since

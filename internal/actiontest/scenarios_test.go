@@ -2,9 +2,14 @@ package actiontest
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -154,6 +159,58 @@ func TestOutageOfTheAPIIsRiddenOut(t *testing.T) {
 	r.wait(t).ran(t, "success", map[string]int{"runner": 1})
 	if all := s.requests(t); len(all) != 1 || all[0].State != "ready" {
 		t.Errorf("requests = %+v, want one that is ready", all)
+	}
+}
+
+// What stands before the API answers some calls itself, in words of its own.
+func TestThrottlingAndTroubleBeforeTheAPIAreRiddenOut(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "--boot-time", "1s")
+	s.issuer.Set("aud", s.url) // the address of the API itself, which is not that of the proxy
+	api, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(api)
+	var mu sync.Mutex
+	calls, early := map[string]int{}, 0
+	var throttled time.Time
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call, _, _ := strings.Cut(r.URL.Path[1:], "/")
+		mu.Lock()
+		n := calls[call]
+		calls[call]++
+		if n == 1 && time.Since(throttled) < 2*time.Second {
+			early++
+		}
+		if n == 0 {
+			throttled = time.Now()
+		}
+		mu.Unlock()
+		switch n {
+		case 0:
+			w.Header().Set("Retry-After", "2")
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = w.Write([]byte(`{"message":"Too Many Requests"}`))
+		case 1, 2:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case 3: // the API does it, and nobody hears of it
+			proxy.ServeHTTP(httptest.NewRecorder(), r)
+			w.WriteHeader(http.StatusGatewayTimeout)
+		default:
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	defer front.Close()
+	r := start(t, s, strings.Replace(fmt.Sprintf(one, ""), "${{ vars.GARO_URL }}", front.URL, 1), nil, s.environment()...).wait(t)
+	r.ran(t, "success", map[string]int{"runner": 1})
+	if all := s.requests(t); len(all) != 1 || all[0].State != "ready" {
+		t.Errorf("requests = %+v, want one that is ready", all)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if early > 0 || calls["start"] != 5 || calls["status"] < 5 {
+		t.Errorf("calls = %v, %d of them sooner than Retry-After says; want five of start, and five or more of status", calls, early)
 	}
 }
 

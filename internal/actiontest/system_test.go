@@ -74,7 +74,7 @@ func newSystem(t *testing.T, args ...string) *system {
 		t.Fatal(err)
 	}
 	s.url = "http://" + addr
-	s.args = append([]string{"local", "--addr", addr, "--dir", s.dir, "--oidc-issuer", server.URL, "--jobs", "0s"}, args...)
+	s.args = append([]string{"local", "--addr", addr, "--dir", s.dir, "--oidc-issuer", server.URL}, args...)
 	t.Cleanup(func() { s.stop() })
 	s.server = server.Listener.Addr().String()
 	register(t, filepath.Join(s.dir, "accounts"), s.server)
@@ -142,6 +142,9 @@ func (s *system) begin(t *testing.T) {
 		s.stop = func() {}
 		_ = cmd.Process.Signal(syscall.SIGINT)
 		_ = cmd.Wait() // it ends within seconds
+		if strings.Contains(printed.String(), "alarm=") {
+			t.Error("garo local raised an alarm")
+		}
 		if t.Failed() {
 			t.Logf("garo %q printed:\n%s", s.args, &printed)
 		}

@@ -74,9 +74,15 @@ function execute (file, args, signals = process) {
 }
 
 async function run (stage) {
+  // What the main stage saves before it asks for anything comes back in this variable.
+  if (stage === 'post' && !process.env.STATE_garo) {
+    console.log('No runner was asked for: there is nothing to cancel.')
+    return
+  }
   try {
     const release = JSON.parse(fs.readFileSync(path.join(__dirname, 'release.json'), 'utf8'))
-    const dir = path.join(process.env.RUNNER_TEMP || os.tmpdir(), 'garo')
+    // GitHub's folder is this job's own; in the system's, others could put a program in the place of a checked one.
+    const dir = process.env.RUNNER_TEMP ? path.join(process.env.RUNNER_TEMP, 'garo') : fs.mkdtempSync(path.join(os.tmpdir(), 'garo-'))
     // Without a program there is nothing that the end of the job could have to cancel.
     const file = await find({ env: process.env, release, dir })
     process.exitCode = await execute(file, ['action', stage])

@@ -2,6 +2,7 @@
 // Run by node --test. The program is played by scripts of Node.js.
 
 const assert = require('node:assert/strict')
+const { spawnSync } = require('node:child_process')
 const { createHash } = require('node:crypto')
 const { EventEmitter } = require('node:events')
 const fs = require('node:fs')
@@ -108,4 +109,14 @@ test('a signal ends the standard input of the program, and its end is awaited', 
     signals.emit('SIGTERM') // the second one changes nothing
     assert.equal(await status, 130)
   }
+})
+
+test('the end of a job that asked for nothing needs no program', t => {
+  const post = env => spawnSync(process.execPath, [path.join(__dirname, 'post.js')], { env: { RUNNER_TEMP: folder(t), GARO_PATH: '/no/such/program', ...env }, encoding: 'utf8' })
+  const nothing = post({})
+  assert.equal(nothing.status, 0)
+  assert.match(nothing.stdout, /nothing to cancel/)
+  const something = post({ STATE_garo: '{}' })
+  assert.equal(something.status, 1)
+  assert.match(something.stdout, /^::error title=GARO%3A no_program::.*ENOENT/)
 })
