@@ -25,7 +25,7 @@ var (
 	instanceForm = regexp.MustCompile(`\Ai-[a-z0-9-]{1,40}\z`)
 	secretForm   = regexp.MustCompile(`\A[A-Za-z0-9_-]{1,128}\z`)
 	nonceForm    = regexp.MustCompile(`\A[A-Za-z0-9_-]{26,128}\z`) // 26 of base32 are 128 bits
-	lockForm     = regexp.MustCompile(`\A[a-z0-9._,/-]+\z`)
+	lockForm     = regexp.MustCompile(`\A[a-z0-9._,:/-]+\z`)       // what store.Request.LockKey is made of
 	archForm     = regexp.MustCompile(`\A[a-z0-9]{1,16}\z`)
 	sha256Form   = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
 	cursorForm   = regexp.MustCompile(`\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z#[a-z2-7]{26}\z`)

@@ -67,6 +67,21 @@ func TestHeartbeatIsOneReadAndAtMostOneWrite(t *testing.T) {
 	})
 }
 
+// The lock keys of an Enterprise Server's repositories name the server.
+func TestHeartbeatOfAnotherServersRunnerIsOneReadToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		account, caller := w.accounts.byID[accountID], w.github.callers[workflowToken]
+		account.Server, caller.Claims.Server = "ghe.test:8443", "ghe.test:8443"
+		w.accounts.byID[accountID], w.github.callers[workflowToken] = account, caller
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		time.Sleep(20 * time.Second)
+		if got := w.counted(func() { m.says(store.EventHeartbeat) }); got != "get 1 commit 1" {
+			t.Errorf("calls of a heartbeat with lock %s = %s, want get 1 commit 1", m.booted.Lock, got)
+		}
+	})
+}
+
 func TestLockHintIsOnlyAHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
