@@ -68,6 +68,9 @@ func Main(name string, start func(context.Context, Process) (any, error)) {
 	if err != nil {
 		os.Exit(1)
 	}
+	// Lambda's Go runtime prints the error of an invocation by way of package log: so
+	// it becomes an entry like all others.
+	slog.SetDefault(newLog(os.Stdout, slog.LevelInfo))
 	lambda.Start(handler)
 }
 

@@ -35,7 +35,7 @@ var forTests = []string{
 	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet",
 	"./internal/github/githubtest/...", "./internal/oidc/oidctest", "./internal/local/...", "./internal/demo",
 	"./internal/machinetest/...", "./internal/lambdastart/lambdatest", "./internal/sim/...", "./internal/repotest/...", "./internal/awstest/...",
-	"./store/dynamostore/dynamostoretest", "./internal/actiontest/...", "./internal/terraformtest/...",
+	"./store/dynamostore/dynamostoretest", "./internal/actiontest/...", "./internal/terraformtest/...", "./internal/e2e/...", "./internal/perftest/...",
 }
 
 var importRules = []rule{
