@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 
@@ -50,8 +51,13 @@ func start(ctx context.Context, p lambdastart.Process) (any, error) {
 		Programs: cfg.Programs, Agents: agents, Log: log,
 	}
 	lambdastart.Fetch(ctx, log,
-		lambdastart.Task{Name: "keys", Do: func(ctx context.Context) error { _, err := parameters.Keys(ctx); return err }},
-		lambdastart.Task{Name: "operators", Do: func(ctx context.Context) error { _, err := parameters.Operators(ctx); return err }},
+		// One after the other, on one connection: to open another takes more time than
+		// it saves, since registrations take two calls too.
+		lambdastart.Task{Name: "keys and operators", Do: func(ctx context.Context) error {
+			_, err := parameters.Keys(ctx)
+			_, err2 := parameters.Operators(ctx)
+			return errors.Join(err, err2)
+		}},
 		lambdastart.Registrations(log, parameters, nil),
 		lambdastart.Task{Name: "issuers' keys", Do: tokens.Prefetch},
 		lambdastart.Table(records),

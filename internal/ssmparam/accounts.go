@@ -34,7 +34,7 @@ func (p *Parameters) Account(ctx context.Context, id string) (store.Account, err
 	name := p.accounts() + id
 	got, err := p.reader.read(ctx, name, false)
 	if errors.Is(err, ErrNoParameter) {
-		_, _ = p.List(ctx) // for those that come next: this answer stands without it
+		_, _ = p.listed(ctx, true) // for those that come next: this answer stands without it
 		return store.Account{}, fmt.Errorf("%w: %w", store.ErrNoAccount, err)
 	}
 	if err != nil {
@@ -62,15 +62,21 @@ func (p *Parameters) complain(name string, version int64, err error) {
 	}
 }
 
-// List implements store.Accounts. The ids are listed anew after ten seconds, since
-// a new account should not have to wait.
-func (p *Parameters) List(ctx context.Context) ([]string, error) {
-	l, err := p.ids.Get(ctx, struct{}{}, false, func(ctx context.Context, last listing) (listing, time.Time, error) {
+// List implements store.Accounts. The ids are kept for five minutes, as parameters
+// are, so that a call which names no account seldom waits for a list. That there are
+// none is kept for ten seconds: the first account should not have to wait.
+func (p *Parameters) List(ctx context.Context) ([]string, error) { return p.listed(ctx, false) }
+
+// listed returns the ids; fresh lists them anew.
+func (p *Parameters) listed(ctx context.Context, fresh bool) ([]string, error) {
+	l, err := p.ids.Get(ctx, struct{}{}, fresh, func(ctx context.Context, last listing) (listing, time.Time, error) {
 		ids, err := p.listIDs(ctx)
 		now := p.now()
 		switch {
-		case err == nil:
+		case err == nil && len(ids) == 0:
 			return listing{ids, now}, now.Add(againIn), nil
+		case err == nil:
+			return listing{ids, now}, now.Add(keepFor), nil
 		case final(err) == nil && !last.listedAt.IsZero() && now.Before(last.listedAt.Add(staleFor)):
 			p.log.Warn("registrations cannot be listed; the last list is used", "listed_at", last.listedAt, "error", err)
 			return last, now.Add(againIn), nil

@@ -155,7 +155,7 @@ func TestOldListDecidesNothingWhileSSMIsAway(t *testing.T) {
 		if _, err := w.List(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(6 * time.Minute)
 		w.ssm.fail(500, "InternalServerError")
 		if ids, err := w.List(t.Context()); err != nil || !slices.Equal(ids, []string{one}) {
 			t.Errorf("List while SSM is away = %v, %v; want the last one", ids, err)
@@ -178,7 +178,7 @@ func TestDeniedListCountsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.ssm.fail(400, "AccessDeniedException")
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Minute)
 		if ids, err := w.List(t.Context()); err == nil || !strings.Contains(err.Error(), "/garo/accounts/") {
 			t.Errorf("List = %v, %v; want an error that names the path", ids, err)
 		}
@@ -205,11 +205,33 @@ func TestListHasEveryPageAndNamesWhatIsNone(t *testing.T) {
 			ids[0] = "changed by the caller"
 		}
 		w.wantCalls(t, 0, 3)
-		time.Sleep(10 * time.Second)
+		time.Sleep(5*time.Minute - time.Second)
+		_, _ = w.List(t.Context())
+		w.wantCalls(t, 0, 0)
+		time.Sleep(time.Second)
 		_, _ = w.List(t.Context())
 		w.wantCalls(t, 0, 3)
 		if n := strings.Count(w.log.String(), "/garo/accounts/backup"); n != 1 {
 			t.Errorf("what is no registration is logged %d times, want once:\n%s", n, w.log)
+		}
+	})
+}
+
+func TestFirstAccountIsListedAfterTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		if ids, err := w.List(t.Context()); err != nil || len(ids) != 0 {
+			t.Errorf("List = %v, %v; want none", ids, err)
+		}
+		w.ssm.put("/garo/accounts/"+one, registration(one))
+		time.Sleep(10 * time.Second)
+		if ids, err := w.List(t.Context()); err != nil || !slices.Equal(ids, []string{one}) {
+			t.Errorf("List ten seconds later = %v, %v; want the first account", ids, err)
+		}
+		w.ssm.put("/garo/accounts/"+two, registration(two))
+		time.Sleep(10 * time.Second)
+		if _, err := w.Account(t.Context(), two); err != nil {
+			t.Errorf("Account of the second = %v, want its registration: who names it need not wait for a list", err)
 		}
 	})
 }

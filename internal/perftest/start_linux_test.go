@@ -1,0 +1,216 @@
+package perftest
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest/runtimeapi"
+)
+
+// What the functions are compared with.
+const (
+	constant = "./testdata/constant"
+	clients  = "./testdata/clients"
+	launcher = "./testdata/launcher"
+)
+
+// roots are the certificates that a Linux system trusts.
+var roots = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"}
+
+// encrypted returns what starts servers as AWS has them, TLS 1.3 with a chain of RSA
+// certificates of 2048 bits, and the variable that makes a program trust them beside
+// all that the system does.
+func encrypted(t testing.TB) (serve func(http.Handler) *httptest.Server, env string) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var chain tls.Certificate
+	var parent *x509.Certificate
+	var signer *rsa.PrivateKey
+	var bundle []byte
+	for i, name := range []string{"root", "intermediate", "127.0.0.1"} {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		must(err)
+		c := &x509.Certificate{
+			SerialNumber: big.NewInt(int64(i) + 1), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+			BasicConstraintsValid: true, IsCA: name != "127.0.0.1",
+			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		}
+		if !c.IsCA {
+			c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+		}
+		if parent == nil {
+			parent, signer = c, key
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+		must(err)
+		if name == "root" {
+			bundle = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		} else {
+			chain.Certificate = append([][]byte{der}, chain.Certificate...)
+		}
+		parent, err = x509.ParseCertificate(der)
+		must(err)
+		signer, chain.PrivateKey = key, key
+	}
+	for _, path := range roots {
+		if system, err := os.ReadFile(path); err == nil {
+			bundle = append(system, bundle...)
+			break
+		}
+	}
+	path := filepath.Join(t.TempDir(), "roots.pem")
+	must(os.WriteFile(path, bundle, 0o600))
+	return func(h http.Handler) *httptest.Server {
+		s := httptest.NewUnstartedServer(h)
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{chain}}
+		s.StartTLS()
+		return s
+	}, "SSL_CERT_FILE=" + path
+}
+
+// sample is what one fresh process took.
+type sample struct {
+	init, first time.Duration // until it asked for an event, and to answer that
+	initCPU     time.Duration
+	firstCPU    time.Duration
+	warm        []time.Duration // to answer each of the next
+	warmCPU     time.Duration   // of all those
+	rss         int64           // after the first answer
+}
+
+// answer is the time from the start of the process to its first answer.
+func (s sample) answer() time.Duration { return s.init + s.first }
+
+// cpu is the processor time until the first answer.
+func (s sample) cpu() time.Duration { return s.initCPU + s.firstCPU }
+
+// measure starts a fresh process and has it answer; next makes the events.
+func measure(b *testing.B, program string, env []string, warm int, next func() []byte) (s sample) {
+	b.Helper()
+	f := function(b, program, env, io.Discard)
+	stats := func() runtimeapi.Stats {
+		b.Helper()
+		got, err := f.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		return got
+	}
+	invoke := func() {
+		b.Helper()
+		if _, err := f.Invoke(b.Context(), next()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := f.Init(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	began := stats()
+	invoke()
+	first := stats()
+	s = sample{init: began.Init, initCPU: began.CPU, first: first.Invocation, firstCPU: first.CPU - began.CPU, rss: first.RSS}
+	for range warm {
+		invoke()
+		s.warm = append(s.warm, stats().Invocation)
+	}
+	s.warmCPU = stats().CPU - first.CPU
+	f.Kill()
+	return s
+}
+
+// median returns the middle of what of makes of samples.
+func median[T cmp.Ordered](samples []sample, of func(sample) T) T {
+	all := sorted(samples, of)
+	return all[len(all)/2]
+}
+
+// least returns the least of it: what hardly anything else on the machine disturbed.
+func least[T cmp.Ordered](samples []sample, of func(sample) T) T { return sorted(samples, of)[0] }
+
+func sorted[T cmp.Ordered](samples []sample, of func(sample) T) []T {
+	var all []T
+	for _, s := range samples {
+		all = append(all, of(s))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// BenchmarkStart starts each function's program, one after another in turn, and
+// prints the medians until the first answer. What matters are the ratios to the
+// program that opens the same clients, and of those the ones of processor time: they
+// hardly depend on what else the machine does.
+func BenchmarkStart(b *testing.B) {
+	serve, trust := encrypted(b)
+	w, env := newWire(b, "", serve)
+	env = append(env, trust)
+	programs := []struct {
+		name, main, like string // like: what opens the same clients
+		env              []string
+		next             func() []byte
+	}{
+		{"constant", constant, "", nil, func() []byte { return []byte("{}") }},
+		{"clients", clients, "", nil, func() []byte { return []byte("{}") }},
+		{"api", api, "clients", nil, func() []byte { return w.start(account, "", rand.Text()) }},
+		{"launcher", launcher, "", nil, func() []byte { return []byte("{}") }},
+		{"worker", worker, "launcher", nil, func() []byte { return batch(b, w.messages[0]) }},
+		{"reaper", reaper, "launcher", []string{"GARO_PARAMETERS=/none"}, func() []byte { return []byte("{}") }}, // else it sweeps
+	}
+	path := map[string]string{}
+	for _, p := range programs {
+		path[p.name] = program(b, p.main)
+	}
+	w.messages = append(w.messages, `{"v":1,"kind":"resume","id":"abcdefghijklmnopqrstuvwxya"}`) // reads one record, which is not there
+	samples := map[string][]sample{}
+	for b.Loop() {
+		for _, p := range programs {
+			samples[p.name] = append(samples[p.name], measure(b, path[p.name], append(env, p.env...), 0, p.next))
+		}
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "medians of %d processes each; the least of answers\n%-9s %9s %9s %9s %9s %9s %9s %9s",
+		b.N, "", "init ms", "first ms", "least ms", "init CPU", "first CPU", "RSS MB", "size MB")
+	for _, p := range programs {
+		s := samples[p.name]
+		info, err := os.Stat(path[p.name])
+		if err != nil {
+			b.Fatal(err)
+		}
+		of := func(of func(s sample) time.Duration) float64 { return ms(median(s, of)) }
+		fmt.Fprintf(&out, "\n%-9s %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f %9.2f", p.name,
+			of(func(s sample) time.Duration { return s.init }), of(func(s sample) time.Duration { return s.first }), ms(least(s, sample.answer)),
+			of(func(s sample) time.Duration { return s.initCPU }), of(func(s sample) time.Duration { return s.firstCPU }),
+			float64(median(s, func(s sample) int64 { return s.rss }))/1e6, float64(info.Size())/1e6)
+		if like := samples[p.like]; like != nil {
+			b.ReportMetric(float64(median(s, sample.cpu))/float64(median(like, sample.cpu)), p.name+"-CPU-ratio")
+			b.ReportMetric(float64(median(s, sample.answer))/float64(median(like, sample.answer)), p.name+"-ratio")
+			b.ReportMetric(float64(least(s, sample.answer))/float64(least(like, sample.answer)), p.name+"-least-ratio")
+		}
+	}
+	b.Log(out.String())
+}
