@@ -226,16 +226,17 @@ func (r Request) Tried(run Runner) Request {
 // retry gives up the runner of a waiting request and accepts it again after the
 // next pause, or fails it when there is no further try or no time for one.
 func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
+	tries := r.Tries
 	if why.Code == EndVCPULimit {
-		r.Tries = max(0, min(r.Tries, len(lim.Waits)-1)) // the limit is the account's: only time helps, up to give_up_at
+		tries = max(0, min(tries, len(lim.Waits)-1)) // the limit is the account's: only time helps, up to give_up_at
 	}
-	if r.Tries >= len(lim.Waits) || now.Add(lim.Waits[r.Tries]).After(r.GiveUpAt) {
+	if tries >= len(lim.Waits) || now.Add(lim.Waits[tries]).After(r.GiveUpAt) {
 		why.Text += " No further try is left; see the attempts."
 		why.Retryable = true
 		return r.finish(now, lim, Failed, why.Code, &why)
 	}
-	wait := lim.Waits[r.Tries]
-	r.State, r.Runner, r.Tries = Accepted, "", r.Tries+1
+	wait := lim.Waits[tries]
+	r.State, r.Runner, r.Tries = Accepted, "", tries+1
 	r.DueAt, r.Wait = now.Add(wait), WaitBackoff
 	r.Sends = 0
 	r = r.Sent(now)

@@ -122,6 +122,14 @@ func TestRequestThatEndsWithItsRunnerTellsWhatWasTried(t *testing.T) {
 	}
 }
 
+func TestRequestThatFailsForWantOfVCPUsKeepsCount(t *testing.T) {
+	s := launching(t, store.Shared).drained(at(time.Minute), store.EndVCPULimit)
+	s.req.Tries, s.req.GiveUpAt = 3, at(time.Minute)
+	if got, _, _ := store.Settle(at(time.Minute), lim, s.req, s.run); got.State != store.Failed || got.Tries != 3 {
+		t.Errorf("request is %s after %d tries, want failed after 3", got.State, got.Tries)
+	}
+}
+
 func TestRequestOfAVCPULimitIsTriedOnceWhenThereAreNoWaits(t *testing.T) {
 	s := launching(t, store.Shared).drained(at(time.Minute), store.EndVCPULimit)
 	once := lim

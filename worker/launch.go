@@ -140,11 +140,16 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 	if in.left() < lastLaunch || v.runner.CalledAt.After(in.deadline.Add(-lastLaunch)) {
 		return in.later(ctx, v, store.WaitPaced, now)
 	}
-	if err := pause(ctx, v.runner.CalledAt.Sub(now)); err != nil {
-		return err
-	}
-	if store.NextStep(in.Now(), v.runner, v.lock) != store.StepLaunch {
-		return nil // boot_by passed meanwhile
+	if wait := v.runner.CalledAt.Sub(now); wait > 0 {
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+		if err := in.load(ctx, v); err != nil {
+			return err
+		}
+		if !in.mine(v.runner) || store.NextStep(in.Now(), v.runner, v.lock) != store.StepLaunch {
+			return nil // it was stopped meanwhile, or boot_by passed
+		}
 	}
 	r := v.runner
 	l, err := in.render(r)

@@ -450,3 +450,24 @@ func TestNothingIsLaunchedWhenBootByPassesBeforeTheSlot(t *testing.T) {
 		}
 	})
 }
+
+func TestRunnerThatIsStoppedBeforeItsSlotIsNotLaunched(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		quota := store.Quota{Account: account, Next: map[string]time.Time{region: time.Now().Add(10 * time.Second)}}
+		w.commit(&quota)
+		go func() {
+			time.Sleep(5 * time.Second)
+			req, run, lock := w.requestNow(r.ID), w.runnerOf(r.ID), w.lockOf(r)
+			req, run, lock, _, _, _ = store.Stop(time.Now(), w.limits, req, run, lock, "test", false)
+			w.commit(&req, &run, &lock)
+		}()
+		w.start(r)
+		if len(w.fleet.calls) != 0 || len(w.github.calls) != 0 {
+			t.Errorf("%d launches and %d registrations for a runner that drains, want none", len(w.fleet.calls), len(w.github.calls))
+		}
+		if run := w.runnerOf(r.ID); run.State != store.RunnerDraining || run.Held(time.Now(), "") {
+			t.Errorf("runner is %s, claimed by %q; want it draining, and the claim given back", run.State, run.Claim.By)
+		}
+	})
+}
