@@ -208,6 +208,7 @@ func do[T any](ctx context.Context, w *World, e *Effect, call func(context.Conte
 		return none, errors.Join(fault, inv.travel(ctx, back))
 	case Twice:
 		_, _ = apply()
+		time.Sleep(time.Nanosecond) // who waits for it gets to run now, or not: always
 	}
 	v, err := apply()
 	if lost := inv.travel(ctx, back); lost != nil {

@@ -39,7 +39,7 @@ var events = []event{
 	}},
 	{"machine dies", func(p *plan, w *World, name string) bool {
 		m, ok := p.machine(w, name)
-		return ok && w.Fleet.PowerOff(m.ID, "a kernel panic") == nil
+		return ok && w.Fleet.PowerOff(m.ID, died) == nil
 	}},
 	{"second machine of a launch", (*plan).twin},
 	{"boot token stolen", (*plan).steal},
@@ -78,7 +78,17 @@ var events = []event{
 		w.deploy(strings.Repeat(name[len(name)-1:], 64))
 		return true
 	}},
-	{tableEmptied, func(_ *plan, w *World, _ string) bool {
+	{tableEmptied, func(p *plan, w *World, name string) bool {
+		for last := epoch.Add(p.healsAfter() - time.Minute); time.Now().Before(last); time.Sleep(5 * time.Second) {
+			if len(p.machines(w)) > store.BrakeAbove {
+				break // it is worst then
+			}
+		}
+		for i := range store.BrakeAbove + 1 {
+			if len(p.machines(w)) <= store.BrakeAbove && p.chance(500, "crowd", name) {
+				p.copyOf(w, name+"-"+strconv.Itoa(i), true)
+			}
+		}
 		if all, _ := w.lost(); all {
 			return false
 		}
@@ -89,6 +99,9 @@ var events = []event{
 		return w.Expire(time.Now().Add(w.Limits.Keep-3*time.Minute)) > 0
 	}},
 }
+
+// died is why a machine is off that did not switch itself off.
+const died = "a kernel panic"
 
 // tableEmptied is the loss of all records, as by a wrong deploy.
 const tableEmptied Kind = "table emptied"
@@ -123,11 +136,16 @@ func (p *plan) happenings(w *World, wg *sync.WaitGroup) {
 	}
 }
 
-// machine picks one of those that are on.
-func (p *plan) machine(w *World, name string) (simfleet.Fact, bool) {
-	on := slices.DeleteFunc(w.Fleet.Instances(), func(f simfleet.Fact) bool {
+// machines returns those that are on.
+func (p *plan) machines(w *World) []simfleet.Fact {
+	return slices.DeleteFunc(w.Fleet.Instances(), func(f simfleet.Fact) bool {
 		return f.State != fleet.Pending && f.State != fleet.Running
 	})
+}
+
+// machine picks one of those that are on.
+func (p *plan) machine(w *World, name string) (simfleet.Fact, bool) {
+	on := p.machines(w)
 	if len(on) == 0 {
 		return simfleet.Fact{}, false
 	}
@@ -136,6 +154,11 @@ func (p *plan) machine(w *World, name string) (simfleet.Fact, bool) {
 
 // twin launches another machine with the user data of one that was launched.
 func (p *plan) twin(w *World, name string) bool {
+	return p.copyOf(w, name, p.chance(500, "twin sleeps", name))
+}
+
+// copyOf is twin of a machine that boots, or never does.
+func (p *plan) copyOf(w *World, name string, sleeps bool) bool {
 	p.mu.Lock()
 	launches := slices.Clone(p.launches)
 	p.mu.Unlock()
@@ -145,6 +168,8 @@ func (p *plan) twin(w *World, name string) bool {
 	l := oneOf(p, launches, "twin of", name)
 	l.ClientToken += "-twin-" + name
 	l.Tags = maps.Clone(l.Tags)
+	p.sleeper.Store(sleeps)
+	defer p.sleeper.Store(false)
 	_, err := w.Fleet.Launch(w.Context(), Here, l)
 	return err == nil
 }
@@ -152,6 +177,11 @@ func (p *plan) twin(w *World, name string) bool {
 // steal boots with the token in a machine's user data.
 func (p *plan) steal(w *World, name string) bool {
 	m, ok := p.machine(w, name)
+	for _, young := range w.Fleet.Instances() {
+		if young.CredentialedAt.IsZero() && (young.State == fleet.Pending || young.State == fleet.Running) {
+			m, ok = young, true // the token of the others is of no use any more
+		}
+	}
 	if !ok {
 		return false
 	}
@@ -160,7 +190,14 @@ func (p *plan) steal(w *World, name string) bool {
 		return false
 	}
 	claims := oneOf(p, []string{m.ID, "i-0123456789abcdef0"}, "claims", name)
-	return w.post("/runners/"+doc.Runner+"/boot", "", apitype.Boot{Token: doc.Token.Reveal(), Nonce: strings.Repeat("thief-", 5), InstanceID: claims})
+	again := p.draw("steals again", name) % 8 // before and after the machine itself
+	for i := uint64(0); ; i++ {
+		call := apitype.Boot{Token: doc.Token.Reveal(), Nonce: strings.Repeat(thiefs, 5), InstanceID: claims}
+		if !w.post("/runners/"+doc.Runner+"/boot", "", call) || i == again {
+			return true
+		}
+		time.Sleep(p.between(time.Second, 5*time.Second, "steals", name))
+	}
 }
 
 // forge has a machine that lies, or what broke into it, report what is not so.
@@ -239,6 +276,7 @@ func (p *plan) repeat(w *World, name string) bool {
 		if w.Queue.Send(w.Context(), m, time.Duration(i%3)*p.between(0, 5*time.Minute, "again", name)) != nil {
 			return false
 		}
+		time.Sleep(time.Nanosecond) // whoever waits for messages gets this one alone
 	}
 	return true
 }

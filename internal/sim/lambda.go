@@ -258,11 +258,14 @@ func (w *World) Reap() (reaper.Report, error) {
 	p := w.environment(inv)
 	ctx, cancel := inv.context(context.Background(), reaperTime)
 	defer cancel()
+	w.checkTimers()
+	due := w.dueNow()
 	report, err := p.reaper.Run(ctx)
 	inv.returned.Store(true)
 	if inv.isDead() {
 		return reaper.Report{}, errDead
 	}
+	w.reaped(due, report, err)
 	if w.cfg.Warm {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -313,6 +316,7 @@ func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	what, on := describe(req, body)
 	return do(req.Context(), w, &Effect{Part: d.part, To: ToAPI, Op: Call, What: what, On: on}, func(ctx context.Context) (*http.Response, error) {
+		w.asks(req, what, on, body)
 		inv := w.invoke(API, what)
 		ctx, cancel := inv.context(ctx, apiTime) // the API goes on when its caller has gone
 		defer cancel()
@@ -322,6 +326,9 @@ func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 		inv.returned.Store(true)
 		if inv.isDead() {
 			return nil, errors.New("connection reset")
+		}
+		if err == nil {
+			w.tells(what, on, body, res.StatusCode)
 		}
 		if err == nil && d.part == Client {
 			err = w.overhear("the answer to "+what, res)

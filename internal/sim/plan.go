@@ -3,6 +3,7 @@ package sim
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -23,6 +24,8 @@ type plan struct {
 	known    map[string]bool // the same
 	counts   map[Kind]int
 	launches []fleet.Launch // that were asked of EC2
+	sleeper  atomic.Bool    // whether the next machine never boots
+	asked    atomic.Int64   // how many requests were asked for
 }
 
 func newPlan(seed uint64, only []string) *plan {
@@ -152,6 +155,9 @@ func (p *plan) fates(heals time.Time) func(Effect) Fate {
 		if f := outage(&e); f != Pass {
 			return f
 		}
+		if f := p.atTheWrongTime(&e); f != Pass {
+			return f
+		}
 		if rate == 0 || len(on) == 0 {
 			return Pass
 		}
@@ -181,6 +187,26 @@ func (p *plan) fates(heals time.Time) func(Effect) Fate {
 		}
 		return f
 	}
+}
+
+// atTheWrongTime brings to an effect what a theme is about: in a burst, whoever
+// has decided to share a runner stands still before he says so; in a world that is
+// starved, launches have all kinds of answers, and none.
+func (p *plan) atTheWrongTime(e *Effect) Fate {
+	x := hash64(p.seed, "wrong time", e.Name(), strconv.Itoa(e.Nth))
+	f := Pass
+	switch {
+	case p.theme() == burst && e.Part == Worker && e.Op == Commit && e.What == "request ready" && x%1000 < 300:
+		f = Pause
+	case p.theme() == starved && e.Op == Launch && p.chance(250, "no launches") && e.At.Before(epoch.Add(9*time.Minute)):
+		f = FailBefore // until after the machine's time to boot
+	case p.theme() == starved && e.Op == Launch && x%1000 < 250:
+		f = []Fate{FailBefore, FailAfter, FailLate, Throttle, Throttle, Refuse, KillAfter, Pause}[(x>>20)%8]
+	}
+	if f == Pass || !p.happens(kindOf[f], e.Name()+" #"+strconv.Itoa(e.Nth)) {
+		return Pass
+	}
+	return f
 }
 
 // span says how long the fate of an effect takes.

@@ -110,7 +110,11 @@ func (p *plan) config() Config {
 		}),
 		Ghosts: p.chance(60, "ghosts") && p.happens(ghosts, ""),
 		NeverBoots: func(n int) bool {
-			return time.Now().Before(heals) && p.chance(25, "never boots", strconv.Itoa(n)) && p.happens(neverBoots, strconv.Itoa(n))
+			rate := uint64(25)
+			if (p.theme() == oneKey || p.theme() == starved) && p.chance(300, "hardly any boots") {
+				rate = 600
+			}
+			return p.sleeper.Load() || time.Now().Before(heals) && p.chance(rate, "never boots", strconv.Itoa(n)) && p.happens(neverBoots, strconv.Itoa(n))
 		},
 		Limits: func(l *store.Limits) {
 			l.Idle = oneOf(p, []time.Duration{2 * time.Minute, 3 * time.Minute, 5 * time.Minute}, "idle")
@@ -125,6 +129,10 @@ func (p *plan) config() Config {
 				a.HardS = int((15 * time.Minute).Seconds()) // twice the longest timeout
 			}
 			a.MaxRunners = oneOf(p, []int{1, 2, 4, 100}, "max runners")
+			if p.theme() == starved {
+				a.MaxRunners = 100
+				a.Pacing = store.Pacing{Burst: oneOf(p, []int{1, 2, 5}, "launches at once"), IntervalMS: oneOf(p, []int{500, 2000, 6000}, "launch interval")}
+			}
 		},
 	}
 }
@@ -134,20 +142,26 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // healsAfter is how long things go wrong.
 func (p *plan) healsAfter() time.Duration {
-	if p.theme() == oneKey {
+	switch p.theme() {
+	case oneKey:
 		return p.between(12*time.Minute, 16*time.Minute, "heals")
+	case starved:
+		return p.between(7*time.Minute, 11*time.Minute, "heals")
 	}
 	return p.between(3*time.Minute, 10*time.Minute, "heals")
 }
 
 // A theme is what a world is mostly about.
 const (
-	mixed  = iota // whatever comes
-	oneKey        // one runner that is shared again and again, up to its hard limit
-	burst         // many requests for one runner within half a minute
+	mixed   = iota // whatever comes
+	oneKey         // one runner that is shared again and again, up to its hard limit
+	burst          // many requests for one runner within half a minute
+	starved        // many requests for many runners, of which EC2 gives few, and slowly
 )
 
-func (p *plan) theme() int { return oneOf(p, []int{mixed, mixed, mixed, oneKey, burst}, "theme") }
+func (p *plan) theme() int {
+	return oneOf(p, []int{mixed, mixed, mixed, oneKey, burst, starved}, "theme")
+}
 
 // quietWithin bounds the time from the heal until nothing is left: what is known
 // to wait, and five periods of the reaper.
@@ -189,9 +203,13 @@ func (p *plan) tell(w *World) {
 // time that it comes on. Registrations that no record knows are looked for in
 // repositories that have had a runner lately: one more request is made.
 func (p *plan) release(w *World) {
+	p.asked.Add(1)
 	w.Start(Ephemeral("after-all"))
-	for range 8 {
+	for i := range 8 {
 		time.Sleep(w.Limits.SweepPeriod)
+		if i == 0 {
+			continue // he takes his time: without the brake, all would be ended by then
+		}
 		_, _ = w.Client.ReleaseBrake(w.Context(), AccountID, Region) // there may be no sweep yet
 	}
 }
@@ -202,30 +220,39 @@ func (p *plan) ask(w *World, name string) {
 	switch {
 	case p.theme() == oneKey:
 		time.Sleep(p.between(0, p.healsAfter(), "ask at", name))
+		for p.chance(400, "when it is nearly over", name) && time.Since(epoch) < p.healsAfter() && !w.nearlyUp() {
+			time.Sleep(p.between(5*time.Second, 10*time.Second, "looks", name))
+		}
 	case p.theme() == burst && name != "0":
 		time.Sleep(p.between(0, p.healsAfter()-time.Minute, "burst at") + p.between(0, 30*time.Second, "ask at", name))
+	case p.theme() == starved:
+		time.Sleep(p.between(0, oneOf(p, []time.Duration{time.Second, 20 * time.Second, 3 * time.Minute}, "ask within"), "ask at", name))
 	case p.chance(200, "all at once"):
 		time.Sleep(p.between(0, time.Second, "ask at", name))
 	default:
 		time.Sleep(p.between(0, p.healsAfter()*2/3, "ask at", name))
 	}
 	body := Ephemeral(name)
-	if p.theme() != mixed {
+	if p.theme() == oneKey || p.theme() == burst {
 		body = Shared(name)
 	} else if p.chance(600, "shared", name) {
 		body = Shared(name, oneOf(p, [][]string{nil, {"build"}}, "labels", name)...)
 	}
 	longest := oneOf(p, []time.Duration{2 * time.Minute, 7*time.Minute + 30*time.Second}, "longest timeout", name)
 	if p.theme() == oneKey {
-		longest = 7*time.Minute + 30*time.Second // half of the runner's life, which is the most
+		longest = oneOf(p, []time.Duration{2*time.Minute + 30*time.Second, 7*time.Minute + 30*time.Second}, "longest timeout") // half of the runner's life is the most
 	}
 	body.Timeout = int(p.between(time.Minute, longest, "timeout", name).Seconds())
+	if end := w.lives(); p.theme() == oneKey && end > time.Minute && end < longest && p.chance(500, "to the end") {
+		body.Timeout = int(end.Seconds()) - 1 // all that the runner has
+	}
 	body.GiveUp = int(oneOf(p, []time.Duration{2 * time.Minute, 6 * time.Minute, 15 * time.Minute}, "give up", name).Seconds())
 	caller := w.Client
 	run := "run-" + name
 	if p.chance(500, "workflow", name) {
 		caller = w.Workflow(run)
 	}
+	p.asked.Add(1)
 	var s apitype.Started
 	for try := range 3 {
 		var err error
@@ -241,9 +268,13 @@ func (p *plan) ask(w *World, name string) {
 	caller = caller.WithToken(client.NewToken(s.StatusToken))
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if p.chance(200, "stops", name) {
+	stops, within := uint64(200), 4*time.Minute
+	if p.theme() == burst { // while the others come
+		stops, within = 400, 40*time.Second
+	}
+	if p.chance(stops, "stops", name) {
 		wg.Go(func() {
-			time.Sleep(p.between(0, 4*time.Minute, "stops at", name))
+			time.Sleep(p.between(0, within, "stops at", name))
 			_, _ = caller.Stop(ctx, s.ID, p.chance(500, "force", name)) // who gives up on that leaves it to the limits
 		})
 	}
@@ -251,7 +282,9 @@ func (p *plan) ask(w *World, name string) {
 		return
 	}
 	for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(p.between(2*time.Second, 20*time.Second, "polls", name)) {
+		answered := w.polls(s.ID)
 		status, err := caller.Status(ctx, s.ID)
+		answered(err)
 		if errors.Is(err, client.ErrNotFound) {
 			return // its record is deleted
 		}
@@ -260,8 +293,13 @@ func (p *plan) ask(w *World, name string) {
 		}
 		if status.State == string(store.Ready) && p.chance(800, "job", name) {
 			length := p.between(5*time.Second, 90*time.Second, "length", name)
-			if p.chance(100, "long", name) {
+			switch x := p.draw("long", name) % 1000; {
+			case x < 100:
 				length *= 6
+			case x < 150 && w.Account.HardS <= 20*60:
+				length = w.Account.Hard(w.Limits) // longer than is left
+			case x < 250:
+				length = w.left(s.ID) + p.between(0, 45*time.Second, "until it expires", name)
 			}
 			if _, err := w.GitHub.Queue(Repository, githubtest.Job{RunID: run, Labels: s.RunsOn, Duration: length}); err != nil {
 				w.Errorf("%v", err)
@@ -275,5 +313,8 @@ func (p *plan) ask(w *World, name string) {
 // after is what must hold when nothing is left.
 func (p *plan) after(w *World) {
 	w.Check()
+	w.checkJobs()
+	w.checkPanics()
+	w.checkAsked(int(p.asked.Load()))
 	w.checkHealed(epoch.Add(p.healsAfter()))
 }

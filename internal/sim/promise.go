@@ -10,6 +10,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
 // Promise is something that must hold, by its name.
@@ -75,6 +76,7 @@ const slack = 12 * time.Second
 // saw looks at what a commit wrote: first at each item and what it was before, and
 // then at what they are together. It was decided so long before, or less.
 func (w *World) saw(items []store.Item, before time.Duration) {
+	defer w.sawLaunch(items)()
 	shared := map[string]store.Lock{} // those that were given a runner, and how its lock was
 	locks := map[string]store.Lock{}
 	for _, i := range items {
@@ -218,7 +220,6 @@ func (w *World) sawRunner(was, r store.Runner) {
 		"runner %s went back to index %d, config %d, event %d and wish %d", r.ID, r.Index, r.Config.N, r.Counter, r.Wanted)
 	if !r.State.Usable() {
 		w.hold(Reasons, r.End != nil, "runner %s is %s, and does not say why", r.ID, r.State)
-		w.hold(Final, !(r.State.Usable() && !was.State.Usable()), "runner %s was %s, and is %s", r.ID, was.State, r.State)
 	}
 }
 
@@ -242,6 +243,9 @@ func (w *World) sawLock(was, l store.Lock) {
 
 // agree looks at a lock and the runner that it names.
 func (w *World) agree(l store.Lock) {
+	if l.State == store.LockDraining {
+		w.hold(LockTells, !w.watch.runners[l.Runner].State.Usable(), "lock %s drains, and its runner %s is usable", l.Key, l.Runner)
+	}
 	if l.State != store.LockLive && l.State != store.LockLaunching {
 		return
 	}
@@ -272,7 +276,8 @@ func (w *World) launches(runner string) {
 	}
 	now := w.clock(Worker)()
 	w.hold(Claimed, r.Claim.By != "" && !now.After(r.Claim.Until), "RunInstances is called for runner %s without a claim", runner)
-	w.hold(Claimed, r.State == store.RunnerNew, "RunInstances is called for runner %s, which is %s", runner, r.State)
+	// Whoever waits for a slot does not see what happens meanwhile.
+	w.hold(Claimed, r.State == store.RunnerNew || r.InstanceID == "" && now.Sub(r.DrainingAt) < worker.Timeout+slack, "RunInstances is called for runner %s, which is %s", runner, r.State)
 	w.hold(Paced, w.watch.launches[runner] <= w.watch.slotsOf[runner], "RunInstances is called %d times for runner %s, which got %d slots",
 		w.watch.launches[runner], runner, w.watch.slotsOf[runner])
 	w.hold(Paced, !now.Before(r.CalledAt), "RunInstances is called for runner %s at %s, and its slot is at %s", runner, now, r.CalledAt)
@@ -400,13 +405,17 @@ func (w *World) checkMachines(machines []simfleet.Fact, powerless map[string]tim
 }
 
 // checkPace looks at the slots of all RunInstances calls: they come from a bucket
-// of five that fills at two a second.
+// of five that fills at two a second, unless the account says otherwise.
 func (w *World) checkPace() {
 	slots := slices.SortedFunc(slices.Values(w.watch.slots), time.Time.Compare)
-	room := 5.0
+	burst, interval := 5.0, 500*time.Millisecond
+	if p := w.Account.Pacing; p != (store.Pacing{}) {
+		burst, interval = float64(p.Burst), time.Duration(p.IntervalMS)*time.Millisecond
+	}
+	room := burst
 	for i, at := range slots {
 		if i > 0 {
-			room = min(5, room+2*at.Sub(slots[i-1]).Seconds())
+			room = min(burst, room+at.Sub(slots[i-1]).Seconds()/interval.Seconds())
 		}
 		room--
 		w.hold(Paced, room >= -0.001, "slot %d of %d, at %s, is before its time", i+1, len(slots), at)

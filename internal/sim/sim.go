@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -179,7 +180,11 @@ func Run(t *testing.T, cfg Config, story func(w *World)) {
 			}
 		}()
 		defer func() {
-			if p := recover(); p != nil && p != over {
+			switch p := recover(); {
+			case p == nil || p == over:
+			case cfg.Found != nil:
+				cfg.Found(fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
+			default:
 				panic(p)
 			}
 		}()

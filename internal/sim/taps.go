@@ -133,6 +133,7 @@ func (q tappedQueue) Send(ctx context.Context, m queue.Message, delay time.Durat
 		if body, err := queue.Encode(m); err == nil {
 			q.w.said("message", body)
 		}
+		q.w.sends(m)
 		if e.Fate == Hold {
 			wait := q.w.span(e)
 			q.w.wg.Go(func() {
@@ -160,21 +161,34 @@ func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch)
 		f.w.said("tag "+k, []byte(v))
 	}
 	f.w.launches(l.Tags[fleet.TagRunner])
-	return do(ctx, f.w, &Effect{To: ToEC2, Op: Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
+	answered := f.w.calling(ctx, l)
+	instance, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.Launch(ctx, at, l)
 	})
+	answered(err)
+	return instance, err
 }
 
 func (f tappedFleet) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
-	return do(ctx, f.w, &Effect{To: ToEC2, Op: ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
+	in, err := do(ctx, f.w, &Effect{To: ToEC2, Op: ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.ByToken(ctx, at, runner, token)
 	})
+	if errors.Is(err, fleet.ErrNotFound) {
+		f.w.missed(token)
+	}
+	return in, err
 }
 
 func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
-	return do(ctx, f.w, &Effect{To: ToEC2, Op: Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
+	found, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
 		return f.w.Fleet.Get(ctx, at, ids...)
 	})
+	for _, id := range ids {
+		if _, ok := found[id]; err == nil && !ok {
+			f.w.missed(id)
+		}
+	}
+	return found, err
 }
 
 func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
@@ -186,8 +200,12 @@ func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane stri
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
 	_, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Terminate, On: id}, func(ctx context.Context) (none, error) {
 		f.w.terminates(id)
+		f.w.brakes(id)
 		return none{}, f.w.Fleet.Terminate(ctx, at, id)
 	})
+	if errors.Is(err, fleet.ErrNotFound) {
+		f.w.missed(id)
+	}
 	return err
 }
 

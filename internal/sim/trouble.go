@@ -30,6 +30,7 @@ const (
 	ghosts      Kind = "deleted runner not told"
 	neverBoots  Kind = "machine never boots"
 	noNetwork   Kind = "machine without network"
+	lateNetwork Kind = "machine with network late"
 	silence     Kind = "machine silent for a while"
 	runMissed   Kind = "reaper run missed"
 	runDoubled  Kind = "reaper runs overlap"
@@ -63,7 +64,8 @@ func (p *plan) outages() func(*Effect) Fate {
 	windows := map[string]window{}
 	for _, to := range []string{ToStore, ToQueue, ToEC2, ToGitHub, ToSSM, ToAPI} {
 		longest := oneOf(p, []time.Duration{20 * time.Second, 90 * time.Second, 10 * time.Minute}, "away", to)
-		if w := p.window(70, longest, to); w != (window{}) && p.happens(away, to) {
+		w := p.window(70, longest, to)
+		if w != (window{}) && p.happens(away, to) {
 			windows[to] = w
 		}
 	}
@@ -83,6 +85,7 @@ func (p *plan) outages() func(*Effect) Fate {
 // order of their first calls.
 func (p *plan) networks() func(*Effect) Fate {
 	var seen []string
+	late := map[string]time.Time{}
 	return func(e *Effect) Fate {
 		if e.Part != Machine {
 			return Pass
@@ -92,9 +95,15 @@ func (p *plan) networks() func(*Effect) Fate {
 			seen = append(seen, e.On)
 		}
 		machine := strconv.Itoa(slices.Index(seen, e.On))
+		if late[machine].IsZero() { // it comes to boot when it may not any more, or nearly
+			late[machine] = e.At.Add(p.between(4*time.Minute, 6*time.Minute, "late network of machine", machine))
+		}
+		comes := late[machine]
 		p.mu.Unlock()
 		switch x := p.draw("network of machine", machine); {
 		case x%1000 < 15 && p.happens(noNetwork, machine):
+			return FailBefore
+		case x%1000 >= 15 && x%1000 < 30 && e.At.Before(comes) && p.happens(lateNetwork, machine):
 			return FailBefore
 		case x%1000 >= 900 && (p.theme() == oneKey || x%1000 >= 980):
 			gap := p.window(1000, 3*time.Minute, "silence of machine "+machine)
@@ -110,6 +119,9 @@ func (p *plan) networks() func(*Effect) Fate {
 // minute and more.
 func (p *plan) ec2(heals time.Time, launched func(fleet.Launch)) func(string, fleet.Launch) error {
 	rate := oneOf(p, []uint64{0, 0, 100, 400, 800}, "rate of no capacity")
+	if p.theme() == starved {
+		rate = oneOf(p, []uint64{300, 600, 900}, "rate of no capacity")
+	}
 	return func(op string, l fleet.Launch) error {
 		if op != simfleet.OpLaunch {
 			return nil
@@ -184,7 +196,11 @@ func (p *plan) rules(w *World) (heal func()) {
 		r.TooOld = p.chance(40, "too old") && p.happens(tooOld, "")
 	})
 	if p.chance(150, "EC2 lags") && p.happens(staleEC2, "") {
-		w.Fleet.SetLag(p.between(time.Second, oneOf(p, []time.Duration{10 * time.Second, time.Minute, 5 * time.Minute}, "EC2 lag"), "EC2 lags by"))
+		least, longest := time.Second, oneOf(p, []time.Duration{10 * time.Second, time.Minute, 6 * time.Minute}, "EC2 lag")
+		if longest > time.Minute {
+			least = 4 * time.Minute // so that a machine is not shown when it may count as gone for the first time
+		}
+		w.Fleet.SetLag(p.between(least, longest, "EC2 lags by"))
 	}
 	return func() {
 		w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag, r.OmitBusy, r.TooOld = 0, false, false })

@@ -25,9 +25,13 @@ type watch struct {
 	slots     []time.Time       // of RunInstances calls
 	slotsOf   map[string]int    // how many of them each runner got
 	launches  map[string]int    // how many calls were made for each runner
-	configs   map[int64]bool    // the registrations whose config was recorded
-	minted    map[string]bool   // the names that were ever registered, or may have been
-	due       []dueEntry        // as the index was told, in order
+	calls     calls
+	heard     heard
+	missed    map[string]time.Time // when EC2 did not show a machine, by its id or token
+	sent      map[string]int       // how many messages were sent that name an id
+	configs   map[int64]bool       // the registrations whose config was recorded
+	minted    map[string]bool      // the names that were ever registered, or may have been
+	due       []dueEntry           // as the index was told, in order
 	versions  map[store.Ref]int64
 	looked    map[Promise]int          // how often each promise was put to the test
 	crashes   map[string]time.Time     // when who was at it was killed, by the id of a record
@@ -47,7 +51,7 @@ func newWatch() watch {
 	return watch{
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, slotsOf: map[string]int{}, launches: map[string]int{}, minted: map[string]bool{},
-		configs:  map[int64]bool{},
+		configs: map[int64]bool{}, calls: newCalls(), heard: newHeard(), missed: map[string]time.Time{}, sent: map[string]int{},
 		versions: map[store.Ref]int64{}, looked: map[Promise]int{}, crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }
@@ -68,6 +72,7 @@ func (w *World) Slots() []time.Time {
 
 // commit makes a commit, and looks at what it wrote.
 func (w *World) commit(ctx context.Context, e *Effect, changes []store.Change) error {
+	there := w.around(changes)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := w.Store().Commit(ctx, changes...)
@@ -99,6 +104,7 @@ func (w *World) commit(ctx context.Context, e *Effect, changes []store.Change) e
 		}
 		seen = append(seen, c.Item)
 	}
+	w.sawEnd(e, there, seen)
 	w.saw(seen, instant+w.watch.slow[e.By])
 	return nil
 }

@@ -18,7 +18,7 @@ var storeBugs = []Bug{
 		edit("worker/start.go", `g.put(store.Change{Item: lock, CheckOnly: !wrote})`, `if wrote {
 			g.put(store.Put(lock))
 		}`)),
-	plant("ExtendPastHard", "a share extends a runner past its hard limit",
+	plant("ExtendPastHard", "a share keeps a runner up to its hard limit, however little is asked for",
 		edit("store/launch.go", `exp := minTime(maxTime(`, `exp := maxTime(maxTime(`)),
 	plant("ShareDoesNotExtend", "a share leaves the time until which the runner is kept as it is",
 		edit("store/launch.go", `l.Exp, l.SharedAt, wrote = exp, now, true`, `l.SharedAt, wrote = now, true`)),
@@ -72,7 +72,7 @@ var storeBugs = []Bug{
 	plant("TerminalIsRetried", "what no other machine can mend is tried again",
 		edit("store/launch.go", `case !run.State.Usable() && !why.Retryable:`, `case false:`)),
 	plant("TriesNotCounted", "a request is tried more often than it may be",
-		edit("store/request.go", `Accepted, "", r.Tries+1`, `Accepted, "", r.Tries`)),
+		edit("store/request.go", `Accepted, "", tries+1`, `Accepted, "", tries`)),
 	plant("RequestNeverExpires", "a request that nobody serves stays open",
 		edit("store/request.go", `!r.State.Final() && now.After(r.GiveUpAt)`, `false`)),
 	plant("PollDoesNotResend", "a poll leaves a start message lost",
@@ -96,7 +96,10 @@ var storeBugs = []Bug{
 		edit("store/end.go", ` && l.Joined == "")`, `)`)),
 	plant("DrainLeavesTheLock", "the lock of a draining runner still offers it",
 		edit("store/end.go", `l.State = LockDraining`, ``)),
-	plant("DrainTakesAnyLock", "a draining runner takes the lock of its successor along",
+	// Nothing can come of it as the other rules are: Drain changes only what is
+	// usable, and a usable runner is always the one that its lock names, since an
+	// intent takes no lock but a free one (which LaunchingLockIsFree breaks).
+	plant("DrainTakesAnyLock", "a draining runner takes the lock of its successor along (equivalent: a usable runner's lock always names it)",
 		edit("store/end.go", `if l.Names(r.ID) {
 		l.State = LockDraining`, `if l.Runner != "" {
 		l.State = LockDraining`)),
@@ -133,7 +136,10 @@ var storeBugs = []Bug{
 		edit("store/event.go", `if r.Boot.NonceHash != nonceHash || instance`, `if instance`)),
 	plant("OtherInstanceTaken", "another machine than the launched one gets the config",
 		edit("store/event.go", ` || instance != r.Boot.InstanceID || r.Mismatched() {`, ` {`)),
-	plant("BootBeforeInstance", "a machine gets the config before EC2's answer says which it is",
+	// Nothing can come of it as the worker is: it records no config before the
+	// instance (Step gives the launch first), so that without the one there is not
+	// the other.
+	plant("BootBeforeInstance", "a machine gets the config before EC2's answer says which it is (equivalent: no config is recorded before the instance)",
 		edit("store/event.go", `case r.InstanceID == "" || r.Config.N == 0:`, `case r.Config.N == 0:`)),
 	plant("NonceNotBound", "the first machine that calls too early can be overtaken by another",
 		edit("store/event.go", `return r, l, BootLater, first, false`, `return r, l, BootLater, false, false`)),

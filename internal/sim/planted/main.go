@@ -186,7 +186,7 @@ func (c config) look(ctx context.Context, b Bug, dir string) (o outcome, err err
 	missed := 0
 	for i := 0; c.seeds > 0 && i < c.starts && 2*missed <= c.starts; i++ {
 		start := 1 + i*1_000_000
-		failed, out := test(ctx, binary, "-test.run=^TestSeeds$", "-seeds", strconv.Itoa(c.seeds), "-start", strconv.Itoa(start))
+		failed, out := test(ctx, binary, "-test.run=^TestSeeds$", "-shrink=false", "-seeds", strconv.Itoa(c.seeds), "-start", strconv.Itoa(start))
 		if err := ctx.Err(); err != nil {
 			return o, err
 		}

@@ -1,0 +1,120 @@
+package sim
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// The promises about what machines say, and what they are told.
+const (
+	OneNonce  Promise = "only who called boot first is answered"
+	RealThief Promise = "only a machine whose boot token another used is compromised"
+	TakenOnce Promise = "what a machine says is taken once"
+	OwnPulse  Promise = "only the runner that the lock names has a pulse"
+	NextOrder Promise = "a further config is for a runner that is counted on"
+)
+
+// heard is what is known of the calls of machines and callers.
+type heard struct {
+	booters map[string]map[string]bool // who called boot, by runner: an instance, or a thief
+	forced  map[string]bool            // the requests that were stopped by force
+	unnamed map[string]time.Time       // when a lock ceased to name a runner
+}
+
+func newHeard() heard {
+	return heard{booters: map[string]map[string]bool{}, forced: map[string]bool{}, unnamed: map[string]time.Time{}}
+}
+
+// thiefs is what the nonces of thieves begin with.
+const thiefs = "thief-"
+
+// asks looks at a call of the API before it is answered.
+func (w *World) asks(req *http.Request, what, on string, body []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch what {
+	case "POST stop":
+		if req.URL.Query().Get("force") == "true" {
+			w.watch.heard.forced[on] = true
+		}
+	case "boot":
+		var b apitype.Boot
+		if json.Unmarshal(body, &b) != nil {
+			return
+		}
+		who := b.InstanceID
+		if strings.HasPrefix(b.Nonce, thiefs) {
+			who = thiefs
+		}
+		if w.watch.heard.booters[on] == nil {
+			w.watch.heard.booters[on] = map[string]bool{}
+		}
+		w.watch.heard.booters[on][who] = true
+	}
+}
+
+// tells looks at an answer of the API. One to a boot call with the right token is
+// only for who called first, who is bound by then.
+func (w *World) tells(what, on string, body []byte, status int) {
+	if what != "boot" || status != http.StatusOK && status != http.StatusTooEarly {
+		return
+	}
+	var b apitype.Boot
+	if json.Unmarshal(body, &b) != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.watch.runners[on]
+	if r.Version == 0 {
+		return // its record was lost meanwhile
+	}
+	w.hold(OneNonce, r.Boot.NonceHash == keys.HashNonce(b.Nonce) && r.Boot.InstanceID == b.InstanceID,
+		"a boot call for runner %s from %s is answered with %d, and %q is bound to it", on, b.InstanceID, status, r.Boot.InstanceID)
+	w.hold(BootOrder, status != http.StatusOK || !r.Boot.At.IsZero(), "a config of runner %s is answered, and not recorded as that", on)
+}
+
+// sawBoot looks at what a commit writes of what a machine said: was is the runner
+// as it was, and l its lock. All times are those of the API's clock, or are read
+// with the versions that the commit demands.
+func (w *World) sawBoot(e *Effect, was, r store.Runner, l store.Lock) {
+	if e.Part == API && strings.HasPrefix(e.For, "event ") {
+		w.hold(TakenOnce, r.Counter > was.Counter, "runner %s heard %q twice, with counter %d", r.ID, e.For, r.Counter)
+	}
+	w.hold(TakenOnce, r.Jobs == was.Jobs || r.Jobs == was.Jobs+1 && r.Counter > was.Counter, "runner %s did %d jobs, and then %d", r.ID, was.Jobs, r.Jobs)
+	if was.Boot.At.IsZero() && !r.Boot.At.IsZero() {
+		w.hold(BootOrder, was.State.Usable(), "runner %s boots, and is %s", r.ID, was.State)
+		w.hold(BootOrder, l.Names(r.ID) && l.State == store.LockLaunching && r.Boot.At.Before(l.BootBy),
+			"runner %s boots at %s; its lock is %s, names %s, and it was to boot by %s", r.ID, r.Boot.At, l.State, l.Runner, l.BootBy)
+	}
+	if was.Version != 0 && r.Wanted > was.Wanted {
+		w.hold(NextOrder, was.State == store.RunnerOnline && l.Names(r.ID) && l.State == store.LockLive && r.UpdatedAt.Before(l.Exp),
+			"runner %s, %s, is to get config %d at %s; its lock is %s, names %s and expires at %s", r.ID, was.State, r.Wanted, r.UpdatedAt, l.State, l.Runner, l.Exp)
+	}
+	if r.End != nil && r.End.Code == store.EndCompromised && (was.End == nil || was.End.Code != store.EndCompromised) {
+		who := w.watch.heard.booters[r.ID]
+		others := len(who)
+		if r.InstanceID != "" && !who[r.InstanceID] {
+			others++
+		}
+		w.hold(RealThief, others > 1, "runner %s is compromised, and nobody but %v used its boot token", r.ID, who)
+	}
+}
+
+// sawPulse looks at a sign of life that was recorded: the lock of its key names
+// that runner, or did when it was read.
+func (w *World) sawPulse(p store.Pulse) {
+	l := w.watch.locks[p.Key]
+	until, ended := w.watch.heard.unnamed[p.Runner]
+	if l.Names(p.Runner) || w.wiped {
+		w.hold(OwnPulse, true, "")
+		return
+	}
+	w.hold(OwnPulse, ended && p.Seen.Before(until.Add(slack)), "the pulse of %s is that of runner %s at %s, which the lock named until %s", p.Key, p.Runner, p.Seen, until)
+}
