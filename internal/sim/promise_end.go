@@ -245,7 +245,8 @@ func (w *World) dueNow() (things []dueThing) {
 			q.State == store.Accepted && now.Sub(q.DueAt) >= lim.Resend && now.Sub(q.SentAt) >= lim.Resend/2:
 			things = append(things, dueThing{q.ID, "goes on, " + string(q.State), func() bool {
 				is := w.watch.requests[q.ID]
-				return is.Version != q.Version && (is.State != q.State || is.Sends != q.Sends || is.Tries != q.Tries)
+				held := is.State == store.Accepted && !is.DueAt.Equal(q.DueAt) // by a worker that takes it up at last
+				return is.Version != q.Version && (is.State != q.State || is.Sends != q.Sends || is.Tries != q.Tries || held)
 			}})
 		}
 	}
