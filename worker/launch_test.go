@@ -10,6 +10,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/store/storetest"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
@@ -468,6 +469,18 @@ func TestRunnerThatIsStoppedBeforeItsSlotIsNotLaunched(t *testing.T) {
 		}
 		if run := w.runnerOf(r.ID); run.State != store.RunnerDraining || run.Held(time.Now(), "") {
 			t.Errorf("runner is %s, claimed by %q; want it draining, and the claim given back", run.State, run.Claim.By)
+		}
+	})
+}
+
+func TestTableThatIsEmptiedDuringALaunchFailsTheMessage(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.fleet.answer = func(int, fleet.Launch, func()) error {
+			w.store.Store = storetest.NewMemory()
+			return nil
+		}
+		if failed := w.start(w.request()); failed != 1 || w.alarmed(store.AlarmPanic) {
+			t.Errorf("%d messages failed, want 1, and no panic:\n%s", failed, w.log.String())
 		}
 	})
 }

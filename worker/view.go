@@ -73,6 +73,9 @@ func (in *invocation) apply(ctx context.Context, v *view, decide func(now time.T
 		if err := in.load(ctx, v); err != nil {
 			return err
 		}
+		if v.runner.Version == 0 {
+			return fmt.Errorf("runner %s is no longer recorded: look whether the table was emptied or restored", v.runner.ID)
+		}
 	}
 }
 
