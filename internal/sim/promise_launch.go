@@ -182,8 +182,8 @@ func (w *World) sawGivenUp(was, r store.Request) {
 		return
 	}
 	run := w.watch.runners[was.Runner]
-	if run.Version == 0 {
-		return // its record is lost
+	if kept, err := w.Store().Get(context.Background(), run.Ref()); err != nil || kept[0].Base().Version == 0 {
+		return // its record is lost, or was deleted early
 	}
 	w.hold(GivenUp, run.State.Final() || !run.State.Usable() && (run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero()),
 		"request %s gives up runner %s, which is %s, booted at %s and deregistered at %s", r.ID, run.ID, run.State, run.Boot.At, run.DeregisteredAt)
