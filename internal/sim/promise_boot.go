@@ -50,7 +50,7 @@ func (w *World) asks(req *http.Request, what, on string, body []byte) {
 		}
 		who := b.InstanceID
 		if strings.HasPrefix(b.Nonce, thiefs) {
-			who = thiefs
+			who = thiefs + b.InstanceID // two that claim different machines differ
 		}
 		if w.watch.heard.booters[on] == nil {
 			w.watch.heard.booters[on] = map[string]bool{}

@@ -208,7 +208,7 @@ func (w *World) dueNow() (things []dueThing) {
 		return nil
 	}
 	for _, r := range w.watch.runners {
-		if r.State.Final() || now.Sub(r.CreatedAt) < young {
+		if r.State.Final() || time.Since(w.watch.placed[r.Ref()].at) < young {
 			continue
 		}
 		l := w.watch.locks[r.Lock]
@@ -234,7 +234,7 @@ func (w *World) dueNow() (things []dueThing) {
 		}
 	}
 	for _, q := range w.watch.requests {
-		if q.State.Final() || q.DueAt.After(now) || now.Sub(q.UpdatedAt) < young {
+		if q.State.Final() || q.DueAt.After(now) || time.Since(w.watch.placed[q.Ref()].at) < young {
 			continue
 		}
 		run := w.watch.runners[q.Runner]

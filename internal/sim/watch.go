@@ -27,11 +27,12 @@ type watch struct {
 	launches  map[string]int    // how many calls were made for each runner
 	calls     calls
 	heard     heard
-	missed    map[string]time.Time // when EC2 did not show a machine, by its id or token
-	sent      map[string]int       // how many messages were sent that name an id
-	configs   map[int64]bool       // the registrations whose config was recorded
-	minted    map[string]bool      // the names that were ever registered, or may have been
-	due       []dueEntry           // as the index was told, in order
+	missed    map[string]time.Time   // when EC2 did not show a machine, by its id or token
+	sent      map[string]int         // how many messages were sent that name an id
+	configs   map[int64]bool         // the registrations whose config was recorded
+	minted    map[string]bool        // the names that were ever registered, or may have been
+	due       []dueEntry             // as the index was told, in order
+	placed    map[store.Ref]dueEntry // where each item is in the index, and since when
 	versions  map[store.Ref]int64
 	looked    map[Promise]int          // how often each promise was put to the test
 	crashes   map[string]time.Time     // when who was at it was killed, by the id of a record
@@ -51,7 +52,7 @@ func newWatch() watch {
 	return watch{
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, slotsOf: map[string]int{}, launches: map[string]int{}, minted: map[string]bool{},
-		configs: map[int64]bool{}, calls: newCalls(), heard: newHeard(), missed: map[string]time.Time{}, sent: map[string]int{},
+		configs: map[int64]bool{}, calls: newCalls(), heard: newHeard(), placed: map[store.Ref]dueEntry{}, missed: map[string]time.Time{}, sent: map[string]int{},
 		versions: map[store.Ref]int64{}, looked: map[Promise]int{}, crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }
@@ -98,7 +99,11 @@ func (w *World) commit(ctx context.Context, e *Effect, changes []store.Change) e
 			w.watch.recovered = append(w.watch.recovered, time.Since(at))
 			delete(w.watch.crashes, ref.ID)
 		}
-		w.watch.due = append(w.watch.due, dueEntry{time.Now(), c.Item.Base().DueAt, ref})
+		entry := dueEntry{time.Now(), c.Item.Base().DueAt, ref}
+		w.watch.due = append(w.watch.due, entry)
+		if !w.watch.placed[ref].due.Equal(entry.due) {
+			w.watch.placed[ref] = entry
+		}
 		if b, err := store.Encode(c.Item); err == nil {
 			w.texts = append(w.texts, text{"the record " + ref.String(), b})
 		}
