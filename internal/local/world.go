@@ -15,6 +15,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -73,9 +74,9 @@ type broker struct {
 }
 
 func (b *broker) Connect(ctx context.Context, config string) (simfleet.Session, error) {
-	x, err := b.Server.Connect(ctx, config)
+	x, err := simjobs.Connect(ctx, b.Server, config)
 	if err != nil {
-		return nil, told(err)
+		return nil, err
 	}
 	if b.jobs > 0 {
 		if err := b.queue(ctx, config); err != nil {
@@ -83,7 +84,7 @@ func (b *broker) Connect(ctx context.Context, config string) (simfleet.Session, 
 			return nil, err
 		}
 	}
-	return session{x}, nil
+	return x, nil
 }
 
 // queue queues the job of a runner that goes online for the first time: for its
@@ -137,28 +138,4 @@ func nameIn(config string) (string, error) {
 		return "", errors.New("the config names no runner")
 	}
 	return settings.AgentName, nil
-}
-
-type session struct{ *githubtest.Session }
-
-func (x session) Wait(ctx context.Context) (simfleet.Job, error) {
-	j, err := x.Session.Wait(ctx)
-	return simfleet.Job{ID: j.ID, RunID: j.RunID, Duration: j.Duration}, told(err)
-}
-
-func (x session) Done(ctx context.Context, j simfleet.Job) error {
-	return told(x.Session.Done(ctx, githubtest.Job{ID: j.ID}))
-}
-
-// told gives an answer of GitHub the name that machines know it by.
-func told(err error) error {
-	switch {
-	case errors.Is(err, githubtest.ErrDeleted):
-		return simfleet.ErrDeleted
-	case errors.Is(err, githubtest.ErrUnknownConfig):
-		return simfleet.ErrUnknownConfig
-	case errors.Is(err, githubtest.ErrTooOld):
-		return simfleet.ErrTooOld
-	}
-	return err
 }

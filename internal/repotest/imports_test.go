@@ -32,7 +32,7 @@ var adapters = []string{
 
 // forTests are the packages that no production program may contain.
 var forTests = []string{
-	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet",
+	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet/...",
 	"./internal/github/githubtest/...", "./internal/oidc/oidctest", "./internal/local/...", "./internal/demo",
 	"./internal/machinetest/...", "./internal/lambdastart/lambdatest", "./internal/sim/...", "./internal/repotest/...", "./internal/awstest/...",
 	"./store/dynamostore/dynamostoretest", "./internal/actiontest/...", "./internal/terraformtest/...", "./internal/e2e/...", "./internal/perftest/...",
@@ -89,7 +89,7 @@ var importRules = []rule{
 	{
 		from: []string{"./..."}, deep: true,
 		spared: []string{
-			"./store/sqlitestore", "./internal/queue/sqlitequeue", "./internal/diskmap", "./internal/fleet/simfleet",
+			"./store/sqlitestore", "./internal/queue/sqlitequeue", "./internal/diskmap", "./internal/fleet/simfleet/...",
 			"./internal/local/...", "./internal/demo", "./internal/sim/...", "./cmd/garo",
 		},
 		never:   []string{"modernc.org/sqlite/..."},

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 )
 
@@ -15,39 +16,22 @@ type broker struct {
 }
 
 func (b broker) Connect(ctx context.Context, config string) (simfleet.Session, error) {
-	s, err := b.Server.Connect(ctx, config)
+	s, err := simjobs.Connect(ctx, b.Server, config)
 	if err != nil {
-		return nil, told(err)
+		return nil, err
 	}
 	return session{s, b.ghosts}, nil
 }
 
 type session struct {
-	*githubtest.Session
+	simjobs.Session
 	ghost bool
 }
 
 func (s session) Wait(ctx context.Context) (simfleet.Job, error) {
 	j, err := s.Session.Wait(ctx)
-	if s.ghost && errors.Is(err, githubtest.ErrDeleted) {
+	if s.ghost && errors.Is(err, simfleet.ErrDeleted) {
 		<-ctx.Done() // it never learns
 	}
-	return simfleet.Job{ID: j.ID, RunID: j.RunID, Duration: j.Duration}, told(err)
-}
-
-func (s session) Done(ctx context.Context, j simfleet.Job) error {
-	return told(s.Session.Done(ctx, githubtest.Job{ID: j.ID}))
-}
-
-// told gives an answer of GitHub the name that machines know it by.
-func told(err error) error {
-	switch {
-	case errors.Is(err, githubtest.ErrDeleted):
-		return simfleet.ErrDeleted
-	case errors.Is(err, githubtest.ErrUnknownConfig):
-		return simfleet.ErrUnknownConfig
-	case errors.Is(err, githubtest.ErrTooOld):
-		return simfleet.ErrTooOld
-	}
-	return err
+	return j, err
 }

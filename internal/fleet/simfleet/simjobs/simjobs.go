@@ -1,0 +1,44 @@
+// Package simjobs lets simulated machines work for the simulated GitHub: it gives
+// the sessions and answers of githubtest the form in which simfleet knows them.
+package simjobs
+
+import (
+	"context"
+	"errors"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+)
+
+// Session is a simfleet.Session of a runner program that is connected to GitHub.
+type Session struct{ *githubtest.Session }
+
+// Connect is githubtest's Connect.
+func Connect(ctx context.Context, gh *githubtest.Server, config string) (Session, error) {
+	s, err := gh.Connect(ctx, config)
+	return Session{s}, told(err)
+}
+
+// Wait implements simfleet.Session.
+func (s Session) Wait(ctx context.Context) (simfleet.Job, error) {
+	j, err := s.Session.Wait(ctx)
+	return simfleet.Job{ID: j.ID, RunID: j.RunID, Duration: j.Duration}, told(err)
+}
+
+// Done implements simfleet.Session.
+func (s Session) Done(ctx context.Context, j simfleet.Job) error {
+	return told(s.Session.Done(ctx, githubtest.Job{ID: j.ID}))
+}
+
+// told gives an answer of GitHub the name that machines know it by.
+func told(err error) error {
+	switch {
+	case errors.Is(err, githubtest.ErrDeleted):
+		return simfleet.ErrDeleted
+	case errors.Is(err, githubtest.ErrUnknownConfig):
+		return simfleet.ErrUnknownConfig
+	case errors.Is(err, githubtest.ErrTooOld):
+		return simfleet.ErrTooOld
+	}
+	return err
+}
