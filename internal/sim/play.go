@@ -210,6 +210,11 @@ func (p *plan) release(w *World) {
 		if i == 0 {
 			continue // he takes his time: without the brake, all would be ended by then
 		}
+		if i == 1 {
+			w.mu.Lock()
+			w.released = time.Now()
+			w.mu.Unlock()
+		}
 		_, _ = w.Client.ReleaseBrake(w.Context(), AccountID, Region) // there may be no sweep yet
 	}
 }

@@ -452,7 +452,7 @@ func (w *World) checkHealed(healed time.Time) {
 	for _, m := range machines {
 		by := latest(healed, m.LaunchedAt.Add(w.Account.Hard(lim))).Add(2*lim.ReaperPeriod + stopping + slack)
 		if r := w.watch.runners[m.Tags[fleet.TagRunner]]; r.InstanceID != m.ID {
-			by = latest(healed, m.LaunchedAt.Add(lim.OrphanAge)).Add(2*lim.SweepPeriod + lim.ReaperPeriod + slack)
+			by = latest(healed, w.released, m.LaunchedAt.Add(lim.OrphanAge)).Add(2*lim.SweepPeriod + lim.ReaperPeriod + slack)
 		}
 		w.hold(Age, !m.EndsAt.IsZero() && !m.EndsAt.After(by), "machine %s ends at %s, want an end by %s", m.ID, m.EndsAt, by)
 	}

@@ -143,8 +143,9 @@ type World struct {
 	invoked  map[string]int
 	trace    []*Effect
 	watch    watch
-	wiped    bool // there are machines that the watch knows nothing of
-	forgot   bool // a record was deleted that named a registration
+	wiped    bool      // there are machines that the watch knows nothing of
+	forgot   bool      // a record was deleted that named a registration
+	released time.Time // when the operator first released the brake of a world that lost records
 	deployed deployment
 	reapers  []*reaping // environments that no run is in
 	log      bytes.Buffer
