@@ -159,6 +159,10 @@ func (w *World) Send(m queue.Message, delay time.Duration) {
 // does late.
 func (w *World) Expire(before time.Time) (deleted int) {
 	w.Helper()
+	registered := map[string]bool{} // runners, whatever their records think of it
+	for _, r := range w.GitHub.Registrations() {
+		registered[runnerIn(r.Name)] = true
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	deleted, err := w.Store().Expire(w.Context(), before)
@@ -169,7 +173,7 @@ func (w *World) Expire(before time.Time) (deleted int) {
 		if now[0].Base().Version == 0 {
 			delete(w.watch.versions, ref) // whoever makes it anew begins at 1
 			if r, ok := w.watch.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
-				w.forgot = w.forgot || len(r.Names) > 0
+				w.forgot = w.forgot || len(r.Names) > 0 || registered[r.ID]
 				r.DueAt, r.Names = time.Time{}, nil
 				w.watch.runners[ref.ID] = r
 			}
