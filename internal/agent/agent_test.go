@@ -293,6 +293,23 @@ func TestEarlierHardLimitSetsTheTimer(t *testing.T) {
 	})
 }
 
+func TestTimerIsNoLaterForASlowAnswer(t *testing.T) {
+	bubble(t, store.Ephemeral, func(w *world) {
+		w.boot()
+		w.connect()
+		w.hard = time.Hour
+		w.meddle = func(*http.Response) error {
+			time.Sleep(9 * time.Second)
+			return nil
+		}
+		w.later(time.Minute)
+		last := w.timers[len(w.timers)-1]
+		if late := last.Sub(w.start.Add(time.Hour)); len(w.timers) != 2 || late > time.Second {
+			t.Errorf("%d timers, the last %v after the hard limit, want 2 and not after", len(w.timers), late)
+		}
+	})
+}
+
 func TestTimerThatCannotBeSetEndsNothing(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
 		w.timerErr = errors.New("no systemd")
