@@ -126,7 +126,7 @@ var scopes = []struct {
 	}}},
 	{true, sim.Scope{Name: "StopAndJob", Before: live, Calls: []func(*sim.World){stopping(true), func(w *sim.World) {
 		w.Job([]string{w.All()[0].OwnLabel}, 5*time.Second)
-	}}, Over: func(w *sim.World) bool { return !w.RunnerOf(w.All()[0].ID).State.Usable() }, Runs: 2, Pauses: 1}},
+	}}, Over: func(w *sim.World) bool { return !w.RunnerOf(w.All()[0].ID).State.Usable() }, Runs: 1, Pauses: 1}},
 	{true, sim.Scope{Name: "NextConfig", Before: live, Calls: []func(*sim.World){func(w *sim.World) {
 		w.Job([]string{w.All()[0].OwnLabel}, 0)
 	}}, Over: func(w *sim.World) bool {
