@@ -24,6 +24,8 @@ const (
 	// may take.
 	apiTime    = 10 * time.Second
 	reaperTime = 50 * time.Second
+	// lastRun is how long what a run read may be acted upon, if it is killed very late.
+	lastRun = reaperTime + 5*time.Minute
 	// visibility hides a message for longer than a worker may take.
 	visibility = worker.Timeout + 15*time.Second
 	// batch is how many messages a worker is given at once.

@@ -259,7 +259,7 @@ func (w *World) agree(l store.Lock) {
 func (w *World) answered(request string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.wiped {
+	if !w.wiped() {
 		w.hold(Answered, w.watch.requests[request].Version != 0, "request %s was accepted, and is not recorded", request)
 	}
 }
@@ -271,7 +271,7 @@ func (w *World) launches(runner string) {
 	defer w.mu.Unlock()
 	w.watch.launches[runner]++
 	r := w.watch.runners[runner]
-	if r.Version == 0 && w.wiped {
+	if r.Version == 0 && w.wiped() {
 		return // its record is lost
 	}
 	now := w.clock(Worker)()
@@ -289,7 +289,7 @@ func (w *World) mints(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := w.watch.runners[runnerIn(name)]
-	if r.Version == 0 && w.wiped {
+	if r.Version == 0 && w.wiped() {
 		return // its record is lost
 	}
 	w.hold(NameOnce, !w.watch.minted[name], "the name %s is registered a second time", name)
@@ -328,6 +328,9 @@ func (w *World) terminates(instance string) {
 	defer w.mu.Unlock()
 	r := w.watch.runners[f.Tags[fleet.TagRunner]]
 	now := w.clock(Reaper)()
+	if w.wiped() && time.Since(w.wipedAt) < lastRun {
+		return // it was decided on what the records said before
+	}
 	if r.Version == 0 {
 		w.hold(EndOrder, f.Planted || now.Sub(f.LaunchedAt) >= w.Limits.OrphanAge-slack, "machine %s without a record is terminated at the age of %s", instance, now.Sub(f.LaunchedAt))
 		return
@@ -387,7 +390,7 @@ func (w *World) checkMachines(machines []simfleet.Fact, powerless map[string]tim
 		ofRunner[runner] = a.ID
 		with = append(with, a)
 		for _, b := range machines[i+1:] {
-			if b.CredentialedAt.IsZero() || a.Tags[fleet.TagRequest] != b.Tags[fleet.TagRequest] || w.wiped {
+			if b.CredentialedAt.IsZero() || a.Tags[fleet.TagRequest] != b.Tags[fleet.TagRequest] || w.wiped() {
 				continue
 			}
 			w.hold(OneOfRequest, before(a, b, powerless) || before(b, a, powerless), "request %s had machines %s and %s with credentials at once", a.Tags[fleet.TagRequest], a.ID, b.ID)
@@ -400,7 +403,7 @@ func (w *World) checkMachines(machines []simfleet.Fact, powerless map[string]tim
 				alive++
 			}
 		}
-		w.hold(NoMoreThan, alive <= w.Account.MaxRunners || w.wiped, "%d machines with credentials lived at once, and the limit is %d", alive, w.Account.MaxRunners)
+		w.hold(NoMoreThan, alive <= w.Account.MaxRunners || w.wiped(), "%d machines with credentials lived at once, and the limit is %d", alive, w.Account.MaxRunners)
 	}
 }
 

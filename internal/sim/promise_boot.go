@@ -112,7 +112,7 @@ func (w *World) sawBoot(e *Effect, was, r store.Runner, l store.Lock) {
 func (w *World) sawPulse(p store.Pulse) {
 	l := w.watch.locks[p.Key]
 	until, ended := w.watch.heard.unnamed[p.Runner]
-	if l.Names(p.Runner) || w.wiped {
+	if l.Names(p.Runner) || w.wiped() {
 		w.hold(OwnPulse, true, "")
 		return
 	}

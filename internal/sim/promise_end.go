@@ -179,6 +179,9 @@ func (w *World) brakes(instance string) {
 	released := err == nil && !items[0].(*store.Sweep).ReleasedAt.IsZero()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.wiped() && time.Since(w.wipedAt) < lastRun {
+		return
+	}
 	w.hold(Braked, n <= store.BrakeAbove || released, "%d machines without a record live, and %s is terminated", n, instance)
 }
 
@@ -204,7 +207,7 @@ func (w *World) dueNow() (things []dueThing) {
 	now := w.clock(Reaper)()
 	lim := w.Limits
 	young := time.Duration(w.index.Load()) + slack // the index may not show it yet
-	if w.wiped {
+	if w.wiped() {
 		return nil
 	}
 	for _, r := range w.watch.runners {
@@ -289,7 +292,7 @@ func (w *World) reaped(things []dueThing, report reaper.Report, err error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.wiped {
+	if w.wiped() {
 		return
 	}
 	for _, t := range things {

@@ -143,7 +143,7 @@ type World struct {
 	invoked  map[string]int
 	trace    []*Effect
 	watch    watch
-	wiped    bool      // there are machines that the watch knows nothing of
+	wipedAt  time.Time // when the table was emptied: there are machines that the watch knows nothing of
 	forgot   bool      // a record was deleted that named a registration
 	released time.Time // when the operator first released the brake of a world that lost records
 	deployed deployment
@@ -350,7 +350,7 @@ func (w *World) Wipe() {
 	defer w.mu.Unlock()
 	w.store.Store(storetest.NewMemory())
 	w.watch = newWatch()
-	w.wiped = true
+	w.wipedAt = time.Now()
 }
 
 // lost reports whether the table was emptied, and whether anything that is left at
@@ -358,8 +358,11 @@ func (w *World) Wipe() {
 func (w *World) lost() (all, some bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.wiped, w.wiped || w.forgot
+	return w.wiped(), w.wiped() || w.forgot
 }
+
+// wiped reports whether the table was emptied. The caller holds the mutex.
+func (w *World) wiped() bool { return !w.wipedAt.IsZero() }
 
 // Pause lets no worker at the queue, or the reaper make no further run, until
 // Resume. What is under way goes on.
