@@ -195,7 +195,7 @@ func (r *run) finish(ctx context.Context, seen *store.Runner, instance, reason s
 		}
 		run, l, q := *items[0].(*store.Runner), *items[1].(*store.Lock), *items[2].(*store.Quota)
 		now := r.cfg.Now()
-		if run.InstanceID == "" && instance != "" {
+		if run.Version != 0 && run.InstanceID == "" && instance != "" {
 			run, _ = store.Launched(now, run, instance)
 		}
 		if run.Version == 0 || run.State.Final() || run.InstanceID != instance {

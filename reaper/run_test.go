@@ -279,6 +279,35 @@ func TestRunThatDiesAtAnyCallIsContinuedByTheNext(t *testing.T) {
 	}
 }
 
+// table is a store that may be put in another's place.
+type table struct{ store.Store }
+
+func TestTableThatIsEmptiedAtAnyCallOfARunHarmsNothing(t *testing.T) {
+	for at := 1; ; at++ {
+		emptied := false
+		inWorld(t, func(w *world) {
+			w.everything()
+			all := &table{w.store}
+			w.config.Store = storetest.NewFaulty(all, func(_ string, n int) storetest.Fate {
+				if n == at {
+					emptied, all.Store = true, storetest.NewMemory()
+				}
+				return storetest.Pass
+			})
+			r, _ := w.try()
+			if strings.Contains(w.log.String(), `"alarm":"`+string(store.AlarmPanic)+`"`) {
+				t.Errorf("call %d: the run panicked\n%s\n%s", at, r, w.log.String())
+			}
+		})
+		if !emptied {
+			if at < 30 {
+				t.Errorf("a run makes %d calls, want it to have much to do", at-1)
+			}
+			break
+		}
+	}
+}
+
 func TestOneFailureStopsNothingElse(t *testing.T) {
 	for at := 1; ; at++ {
 		failed := false

@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -483,4 +484,45 @@ func TestTableThatIsEmptiedDuringALaunchFailsTheMessage(t *testing.T) {
 			t.Errorf("%d messages failed, want 1, and no panic:\n%s", failed, w.log.String())
 		}
 	})
+}
+
+func TestTableThatIsEmptiedAtAnyCallOfAWorkerHarmsNothing(t *testing.T) {
+	for name, next := range map[string]func(w *world) queue.Message{
+		"launch": func(w *world) queue.Message { return queue.StartOf(w.request()) },
+		"share": func(w *world) queue.Message {
+			first := w.request(shared)
+			w.start(first)
+			w.online(first)
+			return queue.StartOf(w.request(shared))
+		},
+		"resume": func(w *world) queue.Message {
+			r := w.request()
+			w.fleet.answer = func(n int, _ fleet.Launch, _ func()) error {
+				if n == 1 {
+					return context.DeadlineExceeded
+				}
+				return nil
+			}
+			w.start(r)
+			return queue.Message{Kind: queue.Resume, ID: w.requestNow(r.ID).Runner}
+		},
+	} {
+		for at, emptied := 1, true; emptied; at++ {
+			inWorld(t, func(w *world) {
+				m := next(w)
+				n := 0
+				emptied = false
+				w.store.before = func(string) error {
+					if n++; n == at {
+						emptied, w.store.Store = true, storetest.NewMemory()
+					}
+					return nil
+				}
+				w.handle(m)
+				if w.alarmed(store.AlarmPanic) {
+					t.Errorf("%s: a worker panicked when the table was emptied before call %d:\n%s", name, at, w.log.String())
+				}
+			})
+		}
+	}
 }
