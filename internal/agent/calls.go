@@ -36,7 +36,7 @@ const (
 type answer struct {
 	status int
 	pause  time.Duration // what Retry-After says; 0: nothing
-	asked  time.Time     // no later than the API answered
+	took   time.Duration // until the answer was there
 }
 
 // post makes one call, and decodes an answer with status 200 into out. An answer
@@ -71,7 +71,7 @@ func (a *Agent) try(ctx context.Context, path string, in, out any) (answer, erro
 	if a.s.Lock != "" {
 		req.Header.Set(apitype.LockHeader, a.s.Lock)
 	}
-	asked := a.cfg.Now()
+	asked := time.Now()
 	res, err := a.http.Do(req)
 	if err != nil {
 		return answer{}, fmt.Errorf("call %s: %w", path, err)
@@ -84,7 +84,7 @@ func (a *Agent) try(ctx context.Context, path string, in, out any) (answer, erro
 	if res.StatusCode == http.StatusOK && json.Unmarshal(b, out) != nil {
 		return answer{}, fmt.Errorf("call %s: the answer is not understood", path)
 	}
-	ans := answer{status: res.StatusCode, asked: asked}
+	ans := answer{status: res.StatusCode, took: time.Since(asked)}
 	if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && s > 0 {
 		ans.pause = min(time.Duration(min(s, 3600))*time.Second, longestPause)
 	}
@@ -138,7 +138,7 @@ func (a *Agent) boot(ctx context.Context) {
 		}
 		a.beatLater()
 		a.say(apitype.Event{Event: store.EventBooting, Detail: a.version})
-		a.obey(out.Orders, ans.asked)
+		a.obey(out.Orders, ans.took)
 	case ans.status == http.StatusTooEarly:
 		a.notBefore = a.early(ans)
 	case ans.repeatable():
@@ -169,7 +169,7 @@ func (a *Agent) report(ctx context.Context) {
 		case (e.Event == store.EventOnline || e.Event == store.EventJobDone) && !a.idleAt.IsZero():
 			a.idleAt = time.Now().Add(a.idleLimit()) // the API counts from when it heard of it
 		}
-		a.obey(out, ans.asked)
+		a.obey(out, ans.took)
 	case ans.status == http.StatusGone:
 		a.powerOff("the runner is ended")
 	case refused(ans.status):
@@ -203,7 +203,7 @@ func (a *Agent) heartbeat(ctx context.Context) {
 	case ans.status == http.StatusOK && out.Order != "":
 		a.answered()
 		a.beatLater()
-		a.obey(out, ans.asked)
+		a.obey(out, ans.took)
 	case ans.status == http.StatusGone:
 		a.powerOff("the runner is ended")
 	default:
@@ -222,11 +222,11 @@ func (a *Agent) ask(ctx context.Context) {
 		a.answered()
 		a.s.N, a.s.Config, a.s.Asking = out.N, out.Config, false
 		a.log.Info("next config", slog.Int("n", out.N))
-		a.obey(out.Orders, ans.asked)
+		a.obey(out.Orders, ans.took)
 	case ans.status == http.StatusOK && out.Order != "" && out.Order != string(store.OrderGo):
 		a.answered()
 		a.drain("no further config")
-		a.obey(out.Orders, ans.asked)
+		a.obey(out.Orders, ans.took)
 	case ans.status == http.StatusTooEarly:
 		a.askAt = a.early(ans)
 	case ans.status == http.StatusGone:
@@ -241,9 +241,9 @@ func (a *Agent) path(call string) string { return "/runners/" + a.cfg.Document.R
 // obey does what an answer says. Only the orders that shorten the machine's life
 // do anything; one that is not known is none. The time that is left counts from when
 // the call was made: an answer may have been long on its way.
-func (a *Agent) obey(o apitype.Orders, asked time.Time) {
+func (a *Agent) obey(o apitype.Orders, took time.Duration) {
 	// Zero is no time at all, or a field that is missing: the order says which.
-	if at := asked.Add(o.HardS.Duration()); o.HardS > 0 && at.Before(a.s.Hard.Add(-time.Second)) {
+	if at := a.cfg.Now().Add(o.HardS.Duration() - took); o.HardS > 0 && at.Before(a.s.Hard.Add(-time.Second)) {
 		a.s.Hard = at
 		a.arm()
 	}

@@ -256,7 +256,7 @@ func (p *plan) deliveries(heals time.Time) func(*World, []queue.Delivery) []queu
 		if !time.Now().Before(heals) {
 			return ds
 		}
-		if shuffled && p.chance(300, "gathers", name) && p.has("messages gathered", name) {
+		if shuffled && len(ds) < batch && p.chance(300, "gathers", name) && p.has("messages gathered", name) {
 			time.Sleep(p.between(0, 10*time.Second, "gathers", name)) // or a batch has one message nearly always
 			more, err := w.Queue.Receive(w.Context(), batch-len(ds), 0)
 			if err != nil {
