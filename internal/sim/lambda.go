@@ -24,8 +24,6 @@ const (
 	// may take.
 	apiTime    = 10 * time.Second
 	reaperTime = 50 * time.Second
-	// lastRun is how long what a run read may be acted upon, if it is killed very late.
-	lastRun = reaperTime + 5*time.Minute
 	// visibility hides a message for longer than a worker may take.
 	visibility = worker.Timeout + 15*time.Second
 	// batch is how many messages a worker is given at once.
@@ -44,6 +42,7 @@ type invocation struct {
 	dead       chan struct{} // closed when it is
 	returned   atomic.Bool   // it has answered: whatever it calls now, no goroutine of it may
 	world      *World
+	began      time.Time
 }
 
 type invocationKey struct{}
@@ -59,7 +58,7 @@ func (w *World) invoke(part, call string) *invocation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.invoked[part]++
-	return &invocation{part: part, name: fmt.Sprintf("%s-%d", part, w.invoked[part]), call: call, dead: make(chan struct{}), world: w}
+	return &invocation{part: part, name: fmt.Sprintf("%s-%d", part, w.invoked[part]), call: call, dead: make(chan struct{}), world: w, began: time.Now()}
 }
 
 // context returns what the invocation runs in: it ends at the deadline, and the

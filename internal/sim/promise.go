@@ -319,7 +319,7 @@ func (w *World) deletes(id int64) {
 // terminates looks at a TerminateInstances call, just before EC2 hears of it: a
 // machine that got a config is ended when GitHub has forgotten it and its job had
 // the time to be seen, unless nothing protects it any more.
-func (w *World) terminates(instance string) {
+func (w *World) terminates(inv *invocation, instance string) {
 	f, ok := w.Fleet.Instance(instance)
 	if !ok {
 		return
@@ -328,8 +328,8 @@ func (w *World) terminates(instance string) {
 	defer w.mu.Unlock()
 	r := w.watch.runners[f.Tags[fleet.TagRunner]]
 	now := w.clock(Reaper)()
-	if w.wiped() && time.Since(w.wipedAt) < lastRun {
-		return // it was decided on what the records said before
+	if w.wiped() && !inv.began.After(w.wipedAt) {
+		return // it may have been decided on what the records said before
 	}
 	if r.Version == 0 {
 		w.hold(EndOrder, f.Planted || now.Sub(f.LaunchedAt) >= w.Limits.OrphanAge-slack, "machine %s without a record is terminated at the age of %s", instance, now.Sub(f.LaunchedAt))

@@ -163,7 +163,7 @@ func (w *World) missed(key string) {
 
 // brakes looks at a TerminateInstances call of a machine without a record: there
 // are few of those. What EC2 may not have shown to the reaper does not count.
-func (w *World) brakes(instance string) {
+func (w *World) brakes(inv *invocation, instance string) {
 	f, ok := w.Fleet.Instance(instance)
 	if !ok || w.recorded(f) {
 		return
@@ -179,7 +179,7 @@ func (w *World) brakes(instance string) {
 	released := err == nil && !items[0].(*store.Sweep).ReleasedAt.IsZero()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.wiped() && time.Since(w.wipedAt) < lastRun {
+	if w.wiped() && !inv.began.After(w.wipedAt) {
 		return
 	}
 	w.hold(Braked, n <= store.BrakeAbove || released, "%d machines without a record live, and %s is terminated", n, instance)

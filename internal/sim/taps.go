@@ -198,9 +198,10 @@ func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane stri
 }
 
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
+	inv := invocationOf(ctx)
 	_, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Terminate, On: id}, func(ctx context.Context) (none, error) {
-		f.w.terminates(id)
-		f.w.brakes(id)
+		f.w.terminates(inv, id)
+		f.w.brakes(inv, id)
 		return none{}, f.w.Fleet.Terminate(ctx, at, id)
 	})
 	if errors.Is(err, fleet.ErrNotFound) {
