@@ -282,7 +282,7 @@ func TestRunThatDiesAtAnyCallIsContinuedByTheNext(t *testing.T) {
 // table is a store that may be put in another's place.
 type table struct{ store.Store }
 
-func TestTableThatIsEmptiedAtAnyCallOfARunHarmsNothing(t *testing.T) {
+func TestRunSurvivesATableThatIsEmptiedAtAnyCall(t *testing.T) {
 	for at := 1; ; at++ {
 		emptied := false
 		inWorld(t, func(w *world) {

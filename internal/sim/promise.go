@@ -328,8 +328,8 @@ func (w *World) terminates(inv *invocation, instance string) {
 	defer w.mu.Unlock()
 	r := w.watch.runners[f.Tags[fleet.TagRunner]]
 	now := w.clock(Reaper)()
-	if w.wiped() && !inv.began.After(w.wipedAt) {
-		return // it may have been decided on what the records said before
+	if w.outdated(inv) {
+		return
 	}
 	if r.Version == 0 {
 		w.hold(EndOrder, f.Planted || now.Sub(f.LaunchedAt) >= w.Limits.OrphanAge-slack, "machine %s without a record is terminated at the age of %s", instance, now.Sub(f.LaunchedAt))

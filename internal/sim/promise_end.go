@@ -179,7 +179,7 @@ func (w *World) brakes(inv *invocation, instance string) {
 	released := err == nil && !items[0].(*store.Sweep).ReleasedAt.IsZero()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.wiped() && !inv.began.After(w.wipedAt) {
+	if w.outdated(inv) {
 		return
 	}
 	w.hold(Braked, n <= store.BrakeAbove || released, "%d machines without a record live, and %s is terminated", n, instance)

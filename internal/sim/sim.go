@@ -364,6 +364,10 @@ func (w *World) lost() (all, some bool) {
 // wiped reports whether the table was emptied. The caller holds the mutex.
 func (w *World) wiped() bool { return !w.wipedAt.IsZero() }
 
+// outdated reports whether an invocation may have read what was lost since, when the
+// table was emptied. The caller holds the mutex.
+func (w *World) outdated(inv *invocation) bool { return !inv.began.After(w.wipedAt) }
+
 // Pause lets no worker at the queue, or the reaper make no further run, until
 // Resume. What is under way goes on.
 func (w *World) Pause(part string) { <-w.token(part) }

@@ -257,7 +257,9 @@ func (p *plan) deliveries(heals time.Time) func(*World, []queue.Delivery) []queu
 			return ds
 		}
 		if shuffled && len(ds) < batch && p.chance(300, "gathers", name) && p.has("messages gathered", name) {
-			time.Sleep(p.between(0, 10*time.Second, "gathers", name)) // or a batch has one message nearly always
+			// Or a batch has one message nearly always. No longer than what visibility
+			// leaves beside a worker's time.
+			time.Sleep(p.between(0, 10*time.Second, "gathers", name))
 			more, err := w.Queue.Receive(w.Context(), batch-len(ds), 0)
 			if err != nil {
 				w.Errorf("%v", err)
