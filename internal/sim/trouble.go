@@ -221,7 +221,7 @@ func (p *plan) rules(w *World) (heal func()) {
 		w.Fleet.SetLag(p.between(least, longest, "EC2 lags by"))
 	}
 	return func() {
-		w.images.Add(1) // with a runner program that GitHub takes
+		w.NewImage() // with a runner program that GitHub takes
 		w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag, r.OmitBusy, r.TooOld, r.LosesJobs = 0, false, false, false })
 		w.GitHub.Calm()
 		w.Fleet.SetLag(0)
