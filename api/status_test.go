@@ -275,6 +275,7 @@ func TestCallsOfAPoll(t *testing.T) {
 				a := w.boot(w.runner(run), nonce, instanceID)
 				m.booted.Session = field(t, a, "session")
 				m.says(store.EventOnline)
+				w.confirmed(run)
 			}},
 			{"ready", "get 2", func() {}},
 			{"absent", "get 1", func() { started.ID = strings.Repeat("a", 26) }},

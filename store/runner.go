@@ -176,8 +176,8 @@ type Runner struct {
 	// DeregisteredAt is when it was gone.
 	DeletedAt      time.Time `json:"deleted_at,omitzero"`
 	DeregisteredAt time.Time `json:"deregistered_at,omitzero"`
-	// Refusals is how often GitHub refused to delete it, for a job that runs.
-	// DeleteAfter is when it is asked again.
+	// Refusals is how often GitHub refused to delete it, for a job that runs, since
+	// the machine last said that none does. DeleteAfter is when it is asked again.
 	Refusals    int       `json:"refusals,omitempty"`
 	DeleteAfter time.Time `json:"delete_after,omitzero"`
 	// SuspectAt is when a person was alarmed that the end waits for too long.

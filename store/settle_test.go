@@ -86,11 +86,19 @@ func TestSettleLeavesAllButWaitingRequestsAlone(t *testing.T) {
 	}
 }
 
+func TestReadyAtIsWhenTheRunnerWasOnlineWheneverSomebodyLooks(t *testing.T) {
+	s := online(t, store.Shared)
+	got, changed, _ := store.Settle(at(7*time.Minute), lim, launching(t, store.Shared).req, s.run)
+	if !changed || !got.ReadyAt.Equal(at(70*time.Second)) || !got.EndedAt.Equal(at(7*time.Minute)) {
+		t.Errorf("ready at %v, ended at %v, changed %v; want 12:01:10, 12:07 and a change", got.ReadyAt, got.EndedAt, changed)
+	}
+}
+
 func TestSettledReadyIsFinal(t *testing.T) {
 	s := online(t, store.Shared)
 	want := launching(t, store.Shared).req
 	now := at(71 * time.Second)
-	want.State, want.DueAt, want.ReadyAt, want.EndedAt, want.TTL = store.Ready, time.Time{}, now, now, now.Add(lim.Keep).Unix()
+	want.State, want.DueAt, want.ReadyAt, want.EndedAt, want.TTL = store.Ready, time.Time{}, at(70*time.Second), now, now.Add(lim.Keep).Unix()
 	want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "ready", Reason: "runner online"})
 	same(t, "request", s.req, want)
 }

@@ -11,6 +11,7 @@ locals {
     access          = "An account, its role, its credential parameter or its registration cannot be used: the log line says which, and what is missing."
     github          = "GitHub refuses the credential: renew the token, or look at the App's permissions."
     brake           = "A sweep would end more than three machines that no record names: look at the table, then release it with garo reap --release ACCOUNT/REGION."
+    busy_runner     = "A draining runner waits for a job that GitHub alone knows of, or whose machine is silent: look at the repository's runners, then end the machine by hand, or leave it to its hard limit."
     rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."
     panic           = "A function panicked: report it, with the log line."
     unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."

@@ -9,6 +9,10 @@ locals {
     reaper = { timeout = 50, description = "Sends again what is due, and ends what is over." }
   }
 
+  # The API offers the runner programs; the worker knows by them whether an image that
+  # had a refused one may be launched again.
+  programs = length(var.runner_programs) == 0 ? {} : { GARO_RUNNER_PROGRAMS = jsonencode(var.runner_programs) }
+
   # What each program requires of its environment, and no more.
   environment = {
     api = merge({
@@ -18,8 +22,8 @@ locals {
       GARO_URL          = local.url
       GARO_OIDC_ISSUERS = join(",", var.oidc_issuers)
       GARO_LOG_LEVEL    = var.log_level
-    }, length(var.runner_programs) == 0 ? {} : { GARO_RUNNER_PROGRAMS = jsonencode(var.runner_programs) })
-    worker = {
+    }, local.programs)
+    worker = merge({
       GARO_CONTROL_PLANE = var.name
       GARO_TABLE         = aws_dynamodb_table.this.name
       GARO_QUEUE_URL     = aws_sqs_queue.this.url
@@ -27,7 +31,7 @@ locals {
       GARO_URL           = local.url
       GARO_GITHUB_URL    = var.github_url
       GARO_LOG_LEVEL     = var.log_level
-    }
+    }, local.programs)
     reaper = {
       GARO_CONTROL_PLANE = var.name
       GARO_TABLE         = aws_dynamodb_table.this.name

@@ -53,8 +53,8 @@ var partBugs = []Bug{
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:
-		r.note(j.runner, Wait, "a job runs")
-`, ``)),
+		next := j.runner.Refused`, `case outcome(-1):
+		next := j.runner.Refused`)),
 	plant("FailedPageMeansGone", "machines that a call failed to show count as gone",
 		edit("reaper/end.go", `whole.err = v.err`, ``)),
 	plant("EndedWhileShuttingDown", "a runner is over before its machine is",
