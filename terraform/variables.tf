@@ -162,7 +162,7 @@ variable "operators" {
 }
 
 variable "key_ids" {
-  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. To rotate: put a new one in front, apply, and take the old one out a day later. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
+  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. docs/deploy.md has the three steps of a rotation. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
   type        = list(string)
   default     = ["k1"]
 

@@ -87,8 +87,8 @@ const maxKeys = 2
 //
 //	{"id": "<K_id>", "current": "k1", "keys": {"k1": "<K_kid>", "k0": "<K_kid>"}}
 //
-// All are in one parameter so that a rotation is one write. A program that keeps
-// the Ring sees a rotation only when it starts anew.
+// All are in one parameter so that each step of a rotation is one write;
+// docs/deploy.md has the steps. A program that keeps the Ring sees none of them.
 func (p *Parameters) Keys(ctx context.Context) (*keys.Ring, error) {
 	name := p.prefix + "/keys"
 	got, err := p.reader.read(ctx, name, false)
