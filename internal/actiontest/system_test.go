@@ -99,7 +99,8 @@ func newSystem(t *testing.T, args ...string) *system {
 	return s
 }
 
-const accountID = "111122223333"
+// accountID is the built-in account's, which the registration below replaces.
+const accountID = "000000000000"
 
 // register writes the registration of the account that serves the issuer's jobs.
 func register(t *testing.T, dir, server string) {
