@@ -179,7 +179,7 @@ func TestShell(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=tap", "garo.test.js")
 	cmd.Dir = filepath.Join(root, "client", "action", "node")
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "\nok 10 - ") {
-		t.Errorf("node --test: %v, want ten tests or more that pass\n%s", err, out)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "\nok 13 - ") {
+		t.Errorf("node --test: %v, want thirteen tests or more that pass\n%s", err, out)
 	}
 }
