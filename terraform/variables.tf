@@ -168,7 +168,7 @@ variable "key_ids" {
 
   validation {
     condition     = length(var.key_ids) <= 2 && length(distinct(var.key_ids)) == length(var.key_ids)
-    error_message = "Name at most two key_ids, and none twice: the current one, and during a rotation the one before it."
+    error_message = "Name at most two key_ids, and none twice: the current one, and during a rotation the one that comes or goes."
   }
 
   validation {

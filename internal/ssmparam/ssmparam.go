@@ -80,7 +80,7 @@ func New(cfg Config) *Parameters {
 }
 
 // maxKeys is how many rotated keys are live: the one that signs, and during a
-// rotation the one before it.
+// rotation the one that comes or goes.
 const maxKeys = 2
 
 // Keys reads the control plane's keys, <prefix>/keys:
