@@ -110,7 +110,7 @@ func rotate(t *testing.T, steps []rotation) (refused string) {
 		w.ssm.put("/garo/keys", fmt.Sprintf(`{"id": %q, "current": %q, "keys": {%s}}`, key("i"), ids[0], strings.Join(of, ", ")))
 	}
 	put([]string{"k1"})
-	begin := func() process {
+	start := func() process {
 		p := ssmparam.New(ssmparam.Config{AWS: w.aws(), Prefix: "/garo", Log: w.logger()})
 		if _, err := p.Keys(t.Context()); err != nil {
 			t.Fatal(err)
@@ -120,14 +120,14 @@ func rotate(t *testing.T, steps []rotation) (refused string) {
 	apis, workers := make([]process, 24), make([]process, 24)
 	for n := range apis {
 		time.Sleep(life / 24)
-		apis[n], workers[n] = begin(), begin()
+		apis[n], workers[n] = start(), start()
 	}
 	// rings returns those of the processes that an event can come to, which are made
 	// or renewed by that.
 	rings := func(all []process) (out []*keys.Ring) {
 		for n, p := range all {
 			if time.Since(p.begun) >= life {
-				all[n] = begin()
+				all[n] = start()
 			} else if time.Since(p.begun) >= idle {
 				ring, err := p.ring.Get(t.Context())
 				if err != nil {
@@ -141,7 +141,14 @@ func rotate(t *testing.T, steps []rotation) (refused string) {
 	until := map[string]time.Time{} // how long a machine of each key may live
 	began := time.Now()
 	walk := func(d time.Duration) {
-		for end := time.Now().Add(d); time.Now().Before(end) && refused == ""; time.Sleep(10 * time.Second) {
+		begin, end := time.Now(), time.Now().Add(d)
+		pause := func() time.Duration { // nothing changes in the hours between two steps
+			if time.Since(begin) > time.Hour && time.Until(end) > time.Hour {
+				return 5 * time.Minute
+			}
+			return 10 * time.Second
+		}
+		for ; time.Now().Before(end) && refused == ""; time.Sleep(pause()) {
 			for _, ring := range rings(workers) {
 				until[ring.Current()] = time.Now().Add(store.DefaultLimits().HardMax)
 			}
