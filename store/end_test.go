@@ -29,6 +29,7 @@ func TestDrain(t *testing.T) {
 				want, wantLock := run, c.lock
 				if state.Usable() {
 					want.State, want.End, want.DrainingAt, want.Wait, want.WaitUntil = store.RunnerDraining, &why, now, "", time.Time{}
+					want.Config.Sealed = ""
 					want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "draining", Reason: "idle"})
 					wantLock.State = c.want
 				}

@@ -106,6 +106,7 @@ func (w *world) checkRunner(run store.Runner, is func(bool, string, ...any)) {
 	if run.State == store.RunnerEnding {
 		is(run.Boot.At.IsZero() || w.off[run.ID] || !run.DeletedAt.IsZero() && !run.EndingAt.Before(run.DeletedAt) || !run.EndingAt.Before(run.Hard), "%s ends before GitHub was asked", run.ID)
 	}
+	is(run.State.Usable() || run.Config.Sealed == "", "%s is %s and keeps a config that it may no longer answer", run.ID, run.State)
 	is(run.DueAt.IsZero() == (run.State == store.RunnerFailed) || run.State == store.RunnerEnded, "%s is %s and due at %v", run.ID, run.State, run.DueAt)
 	if !run.OnlineAt.IsZero() || run.State != store.RunnerBooting {
 		return
@@ -174,6 +175,7 @@ func (w *world) checkRequest(was, r store.Request, is func(bool, string, ...any)
 	is((r.Error != nil) == (r.State.Final() && r.State != store.Ready), "%s is %s with error %v", r.ID, r.State, r.Error)
 	if r.State == store.Ready {
 		is(!w.known.runners[r.Runner].OnlineAt.IsZero(), "%s is ready, and %s was never online", r.ID, r.Runner)
+		is(!w.known.runners[r.Runner].OnlineAt.After(r.GiveUpAt), "%s is ready, and %s was online at %v, after give_up_at %v", r.ID, r.Runner, w.known.runners[r.Runner].OnlineAt, r.GiveUpAt)
 	}
 	if was.State == store.Accepted && r.State == store.Ready {
 		l := w.known.locks[r.LockKey()]

@@ -194,12 +194,17 @@ func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.Af
 
 // Expire gives up a request that is Overdue.
 func (r Request) Expire(now time.Time, lim Limits) Request {
-	if !r.Overdue(now) {
-		return r
-	}
 	why := r.Wait
 	if r.State == Waiting {
 		why = "runner " + r.Runner + " is not online"
+	}
+	return r.expireFor(now, lim, why)
+}
+
+// expireFor is Expire, and says what the request waited for.
+func (r Request) expireFor(now time.Time, lim Limits, why string) Request {
+	if !r.Overdue(now) {
+		return r
 	}
 	text := "No runner was ready before give_up_at. Start again, with a longer give_up if the account is busy."
 	if why != "" {

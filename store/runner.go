@@ -92,7 +92,8 @@ type GitHubName struct {
 type Config struct {
 	// N is its number. Zero: there is none yet. Numbers rise and may skip.
 	N int `json:"n"`
-	// Sealed is the config itself, encrypted for the control plane.
+	// Sealed is the config itself, encrypted for the control plane. Empty once the
+	// runner drains: N and RunnerID stay, since its end needs them.
 	Sealed string `json:"sealed,omitempty"`
 	// RunnerID is GitHub's id of the registration.
 	RunnerID int64 `json:"runner_id,omitempty"`

@@ -15,6 +15,8 @@ func TestShareable(t *testing.T) {
 		want bool
 	}{
 		{"LiveAndHeardOf", func(*store.Request, *store.Lock, *store.Pulse) {}, true},
+		{"AtGiveUp", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.GiveUpAt = now }, true},
+		{"PastGiveUp", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.GiveUpAt = now.Add(-1) }, false},
 		{"EphemeralNeverShares", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.Mode = store.Ephemeral }, false},
 		{"ExpAtTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Exp = now.Add(45 * time.Second) }, true},
 		{"ExpWithinTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Exp = now.Add(45*time.Second - 1) }, false},
@@ -52,6 +54,7 @@ func TestShareable(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := accepted("r2", store.Shared)
+			r.GiveUpAt = now.Add(time.Minute)
 			l := store.Lock{Key: "k", State: store.LockLive, Runner: "x1", Exp: now.Add(time.Hour), Hard: now.Add(4 * time.Hour), BootBy: at(5 * time.Minute)}
 			p := store.Pulse{Key: "k", Runner: "x1", Seen: now}
 			c.edit(&r, &l, &p)

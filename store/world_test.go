@@ -179,7 +179,7 @@ func (w *world) accept() {
 	}
 	r := accepted(id, mode)
 	r.Version = 0
-	r.CreatedAt, r.DueAt, r.GiveUpAt = w.now, w.now, w.now.Add(lim.GiveUp)
+	r.CreatedAt, r.DueAt, r.GiveUpAt = w.now, w.now, w.now.Add(one(w, lim.GiveUp, lim.GiveUp, time.Second, time.Minute))
 	w.decide("accept "+id, store.Put(&r))
 }
 

@@ -162,13 +162,13 @@ variable "operators" {
 }
 
 variable "key_ids" {
-  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. To rotate: put a new one in front, apply, and take the old one out a day later. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
+  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. docs/deploy.md has the three steps of a rotation. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
   type        = list(string)
   default     = ["k1"]
 
   validation {
     condition     = length(var.key_ids) <= 2 && length(distinct(var.key_ids)) == length(var.key_ids)
-    error_message = "Name at most two key_ids, and none twice: the current one, and during a rotation the one before it."
+    error_message = "Name at most two key_ids, and none twice: the current one, and during a rotation the one that comes or goes."
   }
 
   validation {

@@ -92,7 +92,7 @@ func (w *World) sawTold(part string, r store.Runner) {
 	if part == API || q.Version == 0 {
 		return // the machine says that it has a job
 	}
-	w.hold(Told, q.State != store.Waiting || q.Runner != r.ID, "runner %s is online, and request %s waits for it", r.ID, q.ID)
+	w.hold(Told, q.State != store.Waiting || q.Runner != r.ID || r.OnlineAt.After(q.GiveUpAt), "runner %s is online, and request %s waits for it", r.ID, q.ID)
 }
 
 // sawIntent looks at a new runner.
