@@ -148,6 +148,17 @@ resource "aws_lambda_event_source_mapping" "worker" {
   }
 }
 
+# The worker sends messages to the queue that invokes it: a request that waits for a
+# slot, a runner that is not yet to be shared, a launch to be taken up. Lambda counts
+# invocations along a chain of messages, by the trace header that the AWS SDK passes
+# on, takes the 17th for a runaway loop and refuses it: the message would be dead
+# after five receives. Ours ends by itself, since each wait has a time, and no
+# request is tried past its give_up_at.
+resource "aws_lambda_function_recursion_config" "worker" {
+  function_name  = aws_lambda_function.this["worker"].function_name
+  recursive_loop = "Allow"
+}
+
 # The scheduler only hands the call over. A run that failed is not repeated: the
 # next one is less than a minute away, and looks at the same records.
 resource "aws_lambda_function_event_invoke_config" "reaper" {

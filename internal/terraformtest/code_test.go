@@ -257,6 +257,19 @@ func TestValuesAreReadByTheCode(t *testing.T) {
 	}
 }
 
+// The worker's waits go through the queue that invokes it: Lambda would take that for
+// a loop. No other function sends to what invokes it.
+func TestOnlyTheWorkerMayBeInvokedByItsOwnMessages(t *testing.T) {
+	r := controlPlane(t)
+	var got []string
+	for _, address := range r.ofType("aws_lambda_function_recursion_config") {
+		got = append(got, fmt.Sprint(r.at(t, address, "function_name"), " ", r.at(t, address, "recursive_loop")))
+	}
+	if want := []string{"garo-worker Allow"}; !slices.Equal(got, want) {
+		t.Errorf("recursion is configured as %q, want %q", got, want)
+	}
+}
+
 // The queue's visibility leaves a batch its window, the worker's time and 15 s; the
 // timeouts leave each function its place.
 func TestTimesFit(t *testing.T) {
