@@ -66,7 +66,7 @@ resource "aws_cloudwatch_log_group" "functions" {
 
 resource "aws_lambda_function" "this" {
   #checkov:skip=CKV_AWS_116: the API is called synchronously, the worker has the queue's dead letters, and a lost run of the reaper is repeated a minute later
-  #checkov:skip=CKV_AWS_117: the functions call AWS and GitHub alone; a VPC would add a NAT gateway and protect nothing
+  #checkov:skip=CKV_AWS_117: the functions call AWS and GitHub alone; a VPC adds a NAT gateway, and is for those who need a fixed address (var.vpc)
   #checkov:skip=CKV_AWS_272: the zips are verified by their SHA-256; a signing profile would be one more thing to keep
   for_each = local.functions
 
@@ -92,6 +92,14 @@ resource "aws_lambda_function" "this" {
 
   environment {
     variables = local.environment[each.key]
+  }
+
+  dynamic "vpc_config" {
+    for_each = var.vpc == null ? [] : [var.vpc]
+    content {
+      subnet_ids         = vpc_config.value.subnets
+      security_group_ids = vpc_config.value.security_groups
+    }
   }
 
   # Lambda drops what is below its own level, so both are the same.
