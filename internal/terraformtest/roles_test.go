@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
 )
 
 func policyAt(t *testing.T, r rendered, address, attribute string) policy {
@@ -393,5 +394,43 @@ func TestSpotRoleMayUseTheKeysOfVolumes(t *testing.T) {
 	}
 	if bare := account(t, "rendered_without_profile").ofType("aws_kms_grant"); len(bare) != 0 {
 		t.Errorf("grants without keys = %q, want none", bare)
+	}
+}
+
+// The session policies of worker and reaper serve every region of every partition.
+func TestSessionPoliciesServeEveryPartition(t *testing.T) {
+	for _, p := range awstest.Partitions {
+		for _, part := range []assume.Part{assume.Worker, assume.Reaper} {
+			session, err := parsePolicy([]byte(assume.Policy(part, "garo", p.Name, "111111111111")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, region := range p.Regions {
+				arn := func(service, resource string) string {
+					return "arn:" + p.Name + ":" + service + ":" + region + ":111111111111:" + resource
+				}
+				via := func(service, suffix string) call {
+					return call{action: "kms:Decrypt", resource: arn("kms", "key/1")}.with("kms:ViaService", service+"."+region+"."+suffix)
+				}
+				rows := map[string]struct {
+					call call
+					may  bool
+				}{
+					"Credential":       {call{action: "ssm:GetParameter", resource: arn("ssm", "parameter/github/runner/pat")}, true},
+					"CredentialsKey":   {via("ssm", p.Suffix), true},
+					"KeyByItsOldName":  {via("ssm", "amazonaws.com"), true},
+					"VolumesKey":       {via("ec2", p.Suffix), part == assume.Worker},
+					"KeyOfAnything":    {via("s3", p.Suffix), false},
+					"Machine":          {call{action: "ec2:RunInstances", resource: arn("ec2", "instance/*")}.with("aws:RequestTag/garo:control-plane", "garo"), part == assume.Worker},
+					"End":              {call{action: "ec2:TerminateInstances", resource: arn("ec2", "instance/i-1")}.with("aws:ResourceTag/garo:control-plane", "garo"), part == assume.Reaper},
+					"AnotherPartition": {call{action: "ssm:GetParameter", resource: "arn:aws-other:ssm:" + region + ":111111111111:parameter/x"}, false},
+				}
+				for name, row := range rows {
+					if got := session.allows(row.call); got != row.may {
+						t.Errorf("%s, %s, %s: allowed = %t, want %t", name, region, part, got, row.may)
+					}
+				}
+			}
+		}
 	}
 }
