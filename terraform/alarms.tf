@@ -7,14 +7,14 @@ locals {
     runner_too_old  = "GitHub refuses the runner program of an image: build a new image, or set runner_programs."
     token_mismatch  = "EC2 knows a client token with other parameters: report it, with the runner's record."
     launch_refused  = "EC2 or STS refuses a launch for a reason that only people can mend: the log line has its text."
-    terminate       = "A machine cannot be terminated: end it by hand, and look at the role's policy."
+    terminate       = "EC2 refuses to terminate a machine: end it by hand, and look at the role's policy."
     access          = "An account, its role, its credential parameter or its registration cannot be used: the log line says which, and what is missing."
     github          = "GitHub refuses the credential: renew the token, or look at the App's permissions."
     brake           = "A sweep would end more than three machines that no record names: look at the table, then release it with garo reap --release ACCOUNT/REGION."
     rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."
     panic           = "A function panicked: report it, with the log line."
     unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."
-    reaper          = "A run of the reaper failed, in part or whole: the log lines before it name each failure. What was left is done by the next run."
+    reaper          = "Three of five runs of the reaper failed, in part or whole: the log lines before each name every failure. What was left is done by the next run that can."
   }
 
   # Each code but one is a fact that one line proves, so one datapoint is enough. A
