@@ -45,13 +45,29 @@ func TestRequestThatWaitsForItsNextTryIsLeftAlone(t *testing.T) {
 		q := w.accept("quota")
 		q = q.Hold(time.Now(), time.Now().Add(10*time.Minute), store.WaitQuota)
 		w.put(&q)
-		w.minutes(10)
+		w.minutes(9)
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("before its next try, sent %v, want nothing", got)
 		}
 		w.minutes(1)
 		if got := w.queue.take(); len(got) != 1 {
-			t.Errorf("a minute after its next try was due, sent %v, want one start", got)
+			t.Errorf("when its next try was due, sent %v, want one start", got)
+		}
+	})
+}
+
+func TestOtherWaitsAreTheWorkersUntilTheyAreForgotten(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("paced")
+		q = q.Hold(time.Now(), time.Now().Add(time.Minute), store.WaitPaced)
+		w.put(&q)
+		w.minutes(1)
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("when its slot came, sent %v, want nothing: its message is in the queue", got)
+		}
+		w.minutes(1)
+		if got := w.queue.take(); len(got) != 1 {
+			t.Errorf("a minute after its slot, sent %v, want one start", got)
 		}
 	})
 }

@@ -228,7 +228,9 @@ func TestHear(t *testing.T) {
 			*s = s.drained(now, store.EndIdle)
 			h.Order = store.OrderDrain
 		}},
-		{"IdleForLessGoesOnByThisLock", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-10*time.Minute+1), now.Add(-10*time.Minute+1) }, store.Event{Kind: store.EventIdle},
+		{"IdleForLessGoesOnByThisLock", online, store.Shared, func(s *stage) {
+			s.run.OnlineAt, s.run.ListeningAt = now.Add(-10*time.Minute+1), now.Add(-10*time.Minute+1)
+		}, store.Event{Kind: store.EventIdle},
 			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
 		{"IdleCountsFromWhenItListenedFirst", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-9*time.Minute), now.Add(-10*time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndIdle)

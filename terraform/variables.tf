@@ -334,6 +334,25 @@ variable "kms_key_arn" {
   }
 }
 
+variable "vpc" {
+  description = "Subnets and security groups of yours for the functions, for a fixed address at GitHub's IP allow lists. The subnets need a way to AWS and GitHub: docs/deploy.md. Null: the functions are in no VPC, and their addresses change."
+  type = object({
+    subnets         = list(string)
+    security_groups = list(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.vpc == null || alltrue([for s in try(var.vpc.subnets, []) : can(regex("^subnet-[0-9a-f]+$", s))]) && length(try(var.vpc.subnets, ["none"])) > 0
+    error_message = "Give vpc.subnets by their ids (subnet-...), at least one."
+  }
+
+  validation {
+    condition     = var.vpc == null || alltrue([for s in try(var.vpc.security_groups, []) : can(regex("^sg-[0-9a-f]+$", s))]) && length(try(var.vpc.security_groups, ["none"])) > 0
+    error_message = "Give vpc.security_groups by their ids (sg-...), at least one."
+  }
+}
+
 variable "permissions_boundary" {
   description = "ARN of a policy that bounds every role made here. Null: none."
   type        = string

@@ -43,7 +43,7 @@ var partBugs = []Bug{
 
 	// The reaper.
 	plant("ReaperDoesNotResend", "an accepted request whose message is lost is forgotten",
-		edit("reaper/request.go", `case q.State == store.Accepted && now`, `case q.State == "" && now`)),
+		edit("reaper/request.go", `case q.Forgotten(now, lim):`, `case false:`)),
 	plant("ReaperDoesNotResume", "a runner whose worker died is forgotten",
 		edit("reaper/runner.go", `a.runner, a.lock); ok {`, `a.runner, a.lock); ok && m.Kind == "" {`)),
 	plant("ReaperDoesNotSettle", "a request that nobody polls waits for a runner that is over",
