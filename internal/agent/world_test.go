@@ -309,8 +309,9 @@ type fakeMachine struct {
 	off     string // why it was powered off
 	notices chan Notice
 	configs []string
-	program *fakeProgram // the newest
-	printed string       // what programs print
+	env     map[string]string // of the last start
+	program *fakeProgram      // the newest
+	printed string            // what programs print
 	cleans  int
 
 	loadErr, saveErr, startErr, cleanErr, timerErr error
@@ -339,11 +340,12 @@ func (m *fakeMachine) PowerOff(reason string) {
 
 func (m *fakeMachine) Notices() <-chan Notice { return m.notices }
 
-func (m *fakeMachine) Start(_ context.Context, config secret.Text) (Program, error) {
+func (m *fakeMachine) Start(_ context.Context, config secret.Text, env map[string]string) (Program, error) {
 	if m.program != nil && !m.program.gone {
 		m.w.Error("a second runner program was started")
 	}
 	m.configs = append(m.configs, config.Reveal())
+	m.env = env
 	if m.startErr != nil {
 		return nil, m.startErr
 	}
