@@ -86,7 +86,9 @@ func (m *Machine) image(who account) image {
 	if b, err := os.ReadFile(filepath.Join(m.etc, "environment")); err == nil {
 		maps.Copy(system, parseEnvironment(b))
 	}
-	login, err := m.login(who, system)
+	ctx, cancel := context.WithTimeout(m.ctx, loginTimeout)
+	defer cancel()
+	login, err := m.login(ctx, who, system)
 	if err != nil {
 		m.log.Warn("no login shell: what /etc/profile sets is not known", slog.Any("err", err))
 	}
@@ -161,9 +163,7 @@ const (
 
 // login returns the environment of a login of a user, whose shell runs what is in
 // /etc/profile and the user's own profile.
-func (m *Machine) login(who account, system map[string]string) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), loginTimeout)
-	defer cancel()
+func (m *Machine) login(ctx context.Context, who account, system map[string]string) (map[string]string, error) {
 	// What profiles print comes before the first NUL.
 	cmd := exec.CommandContext(ctx, m.shell, "-l", "-c", `printf '\0'; exec /usr/bin/env -0`)
 	env := map[string]string{"PATH": usualPath}
