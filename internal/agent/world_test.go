@@ -146,14 +146,15 @@ func (w *world) wantSaid(want ...string) {
 
 // api is the API as one machine sees it.
 type api struct {
-	w         *world
-	mode      string
-	order     string        // what it answers
-	hard      time.Duration // after the start of the test
-	n         int           // the number of the newest config
-	ready     time.Time     // when the next config can be answered
-	heartbeat apitype.Seconds
-	idle      apitype.Seconds
+	w           *world
+	mode        string
+	order       string        // what it answers
+	hard        time.Duration // after the start of the test
+	n           int           // the number of the newest config
+	ready       time.Time     // when the next config can be answered
+	heartbeat   apitype.Seconds
+	environment map[string]string
+	idle        apitype.Seconds
 
 	answers []int                      // statuses to answer the next calls with, before all else; 0: no answer
 	lose    func(call string) bool     // whether an answer is to be lost, after its effect
@@ -274,7 +275,7 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 			f.nonces = append(f.nonces, boot.Nonce)
 		}
 		return http.StatusOK, apitype.Booted{Session: session, Config: configOf(f.n), N: f.n, Mode: f.mode,
-			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Orders: orders}
+			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Environment: f.environment, Orders: orders}
 	}
 	if req.Header.Get("Authorization") != "Bearer "+session || req.Header.Get(apitype.LockHeader) != lockKey {
 		f.w.Errorf("call %s with %v", c.path, req.Header)
