@@ -50,7 +50,8 @@ type Config struct {
 
 type server struct {
 	Config
-	mux *http.ServeMux
+	mux        *http.ServeMux
+	programKey string // of Programs
 }
 
 // New returns the handler of all calls. It is safe for concurrent use, starts no
@@ -65,7 +66,11 @@ func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{Config: cfg, mux: http.NewServeMux()}
+	sums := map[string]string{}
+	for arch, p := range cfg.Programs {
+		sums[arch] = p.SHA256
+	}
+	s := &server{Config: cfg, mux: http.NewServeMux(), programKey: store.ProgramKey(sums)}
 	for _, r := range s.routes() {
 		s.mux.Handle(r.pattern, r.handler)
 	}

@@ -233,11 +233,22 @@ func (s *server) event(ctx context.Context, c *call, e apitype.Event) (apitype.O
 		if heard.Pulse != nil {
 			changes = append(changes, store.Put(heard.Pulse))
 		}
+		if heard.TooOld {
+			items, err := c.get(ctx, store.Ref{Kind: store.KindQuota, ID: run.Account})
+			if err != nil {
+				return apitype.Orders{}, err
+			}
+			quota := items[0].(*store.Quota).Refuse(now, run, s.programKey)
+			changes = append(changes, store.Put(&quota))
+		}
 		if err := c.commit(ctx, changes...); err != nil {
 			return apitype.Orders{}, err
 		}
 		if heard.Alarm != "" {
 			c.alarm(heard.Alarm, "machine reports "+e.Event, slog.String("runner", run.ID), slog.String("request", run.Request), slog.String("run", e.RunID))
+		}
+		if heard.Confirm {
+			s.tell(ctx, c, queue.Message{Kind: queue.Resume, ID: run.ID, Trace: run.Trace})
 		}
 		if heard.Order == store.OrderGone {
 			return apitype.Orders{}, gone()
@@ -266,7 +277,7 @@ func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.Nex
 		if order == store.OrderGone {
 			return apitype.NextConfig{}, gone()
 		}
-		run, ready, wanted, changed := store.NextCall(now, run, lock, b.N)
+		run, lock, ready, wanted, changed := store.NextCall(now, run, lock, b.N)
 		switch {
 		case ready:
 			config, err := s.Keys.Open(run.Launch.KeyID, run.ID, run.Config.N, run.Config.Sealed)
@@ -276,14 +287,14 @@ func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.Nex
 			return apitype.NextConfig{Config: config.Reveal(), N: run.Config.N, Orders: orders(now, run, lock, order)}, nil
 		case wanted:
 			if changed {
-				if err := c.commit(ctx, store.Put(&run), store.Check(&lock)); err != nil {
+				if err := c.commit(ctx, store.Put(&run), store.Put(&lock)); err != nil {
 					return apitype.NextConfig{}, err
 				}
 			}
 			// A repeated call tells the worker again, as its message may be lost:
 			// unless one is at it, or waits and will come back by itself.
 			if changed || asked >= s.Limits.Heartbeat/2 && !run.Held(now, "") && !now.Before(run.WaitUntil) {
-				s.sendNext(ctx, c, run)
+				s.tell(ctx, c, queue.Message{Kind: queue.Next, ID: run.ID, N: run.Wanted, Trace: run.Trace})
 			}
 			return apitype.NextConfig{}, tooEarly()
 		}
@@ -294,9 +305,10 @@ func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.Nex
 	})
 }
 
-func (s *server) sendNext(ctx context.Context, c *call, run store.Runner) {
-	m := queue.Message{Kind: queue.Next, ID: run.ID, N: run.Wanted, Trace: run.Trace}
+// tell sends the worker a message about a runner. The record is what counts: the
+// reaper sends a lost one again.
+func (s *server) tell(ctx context.Context, c *call, m queue.Message) {
 	if err := s.Queue.Send(ctx, m, 0); err != nil {
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "next message not sent", slog.String("runner", run.ID), slog.String("trace", c.trace), slog.Any("err", err))
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "message not sent", slog.String("kind", string(m.Kind)), slog.String("runner", m.ID), slog.String("trace", c.trace), slog.Any("err", err))
 	}
 }

@@ -43,9 +43,16 @@ func (r *run) end(ctx context.Context, runners []*store.Runner) {
 		}
 		left = append(left, run)
 	}
-	r.deregister(ctx, left)
-	r.begin(ctx, left)
+	r.deregister(ctx, left, views)
+	r.begin(ctx, left, views)
 	r.terminate(ctx, left, views)
+}
+
+// off reports that EC2 shows the runner's machine, and not running: no job is on it,
+// whatever GitHub says.
+func off(run *store.Runner, views map[fleet.Place]*view) bool {
+	in, shown := views[placeOf(run)].instances[run.InstanceID]
+	return shown && run.InstanceID != "" && in.State != fleet.Pending && in.State != fleet.Running
 }
 
 // look reads the instances of all runners: one call for each place and hundred.
@@ -108,11 +115,11 @@ func refused(err error) bool {
 // deregister asks GitHub to delete the registrations of those whose turn it is.
 // That it is being asked is committed first: a compromised machine gets one
 // DELETE, and no second wait for it.
-func (r *run) deregister(ctx context.Context, runners []*store.Runner) {
+func (r *run) deregister(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*view) {
 	var jobs []*removal
 	for _, run := range runners {
 		now := r.cfg.Now()
-		if store.NextEndStep(now, r.cfg.Limits, *run) != store.EndDelete || r.isLate(ctx) {
+		if store.NextEndStep(now, r.cfg.Limits, *run, off(run, views)) != store.EndDelete || r.isLate(ctx) {
 			continue
 		}
 		if run.DeletedAt.IsZero() {
@@ -139,24 +146,42 @@ func (r *run) deregistered(ctx context.Context, j *removal) {
 			r.note(&next, Deregister, j.String())
 		}
 	case busy:
-		r.note(j.runner, Wait, "a job runs")
+		next := j.runner.Refused(r.cfg.Now(), r.cfg.Limits)
+		if r.commit(ctx, &next, store.Put(&next)) {
+			*j.runner = next
+			r.note(&next, Wait, "GitHub says that a job runs; it is asked again after "+next.DeleteAfter.UTC().Format("15:04:05"))
+		}
 	default:
 		r.unremoved(j)
 	}
 }
 
+// suspect alarms a person about a runner whose end waits for a job that seems to be
+// none, once.
+func (r *run) suspect(ctx context.Context, run *store.Runner) {
+	next, suspect := run.Suspect(r.cfg.Now(), r.cfg.Limits)
+	if !suspect || !r.commit(ctx, run, store.Put(&next)) {
+		return
+	}
+	*run = next
+	r.alarm(store.AlarmBusy, run.ID, "a runner drains for a long time, for a job that nobody knows of or whose machine is silent; it ends at its hard limit",
+		"runner", run.ID, "request", run.Request, "trace", run.Trace, "instance", run.InstanceID, "repository", run.Repository.Name,
+		"registration", run.Config.RunnerID, "hard", run.Hard)
+}
+
 // begin commits the state ending for those who need not wait any more.
-func (r *run) begin(ctx context.Context, runners []*store.Runner) {
+func (r *run) begin(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*view) {
 	for _, run := range runners {
 		if r.isLate(ctx) {
 			return
 		}
 		now := r.cfg.Now()
-		switch store.NextEndStep(now, r.cfg.Limits, *run) {
+		r.suspect(ctx, run)
+		switch store.NextEndStep(now, r.cfg.Limits, *run, off(run, views)) {
 		case store.EndWait:
-			r.note(run, Wait, "a job may still run, until "+run.DeregisteredAt.Add(r.cfg.Limits.Grace).UTC().Format(time.RFC3339))
+			r.note(run, Wait, waitsFor(now, r.cfg.Limits, *run))
 		case store.EndBegin:
-			why := endable(now, *run)
+			why := endable(now, *run, off(run, views))
 			if next := run.Ending(now, why); r.commit(ctx, run, store.Put(&next)) {
 				*run = next
 				r.note(run, End, why)
@@ -165,9 +190,23 @@ func (r *run) begin(ctx context.Context, runners []*store.Runner) {
 	}
 }
 
-// endable tells why a draining runner may be ended now.
-func endable(now time.Time, r store.Runner) string {
+// waitsFor tells what the end of a draining runner waits for.
+func waitsFor(now time.Time, lim store.Limits, r store.Runner) string {
 	switch {
+	case r.DeregisteredAt.IsZero():
+		return "GitHub said that a job runs; it is asked again after " + r.DeleteAfter.UTC().Format("15:04:05")
+	case now.Sub(r.DeregisteredAt) < lim.Grace:
+		return "a job may still begin, until " + r.DeregisteredAt.Add(lim.Grace).UTC().Format(time.RFC3339)
+	}
+	return "its job runs on, though GitHub no longer has the registration"
+}
+
+// endable tells why a draining runner may be ended now. off: EC2 shows its machine,
+// and not running.
+func endable(now time.Time, r store.Runner, off bool) string {
+	switch {
+	case off:
+		return "its machine does not run"
 	case r.Boot.At.IsZero():
 		return "no config was ever answered"
 	case !now.Before(r.Hard):

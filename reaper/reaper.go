@@ -45,6 +45,7 @@ type Fleet interface {
 // GitHub is what the reaper needs of github.API: to see registrations, and to
 // remove them.
 type GitHub interface {
+	Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error)
 	Delete(ctx context.Context, repo github.Repository, id int64) error
 	Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error)
 	List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error]
@@ -143,13 +144,15 @@ func (p *Reaper) Run(ctx context.Context) (Report, error) {
 	}
 	due := r.due(ctx)
 	var ending, naming []*store.Runner
+	var unconfirmed []around
 	for _, phase := range []struct {
 		name string
 		do   func()
 	}{
-		{"runners", func() { ending, naming = r.runners(ctx, due[store.KindRunner]) }},
+		{"runners", func() { ending, naming, unconfirmed = r.runners(ctx, due[store.KindRunner]) }},
 		{"requests", func() { r.requests(ctx, due[store.KindRequest]) }},
 		{"end", func() { r.end(ctx, ending) }},
+		{"confirm", func() { r.confirm(ctx, unconfirmed) }},
 		{"names", func() { r.names(ctx, naming) }},
 		{"sweeps", func() { r.sweeps(ctx, r.dueSweeps(ctx, due[store.KindSweep])) }},
 	} {

@@ -184,7 +184,7 @@ func (r *run) names(ctx context.Context, runners []*store.Runner) {
 // known may still be on its way from a worker that was ended, to a GitHub that
 // is slow: that it is not found means something only after a while.
 func deletable(now time.Time, lim store.Limits, r store.Runner) []store.GitHubName {
-	if r.State.Final() && store.NextEndStep(now, lim, r) != store.EndNames {
+	if r.State.Final() && store.NextEndStep(now, lim, r, false) != store.EndNames {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(r.Unused()), func(g store.GitHubName) bool {
@@ -211,7 +211,7 @@ func (r *run) named(ctx context.Context, run *store.Runner, jobs []*removal) {
 		}
 	}
 	now := r.cfg.Now()
-	all := tried == len(run.Names) || store.NextEndStep(now, r.cfg.Limits, *run) == store.EndNothing
+	all := tried == len(run.Names) || store.NextEndStep(now, r.cfg.Limits, *run, false) == store.EndNothing
 	if run.State.Final() && all {
 		next = next.NamesLeft(now, r.cfg.Limits)
 	}

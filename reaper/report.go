@@ -17,6 +17,7 @@ const (
 	Settle     Action = "settle"     // a waiting request came to something
 	Remind     Action = "remind"     // a waiting request waits on
 	Expire     Action = "expire"     // gave a request up
+	Confirm    Action = "confirm"    // GitHub shows a runner online, or does not
 	Drain      Action = "drain"      // a runner is to take nothing new
 	Deregister Action = "deregister" // GitHub no longer has the registration
 	Wait       Action = "wait"       // the next step is not to be taken yet

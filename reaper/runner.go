@@ -19,8 +19,9 @@ type around struct {
 
 // runners looks at the due runners. It drains those whose time is up, reminds the
 // worker of forgotten ones, and returns those that are on their way to the end,
-// and those with names at GitHub that nothing needs any more.
-func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*store.Runner) {
+// those with names at GitHub that nothing needs any more, and those of which GitHub
+// is to be asked whether they are online.
+func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*store.Runner, unconfirmed []around) {
 	for part := range slices.Chunk(refs, batch) {
 		if r.isLate(ctx) {
 			break
@@ -35,6 +36,9 @@ func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*
 		for _, run := range due {
 			if a, ok := surroundings[run.ID]; ok {
 				r.guard("runner", run.ID, func() { *run = r.usable(ctx, a) })
+				if run.Version == a.runner.Version && a.unconfirmed(r.cfg.Now(), r.cfg.Limits) {
+					unconfirmed = append(unconfirmed, a)
+				}
 			}
 			switch {
 			case run.State == store.RunnerDraining || run.State == store.RunnerEnding:
@@ -44,7 +48,7 @@ func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*
 			}
 		}
 	}
-	return ending, naming
+	return ending, naming, unconfirmed
 }
 
 // around reads, in one round trip, what is around the usable ones of the runners.

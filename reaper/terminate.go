@@ -24,7 +24,7 @@ type ending struct {
 func (r *run) terminate(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*view) {
 	var all, unknown []*ending
 	for _, run := range runners {
-		if store.NextEndStep(r.cfg.Now(), r.cfg.Limits, *run) != store.EndTerminate {
+		if store.NextEndStep(r.cfg.Now(), r.cfg.Limits, *run, false) != store.EndTerminate {
 			continue
 		}
 		e := &ending{runner: run, err: errLater}

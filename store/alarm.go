@@ -16,6 +16,7 @@ const (
 	AlarmAccess        Alarm = "access"         // an account, credential or registration cannot be used
 	AlarmGitHub        Alarm = "github"         // GitHub refuses the credential
 	AlarmBrake         Alarm = "brake"          // a sweep would end too many machines at once
+	AlarmBusy          Alarm = "busy_runner"    // an end waits for a job that nobody here knows of
 	AlarmRogue         Alarm = "rogue_runner"   // GitHub has a runner that no record names
 	AlarmPanic         Alarm = "panic"
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
@@ -24,4 +25,4 @@ const (
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmMismatch, AlarmLaunchRefused,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmRogue, AlarmPanic, AlarmUnknown, AlarmReaper}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmPanic, AlarmUnknown, AlarmReaper}

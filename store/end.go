@@ -29,10 +29,12 @@ const (
 	EndLaunchDenied = "launch_refused"
 	EndMintDenied   = "registration_refused"
 	EndTerminated   = "instance_terminated"
+	EndUnlisted     = "registration_lost"
+	EndOffline      = "offline_at_github"
 )
 
 var endTexts = map[string]string{
-	EndExpired:      "Nobody counts on the runner any longer.",
+	EndExpired:      "Nobody counts on the runner any longer, and no job came to it.",
 	EndHard:         "The machine reached its hard limit.",
 	EndNoLaunch:     "EC2 gave no clear answer to the launch within the boot limit. Look at the account's API limits and at the state of EC2.",
 	EndNoBoot:       "The machine did not call in within the boot limit. Look at its system log, and at its subnet's way to the API.",
@@ -52,6 +54,8 @@ var endTexts = map[string]string{
 	EndLaunchDenied: "EC2 or STS refuses to launch.",
 	EndMintDenied:   "GitHub refuses to register the runner.",
 	EndTerminated:   "EC2 says that the instance is terminated.",
+	EndUnlisted:     "GitHub no longer has the runner's registration. Find out whether somebody deletes runners in the repository's settings.",
+	EndOffline:      "GitHub shows the runner offline, though its machine runs. Look at the machine's way to GitHub.",
 }
 
 // EndCodes lists the codes, sorted.
@@ -92,7 +96,7 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 		return EndCompromised
 	case !now.Before(r.Hard):
 		return EndHard
-	case named && !now.Before(l.Exp):
+	case named && !now.Before(l.Exp) && r.unused(now, lim):
 		return EndExpired
 	case named && r.InstanceID == "" && !now.Before(l.BootBy):
 		return EndNoLaunch
@@ -109,6 +113,25 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 	}
 	return ""
 }
+
+// unused reports whether nothing is queued for a runner past its exp, as far as can
+// be seen: GitHub hands out what is queued as soon as the program listens, so that
+// half a minute without a job means that there is none. Before it listens, a next
+// config may be on its way.
+func (r Runner) unused(now time.Time, lim Limits) bool {
+	switch {
+	case r.OnlineAt.IsZero():
+		return true
+	case r.jobRuns():
+		return false
+	case r.ListeningAt.After(r.Job.EndedAt):
+		return now.Sub(r.ListeningAt) >= lim.ShareStep
+	}
+	return now.Sub(maxTime(r.OnlineAt, r.Job.EndedAt)) >= lim.OnlineGrace
+}
+
+// jobRuns reports whether a job is known to have begun and not to have ended.
+func (r Runner) jobRuns() bool { return !r.Job.StartedAt.IsZero() && r.Job.EndedAt.IsZero() }
 
 // seen is the last sign of life.
 func (r Runner) seen(p Pulse) time.Time {
@@ -130,20 +153,27 @@ const (
 )
 
 // NextEndStep returns what is to be done next on the way from draining to ended.
-func NextEndStep(now time.Time, lim Limits, r Runner) EndStep {
+// off says that EC2 shows the machine, and not running: no job can be on it.
+//
+// That GitHub deleted a registration does not prove that no job runs: it says so of
+// a runner whose job began a moment ago
+// (https://github.com/github-aws-runners/terraform-aws-github-runner/issues/5228).
+func NextEndStep(now time.Time, lim Limits, r Runner, off bool) EndStep {
 	switch r.State {
 	case RunnerDraining:
 		switch {
-		case r.Boot.At.IsZero(), !now.Before(r.Hard):
+		case r.Boot.At.IsZero(), !now.Before(r.Hard), off:
 			return EndBegin // no config was ever answered, or the hard limit is stronger than a job
 		case r.DeregisteredAt.IsZero() && r.compromised():
 			if r.DeletedAt.IsZero() {
 				return EndDelete
 			}
 			return EndBegin // one DELETE and no grace
+		case r.DeregisteredAt.IsZero() && now.Before(r.DeleteAfter):
+			return EndWait
 		case r.DeregisteredAt.IsZero():
 			return EndDelete
-		case r.compromised(), !r.IdleAt.Before(r.DeregisteredAt), now.Sub(r.DeregisteredAt) >= lim.Grace:
+		case r.compromised(), !r.IdleAt.Before(r.DeregisteredAt), now.Sub(r.DeregisteredAt) >= lim.Grace && !r.jobRuns():
 			return EndBegin
 		}
 		return EndWait
@@ -165,6 +195,27 @@ func (r Runner) Deleting(now time.Time) Runner {
 		r.DeletedAt = now
 	}
 	return r
+}
+
+// Refused records that GitHub did not delete the registration, for a job that runs,
+// and when to ask again: after a period of the reaper, and twice as long each time,
+// up to DeleteAgain. What the machine says of its job brings that forward.
+func (r Runner) Refused(now time.Time, lim Limits) Runner {
+	r.DeleteAfter = now.Add(min(lim.ReaperPeriod<<min(r.Refusals, 10), lim.DeleteAgain) - lim.ReaperPeriod/4) // runs of the reaper are not to the second
+	r.Refusals++
+	return r
+}
+
+// Suspect reports whether a person has to look at a runner whose end waits for a
+// job: for long, and though no job is known here or its machine is silent. It is
+// true once; the runner is to be written then.
+func (r Runner) Suspect(now time.Time, lim Limits) (_ Runner, suspect bool) {
+	if r.State != RunnerDraining || !r.SuspectAt.IsZero() || now.Sub(r.DrainingAt) < lim.Suspicious ||
+		r.jobRuns() && (r.End == nil || r.End.Code != EndLost) {
+		return r, false
+	}
+	r.SuspectAt = now
+	return r.note(now, "waits for a job that nobody knows of, or whose machine is silent"), true
 }
 
 // Deregistered records that GitHub no longer has the registration.

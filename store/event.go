@@ -47,6 +47,11 @@ type Heard struct {
 	CheckLock bool
 	Order     Order
 	Alarm     Alarm // "" for none
+	// Confirm: a worker is to ask GitHub whether it shows the runner online.
+	Confirm bool
+	// TooOld: GitHub refused the runner program before any job could change the
+	// machine, so that the same image would be refused again.
+	TooOld bool
 }
 
 // OrderFor returns what r is to be told.
@@ -81,35 +86,36 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 	}
 	r.Counter = e.Counter
 	lock := l
-	wasLive := l.State
 	switch e.Kind {
 	case EventBooting:
 		r = r.note(now, said("agent runs", e.Detail))
 	case EventNote:
 		r = r.note(now, said("agent", e.Detail))
 	case EventOnline:
-		r = online(now, r, &lock)
+		r, out.Confirm = listening(now, r, lock)
 	case EventJobStarted:
+		r, out.Confirm = hasJob(now, r, &lock)
 		r, out.Alarm = jobStarted(now, r, e)
 	case EventJobDone:
 		r, lock = jobDone(now, r, lock, e)
 	case EventIdle:
 		r, lock = idle(now, lim, r, lock)
-		out.CheckLock = lock.State == wasLive && r.State.Usable() // "go" is true of this lock alone
+		out.CheckLock = lock == l && r.State.Usable() // "go" is true of this lock alone
 	case EventDraining:
 		r, lock = Drain(now, r, lock, saidEnd(e))
 		if e.Reason == EndTooOld {
 			out.Alarm = AlarmRunnerTooOld
+			out.TooOld = r.Job.StartedAt.IsZero()
 		}
 		if e.Detail != "" {
 			r = r.note(now, e.Detail)
 		}
 	}
 	out.Runner = &r
-	if lock.State != wasLive {
+	if lock != l {
 		out.Lock, out.CheckLock = &lock, false
 	}
-	if e.Kind == EventOnline && r.State == RunnerOnline && lock.Names(r.ID) {
+	if out.Confirm {
 		beat := p.beat(now, lim, r.ID, p.Counter)
 		if p.Runner != r.ID {
 			beat.Counter = 0
@@ -120,15 +126,28 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 	return out
 }
 
-// online takes a machine that booted into use, if its lock still names it. For
-// a later config of a shared runner it changes nothing.
-func online(now time.Time, r Runner, l *Lock) Runner {
+// listening notes that the runner program of the current config listens. Whether
+// jobs can come is for GitHub to say: confirm is true where somebody is to ask.
+func listening(now time.Time, r Runner, l Lock) (_ Runner, confirm bool) {
+	if !r.State.Usable() || r.Boot.At.IsZero() || r.needsMint() || !l.Names(r.ID) {
+		return r, false
+	}
+	r.ListeningAt = now
+	return r.note(now, "the runner program listens"), true
+}
+
+// hasJob takes a runner into use that GitHub gave a job before it was asked: that
+// proves more than its word.
+func hasJob(now time.Time, r Runner, l *Lock) (_ Runner, confirm bool) {
 	if r.State != RunnerBooting || !l.Names(r.ID) || l.State != LockLaunching {
-		return r
+		return r, false
 	}
 	l.State = LockLive
 	r.OnlineAt = now
-	return r.enter(now, RunnerOnline, "")
+	if r.ListeningAt.IsZero() {
+		r.ListeningAt = now
+	}
+	return r.enter(now, RunnerOnline, "GitHub gave it a job"), true
 }
 
 // jobStarted notes the job. A job of another run than the one that asked for an
@@ -161,6 +180,8 @@ func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 	r.Jobs++
 	r.Job.EndedAt = now
 	r = r.Forget(r.Config.N) // GitHub removes a one-job registration after its job
+	r, l = r.usedUp(l)
+	r.DeleteAfter = time.Time{}
 	if r.State == RunnerBusy && r.Mode == Ephemeral {
 		return Drain(now, r, l, NewEnd(EndDone))
 	}
@@ -175,7 +196,7 @@ func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 // job and since it was last shared.
 func idle(now time.Time, lim Limits, r Runner, l Lock) (Runner, Lock) {
 	if r.State == RunnerDraining {
-		r.IdleAt = now
+		r.IdleAt, r.DeleteAfter = now, time.Time{}
 		return r.note(now, "no job runs"), l
 	}
 	since := maxTime(maxTime(r.OnlineAt, r.Job.EndedAt), l.SharedAt.Add(lim.ShareStep))
@@ -242,18 +263,21 @@ func BootCall(now time.Time, r Runner, l Lock, nonceHash, instance string) (_ Ru
 }
 
 // NextCall decides a shared machine's call for config n. With ready, the
-// recorded config may be answered. With wanted, the runner is to be written with
-// the lock checked, and the worker told to mint. Neither: the machine drains.
-func NextCall(now time.Time, r Runner, l Lock, n int) (_ Runner, ready, wanted, changed bool) {
-	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(l.Exp) || n > r.Config.N+1 {
-		return r, false, false, false
+// recorded config may be answered. With wanted, a worker is to mint one; with
+// changed too, runner and lock are to be written first. Neither ready nor wanted:
+// the machine drains. Past the lock's exp it still gets configs, up to its hard
+// limit: jobs may be queued for it, and DrainReason ends it when none comes.
+func NextCall(now time.Time, r Runner, l Lock, n int) (_ Runner, _ Lock, ready, wanted, changed bool) {
+	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(r.Hard) || n > r.Config.N+1 {
+		return r, l, false, false, false
 	}
 	if r.Config.N >= n {
-		return r, true, false, false
+		return r, l, true, false, false
 	}
 	if r.Wanted < n {
 		r.Wanted = n
-		return r.note(now, fmt.Sprintf("asks for config %d", n)), false, true, true
+		r, l = r.usedUp(l)
+		return r.note(now, fmt.Sprintf("asks for config %d", n)), l, false, true, true
 	}
-	return r, false, true, false
+	return r, l, false, true, false
 }

@@ -7,7 +7,8 @@ import (
 
 // Shareable reports whether the lock's runner may be shared by r now: it is
 // live and was heard of lately, or is launching and may still boot; its time is
-// not nearly up; and its hard limit leaves room for all of r's timeout.
+// not nearly up; and its hard limit leaves room for all of r's timeout. A live one
+// must be Confirmed too.
 func Shareable(now time.Time, lim Limits, r Request, l Lock, p Pulse) bool {
 	if r.Mode != Shared || l.Exp.Before(now.Add(lim.ShareMargin)) || l.Hard.Before(l.usable(now).Add(r.Timeout())) {
 		return false
@@ -30,7 +31,14 @@ func (l Lock) usable(now time.Time) time.Time {
 	return now
 }
 
-// Share gives an accepted request the runner that Shareable allowed: ready at
+// Confirmed reports whether GitHub showed the live runner that the lock names
+// online lately, with the config that it has now. A launching one needs no word
+// of GitHub: who shares it waits.
+func (l Lock) Confirmed(now time.Time, lim Limits) bool {
+	return l.State == LockLaunching || l.State == LockLive && !l.ConfirmedAt.IsZero() && now.Sub(l.ConfirmedAt) <= lim.Confirmed
+}
+
+// Share gives an accepted request the runner that Shareable and Confirmed allowed: ready at
 // once on a live lock, waiting on a launching one. The lock is to be written
 // when wrote is true, and to be checked otherwise; both in one commit with r.
 func Share(now time.Time, lim Limits, r Request, l Lock) (_ Request, _ Lock, wrote bool) {
@@ -45,6 +53,7 @@ func Share(now time.Time, lim Limits, r Request, l Lock) (_ Request, _ Lock, wro
 		r = r.ready(now, lim, l.Runner, "shares runner "+l.Runner)
 	} else {
 		r = r.await(now, lim, l.Runner, l.BootBy, "shares runner "+l.Runner)
+		r.DueAt = minTime(r.DueAt, now.Add(lim.ReaperPeriod)) // who confirms the runner does not know of r
 	}
 	return r, l, wrote
 }
@@ -162,7 +171,9 @@ type Step string
 const (
 	StepLaunch Step = "launch" // call RunInstances
 	StepMint   Step = "mint"   // register at GitHub for the config that is wanted
-	StepNone   Step = ""
+	// StepConfirm is to ask GitHub whether it shows the runner online. It needs no claim.
+	StepConfirm Step = "confirm"
+	StepNone    Step = ""
 )
 
 // NextStep returns the first step that is not recorded. A lock that does not
@@ -178,6 +189,8 @@ func NextStep(now time.Time, r Runner, l Lock) Step {
 		return StepLaunch
 	case r.needsMint():
 		return StepMint
+	case r.ListeningAt.After(l.ConfirmedAt) && l.Names(r.ID):
+		return StepConfirm
 	}
 	return StepNone
 }
@@ -281,7 +294,9 @@ func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, change
 		run = Runner{ID: r.Runner, State: RunnerEnded}
 	}
 	if !run.OnlineAt.IsZero() {
-		return r.ready(now, lim, run.ID, "runner online"), true, false
+		r = r.ready(now, lim, run.ID, "runner online")
+		r.ReadyAt = run.OnlineAt // whenever somebody looks
+		return r, true, false
 	}
 	why := Failure{Code: "runner_ended", Text: "The runner ended before it was online.", Retryable: true}
 	if run.End != nil {

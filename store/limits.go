@@ -31,6 +31,13 @@ type Limits struct {
 	// ShareMargin is what must be left of a runner's life for it to be shared:
 	// as Silent, so that a share never lands on a runner whose end is under way.
 	ShareMargin time.Duration
+	// Confirmed is the age above which GitHub's word that a runner is online no
+	// longer counts: nobody may share the runner until GitHub says it again. A
+	// registration that GitHub forgot misleads the requests of this time and no more.
+	Confirmed time.Duration
+	// ConfirmAgain is the least pause before GitHub is asked again about a runner
+	// that it did not show online: its view follows a connection within seconds.
+	ConfirmAgain time.Duration
 	// ShareStep is the smallest rise of a lock's exp or shared_at worth a write:
 	// 200 requests in a burst share with one write and 199 checks.
 	ShareStep time.Duration
@@ -45,6 +52,13 @@ type Limits struct {
 	// Grace is the time from deregistration to the end of the machine: GitHub
 	// hands out a job within 60 s or queues it again.
 	Grace time.Duration
+	// DeleteAgain is the longest pause between two DELETEs of a registration that
+	// GitHub calls busy. The first pause is ReaperPeriod, and each doubles: a job of
+	// six hours costs 27 calls, not 360.
+	DeleteAgain time.Duration
+	// Suspicious is how long an end may wait for a job that nobody here knows of, or
+	// whose machine is silent, before a person has to look. Most jobs are shorter.
+	Suspicious time.Duration
 	// ReaperPeriod is the time between two runs of the reaper.
 	ReaperPeriod time.Duration
 	// Resend is how long after its due_at an accepted request counts as forgotten.
@@ -97,11 +111,15 @@ func DefaultLimits() Limits {
 		Silent:       45 * time.Second,
 		Lost:         120 * time.Second,
 		ShareMargin:  45 * time.Second,
+		Confirmed:    2 * time.Minute,
+		ConfirmAgain: 2 * time.Second,
 		ShareStep:    30 * time.Second,
 		Idle:         10 * time.Minute,
 		Hard:         6 * time.Hour,
 		HardMax:      24 * time.Hour,
 		Grace:        90 * time.Second,
+		DeleteAgain:  15 * time.Minute,
+		Suspicious:   15 * time.Minute,
 		ReaperPeriod: time.Minute,
 		Resend:       time.Minute,
 		PollResend:   5 * time.Second,
@@ -125,7 +143,8 @@ func (l Limits) Divided(by int) Limits {
 	d := time.Duration(by)
 	for _, p := range []*time.Duration{
 		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
-		&l.ShareMargin, &l.ShareStep, &l.Idle, &l.Hard, &l.HardMax, &l.Grace, &l.ReaperPeriod,
+		&l.ShareMargin, &l.Confirmed, &l.ConfirmAgain, &l.ShareStep, &l.Idle, &l.Hard, &l.HardMax, &l.Grace,
+		&l.DeleteAgain, &l.Suspicious, &l.ReaperPeriod,
 		&l.Resend, &l.PollResend, &l.SettleSlack, &l.GoneAge, &l.GoneGap, &l.NameRetry, &l.NameLife,
 		&l.SweepPeriod, &l.OrphanAge, &l.OrphanGap, &l.RogueGap,
 	} {

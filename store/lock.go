@@ -33,6 +33,9 @@ type Lock struct {
 	Joined string `json:"joined,omitempty"`
 	// SharedAt is when the runner was last shared, to within Limits.ShareStep.
 	SharedAt time.Time `json:"shared_at,omitzero"`
+	// ConfirmedAt is when GitHub last showed the runner online with the config that
+	// it has. Zero: it has not, or that config is used up.
+	ConfirmedAt time.Time `json:"confirmed_at,omitzero"`
 }
 
 // Ref implements Item.

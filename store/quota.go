@@ -1,7 +1,11 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -16,7 +20,23 @@ type Quota struct {
 	Limit int `json:"limit"`
 	// Next holds, per region, the earliest slot that is not taken.
 	Next map[string]time.Time `json:"next_launch,omitempty"`
+	// TooOld are the images whose runner program GitHub refused, the newest last.
+	TooOld []TooOldImage `json:"too_old_images,omitempty"`
 }
+
+// TooOldImage is an image whose runner program GitHub refused for its version.
+type TooOldImage struct {
+	Image string `json:"image"`
+	// Program is the ProgramKey of the programs that the API offered to images
+	// without one: with others, the image may be launched again.
+	Program string    `json:"program,omitempty"`
+	Runner  string    `json:"runner"` // that found out
+	At      time.Time `json:"at"`
+}
+
+// maxTooOld bounds the images that are remembered: one that is forgotten costs a
+// launch. An account has fewer in use at once.
+const maxTooOld = 20
 
 // Ref implements Item.
 func (q *Quota) Ref() Ref { return Ref{KindQuota, q.Account} }
@@ -42,6 +62,42 @@ func (q Quota) Reserve(slot time.Time, region string, p Pacing) Quota {
 	}
 	q.Next[region] = slot.Add(time.Duration(p.orDefault().IntervalMS) * time.Millisecond)
 	return q
+}
+
+// ProgramKey names runner programs by the SHA-256 of each, by GOARCH: twelve hex
+// digits, or "" for none.
+func ProgramKey(programs map[string]string) string {
+	if len(programs) == 0 {
+		return ""
+	}
+	h := sha256.New()
+	for _, arch := range slices.Sorted(maps.Keys(programs)) {
+		fmt.Fprintf(h, "%s %s\n", arch, programs[arch])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
+}
+
+// Refuse remembers that GitHub refused the runner program of r's image.
+func (q Quota) Refuse(now time.Time, r Runner, program string) Quota {
+	refused := TooOldImage{Image: r.Launch.Image, Program: program, Runner: r.ID, At: now}
+	q.Account = r.Account
+	q.TooOld = append(slices.DeleteFunc(slices.Clone(q.TooOld), func(i TooOldImage) bool { return i.Image == refused.Image }), refused)
+	q.TooOld = q.TooOld[max(0, len(q.TooOld)-maxTooOld):]
+	return q
+}
+
+// Refuses returns why no machine is launched from image while the API offers
+// program; false: nothing is known against it.
+func (q Quota) Refuses(image, program string) (Failure, bool) {
+	for _, i := range q.TooOld {
+		if i.Image == image && i.Program == program {
+			why := NewEnd(EndTooOld)
+			why.Text = fmt.Sprintf("GitHub refused the runner program of image %s on runner %s at %s. Build an image with a newer one, or update runner_programs; then start again.",
+				image, i.Runner, i.At.UTC().Format(time.RFC3339))
+			return why, true
+		}
+	}
+	return Failure{}, false
 }
 
 // release gives back the place of one runner.

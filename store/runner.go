@@ -15,7 +15,7 @@ const (
 	RunnerNew      RunnerState = "new"      // intended; RunInstances has not answered
 	RunnerLaunched RunnerState = "launched" // EC2 gave an instance id
 	RunnerBooting  RunnerState = "booting"  // the machine has its config
-	RunnerOnline   RunnerState = "online"   // GitHub can give it a job
+	RunnerOnline   RunnerState = "online"   // GitHub said that it can give it a job
 	RunnerBusy     RunnerState = "busy"     // it runs a job
 	RunnerDraining RunnerState = "draining" // nothing new is to happen on it
 	RunnerEnding   RunnerState = "ending"   // it is being terminated
@@ -151,10 +151,19 @@ type Runner struct {
 	Counter int64 `json:"counter,omitempty"`
 
 	LaunchedAt time.Time `json:"launched_at,omitzero"`
-	OnlineAt   time.Time `json:"online_at,omitzero"`
-	Job        Job       `json:"job,omitzero"`
-	Jobs       int       `json:"jobs"`             // how many jobs it finished
-	Stolen     string    `json:"stolen,omitempty"` // the run id of a job that came from another run than the launching request's
+	// ListeningAt is when the machine said that the runner program of the current
+	// config listens for jobs. That is the machine's word alone: the program says so
+	// before GitHub has answered it. Zero: it said nothing, or the config is used up.
+	ListeningAt time.Time `json:"listening_at,omitzero"`
+	// OnlineAt is when it was first known that jobs can come to the runner: GitHub
+	// showed it online, or had given it a job.
+	OnlineAt time.Time `json:"online_at,omitzero"`
+	// MissedAt is when GitHub first did not show the current registration online.
+	// Zero: it has not been missed since GitHub showed it last.
+	MissedAt time.Time `json:"missed_at,omitzero"`
+	Job      Job       `json:"job,omitzero"`
+	Jobs     int       `json:"jobs"`             // how many jobs it finished
+	Stolen   string    `json:"stolen,omitempty"` // the run id of a job that came from another run than the launching request's
 
 	// Hard is when it must end, whatever runs on it. It never changes.
 	Hard time.Time `json:"hard"`
@@ -165,6 +174,12 @@ type Runner struct {
 	// DeregisteredAt is when it was gone.
 	DeletedAt      time.Time `json:"deleted_at,omitzero"`
 	DeregisteredAt time.Time `json:"deregistered_at,omitzero"`
+	// Refusals is how often GitHub refused to delete it, for a job that runs.
+	// DeleteAfter is when it is asked again.
+	Refusals    int       `json:"refusals,omitempty"`
+	DeleteAfter time.Time `json:"delete_after,omitzero"`
+	// SuspectAt is when a person was alarmed that the end waits for too long.
+	SuspectAt time.Time `json:"suspect_at,omitzero"`
 	// IdleAt is when the machine said, while draining, that no job runs. It counts
 	// once the registration is gone: before, GitHub may still hand one out.
 	IdleAt       time.Time `json:"idle_at,omitzero"`
@@ -249,6 +264,7 @@ func (r Runner) Configure(now time.Time, sealed string, runnerID int64) (Runner,
 	r.Names[len(r.Names)-1].RunnerID = runnerID
 	r.Config = Config{N: name.N, Sealed: sealed, RunnerID: runnerID}
 	r.Wait, r.WaitUntil = "", time.Time{}
+	r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
 	return r.note(now, fmt.Sprintf("registered at GitHub: config %d", name.N)), true
 }
 

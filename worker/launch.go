@@ -38,6 +38,11 @@ func (in *invocation) takeOver(ctx context.Context, v *view, s *start) error {
 	}
 	v.pacing = account.Pacing
 	now := in.Now()
+	if step := store.NextStep(now, v.runner, v.lock); step == store.StepConfirm || v.request.State == store.Waiting && !v.runner.OnlineAt.IsZero() {
+		if err := in.confirm(ctx, v); err != nil || step == store.StepConfirm {
+			return err
+		}
+	}
 	switch {
 	case in.mine(v.runner): // the answer of our own intent was lost
 		if in.enter(v.runner.ID) {

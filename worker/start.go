@@ -216,8 +216,14 @@ func (in *invocation) decideOne(ctx context.Context, r *round, s *start) error {
 		return nil
 	}
 	lock, pulse := r.locks[s.Lock], r.pulses[s.Lock]
+	shareable := store.Shareable(r.now, in.Limits, *req, *lock, *pulse)
+	if shareable && !lock.Confirmed(r.now, in.Limits) {
+		if shareable = in.reconfirm(ctx, r, s, req, lock); !shareable {
+			return nil
+		}
+	}
 	switch {
-	case store.Shareable(r.now, in.Limits, *req, *lock, *pulse):
+	case shareable:
 		name := "lock " + lock.Key
 		if r.launches(lock) {
 			name = "account " + req.Account
@@ -251,7 +257,7 @@ func (r *round) intended(req *store.Request) bool {
 func (r *round) launches(l *store.Lock) bool {
 	for _, g := range r.groups {
 		for _, c := range g.changes {
-			if run, ok := c.Item.(*store.Runner); ok && run.ID == l.Runner {
+			if run, ok := c.Item.(*store.Runner); ok && run.ID == l.Runner && run.Version == 0 {
 				return true
 			}
 		}
@@ -278,13 +284,16 @@ func (in *invocation) blocked(ctx context.Context, r *round, s *start, req *stor
 		in.hold(ctx, r, s, req, store.WaitRunner, until)
 		return nil
 	}
-	drained, _ := store.Drain(r.now, run, *lock, store.NewEnd(end))
-	l := *lock
-	l.State = store.LockDraining
-	if err := in.session.Commit(ctx, store.Put(&drained), store.Put(&l)); err == nil {
-		in.Log.Info("drains", "runner", run.ID, "reason", end, "for", req.ID, "trace", req.Trace)
-	}
+	drained, l := store.Drain(r.now, run, *lock, store.NewEnd(end))
+	in.drained(ctx, req, drained, l)
 	return nil // whatever came of it, the message is decided again
+}
+
+// drained commits a runner that drains for a request that it cannot serve.
+func (in *invocation) drained(ctx context.Context, req *store.Request, run store.Runner, l store.Lock) {
+	if err := in.session.Commit(ctx, store.Put(&run), store.Put(&l)); err == nil {
+		in.Log.Info("drains", "runner", run.ID, "reason", run.End.Code, "for", req.ID, "trace", req.Trace)
+	}
 }
 
 // hold keeps the request accepted and sends its message again, for then.
@@ -316,6 +325,7 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 		in.hold(ctx, r, s, req, store.WaitOutage, r.now.Add(in.Limits.Waits[0]))
 		return nil
 	}
+	quota := r.quotas[req.Account]
 	id, err := keys.NewID(in.Random)
 	if err != nil {
 		return err
@@ -336,7 +346,10 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 		in.hold(ctx, r, s, req, store.WaitOutage, r.now.Add(in.Limits.Waits[0]))
 		return nil
 	}
-	quota := r.quotas[req.Account]
+	if why, refused := quota.Refuses(launch.Image, in.ProgramKey); refused {
+		in.refuse(r, s, req, why)
+		return nil
+	}
 	nreq, nlock, run, nquota, wait, until := store.Intent{
 		Request: *req, Lock: *lock, Quota: *quota, Runner: id, ControlPlane: in.ControlPlane,
 		Plan: in.hints.sorted(r.now, req.Account, req.Region, plan), Launch: launch,

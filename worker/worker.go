@@ -39,6 +39,7 @@ type Fleet interface {
 // GitHub is what the worker asks of a github.API.
 type GitHub interface {
 	Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error)
+	Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error)
 }
 
 // Config is what a Worker is made of. Every field without a default is needed.
@@ -53,6 +54,7 @@ type Config struct {
 	ControlPlane string            // 1 to 16 of a-z, 0-9 and hyphen: names what is ours in EC2 and GitHub
 	APIURL       string            // where machines call
 	Agents       map[string]string // SHA-256 of the agent that the API serves, by GOARCH
+	ProgramKey   string            // store.ProgramKey of the runner programs that the API offers
 	Now          func() time.Time  // default time.Now
 	Random       io.Reader         // default crypto/rand.Reader; must be safe for concurrent use
 	Log          *slog.Logger      // default: discards
@@ -62,6 +64,7 @@ type Config struct {
 type Worker struct {
 	Config
 	hints hints
+	asked asked
 }
 
 // New returns a Worker.

@@ -54,7 +54,8 @@ func start(ctx context.Context, p lambdastart.Process) (any, error) {
 	records := dynamostore.New(sdk, cfg.Table, nil)
 	c := worker.Config{
 		Store: records, Queue: sqsqueue.NewSender(sdk, cfg.QueueURL), Accounts: parameters, Fleet: ec2fleet.New(lambdastart.EC2(sdk), sessions),
-		GitHub: gh, Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents, Log: log,
+		GitHub: gh, Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents,
+		ProgramKey: store.ProgramKey(cfg.ProgramSums), Log: log,
 	}
 	lambdastart.Fetch(ctx, log,
 		lambdastart.Task{Name: "keys", Do: func(ctx context.Context) error { _, err := parameters.Keys(ctx); return err }},

@@ -85,7 +85,7 @@ type ProgramEventKind string
 
 // What the runner program does.
 const (
-	Connected  ProgramEventKind = "connected" // GitHub can give it a job
+	Connected  ProgramEventKind = "connected" // it says that it listens for a job
 	JobStarted ProgramEventKind = "job_started"
 	JobDone    ProgramEventKind = "job_done"
 )

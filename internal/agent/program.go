@@ -68,12 +68,13 @@ func (a *Agent) happened(e ProgramEvent, ok bool) {
 	}
 	switch e.Kind {
 	case Connected:
-		if !a.s.Online { // what comes of later configs, nobody waits for
-			a.s.Online = true
-			a.idleAt = time.Now().Add(a.idleLimit())
-			a.say(apitype.Event{Event: store.EventOnline})
+		if !a.s.Listening && a.listenAt.IsZero() {
+			a.listenAt = time.Now().Add(firstPoll)
 		}
 	case JobStarted:
+		if !a.s.Listening {
+			a.listens()
+		}
 		if a.s.Job == "" || a.s.Job == jobRuns && a.s.RunID == "" && e.RunID != "" {
 			a.s.Job, a.s.RunID, a.s.Jobless = jobRuns, e.RunID, 0
 			a.idleAt = time.Time{}
@@ -91,6 +92,17 @@ func (a *Agent) happened(e ProgramEvent, ok bool) {
 	}
 }
 
+// listens reports that the runner program listens for a job. The API then has
+// GitHub asked whether it shows the runner online.
+func (a *Agent) listens() {
+	a.listenAt, a.s.Listening = time.Time{}, true
+	if !a.s.Online {
+		a.s.Online = true
+		a.idleAt = time.Now().Add(a.idleLimit())
+	}
+	a.say(apitype.Event{Event: store.EventOnline})
+}
+
 // jobOver reports that the program's job is done.
 func (a *Agent) jobOver(detail string) {
 	a.s.Job = jobOver
@@ -98,10 +110,12 @@ func (a *Agent) jobOver(detail string) {
 	a.say(apitype.Event{Event: store.EventJobDone, Detail: detail})
 }
 
-// exited deals with the end of the runner program: an ephemeral machine is done,
-// a shared one asks for the next config unless it drains.
+// exited deals with the end of the runner program, which is the end of its config:
+// an ephemeral machine is done, a shared one asks for the next config unless it
+// drains. A program that GitHub refuses for its version would be refused again,
+// whatever it did before.
 func (a *Agent) exited(how string, code int) {
-	a.program, a.events, a.exitBy = nil, nil, time.Time{}
+	a.program, a.events, a.exitBy, a.listenAt = nil, nil, time.Time{}, time.Time{}
 	detail := "the runner program ended " + how
 	a.log.Info(detail, slog.Int("config", a.s.N), slog.String("job", a.s.Job))
 	if a.s.Job == jobRuns {
@@ -110,14 +124,14 @@ func (a *Agent) exited(how string, code int) {
 	hadJob := a.s.Job == jobOver
 	output := a.output
 	a.output = ""
-	a.s.Started, a.s.Job, a.s.RunID = false, "", ""
+	a.s.Started, a.s.Listening, a.s.Job, a.s.RunID = false, false, "", ""
 	switch {
+	case code == ExitTooOld:
+		a.giveUp(store.EndTooOld, a.withOutput(detail, output))
 	case hadJob && a.s.Mode == store.Ephemeral:
 		a.finish("the job is done")
 	case hadJob:
 		a.s.Dirty = !a.s.Draining
-	case code == ExitTooOld:
-		a.giveUp(store.EndTooOld, a.withOutput(detail, output))
 	case a.s.Draining:
 		// Its registration was deleted, which is what draining waits for.
 	case a.s.Mode == store.Ephemeral:

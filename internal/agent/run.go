@@ -13,6 +13,11 @@ const (
 	// lastWords is how long a machine that has nothing left to do tries to say so:
 	// as long as an idle one may live.
 	lastWords = 10 * time.Minute
+	// firstPoll is how long a runner program must listen before that is reported. It
+	// prints "Listening for Jobs" before it first asks GitHub for one, and a refusal,
+	// which ends it, is the answer to that: one round trip, in which no job comes
+	// (https://github.com/actions/runner, 2.336.0, src/Runner.Listener/Runner.cs).
+	firstPoll = time.Second
 	// exitGrace is how long a runner program may take to exit after its job: it
 	// uploads what is left of the log.
 	exitGrace = time.Minute
@@ -50,11 +55,12 @@ type Agent struct {
 	installing <-chan error // yields one outcome; nil: nothing is under way
 
 	// When the next thing is to be done, by the clock of this process. Zero: never
-	// for idleAt and exitBy, at once for the others.
+	// for idleAt, exitBy and listenAt, at once for the others.
 	notBefore time.Time // any call
 	fails     int       // calls in a row that had no answer
 	beatAt    time.Time
 	askAt     time.Time
+	listenAt  time.Time
 	idleAt    time.Time
 	exitBy    time.Time
 	endBy     time.Time
@@ -197,6 +203,7 @@ func (a *Agent) next(now time.Time) (do func(context.Context), at time.Time) {
 		{s.Config != "" && !a.installed && a.installing == nil, time.Time{}, a.install},
 		{s.Config != "" && a.installed && a.program == nil, time.Time{}, a.start},
 		{!a.exitBy.IsZero(), a.exitBy, func(context.Context) { a.exited("its job, but did not exit", -1) }},
+		{!a.listenAt.IsZero(), a.listenAt, func(context.Context) { a.listens() }},
 		{!a.idleAt.IsZero() && !s.Draining, a.idleAt, a.sayIdle},
 		{s.Session != "" && s.Draining && !s.SaidIdle && a.program == nil && s.End == "", time.Time{}, a.sayIdle},
 

@@ -38,6 +38,9 @@ type state struct {
 	Job     string `json:"job,omitempty"`     // that program's job: "", jobRuns or jobOver
 	RunID   string `json:"run_id,omitempty"`  // that job's run, if it is known
 
+	// Listening: it was reported that the program listens.
+	Listening bool `json:"listening,omitempty"`
+
 	Online   bool `json:"online,omitempty"`    // some program has been connected
 	Jobless  int  `json:"jobless,omitempty"`   // programs in a row that ended without a job
 	Dirty    bool `json:"dirty,omitempty"`     // to be cleaned before the next config is asked for

@@ -53,6 +53,9 @@ type Worker struct {
 	ControlPlane string // the name in tags and registrations
 	URL          string // where machines call, without a slash at its end
 	GitHubURL    string // where GitHub's REST API is
+	// ProgramSums are the SHA-256 of the runner programs that the API offers, by
+	// GOARCH; empty: it offers none.
+	ProgramSums map[string]string
 }
 
 // Reaper is what garo-reaper is told.
@@ -75,7 +78,13 @@ func ReadAPI(environ []string) (API, error) {
 // ReadWorker reads garo-worker's environment, in the form of os.Environ.
 func ReadWorker(environ []string) (Worker, error) {
 	r := newReader(environ)
-	c := Worker{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm), URL: r.url(envURL), GitHubURL: r.url(envGitHubURL)}
+	c := Worker{
+		Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm), URL: r.url(envURL), GitHubURL: r.url(envGitHubURL),
+		ProgramSums: map[string]string{},
+	}
+	for arch, p := range parsed(r, envRunnerPrograms, parsePrograms) {
+		c.ProgramSums[arch] = p.SHA256
+	}
 	return c, r.err()
 }
 

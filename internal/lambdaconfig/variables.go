@@ -74,7 +74,7 @@ var Variables = []Variable{
 		Meaning: "Whose ID tokens are believed. An Enterprise Server's issuer is https://HOST/_services/token.",
 	},
 	{
-		Name: envRunnerPrograms, Readers: []Function{FunctionAPI},
+		Name: envRunnerPrograms, Readers: []Function{FunctionAPI, FunctionWorker},
 		Want: "a JSON object of version, url and sha256 by architecture (amd64, arm64)", Example: `{"arm64":{"version":"2.330.0","url":"https://example.org/runner-arm64.tar.gz","sha256":"` + exampleSum + `"}}`,
 		Meaning: "GitHub's runner program, for machines whose image has none. Not set: every image has it.",
 	},

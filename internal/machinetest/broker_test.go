@@ -21,9 +21,7 @@ import (
 )
 
 // listener is what the runner program's listener does here: it takes its jobs from
-// the broker. A version that is refused, and a registration that is gone, is told in
-// the answer to the first poll, when it says already that it listens; the broker can
-// also refuse at once.
+// the broker. That its version is refused, it is told in the answer to a poll.
 const listener = `
 broker=BROKER
 fetch() { curl -s --noproxy '*' --retry 10 --retry-connrefused "$@"; }
@@ -31,7 +29,6 @@ connected
 case $(config | fetch --output .session --write-out '%{http_code}' --data-binary @- "$broker/session") in
 200) ;;
 410) forgotten ;;
-426) refused ;;
 *) exit 1 ;;
 esac
 session=$(cat .session)
@@ -165,9 +162,6 @@ func (b *broker) handler() http.Handler {
 		case errors.Is(err, githubtest.ErrDeleted):
 			res.WriteHeader(http.StatusGone)
 			return
-		case errors.Is(err, githubtest.ErrTooOld):
-			res.WriteHeader(http.StatusUpgradeRequired)
-			return
 		case err != nil:
 			http.Error(res, err.Error(), http.StatusConflict)
 			return
@@ -199,6 +193,9 @@ func (b *broker) handler() http.Handler {
 			return
 		case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 			res.WriteHeader(http.StatusNoContent)
+			return
+		case errors.Is(err, githubtest.ErrTooOld):
+			res.WriteHeader(http.StatusUpgradeRequired)
 			return
 		case err != nil:
 			res.WriteHeader(http.StatusGone)

@@ -219,6 +219,9 @@ func (p *plan) forge(w *World, name string) bool {
 	if err != nil {
 		return false
 	}
+	w.mu.Lock()
+	w.watch.confirmations.lied[r.ID] = true
+	w.mu.Unlock()
 	words := []string{"heartbeat", "booting", "online", "job_started", "job_done", "idle", "draining", "note", "golden"}
 	for i := range p.draw("forged", name)%5 + 1 {
 		n := name + "/" + strconv.FormatUint(i, 10)

@@ -166,7 +166,7 @@ func (p *plan) theme() int {
 // quietWithin bounds the time from the heal until nothing is left: what is known
 // to wait, and five periods of the reaper.
 func (p *plan) quietWithin(w *World) time.Duration {
-	return w.Account.Hard(w.Limits) + w.Limits.GiveUp + w.Limits.NameLife + 5*w.Limits.ReaperPeriod
+	return w.Account.Hard(w.Limits) + w.Limits.GiveUp + w.Limits.NameLife + w.Limits.DeleteAgain + 5*w.Limits.ReaperPeriod
 }
 
 // tell is the story: requests come, and much goes wrong, until it heals.

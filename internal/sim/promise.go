@@ -75,7 +75,7 @@ const slack = 12 * time.Second
 
 // saw looks at what a commit wrote: first at each item and what it was before, and
 // then at what they are together. It was decided so long before, or less.
-func (w *World) saw(items []store.Item, before time.Duration) {
+func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 	defer w.sawLaunch(items)()
 	shared := map[string]store.Lock{} // those that were given a runner, and how its lock was
 	locks := map[string]store.Lock{}
@@ -97,6 +97,7 @@ func (w *World) saw(items []store.Item, before time.Duration) {
 			was := w.watch.runners[i.ID]
 			w.watch.runners[i.ID] = *i
 			w.sawRunner(was, *i)
+			w.sawOnline(o, was, *i)
 		case *store.Lock:
 			w.sawLock(w.watch.locks[i.Key], *i)
 			w.watch.locks[i.Key] = *i
@@ -113,6 +114,11 @@ func (w *World) saw(items []store.Item, before time.Duration) {
 			}
 			if was, ok := shared[i.ID]; ok {
 				w.sawShare(*i, run, was, w.watch.locks[i.LockKey()], before)
+				if i.State == store.Ready && run.Request != i.ID {
+					w.sawConfirmed(o, *i, run, was, before)
+				}
+			} else if i.State == store.Ready {
+				w.hold(ReadyAt, i.ReadyAt.Equal(run.OnlineAt), "request %s is ready at %s, and its runner %s was online at %s", i.ID, i.ReadyAt, run.ID, run.OnlineAt)
 			}
 		case *store.Runner:
 			w.agree(w.watch.locks[i.Lock])
@@ -340,9 +346,11 @@ func (w *World) terminates(inv *invocation, instance string) {
 		return
 	}
 	w.hold(EndOrder, r.State == store.RunnerEnding, "machine %s is terminated, and its runner is %s", instance, r.State)
-	if r.Boot.At.IsZero() || !now.Before(r.Hard) || r.End != nil && r.End.Code == store.EndCompromised {
+	on := f.State == fleet.Pending || f.State == fleet.Running
+	if r.Boot.At.IsZero() || !now.Before(r.Hard) || r.End != nil && r.End.Code == store.EndCompromised || !on {
 		return
 	}
+	w.hold(JobSpared, !jobRuns(r) || !r.IdleAt.Before(r.DeregisteredAt), "machine %s is terminated with the job that it told of at %s", instance, r.Job.StartedAt)
 	w.hold(EndOrder, !r.DeregisteredAt.IsZero() && (!r.IdleAt.Before(r.DeregisteredAt) || now.Sub(r.DeregisteredAt) >= w.Limits.Grace),
 		"machine %s is terminated, deregistered at %s and idle at %s", instance, r.DeregisteredAt, r.IdleAt)
 }
@@ -450,6 +458,12 @@ func (w *World) checkHealed(healed time.Time) {
 	}
 	for _, r := range w.watch.runners {
 		by := latest(healed, r.DrainingAt, r.CalledAt.Add(lim.GoneAge), earliest(jobs[r.ID], r.Hard)).Add(lim.Grace + lim.GoneGap + periods)
+		if r.Refusals > 0 { // GitHub said that a job runs, and is asked again ever more seldom
+			by = by.Add(lim.DeleteAgain)
+		}
+		if jobRuns(r) || w.watch.confirmations.lied[r.ID] { // the end waits for a job that it knows of
+			by = latest(by, r.Hard.Add(lim.GoneGap+periods))
+		}
 		w.hold(DrainedInTime, r.State.Final() && !r.EndedAt.After(by), "runner %s is %s at %s, want an end by %s", r.ID, r.State, r.EndedAt, by)
 	}
 	for _, m := range machines {

@@ -94,8 +94,8 @@ func (w *World) sawBoot(e *Effect, was, r store.Runner, l store.Lock) {
 			"runner %s boots at %s; its lock is %s, names %s, and it was to boot by %s", r.ID, r.Boot.At, l.State, l.Runner, l.BootBy)
 	}
 	if was.Version != 0 && r.Wanted > was.Wanted {
-		w.hold(NextOrder, was.State == store.RunnerOnline && l.Names(r.ID) && l.State == store.LockLive && r.UpdatedAt.Before(l.Exp),
-			"runner %s, %s, is to get config %d at %s; its lock is %s, names %s and expires at %s", r.ID, was.State, r.Wanted, r.UpdatedAt, l.State, l.Runner, l.Exp)
+		w.hold(NextOrder, was.State == store.RunnerOnline && l.Names(r.ID) && l.State == store.LockLive && r.UpdatedAt.Before(r.Hard),
+			"runner %s, %s, is to get config %d at %s; its lock is %s, names %s, and it ends at %s", r.ID, was.State, r.Wanted, r.UpdatedAt, l.State, l.Runner, r.Hard)
 	}
 	if r.End != nil && r.End.Code == store.EndCompromised && (was.End == nil || was.End.Code != store.EndCompromised) {
 		who := w.watch.heard.booters[r.ID]

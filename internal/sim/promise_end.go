@@ -7,6 +7,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -34,12 +35,23 @@ const early = 2 * time.Second
 // outside is what is really there when a commit is made.
 type outside struct {
 	machines []simfleet.Fact
-	minted   map[int64]bool // what is registered
+	minted   map[int64]bool      // what is registered
+	removed  map[int64]time.Time // when what was registered ended
+	jobs     []githubtest.Job
 }
 
 // around looks at EC2 and GitHub if a commit says something of them.
 func (w *World) around(changes []store.Change) (o outside) {
 	for _, c := range changes {
+		if q, ok := c.Item.(*store.Request); ok && q.State == store.Ready && o.removed == nil {
+			o.removed = map[int64]time.Time{}
+			for _, g := range w.GitHub.Minted() {
+				o.removed[g.ID] = g.RemovedAt
+			}
+		}
+		if l, ok := c.Item.(*store.Lock); ok && l.State == store.LockLive && !c.CheckOnly && o.jobs == nil {
+			o.jobs = w.GitHub.Jobs()
+		}
 		r, ok := c.Item.(*store.Runner)
 		if !ok {
 			continue
@@ -47,7 +59,8 @@ func (w *World) around(changes []store.Change) (o outside) {
 		if r.State == store.RunnerEnded && o.machines == nil {
 			o.machines = w.Fleet.Instances()
 		}
-		if !r.DeregisteredAt.IsZero() && !r.State.Final() && o.minted == nil {
+		lost := r.State == store.RunnerDraining && r.End.Code == store.EndUnlisted
+		if (!r.DeregisteredAt.IsZero() || lost) && !r.State.Final() && o.minted == nil {
 			o.minted = map[int64]bool{}
 			for _, g := range w.GitHub.Registrations() {
 				o.minted[g.ID] = true
@@ -75,7 +88,7 @@ func (w *World) sawEnd(e *Effect, o outside, items []store.Item) {
 			}
 			w.hold(Final, was.State.Usable() || !i.State.Usable(), "runner %s was %s, and is %s", i.ID, was.State, i.State)
 			if was.State.Usable() && i.State == store.RunnerDraining {
-				w.sawDrain(e, was, *i, l)
+				w.sawDrain(e, o, was, *i, l)
 			}
 			w.sawOver(o, was, *i)
 		case *store.Lock:
@@ -100,7 +113,7 @@ func (w *World) sawEnd(e *Effect, o outside, items []store.Item) {
 
 // sawDrain looks at a runner that begins to drain. l is its lock as it was; who
 // drains it demands that nobody changed that.
-func (w *World) sawDrain(e *Effect, was, r store.Runner, l store.Lock) {
+func (w *World) sawDrain(e *Effect, o outside, was, r store.Runner, l store.Lock) {
 	alone := r.Mode == store.Ephemeral || l.Joined == ""
 	at := r.DrainingAt
 	switch r.End.Code {
@@ -117,6 +130,14 @@ func (w *World) sawDrain(e *Effect, was, r store.Runner, l store.Lock) {
 	case store.EndExpired:
 		w.hold(DrainsFor, at.Before(r.Hard), "runner %s drains as expired at %s, and its hard limit was at %s", r.ID, at, r.Hard)
 		w.hold(DrainsFor, !at.Before(l.Exp), "runner %s drains as expired at %s, and may be counted on until %s", r.ID, at, l.Exp)
+		w.hold(Served, !jobRuns(was), "runner %s drains as expired at %s, with a job since %s", r.ID, at, was.Job.StartedAt)
+		since := latest(was.OnlineAt, was.Job.EndedAt, was.ListeningAt)
+		w.hold(Served, was.OnlineAt.IsZero() || at.Sub(since) >= w.Limits.ShareStep, "runner %s drains as expired at %s, and had a job or a new config at %s", r.ID, at, since)
+	case store.EndUnlisted:
+		w.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= w.Limits.SettleSlack, "runner %s drains as forgotten at %s, and was missed at %s", r.ID, at, was.MissedAt)
+		w.hold(DrainsFor, !o.minted[was.Config.RunnerID], "runner %s drains as forgotten, and GitHub has its registration %d", r.ID, was.Config.RunnerID)
+	case store.EndOffline:
+		w.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= w.Limits.Lost, "runner %s drains as offline at %s, and was missed at %s", r.ID, at, was.MissedAt)
 	case store.EndNoLaunch, store.EndNoBoot:
 		w.hold(DrainsFor, was.Boot.At.IsZero() && !at.Before(l.BootBy), "runner %s drains at %s for it did not boot, and had until %s", r.ID, at, l.BootBy)
 	case store.EndNotOnline:
@@ -219,10 +240,11 @@ func (w *World) dueNow() (things []dueThing) {
 		switch {
 		case r.State.Usable() && why != "":
 			things = append(things, dueThing{r.ID, "drains, " + why, func() bool {
-				is := w.watch.locks[r.Lock]
-				return !w.watch.runners[r.ID].State.Usable() || !is.Exp.Equal(l.Exp) || !is.BootBy.Equal(l.BootBy)
+				is, run := w.watch.locks[r.Lock], w.watch.runners[r.ID]
+				return !run.State.Usable() || !is.Exp.Equal(l.Exp) || !is.BootBy.Equal(l.BootBy) ||
+					!run.Job.StartedAt.Equal(r.Job.StartedAt) || !run.ListeningAt.Equal(r.ListeningAt)
 			}})
-		case r.State == store.RunnerDraining && (r.Boot.At.IsZero() || !now.Before(r.Hard) || !r.DeregisteredAt.IsZero() && now.Sub(r.DeregisteredAt) >= lim.Grace):
+		case r.State == store.RunnerDraining && (r.Boot.At.IsZero() || !now.Before(r.Hard) || !r.DeregisteredAt.IsZero() && now.Sub(r.DeregisteredAt) >= lim.Grace && !jobRuns(r)):
 			things = append(things, dueThing{r.ID, "ends", func() bool { return w.watch.runners[r.ID].State != store.RunnerDraining }})
 		case r.State.Usable():
 			step := store.NextStep(now, r, l)
@@ -266,6 +288,8 @@ func (w *World) mustDrain(now time.Time, r store.Runner, l store.Lock) string {
 		return "its hard limit passed"
 	case !l.Names(r.ID):
 		return ""
+	case !now.Before(l.Exp) && jobRuns(r), !now.Before(l.Exp) && now.Sub(latest(r.OnlineAt, r.Job.EndedAt, r.ListeningAt)) < w.Limits.OnlineGrace:
+		return "" // jobs may be queued for it
 	case !now.Before(l.Exp):
 		return "nobody counts on it"
 	case r.Boot.At.IsZero() && !now.Before(l.BootBy):

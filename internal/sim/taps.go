@@ -234,9 +234,11 @@ func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name str
 }
 
 func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
-	return unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
+	r, err := unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
 		return g.w.github.Get(ctx, repo, id)
 	}))
+	g.w.shows(r, err)
+	return r, err
 }
 
 func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
@@ -259,7 +261,9 @@ func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix s
 	})
 	return func(yield func(github.Runner, error) bool) {
 		for r, err := range list {
-			if !yield(unanswered(r, err)) {
+			r, err = unanswered(r, err)
+			g.w.shows(r, err)
+			if !yield(r, err) {
 				return
 			}
 		}

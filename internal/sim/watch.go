@@ -16,30 +16,32 @@ import (
 
 // watch is what a world has seen of its commits.
 type watch struct {
-	requests  map[string]store.Request
-	runners   map[string]store.Runner
-	locks     map[string]store.Lock
-	pulses    map[string]store.Pulse
-	usable    map[string]string // the one usable runner of each lock key
-	live      int               // runners neither failed nor ended
-	slots     []time.Time       // of RunInstances calls
-	slotsOf   map[string]int    // how many of them each runner got
-	launches  map[string]int    // how many calls were made for each runner
-	calls     calls
-	heard     heard
-	missed    map[string]time.Time   // when EC2 did not show a machine, by its id or token
-	sent      map[string]int         // how many messages were sent that name an id
-	configs   map[int64]bool         // the registrations whose config was recorded
-	minted    map[string]bool        // the names that were ever registered, or may have been
-	due       []dueEntry             // as the index was told, in order
-	placed    map[store.Ref]dueEntry // where each item is in the index, and since when
-	versions  map[store.Ref]int64
-	looked    map[Promise]int          // how often each promise was put to the test
-	crashes   map[string]time.Time     // when who was at it was killed, by the id of a record
-	slow      map[string]time.Duration // for how long each invocation stood still
-	recovered []time.Duration          // how long after that it was written again
-	commits   int
-	conflicts int
+	requests map[string]store.Request
+	runners  map[string]store.Runner
+	locks    map[string]store.Lock
+	pulses   map[string]store.Pulse
+	usable   map[string]string // the one usable runner of each lock key
+	live     int               // runners neither failed nor ended
+	slots    []time.Time       // of RunInstances calls
+	slotsOf  map[string]int    // how many of them each runner got
+	launches map[string]int    // how many calls were made for each runner
+	calls    calls
+	heard    heard
+
+	confirmations confirmations
+	missed        map[string]time.Time   // when EC2 did not show a machine, by its id or token
+	sent          map[string]int         // how many messages were sent that name an id
+	configs       map[int64]bool         // the registrations whose config was recorded
+	minted        map[string]bool        // the names that were ever registered, or may have been
+	due           []dueEntry             // as the index was told, in order
+	placed        map[store.Ref]dueEntry // where each item is in the index, and since when
+	versions      map[store.Ref]int64
+	looked        map[Promise]int          // how often each promise was put to the test
+	crashes       map[string]time.Time     // when who was at it was killed, by the id of a record
+	slow          map[string]time.Duration // for how long each invocation stood still
+	recovered     []time.Duration          // how long after that it was written again
+	commits       int
+	conflicts     int
 }
 
 // dueEntry is a change of the due index; due is zero when an item leaves it.
@@ -52,7 +54,7 @@ func newWatch() watch {
 	return watch{
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, slotsOf: map[string]int{}, launches: map[string]int{}, minted: map[string]bool{},
-		configs: map[int64]bool{}, calls: newCalls(), heard: newHeard(), placed: map[store.Ref]dueEntry{}, missed: map[string]time.Time{}, sent: map[string]int{},
+		configs: map[int64]bool{}, calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), placed: map[store.Ref]dueEntry{}, missed: map[string]time.Time{}, sent: map[string]int{},
 		versions: map[store.Ref]int64{}, looked: map[Promise]int{}, crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }
@@ -110,7 +112,7 @@ func (w *World) commit(ctx context.Context, e *Effect, changes []store.Change) e
 		seen = append(seen, c.Item)
 	}
 	w.sawEnd(e, there, seen)
-	w.saw(seen, instant+w.watch.slow[e.By])
+	w.saw(there, seen, instant+w.watch.slow[e.By])
 	return nil
 }
 

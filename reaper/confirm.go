@@ -1,0 +1,142 @@
+package reaper
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// confirmCalls is how many calls a run makes for one account to see which runners
+// are online: with a run a minute, 240 an hour, which is half of the tenth of a
+// token's 5,000 that confirmations may take. Workers have the other half.
+const confirmCalls = 4
+
+// unconfirmed reports whether GitHub is to be asked about the runner: no worker has
+// done so for a while though the machine says that it listens, or it is idle and
+// could be shared, and GitHub's word about it gets old.
+func (a around) unconfirmed(now time.Time, lim store.Limits) bool {
+	if store.NextStep(now, a.runner, a.lock) == store.StepConfirm {
+		return now.Sub(a.runner.ListeningAt) >= lim.Heartbeat
+	}
+	return a.runner.Mode == store.Shared && a.runner.State == store.RunnerOnline && a.runner.Registered() &&
+		a.lock.Names(a.runner.ID) && a.lock.State == store.LockLive && now.Sub(a.lock.ConfirmedAt) >= lim.Confirmed/3
+}
+
+// sight is what GitHub showed of the registrations of a repository.
+type sight struct {
+	repo   github.Repository
+	wanted []around
+	online map[int64]bool // by id; absent: not in the list
+	err    error
+}
+
+// confirm asks GitHub which of the runners it shows online: one list for each
+// repository, and by its id for each that the list leaves out, which proves nothing.
+// Those that have waited longest come first; what a run cannot ask, the next one
+// does, or the worker when somebody wants to share the runner.
+func (r *run) confirm(ctx context.Context, wanted []around) {
+	if r.cfg.DryRun {
+		return
+	}
+	slices.SortStableFunc(wanted, func(a, b around) int { return a.lock.ConfirmedAt.Compare(b.lock.ConfirmedAt) })
+	left := map[string]int{}
+	var sights []*sight
+	for _, a := range wanted {
+		repo := repositoryOf(&a.runner)
+		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
+		if i < 0 {
+			if left[repo.Account]++; left[repo.Account] > confirmCalls {
+				continue
+			}
+			sights = append(sights, &sight{repo: repo, online: map[int64]bool{}, err: errLater})
+			i = len(sights) - 1
+		}
+		sights[i].wanted = append(sights[i].wanted, a)
+	}
+	r.each(ctx, len(sights), func(i int) string { return sights[i].repo.Account }, func(i int) {
+		s := sights[i]
+		s.err = r.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range r.cfg.GitHub.List(ctx, s.repo, r.prefix()) {
+				if err != nil {
+					return err
+				}
+				s.online[g.ID] = g.Online
+			}
+			return nil
+		})
+	})
+	slices.SortStableFunc(sights, func(a, b *sight) int { return cmp.Compare(a.repo.ID, b.repo.ID) })
+	for _, s := range sights {
+		if s.err != nil {
+			r.unseen(s.repo, s.err)
+			continue
+		}
+		for _, a := range s.wanted {
+			online, listed := s.online[a.runner.Config.RunnerID]
+			seen := store.Registration{Online: online}
+			if !listed {
+				if left[s.repo.Account]++; left[s.repo.Account] > confirmCalls || r.isLate(ctx) {
+					continue
+				}
+				err := r.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
+					g, err := r.cfg.GitHub.Get(ctx, s.repo, a.runner.Config.RunnerID)
+					seen.Online = g.Online
+					return err
+				})
+				if seen.Absent = errors.Is(err, github.ErrNotFound); err != nil && !seen.Absent {
+					r.unseen(s.repo, err)
+					continue
+				}
+			}
+			r.guard("runner", a.runner.ID, func() { r.seen(ctx, a, seen) })
+		}
+	}
+}
+
+// seen commits what GitHub's word makes of a runner, together with what that means
+// for the request that launched it.
+func (r *run) seen(ctx context.Context, a around, seen store.Registration) {
+	now := r.cfg.Now()
+	run, lock, verdict := store.Confirm(now, r.cfg.Limits, a.runner, a.lock, seen)
+	changes := store.Changed(a.runner, &run, a.lock, &lock)
+	if len(changes) == 0 {
+		return
+	}
+	request, settled, again := store.Settle(now, r.cfg.Limits, a.request, run)
+	if settled {
+		changes = append(changes, store.Put(&request))
+	}
+	if !r.commit(ctx, &run, changes...) {
+		return
+	}
+	switch verdict {
+	case store.Lost:
+		r.note(&run, Drain, run.End.Code)
+	case store.Confirmed:
+		r.note(&run, Confirm, "GitHub shows it online")
+	default:
+		r.note(&run, Confirm, "GitHub does not show it online")
+	}
+	if again {
+		r.send(ctx, queue.StartOf(request), request.DueAt.Sub(now))
+	}
+}
+
+// unseen reports that GitHub did not show a repository's runners.
+func (r *run) unseen(repo github.Repository, err error) {
+	if errors.Is(err, errLater) {
+		r.line(Line{Kind: "repository", ID: repo.Name, Action: Skip, Reason: err.Error()})
+		return
+	}
+	r.fail("repository", repo.Name, fmt.Errorf("see which runners of %s are online: %w", repo.Name, err))
+	if errors.Is(err, github.ErrDenied) || errors.Is(err, github.ErrNotFound) || errors.Is(err, github.ErrRefused) {
+		r.deniedBy(repo, err)
+	}
+}

@@ -1,0 +1,166 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// look asks GitHub about the current registration of a runner. That GitHub does not
+// have it is an answer; any error means that there was none.
+func (in *invocation) look(ctx context.Context, r store.Runner) (store.Registration, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
+	defer cancel()
+	seen, err := in.GitHub.Get(ctx, repositoryOf(r), r.Config.RunnerID)
+	if errors.Is(err, github.ErrNotFound) {
+		return store.Registration{Absent: true}, nil
+	}
+	return store.Registration{Online: seen.Online}, err
+}
+
+func repositoryOf(r store.Runner) github.Repository {
+	return github.Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
+}
+
+// confirm asks GitHub whether it shows the view's runner online, and records the
+// answer together with what it means for the request that launched the runner.
+// It needs no claim: two that ask at once do no harm. While the answer is no, the
+// message comes again.
+func (in *invocation) confirm(ctx context.Context, v *view) error {
+	log := in.Log.With("runner", v.runner.ID, "trace", v.runner.Trace)
+	config := v.runner.Config.N
+	var seen store.Registration
+	asked := store.NextStep(in.Now(), v.runner, v.lock) == store.StepConfirm
+	if asked {
+		var err error
+		if seen, err = in.look(ctx, v.runner); err != nil {
+			at := v.runner.ConfirmAfter(in.Now(), in.Limits)
+			if ge, ok := errors.AsType[*github.Error](err); ok && ge.RetryAt.After(at) {
+				at = ge.RetryAt
+			}
+			log.Warn("GitHub did not say whether the runner is online", "error", err, "again", at)
+			in.sendResume(ctx, v, at)
+			return errLater
+		}
+	}
+	verdict, again := store.Unconfirmed, false
+	err := in.apply(ctx, v, func(now time.Time) (changes []store.Change) {
+		run, lock := v.runner, v.lock
+		again = false
+		if asked && store.NextStep(now, run, lock) == store.StepConfirm && run.Config.N == config {
+			v.runner, v.lock, verdict = store.Confirm(now, in.Limits, run, lock, seen)
+			changes = store.Changed(run, &v.runner, lock, &v.lock)
+		}
+		return append(changes, in.settle(now, v, &again)...)
+	})
+	if errors.Is(err, errLater) {
+		in.sendResume(ctx, v, in.Now().Add(time.Second))
+	}
+	if err != nil {
+		return err
+	}
+	if again {
+		in.send(ctx, queue.StartOf(v.request), v.request.DueAt)
+	}
+	switch {
+	case store.NextStep(in.Now(), v.runner, v.lock) == store.StepConfirm:
+		in.sendResume(ctx, v, v.runner.ConfirmAfter(in.Now(), in.Limits))
+		return errLater
+	case verdict == store.Lost:
+		log.Info("drains", "reason", v.runner.End.Code)
+	case asked:
+		log.Info("GitHub shows the runner online", "request", v.request.ID, "request_state", string(v.request.State))
+	}
+	return nil
+}
+
+// reconfirm asks GitHub about a live runner that a request wants to share and that
+// GitHub has not confirmed lately. It is true when the request may share it now.
+// Otherwise the request waits a little, or the runner drained and the message is
+// decided again.
+func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *store.Request, lock *store.Lock) bool {
+	run, err := store.Read[store.Runner](ctx, in.Store, lock.Runner)
+	if err != nil {
+		*s.err, s.done = fmt.Errorf("read runner %s: %w", lock.Runner, err), true
+		return false
+	}
+	soon := r.now.Add(in.Limits.PollResend)
+	if !run.Registered() {
+		in.hold(ctx, r, s, req, store.WaitRunner, soon) // its next config is on the way
+		return false
+	}
+	seen, err := in.asked.answer(r.now, in.Limits.PollResend, run.Config.RunnerID, func() (store.Registration, error) { return in.look(ctx, run) })
+	if err != nil {
+		at := r.now.Add(in.Limits.Waits[0])
+		if ge, ok := errors.AsType[*github.Error](err); ok && ge.RetryAt.After(at) {
+			at = ge.RetryAt
+		}
+		in.Log.Warn("GitHub did not say whether the runner is online", "runner", run.ID, "request", req.ID, "trace", req.Trace, "error", err)
+		in.hold(ctx, r, s, req, store.WaitGitHub, at)
+		return false
+	}
+	next, l, verdict := store.Confirm(r.now, in.Limits, run, *lock, seen)
+	switch verdict {
+	case store.Confirmed:
+		was := *lock
+		*lock = l // what this round decides next builds on it
+		g := r.group("lock "+lock.Key, s)
+		for _, c := range store.Changed(run, &next, was, lock) {
+			g.put(c)
+		}
+		return true
+	case store.Lost:
+		in.drained(ctx, req, next, l)
+		return false
+	}
+	if !run.MissedAt.Equal(next.MissedAt) {
+		r.group("request "+req.ID, s).put(store.Put(&next))
+	}
+	in.hold(ctx, r, s, req, store.WaitRunner, r.now.Add(in.Limits.SettleSlack))
+	return false
+}
+
+// asked remembers, for this process alone, what GitHub last said of registrations:
+// a hundred requests that wait for one runner need one answer. It holds no longer
+// than what it was asked with.
+type asked struct {
+	mu      sync.Mutex
+	answers map[int64]answered
+}
+
+type answered struct {
+	at   time.Time
+	seen store.Registration
+}
+
+// answer returns what was said of a registration at most so long ago, or asks.
+func (a *asked) answer(now time.Time, within time.Duration, registration int64, ask func() (store.Registration, error)) (store.Registration, error) {
+	a.mu.Lock()
+	for id, known := range a.answers {
+		if now.Sub(known.at) >= within {
+			delete(a.answers, id)
+		}
+	}
+	known, ok := a.answers[registration]
+	a.mu.Unlock()
+	if ok {
+		return known.seen, nil
+	}
+	seen, err := ask()
+	if err != nil {
+		return seen, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.answers == nil {
+		a.answers = map[int64]answered{}
+	}
+	a.answers[registration] = answered{now, seen}
+	return seen, nil
+}
