@@ -237,14 +237,18 @@ func list(env map[string]string) []string {
 }
 
 // environment returns the environment of the runner program, from what counts least
-// on: ours that the image may change, the image's, the registration's, ours.
-func (i image) environment(ours, registered map[string]string) map[string]string {
+// on: what every image may change, the image's, the user's, the registration's, ours.
+func (i image) environment(who account, ours, registered map[string]string) map[string]string {
 	env := map[string]string{"LANG": "C.UTF-8"}
+	if !hasICU() { // without, .NET refuses to start unless it is told to do without
+		env["DOTNET_SYSTEM_GLOBALIZATION_INVARIANT"] = "1"
+	}
 	for name, value := range i.Variables {
 		if !taken(name, ours, registered) {
 			env[name] = value
 		}
 	}
+	maps.Copy(env, who.variables())
 	maps.Copy(env, registered)
 	maps.Copy(env, ours)
 	spareMetadata(env)

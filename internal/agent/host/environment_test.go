@@ -83,6 +83,10 @@ func TestEnvironmentOfTheImageReachesTheJob(t *testing.T) {
 			files: map[string]string{"runner/.env": "TOOL=env\nhttp_proxy=http://env.test:80\nLANG=\nPATH=/opt/env/bin:/usr/bin:/bin", "etc/environment": "TOOL=etc\n"},
 			want:  map[string]string{"TOOL": "env", "http_proxy": "http://env.test:80", "LANG": "", "PATH": "/opt/env/bin:/usr/bin:/bin"},
 		},
+		"DotEnvWithAHome": {
+			files: map[string]string{"runner/.env": "HOME=/data\nACTIONS_RUNNER_HOOK_JOB_STARTED=\n", "etc/environment": "HOME=/etc\n"},
+			want:  map[string]string{"HOME": "/data"},
+		},
 		"Systemd": {
 			process: map[string]string{"https_proxy": "http://systemd.test:80", "SECRET": "x"},
 			want:    map[string]string{"https_proxy": "http://systemd.test:80", "no_proxy": closed, "SECRET": ""},
@@ -119,7 +123,7 @@ func TestEnvironmentOfTheImageReachesTheJob(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, want := range who.variables() {
-				if got[name] != want {
+				if _, other := c.want[name]; !other && got[name] != want {
 					t.Errorf("%s = %q, want %q", name, got[name], want)
 				}
 			}
@@ -160,15 +164,15 @@ func TestHookOfTheMachinesEnvironmentRunsBesideOurs(t *testing.T) {
 func TestJobDoesNotChangeTheEnvironmentOfTheNext(t *testing.T) {
 	for name, image := range map[string]string{"OfAnImageWithAnEnv": "WORD=kept\nACTIONS_RUNNER_HOOK_JOB_STARTED=\n", "OfOneWithout": ""} {
 		for how, leave := range map[string]func(b *box, file string) error{
-			"AFile": func(_ *box, file string) error { return os.WriteFile(file, []byte("WORD=job\n"), 0o644) },
-			"AHook": func(_ *box, file string) error {
-				return os.WriteFile(file, []byte("ACTIONS_RUNNER_HOOK_JOB_STARTED=/bin/job.sh\n"), 0o644)
-			},
+			"AFile":      func(_ *box, file string) error { return os.WriteFile(file, []byte("WORD=job\n"), 0o644) },
 			"ALongFile":  func(_ *box, file string) error { return os.WriteFile(file, []byte(dotEnvMark+"\nWORD=job\n"), 0o644) },
 			"ALink":      func(b *box, file string) error { return os.Symlink(filepath.Join(b.dir, "victim"), file) },
 			"ADirectory": func(_ *box, file string) error { return os.MkdirAll(filepath.Join(file, "a"), 0o755) },
 			"APipe":      func(_ *box, file string) error { return syscall.Mkfifo(file, 0o644) },
 		} {
+			if image == "" && how != "AFile" && how != "ADirectory" {
+				continue // there, all of them are just removed
+			}
 			t.Run(name+how, func(t *testing.T) {
 				b := newBox(t)
 				b.install(shows)

@@ -129,19 +129,17 @@ func (m *Machine) Start(_ context.Context, config secret.Text, environment map[s
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	m.closeMetadata(who.UID)
-	ours := who.variables()
-	ours[startedVariable] = filepath.Join(m.cfg.Hooks, startedHook)
-	ours[completedVariable] = filepath.Join(m.cfg.Hooks, completedHook)
-	ours[tooOldVariable] = "1"
-	ours[configVariable] = config.Reveal()
-	if !hasICU() { // without, .NET refuses to start unless it is told to do without
-		ours["DOTNET_SYSTEM_GLOBALIZATION_INVARIANT"] = "1"
+	ours := map[string]string{
+		startedVariable:   filepath.Join(m.cfg.Hooks, startedHook),
+		completedVariable: filepath.Join(m.cfg.Hooks, completedHook),
+		tooOldVariable:    "1",
+		configVariable:    config.Reveal(),
 	}
 	if err := m.setDotEnv(who, image, ours, environment); err != nil {
 		m.log.Warn("a .env that overrides what we set stays: jobs run, but maybe their run ids are not known",
 			slog.String("file", filepath.Join(m.cfg.Runner, dotEnv)), slog.Any("err", err))
 	}
-	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Group: m.group(), Who: who, Env: list(image.environment(ours, environment))}
+	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Group: m.group(), Who: who, Env: list(image.environment(who, ours, environment))}
 	if o.Group == "" {
 		m.log.Info("no control groups: what a job leaves is found by its user alone")
 	}

@@ -73,34 +73,36 @@ func TestRunnerProgramIsUnderstood(t *testing.T) {
 	for name, c := range map[string]struct {
 		listener string
 		env      string // .env
+		etc      string // /etc/environment
 		words    string
 		cut      bool
 		code     int
 		after    string // what it printed in the end, if that counts
 	}{
-		"AJob":                          {listener: listens + works, words: "connected, job_started 77, job_done"},
-		"AJobThatFails":                 {listener: listens + "job build 77 false\n", words: "connected, job_started 77, job_done"},
-		"AJobOfAnOddName":               {listener: listens + "job 'a: \"b\" $(c)' 77 true\n", words: "connected, job_started 77, job_done"},
-		"NoJobForAForgottenOne":         {listener: listens + "sleep 0.3; forgotten\n", words: "connected"},
-		"ForgottenBeforeItListens":      {listener: "forgotten\n", words: ""},
-		"TooOldAtOnce":                  {listener: listens + "refused\n", words: "connected", code: agent.ExitTooOld, after: "is deprecated"},
-		"TooOldAfterAWhile":             {listener: listens + "sleep 0.3; refused\n", words: "connected", code: agent.ExitTooOld, after: "is deprecated"},
-		"TooOldAfterAJob":               {listener: listens + works + "refused\n", words: "connected, job_started 77, job_done", code: agent.ExitTooOld},
-		"TooOldInAJob":                  {listener: listens + "(job build 77 'sleep 300') & until grep -q 77 '" + "HOOKS/started'; do sleep 0.05; done; sleep 0.3; refused\n", words: "connected, job_started 77, job_done", cut: true, code: agent.ExitTooOld},
-		"TooOldBeforeItListens":         {listener: "connected; refused\n", words: "", code: agent.ExitTooOld},
-		"TooOldWhateverTheImageWants":   {listener: listens + "refused\n", env: "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=\n", words: "connected", code: agent.ExitTooOld},
-		"Terminated":                    {listener: listens + "exit 1\n", words: "connected", after: "terminated error"},
-		"SessionConflict":               {listener: "connected; exit 5\n", words: "", after: "Session Conflict"},
-		"ConfigurationRefreshed":        {listener: listens + "exit 6\n", words: "connected", after: "unknown error code: 6"},
-		"Crashed":                       {listener: listens + "kill -SEGV $$\n", words: "connected", after: "unknown error code: 139"},
-		"CrashedInAJob":                 {listener: listens + "say 'Running job: build'; kill -SEGV $$\n", words: "connected, job_started, job_done", cut: true},
-		"RestartedByItself":             {listener: "[ -e again ] || { >again; exit 2; }\n" + listens + works, words: "connected, job_started 77, job_done"},
-		"RestartedAfterItListened":      {listener: listens + "[ -e again ] || { >again; exit 2; }\n" + works, words: "connected, job_started 77, job_done"},
-		"Updated":                       {listener: "[ -e again ] || { >again; >update.finished; exit 3; }\n" + listens + works, words: "connected, job_started 77, job_done"},
-		"UpdatedForItsOneJob":           {listener: "[ -e again ] || { >again; >update.finished; exit 4; }\n" + listens + works, words: "connected, job_started 77, job_done"},
-		"AJobThatEndsInItsSetUp":        {listener: listens + "say 'Running job: build'; say 'Job build completed with result: Failed'\n", words: "connected, job_started, job_done"},
-		"AJobWhoseConfigIsInTheImage":   {listener: listens + "[ \"$(config)\" = canary-config ] && " + works, env: "ACTIONS_RUNNER_INPUT_JITCONFIG=other\nactions_runner_input_jitconfig=other\n", words: "connected, job_started 77, job_done"},
-		"AJobOfAnImageThatTrapsSignals": {listener: listens + works, env: "RUNNER_MANUALLY_TRAP_SIG=1\n", words: "connected, job_started 77, job_done"},
+		"AJob":                            {listener: listens + works, words: "connected, job_started 77, job_done"},
+		"AJobThatFails":                   {listener: listens + "job build 77 false\n", words: "connected, job_started 77, job_done"},
+		"AJobOfAnOddName":                 {listener: listens + "job 'a: \"b\" $(c)' 77 true\n", words: "connected, job_started 77, job_done"},
+		"NoJobForAForgottenOne":           {listener: listens + "sleep 0.3; forgotten\n", words: "connected"},
+		"ForgottenBeforeItListens":        {listener: "forgotten\n", words: ""},
+		"TooOldAtOnce":                    {listener: listens + "refused\n", words: "connected", code: agent.ExitTooOld, after: "is deprecated"},
+		"TooOldAfterAWhile":               {listener: listens + "sleep 0.3; refused\n", words: "connected", code: agent.ExitTooOld, after: "is deprecated"},
+		"TooOldAfterAJob":                 {listener: listens + works + "refused\n", words: "connected, job_started 77, job_done", code: agent.ExitTooOld},
+		"TooOldInAJob":                    {listener: listens + "(job build 77 'sleep 300') & until grep -q 77 '" + "HOOKS/started'; do sleep 0.05; done; sleep 0.3; refused\n", words: "connected, job_started 77, job_done", cut: true, code: agent.ExitTooOld},
+		"TooOldBeforeItListens":           {listener: "connected; refused\n", words: "", code: agent.ExitTooOld},
+		"TooOldWhateverTheImageWants":     {listener: listens + "refused\n", env: "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=\n", words: "connected", code: agent.ExitTooOld},
+		"Terminated":                      {listener: listens + "exit 1\n", words: "connected", after: "terminated error"},
+		"SessionConflict":                 {listener: "connected; exit 5\n", words: "", after: "Session Conflict"},
+		"ConfigurationRefreshed":          {listener: listens + "exit 6\n", words: "connected", after: "unknown error code: 6"},
+		"Crashed":                         {listener: listens + "kill -SEGV $$\n", words: "connected", after: "unknown error code: 139"},
+		"CrashedInAJob":                   {listener: listens + "say 'Running job: build'; kill -SEGV $$\n", words: "connected, job_started, job_done", cut: true},
+		"RestartedByItself":               {listener: "[ -e again ] || { >again; exit 2; }\n" + listens + works, words: "connected, job_started 77, job_done"},
+		"RestartedAfterItListened":        {listener: listens + "[ -e again ] || { >again; exit 2; }\n" + works, words: "connected, job_started 77, job_done"},
+		"Updated":                         {listener: "[ -e again ] || { >again; >update.finished; exit 3; }\n" + listens + works, words: "connected, job_started 77, job_done"},
+		"UpdatedForItsOneJob":             {listener: "[ -e again ] || { >again; >update.finished; exit 4; }\n" + listens + works, words: "connected, job_started 77, job_done"},
+		"AJobThatEndsInItsSetUp":          {listener: listens + "say 'Running job: build'; say 'Job build completed with result: Failed'\n", words: "connected, job_started, job_done"},
+		"AJobWhoseConfigIsInTheImage":     {listener: listens + "[ \"$(config)\" = canary-config ] && " + works, env: "ACTIONS_RUNNER_INPUT_JITCONFIG=other\nactions_runner_input_jitconfig=other\n", words: "connected, job_started 77, job_done"},
+		"TooOldInAnImageThatTrapsSignals": {listener: listens + "refused\n", etc: "RUNNER_MANUALLY_TRAP_SIG=1\n", words: "connected", code: agent.ExitTooOld},
+		"AJobOfAnImageThatTrapsSignals":   {listener: listens + works, etc: "RUNNER_MANUALLY_TRAP_SIG=1\n", words: "connected, job_started 77, job_done"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBox(t)
@@ -108,6 +110,7 @@ func TestRunnerProgramIsUnderstood(t *testing.T) {
 			if c.env != "" {
 				b.write("runner/.env", c.env, 0o644)
 			}
+			b.write("etc/environment", c.etc, 0o644)
 			p := start(t, b.open())
 			got := listen(t, p)
 			if want := (told{c.words, c.cut}); got != want || p.ExitCode() != c.code {
