@@ -24,7 +24,7 @@ chown runner: /opt/actions-runner/.env
 `
 
 // Each job of a shared runner has both hooks, though the one before it took the
-// image's away.
+// image's away, and tried to change ours.
 func TestImageWithHooksOfItsOwn(t *testing.T) {
 	t.Parallel()
 	img := baked
@@ -34,7 +34,8 @@ func TestImageWithHooksOfItsOwn(t *testing.T) {
 		return
 	}
 	started := w.ask(store.Shared)
-	const job = `curl -s --data-binary @/opt/image/hooked "$BROKER/said/hooked$GITHUB_RUN_ID"; rm -f /opt/actions-runner/.env; mkdir /opt/actions-runner/.env`
+	const job = `curl -s --data-binary @/opt/image/hooked "$BROKER/said/hooked$GITHUB_RUN_ID"; rm -f /opt/actions-runner/.env; mkdir /opt/actions-runner/.env
+for hook in "$ACTIONS_RUNNER_HOOK_JOB_STARTED" "$ACTIONS_RUNNER_HOOK_JOB_COMPLETED"; do rm -f "$hook"; echo 'exit 1' >"$hook"; done`
 	var hooked, heard strings.Builder
 	heard.WriteString("booting, online")
 	var runs []string
