@@ -23,6 +23,7 @@ type File struct {
 //	listening        says that it listens. The real one has not polled yet then
 //	config           prints the just-in-time config
 //	refused          ends: GitHub refuses the version
+//	refused_as CODE  likewise, as programs before 2.333.0 did: with 1, or 2
 //	forgotten        ends: GitHub knows the registration no more
 //	job NAME RUN CMD runs a job: the hooks, and between them CMD in its workspace
 //	say TEXT         prints a line with the time
@@ -159,6 +160,10 @@ refused() {
 	1 | [Tt][Rr][Uu][Ee]) exit 7 ;;
 	esac
 	exit 1
+}
+refused_as() {
+	echo 'An error occured: Runner version v2.300.0 is deprecated and cannot receive messages.' >&2
+	exit "$1"
 }
 forgotten() {
 	echo 'Runner registration was not found.' >&2

@@ -251,7 +251,6 @@ func (i image) environment(who account, ours, registered map[string]string) map[
 	maps.Copy(env, who.variables())
 	maps.Copy(env, registered)
 	maps.Copy(env, ours)
-	spareMetadata(env)
 	return env
 }
 
@@ -270,14 +269,15 @@ func taken(name string, ours, registered map[string]string) bool {
 	return ok
 }
 
-// spareMetadata keeps calls of the instance metadata service from a proxy, which
-// would answer with its own, or with nothing.
-func spareMetadata(env map[string]string) {
+// noProxy returns what no_proxy has to be, where there is a proxy: with the instance
+// metadata service in it, since a proxy would answer with its own, or with nothing.
+// It is empty where there is none.
+func noProxy(env map[string]string) string {
 	proxied := slices.ContainsFunc(proxyVariables, func(name string) bool {
 		return !strings.EqualFold(name, "no_proxy") && env[name] != ""
 	})
 	if !proxied {
-		return
+		return ""
 	}
 	hosts := env["no_proxy"]
 	if hosts == "" { // the runner program reads them in this order
@@ -288,7 +288,25 @@ func spareMetadata(env map[string]string) {
 			hosts = strings.TrimPrefix(hosts+","+host, ",")
 		}
 	}
-	env["no_proxy"], env["NO_PROXY"] = hosts, hosts
+	return hosts
+}
+
+// proxies are the proxy variables that the runner program has in the end.
+func (i image) proxies(registered map[string]string) map[string]string {
+	env := map[string]string{}
+	maps.Copy(env, i.Variables)
+	for _, l := range i.lines() {
+		env[l.name] = l.value
+	}
+	maps.DeleteFunc(env, func(name, _ string) bool {
+		return !slices.Contains(proxyVariables, name) || taken(name, nil, registered)
+	})
+	for _, name := range proxyVariables {
+		if v := registered[name]; v != "" {
+			env[name] = v
+		}
+	}
+	return env
 }
 
 // Proxies returns the variables by which the image names its proxies, for the
@@ -311,7 +329,9 @@ func (m *Machine) Proxies() (map[string]string, error) {
 			found[name] = v
 		}
 	}
-	spareMetadata(found)
+	if hosts := noProxy(found); hosts != "" {
+		found["no_proxy"], found["NO_PROXY"] = hosts, hosts
+	}
 	maps.DeleteFunc(found, func(_, value string) bool { return value == "" })
 	return found, nil
 }

@@ -83,6 +83,14 @@ func TestEnvironmentOfTheImageReachesTheJob(t *testing.T) {
 			files: map[string]string{"runner/.env": "TOOL=env\nhttp_proxy=http://env.test:80\nLANG=\nPATH=/opt/env/bin:/usr/bin:/bin", "etc/environment": "TOOL=etc\n"},
 			want:  map[string]string{"TOOL": "env", "http_proxy": "http://env.test:80", "LANG": "", "PATH": "/opt/env/bin:/usr/bin:/bin"},
 		},
+		"DotEnvWithAProxy": {
+			files: map[string]string{"runner/.env": "https_proxy=http://env.test:80\nno_proxy=env\n", "etc/environment": "NO_PROXY=etc\n"},
+			want:  map[string]string{"https_proxy": "http://env.test:80", "no_proxy": "env," + closed, "NO_PROXY": "env," + closed},
+		},
+		"DotEnvWithoutAProxy": {
+			files: map[string]string{"runner/.env": "https_proxy=\nno_proxy=env\n", "etc/environment": "https_proxy=http://etc.test\n"},
+			want:  map[string]string{"https_proxy": "", "no_proxy": "env", "NO_PROXY": ""},
+		},
 		"DotEnvWithAHome": {
 			files: map[string]string{"runner/.env": "HOME=/data\nACTIONS_RUNNER_HOOK_JOB_STARTED=\n", "etc/environment": "HOME=/etc\n"},
 			want:  map[string]string{"HOME": "/data"},

@@ -135,6 +135,9 @@ func (m *Machine) Start(_ context.Context, config secret.Text, environment map[s
 		tooOldVariable:    "1",
 		configVariable:    config.Reveal(),
 	}
+	if hosts := noProxy(image.proxies(environment)); hosts != "" {
+		ours["no_proxy"], ours["NO_PROXY"] = hosts, hosts
+	}
 	if err := m.setDotEnv(who, image, ours, environment); err != nil {
 		m.log.Warn("a .env that overrides what we set stays: jobs run, but maybe their run ids are not known",
 			slog.String("file", filepath.Join(m.cfg.Runner, dotEnv)), slog.Any("err", err))
@@ -274,6 +277,11 @@ var (
 	running   = regexp.MustCompile(`^[0-9: -]+Z: Running job: `)
 	ended     = regexp.MustCompile(`^[0-9: -]+Z: Job .* completed with result: `)
 	runID     = regexp.MustCompile(`^[0-9]{1,20}$`)
+	// Before 2.333.0 a refused version shows by this line alone: run.sh ends with 0, or
+	// starts the listener again for ever
+	// (https://github.com/actions/runner/issues/3651, issues/2246 and issues/4613).
+	refused    = regexp.MustCompile(`^An error occurr?ed: .*\bRunner version \S+ is deprecated and cannot receive messages`)
+	restarting = regexp.MustCompile(`^Restarting runner\.\.\.\s*$`)
 )
 
 // watchProgram tells what a program does until it has exited, and reports whether
@@ -289,8 +297,9 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 	}
 	log := tail{name: filepath.Join(m.path(programDir), logFile)}
 	defer log.close()
-	// begun, finished: the program says so of a job; started, known: that and its run were told
-	var connected, begun, finished, started, known bool
+	// begun, finished: the program says so of a job; started, known: that and its run
+	// were told; tooOld: it says that GitHub refuses its version
+	var connected, begun, finished, started, known, tooOld bool
 	tick := time.NewTicker(followPeriod)
 	defer tick.Stop()
 	for {
@@ -306,6 +315,10 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 				begun = true
 			case ended.MatchString(line):
 				finished = true
+			case refused.MatchString(line):
+				tooOld = true
+			case tooOld && restarting.MatchString(line):
+				over = true // it would be refused again, and again
 			}
 		}
 		run := m.startedRun()
@@ -316,7 +329,9 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 			}
 		}
 		if over {
-			p.code, p.output = m.exitCode(), m.output()
+			if p.code, p.output = m.exitCode(), m.output(); tooOld {
+				p.code = agent.ExitTooOld
+			}
 			return !started || tell(agent.ProgramEvent{Kind: agent.JobDone, Cut: !finished && !m.completed()})
 		}
 		select {

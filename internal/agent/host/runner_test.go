@@ -90,6 +90,7 @@ func TestRunnerProgramIsUnderstood(t *testing.T) {
 		"TooOldInAJob":                    {listener: listens + "(job build 77 'sleep 300') & until grep -q 77 '" + "HOOKS/started'; do sleep 0.05; done; sleep 0.3; refused\n", words: "connected, job_started 77, job_done", cut: true, code: agent.ExitTooOld},
 		"TooOldBeforeItListens":           {listener: "connected; refused\n", words: "", code: agent.ExitTooOld},
 		"TooOldWhateverTheImageWants":     {listener: listens + "refused\n", env: "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=\n", words: "connected", code: agent.ExitTooOld},
+		"TooOldBeforeThereWasACode":       {listener: listens + "refused_as 1\n", words: "connected", code: agent.ExitTooOld, after: "terminated error"},
 		"Terminated":                      {listener: listens + "exit 1\n", words: "connected", after: "terminated error"},
 		"SessionConflict":                 {listener: "connected; exit 5\n", words: "", after: "Session Conflict"},
 		"ConfigurationRefreshed":          {listener: listens + "exit 6\n", words: "connected", after: "unknown error code: 6"},
@@ -138,6 +139,27 @@ func TestRunnerProgramThatRestartsForEverNeverExits(t *testing.T) {
 	if got := listen(t, p); got.words != "" || p.ExitCode() != 0 {
 		t.Errorf("the program did %+v and exited with %d, want nothing and 0", got, p.ExitCode())
 	}
+}
+
+// An old listener that is refused ends with 2, and is started again for ever. It is
+// over all the same.
+func TestRefusedRunnerProgramThatRestartsForEverIsTooOld(t *testing.T) {
+	b := newBox(t)
+	b.install("connected; listening; refused_as 2\n")
+	m := b.open()
+	p := start(t, m)
+	if got := listen(t, p); got.words != "connected" || p.ExitCode() != agent.ExitTooOld {
+		t.Errorf("the program did %+v and exited with %d, want connected and %d", got, p.ExitCode(), agent.ExitTooOld)
+	}
+	m.Close()
+	if p = b.open().Running(); p == nil {
+		t.Fatal("Running = none, want the program, whose keeper lives")
+	}
+	if got := listen(t, p); got.words != "connected" || p.ExitCode() != agent.ExitTooOld {
+		t.Errorf("to the next agent, the program did %+v and exited with %d, want connected and %d", got, p.ExitCode(), agent.ExitTooOld)
+	}
+	b.write("runner/bin/Runner.Listener", "#!/bin/sh\nexit 0\n", 0o755)
+	eventually(t, "the end of run.sh", func() bool { return b.read("run/program/exit") == "0" })
 }
 
 // A signal to run.sh alone ends run.sh, and the listener goes on without it.
