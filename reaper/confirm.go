@@ -40,7 +40,7 @@ type sight struct {
 // confirm asks GitHub which of the runners it shows online: one list for each
 // repository, and by its id for each that the list leaves out, which proves nothing.
 // Those that have waited longest come first; what a run cannot ask, the next one
-// does, or the worker when somebody wants to share the runner.
+// does, or a worker: for one that waits to come into use it is reminded.
 func (r *run) confirm(ctx context.Context, wanted []around) {
 	if r.cfg.DryRun {
 		return
@@ -53,6 +53,7 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
 		if i < 0 {
 			if left[repo.Account]++; left[repo.Account] > confirmCalls {
+				r.remind(ctx, a)
 				continue
 			}
 			sights = append(sights, &sight{repo: repo, online: map[int64]bool{}, err: errLater})
@@ -83,6 +84,7 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 			seen := store.Registration{Online: online}
 			if !listed {
 				if left[s.repo.Account]++; left[s.repo.Account] > confirmCalls || r.isLate(ctx) {
+					r.remind(ctx, a)
 					continue
 				}
 				err := r.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
@@ -97,6 +99,14 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 			}
 			r.guard("runner", a.runner.ID, func() { r.seen(ctx, a, seen) })
 		}
+	}
+}
+
+// remind has a worker ask GitHub about a runner that waits to come into use.
+func (r *run) remind(ctx context.Context, a around) {
+	if a.runner.OnlineAt.IsZero() {
+		r.note(&a.runner, Resend, "no worker asked GitHub whether it is online")
+		r.send(ctx, queue.Message{Kind: queue.Resume, ID: a.runner.ID, Trace: a.runner.Trace}, 0)
 	}
 }
 

@@ -133,7 +133,8 @@ func (r *run) drain(ctx context.Context, now time.Time, a around, reason string)
 // outstanding and no worker seems to be at it: the claim is free, the time to
 // wait is over, and nobody wrote the runner for a while.
 func forgotten(now time.Time, lim store.Limits, r store.Runner, l store.Lock) (queue.Message, bool) {
-	if store.NextStep(now, r, l) == store.StepNone || r.Held(now, "") ||
+	step := store.NextStep(now, r, l) // StepConfirm is the reaper's too: the worker's message comes again by itself
+	if step == store.StepNone || step == store.StepConfirm || r.Held(now, "") ||
 		now.Sub(r.WaitUntil) < lim.Resend || now.Sub(r.UpdatedAt) < lim.Resend {
 		return queue.Message{}, false
 	}

@@ -56,7 +56,7 @@ func Confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Ru
 // job, as far as is recorded: a config that no job used up and that the machine
 // does not want replaced.
 func (r Runner) Registered() bool {
-	if r.Config.RunnerID == 0 || r.needsMint() {
+	if r.Config.RunnerID == 0 || r.Config.Used || r.needsMint() {
 		return false
 	}
 	for _, g := range r.Names {
@@ -69,7 +69,7 @@ func (r Runner) Registered() bool {
 
 // usedUp records that no job can come by the current config any more.
 func (r Runner) usedUp(l Lock) (Runner, Lock) {
-	r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
+	r.ListeningAt, r.MissedAt, r.Config.Used = time.Time{}, time.Time{}, true
 	if l.Names(r.ID) {
 		l.ConfirmedAt = time.Time{}
 	}

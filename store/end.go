@@ -207,11 +207,13 @@ func (r Runner) Refused(now time.Time, lim Limits) Runner {
 }
 
 // Suspect reports whether a person has to look at a runner whose end waits for a
-// job: for long, and though no job is known here or its machine is silent. It is
-// true once; the runner is to be written then.
+// job: for long, and though GitHub alone speaks of one, or its machine is silent. It
+// is true once; the runner is to be written then.
 func (r Runner) Suspect(now time.Time, lim Limits) (_ Runner, suspect bool) {
-	if r.State != RunnerDraining || !r.SuspectAt.IsZero() || now.Sub(r.DrainingAt) < lim.Suspicious ||
-		r.jobRuns() && (r.End == nil || r.End.Code != EndLost) {
+	ghost := !r.jobRuns() && r.Refusals > 0 && r.DeregisteredAt.IsZero()
+	silent := r.jobRuns() && r.End != nil && r.End.Code == EndLost
+	if r.State != RunnerDraining || !r.SuspectAt.IsZero() || !ghost && !silent ||
+		now.Sub(maxTime(r.DrainingAt, r.Job.EndedAt)) < lim.Suspicious {
 		return r, false
 	}
 	r.SuspectAt = now

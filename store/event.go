@@ -105,7 +105,7 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 		r, lock = Drain(now, r, lock, saidEnd(e))
 		if e.Reason == EndTooOld {
 			out.Alarm = AlarmRunnerTooOld
-			out.TooOld = r.Job.StartedAt.IsZero()
+			out.TooOld = r.Job.StartedAt.IsZero() && r.Jobs == 0
 		}
 		if e.Detail != "" {
 			r = r.note(now, e.Detail)
@@ -127,9 +127,10 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 }
 
 // listening notes that the runner program of the current config listens. Whether
-// jobs can come is for GitHub to say: confirm is true where somebody is to ask.
+// jobs can come is for GitHub to say: confirm is true where somebody is to ask, which
+// is once for each config, however often a machine says it.
 func listening(now time.Time, r Runner, l Lock) (_ Runner, confirm bool) {
-	if !r.State.Usable() || r.Boot.At.IsZero() || r.needsMint() || !l.Names(r.ID) {
+	if !r.State.Usable() || r.Boot.At.IsZero() || r.needsMint() || !l.Names(r.ID) || !r.ListeningAt.IsZero() {
 		return r, false
 	}
 	r.ListeningAt = now
@@ -179,7 +180,9 @@ func jobStarted(now time.Time, r Runner, e Event) (Runner, Alarm) {
 func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 	r.Jobs++
 	r.Job.EndedAt = now
-	r = r.Forget(r.Config.N) // GitHub removes a one-job registration after its job
+	if e.Detail == "" {
+		r = r.Forget(r.Config.N) // GitHub removes a one-job registration after its job, and keeps one whose job was cut
+	}
 	r, l = r.usedUp(l)
 	r.DeleteAfter = time.Time{}
 	if r.State == RunnerBusy && r.Mode == Ephemeral {

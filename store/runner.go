@@ -96,6 +96,8 @@ type Config struct {
 	Sealed string `json:"sealed,omitempty"`
 	// RunnerID is GitHub's id of the registration.
 	RunnerID int64 `json:"runner_id,omitempty"`
+	// Used: its one job is done, or the machine asked for another config.
+	Used bool `json:"used,omitempty"`
 }
 
 // Boot is what the machine's first calls bound.

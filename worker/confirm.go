@@ -36,28 +36,20 @@ func (in *invocation) confirm(ctx context.Context, v *view) error {
 	log := in.Log.With("runner", v.runner.ID, "trace", v.runner.Trace)
 	config := v.runner.Config.N
 	var seen store.Registration
+	var unheard error
 	asked := store.NextStep(in.Now(), v.runner, v.lock) == store.StepConfirm
 	if asked {
-		var err error
-		if seen, err = in.look(ctx, v.runner); err != nil {
-			at := v.runner.ConfirmAfter(in.Now(), in.Limits)
-			if ge, ok := errors.AsType[*github.Error](err); ok && ge.RetryAt.After(at) {
-				at = ge.RetryAt
-			}
-			log.Warn("GitHub did not say whether the runner is online", "error", err, "again", at)
-			in.sendResume(ctx, v, at)
-			return errLater
-		}
+		seen, unheard = in.look(ctx, v.runner)
 	}
 	verdict, again := store.Unconfirmed, false
 	err := in.apply(ctx, v, func(now time.Time) (changes []store.Change) {
 		run, lock := v.runner, v.lock
-		again = false
-		if asked && store.NextStep(now, run, lock) == store.StepConfirm && run.Config.N == config {
+		verdict, again = store.Unconfirmed, false
+		if asked && unheard == nil && store.NextStep(now, run, lock) == store.StepConfirm && run.Config.N == config {
 			v.runner, v.lock, verdict = store.Confirm(now, in.Limits, run, lock, seen)
 			changes = store.Changed(run, &v.runner, lock, &v.lock)
 		}
-		return append(changes, in.settle(now, v, &again)...)
+		return append(changes, in.settle(now, v, &again)...) // a job that came proves enough, whatever GitHub says
 	})
 	if errors.Is(err, errLater) {
 		in.sendResume(ctx, v, in.Now().Add(time.Second))
@@ -68,13 +60,22 @@ func (in *invocation) confirm(ctx context.Context, v *view) error {
 	if again {
 		in.send(ctx, queue.StartOf(v.request), v.request.DueAt)
 	}
+	if unheard != nil {
+		at := v.runner.ConfirmAfter(in.Now(), in.Limits)
+		if ge, ok := errors.AsType[*github.Error](unheard); ok && ge.RetryAt.After(at) {
+			at = ge.RetryAt
+		}
+		log.Warn("GitHub did not say whether the runner is online", "error", unheard, "again", at)
+		in.sendResume(ctx, v, at)
+		return errLater
+	}
 	switch {
 	case store.NextStep(in.Now(), v.runner, v.lock) == store.StepConfirm:
 		in.sendResume(ctx, v, v.runner.ConfirmAfter(in.Now(), in.Limits))
 		return errLater
 	case verdict == store.Lost:
 		log.Info("drains", "reason", v.runner.End.Code)
-	case asked:
+	case verdict == store.Confirmed:
 		log.Info("GitHub shows the runner online", "request", v.request.ID, "request_state", string(v.request.State))
 	}
 	return nil
@@ -126,9 +127,9 @@ func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *st
 	return false
 }
 
-// asked remembers, for this process alone, what GitHub last said of registrations:
-// a hundred requests that wait for one runner need one answer. It holds no longer
-// than what it was asked with.
+// asked remembers, for this process alone, what GitHub last said of registrations,
+// or that it did not answer: a hundred requests that wait for one runner need one
+// answer.
 type asked struct {
 	mu      sync.Mutex
 	answers map[int64]answered
@@ -137,6 +138,7 @@ type asked struct {
 type answered struct {
 	at   time.Time
 	seen store.Registration
+	err  error
 }
 
 // answer returns what was said of a registration at most so long ago, or asks.
@@ -150,17 +152,14 @@ func (a *asked) answer(now time.Time, within time.Duration, registration int64, 
 	known, ok := a.answers[registration]
 	a.mu.Unlock()
 	if ok {
-		return known.seen, nil
+		return known.seen, known.err
 	}
 	seen, err := ask()
-	if err != nil {
-		return seen, err
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.answers == nil {
 		a.answers = map[int64]answered{}
 	}
-	a.answers[registration] = answered{now, seen}
-	return seen, nil
+	a.answers[registration] = answered{now, seen, err}
+	return seen, err
 }

@@ -74,6 +74,11 @@ func (pretended) Wait(ctx context.Context) (simfleet.Job, error) {
 	return simfleet.Job{}, ctx.Err()
 }
 
+func (pretended) Watch(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 func (pretended) Done(context.Context, simfleet.Job) error { return nil }
 
 func (pretended) Close() {}

@@ -73,6 +73,9 @@ func (w *World) Orphans() (left []string) {
 	for _, g := range w.GitHub.Registrations() {
 		r := w.watch.runners[runnerIn(g.Name)]
 		known := slices.ContainsFunc(r.Names, func(n store.GitHubName) bool { return n.Name == g.Name })
+		if w.watch.confirmations.lied[r.ID] {
+			continue // what said that its job is done may be deleted by GitHub, a day later
+		}
 		if r.Version == 0 || r.State.Final() && !known {
 			left = append(left, fmt.Sprintf("registration %s of a runner that is %q", g.Name, r.State))
 		}

@@ -45,11 +45,22 @@ var events = []event{
 	{"boot token stolen", (*plan).steal},
 	{"forged event", (*plan).forge},
 	{"registration deleted by its owner", func(p *plan, w *World, name string) bool {
-		all := w.GitHub.Registrations()
-		if len(all) == 0 {
-			return false
-		}
-		return w.Forget(oneOf(p, all, "registration", name).ID) == nil
+		id, ok := p.registration(w, name)
+		return ok && w.Forget(id) == nil
+	}},
+	{forgets, func(p *plan, w *World, name string) bool {
+		id, ok := p.registration(w, name)
+		return ok && w.GitHub.Forget(id) == nil
+	}},
+	{haunted, func(p *plan, w *World, name string) bool {
+		id, ok := p.registration(w, name)
+		return ok && w.GitHub.Haunt(id) == nil
+	}},
+	{tooOldSoon, func(p *plan, w *World, name string) bool {
+		w.GitHub.Change(func(r *githubtest.Rules) { r.TooOld = true })
+		time.Sleep(p.between(time.Second, 2*time.Minute, "refused for", name))
+		w.GitHub.Change(func(r *githubtest.Rules) { r.TooOld = false })
+		return true
 	}},
 	{"job taken by its labels", func(p *plan, w *World, name string) bool {
 		all := w.GitHub.Registrations()
@@ -57,7 +68,7 @@ var events = []event{
 			return false
 		}
 		labels := oneOf(p, all, "registration", name).Labels
-		job := githubtest.Job{RunID: "thief", Labels: labels[len(labels)-1:], Duration: p.between(time.Second, 5*time.Minute, "thief", name)}
+		job := githubtest.Job{RunID: "999", Labels: labels[len(labels)-1:], Duration: p.between(time.Second, 5*time.Minute, "thief", name)}
 		_, err := w.GitHub.Queue(Repository, job)
 		return err == nil
 	}},
@@ -134,6 +145,15 @@ func (p *plan) happenings(w *World, wg *sync.WaitGroup) {
 			}
 		})
 	}
+}
+
+// registration picks one of those at GitHub.
+func (p *plan) registration(w *World, name string) (int64, bool) {
+	all := w.GitHub.Registrations()
+	if len(all) == 0 {
+		return 0, false
+	}
+	return oneOf(p, all, "registration", name).ID, true
 }
 
 // machines returns those that are on.
@@ -227,7 +247,7 @@ func (p *plan) forge(w *World, name string) bool {
 		n := name + "/" + strconv.FormatUint(i, 10)
 		e := apitype.Event{Event: oneOf(p, words, "forged", n), Counter: r.Counter + int64(p.draw("counter", n)%9) - 3}
 		if e.Event == "job_started" {
-			e.RunID = "forged"
+			e.RunID = "666"
 		}
 		if !w.post("/runners/"+r.ID+"/events", session.Reveal(), e) {
 			return true // one was made, and had no answer

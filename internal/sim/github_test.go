@@ -124,11 +124,7 @@ func TestBusyRunnerIsNotEndedBeforeItsJob(t *testing.T) {
 				s := w.Start(sim.Shared("a"))
 				w.Ready(s, 10*time.Minute)
 				time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(55 * time.Second)))
-				length := 10 * time.Minute
-				if lag > 0 {
-					length = time.Minute // what is left of it fits into the grace period
-				}
-				job := w.Job(s.RunsOn, length) // just before the reaper looks
+				job := w.Job(s.RunsOn, 10*time.Minute) // just before the reaper looks
 				stop(w, s)
 				good(w, s, job)
 				machines(w, 1)
@@ -137,7 +133,7 @@ func TestBusyRunnerIsNotEndedBeforeItsJob(t *testing.T) {
 	}
 }
 
-func TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit(t *testing.T) {
+func TestGhostOfADeletedRegistrationDrains(t *testing.T) {
 	t.Parallel()
 	sim.Run(t, sim.Config{Ghosts: true}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
@@ -145,13 +141,9 @@ func TestGhostOfADeletedRegistrationIsEndedByTheIdleLimit(t *testing.T) {
 		if err := w.Forget(w.RunnerOf(s.ID).Config.RunnerID); err != nil {
 			w.Fatal(err)
 		}
-		idle := time.Now()
-		w.Until("the runner to drain", w.Limits.Idle+w.Limits.Idle/4+time.Minute, func() bool { return !w.RunnerOf(s.ID).State.Usable() })
-		if got := time.Since(idle); got < w.Limits.Idle-time.Minute {
-			w.Errorf("the runner drained after %s", got)
-		}
-		if r := w.RunnerOf(s.ID); r.End.Code != store.EndIdle {
-			w.Errorf("the runner drains for %s, want %s", r.End.Code, store.EndIdle)
+		w.Until("the runner to drain", 2*w.Limits.ReaperPeriod+w.Limits.Confirmed, func() bool { return !w.RunnerOf(s.ID).State.Usable() })
+		if r := w.RunnerOf(s.ID); r.End.Code != store.EndUnlisted {
+			w.Errorf("the runner drains for %s, want %s", r.End.Code, store.EndUnlisted)
 		}
 		w.Quiet(10 * time.Minute)
 		w.Check()

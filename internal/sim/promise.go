@@ -9,6 +9,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
@@ -125,6 +126,11 @@ func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 		case *store.Lock:
 			w.agree(*i)
 		case *store.Quota:
+			for _, other := range items {
+				if r, ok := other.(*store.Runner); ok && r.Version == 1 {
+					w.sawIntent(*r, *i)
+				}
+			}
 			w.hold(QuotaTrue, i.Live == w.watch.live, "the quota counts %d runners, and %d are neither failed nor ended", i.Live, w.watch.live)
 			w.hold(QuotaKept, i.Live <= i.Limit && i.Limit == w.Account.MaxRunners, "%d runners live, and the limit is %d", i.Live, w.Account.MaxRunners)
 		}
@@ -448,6 +454,7 @@ func (w *World) checkHealed(healed time.Time) {
 	defer w.mu.Unlock()
 	lim := w.Limits
 	periods := 5 * lim.ReaperPeriod
+	registrations = slices.DeleteFunc(registrations, func(g githubtest.Registration) bool { return w.watch.confirmations.lied[runnerIn(g.Name)] })
 	w.hold(Nothing, len(registrations) == 0, "%d registrations are left, and no machine", len(registrations))
 	for _, r := range w.watch.requests {
 		by := latest(healed, r.GiveUpAt).Add(periods)

@@ -17,6 +17,7 @@ const (
 	NoGhost   Promise = "nobody is given a runner that GitHub forgot two minutes before"
 	UsedUp    Promise = "no runner is shared between two of its configs"
 	JobSpared Promise = "no machine is terminated with a job that it told of"
+	NotAgain  Promise = "no image is launched whose runner program GitHub refused before any job"
 	Served    Promise = "what is queued for a runner is served beyond the time that was asked for"
 )
 
@@ -39,6 +40,12 @@ func (w *World) shows(r github.Runner, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.watch.confirmations.shown[r.ID] = time.Now()
+}
+
+// sawIntent looks at a new runner: q is its account's quota, as the same commit has it.
+func (w *World) sawIntent(r store.Runner, q store.Quota) {
+	_, refused := q.Refuses(r.Launch.Image, "")
+	w.hold(NotAgain, !refused, "runner %s is launched with image %s, which GitHub refused", r.ID, r.Launch.Image)
 }
 
 // jobRuns reports whether a machine told of a job, and not of its end.

@@ -254,7 +254,8 @@ func (w *World) dueNow() (things []dueThing) {
 			sent := w.watch.sent[r.ID]
 			things = append(things, dueThing{r.ID, "goes on", func() bool {
 				is := w.watch.runners[r.ID]
-				return w.watch.sent[r.ID] > sent || is.Version != r.Version || !w.clock(Reaper)().Before(l.BootBy)
+				asked := step == store.StepConfirm && (!is.MissedAt.IsZero() || !w.watch.locks[r.Lock].ConfirmedAt.Equal(l.ConfirmedAt))
+				return w.watch.sent[r.ID] > sent || is.Version != r.Version || asked || !w.clock(Reaper)().Before(l.BootBy)
 			}})
 		}
 	}
@@ -332,8 +333,8 @@ func (w *World) checkJobs() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range machines {
-		if m.PowerOff == "" || m.PowerOff == died {
-			continue
+		if m.PowerOff == "" || m.PowerOff == died || m.PowerOff == store.EndTooOld {
+			continue // a program that GitHub refuses cuts its job itself
 		}
 		r := w.watch.runners[m.Tags[fleet.TagRunner]]
 		if r.Version == 0 || r.InstanceID != m.ID || m.EndsAt.After(r.Hard.Add(-slack)) {

@@ -129,6 +129,7 @@ type World struct {
 	reaper reaper.Config
 	github *github.Client
 	decide atomic.Pointer[func(Effect) Fate]
+	images atomic.Int64 // how many images were built: requests get the newest
 	index  atomic.Int64 // by how much the due index is behind
 	wg     sync.WaitGroup
 	// working and reaping have a token each, without which no messages are handed
@@ -322,6 +323,9 @@ func (w *World) outside() {
 				return w.cfg.EC2(op, l)
 			},
 			Random: w.random("ec2"),
+			Image: func(fleet.Place, string) (string, error) {
+				return fmt.Sprintf("ami-%017d", w.images.Load()), nil
+			},
 		},
 		HTTP: &http.Client{Transport: door{w, Machine}}, Broker: broker{w.GitHub, w.cfg.Ghosts}, BootTime: bootTime,
 		Log: w.logger(Machine, func() bool { return false }),

@@ -189,3 +189,6 @@ func (w *World) Forget(id int64) error {
 
 // Thief returns an HTTP client that reaches the API as machines do.
 func (w *World) Thief() *http.Client { return &http.Client{Transport: door{w, Machine}} }
+
+// NewImage has a new image built: from now on requests get that.
+func (w *World) NewImage() { w.images.Add(1) }

@@ -27,6 +27,11 @@ const (
 	busyLate    Kind = "busy shown late"
 	omitsBusy   Kind = "list omits busy runners"
 	tooOld      Kind = "runner program too old"
+	tooOldSoon  Kind = "runner program refused later"
+	forgets     Kind = "registration forgotten under its program"
+	haunted     Kind = "runner busy for ever"
+	losesJobs   Kind = "job lost to another runner"
+	mintsNot    Kind = "GitHub registers nothing"
 	ghosts      Kind = "deleted runner not told"
 	neverBoots  Kind = "machine never boots"
 	noNetwork   Kind = "machine without network"
@@ -150,6 +155,13 @@ func answer(status int, header ...string) http.Handler {
 	})
 }
 
+// gateway is what GitHub's own proxy says when nothing behind it answers.
+var gateway http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/html")
+	w.WriteHeader(http.StatusBadGateway)
+	_, _ = w.Write([]byte("<html><body>502 Bad Gateway</body></html>")) // to memory: it does not fail
+})
+
 // github returns what GitHub's API refuses by itself: all for a while, in one of
 // the two ways in which it limits, and names that it has already.
 func (p *plan) github(heals time.Time) func(string) githubtest.Fault {
@@ -158,6 +170,7 @@ func (p *plan) github(heals time.Time) func(string) githubtest.Fault {
 		limit = window{}
 	}
 	taken := p.chance(150, "names taken")
+	down := p.window(100, oneOf(p, []time.Duration{time.Minute, 5 * time.Minute, 20 * time.Minute}, "registers nothing for"), "registers nothing")
 	n := 0
 	return func(op string) (f githubtest.Fault) {
 		now := time.Now()
@@ -170,6 +183,10 @@ func (p *plan) github(heals time.Time) func(string) githubtest.Fault {
 				f.Instead = answer(http.StatusForbidden, "X-RateLimit-Limit", "5000", "X-RateLimit-Remaining", "0",
 					"X-RateLimit-Reset", strconv.FormatInt(now.Unix()+int64(left), 10))
 			}
+			return f
+		}
+		if op == githubtest.OpMint && down.has(now) && p.happens(mintsNot, "window") {
+			f.Instead = gateway
 			return f
 		}
 		if op != githubtest.OpMint || !taken || !now.Before(heals) {
@@ -193,7 +210,8 @@ func (p *plan) rules(w *World) (heal func()) {
 			r.BusyLag = p.between(time.Second, time.Minute, "busy lag for")
 		}
 		r.OmitBusy = p.chance(100, "omit busy") && p.happens(omitsBusy, "")
-		r.TooOld = p.chance(40, "too old") && p.happens(tooOld, "")
+		r.TooOld = p.chance(20, "too old") && p.happens(tooOld, "")
+		r.LosesJobs = p.chance(40, "loses jobs") && p.happens(losesJobs, "")
 	})
 	if p.chance(150, "EC2 lags") && p.happens(staleEC2, "") {
 		least, longest := time.Second, oneOf(p, []time.Duration{10 * time.Second, time.Minute, 6 * time.Minute}, "EC2 lag")
@@ -203,7 +221,9 @@ func (p *plan) rules(w *World) (heal func()) {
 		w.Fleet.SetLag(p.between(least, longest, "EC2 lags by"))
 	}
 	return func() {
-		w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag, r.OmitBusy, r.TooOld = 0, false, false })
+		w.NewImage() // with a runner program that GitHub takes
+		w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag, r.OmitBusy, r.TooOld, r.LosesJobs = 0, false, false, false })
+		w.GitHub.Calm()
 		w.Fleet.SetLag(0)
 	}
 }

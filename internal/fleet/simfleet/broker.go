@@ -18,8 +18,11 @@ type Broker interface {
 // Session is one connected runner program, online from Connect to Close.
 type Session interface {
 	// Wait returns the job that GitHub gives this runner, once there is one. It
-	// fails with ErrDeleted; any other error is an outage.
+	// fails with ErrDeleted or ErrTooOld; any other error is an outage.
 	Wait(ctx context.Context) (Job, error)
+	// Watch asks GitHub on while a job runs. It returns when GitHub refuses to be
+	// asked, with an error as Wait's, or when ctx ends, with an error of that.
+	Watch(ctx context.Context) error
 	// Done says that the job is completed. Errors are as with Wait.
 	Done(ctx context.Context, j Job) error
 	// Close cuts the connection: GitHub sees the runner offline.

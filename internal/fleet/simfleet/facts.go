@@ -71,6 +71,24 @@ func (w *World) fact(i *instance, now time.Time) Fact {
 	return f
 }
 
+// Stop stops a machine, as a person may in the console: its power is off, and it is
+// not terminated. Nothing starts it again.
+func (w *World) Stop(id string) error {
+	err := w.change(id, func(i *instance, now time.Time) error {
+		if w.state(i, now) != fleet.Running {
+			return fmt.Errorf("instance %s does not run", id)
+		}
+		next := *i
+		next.StoppedAt = now
+		return w.keep(next)
+	})
+	if err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	w.notify(id)
+	return nil
+}
+
 // Interrupt makes EC2 reclaim a spot instance, with a notice so long before:
 // SpotNotice, or zero for one that dies without a word.
 func (w *World) Interrupt(id string, notice time.Duration) error {

@@ -197,6 +197,11 @@ type session struct {
 	config string
 }
 
+func (s *session) Watch(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 func (s *session) Wait(ctx context.Context) (simfleet.Job, error) {
 	select {
 	case <-ctx.Done():

@@ -126,7 +126,7 @@ func (f *Fleet) run(id string, wake <-chan struct{}) {
 	}()
 	for {
 		i, ok := f.Instance(id)
-		if !ok || i.State == fleet.ShuttingDown || i.State.Over() {
+		if !ok || i.State == fleet.ShuttingDown || i.State == fleet.Stopped || i.State.Over() {
 			return
 		}
 		bootsAt := i.RunsAt

@@ -47,6 +47,7 @@ type instance struct {
 	Reason   string // why then, in EC2's words
 	PowerOff string // why it switches itself off then, in its own words
 
+	StoppedAt      time.Time // when a person stopped it, for good; zero: nobody did
 	NoticeAt       time.Time // when its interruption was announced; zero: it was not
 	CredentialedAt time.Time // when it got its first config; zero: never
 }
@@ -123,6 +124,8 @@ func (w *World) state(i *instance, at time.Time) fleet.State {
 		return fleet.Terminated
 	case !i.EndsAt.IsZero() && !at.Before(i.EndsAt):
 		return fleet.ShuttingDown
+	case !i.StoppedAt.IsZero() && !at.Before(i.StoppedAt):
+		return fleet.Stopped
 	case at.Before(i.RunsAt):
 		return fleet.Pending
 	default:

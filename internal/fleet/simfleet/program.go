@@ -76,7 +76,7 @@ func (p *program) pretend(ctx context.Context, b Broker, config string) error {
 		return err
 	}
 	p.events <- agent.ProgramEvent{Kind: agent.JobStarted, RunID: job.RunID}
-	if err := sleep(ctx, job.Duration); err != nil {
+	if err := work(ctx, s, job); err != nil {
 		return err
 	}
 	if err := insist(ctx, func() error { return s.Done(ctx, job) }); err != nil {
@@ -84,6 +84,34 @@ func (p *program) pretend(ctx context.Context, b Broker, config string) error {
 	}
 	p.events <- agent.ProgramEvent{Kind: agent.JobDone}
 	return nil
+}
+
+// work spends the job's time, and asks GitHub on meanwhile. A version that is refused
+// then cuts the job: the program ends what it runs before it exits (actions/runner
+// 2.336.0, src/Runner.Listener/Runner.cs, RunAsync, and JobDispatcher.cs, ShutdownAsync).
+func work(ctx context.Context, s Session, job Job) error {
+	ctx, cancel := context.WithCancel(ctx)
+	refused := make(chan error, 1)
+	go func() { refused <- s.Watch(ctx) }()
+	t := time.NewTimer(job.Duration)
+	defer t.Stop()
+	var err error
+	select {
+	case <-t.C:
+	case err = <-refused:
+		refused <- err
+		if !errors.Is(err, ErrTooOld) { // that the registration is gone does not end a job
+			err = nil
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+	}
+	cancel()
+	<-refused
+	return err
 }
 
 // insist repeats a call to GitHub while that is away.

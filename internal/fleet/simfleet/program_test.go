@@ -17,6 +17,8 @@ import (
 // list, and none when that is used up.
 type scripted struct {
 	connect, wait, done []error
+	refused             time.Duration // after so long a watch ends with ErrTooOld; 0: it does not
+	forgotten           bool          // a watch ends at once with ErrDeleted
 	job                 Job
 	started             time.Time
 	calls               []string
@@ -37,6 +39,20 @@ func (s *scripted) Connect(context.Context, string) (Session, error) {
 }
 
 func (s *scripted) Wait(context.Context) (Job, error) { return s.job, s.call("wait", &s.wait) }
+
+func (s *scripted) Watch(ctx context.Context) error {
+	switch {
+	case s.forgotten:
+		return ErrDeleted
+	case s.refused > 0:
+		if err := sleep(ctx, s.refused); err != nil {
+			return err
+		}
+		return ErrTooOld
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
 
 func (s *scripted) Done(_ context.Context, j Job) error {
 	if j != s.job {
@@ -81,6 +97,19 @@ func TestRunnerProgramExits(t *testing.T) {
 		{
 			"too old", &scripted{connect: []error{wrapped}}, agent.ExitTooOld,
 			nil, []string{"connect@0s"},
+		},
+		{
+			"too old, as it learns when it polls", &scripted{wait: []error{wrapped}}, agent.ExitTooOld,
+			[]agent.ProgramEventKind{agent.Connected}, []string{"connect@0s", "wait@0s", "close@0s"},
+		},
+		{
+			"too old, while it works", &scripted{refused: 20 * time.Second}, agent.ExitTooOld,
+			[]agent.ProgramEventKind{agent.Connected, agent.JobStarted}, []string{"connect@0s", "wait@0s", "close@20s"},
+		},
+		{
+			"after its job, though GitHub forgot it meanwhile", &scripted{forgotten: true}, 0,
+			[]agent.ProgramEventKind{agent.Connected, agent.JobStarted, agent.JobDone},
+			[]string{"connect@0s", "wait@0s", "done@1m0s", "close@1m0s"},
 		},
 		{
 			"after outages", &scripted{connect: []error{outage, outage}, wait: []error{outage}, done: []error{outage}}, 0,

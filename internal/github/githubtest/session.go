@@ -161,6 +161,18 @@ func (s *Server) Forget(id int64) error {
 	})
 }
 
+// Calm makes GitHub say again of all runners whether they are busy.
+func (s *Server) Calm() {
+	s.look(func(time.Time) {
+		for _, r := range s.runners {
+			if r.Ghost {
+				r.Ghost = false
+				s.put(bucketRunners, r.key(), r.record)
+			}
+		}
+	})
+}
+
 // Haunt makes GitHub say for ever that a runner is busy, and refuse to delete it.
 func (s *Server) Haunt(id int64) error {
 	return s.step(func(time.Time) error {

@@ -25,6 +25,9 @@ func (s Session) Wait(ctx context.Context) (simfleet.Job, error) {
 	return simfleet.Job{ID: j.ID, RunID: j.RunID, Duration: j.Duration}, told(err)
 }
 
+// Watch implements simfleet.Session.
+func (s Session) Watch(ctx context.Context) error { return told(s.Session.Watch(ctx)) }
+
 // Done implements simfleet.Session.
 func (s Session) Done(ctx context.Context, j simfleet.Job) error {
 	return told(s.Session.Done(ctx, githubtest.Job{ID: j.ID}))
