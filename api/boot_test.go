@@ -47,6 +47,37 @@ func TestBootExchangesTheTokenForTheConfig(t *testing.T) {
 	})
 }
 
+func TestBootAnswersTheEnvironmentOfTheRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.accounts.byID[accountID]
+		a.Environment = map[string]string{"https_proxy": "http://proxy.test:3128"}
+		w.accounts.byID[accountID] = a
+		run := w.launchedFor(apitype.Start{})
+		boot := func() (apitype.Booted, answer) {
+			t.Helper()
+			ans := w.boot(run, nonce, instanceID)
+			var got apitype.Booted
+			if err := json.Unmarshal(ans.body, &got); err != nil {
+				t.Fatal(err)
+			}
+			return got, ans
+		}
+		if got, ans := boot(); ans.status != http.StatusOK || !reflect.DeepEqual(got.Environment, a.Environment) {
+			t.Errorf("boot = %d %s, want the environment %v", ans.status, ans.body, a.Environment)
+		}
+		w.accounts.err = errDown
+		if _, ans := boot(); ans.status != http.StatusServiceUnavailable {
+			t.Errorf("boot while no registration can be read = %d %s, want 503: the machine asks again", ans.status, ans.body)
+		}
+		w.accounts.err = nil
+		delete(w.accounts.byID, accountID)
+		if got, ans := boot(); ans.status != http.StatusOK || got.Environment != nil || strings.Contains(string(ans.body), `"environment"`) {
+			t.Errorf("boot of a machine whose account was removed = %d %s, want it without an environment", ans.status, ans.body)
+		}
+	})
+}
+
 func TestLostBootAnswersAreRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

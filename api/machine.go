@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -65,7 +67,13 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 		switch verdict {
 		case store.BootGo:
 			c.allow("boot token")
-			return s.booted(now, run, lock)
+			env, err := s.environment(ctx, run.Account)
+			if err != nil {
+				return apitype.Booted{}, err
+			}
+			booted, err := s.booted(now, run, lock)
+			booted.Environment = env
+			return booted, err
 		case store.BootLater:
 			c.allow("boot token")
 			return apitype.Booted{}, tooEarly()
@@ -98,6 +106,16 @@ func (s *server) booted(now time.Time, run store.Runner, lock store.Lock) (apity
 		HeartbeatS: apitype.InSeconds(s.Limits.Heartbeat), IdleS: apitype.InSeconds(s.Limits.Idle),
 		Lock: run.Lock, Programs: s.Programs, Orders: orders(now, run, lock, store.OrderGo),
 	}, nil
+}
+
+// environment returns the variables that an account's registration has for jobs. An
+// account that was removed since has none.
+func (s *server) environment(ctx context.Context, account string) (map[string]string, error) {
+	a, err := s.Accounts.Account(ctx, account)
+	if err != nil && !errors.Is(err, store.ErrNoAccount) {
+		return nil, outage(fmt.Errorf("environment of account %s: %w", account, err))
+	}
+	return a.Environment, nil
 }
 
 func orders(now time.Time, run store.Runner, lock store.Lock, order store.Order) apitype.Orders {

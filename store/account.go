@@ -61,6 +61,9 @@ type Account struct {
 	Allow Allow `json:"allow,omitzero"`
 	// Only narrows the callers that are left. Operators are not narrowed.
 	Only Conditions `json:"only,omitzero"`
+	// Environment has variables for the jobs, over those of the image. Every job can
+	// read them: they are no secrets.
+	Environment map[string]string `json:"environment,omitempty"`
 }
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.
@@ -326,5 +329,6 @@ func (a Account) check(id string) error {
 	want(a.MaxTimeoutS >= 0, "max_timeout: want seconds")
 	want(a.Pacing.Burst >= 0 && a.Pacing.IntervalMS >= 0, "pacing: want no negative number")
 	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
+	errs = append(errs, checkEnvironment(a.Environment)...)
 	return errors.Join(errs...)
 }

@@ -86,6 +86,7 @@ variable "accounts" {
       job_workflow_refs = optional(list(string), [])
       properties        = optional(map(string), {})
     }), {})
+    environment = optional(map(string))
   }))
   default = {}
 
@@ -117,6 +118,19 @@ variable "accounts" {
   validation {
     condition     = alltrue([for a in var.accounts : length(a.instance_types) > 0 && length(setsubtract(a.default_instance_types != null ? a.default_instance_types : [], a.instance_types)) == 0])
     error_message = "List at least one of instance_types, and put only such into default_instance_types as are in it."
+  }
+
+  validation {
+    condition = alltrue(flatten([for a in var.accounts : [for name, value in coalesce(a.environment, {}) :
+      can(regex("^[A-Za-z_][A-Za-z0-9_]{0,63}$", name)) && can(regex("^[^[:cntrl:]]+$", value))
+    && !can(regex("(?i)^(ACTIONS_RUNNER_|GARO_|GITHUB_|(PATH|HOME|USER|LOGNAME|SHELL|PWD|CI)$)", name))]]))
+    error_message = "In environment, give each variable a name of letters, digits and _ that the machine does not set itself, and a value in one line. docs/deploy.md has the names."
+  }
+
+  validation {
+    condition = alltrue(flatten([for a in var.accounts : [for name in keys(coalesce(a.environment, {})) :
+    !can(regex("(?i)((^|_)(AUTH|CREDS?|PASS|PAT|PWD)|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|KEYS?)(_|$)", name))]]))
+    error_message = "Put no secrets into environment: every job can read it. A name that sounds like a secret's is refused."
   }
 
   validation {

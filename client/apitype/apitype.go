@@ -159,6 +159,9 @@ type Booted struct {
 	Lock       string  `json:"lock"` // opaque; sent back in LockHeader, it saves the API a read
 	// Programs has the runner program by GOARCH, for images that have none.
 	Programs map[string]RunnerProgram `json:"programs,omitempty"`
+	// Environment has variables for the runner program, as the account's registration
+	// says. They are no secrets.
+	Environment map[string]string `json:"environment,omitempty"`
 	Orders
 }
 

@@ -12,10 +12,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -81,6 +83,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	defer m.Close()
+	setProxies(m, log)
 	document, id, err := start(ctx, c, m)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -97,6 +100,27 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 		Install:    m.Install,
 		Log:        log,
 	}).Run(ctx)
+}
+
+// setProxies makes the image's proxies those of this process, before its first call:
+// systemd starts a service without what /etc/environment and /etc/profile say. What
+// the service itself was given counts more.
+func setProxies(m *host.Machine, log *slog.Logger) {
+	proxies, err := m.Proxies()
+	if err != nil {
+		log.Warn("calls are made without a proxy", slog.Any("err", err))
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(proxies)) {
+		if os.Getenv(name) != "" {
+			continue
+		}
+		if err := os.Setenv(name, proxies[name]); err != nil {
+			log.Warn("proxy not set", slog.String("variable", name), slog.Any("err", err))
+			continue
+		}
+		log.Info("proxy of the image", slog.String("variable", name))
+	}
 }
 
 // start reads what the machine is told about itself.

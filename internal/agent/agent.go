@@ -34,9 +34,10 @@ type Machine interface {
 	// Notices delivers what EC2 announces: that it will reclaim the machine.
 	Notices() <-chan Notice
 	// Start starts the runner program for one job, as an unprivileged user, with
-	// the config in its environment alone. The program outlives ctx, and the
-	// agent's process too.
-	Start(ctx context.Context, config secret.Text) (Program, error)
+	// the config in its environment alone, and with these variables beside those
+	// that the machine has for it. The program outlives ctx, and the agent's
+	// process too.
+	Start(ctx context.Context, config secret.Text, environment map[string]string) (Program, error)
 	// Running returns the runner program that an earlier process of the agent
 	// started, or nil. It may tell again what it told that process, and may have
 	// exited meanwhile.

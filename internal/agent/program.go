@@ -39,7 +39,7 @@ func (a *Agent) hasInstalled(err error) {
 // do that cannot do it with another config either.
 func (a *Agent) start(ctx context.Context) {
 	a.config = a.s.Config
-	p, err := a.cfg.Machine.Start(ctx, secret.New(a.s.Config))
+	p, err := a.cfg.Machine.Start(ctx, secret.New(a.s.Config), a.s.Environment)
 	if err != nil {
 		a.s.Config = ""
 		a.giveUp(store.EndAgent, fmt.Sprintf("the runner program did not start: %v", err))

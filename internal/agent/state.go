@@ -29,6 +29,8 @@ type state struct {
 	HeartbeatS apitype.Seconds       `json:"heartbeat_s,omitempty"`
 	IdleS      apitype.Seconds       `json:"idle_s,omitempty"`
 	Program    apitype.RunnerProgram `json:"program,omitzero"`
+	// Environment is for the runner program. An API before it was answered has none.
+	Environment map[string]string `json:"environment,omitempty"`
 
 	N       int    `json:"n,omitempty"`       // the number of the newest config
 	Config  string `json:"config,omitempty"`  // the newest config, until a program was started with it

@@ -146,14 +146,15 @@ func (w *world) wantSaid(want ...string) {
 
 // api is the API as one machine sees it.
 type api struct {
-	w         *world
-	mode      string
-	order     string        // what it answers
-	hard      time.Duration // after the start of the test
-	n         int           // the number of the newest config
-	ready     time.Time     // when the next config can be answered
-	heartbeat apitype.Seconds
-	idle      apitype.Seconds
+	w           *world
+	mode        string
+	order       string        // what it answers
+	hard        time.Duration // after the start of the test
+	n           int           // the number of the newest config
+	ready       time.Time     // when the next config can be answered
+	heartbeat   apitype.Seconds
+	environment map[string]string
+	idle        apitype.Seconds
 
 	answers []int                      // statuses to answer the next calls with, before all else; 0: no answer
 	lose    func(call string) bool     // whether an answer is to be lost, after its effect
@@ -274,7 +275,7 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 			f.nonces = append(f.nonces, boot.Nonce)
 		}
 		return http.StatusOK, apitype.Booted{Session: session, Config: configOf(f.n), N: f.n, Mode: f.mode,
-			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Orders: orders}
+			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Environment: f.environment, Orders: orders}
 	}
 	if req.Header.Get("Authorization") != "Bearer "+session || req.Header.Get(apitype.LockHeader) != lockKey {
 		f.w.Errorf("call %s with %v", c.path, req.Header)
@@ -309,8 +310,9 @@ type fakeMachine struct {
 	off     string // why it was powered off
 	notices chan Notice
 	configs []string
-	program *fakeProgram // the newest
-	printed string       // what programs print
+	env     map[string]string // of the last start
+	program *fakeProgram      // the newest
+	printed string            // what programs print
 	cleans  int
 
 	loadErr, saveErr, startErr, cleanErr, timerErr error
@@ -339,11 +341,12 @@ func (m *fakeMachine) PowerOff(reason string) {
 
 func (m *fakeMachine) Notices() <-chan Notice { return m.notices }
 
-func (m *fakeMachine) Start(_ context.Context, config secret.Text) (Program, error) {
+func (m *fakeMachine) Start(_ context.Context, config secret.Text, env map[string]string) (Program, error) {
 	if m.program != nil && !m.program.gone {
 		m.w.Error("a second runner program was started")
 	}
 	m.configs = append(m.configs, config.Reveal())
+	m.env = env
 	if m.startErr != nil {
 		return nil, m.startErr
 	}

@@ -27,14 +27,18 @@ import (
 const MaxUserData = 16 << 10
 
 // Current is the number of the script that new machines get.
-const Current = 1
+const Current = 2
 
-//go:embed script1.sh
-var script1 string
+var (
+	//go:embed script1.sh
+	script1 string
+	//go:embed script2.sh
+	script2 string // takes the image's proxies
+)
 
 // scripts are the released scripts by number, each with the call that waits for
 // its one argument: the document.
-var scripts = []string{1: script1 + "\nmain "}
+var scripts = []string{1: script1 + "\nmain ", 2: script2 + "\nmain "}
 
 // Document is what a machine is told at its launch. All of it can be read by
 // whatever runs on the machine; Token is worth nothing once it was used.

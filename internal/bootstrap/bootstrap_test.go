@@ -82,6 +82,7 @@ func TestGoldenUserDataIsAsReleased(t *testing.T) {
 func TestReleasedScriptsNeverChange(t *testing.T) {
 	want := []string{
 		1: "050b747464607376a102332784d79bbcdae956ae13f803bf1bcf496c524c81a0",
+		2: "f7f3f8870c0476fa62a6999c9c8f4b3b6e834cfde50df714b3f6453d86b0adb2",
 	}
 	if len(scripts) != len(want) || Current != len(want)-1 {
 		t.Fatalf("%d scripts, Current %d; want %d and the last", len(scripts)-1, Current, len(want)-1)

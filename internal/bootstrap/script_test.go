@@ -153,7 +153,7 @@ func (m *machine) start(userData []byte) (log, said string, err error) {
 		text = strings.ReplaceAll(text, dir, m.root+dir)
 	}
 	cmd := exec.CommandContext(m.t.Context(), "/bin/sh")
-	cmd.Stdin = strings.NewReader(text)
+	cmd.Stdin, cmd.Env = strings.NewReader(text), []string{}
 	out, err := cmd.CombinedOutput()
 	b, _ := os.ReadFile(filepath.Join(m.root, "log"))
 	return string(b), string(out), err
@@ -163,7 +163,7 @@ func render(t *testing.T, change func(*Document)) []byte {
 	t.Helper()
 	d := document()
 	change(&d)
-	b, err := Render(1, d)
+	b, err := Render(Current, d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func calls(t *testing.T, log string, want ...string) {
 
 const timer = "systemd-run --quiet --unit=garo-hard-limit --on-active=21600 --timer-property=AccuracySec=1s systemctl poweroff"
 
-func TestScript1StartsTheAgent(t *testing.T) {
+func TestScriptStartsTheAgent(t *testing.T) {
 	m := newMachine(t)
 	hash := m.agent("the agent")
 	m.answers("0 200 agent.gz")
@@ -202,7 +202,7 @@ func TestScript1StartsTheAgent(t *testing.T) {
 	if got := m.read("opt/garo/agent"); got != "the agent" {
 		t.Errorf("installed %q, want the agent", got)
 	}
-	if got, want := m.read("run/garo/document"), string(data[len(scripts[1]):]); got != want {
+	if got, want := m.read("run/garo/document"), string(data[len(scripts[Current]):]); got != want {
 		t.Errorf("document = %q, want %q", got, want)
 	}
 	if unit := m.read("etc/systemd/system/garo-agent.service"); !strings.Contains(unit, "/opt/garo/agent -document ") || !strings.Contains(unit, "\nRestart=on-failure\n") {
@@ -224,7 +224,7 @@ func TestScript1StartsTheAgent(t *testing.T) {
 	}
 }
 
-func TestScript1TakesTheAgentOfTheImage(t *testing.T) {
+func TestScriptTakesTheAgentOfTheImage(t *testing.T) {
 	m := newMachine(t)
 	m.command("uname", "echo aarch64")
 	hash := m.agent("the agent of the image")
@@ -239,7 +239,7 @@ func TestScript1TakesTheAgentOfTheImage(t *testing.T) {
 	calls(t, log, timer, "uname", "systemctl daemon-reload", "systemctl --quiet enable", "systemctl start garo-agent.service")
 }
 
-func TestScript1ReplacesAnotherAgentOfTheImage(t *testing.T) {
+func TestScriptReplacesAnotherAgentOfTheImage(t *testing.T) {
 	m := newMachine(t)
 	hash := m.agent("the new agent")
 	m.answers("0 200 agent.gz")
@@ -255,7 +255,7 @@ func TestScript1ReplacesAnotherAgentOfTheImage(t *testing.T) {
 	}
 }
 
-func TestScript1WithoutSystemdRestartsTheAgentItself(t *testing.T) {
+func TestScriptWithoutSystemdRestartsTheAgentItself(t *testing.T) {
 	m := newMachine(t)
 	if err := os.RemoveAll(filepath.Join(m.root, "run/systemd")); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func TestScript1WithoutSystemdRestartsTheAgentItself(t *testing.T) {
 	calls(t, log, "shutdown -P +61", "uname", "curl ", agent, "sleep 2", agent, "shutdown -P now")
 }
 
-func TestScript1RetriesUntilTheAPIAnswers(t *testing.T) {
+func TestScriptRetriesUntilTheAPIAnswers(t *testing.T) {
 	m := newMachine(t)
 	hash := m.agent("the agent")
 	m.answers("7 000 none", "28 200 none", "0 503 none", "0 429 none", "0 302 none", "0 200 agent.gz")
@@ -286,7 +286,7 @@ func TestScript1RetriesUntilTheAPIAnswers(t *testing.T) {
 	}
 }
 
-func TestScript1PowersOff(t *testing.T) {
+func TestScriptPowersOff(t *testing.T) {
 	agent := func(m *machine) func(*Document) {
 		hash := m.agent("the agent")
 		return func(d *Document) { d.Agent["amd64"] = hash }
@@ -385,13 +385,58 @@ func TestScript1PowersOff(t *testing.T) {
 	}
 }
 
+// The agent comes by the proxies that the image names, in any of the places where
+// images do.
+func TestScriptTakesTheProxiesOfTheImage(t *testing.T) {
+	for name, c := range map[string]struct {
+		dotEnv, environment, profile string
+		want                         string // what curl gets, sorted
+	}{
+		"None":             {"A=1\n", "PATH=/x\n", "echo B=1", ""},
+		"Environment":      {"", "# http_proxy=http://comment.test\n export http_proxy=\"http://a.test:80\" # so\nNO_PROXY='b, c' \n", "", "NO_PROXY=b, c;http_proxy=http://a.test:80"},
+		"Profile":          {"", "https_proxy=http://a.test\n", "echo HTTPS_PROXY=http://b.test; echo https_proxy=http://c.test; echo ALL_PROXY=http://d.test", "ALL_PROXY=http://d.test;HTTPS_PROXY=http://b.test;https_proxy=http://c.test"},
+		"DotEnv":           {"HTTP_PROXY=http://a.test\r\nno_proxy=b\r\n", "no_proxy=c", "", "http_proxy=http://a.test;no_proxy=c"},
+		"NoCommand":        {"", "http_proxy=$(reboot)`reboot`;reboot\nhttps_proxy=\nxx_proxy=1\nPROXIES\nreboot\n", "", "http_proxy=$(reboot)`reboot`;reboot"},
+		"ProfileThatFails": {"", "http_proxy=http://a.test", "exit 1", "http_proxy=http://a.test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.command("reboot", "exit 0")
+			m.command("timeout", c.profile)
+			for file, text := range map[string]string{"opt/actions-runner/.env": c.dotEnv, "etc/environment": c.environment} {
+				if text == "" {
+					continue
+				}
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(m.root, file)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				m.write(file, text, 0o644)
+			}
+			hash := m.agent("the agent")
+			m.answers("0 200 agent.gz")
+			curl := m.read("bin/curl")
+			m.write("bin/curl", strings.Replace(curl, "\n", "\n/usr/bin/env | /usr/bin/grep -i '_proxy=' | LC_ALL=C /usr/bin/sort >"+m.root+"/proxies\n", 1), 0o755)
+			log, said, err := m.start(render(t, func(d *Document) { d.Agent["amd64"] = hash }))
+			if err != nil {
+				t.Fatalf("script: %v\n%s", err, said)
+			}
+			if got := strings.ReplaceAll(strings.TrimSpace(m.read("proxies")), "\n", ";"); got != c.want {
+				t.Errorf("curl has %q, want %q", got, c.want)
+			}
+			if !strings.Contains(log, "timeout 5 sh -l -c env\n") || strings.Contains(log, "reboot \n") {
+				t.Errorf("called:\n%s\nwant a login, and no reboot", log)
+			}
+		})
+	}
+}
+
 // Whatever stands for the document, nothing of it is run, and a machine that
 // does not understand it ends.
-func TestScript1RunsNothingOfTheDocument(t *testing.T) {
-	plain := func(json string) string { return scripts[1] + encodeWord(json) }
+func TestScriptRunsNothingOfTheDocument(t *testing.T) {
+	plain := func(json string) string { return scripts[Current] + encodeWord(json) }
 	good := string(render(t, func(*Document) {}))
 	for name, data := range map[string]string{
-		"NoDocument":        scripts[1],
+		"NoDocument":        scripts[Current],
 		"CutShort":          good[:len(good)-20],
 		"NotJSON":           plain("$(reboot)"),
 		"CommandInURL":      plain(`{"v":1,"api":"https://$(reboot)","runner":"r","index":0,"key_id":"k","token":"t","hard_s":60,"amd64":"","arm64":""}`),

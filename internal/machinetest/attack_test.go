@@ -156,8 +156,8 @@ func TestJobSeesNoSecret(t *testing.T) {
 		closed string // by what the metadata service is closed; empty: by nothing
 		before string
 	}{
-		{"nft", ""},
-		{"iptables", hide("nft")},
+		{"nft", hide("ip")},
+		{"iptables", hide("nft", "ip")},
 		{"ip", hide("nft", "iptables")},
 		{"", hide("nft", "iptables", "ip")},
 	} {

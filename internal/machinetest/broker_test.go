@@ -17,53 +17,32 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/runnertest"
 )
 
-// runSh is the runner program's run.sh: it starts the listener.
-const runSh = `#!/bin/bash
-exec "$(dirname "$0")/bin/Runner.Listener" run
-`
-
-// listener behaves as GitHub's runner program does with a just-in-time config: it
-// takes it from the environment and out of it, prints what it does, runs the
-// hooks around the job, and exits after one job, or when its registration is gone.
-const listener = `#!/bin/bash
-cd "$(dirname "$0")/.." || exit 1
-config=$ACTIONS_RUNNER_INPUT_JITCONFIG
-unset ACTIONS_RUNNER_INPUT_JITCONFIG
+// listener is what the runner program's listener does here: it takes its jobs from
+// the broker. That its version is refused, it is told in the answer to a poll.
+const listener = `
 broker=BROKER
-say() { echo "$(date -u '+%Y-%m-%d %H:%M:%SZ'): $1"; }
-echo
-echo 'a banner'
-code=$(printf %s "$config" | curl -s --retry 10 --retry-connrefused --output .session --write-out '%{http_code}' --data-binary @- "$broker/session")
-case $code in
+fetch() { curl -s --noproxy '*' --retry 10 --retry-connrefused "$@"; }
+connected
+case $(config | fetch --output .session --write-out '%{http_code}' --data-binary @- "$broker/session") in
 200) ;;
-410) say 'Runner registration has been deleted'; exit 0 ;;
-*) echo "An error occurred: status $code"; exit 1 ;;
+410) forgotten ;;
+*) exit 1 ;;
 esac
-echo 'x' >.credentials
 session=$(cat .session)
-say 'Listening for Jobs'
-mkdir -p _work/_temp
-until code=$(curl -s --dump-header .headers --output _work/_temp/job.sh --write-out '%{http_code}' "$broker/session/$session/job") && [ "$code" != 204 ]; do
+listening
+until code=$(curl -s --noproxy '*' --dump-header .headers --output _work/_temp/job.sh --write-out '%{http_code}' "$broker/session/$session/job") && [ "$code" != 204 ]; do
 	sleep 0.2
 done
-if [ "$code" = 426 ]; then # the version is refused in the answer to a poll, and not before
-	echo 'An error occurred: Runner version v2.300.0 is deprecated and cannot receive messages.'
-	[ "$ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE" = 1 ] && exit 7
-	exit 0
-fi
-[ "$code" = 200 ] || { say 'Runner registration has been deleted'; exit 0; }
-run=$(sed -n 's/^X-Run: *\([0-9]*\).*/\1/p' .headers)
-say 'Running job: build'
-export GITHUB_RUN_ID=$run GITHUB_WORKSPACE=$PWD/_work/shop BROKER=$broker
-/bin/bash -e "$ACTIONS_RUNNER_HOOK_JOB_STARTED" || exit 1
-mkdir -p _work/shop
-(cd _work/shop && /bin/bash ../_temp/job.sh) >_work/_temp/out 2>&1
-/bin/bash -e "$ACTIONS_RUNNER_HOOK_JOB_COMPLETED"
-curl -s --retry 10 --retry-connrefused -X POST "$broker/session/$session/done"
-say 'Job build completed with result: Succeeded'
-exit 0
+case $code in
+200) ;;
+426) refused ;;
+*) forgotten ;;
+esac
+export BROKER=$broker
+job build "$(sed -n 's/^X-Run: *\([0-9]*\).*/\1/p' .headers)" '/bin/bash ../_temp/job.sh; fetch -X POST "$BROKER/session/$session/done"'
 `
 
 // tarball returns the runner program as GitHub packs it.
@@ -72,19 +51,22 @@ func tarball(brokerURL string) ([]byte, error) {
 	z := gzip.NewWriter(&b)
 	t := tar.NewWriter(z)
 	now := time.Now()
-	for _, f := range []struct {
+	type entry struct {
 		name, text string
 		mode       int64
 		kind       byte
-	}{
+	}
+	entries := []entry{
 		{"./", "", 0o755, tar.TypeDir},
 		{"./bin/", "", 0o755, tar.TypeDir},
-		{"./run.sh", runSh, 0o755, tar.TypeReg},
-		{"./bin/Runner.Listener", strings.Replace(listener, "BROKER", brokerURL, 1), 0o755, tar.TypeReg},
 		{"./externals/", "", 0o755, tar.TypeDir},
 		{"./externals/npm", "../bin/Runner.Listener", 0o777, tar.TypeSymlink},
 		{"./externals/large", strings.Repeat("0123456789abcdef", 64<<10), 0o644, tar.TypeReg},
-	} {
+	}
+	for _, f := range runnertest.Files(strings.Replace(listener, "BROKER", brokerURL, 1)) {
+		entries = append(entries, entry{"./" + f.Name, f.Text, 0o755, tar.TypeReg})
+	}
+	for _, f := range entries {
 		h := &tar.Header{Name: f.name, Mode: f.mode, Typeflag: f.kind, ModTime: now, Uid: 1001, Gid: 127}
 		if f.kind == tar.TypeSymlink {
 			h.Linkname = f.text

@@ -51,6 +51,7 @@ type image struct {
 	program bool   // the runner program is baked in
 	agent   bool   // the agent is baked in
 	before  string // more, as a shell script
+	after   string // likewise, once the programs are there
 }
 
 // machineLimit bounds a machine's life here whatever becomes of the test.
@@ -77,6 +78,7 @@ func (m *machine) start() error {
 		}
 		before += "\nmkdir /opt/garo && gzip -dc /machine/agent.gz >/opt/garo/agent && chmod 0755 /opt/garo/agent"
 	}
+	before += "\n" + m.image.after
 	console, err := os.OpenFile(m.share("console"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

@@ -68,6 +68,9 @@ type options struct {
 	// programHash is the hash of the runner program in the boot answer; empty: its own.
 	programHash string
 	rules       func(*githubtest.Rules)
+	environment map[string]string // of the account's registration
+	// proxy is a proxy's address, the only way to the control plane; empty: there is none.
+	proxy string
 }
 
 // world is a whole GARO, and what it runs on.
@@ -176,17 +179,42 @@ func (w *world) serve() {
 	if w.opts.api != nil {
 		front = w.opts.api(front)
 	}
-	for address, h := range map[string]http.Handler{
-		controlAddress + ":80":   w.record(front),
+	front = w.record(front)
+	served := map[string]http.Handler{
+		controlAddress + ":80":   front,
 		controlAddress + ":8090": w.broker.handler(),
 		metadataAddress + ":80":  http.HandlerFunc(w.metadata),
-	} {
+	}
+	if w.opts.proxy != "" {
+		served[w.opts.proxy] = w.proxied(front)
+		served[controlAddress+":80"] = http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+			w.Errorf("%s %s went past the proxy", req.Method, req.URL.Path)
+			panic(http.ErrAbortHandler)
+		})
+	}
+	for address, h := range served {
 		server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 		l := w.site.listen(w.T, address)
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(l) }()
 		w.Cleanup(func() { _ = server.Close(); <-served })
 	}
+}
+
+// proxied is a proxy that leads to the control plane, and to the broker, alone.
+func (w *world) proxied(front http.Handler) http.Handler {
+	broker := w.broker.handler()
+	return http.HandlerFunc(func(res http.ResponseWriter, req *http.Request) {
+		switch req.URL.Host {
+		case controlAddress:
+			front.ServeHTTP(res, req)
+		case controlAddress + ":8090":
+			broker.ServeHTTP(res, req)
+		default:
+			w.Errorf("the proxy was asked for %s", req.URL)
+			res.WriteHeader(http.StatusForbidden)
+		}
+	})
 }
 
 // run works on messages and makes the reaper's rounds until the end of the test.
@@ -291,7 +319,7 @@ func (w *world) Account(_ context.Context, id string) (store.Account, error) {
 		Regions:       map[string]store.Region{region: {Subnets: []string{"subnet-a"}, SecurityGroups: []string{"sg-a"}, Images: []string{"ami-a"}}},
 		InstanceTypes: []string{"t3a.micro"}, DefaultInstanceTypes: []string{"t3a.micro"},
 		Markets: []string{store.OnDemand, store.Spot}, Modes: []string{store.Ephemeral, store.Shared},
-		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10},
+		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10}, Environment: w.opts.environment,
 	}, nil
 }
 

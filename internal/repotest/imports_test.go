@@ -34,7 +34,7 @@ var adapters = []string{
 var forTests = []string{
 	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet/...",
 	"./internal/github/githubtest/...", "./internal/oidc/oidctest", "./internal/local/...", "./internal/demo",
-	"./internal/machinetest/...", "./internal/lambdastart/lambdatest", "./internal/sim/...", "./internal/repotest/...", "./internal/awstest/...",
+	"./internal/machinetest/...", "./internal/runnertest", "./internal/lambdastart/lambdatest", "./internal/sim/...", "./internal/repotest/...", "./internal/awstest/...",
 	"./store/dynamostore/dynamostoretest", "./internal/actiontest/...", "./internal/terraformtest/...", "./internal/e2e/...", "./internal/perftest/...",
 }
 

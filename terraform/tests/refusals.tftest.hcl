@@ -109,6 +109,36 @@ run "region_without_subnet" {
   expect_failures = [var.accounts]
 }
 
+run "environment_of_the_machine" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        environment    = { ACTIONS_RUNNER_HOOK_JOB_STARTED = "/hook.sh" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "environment_with_a_secret" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        environment    = { NPM_TOKEN = "x" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "default_region_elsewhere" {
   command = plan
   variables {

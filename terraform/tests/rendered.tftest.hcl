@@ -99,6 +99,7 @@ run "rendered" {
         github                 = { parameter = "/garo/app", app_id = 1, installation_id = 2 }
         allow                  = { public_repositories = true }
         only                   = { refs = ["refs/heads/main"], properties = { tier = "gold" } }
+        environment            = { https_proxy = "http://proxy.internal:3128" }
         regions = {
           eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs" }
           eu-west-2 = { subnets = ["subnet-0d"], images = ["ami-0123456789abcdef0"] }

@@ -78,46 +78,56 @@ const (
 	metadata6 = "fd00:ec2::254"
 )
 
-// closeMetadata keeps a user from the instance metadata service, by the first of
-// the system's ways that works: packet filters, or else a routing rule, which
-// stock images have that come without any. What a job could read there is worth
-// nothing to it, so that a machine without any of them goes on.
+// closeMetadata keeps a user from the instance metadata service, in each of the
+// system's ways that works: a packet filter, which stock images may not have, and a
+// routing rule. What sets up filters or routes on a machine drops what it does not
+// know, so that one of the two may go while the other stays. It is called before
+// each program, and repairs what went. What a job could read there is worth nothing
+// to it, so that a machine without any of them goes on.
 func (m *Machine) closeMetadata(uid uint32) {
-	done := m.path("metadata-closed")
-	if _, err := os.Stat(done); err == nil {
-		return
-	}
 	owner, uids := fmt.Sprint(uid), fmt.Sprintf("%d-%[1]d", uid)
+	iptables := func(name, to string) error {
+		rule := []string{"OUTPUT", "-d", to, "-m", "owner", "--uid-owner", owner, "-j", "REJECT"}
+		if m.run(name, append([]string{"-w", "5", "-C"}, rule...)...) == nil {
+			return nil // it is there
+		}
+		return m.run(name, append([]string{"-w", "5", "-I"}, rule...)...)
+	}
+	// systemd-networkd drops every rule that it has not made when it starts, but those
+	// of the kernel (systemd, src/network/networkd-routing-policy-rule.c at commit
+	// 735726898f82, manager_mark_routing_policy_rules). The priority puts the rule
+	// before those by a source address, by which a job might go around it.
+	rule := func(to string, options ...string) error {
+		args := append(options, "rule", "add", "pref", "1", "to", to, "uidrange", uids, "prohibit", "protocol", "kernel")
+		if err := m.run("ip", args...); err != nil && !strings.Contains(err.Error(), "File exists") {
+			return err
+		}
+		return nil
+	}
+	var by []string
 	var errs []error
-	for _, way := range [][][]string{
-		{{"nft", fmt.Sprintf("add table inet garo; flush table inet garo; "+
-			"add chain inet garo output { type filter hook output priority 0; }; "+
-			"add rule inet garo output meta skuid %[1]d ip daddr %[2]s reject; "+
-			"add rule inet garo output meta skuid %[1]d ip6 daddr %[3]s reject", uid, metadata4, metadata6)}},
-		{
-			{"iptables", "-w", "5", "-I", "OUTPUT", "-d", metadata4, "-m", "owner", "--uid-owner", owner, "-j", "REJECT"},
-			{"ip6tables", "-w", "5", "-I", "OUTPUT", "-d", metadata6, "-m", "owner", "--uid-owner", owner, "-j", "REJECT"},
-		},
-		{
-			{"ip", "rule", "add", "to", metadata4, "uidrange", uids, "prohibit"},
-			{"ip", "-6", "rule", "add", "to", metadata6, "uidrange", uids, "prohibit"},
-		},
-	} {
-		err := m.run(way[0][0], way[0][1:]...)
+	did := func(name string, err error, six func() error) bool {
 		if err != nil {
 			errs = append(errs, err)
-			continue
+			return false
 		}
-		for _, also := range way[1:] { // a machine may have no IPv6
-			if err := m.run(also[0], also[1:]...); err != nil {
-				m.log.Info("metadata service not closed for IPv6", slog.Any("err", err))
-			}
+		if err := six(); err != nil { // a machine may have no IPv6
+			m.log.Info("metadata service not closed for IPv6", slog.Any("err", err))
 		}
-		if err := writeFile(done, nil); err != nil {
-			m.log.Warn("not noted that the metadata service is closed", slog.Any("err", err))
-		}
-		m.log.Info("metadata service closed to the runner's user", slog.String("by", way[0][0]))
+		by = append(by, name)
+		return true
+	}
+	filtered := did("nft", m.run("nft", fmt.Sprintf("add table inet garo; flush table inet garo; "+
+		"add chain inet garo output { type filter hook output priority 0; }; "+
+		"add rule inet garo output meta skuid %[1]d ip daddr %[2]s reject; "+
+		"add rule inet garo output meta skuid %[1]d ip6 daddr %[3]s reject", uid, metadata4, metadata6)), func() error { return nil })
+	if !filtered {
+		did("iptables", iptables("iptables", metadata4), func() error { return iptables("ip6tables", metadata6) })
+	}
+	did("ip", rule(metadata4), func() error { return rule(metadata6, "-6") })
+	if len(by) == 0 {
+		m.log.Warn("the metadata service is open to the runner's user", slog.Any("err", errors.Join(errs...)))
 		return
 	}
-	m.log.Warn("the metadata service is open to the runner's user", slog.Any("err", errors.Join(errs...)))
+	m.log.Info("metadata service closed to the runner's user", slog.String("by", strings.Join(by, ",")))
 }

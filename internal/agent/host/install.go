@@ -82,6 +82,11 @@ func (m *Machine) Install(ctx context.Context, p apitype.RunnerProgram) error {
 	if err := unpack(ctx, packed, fresh, who); err != nil {
 		return fmt.Errorf("unpack the runner program: %w", err)
 	}
+	for _, name := range []string{dotEnv, dotEnvImage, dotPath} { // an image may bring these alone
+		if err := os.Rename(filepath.Join(m.cfg.Runner, name), filepath.Join(fresh, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	if err := os.RemoveAll(m.cfg.Runner); err != nil {
 		return err
 	}

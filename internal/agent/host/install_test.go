@@ -105,6 +105,25 @@ func TestRunnerProgramIsInstalled(t *testing.T) {
 	}
 }
 
+// An image may have settings for a runner program, and none itself.
+func TestSettingsOfTheImageStayWhenTheProgramIsInstalled(t *testing.T) {
+	b := newBox(t)
+	b.write("runner/.env", "WORD=kept\n", 0o644)
+	b.write("runner/.path", "/opt/bin\n", 0o644)
+	b.write("runner/other", "x", 0o644)
+	archive := packed(t, usual...)
+	server := httptest.NewServer(http.HandlerFunc(func(res http.ResponseWriter, req *http.Request) {
+		http.ServeContent(res, req, "", time.Time{}, bytes.NewReader(archive))
+	}))
+	defer server.Close()
+	if err := b.open().Install(t.Context(), named(server.URL, archive)); err != nil {
+		t.Fatalf("Install: %v", err)
+	}
+	if env, path, other := b.read("runner/.env"), b.read("runner/.path"), b.read("runner/other"); env != "WORD=kept\n" || path != "/opt/bin\n" || other != "" {
+		t.Errorf(".env = %q, .path = %q, other = %q; want the first two", env, path, other)
+	}
+}
+
 func TestDownloadGoesOnWhereItWasCut(t *testing.T) {
 	b := stock(t)
 	archive := packed(t, usual...)

@@ -37,6 +37,9 @@ type Machine struct {
 	notices chan agent.Notice
 	proc    string // where the kernel shows processes
 	groups  string // and control groups
+	etc     string // /etc
+	shell   string // what a login runs
+	getenv  func(string) string
 
 	stop    context.CancelFunc
 	ctx     context.Context // of the goroutines
@@ -58,7 +61,8 @@ func Open(c Config) (*Machine, error) {
 	if err := os.Chmod(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open machine: %w", err)
 	}
-	m := &Machine{cfg: c, log: c.Log, imds: newMetadata(c.Metadata), notices: make(chan agent.Notice, 2), proc: "/proc", groups: "/sys/fs/cgroup"}
+	m := &Machine{cfg: c, log: c.Log, imds: newMetadata(c.Metadata), notices: make(chan agent.Notice, 2), proc: "/proc", groups: "/sys/fs/cgroup",
+		etc: "/etc", shell: shell(), getenv: os.Getenv}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(func() { m.watch(m.ctx, newMetadata(c.Metadata)) }) // a token of its own
 	return m, nil

@@ -30,6 +30,7 @@ type box struct {
 	dir  string
 	cfg  Config
 	logs bytes.Buffer
+	env  map[string]string // of the agent's process
 }
 
 func newBox(t *testing.T) *box {
@@ -53,7 +54,7 @@ func newBox(t *testing.T) *box {
 		Dir: filepath.Join(b.dir, "run"), Hooks: filepath.Join(b.dir, "ho'ok s"), Runner: filepath.Join(b.dir, "runner"),
 		User: name, Metadata: "http://127.0.0.1:1", Log: slog.New(slog.NewTextHandler(&b.logs, nil)),
 	}
-	for _, dir := range []string{"bin", "runner"} {
+	for _, dir := range []string{"bin", "runner", "etc"} {
 		if err := os.Mkdir(filepath.Join(b.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -68,6 +69,7 @@ func newBox(t *testing.T) *box {
 	for _, tool := range []string{"systemd-run", "shutdown", "systemctl", "poweroff"} {
 		b.command(tool, "exit 0")
 	}
+	b.login("")
 	t.Setenv("PATH", filepath.Join(b.dir, "bin"))
 	return b
 }
@@ -78,7 +80,9 @@ func (b *box) open() *Machine {
 	if err != nil {
 		b.Fatalf("Open: %v", err)
 	}
-	m.groups = filepath.Join(b.dir, "cgroup") // not this computer's
+	// Not this computer's.
+	m.groups, m.etc, m.shell = filepath.Join(b.dir, "cgroup"), filepath.Join(b.dir, "etc"), filepath.Join(b.dir, "login")
+	m.getenv = func(name string) string { return b.env[name] }
 	b.Cleanup(m.Close)
 	return m
 }
@@ -97,6 +101,11 @@ func (b *box) read(name string) string {
 		b.Fatal(err)
 	}
 	return string(text)
+}
+
+// login makes a shell whose profile does as body says.
+func (b *box) login(body string) {
+	b.write("login", "#!/bin/sh\n"+body+"\nexec /bin/sh -c \"$3\"\n", 0o755)
 }
 
 // command makes a command that notes its call and then does as body says.

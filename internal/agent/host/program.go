@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/user"
@@ -46,7 +47,8 @@ const (
 
 // hook is run by the runner program before the first and after the last of a
 // job's steps. A hook that fails would fail the job, and one that waits would hold
-// it up: a file takes the line whether the agent is there or not.
+// it up: a file takes the line whether the agent is there or not. The image's own
+// hook comes behind it.
 const hook = `#!/bin/sh
 echo "$GITHUB_RUN_ID" >>%s || :
 `
@@ -109,7 +111,7 @@ func lookup(name string) (account, error) {
 }
 
 // Start implements agent.Machine.
-func (m *Machine) Start(_ context.Context, config secret.Text) (agent.Program, error) {
+func (m *Machine) Start(_ context.Context, config secret.Text, environment map[string]string) (agent.Program, error) {
 	who, err := m.account()
 	if err != nil {
 		return nil, err
@@ -119,26 +121,30 @@ func (m *Machine) Start(_ context.Context, config secret.Text) (agent.Program, e
 		return nil, err
 	}
 	m.unfollow()
-	if err := m.prepare(who); err != nil {
+	image := m.image(who)
+	if err := m.keep(image); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	if err := m.prepare(who, image); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	m.closeMetadata(who.UID)
-	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Group: m.group(), Who: who, Env: []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"LANG=C.UTF-8",
-		"HOME=" + who.Home,
-		"USER=" + who.Name,
-		"LOGNAME=" + who.Name,
-		"ACTIONS_RUNNER_HOOK_JOB_STARTED=" + filepath.Join(m.cfg.Hooks, startedHook),
-		"ACTIONS_RUNNER_HOOK_JOB_COMPLETED=" + filepath.Join(m.cfg.Hooks, completedHook),
-		"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1",
-		"ACTIONS_RUNNER_INPUT_JITCONFIG=" + config.Reveal(),
-	}}
+	ours := map[string]string{
+		startedVariable:   filepath.Join(m.cfg.Hooks, startedHook),
+		completedVariable: filepath.Join(m.cfg.Hooks, completedHook),
+		tooOldVariable:    "1",
+		configVariable:    config.Reveal(),
+	}
+	if hosts := noProxy(image.proxies(environment)); hosts != "" {
+		ours["no_proxy"], ours["NO_PROXY"] = hosts, hosts
+	}
+	if err := m.setDotEnv(who, image, ours, environment); err != nil {
+		m.log.Warn("a .env that overrides what we set stays: jobs run, but maybe their run ids are not known",
+			slog.String("file", filepath.Join(m.cfg.Runner, dotEnv)), slog.Any("err", err))
+	}
+	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Group: m.group(), Who: who, Env: list(image.environment(who, ours, environment))}
 	if o.Group == "" {
 		m.log.Info("no control groups: what a job leaves is found by its user alone")
-	}
-	if !hasICU() { // without, .NET refuses to start unless it is told to do without
-		o.Env = append(o.Env, "DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1")
 	}
 	pid, err := m.spawn(o)
 	if err != nil {
@@ -147,8 +153,8 @@ func (m *Machine) Start(_ context.Context, config secret.Text) (agent.Program, e
 	return m.follow(pid), nil
 }
 
-// prepare makes the directories of a program anew.
-func (m *Machine) prepare(who account) error {
+// prepare makes the directories of a program, which are empty then.
+func (m *Machine) prepare(who account, i image) error {
 	if err := os.RemoveAll(m.path(programDir)); err != nil {
 		return err
 	}
@@ -162,9 +168,13 @@ func (m *Machine) prepare(who account) error {
 		return err
 	}
 	// The user may run the hooks and write their two files, and change nothing else.
-	for script, file := range map[string]string{startedHook: startedFile, completedHook: completedFile} {
-		script, file = filepath.Join(m.cfg.Hooks, script), filepath.Join(m.cfg.Hooks, file)
-		if err := os.WriteFile(script, fmt.Appendf(nil, hook, quote(file)), 0o700); err != nil {
+	for _, h := range []struct{ script, file, variable string }{
+		{startedHook, startedFile, startedVariable},
+		{completedHook, completedFile, completedVariable},
+	} {
+		script, file := filepath.Join(m.cfg.Hooks, h.script), filepath.Join(m.cfg.Hooks, h.file)
+		text := fmt.Sprintf(hook, quote(file)) + m.after(i.hook(h.variable))
+		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 			return err
 		}
 		if err := os.Chmod(script, 0o755); err != nil {
@@ -265,7 +275,13 @@ func (m *Machine) unfollow() *program {
 var (
 	listening = regexp.MustCompile(`^[0-9: -]+Z: Listening for Jobs\s*$`)
 	running   = regexp.MustCompile(`^[0-9: -]+Z: Running job: `)
+	ended     = regexp.MustCompile(`^[0-9: -]+Z: Job .* completed with result: `)
 	runID     = regexp.MustCompile(`^[0-9]{1,20}$`)
+	// Before 2.333.0 a refused version shows by this line alone: run.sh ends with 0, or
+	// starts the listener again for ever
+	// (https://github.com/actions/runner/issues/3651, issues/2246 and issues/4613).
+	refused    = regexp.MustCompile(`^An error occurr?ed: .*\bRunner version \S+ is deprecated and cannot receive messages`)
+	restarting = regexp.MustCompile(`^Restarting runner\.\.\.\s*$`)
 )
 
 // watchProgram tells what a program does until it has exited, and reports whether
@@ -281,7 +297,9 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 	}
 	log := tail{name: filepath.Join(m.path(programDir), logFile)}
 	defer log.close()
-	var connected, begun, started, known bool // begun: a job has; started, known: that and its run were told
+	// begun, finished: the program says so of a job; started, known: that and its run
+	// were told; tooOld: it says that GitHub refuses its version
+	var connected, begun, finished, started, known, tooOld bool
 	tick := time.NewTicker(followPeriod)
 	defer tick.Stop()
 	for {
@@ -295,6 +313,12 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 				}
 			case running.MatchString(line):
 				begun = true
+			case ended.MatchString(line):
+				finished = true
+			case refused.MatchString(line):
+				tooOld = true
+			case tooOld && restarting.MatchString(line):
+				over = true // it would be refused again, and again
 			}
 		}
 		run := m.startedRun()
@@ -305,8 +329,10 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 			}
 		}
 		if over {
-			p.code, p.output = m.exitCode(), m.output()
-			return !started || tell(agent.ProgramEvent{Kind: agent.JobDone, Cut: !m.completed()})
+			if p.code, p.output = m.exitCode(), m.output(); tooOld {
+				p.code = agent.ExitTooOld
+			}
+			return !started || tell(agent.ProgramEvent{Kind: agent.JobDone, Cut: !finished && !m.completed()})
 		}
 		select {
 		case <-ctx.Done():

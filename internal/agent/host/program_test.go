@@ -66,7 +66,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 
 func start(t *testing.T, m *Machine) agent.Program {
 	t.Helper()
-	p, err := m.Start(t.Context(), secret.New(canary))
+	p, err := m.Start(t.Context(), secret.New(canary), nil)
 	if err != nil {
 		t.Fatalf("Start: %v", err)
 	}
@@ -128,7 +128,7 @@ func TestProgramIsNotStarted(t *testing.T) {
 			b := newBox(t)
 			b.runner("exit 0\n")
 			spoil(b)
-			if _, err := b.open().Start(t.Context(), secret.New(canary)); err == nil || strings.Contains(err.Error(), canary) {
+			if _, err := b.open().Start(t.Context(), secret.New(canary), nil); err == nil || strings.Contains(err.Error(), canary) {
 				t.Errorf("Start = %v, want an error without the config", err)
 			}
 		})
@@ -162,8 +162,8 @@ while [ ! -e "$0.go" ]; do sleep 0.1; done
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != 1 || entries[0].Name() != programDir {
-		t.Errorf("files = %v, want no order among them", entries)
+	if len(entries) != 2 || entries[0].Name() != "image" || entries[1].Name() != programDir {
+		t.Errorf("files = %v, want the image, the program and no order among them", entries)
 	}
 	env := b.read("runner/run.sh.env")
 	for _, want := range []string{"ACTIONS_RUNNER_INPUT_JITCONFIG='" + canary + "'", "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE='1'",
@@ -256,7 +256,7 @@ func TestHookThatIsForgedSaysNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.prepare(who); err != nil {
+	if err := m.prepare(who, image{}); err != nil {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{
