@@ -321,10 +321,12 @@ func TestNoPartCanDoTheOthersWork(t *testing.T) {
 }
 
 func TestLaunchWhoseAnswerIsLostIsFoundByItsToken(t *testing.T) {
+	// A call on a connection that was used before is made once more by itself, and
+	// so has to be cut twice.
 	for name, rule := range map[string]ec2proxy.Rule{
-		"AnswerIsLost":     {Action: "RunInstances", Times: 1, After: true},
+		"AnswerIsLost":     {Action: "RunInstances", Times: 2, After: true},
 		"InternalError":    {Action: "RunInstances", Times: 1, After: true, Code: "InternalError"},
-		"TakesEffectLater": {Action: "RunInstances", Times: 1, Late: true},
+		"TakesEffectLater": {Action: "RunInstances", Times: 2, Late: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, ec2proxy.Config{})
@@ -358,6 +360,26 @@ func TestLaunchWhoseAnswerIsLostIsFoundByItsToken(t *testing.T) {
 				t.Errorf("there are %d machines, want 1", n)
 			}
 		})
+	}
+}
+
+func TestLaunchOnAConnectionThatWasCutIsOneMachine(t *testing.T) {
+	c := start(t, ec2proxy.Config{})
+	subnet, _, _ := c.subnets(t, here)
+	l := c.launch(t, here, subnet)
+	f := c.part(assume.Worker, externalID)
+	if _, err := f.Get(t.Context(), here, "i-0123456789abcdef0"); err != nil { // opens the connection
+		t.Fatal(err)
+	}
+	c.Add(ec2proxy.Rule{Action: "RunInstances", Times: 1, After: true})
+	i, err := f.Launch(t.Context(), here, l)
+	if err != nil || len(c.Calls("RunInstances")) != 2 {
+		t.Fatalf("Launch = %v after %d calls, want the same call again on another connection", err, len(c.Calls("RunInstances")))
+	}
+	for got, err := range f.List(t.Context(), here, "prod") {
+		if err != nil || got.ID != i.ID {
+			t.Errorf("List yields %s, %v; want %s alone", got.ID, err, i.ID)
+		}
 	}
 }
 
