@@ -369,13 +369,19 @@ func (in *invocation) refuse(r *round, s *start, req *store.Request, why store.F
 	})
 }
 
+// imageOf returns the image that a request is to have, an AMI id or the path of an
+// SSM parameter.
+func imageOf(req store.Request, region store.Region) string {
+	if req.Machine.Image == "" && len(region.Images) > 0 {
+		return region.Images[0]
+	}
+	return req.Machine.Image
+}
+
 // freeze resolves everything that the launch of a runner is made of.
 func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Account, runner string) (store.Launch, error) {
 	region := a.Regions[req.Region]
-	image := req.Machine.Image
-	if image == "" && len(region.Images) > 0 {
-		image = region.Images[0]
-	}
+	image := imageOf(req, region)
 	ami, err := in.Fleet.Image(ctx, fleet.Place{Account: req.Account, Region: req.Region}, image)
 	if err != nil {
 		return store.Launch{}, fmt.Errorf("image %s: %w", image, err)
