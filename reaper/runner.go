@@ -21,6 +21,15 @@ type around struct {
 // worker of forgotten ones, and returns those that are on their way to the end,
 // and those with names at GitHub that nothing needs any more.
 func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*store.Runner) {
+	next := func(run *store.Runner) {
+		switch {
+		case run.State == store.RunnerDraining || run.State == store.RunnerEnding:
+			ending = append(ending, run)
+		case run.State.Final() || len(run.Unused()) > 0:
+			naming = append(naming, run)
+		}
+	}
+	var booting []*boot
 	for part := range slices.Chunk(refs, batch) {
 		if r.isLate(ctx) {
 			break
@@ -33,16 +42,20 @@ func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*
 		r.report.Runners += len(due)
 		surroundings := r.around(ctx, due)
 		for _, run := range due {
-			if a, ok := surroundings[run.ID]; ok {
+			a, ok := surroundings[run.ID]
+			if ok && boots(*run) {
+				booting = append(booting, &boot{run, a})
+				continue
+			}
+			if ok {
 				r.guard("runner", run.ID, func() { *run = r.usable(ctx, a) })
 			}
-			switch {
-			case run.State == store.RunnerDraining || run.State == store.RunnerEnding:
-				ending = append(ending, run)
-			case run.State.Final() || len(run.Unused()) > 0:
-				naming = append(naming, run)
-			}
+			next(run)
 		}
+	}
+	r.boot(ctx, booting)
+	for _, b := range booting {
+		next(b.runner)
 	}
 	return ending, naming
 }

@@ -185,7 +185,7 @@ func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, foun
 		run := runners[in.Tags[fleet.TagRunner]]
 		switch what, why := judge(r.cfg.Now(), at, in, run); what {
 		case terminated:
-			r.guard("runner", run.ID, func() { r.finish(ctx, &run, in.ID, over(in)) })
+			r.guard("runner", run.ID, func() { r.finish(ctx, &run, in, over(in)) })
 		case unmade:
 			r.guard("runner", run.ID, func() { r.adopt(ctx, run, in) })
 		case stray:

@@ -179,7 +179,7 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 		return in.adopt(ctx, v, fe)
 	case errors.Is(err, fleet.ErrGone):
 		log.Info("the launched instance is terminated already", "code", fe.Code)
-		return in.abandon(ctx, v, fe.Code, store.NewEnd(store.EndTerminated))
+		return in.died(ctx, v, fe)
 	case errors.Is(err, fleet.ErrRefused):
 		return in.refused(ctx, v, fe, refusalText(err))
 	}
@@ -428,12 +428,31 @@ func (in *invocation) adopt(ctx context.Context, v *view, cause *fleet.Error) er
 		return in.launched(ctx, v, instance.ID)
 	}
 	if err == nil {
-		return in.abandon(ctx, v, cause.Code, store.NewEnd(store.EndTerminated))
+		return in.buried(ctx, v, cause, instance)
 	}
 	v.heard = cause
 	in.alarm(store.AlarmMismatch, "EC2 knows the client token with other parameters, and shows no instance of it",
 		"runner", r.ID, "trace", r.Trace, "account", r.Account, "token", r.ClientToken(), "error", err)
 	return in.later(ctx, v, store.WaitEC2, in.Now().Add(in.Limits.SettleSlack))
+}
+
+// died gives up a runner whose machine has ended, and asks EC2 why.
+func (in *invocation) died(ctx context.Context, v *view, cause *fleet.Error) error {
+	instance, err := in.Fleet.ByToken(ctx, place(v.runner), v.runner.ID, v.runner.ClientToken())
+	if err != nil {
+		in.Log.Info("EC2 does not say why", "runner", v.runner.ID, "trace", v.runner.Trace, "error", err)
+		instance = fleet.Instance{State: fleet.Terminated}
+	}
+	return in.buried(ctx, v, cause, instance)
+}
+
+// buried is died, with what EC2 shows of the machine.
+func (in *invocation) buried(ctx context.Context, v *view, cause *fleet.Error, instance fleet.Instance) error {
+	code := cause.Code
+	if instance.ReasonCode != "" {
+		code = instance.ReasonCode
+	}
+	return in.abandon(ctx, v, code, v.runner.Death(string(fleet.Terminated), instance.ReasonCode, instance.Reason))
 }
 
 // abandon gives the runner up, and tells the request that launched it in the same
@@ -444,7 +463,7 @@ func (in *invocation) abandon(ctx context.Context, v *view, code string, why sto
 		if !v.runner.State.Usable() || v.runner.InstanceID != "" {
 			return nil
 		}
-		mayExist := v.runner.Unclear || why.Code == store.EndTerminated || why.Code == store.EndNoLaunch
+		mayExist := v.runner.Unclear || why.Code == store.EndTerminated || why.Code == store.EndSpot || why.Code == store.EndNoLaunch
 		if why.Code == store.EndNoLaunch && v.heard != nil {
 			v.runner = v.runner.Hear(v.heard.Code, v.heard.Text)
 		}

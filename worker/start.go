@@ -339,7 +339,7 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 	quota := r.quotas[req.Account]
 	nreq, nlock, run, nquota, wait, until := store.Intent{
 		Request: *req, Lock: *lock, Quota: *quota, Runner: id, ControlPlane: in.ControlPlane,
-		Plan: in.hints.sorted(r.now, req.Account, req.Region, plan), Launch: launch,
+		Plan: in.hints.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
 		MaxRunners: account.MaxRunners, Pacing: account.Pacing, Claim: in.claim(), Latest: in.deadline.Add(-lastLaunch),
 	}.Begin(r.now, in.Limits)
 	if wait != "" {
