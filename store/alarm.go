@@ -17,6 +17,7 @@ const (
 	AlarmGitHub        Alarm = "github"         // GitHub refuses the credential
 	AlarmBrake         Alarm = "brake"          // a sweep would end too many machines at once
 	AlarmRogue         Alarm = "rogue_runner"   // GitHub has a runner that no record names
+	AlarmTags          Alarm = "tags_edited"    // a recorded machine has other tags than its launch gave it
 	AlarmPanic         Alarm = "panic"
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
 	AlarmReaper        Alarm = "reaper"          // a run of the reaper failed, in part or whole
@@ -24,4 +25,4 @@ const (
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmMismatch, AlarmLaunchRefused,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmRogue, AlarmPanic, AlarmUnknown, AlarmReaper}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmRogue, AlarmTags, AlarmPanic, AlarmUnknown, AlarmReaper}
