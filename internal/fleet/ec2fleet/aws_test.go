@@ -185,6 +185,8 @@ func TestFleet(t *testing.T) {
 			PageSize:     5,
 			OtherImage:   c.image(t, here, strings.Replace(publicImage, "arm64", "x86_64", 1)),
 			OtherProfile: "builder",
+			Die:          c.Die,
+			OtherType:    "m7i.large",
 			SetCapacity: func(has bool) {
 				if has {
 					give()
@@ -321,12 +323,10 @@ func TestNoPartCanDoTheOthersWork(t *testing.T) {
 }
 
 func TestLaunchWhoseAnswerIsLostIsFoundByItsToken(t *testing.T) {
-	// A call on a connection that was used before is made once more by itself, and
-	// so has to be cut twice.
 	for name, rule := range map[string]ec2proxy.Rule{
-		"AnswerIsLost":     {Action: "RunInstances", Times: 2, After: true},
+		"AnswerIsLost":     {Action: "RunInstances", Times: 1, After: true},
 		"InternalError":    {Action: "RunInstances", Times: 1, After: true, Code: "InternalError"},
-		"TakesEffectLater": {Action: "RunInstances", Times: 2, Late: true},
+		"TakesEffectLater": {Action: "RunInstances", Times: 1, Late: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, ec2proxy.Config{})
@@ -371,7 +371,7 @@ func TestLaunchOnAConnectionThatWasCutIsOneMachine(t *testing.T) {
 	if _, err := f.Get(t.Context(), here, "i-0123456789abcdef0"); err != nil { // opens the connection
 		t.Fatal(err)
 	}
-	c.Add(ec2proxy.Rule{Action: "RunInstances", Times: 1, After: true})
+	c.Add(ec2proxy.Rule{Action: "RunInstances", Times: 1, Reset: true})
 	i, err := f.Launch(t.Context(), here, l)
 	if err != nil || len(c.Calls("RunInstances")) != 2 {
 		t.Fatalf("Launch = %v after %d calls, want the same call again on another connection", err, len(c.Calls("RunInstances")))
