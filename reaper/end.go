@@ -38,7 +38,7 @@ func (r *run) end(ctx context.Context, runners []*store.Runner) {
 	for _, run := range runners {
 		v := views[placeOf(run)]
 		if in, ok := v.instances[run.InstanceID]; ok && run.InstanceID != "" && in.State.Over() && !r.isLate(ctx) {
-			r.guard("runner", run.ID, func() { r.finish(ctx, run, in.ID, over(in)) })
+			r.guard("runner", run.ID, func() { r.finish(ctx, run, in, over(in)) })
 			continue
 		}
 		left = append(left, run)
@@ -221,30 +221,40 @@ func endable(now time.Time, r store.Runner, off bool) string {
 
 // finish ends a runner whose instance EC2 has terminated, or no longer knows: the
 // runner, its account's quota and its lock in one commit. instance is what was
-// seen to be over; empty: none was ever launched.
-func (r *run) finish(ctx context.Context, seen *store.Runner, instance, reason string) {
+// seen to be over; its zero value: none was ever launched. A request that waits for
+// a machine which ended before it was online is told in the same commit.
+func (r *run) finish(ctx context.Context, seen *store.Runner, instance fleet.Instance, reason string) {
 	if r.finished[seen.ID] {
 		return
 	}
 	for range finishTries {
 		items, ok := read[store.Item](ctx, r, "runner", seen.Ref(),
-			store.Ref{Kind: store.KindLock, ID: seen.Lock}, store.Ref{Kind: store.KindQuota, ID: seen.Account})
+			store.Ref{Kind: store.KindLock, ID: seen.Lock}, store.Ref{Kind: store.KindQuota, ID: seen.Account},
+			store.Ref{Kind: store.KindRequest, ID: seen.Request})
 		if !ok {
 			return
 		}
 		run, l, q := *items[0].(*store.Runner), *items[1].(*store.Lock), *items[2].(*store.Quota)
 		now := r.cfg.Now()
-		if run.Version != 0 && run.InstanceID == "" && instance != "" {
-			run, _ = store.Launched(now, run, instance)
+		if run.Version != 0 && run.InstanceID == "" && instance.ID != "" {
+			run, _ = store.Launched(now, run, instance.ID)
 		}
-		if run.Version == 0 || run.State.Final() || run.InstanceID != instance {
+		if run.Version == 0 || run.State.Final() || run.InstanceID != instance.ID {
 			r.note(seen, Skip, "somebody was faster")
 			return
 		}
+		named, died := l.Names(run.ID), run.State.Usable()
+		if died {
+			run, l = store.Died(now, run, l, string(instance.State), instance.ReasonCode, instance.Reason)
+		}
 		ended, lock, quota := store.Ended(now, r.cfg.Limits, run, l, q, reason)
 		changes := []store.Change{store.Put(&ended), store.Put(&quota)}
-		if l.Names(run.ID) {
+		if named {
 			changes = append(changes, store.Put(&lock))
+		}
+		request, settled, again := store.Settle(now, r.cfg.Limits, *items[3].(*store.Request), ended)
+		if settled {
+			changes = append(changes, store.Put(&request))
 		}
 		var err error
 		if !r.cfg.DryRun {
@@ -254,6 +264,12 @@ func (r *run) finish(ctx context.Context, seen *store.Runner, instance, reason s
 		case err == nil:
 			r.finished[ended.ID] = true
 			r.note(&ended, Ended, reason)
+			if died {
+				r.diedAlarm(&ended, instance)
+			}
+			if settled {
+				r.settled(ctx, now, &request, again)
+			}
 			return
 		case !errors.Is(err, store.ErrConflict):
 			r.fail("runner", seen.ID, fmt.Errorf("commit the end of runner %s: %w", seen.ID, err))

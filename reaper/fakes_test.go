@@ -51,6 +51,30 @@ func (f *ec2) set(at fleet.Place, id string, state fleet.State) {
 	f.instances[at][id] = in
 }
 
+// kill ends a machine by EC2's doing: state is terminated, or one before that. The
+// reasons are those of
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html, whose
+// message begins with the code.
+func (f *ec2) kill(at fleet.Place, id string, state fleet.State, code, words string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	in := f.instances[at][id]
+	in.State, in.ReasonCode, in.Reason = state, code, words
+	f.instances[at][id] = in
+}
+
+// retag edits the tags of a machine by hand; an empty value removes the tag.
+func (f *ec2) retag(at fleet.Place, id, tag, value string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	in := f.instances[at][id]
+	in.Tags = maps.Clone(in.Tags)
+	if in.Tags[tag] = value; value == "" {
+		delete(in.Tags, tag)
+	}
+	f.instances[at][id] = in
+}
+
 // settle ends what shuts down.
 func (f *ec2) settle() {
 	f.mu.Lock()
@@ -58,7 +82,10 @@ func (f *ec2) settle() {
 	for _, there := range f.instances {
 		for id, in := range there {
 			if in.State == fleet.ShuttingDown {
-				in.State, in.Reason = fleet.Terminated, "User initiated"
+				in.State = fleet.Terminated
+				if in.ReasonCode == "" {
+					in.ReasonCode, in.Reason = "Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown"
+				}
 				there[id] = in
 			}
 		}

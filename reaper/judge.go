@@ -24,7 +24,9 @@ const (
 // judge decides over an instance with our tag that EC2 listed before r, the
 // record that its tag names, was read; with Version 0 there is none. It condemns
 // only for what cannot change any more: a final record stays final, a runner
-// takes one instance id and no second, and an index only rises.
+// takes one instance id and no second, and an index only rises. Tags can be edited
+// by hand, so that a condemned instance is held against the instance ids of all
+// live records before it is ended.
 func judge(now time.Time, at fleet.Place, in fleet.Instance, r store.Runner) (_ verdict, why string) {
 	mine := in.ID == r.InstanceID && r.Version != 0
 	switch {

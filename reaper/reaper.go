@@ -122,7 +122,9 @@ type run struct {
 	finished map[string]bool
 	// recent has the repositories with a runner in the last day, by account and id.
 	recent map[string]map[string]github.Repository
-	late   atomic.Bool
+	// inUse has the live runners by instance id, once they were read; nil: not yet.
+	inUse map[string]store.Runner
+	late  atomic.Bool
 }
 
 // Run makes one run. It starts nothing new in the last five seconds before ctx's

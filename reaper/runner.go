@@ -22,6 +22,18 @@ type around struct {
 // those with names at GitHub that nothing needs any more, and those of which GitHub
 // is to be asked whether they are online.
 func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*store.Runner, unconfirmed []around) {
+	next := func(run *store.Runner, a around) {
+		if run.State.Usable() && run.Version == a.runner.Version && a.unconfirmed(r.cfg.Now(), r.cfg.Limits) {
+			unconfirmed = append(unconfirmed, a)
+		}
+		switch {
+		case run.State == store.RunnerDraining || run.State == store.RunnerEnding:
+			ending = append(ending, run)
+		case run.State.Final() || len(run.Unused()) > 0:
+			naming = append(naming, run)
+		}
+	}
+	var booting []*boot
 	for part := range slices.Chunk(refs, batch) {
 		if r.isLate(ctx) {
 			break
@@ -34,19 +46,20 @@ func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*
 		r.report.Runners += len(due)
 		surroundings := r.around(ctx, due)
 		for _, run := range due {
-			if a, ok := surroundings[run.ID]; ok {
+			a, ok := surroundings[run.ID]
+			if ok && boots(*run) {
+				booting = append(booting, &boot{run, a})
+				continue
+			}
+			if ok {
 				r.guard("runner", run.ID, func() { *run = r.usable(ctx, a) })
-				if run.Version == a.runner.Version && a.unconfirmed(r.cfg.Now(), r.cfg.Limits) {
-					unconfirmed = append(unconfirmed, a)
-				}
 			}
-			switch {
-			case run.State == store.RunnerDraining || run.State == store.RunnerEnding:
-				ending = append(ending, run)
-			case run.State.Final() || len(run.Unused()) > 0:
-				naming = append(naming, run)
-			}
+			next(run, a)
 		}
+	}
+	r.boot(ctx, booting)
+	for _, b := range booting {
+		next(b.runner, b.around)
 	}
 	return ending, naming, unconfirmed
 }

@@ -182,9 +182,20 @@ func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, foun
 	var ends []condemned
 	for _, in := range found {
 		run := runners[in.Tags[fleet.TagRunner]]
-		switch what, why := judge(r.cfg.Now(), at, in, run); what {
+		what, why := judge(r.cfg.Now(), at, in, run)
+		if what == stray || what == orphan {
+			used, ok := r.used(ctx)
+			if !ok {
+				return s, false
+			}
+			if owner, mine := used[in.ID]; mine && placeOf(&owner) == at {
+				r.edited(owner, in)
+				continue
+			}
+		}
+		switch what {
 		case terminated:
-			r.guard("runner", run.ID, func() { r.finish(ctx, &run, in.ID, over(in)) })
+			r.guard("runner", run.ID, func() { r.finish(ctx, &run, in, over(in)) })
 		case unmade:
 			r.guard("runner", run.ID, func() { r.adopt(ctx, run, in) })
 		case stray:
@@ -222,6 +233,53 @@ func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, foun
 		}
 	}
 	return s.Unbrake(now, left), true
+}
+
+// used returns the live runners by the instance that each names on record,
+// whatever the instances' own tags say; false: they cannot be read, or the time is
+// up. They are read once in a run, when a first machine would be ended, and so only
+// while there is one: as many records as machines live. The index lists them all;
+// those that it lists for later are among them.
+func (r *run) used(ctx context.Context) (map[string]store.Runner, bool) {
+	if r.inUse != nil {
+		return r.inUse, true
+	}
+	var refs []store.Ref
+	for ref, err := range r.store.Due(ctx, r.cfg.Now().Add(r.cfg.Limits.HardMax)) {
+		if err != nil {
+			r.fail("index", "", fmt.Errorf("read the index of live runners: %w", err))
+			return nil, false
+		}
+		if ref.Kind == store.KindRunner && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	used := map[string]store.Runner{}
+	for part := range slices.Chunk(refs, 4*batch) {
+		if r.isLate(ctx) {
+			return nil, false
+		}
+		runners, ok := read[*store.Runner](ctx, r, "runner", part...)
+		if !ok {
+			return nil, false
+		}
+		for _, run := range runners {
+			if run.InstanceID != "" && !run.State.Final() {
+				used[run.InstanceID] = *run
+			}
+		}
+	}
+	r.inUse = used
+	return used, true
+}
+
+// edited tells people of a machine that a live record names and whose tags say
+// otherwise. It is not ended for that: the record counts more than a tag.
+func (r *run) edited(owner store.Runner, in fleet.Instance) {
+	why := fmt.Sprintf("runner %s has this machine on record, and its tag %s is %.100q: somebody edited it", owner.ID, fleet.TagRunner, in.Tags[fleet.TagRunner])
+	r.line(Line{Kind: "instance", ID: in.ID, Action: Tell, Reason: why})
+	r.alarm(store.AlarmTags, in.ID, why, "instance", in.ID, "runner", owner.ID, "request", owner.Request, "trace", owner.Trace,
+		"account", owner.Account, "region", owner.Region)
 }
 
 func noRecord(in fleet.Instance) string {

@@ -94,7 +94,7 @@ func (r *run) found(ctx context.Context, e *ending) bool {
 		r.unreachable(placeOf(run), fmt.Errorf("find the instance of runner %s in %s: %w", run.ID, placeOf(run), e.err))
 		return false
 	case e.in.State.Over():
-		r.finish(ctx, run, e.in.ID, over(e.in))
+		r.finish(ctx, run, e.in, over(e.in))
 		return false
 	}
 	next, _ := store.Launched(r.cfg.Now(), *run, e.in.ID)
@@ -135,7 +135,7 @@ func (r *run) terminated(ctx context.Context, e *ending) {
 		next = next.Found()
 	} else {
 		if next, gone = next.Missing(now, r.cfg.Limits); gone {
-			r.finish(ctx, e.runner, run.InstanceID, "EC2 does not know the instance")
+			r.finish(ctx, e.runner, fleet.Instance{ID: run.InstanceID}, "EC2 does not know the instance")
 			return
 		}
 		r.note(e.runner, Missing, "EC2 does not find the instance, since "+next.MissingAt.UTC().Format("15:04:05"))

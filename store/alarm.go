@@ -18,6 +18,7 @@ const (
 	AlarmBrake         Alarm = "brake"          // a sweep would end too many machines at once
 	AlarmBusy          Alarm = "busy_runner"    // an end waits for a job that nobody here knows of
 	AlarmRogue         Alarm = "rogue_runner"   // GitHub has a runner that no record names
+	AlarmTags          Alarm = "tags_edited"    // a recorded machine has other tags than its launch gave it
 	AlarmPanic         Alarm = "panic"
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
 	AlarmReaper        Alarm = "reaper"          // a run of the reaper failed, in part or whole
@@ -25,4 +26,4 @@ const (
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmMismatch, AlarmLaunchRefused,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmPanic, AlarmUnknown, AlarmReaper}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmPanic, AlarmUnknown, AlarmReaper}

@@ -75,6 +75,9 @@ func Drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 	if !r.State.Usable() {
 		return r, l
 	}
+	if why.Code == EndNoLaunch && r.Said.Code != "" {
+		why.Text += fmt.Sprintf(" EC2's last answer, %d times: %s (%s)", r.Said.Times, r.Said.Text, r.Said.Code)
+	}
 	r.End, r.DrainingAt, r.Wait, r.WaitUntil = &why, now, "", time.Time{}
 	r.Config.Sealed = ""
 	r = r.enter(now, RunnerDraining, why.Code)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -217,7 +218,7 @@ func Advance(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, 
 		return r, l, q, now, false, false
 	}
 	r = r.attempted(now, code)
-	r.Index, r.Unclear = next, false
+	r.Index, r.Unclear, r.Said = next, false, Said{}
 	r, q, slot, reserved = Call(now, r, q, p, latest)
 	if l.Names(r.ID) && l.State == LockLaunching {
 		bootBy := maxTime(l.BootBy, slot.Add(lim.BootLimit)) // clocks differ; it only rises
@@ -229,6 +230,35 @@ func Advance(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, 
 
 func (r Runner) attempted(now time.Time, code string) Runner {
 	r.Attempts = append(r.Attempts[:len(r.Attempts):len(r.Attempts)], Attempt{Placement: r.Placement(), Runner: r.ID, At: now, Code: code})
+	return r
+}
+
+// Explain adds EC2's words to the last attempt: why it refuses that placement.
+func (r Runner) Explain(text string) Runner {
+	r.Attempts = slices.Clone(r.Attempts)
+	r.Attempts[len(r.Attempts)-1].Text = text
+	return r
+}
+
+// Hear keeps what EC2 answered that does not tell whether it launched.
+func (r Runner) Hear(code, text string) Runner {
+	if r.Said.Code != code {
+		r.Said.Times = 0
+	}
+	r.Said = Said{Code: code, Text: text, Times: r.Said.Times + 1}
+	return r
+}
+
+// MaxUnfamiliar is how often a launch is repeated in all when EC2 answers each
+// time with the same code that nobody knows: with the pauses of 1, 2, 4 and 8 s
+// between them it has had a quarter of a minute to pass by itself.
+const MaxUnfamiliar = 5
+
+// Reimage puts another image under the placement being tried, as the next one of
+// the plan: the client token of this index stands for a launch of the former image.
+func (r Runner) Reimage(ami string) Runner {
+	r.Plan = slices.Insert(slices.Clone(r.Plan), r.Index+1, r.Placement())
+	r.Launch.Image = ami
 	return r
 }
 
@@ -244,7 +274,7 @@ func Launched(now time.Time, r Runner, instance string) (_ Runner, ok bool) {
 		return r, false
 	}
 	r = r.attempted(now, "launched")
-	r.InstanceID, r.LaunchedAt, r.Wait, r.WaitUntil = instance, now, "", time.Time{}
+	r.InstanceID, r.LaunchedAt, r.Wait, r.WaitUntil, r.Said = instance, now, "", time.Time{}, Said{}
 	if r.State == RunnerNew {
 		return r.enter(now, RunnerLaunched, "instance "+instance), true
 	}

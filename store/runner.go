@@ -70,6 +70,17 @@ type Attempt struct {
 	Runner string    `json:"runner"`
 	At     time.Time `json:"at"`
 	Code   string    `json:"code"` // "launched", or EC2's error code
+	// Text is why EC2 refuses this placement, whatever its capacity, in EC2's words.
+	// Empty: it launched, it had no capacity, or a later attempt says more.
+	Text string `json:"text,omitempty"`
+}
+
+// Said is what EC2 answered last, at one index, that does not tell whether it
+// launched.
+type Said struct {
+	Code  string `json:"code,omitempty"`  // EC2's error code; empty: nothing
+	Text  string `json:"text,omitempty"`  // in EC2's words
+	Times int    `json:"times,omitempty"` // how often in a row it had that code
 }
 
 // Claim is the right to call EC2 and GitHub for a runner. It outlives its
@@ -140,6 +151,7 @@ type Runner struct {
 	CalledAt time.Time `json:"called_at"`
 	// Unclear: a call at this index had no answer that tells whether it launched.
 	Unclear  bool      `json:"unclear,omitempty"`
+	Said     Said      `json:"said,omitzero"`
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Claim    Claim     `json:"claim,omitzero"`
 	// Wait and WaitUntil say what the next step waits for.

@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -62,15 +64,31 @@ func (h *hints) sorted(now time.Time, account, region string, plan []store.Place
 // (https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html).
 func family(instanceType string) string { return instanceType[:min(1, len(instanceType))] }
 
-// next returns the index to try after EC2 said code of the current placement:
-// the next one that may have room, or one past the plan's end.
-func (h *hints) next(now time.Time, r store.Runner, code string) int {
+// suits reports whether a placement may do, after EC2 said code of another one that
+// it refused whatever its capacity: of the subnet, or else of the instance type.
+func suits(p, refused store.Placement, code string) bool {
+	if strings.HasPrefix(code, "InvalidSubnet") {
+		return p.Subnet != refused.Subnet
+	}
+	return p.InstanceType != refused.InstanceType
+}
+
+// next returns the index to try after EC2 said fe of the current placement: the
+// next one that may have room, or one past the plan's end.
+func (h *hints) next(now time.Time, r store.Runner, fe *fleet.Error) int {
 	here := r.Placement()
 	fits := func(p store.Placement) bool {
-		switch code {
-		case "MaxSpotInstanceCountExceeded":
+		for _, a := range r.Attempts {
+			if a.Text != "" && !suits(p, a.Placement, a.Code) {
+				return false
+			}
+		}
+		switch {
+		case errors.Is(fe, fleet.ErrUnsuited):
+			return suits(p, here, fe.Code)
+		case fe.Code == "MaxSpotInstanceCountExceeded":
 			return p.Market != store.Spot // the limit is the account's, for all of the region
-		case "VcpuLimitExceeded":
+		case fe.Code == "VcpuLimitExceeded":
 			return p.Market != here.Market || family(p.InstanceType) != family(here.InstanceType)
 		}
 		return true

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
@@ -172,20 +174,82 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 	case errors.Is(err, fleet.ErrCapacity):
 		log.Info("no capacity", "code", fe.Code)
 		in.hints.empty(in.Now(), r.Account, r.Region, r.Placement())
-		return in.advance(ctx, v, fe.Code)
+		return in.advance(ctx, v, fe)
+	case errors.Is(err, fleet.ErrUnsuited):
+		log.Warn("placement refused", "code", fe.Code, "text", fe.Text)
+		return in.advance(ctx, v, fe)
+	case errors.Is(err, fleet.ErrImage):
+		return in.reimage(ctx, v, fe)
 	case errors.Is(err, fleet.ErrMismatch):
 		return in.adopt(ctx, v, fe)
 	case errors.Is(err, fleet.ErrGone):
 		log.Info("the launched instance is terminated already", "code", fe.Code)
-		return in.abandon(ctx, v, fe.Code, store.NewEnd(store.EndTerminated))
+		return in.died(ctx, v, fe)
 	case errors.Is(err, fleet.ErrRefused):
-		in.alarm(store.AlarmLaunchRefused, "launch refused", "runner", r.ID, "request", r.Request, "trace", r.Trace,
-			"account", r.Account, "placement", r.Placement().String(), "code", fe.Code, "text", fe.Text)
-		return in.abandon(ctx, v, fe.Code, store.Failure{Code: store.EndLaunchDenied, Text: refusalText(err)})
+		return in.refused(ctx, v, fe, refusalText(err))
 	}
 	log.Warn("launch unclear", "error", err)
-	return in.unclear(ctx, v, answered)
+	if !answered {
+		return in.unclear(ctx, v, nil)
+	}
+	if v.runner.Hear(fe.Code, fe.Text).Said.Times >= store.MaxUnfamiliar && errors.Is(err, fleet.ErrUnfamiliar) {
+		in.alarmRefused(v, fe)
+		v.heard = fe
+		return in.abandon(ctx, v, fe.Code, store.Failure{
+			Code: store.EndNoLaunch,
+			Text: "EC2 answers the launch with a code that GARO does not know. Look the code up, and at the state of EC2.",
+		})
+	}
+	return in.unclear(ctx, v, fe)
 }
+
+// refused gives the runner up, and tells people: only they can change something.
+func (in *invocation) refused(ctx context.Context, v *view, fe *fleet.Error, text string) error {
+	in.alarmRefused(v, fe)
+	return in.abandon(ctx, v, fe.Code, store.Failure{Code: store.EndLaunchDenied, Text: text})
+}
+
+func (in *invocation) alarmRefused(v *view, fe *fleet.Error) {
+	r := v.runner
+	in.alarm(store.AlarmLaunchRefused, "launch refused", "runner", r.ID, "request", r.Request, "trace", r.Trace,
+		"account", r.Account, "placement", r.Placement().String(), "code", fe.Code, "text", fe.Text)
+}
+
+// reimage goes on with the image that the account's SSM parameter names by now, if
+// that is another than the one that EC2 does not know. That is done once for a
+// runner, and else the image is refused.
+func (in *invocation) reimage(ctx context.Context, v *view, fe *fleet.Error) error {
+	r := v.runner
+	account, err := in.Accounts.Account(ctx, r.Account)
+	if err != nil {
+		in.Log.Warn("registration not read", "account", r.Account, "runner", r.ID, "trace", r.Trace, "error", err)
+		return in.later(ctx, v, store.WaitOutage, in.Now().Add(in.Limits.SettleSlack))
+	}
+	name := imageOf(v.request, account.Regions[r.Region])
+	text := refusalText(fe)
+	if strings.HasPrefix(name, "/") {
+		text += fmt.Sprintf(" SSM parameter %s named it.", name)
+	}
+	tried := slices.ContainsFunc(r.Attempts, func(a store.Attempt) bool { return ofImage(a.Code) })
+	if tried || !strings.HasPrefix(name, "/") {
+		return in.refused(ctx, v, fe, text)
+	}
+	ami, err := in.Fleet.Image(ctx, place(r), name)
+	switch {
+	case errors.Is(err, fleet.ErrRefused):
+		return in.refused(ctx, v, fe, text+" "+refusalText(err))
+	case err != nil:
+		in.Log.Warn("image not resolved", "account", r.Account, "runner", r.ID, "trace", r.Trace, "error", err)
+		return in.later(ctx, v, store.WaitOutage, in.Now().Add(in.Limits.SettleSlack))
+	case ami == r.Launch.Image:
+		return in.refused(ctx, v, fe, text)
+	}
+	in.Log.Info("the image is gone; its parameter names another", "runner", r.ID, "trace", r.Trace, "image", r.Launch.Image, "next", ami, "parameter", name)
+	return in.move(ctx, v, r.Index+1, fe, func(r store.Runner) store.Runner { return r.Reimage(ami) })
+}
+
+// ofImage reports whether a code of an attempt is about the image alone.
+func ofImage(code string) bool { return strings.HasPrefix(code, "InvalidAMI") }
 
 // run makes the call, and leaves time to record that it had no answer.
 func (in *invocation) run(ctx context.Context, r store.Runner, l fleet.Launch) (fleet.Instance, error) {
@@ -259,16 +323,29 @@ func (in *invocation) launched(ctx context.Context, v *view, instance string) er
 }
 
 // advance moves to the next placement, or gives the runner up.
-func (in *invocation) advance(ctx context.Context, v *view, code string) error {
-	from := v.runner.Index
-	next := in.hints.next(in.Now(), v.runner, code)
-	if next >= len(v.runner.Plan) {
-		why := store.NewEnd(store.EndNoCapacity)
-		if code == "VcpuLimitExceeded" {
-			why = store.NewEnd(store.EndVCPULimit)
-		}
-		return in.abandon(ctx, v, code, why)
+func (in *invocation) advance(ctx context.Context, v *view, fe *fleet.Error) error {
+	next := in.hints.next(in.Now(), v.runner, fe)
+	if next < len(v.runner.Plan) {
+		return in.move(ctx, v, next, fe, func(r store.Runner) store.Runner { return r })
 	}
+	full := errors.Is(fe, fleet.ErrCapacity) || slices.ContainsFunc(v.runner.Attempts, func(a store.Attempt) bool {
+		return a.Text == "" && !ofImage(a.Code) // that placement may have room later
+	})
+	if !full {
+		return in.refused(ctx, v, fe, "EC2 refuses every placement, the last one with: "+refusalText(fe))
+	}
+	why := store.NewEnd(store.EndNoCapacity)
+	if fe.Code == "VcpuLimitExceeded" {
+		why = store.NewEnd(store.EndVCPULimit)
+	}
+	why.Text += " EC2's last answer: " + refusalText(fe)
+	return in.abandon(ctx, v, fe.Code, why)
+}
+
+// move goes on at another index of the plan that edit leaves, after EC2 said fe of
+// the current one.
+func (in *invocation) move(ctx context.Context, v *view, next int, fe *fleet.Error, edit func(store.Runner) store.Runner) error {
+	from := v.runner.Index
 	latest := in.deadline.Add(-lastLaunch)
 	if in.left() < lastLaunch {
 		latest = time.Time{} // no further call here: move, and go on in another invocation
@@ -279,7 +356,10 @@ func (in *invocation) advance(ctx context.Context, v *view, code string) error {
 			return nil // done already, or overtaken by an end
 		}
 		// The lock names the runner, or there would be no such step.
-		v.runner, v.lock, v.quota, slot, reserved, _ = store.Advance(now, in.Limits, v.runner, v.lock, v.quota, code, next, v.pacing, latest)
+		v.runner, v.lock, v.quota, slot, reserved, _ = store.Advance(now, in.Limits, edit(v.runner), v.lock, v.quota, fe.Code, next, v.pacing, latest)
+		if errors.Is(fe, fleet.ErrUnsuited) {
+			v.runner = v.runner.Explain(fe.Text)
+		}
 		changes := []store.Change{store.Put(&v.runner), store.Put(&v.lock)}
 		if reserved {
 			changes = append(changes, store.Put(&v.quota))
@@ -295,34 +375,52 @@ func (in *invocation) advance(ctx context.Context, v *view, code string) error {
 	return nil
 }
 
-// unclear deals with a call that may or may not have launched: only the same call
-// again can tell. It is repeated here while there is time, else by whoever is
-// next. A call that is still open keeps the claim.
-func (in *invocation) unclear(ctx context.Context, v *view, answered bool) error {
-	wait := time.Second + in.jitter(2*time.Second) // RunInstances refills at 2 a second; those that were throttled spread out
-	if answered && in.left() > lastLaunch+wait {
-		if err := pause(ctx, wait); err != nil {
-			return err
-		}
-		reserved, slot := false, time.Time{}
-		err := in.apply(ctx, v, func(now time.Time) (changes []store.Change) {
-			if store.NextStep(now, v.runner, v.lock) != store.StepLaunch || !in.mine(v.runner) {
-				return nil
-			}
-			v.runner.Unclear = true
-			changes, slot, reserved = in.call(now, v)
-			return changes
-		})
-		if err != nil || reserved || store.NextStep(in.Now(), v.runner, v.lock) != store.StepLaunch {
-			return err
-		}
-		return in.later(ctx, v, store.WaitPaced, slot)
+// unclear deals with a call that may or may not have launched, which EC2 answered
+// with fe, or not at all: only the same call again can tell. It is repeated here
+// while there is time, else by whoever is next. A call that is still open keeps the
+// claim.
+func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) error {
+	if fe == nil {
+		in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
+		return errLater
 	}
-	if answered {
+	v.heard = fe
+	wait := in.patience(v.runner.Hear(fe.Code, fe.Text).Said.Times, fe)
+	if in.left() <= lastLaunch+wait {
 		return in.later(ctx, v, store.WaitEC2, in.Now().Add(wait))
 	}
-	in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
-	return errLater
+	if err := pause(ctx, wait); err != nil {
+		return err
+	}
+	reserved, slot := false, time.Time{}
+	err := in.apply(ctx, v, func(now time.Time) (changes []store.Change) {
+		if store.NextStep(now, v.runner, v.lock) != store.StepLaunch || !in.mine(v.runner) {
+			return nil
+		}
+		v.runner = v.runner.Hear(fe.Code, fe.Text)
+		v.runner.Unclear = true
+		changes, slot, reserved = in.call(now, v)
+		return changes
+	})
+	if err != nil || reserved || store.NextStep(in.Now(), v.runner, v.lock) != store.StepLaunch {
+		return err
+	}
+	return in.later(ctx, v, store.WaitPaced, slot)
+}
+
+// longestPause is the longest time between two calls of one launch: an outage of
+// EC2 that ends is noticed soon enough for a machine to boot before boot_by.
+const longestPause = 16 * time.Second
+
+// patience returns how long to wait after an answer that tells nothing, which had
+// the same code so many times: twice as long each time. RunInstances refills at
+// two a second, so that those that were throttled only spread out.
+func (in *invocation) patience(times int, fe *fleet.Error) time.Duration {
+	wait := time.Second
+	if !errors.Is(fe, fleet.ErrThrottled) {
+		wait = min(longestPause, wait<<min(max(0, times-1), 10))
+	}
+	return wait + in.jitter(2*time.Second)
 }
 
 // adopt looks for the instance of a token that EC2 knows with other bytes. No new
@@ -335,11 +433,31 @@ func (in *invocation) adopt(ctx context.Context, v *view, cause *fleet.Error) er
 		return in.launched(ctx, v, instance.ID)
 	}
 	if err == nil {
-		return in.abandon(ctx, v, cause.Code, store.NewEnd(store.EndTerminated))
+		return in.buried(ctx, v, cause, instance)
 	}
+	v.heard = cause
 	in.alarm(store.AlarmMismatch, "EC2 knows the client token with other parameters, and shows no instance of it",
 		"runner", r.ID, "trace", r.Trace, "account", r.Account, "token", r.ClientToken(), "error", err)
 	return in.later(ctx, v, store.WaitEC2, in.Now().Add(in.Limits.SettleSlack))
+}
+
+// died gives up a runner whose machine has ended, and asks EC2 why.
+func (in *invocation) died(ctx context.Context, v *view, cause *fleet.Error) error {
+	instance, err := in.Fleet.ByToken(ctx, place(v.runner), v.runner.ID, v.runner.ClientToken())
+	if err != nil {
+		in.Log.Info("EC2 does not say why", "runner", v.runner.ID, "trace", v.runner.Trace, "error", err)
+		instance = fleet.Instance{State: fleet.Terminated}
+	}
+	return in.buried(ctx, v, cause, instance)
+}
+
+// buried is died, with what EC2 shows of the machine.
+func (in *invocation) buried(ctx context.Context, v *view, cause *fleet.Error, instance fleet.Instance) error {
+	code := cause.Code
+	if instance.ReasonCode != "" {
+		code = instance.ReasonCode
+	}
+	return in.abandon(ctx, v, code, v.runner.Death(string(fleet.Terminated), instance.ReasonCode, instance.Reason))
 }
 
 // abandon gives the runner up, and tells the request that launched it in the same
@@ -350,7 +468,10 @@ func (in *invocation) abandon(ctx context.Context, v *view, code string, why sto
 		if !v.runner.State.Usable() || v.runner.InstanceID != "" {
 			return nil
 		}
-		mayExist := v.runner.Unclear || why.Code == store.EndTerminated
+		mayExist := v.runner.Unclear || why.Code == store.EndTerminated || why.Code == store.EndSpot || why.Code == store.EndNoLaunch
+		if why.Code == store.EndNoLaunch && v.heard != nil {
+			v.runner = v.runner.Hear(v.heard.Code, v.heard.Text)
+		}
 		was := v.lock
 		v.runner, v.lock, v.quota = store.Abandon(now, in.Limits, v.runner, v.lock, v.quota, code, why, mayExist)
 		changes := []store.Change{store.Put(&v.runner)}
@@ -409,6 +530,9 @@ func (in *invocation) later(ctx context.Context, v *view, wait string, until tim
 		}
 		if wait == store.WaitEC2 {
 			v.runner.Unclear = true
+			if v.heard != nil {
+				v.runner = v.runner.Hear(v.heard.Code, v.heard.Text)
+			}
 		}
 		v.runner = v.runner.Pause(now, until, wait)
 		return []store.Change{store.Put(&v.runner)}

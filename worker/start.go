@@ -355,7 +355,7 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 	}
 	nreq, nlock, run, nquota, wait, until := store.Intent{
 		Request: *req, Lock: *lock, Quota: *quota, Runner: id, ControlPlane: in.ControlPlane,
-		Plan: in.hints.sorted(r.now, req.Account, req.Region, plan), Launch: launch,
+		Plan: in.hints.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
 		MaxRunners: account.MaxRunners, Pacing: account.Pacing, Claim: in.claim(), Latest: in.deadline.Add(-lastLaunch),
 	}.Begin(r.now, in.Limits)
 	if wait != "" {
@@ -385,13 +385,19 @@ func (in *invocation) refuse(r *round, s *start, req *store.Request, why store.F
 	})
 }
 
+// imageOf returns the image that a request is to have, an AMI id or the path of an
+// SSM parameter.
+func imageOf(req store.Request, region store.Region) string {
+	if req.Machine.Image == "" && len(region.Images) > 0 {
+		return region.Images[0]
+	}
+	return req.Machine.Image
+}
+
 // freeze resolves everything that the launch of a runner is made of.
 func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Account, runner string) (store.Launch, error) {
 	region := a.Regions[req.Region]
-	image := req.Machine.Image
-	if image == "" && len(region.Images) > 0 {
-		image = region.Images[0]
-	}
+	image := imageOf(req, region)
 	ami, err := in.Fleet.Image(ctx, fleet.Place{Account: req.Account, Region: req.Region}, image)
 	if err != nil {
 		return store.Launch{}, fmt.Errorf("image %s: %w", image, err)

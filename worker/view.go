@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -17,6 +18,8 @@ type view struct {
 	quota   store.Quota
 	request store.Request // the one that launched it
 	pacing  store.Pacing
+
+	heard *fleet.Error // what EC2 answered and is not recorded yet; nil: nothing
 }
 
 // load reads the view of a runner anew, in one round trip when the rest of the

@@ -245,8 +245,16 @@ func refusal(r role, err error) error {
 		e.Kind, e.Text = fleet.ErrRefused, fmt.Sprintf("Role %s of account %s cannot be assumed: %s.", r.arn, r.account, advice)
 	} else if _, ok := retry.DefaultThrottleErrorCodes[e.Code]; ok {
 		e.Kind = fleet.ErrThrottled
+	} else if !slices.Contains(passingCodes, e.Code) {
+		e.Case = fleet.ErrUnfamiliar
 	}
 	return e
+}
+
+// passingCodes are what STS answers when it is away, or when the control plane's
+// own credentials have ended, which a function gets anew by itself.
+var passingCodes = []string{
+	"InternalFailure", "ServiceUnavailable", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired",
 }
 
 // Parameter returns an SSM parameter of a runner account, read with its role: kept

@@ -248,6 +248,9 @@ func TestWhatSTSAnswers(t *testing.T) {
 					if !ok || e.Kind != c.kind || e.Code != c.code {
 						t.Fatalf("Do = %v, want %v with code %s", err, c.kind, c.code)
 					}
+					if got, want := errors.Is(err, fleet.ErrUnfamiliar), c.code == "SomethingNew"; got != want {
+						t.Errorf("Do = %v is unfamiliar: %v, want %v", err, got, want)
+					}
 					for _, want := range []string{account, "role/GitHubRunnerAssumeRole", c.says} {
 						if !strings.Contains(e.Text, want) {
 							t.Errorf("the text %q does not have %q", e.Text, want)

@@ -9,6 +9,16 @@
 // a copy of the body that nobody closes, and that net/http can send again when it
 // finds that an idle connection was dead before anything was written to it.
 //
+// It promises as well that a connection which died while it was idle costs one
+// more connection, and no call: a Lambda function that was frozen wakes up with
+// connections that AWS has reset meanwhile. net/http repeats a POST on another
+// connection only if the request says that it may be sent twice, so every request
+// says so here. That holds for all that GARO asks of AWS: reads; writes to the
+// table, which prove what they replace and know their own writing again; messages,
+// which a queue may deliver twice anyway; AssumeRole; TerminateInstances; and
+// RunInstances, which has a client token. A call that is not so must not go
+// through this package.
+//
 // It also bounds what no service bounds for us: the time of one exchange, and the
 // bytes that are held in memory for it.
 package awshttp
@@ -17,6 +27,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"time"
@@ -42,7 +53,18 @@ const (
 	// idleEach is how many connections are kept for one endpoint: the calls that
 	// one invocation makes at the same time.
 	idleEach = 16
+	// writeBuffer holds the largest call that must not be lost, RunInstances with
+	// 16 KiB of user data, which base64 and escaping make 24 KiB: what fits goes to
+	// the kernel in one write. Of a request that is sent in parts, a reset between
+	// two of them is an error that net/http does not repeat.
+	writeBuffer = 64 << 10
 )
+
+// repeatable is the header that makes net/http send a request again when the
+// connection was used before and broke before an answer (Request.isReplayable and
+// persistConn.shouldRetryRequest in Go 1.26.8). A list without a value is never
+// sent, so that the signature is as it was.
+const repeatable = "Idempotency-Key"
 
 // Client returns a client for AWS, as the HTTPClient of an aws.Config. One
 // exchange, from the connection to the last byte of the answer, takes at most
@@ -55,6 +77,7 @@ func Client(timeout time.Duration) *http.Client {
 	transport.TLSHandshakeTimeout = dialLimit
 	transport.IdleConnTimeout = idleLimit
 	transport.MaxIdleConnsPerHost = idleEach
+	transport.WriteBufferSize = writeBuffer
 	return &http.Client{
 		Transport:     Transport{transport},
 		Timeout:       timeout,
@@ -82,6 +105,11 @@ func (t Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body = http.NoBody // any other body of length 0 counts as one of unknown length
 		}
 		req.ContentLength = int64(len(body))
+		req.Header = maps.Clone(req.Header)
+		if req.Header == nil {
+			req.Header = http.Header{}
+		}
+		req.Header[repeatable] = []string{}
 	}
 	answer, err := t.Base.RoundTrip(req)
 	if err != nil {

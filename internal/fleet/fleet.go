@@ -61,6 +61,7 @@ type Instance struct {
 	Subnet       string
 	Tags         map[string]string
 	Reason       string // why it ended, in EC2's words; empty: not ended
+	ReasonCode   string // EC2's code for that, such as Client.InternalError; empty: EC2 gives none
 }
 
 // The tags that every launch sets. A machine is ours only if TagControlPlane
@@ -93,24 +94,39 @@ var (
 	ErrNotFound = errors.New("instance not found")
 )
 
+// The cases of a kind that callers branch on as well, by errors.Is.
+var (
+	// ErrUnfamiliar is an ErrUnknown by a code that EC2's documentation does not
+	// have: the same call may tell, but if it has the same code again, a person has
+	// to look.
+	ErrUnfamiliar = errors.New("unfamiliar answer")
+	// ErrUnsuited is an ErrRefused of this placement: another one may do.
+	ErrUnsuited = errors.New("placement refused")
+	// ErrImage is an ErrRefused since the image does not exist, or no longer.
+	ErrImage = errors.New("image refused")
+)
+
 // Error is a failed call.
 type Error struct {
 	Kind error  // one of the kinds above
+	Case error  // one of the cases of that kind; nil: none of them
 	Code string // EC2's or STS's error code, such as InsufficientInstanceCapacity
 	Text string // a sentence for an operator; never an encoded authorization message
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Code, e.Text) }
 
-// Is matches the kind; a throttled call's outcome is unknown too.
+// Is matches the kind and the case; a throttled call's outcome is unknown too.
 func (e *Error) Is(target error) bool {
-	return e.Kind == target || e.Kind == ErrThrottled && target == ErrUnknown
+	return e.Kind == target || e.Case != nil && e.Case == target || e.Kind == ErrThrottled && target == ErrUnknown
 }
 
 // Fleet launches and ends machines. It is safe for concurrent use. Every method
 // makes as few calls as it can, and retries nothing by itself.
 type Fleet interface {
-	// Image resolves an AMI id or the path of an SSM parameter to an AMI id.
+	// Image resolves an AMI id or the path of an SSM parameter to an AMI id. What a
+	// path names may be minutes old; but after an ErrImage of Launch, the path is
+	// read anew before it names that image again.
 	Image(ctx context.Context, at Place, image string) (string, error)
 
 	// Launch starts one machine, once per client token. Any error that is not a

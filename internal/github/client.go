@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"regexp"
 	"strings"
@@ -158,7 +159,7 @@ func (c *Client) exchange(ctx context.Context, op op, what string, repo Reposito
 	if !sendable(token) {
 		return nil, fmt.Errorf("%w: it is empty, or has spaces or line breaks", &Error{Kind: ErrDenied, Op: what})
 	}
-	tr := &transport{next: c.http.Transport, token: token, byID: func(u *url.URL) bool { return c.within(u, repo) && c.byID(u, repo) }}
+	tr := &transport{next: c.http.Transport, token: token, twice: op != mint, byID: func(u *url.URL) bool { return c.within(u, repo) && c.byID(u, repo) }}
 	defer tr.close()
 	hc := c.http
 	hc.Transport = tr
@@ -213,6 +214,9 @@ type transport struct {
 	token secret.Text
 	byID  func(*url.URL) bool // whether a place names the repository by its id
 	body  io.Closer           // of the last response
+	// twice says that the call may be made twice: all but a mint, which registers a
+	// runner each time.
+	twice bool
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -220,13 +224,35 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Set("Authorization", "Bearer "+t.token.Reveal())
 	req.Header.Set("X-GitHub-Api-Version", apiVersion)
-	resp, err := t.next.RoundTrip(req)
+	resp, err := t.send(req)
 	if err == nil {
 		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
 		t.body = resp.Body
 		t.keepMethod(req, resp)
 	}
 	return resp, err
+}
+
+// send makes an exchange, and makes it once more if it may be made twice and its
+// connection was used before and broke: a function that was frozen wakes up with
+// connections that GitHub has closed or forgotten. net/http itself repeats GETs
+// alone, and nothing on an HTTP/2 connection that is reset.
+func (t *transport) send(req *http.Request) (*http.Response, error) {
+	reused := false
+	trace := &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }}
+	resp, err := t.next.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err == nil || !t.twice || !reused || req.Context().Err() != nil || req.Body != nil && req.GetBody == nil {
+		return resp, err
+	}
+	again := req.Clone(req.Context())
+	if req.GetBody != nil {
+		body, bodyErr := req.GetBody()
+		if bodyErr != nil {
+			return nil, err
+		}
+		again.Body = body
+	}
+	return t.next.RoundTrip(again)
 }
 
 // keepMethod makes a 301 or 302 to the repository's id say that the request is

@@ -233,7 +233,7 @@ func (w *World) sawRunner(was, r store.Runner) {
 		w.hold(BootOrder, l.Names(r.ID) && !now.After(l.BootBy.Add(slack)), "runner %s booted at %s, and its lock names %s, to boot by %s", r.ID, now, l.Runner, l.BootBy)
 	}
 	w.hold(Final, !was.State.Final() || r.State == was.State, "runner %s was %s, and is %s", r.ID, was.State, r.State)
-	w.hold(Fixed, r.Hard.Equal(was.Hard) && r.Lock == was.Lock && r.Request == was.Request && slices.Equal(r.Plan, was.Plan) && sameLaunch(r.Launch, was.Launch),
+	w.hold(Fixed, r.Hard.Equal(was.Hard) && r.Lock == was.Lock && r.Request == was.Request && (slices.Equal(r.Plan, was.Plan) && sameLaunch(r.Launch, was.Launch) || w.reimaged(was, r)),
 		"runner %s is another one than it was", r.ID)
 	w.hold(Fixed, was.InstanceID == "" || r.InstanceID == was.InstanceID, "runner %s had instance %s, and has %s", r.ID, was.InstanceID, r.InstanceID)
 	w.hold(Fixed, was.Boot.NonceHash == "" || r.Boot.NonceHash == was.Boot.NonceHash, "runner %s booted with another nonce", r.ID)

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,8 @@ const (
 type calls struct {
 	tokens   map[call]string // with which token each was made
 	byToken  map[string]call
-	full     map[string]bool // the tokens that EC2 had no room for, and said so to somebody
+	full     map[string]bool // the tokens that EC2 had no room for, or refused the placement of, and said so to somebody
+	gone     map[string]bool // the tokens whose image EC2 did not know, and said so to somebody
 	toldFull map[caller]bool // who was told that
 	unclear  map[string]bool // the tokens of which a call had no answer
 	open     map[caller]bool // who, of those that had a claim, has a call without an answer
@@ -46,7 +48,7 @@ type caller struct{ by, of string }
 
 func newCalls() calls {
 	return calls{
-		tokens: map[call]string{}, byToken: map[string]call{}, full: map[string]bool{},
+		tokens: map[call]string{}, byToken: map[string]call{}, full: map[string]bool{}, gone: map[string]bool{},
 		toldFull: map[caller]bool{}, unclear: map[string]bool{}, open: map[caller]bool{},
 	}
 }
@@ -77,7 +79,9 @@ func (w *World) calling(ctx context.Context, l fleet.Launch) (answered func(err 
 		switch {
 		case unknown:
 			w.watch.calls.unclear[l.ClientToken] = true
-		case errors.Is(err, fleet.ErrCapacity):
+		case errors.Is(err, fleet.ErrImage):
+			w.watch.calls.gone[l.ClientToken] = true
+		case errors.Is(err, fleet.ErrCapacity), errors.Is(err, fleet.ErrUnsuited):
 			w.watch.calls.full[l.ClientToken] = true
 			w.watch.calls.toldFull[caller{by(ctx), l.ClientToken}] = true
 		}
@@ -154,6 +158,15 @@ func (w *World) sawLockOf(was, l store.Lock, wanted time.Time) {
 	}
 }
 
+// reimaged reports whether a runner went on at the same placement with another
+// image, since EC2 did not know its own, and nothing else changed.
+func (w *World) reimaged(was, r store.Runner) bool {
+	before := was.Launch
+	before.Image = r.Launch.Image
+	return w.watch.calls.gone[w.watch.calls.tokens[call{was.ID, was.Index}]] && r.Index == was.Index+1 &&
+		slices.Equal(r.Plan, slices.Insert(slices.Clone(was.Plan), r.Index, was.Placement())) && sameLaunch(r.Launch, before)
+}
+
 // sawCallsOf looks at what became of a runner whose calls the world knows.
 func (w *World) sawCallsOf(was, r store.Runner) {
 	if was.Version == 0 {
@@ -161,7 +174,7 @@ func (w *World) sawCallsOf(was, r store.Runner) {
 	}
 	token := w.watch.calls.tokens[call{was.ID, was.Index}]
 	if r.Index != was.Index {
-		w.hold(Moves, w.watch.calls.full[token], "runner %s moved on from index %d, and EC2 did not say that it has no room for that", r.ID, was.Index)
+		w.hold(Moves, w.watch.calls.full[token] || w.reimaged(was, r), "runner %s moved on from index %d, and EC2 did not say that it has no room for that", r.ID, was.Index)
 	}
 	if r.State == store.RunnerFailed && was.State != r.State {
 		w.hold(MayExist, !w.watch.calls.unclear[token], "runner %s failed, and a call with token %s may have launched it", r.ID, token)

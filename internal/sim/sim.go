@@ -94,6 +94,8 @@ type Config struct {
 	// NeverBoots says which machines run and do nothing, by the number of their
 	// launch; nil: all boot.
 	NeverBoots func(n int) bool
+	// World changes EC2's side further: which machines die, which images there are.
+	World func(*simfleet.WorldConfig)
 	// GitHub is asked before each call of GitHub's API is looked at; nil: nothing
 	// goes wrong.
 	GitHub func(op string) githubtest.Fault
@@ -313,21 +315,25 @@ func (w *World) outside() {
 		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	w.must(err)
-	w.Fleet, err = simfleet.Open(simfleet.Config{
-		World: simfleet.WorldConfig{
-			Pending: pending, Stopping: stopping, Launches: simfleet.EC2Rate, PageSize: 100, NeverBoots: w.cfg.NeverBoots,
-			Fault: func(op string, _ fleet.Place, l fleet.Launch) error {
-				if w.cfg.EC2 == nil {
-					return nil
-				}
-				return w.cfg.EC2(op, l)
-			},
-			Random: w.random("ec2"),
-			Image: func(fleet.Place, string) (string, error) {
-				return fmt.Sprintf("ami-%017d", w.images.Load()), nil
-			},
+	ec2 := simfleet.WorldConfig{
+		Pending: pending, Stopping: stopping, Launches: simfleet.EC2Rate, PageSize: 100, NeverBoots: w.cfg.NeverBoots,
+		Fault: func(op string, _ fleet.Place, l fleet.Launch) error {
+			if w.cfg.EC2 == nil {
+				return nil
+			}
+			return w.cfg.EC2(op, l)
 		},
-		HTTP: &http.Client{Transport: door{w, Machine}}, Broker: broker{w}, BootTime: bootTime,
+		Random: w.random("ec2"),
+		Image: func(fleet.Place, string) (string, error) {
+			return fmt.Sprintf("ami-%017d", w.images.Load()), nil
+		},
+	}
+	if w.cfg.World != nil {
+		w.cfg.World(&ec2)
+	}
+	w.Fleet, err = simfleet.Open(simfleet.Config{
+		World: ec2,
+		HTTP:  &http.Client{Transport: door{w, Machine}}, Broker: broker{w}, BootTime: bootTime,
 		Log: w.logger(Machine, func() bool { return false }),
 	})
 	w.must(err)

@@ -49,9 +49,15 @@ type Rule struct {
 	// effect, unless After or Late says otherwise.
 	Code   string
 	Status int // of the error; 0: as EC2 has it for the code
+	// Message is what the error says; empty: that it is by a rule.
+	Message string
 	// After lets the call take effect before Code is answered or, without Code,
 	// before the connection is cut without an answer: the caller cannot know.
 	After bool
+	// Reset is After without a byte of an answer, as when the connection was
+	// forgotten while nobody used it: package awshttp makes such a call again if it
+	// was not the first one of its connection.
+	Reset bool
 	// Late is After for RunInstances, but the instance is launched only by
 	// TakeEffect, or by the next call that has its client token.
 	Late bool

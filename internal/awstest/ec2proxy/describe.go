@@ -186,7 +186,7 @@ func (p *Proxy) describeInstances(ctx context.Context, c *Call) (answer, error) 
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/%s/"><requestId>%s</requestId><reservationSet>`, version, requestID)
 	for _, r := range shown {
-		fmt.Fprintf(&b, "<item>%s</item>", r.Inner)
+		fmt.Fprintf(&b, "<item>%s</item>", p.asDied(r))
 	}
 	b.WriteString("</reservationSet>")
 	if next != "" {
@@ -195,6 +195,41 @@ func (p *Proxy) describeInstances(ctx context.Context, c *Call) (answer, error) 
 	b.WriteString("</DescribeInstancesResponse>")
 	a.body = b.Bytes()
 	return a, nil
+}
+
+// reason is EC2's for the end of an instance.
+type reason struct{ code, message string }
+
+var (
+	stateReason = regexp.MustCompile(`(?s)<stateReason>.*?</stateReason>`)
+	transition  = regexp.MustCompile(`(?s)<reason>.*?</reason>|<reason/>`)
+)
+
+// Die ends an instance by EC2's doing, at once, for a reason as those of
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html. For
+// moto it lives on: filters by state do not see its end.
+func (p *Proxy) Die(id, code, message string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.cfg.Now()
+	p.died[id], p.terminated[id] = reason{code, message}, now
+	p.tokens.terminated(id, now)
+}
+
+// asDied returns a reservation of one instance, as dead as that is.
+func (p *Proxy) asDied(r reservation) string {
+	p.mu.Lock()
+	why, dead := p.died[r.Instances[0].ID]
+	p.mu.Unlock()
+	if !dead {
+		return r.Inner
+	}
+	var code, message bytes.Buffer
+	_ = xml.EscapeText(&code, []byte(why.code)) // a buffer takes all
+	_ = xml.EscapeText(&message, []byte(why.message))
+	inner := transition.ReplaceAllLiteralString(stateReason.ReplaceAllLiteralString(r.Inner, ""), "")
+	return instanceState.ReplaceAllLiteralString(inner, fmt.Sprintf(
+		"<instanceState><code>48</code><name>terminated</name></instanceState><stateReason><code>%s</code><message>%s</message></stateReason>", &code, &message))
 }
 
 func (p *Proxy) terminateInstances(ctx context.Context, c *Call) (answer, error) {

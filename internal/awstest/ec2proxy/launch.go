@@ -19,6 +19,7 @@ var (
 	instanceID    = regexp.MustCompile(`<instanceId>(i-[0-9a-f]+)</instanceId>`)
 	instanceState = regexp.MustCompile(`(?s)<instanceState>.*?</instanceState>`)
 	stateName     = regexp.MustCompile(`(?s)<instanceState>.*?<name>([a-z-]+)</name>`)
+	architecture  = regexp.MustCompile(`<architecture>([a-z0-9_]+)</architecture>`)
 	zoneName      = regexp.MustCompile(`<availabilityZone>([a-z0-9-]+)</availabilityZone>`)
 )
 
@@ -139,7 +140,10 @@ func (p *Proxy) repeat(ctx context.Context, c *Call, b binding) (answer, error) 
 		return answer{}, err
 	}
 	state, name := instanceState.Find(now.body), stateName.FindSubmatch(now.body)
-	if name == nil || string(name[1]) == "terminated" {
+	p.mu.Lock()
+	_, dead := p.died[b.instance]
+	p.mu.Unlock()
+	if dead || name == nil || string(name[1]) == "terminated" {
 		return answer{}, refuse("IdempotentInstanceTerminated", "The request is associated with an instance that has terminated: %s", b.instance)
 	}
 	return answer{http.StatusOK, http.Header{"Content-Type": {"text/xml;charset=UTF-8"}}, instanceState.ReplaceAllLiteral(b.answer, state)}, nil
@@ -147,6 +151,9 @@ func (p *Proxy) repeat(ctx context.Context, c *Call, b binding) (answer, error) 
 
 // launch lets moto launch, and notes when that was.
 func (p *Proxy) launch(ctx context.Context, c *Call) (answer, error) {
+	if err := p.mismatch(ctx, c); err != nil {
+		return answer{}, err
+	}
 	a, err := p.forward(ctx, c, c.Params)
 	if err != nil {
 		return a, err
@@ -161,6 +168,31 @@ func (p *Proxy) launch(ctx context.Context, c *Call) (answer, error) {
 		p.launched[string(m[1])] = p.cfg.Now()
 	}
 	return a, nil
+}
+
+// graviton are the instance types of arm64: a1, and those with a g right behind the
+// number of their generation.
+// https://docs.aws.amazon.com/ec2/latest/instancetypes/instance-type-names.html
+var graviton = regexp.MustCompile(`^(a1|[a-z]+[0-9]+g)`)
+
+// mismatch refuses an image that is made for another architecture than the instance
+// type has, which moto launches. An image that moto does not know suits any type.
+// The words are those of https://github.com/skypilot-org/skypilot/issues/6315.
+func (p *Proxy) mismatch(ctx context.Context, c *Call) error {
+	a, err := p.ask(ctx, c, "ec2", url.Values{"Action": {"DescribeImages"}, "Version": {version}, "ImageId.1": {c.Params.Get("ImageId")}})
+	if err != nil {
+		return err
+	}
+	m := architecture.FindSubmatch(a.body)
+	kind := "x86_64"
+	if graviton.MatchString(c.Params.Get("InstanceType")) {
+		kind = "arm64"
+	}
+	if m == nil || string(m[1]) == kind {
+		return nil
+	}
+	return refuse("InvalidParameterValue", "The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI. "+
+		"Specify an instance type and an AMI that have matching architectures, and try again.", kind, m[1])
 }
 
 // zone is the one that a launch asks for; empty: it leaves that to EC2.

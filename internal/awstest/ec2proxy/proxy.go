@@ -9,6 +9,7 @@ package ec2proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -70,6 +71,7 @@ type Proxy struct {
 	zones      map[subnetKey]string // by subnet
 	launched   map[string]time.Time // by instance
 	terminated map[string]time.Time // by instance
+	died       map[string]reason    // by instance
 }
 
 type (
@@ -94,6 +96,7 @@ func New(upstream string, cfg Config) *Proxy {
 		zones:      map[subnetKey]string{},
 		launched:   map[string]time.Time{},
 		terminated: map[string]time.Time{},
+		died:       map[string]reason{},
 	}
 }
 
@@ -164,7 +167,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	a, err := p.answer(ctx, c, who)
 	refused, isRefusal := err.(*refusal)
-	_, lost := err.(lostError)
+	cut, lost := err.(lostError)
 	said := ""
 	switch {
 	case lost:
@@ -181,8 +184,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.Answer = said // before the caller can look
 	p.mu.Unlock()
 	switch {
-	case lost:
+	case lost && cut.silent:
 		panic(http.ErrAbortHandler) // cuts the connection
+	case lost:
+		begin(w)
+		panic(http.ErrAbortHandler)
 	case refused != nil:
 		refused.write(w, c.Service)
 	default:
@@ -193,7 +199,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // lostError is the outcome of a call that nobody is told of.
-type lostError struct{}
+type lostError struct {
+	silent bool // not a byte of the answer came
+}
+
+// begin sends the first bytes of an answer and cuts the connection: of a call that
+// has those, net/http knows that it arrived, and does not send it again.
+func begin(w http.ResponseWriter) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_, _ = io.WriteString(conn, "HTTP/1.1 ")
+		_ = conn.Close()
+	}
+}
 
 func (lostError) Error() string { return "no answer" }
 
@@ -246,10 +263,10 @@ func (p *Proxy) answer(ctx context.Context, c *Call, who caller) (answer, error)
 	var before *refusal // if the rule says so
 	after := error(nil)
 	if rule.Code != "" {
-		before = &refusal{rule.Code, "by a rule of the test", rule.Status}
+		before = &refusal{rule.Code, cmp.Or(rule.Message, "by a rule of the test"), rule.Status}
 	}
-	if rule.After || rule.Late {
-		after = lostError{}
+	if rule.After || rule.Late || rule.Reset {
+		after = lostError{silent: rule.Reset}
 		if before != nil {
 			after, before = before, nil
 		}

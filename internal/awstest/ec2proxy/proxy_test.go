@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -470,5 +471,48 @@ func TestRulesSlowCallsAndWatchThem(t *testing.T) {
 	must(t, c, launch("t1", net))
 	if took, n := time.Since(began), <-before; took < wait || n != 0 {
 		t.Errorf("RunInstances took %v with %d instances before it, want at least %v and none", took, n, wait)
+	}
+}
+
+func TestMachineThatDiesShowsItsReason(t *testing.T) {
+	p := ec2proxy.Start(t, ec2proxy.Config{})
+	c := client(t, p, region)
+	subnet := subnets(t, c)[0]
+	out, err := c.RunInstances(t.Context(), launch("t1", subnet))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := *out.Instances[0].InstanceId
+	p.Die(id, "Client.InternalError", "Client.InternalError: Client error on <launch>")
+	got, err := c.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := got.Reservations[0].Instances[0]
+	if i.State.Name != types.InstanceStateNameTerminated || i.StateReason == nil || *i.StateReason.Code != "Client.InternalError" || *i.StateReason.Message != "Client.InternalError: Client error on <launch>" {
+		t.Errorf("the instance is %s for %+v, want it terminated, and why", i.State.Name, i.StateReason)
+	}
+	_, err = c.RunInstances(t.Context(), launch("t1", subnet))
+	if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != "IdempotentInstanceTerminated" {
+		t.Errorf("the same launch again = %v, want IdempotentInstanceTerminated", err)
+	}
+}
+
+func TestTypeOfAnotherArchitectureIsRefusedInEC2sWords(t *testing.T) {
+	p := ec2proxy.Start(t, ec2proxy.Config{})
+	c := client(t, p, region)
+	images, err := c.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: new("architecture"), Values: []string{"x86_64"}}}})
+	if err != nil || len(images.Images) == 0 {
+		t.Fatalf("DescribeImages = %d images, %v; want some", len(images.Images), err)
+	}
+	in := launch("t1", subnets(t, c)[0])
+	in.ImageId, in.InstanceType = images.Images[0].ImageId, types.InstanceTypeM7gLarge
+	_, err = c.RunInstances(t.Context(), in)
+	if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != "InvalidParameterValue" || !strings.Contains(e.ErrorMessage(), "does not match the architecture 'x86_64'") {
+		t.Errorf("RunInstances = %v, want the mismatch", err)
+	}
+	in.ClientToken, in.InstanceType = new("t2"), types.InstanceTypeM7iLarge
+	if _, err := c.RunInstances(t.Context(), in); err != nil {
+		t.Errorf("RunInstances of the right type = %v", err)
 	}
 }

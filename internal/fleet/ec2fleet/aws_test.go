@@ -185,6 +185,8 @@ func TestFleet(t *testing.T) {
 			PageSize:     5,
 			OtherImage:   c.image(t, here, strings.Replace(publicImage, "arm64", "x86_64", 1)),
 			OtherProfile: "builder",
+			Die:          c.Die,
+			OtherType:    "m7i.large",
 			SetCapacity: func(has bool) {
 				if has {
 					give()
@@ -358,6 +360,26 @@ func TestLaunchWhoseAnswerIsLostIsFoundByItsToken(t *testing.T) {
 				t.Errorf("there are %d machines, want 1", n)
 			}
 		})
+	}
+}
+
+func TestLaunchOnAConnectionThatWasCutIsOneMachine(t *testing.T) {
+	c := start(t, ec2proxy.Config{})
+	subnet, _, _ := c.subnets(t, here)
+	l := c.launch(t, here, subnet)
+	f := c.part(assume.Worker, externalID)
+	if _, err := f.Get(t.Context(), here, "i-0123456789abcdef0"); err != nil { // opens the connection
+		t.Fatal(err)
+	}
+	c.Add(ec2proxy.Rule{Action: "RunInstances", Times: 1, Reset: true})
+	i, err := f.Launch(t.Context(), here, l)
+	if err != nil || len(c.Calls("RunInstances")) != 2 {
+		t.Fatalf("Launch = %v after %d calls, want the same call again on another connection", err, len(c.Calls("RunInstances")))
+	}
+	for got, err := range f.List(t.Context(), here, "prod") {
+		if err != nil || got.ID != i.ID {
+			t.Errorf("List yields %s, %v; want %s alone", got.ID, err, i.ID)
+		}
 	}
 }
 

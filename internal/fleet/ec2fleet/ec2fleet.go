@@ -48,6 +48,7 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	clients map[string]*client // by region
+	gone    map[ami]bool       // images that EC2 did not know, not yet read anew
 }
 
 var _ fleet.Fleet = (*Fleet)(nil)
@@ -55,7 +56,7 @@ var _ fleet.Fleet = (*Fleet)(nil)
 // New returns a Fleet that calls with the credentials of sessions. Of cfg it takes
 // the HTTP client and the endpoints.
 func New(cfg aws.Config, sessions *assume.Sessions) *Fleet {
-	return &Fleet{aws: cfg, sessions: sessions, pageSize: mostOnAPage, clients: map[string]*client{}}
+	return &Fleet{aws: cfg, sessions: sessions, pageSize: mostOnAPage, clients: map[string]*client{}, gone: map[ami]bool{}}
 }
 
 // client is what is called of one region's EC2. These are method values and not an
@@ -89,12 +90,15 @@ func (f *Fleet) do(ctx context.Context, at fleet.Place, call func(c *client, as 
 }
 
 // Image implements fleet.Fleet. What a parameter says is kept for five minutes, as
-// ssmparam.Reader promises.
+// ssmparam.Reader promises, unless EC2 said meanwhile that there is no such image.
 func (f *Fleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
 	if !strings.HasPrefix(image, "/") {
 		return image, nil
 	}
 	text, err := f.sessions.Parameter(ctx, at, image, false)
+	if err == nil && f.disowned(at, strings.TrimSpace(text.Reveal())) {
+		text, err = f.sessions.Parameter(ctx, at, image, true)
+	}
 	refused := func(format string, args ...any) error {
 		return &fleet.Error{Kind: fleet.ErrRefused, Code: "ImageParameter", Text: fmt.Sprintf("SSM parameter %s in %s ", image, at) + fmt.Sprintf(format, args...)}
 	}
@@ -105,13 +109,36 @@ func (f *Fleet) Image(ctx context.Context, at fleet.Place, image string) (string
 		return "", refused("does not exist: make it, or change the registration's images.")
 	case errors.Is(err, ssmparam.ErrDenied):
 		return "", refused("may not be read: allow the account's role ssm:GetParameter on it.")
-	case err != nil:
-		return "", classify(err)
+	case err != nil: // SSM's errors are not EC2's: what is left of them passes
+		return "", judged(err, func(string, int) verdict { return verdict{kind: fleet.ErrUnknown} })
 	case !strings.HasPrefix(ami, "ami-"):
 		return "", refused("has no AMI id: name one that has nothing else.")
 	default:
 		return ami, nil
 	}
+}
+
+// ami is an image of one place.
+type ami struct {
+	at fleet.Place
+	id string
+}
+
+// disown notes that EC2 does not know an image.
+func (f *Fleet) disown(at fleet.Place, id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone[ami{at, id}] = true
+}
+
+// disowned reports, once for each time that it was noted, that EC2 does not know an
+// image: whoever asks reads anew what named it.
+func (f *Fleet) disowned(at fleet.Place, id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.gone[ami{at, id}]
+	delete(f.gone, ami{at, id})
+	return was
 }
 
 // Launch implements fleet.Fleet.
@@ -122,6 +149,9 @@ func (f *Fleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fle
 		return err
 	})
 	switch {
+	case errors.Is(err, fleet.ErrImage):
+		f.disown(at, l.Image)
+		fallthrough
 	case err != nil:
 		return fleet.Instance{}, fmt.Errorf("run an instance in %s: %w", at, err)
 	case len(out.Instances) != 1 || aws.ToString(out.Instances[0].InstanceId) == "":
@@ -298,6 +328,9 @@ func toInstance(i types.Instance) fleet.Instance {
 	}
 	if out.State != fleet.Pending && out.State != fleet.Running {
 		out.Reason = reason(i)
+		if i.StateReason != nil {
+			out.ReasonCode = strings.ReplaceAll(tidy(aws.ToString(i.StateReason.Code)), " ", "")
+		}
 	}
 	return out
 }

@@ -197,6 +197,28 @@ func TestByTokenPrefersTheOneThatLives(t *testing.T) {
 	wantError(t, "ByToken after half of the pages", err, fleet.ErrUnknown, "InternalError")
 }
 
+func TestParameterOfAnImageThatIsGoneIsReadAnew(t *testing.T) {
+	const path = "/images/runner"
+	w := &wire{parameters: map[string]string{path: "ami-0123456789abcdef0"}}
+	f := w.fleet()
+	resolve := func(want string) {
+		t.Helper()
+		if got, err := f.Image(t.Context(), here, path); got != want || err != nil {
+			t.Errorf("Image = %q, %v; want %s", got, err, want)
+		}
+	}
+	resolve("ami-0123456789abcdef0")
+	w.parameters[path] = "ami-0fedcba9876543210"
+	resolve("ami-0123456789abcdef0") // it is kept
+	w.answers = []reply{ec2Error(400, "InvalidAMIID.Unavailable", "The image ID 'ami-0123456789abcdef0' is no longer available")}
+	l := launch()
+	l.Image = "ami-0123456789abcdef0"
+	_, err := f.Launch(t.Context(), here, l)
+	wantError(t, "Launch", err, fleet.ErrImage, "InvalidAMIID.Unavailable")
+	resolve("ami-0fedcba9876543210")
+	resolve("ami-0fedcba9876543210")
+}
+
 func TestImageOfAParameter(t *testing.T) {
 	const path = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64"
 	for _, c := range []struct {

@@ -48,8 +48,8 @@ func TestWhatEC2AnswersToALaunch(t *testing.T) {
 		{500, "InternalFailure", "", fleet.ErrUnknown, ""},
 		{503, "Unavailable", "The service is unavailable. Please try again shortly.", fleet.ErrUnknown, ""},
 		{503, "ServiceUnavailable", "", fleet.ErrUnknown, ""},
-		{400, "SomethingNewIn2031", "", fleet.ErrUnknown, ""},
-		{400, "SomethingNew.InTwoParts", "", fleet.ErrUnknown, ""},
+		{500, "SomethingNewIn2031", "It broke.", fleet.ErrUnfamiliar, "It broke."},
+		{503, "SomethingNew.InTwoParts", "", fleet.ErrUnfamiliar, ""},
 		{400, "RequestExpired", "Request has expired.", fleet.ErrUnknown, ""},
 		{400, "IncorrectState", "", fleet.ErrUnknown, ""},
 
@@ -63,6 +63,39 @@ func TestWhatEC2AnswersToALaunch(t *testing.T) {
 		{401, "OptInRequired", "In order to use this AWS Marketplace product you need to accept terms and subscribe.", fleet.ErrRefused, "Marketplace"},
 		{400, "PendingVerification", "Your account is currently being verified.", fleet.ErrRefused, "hours"},
 		{400, "Blocked", "This account is currently blocked and not recognized as a valid account.", fleet.ErrRefused, "Support"},
+		// Codes that no table of ours has: what EC2 says with a 400-series status stays so.
+		{400, "SomethingNewIn2031", "The frobnicator is missing.", fleet.ErrRefused, "frobnicator is missing. Look the code up"},
+		{400, "SomethingNew.InTwoParts", "", fleet.ErrRefused, "Look the code up"},
+		{403, "ExplicitDenyBySomethingNew", "No. Encoded authorization failure message: " + blob, fleet.ErrRefused, "No."},
+		{400, "InvalidNetworkInterfaceID.NotFound", "The networkInterface ID 'eni-1' does not exist", fleet.ErrRefused, "eni-1"},
+		{400, "InvalidCapacityReservationId.NotFound", "", fleet.ErrRefused, ""},
+		{400, "InvalidLaunchTemplateId.Malformed", "", fleet.ErrRefused, ""},
+		{400, "SignatureDoesNotMatch", "The request signature we calculated does not match", fleet.ErrRefused, ""},
+		{400, "InvalidSecurityGroupId.Malformed", "Invalid id: &quot;sgx&quot;", fleet.ErrRefused, "security groups"},
+		{400, "InvalidSecurityGroupID.NotFound", "", fleet.ErrRefused, "security groups"},
+		{400, "InvalidKeyPair.NotFound", "The key pair 'k' does not exist", fleet.ErrRefused, "key pair"},
+		{400, "InvalidKeyPair.Format", "", fleet.ErrRefused, "key pair"},
+		{403, "RegionDisabledException", "", fleet.ErrRefused, "Enable the region"},
+		{400, "TagLimitExceeded", "", fleet.ErrRefused, ""},
+		{400, "SecurityGroupsPerInterfaceLimitExceeded", "", fleet.ErrRefused, "fewer"},
+		// Too little, or too much of something, in this placement.
+		{400, "VolumeTypeNotAvailableInZone", "", fleet.ErrCapacity, "volume type"},
+		{400, "HostLimitExceeded", "", fleet.ErrCapacity, "hosts"},
+		{400, "PrivateIpAddressLimitExceeded", "", fleet.ErrCapacity, "subnet"},
+		{400, "AddressLimitExceeded", "", fleet.ErrCapacity, "quota"},
+		{400, "FrobnicatorLimitExceeded", "10 of 10", fleet.ErrCapacity, "10 of 10"},
+		{500, "InsufficientFrobnicators", "", fleet.ErrCapacity, "quota"},
+		{429, "TooMuchOfSomethingNew", "", fleet.ErrThrottled, ""},
+		{408, "SlowSomethingNew", "", fleet.ErrUnfamiliar, ""},
+		// A placement that will be refused again, where another one may do.
+		{400, "InvalidParameterValue", "The architecture 'x86_64' of the specified instance type does not match the architecture 'arm64' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.", fleet.ErrUnsuited, "'arm64'"},
+		{400, "InvalidParameterValue", "The requested instance type's architecture (x86_64) does not match the architecture in the manifest for ami-1 (arm64)", fleet.ErrUnsuited, "architecture"},
+		{400, "InvalidParameterCombination", "The architecture 'arm64' of the specified instance type does not match the architecture 'x86_64' of the specified AMI.", fleet.ErrUnsuited, "arm64"},
+		{400, "InvalidSubnetID.NotFound", "The subnet ID 'subnet-1' does not exist", fleet.ErrUnsuited, "subnet-1"},
+		{400, "InvalidInstanceType", "Invalid value 'm99.large' for InstanceType.", fleet.ErrUnsuited, "m99.large"},
+
+		{400, "InvalidAMIID.NotFound", "The image id '[ami-1]' does not exist", fleet.ErrImage, "registration's images"},
+		{400, "InvalidAMIID.Unavailable", "The image ID 'ami-1' is no longer available", fleet.ErrImage, "no longer available"},
 		{400, "InvalidAMIID.NotFound", "The image id '[ami-1]' does not exist", fleet.ErrRefused, "registration's images"},
 		{400, "InvalidAMIID.Malformed", "Invalid id: &quot;ami-x&quot; (expecting &quot;ami-...&quot;)", fleet.ErrRefused, `"ami-x"`},
 		{400, "InvalidAMIID.Unavailable", "The image ID 'ami-1' is not available.", fleet.ErrRefused, ""},
@@ -100,6 +133,15 @@ func TestWhatEC2AnswersToALaunch(t *testing.T) {
 				t.Errorf("%d calls of EC2, want %d", len(w.calls), want)
 			}
 		})
+	}
+}
+
+func TestCodeIsOneBoundedWord(t *testing.T) {
+	w := &wire{answers: []reply{ec2Error(400, "Some\n new "+strings.Repeat("Code", 50), "")}}
+	_, err := w.fleet().Launch(t.Context(), here, launch())
+	e, ok := errors.AsType[*fleet.Error](err)
+	if !ok || len(e.Code) > 100 || !strings.HasPrefix(e.Code, "Somenew") || strings.ContainsAny(e.Code, " \n") {
+		t.Errorf("Launch = %v, want one word of at most 100 characters as its code", err)
 	}
 }
 

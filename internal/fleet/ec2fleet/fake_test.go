@@ -131,7 +131,7 @@ func launch() fleet.Launch {
 func wantError(t *testing.T, what string, err, kind error, code string) *fleet.Error {
 	t.Helper()
 	e, ok := errors.AsType[*fleet.Error](err)
-	if !ok || e.Kind != kind || e.Code != code || e.Text == "" {
+	if !ok || e.Kind != kind && e.Case != kind || e.Code != code || e.Text == "" {
 		t.Fatalf("%s = %v, want a *fleet.Error of the kind %q with code %s and a text", what, err, kind, code)
 	}
 	return e

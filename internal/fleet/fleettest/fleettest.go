@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,6 +36,10 @@ type Subject struct {
 	OtherProfile string      // an instance profile
 	// SetCapacity takes or gives back the capacity for launches like Launch.
 	SetCapacity func(has bool)
+	// Die makes EC2 end an instance, with the code and the message of its reason.
+	Die func(id, code, message string)
+	// OtherType is an instance type that the image of Launch does not run on.
+	OtherType string
 }
 
 // The names that the suite uses. The control plane is one that nothing else has.
@@ -82,6 +87,8 @@ var checks = []struct {
 	{"NoCapacityLaunchesNothing", noCapacity},
 	{"FailedLaunchBindsItsToken", failedLaunchBinds},
 	{"TokenOfATerminatedInstanceIsGone", gone},
+	{"MachineThatEC2EndsSaysWhy", dies},
+	{"OtherArchitectureIsUnsuited", otherArchitecture},
 	{"TerminateTwiceIsFine", terminateTwice},
 	{"TerminateOfAnUnknownInstanceIsNotFound", terminateUnknown},
 	{"GetLeavesOutWhatIsUnknown", get},
@@ -334,6 +341,44 @@ func gone(t *testing.T, s Subject) {
 	wantKind(t, "another Launch with that token", err, fleet.ErrMismatch)
 }
 
+func dies(t *testing.T, s Subject) {
+	if s.Die == nil {
+		t.Log("not checked: EC2 ends no machine by itself")
+		return
+	}
+	l := s.launch("t1")
+	i := s.must(t, l)
+	s.Settle()
+	s.Die(i.ID, "Client.InternalError", "Client.InternalError: Client error on launch")
+	s.Settle()
+	got, err := s.Fleet.Get(t.Context(), s.At, i.ID)
+	if err != nil {
+		t.Fatalf("Get: %v", err)
+	}
+	if g := got[i.ID]; !g.State.Over() || g.ReasonCode != "Client.InternalError" || !strings.Contains(g.Reason, "Client error on launch") {
+		t.Errorf("the instance is %+v, want it terminated by Client.InternalError, in EC2's words", g)
+	}
+	found, err := s.Fleet.ByToken(t.Context(), s.At, runner, "t1")
+	if err != nil || found.ReasonCode != "Client.InternalError" {
+		t.Errorf("ByToken = %+v, %v; want the same reason", found, err)
+	}
+	_, err = s.Fleet.Launch(t.Context(), s.At, l)
+	wantKind(t, "Launch with the token of a dead instance", err, fleet.ErrGone)
+}
+
+func otherArchitecture(t *testing.T, s Subject) {
+	if s.OtherType == "" {
+		t.Log("not checked: the image runs on every type")
+		return
+	}
+	l := s.launch("t1")
+	l.InstanceType = s.OtherType
+	_, err := s.Fleet.Launch(t.Context(), s.At, l)
+	wantKind(t, "Launch of a type of another architecture", err, fleet.ErrUnsuited)
+	wantKind(t, "Launch of a type of another architecture", err, fleet.ErrRefused)
+	s.wantListed(t, s.At, s.must(t, s.launch("t2")).ID)
+}
+
 func terminateTwice(t *testing.T, s Subject) {
 	i := s.must(t, s.launch("t1"))
 	other := s.must(t, s.launch("t2"))
@@ -350,10 +395,10 @@ func terminateTwice(t *testing.T, s Subject) {
 	if err != nil {
 		t.Fatalf("Get: %v", err)
 	}
-	if g := got[i.ID]; g.State != fleet.Terminated || !g.State.Over() || g.Reason == "" {
-		t.Errorf("terminated instance = %+v, want terminated with a reason", g)
+	if g := got[i.ID]; g.State != fleet.Terminated || !g.State.Over() || g.Reason == "" || g.ReasonCode != "Client.UserInitiatedShutdown" {
+		t.Errorf("terminated instance = %+v, want terminated with the reason Client.UserInitiatedShutdown", g)
 	}
-	if g := got[other.ID]; g.State.Over() || g.Reason != "" {
+	if g := got[other.ID]; g.State.Over() || g.Reason != "" || g.ReasonCode != "" {
 		t.Errorf("the other instance = %+v, want it alive", g)
 	}
 	s.wantListed(t, s.At, i.ID, other.ID)

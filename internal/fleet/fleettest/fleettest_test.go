@@ -216,6 +216,25 @@ var faults = []struct {
 			}
 		}
 	}},
+	{"nobody says why a machine died", "MachineThatEC2EndsSaysWhy", func(b *broken, w *simfleet.World) {
+		b.get = func(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+			got, err := w.Get(ctx, at, ids...)
+			for id, i := range got {
+				i.ReasonCode = ""
+				got[id] = i
+			}
+			return got, err
+		}
+	}},
+	{"another architecture is a refusal like any other", "OtherArchitectureIsUnsuited", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			i, err := w.Launch(ctx, at, l)
+			if e, ok := errors.AsType[*fleet.Error](err); ok {
+				return i, &fleet.Error{Kind: e.Kind, Code: e.Code, Text: e.Text}
+			}
+			return i, err
+		}
+	}},
 	{"contexts are ignored", "EndedContextHasNoEffect", func(b *broken, w *simfleet.World) {
 		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 			return w.Launch(context.WithoutCancel(ctx), at, l)
@@ -245,6 +264,8 @@ func TestFleetUnderTest(t *testing.T) {
 				Now:      func() time.Time { return now },
 				PageSize: 3,
 				Zones:    map[string]string{"subnet-c": "subnet-a"},
+
+				Architecture: func(string) string { return "arm64" },
 			})
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
@@ -261,6 +282,12 @@ func TestFleetUnderTest(t *testing.T) {
 				PageSize:     3,
 				OtherImage:   "ami-0123456789abcdef1",
 				OtherProfile: "builder",
+				OtherType:    "m7i.large",
+				Die: func(id, code, message string) {
+					if err := w.Die(id, message); err != nil || !strings.HasPrefix(message, code+": ") {
+						t.Errorf("Die = %v, with %s and %q", err, code, message)
+					}
+				},
 				SetCapacity: func(has bool) {
 					w.SetCapacity(simfleet.Placement{Market: store.OnDemand}, has)
 				},

@@ -106,7 +106,8 @@ func acceptable(l fleet.Launch) error {
 }
 
 // launch is RunInstances behind throttling and validation. short, if it is not
-// nil, is the lack of capacity that a fault asks for.
+// nil, is the lack of capacity that a fault asks for. What EC2 refuses once it has
+// looked at the parameters binds the token, as a lack of capacity does.
 func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Instance, error) {
 	w.hold()
 	defer w.release()
@@ -130,6 +131,9 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 			return w.show(b.instance, now), nil
 		}
 	}
+	if short == nil {
+		short = w.unsuited(l)
+	}
 	if short == nil && w.full(l) {
 		short = &fleet.Error{Kind: fleet.ErrCapacity, Code: "InsufficientInstanceCapacity", Text: fmt.Sprintf("no %s capacity for %s in %s", l.Market, l.InstanceType, l.Subnet)}
 	}
@@ -144,7 +148,7 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 		return fleet.Instance{}, err
 	}
 	n := w.count + 1
-	err = w.keep(instance{
+	i := instance{
 		Seq:        n,
 		ID:         id,
 		At:         at,
@@ -153,8 +157,14 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 		NeverBoots: w.cfg.NeverBoots != nil && w.cfg.NeverBoots(n),
 		LaunchedAt: now,
 		RunsAt:     now.Add(w.cfg.Pending),
-	})
-	if err != nil {
+	}
+	if w.cfg.Dies != nil {
+		if reason := w.cfg.Dies(n, clone(l)); reason != "" {
+			i.NeverBoots = true
+			i.end(now, i.RunsAt, reason, "")
+		}
+	}
+	if err = w.keep(i); err != nil {
 		return fleet.Instance{}, err
 	}
 	return w.show(w.byID[id], now), nil
@@ -170,7 +180,7 @@ func (w *World) ByToken(ctx context.Context, at fleet.Place, runner, token strin
 	defer w.release()
 	seen := w.now().Add(-w.lag)
 	for _, i := range w.order {
-		if i.At == at && i.Launch.ClientToken == token && i.Launch.Tags[fleet.TagRunner] == runner && w.sees(i, seen) {
+		if i.At == at && i.Launch.ClientToken == token && i.tags()[fleet.TagRunner] == runner && w.sees(i, seen) {
 			return w.show(i, seen), nil
 		}
 	}
@@ -225,7 +235,7 @@ func (w *World) page(ctx context.Context, at fleet.Place, controlPlane string, a
 	defer w.release()
 	seen := w.now().Add(-w.lag)
 	for _, i := range w.order {
-		if i.Seq <= after || i.At != at || i.Launch.Tags[fleet.TagControlPlane] != controlPlane || !w.sees(i, seen) {
+		if i.Seq <= after || i.At != at || i.tags()[fleet.TagControlPlane] != controlPlane || !w.sees(i, seen) {
 			continue
 		}
 		if len(page) == w.cfg.PageSize {

@@ -293,3 +293,67 @@ func TestImageOfAParameter(t *testing.T) {
 		t.Errorf("Image of a missing parameter = %v, want refused", err)
 	}
 }
+
+func TestMachineThatDiesAtOnceNeverRuns(t *testing.T) {
+	c := newClock()
+	w := openWorld(t, simfleet.WorldConfig{
+		Now: c.now, Pending: 5 * time.Second,
+		Dies: func(n int, l fleet.Launch) string {
+			if n == 1 && l.Market == store.Spot {
+				return "Client.InternalError: Client error on launch"
+			}
+			return ""
+		},
+	})
+	dead, alive := mustLaunch(t, w, launchOf("t1")), mustLaunch(t, w, launchOf("t2"))
+	if dead.State != fleet.Pending || dead.ReasonCode != "" {
+		t.Errorf("Launch = %+v, want that nobody sees it yet", dead)
+	}
+	c.advance(5 * time.Second)
+	got, err := w.Get(t.Context(), here, dead.ID, alive.ID)
+	if d := got[dead.ID]; err != nil || !d.State.Over() || d.ReasonCode != "Client.InternalError" || d.Reason != "Client.InternalError: Client error on launch" {
+		t.Errorf("Get = %+v, %v; want it dead of Client.InternalError", d, err)
+	}
+	if a := got[alive.ID]; a.State != fleet.Running || a.ReasonCode != "" {
+		t.Errorf("the other machine is %+v, want it running", a)
+	}
+}
+
+func TestDeregisteredImageIsRefusedAndBindsItsToken(t *testing.T) {
+	w := openWorld(t, simfleet.WorldConfig{})
+	running := mustLaunch(t, w, launchOf("t1"))
+	w.Deregister(launchOf("").Image)
+	if again := mustLaunch(t, w, launchOf("t1")); again.ID != running.ID {
+		t.Errorf("the same launch again = %s, want %s: it was launched before", again.ID, running.ID)
+	}
+	if _, err := w.Launch(t.Context(), here, launchOf("t2")); !errors.Is(err, fleet.ErrImage) || !errors.Is(err, fleet.ErrRefused) {
+		t.Errorf("Launch = %v, want that the image is refused", err)
+	}
+	other := launchOf("t2")
+	other.Image = "ami-00000000000000000"
+	if _, err := w.Launch(t.Context(), here, other); !errors.Is(err, fleet.ErrMismatch) {
+		t.Errorf("Launch of another image with that token = %v, want mismatch", err)
+	}
+}
+
+func TestEditedTagsAreWhatListGoesBy(t *testing.T) {
+	w := openWorld(t, simfleet.WorldConfig{})
+	i := mustLaunch(t, w, launchOf("t1"))
+	if err := w.Retag(i.ID, map[string]string{fleet.TagControlPlane: "test", fleet.TagRunner: "somebody"}); err != nil {
+		t.Fatal(err)
+	}
+	for got, err := range w.List(t.Context(), here, "test") {
+		if err != nil || got.Tags[fleet.TagRunner] != "somebody" {
+			t.Errorf("List yields %+v, %v; want the edited tag", got, err)
+		}
+	}
+	if again := mustLaunch(t, w, launchOf("t1")); again.ID != i.ID {
+		t.Errorf("the same launch again = %s, want %s: its token is not of its tags", again.ID, i.ID)
+	}
+	if err := w.Retag(i.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if ids := listed(t, w); len(ids) != 0 {
+		t.Errorf("List = %v, want nothing: the tag of the control plane is gone", ids)
+	}
+}

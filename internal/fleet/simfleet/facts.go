@@ -110,6 +110,37 @@ func (w *World) Interrupt(id string, notice time.Duration) error {
 	return nil
 }
 
+// Die makes EC2 end an instance now, for a reason: a code and a message, as in
+// "Server.InternalError: Internal error on launch".
+func (w *World) Die(id, reason string) error {
+	err := w.change(id, func(i *instance, now time.Time) error {
+		next := *i
+		next.end(now, now, reason, "")
+		return w.keep(next)
+	})
+	if err != nil {
+		return fmt.Errorf("die: %w", err)
+	}
+	w.notify(id)
+	return nil
+}
+
+// Retag gives an instance other tags, as somebody in the account can.
+func (w *World) Retag(id string, tags map[string]string) error {
+	err := w.change(id, func(i *instance, _ time.Time) error {
+		next := *i
+		next.Edited = maps.Clone(tags)
+		if next.Edited == nil {
+			next.Edited = map[string]string{}
+		}
+		return w.keep(next)
+	})
+	if err != nil {
+		return fmt.Errorf("retag: %w", err)
+	}
+	return nil
+}
+
 // Plant makes a machine that no launch asked for, with these tags and no user
 // data: it runs and does nothing.
 func (w *World) Plant(at fleet.Place, tags map[string]string) (string, error) {

@@ -28,13 +28,15 @@ func TestFleetIsAFleet(t *testing.T) {
 				Lag:      20 * time.Second,
 				PageSize: 3,
 				Zones:    map[string]string{"subnet-c": "subnet-a"},
+
+				Architecture: func(string) string { return "arm64" },
 			},
 			HTTP:     newControl().client(),
 			Broker:   newBroker(),
 			BootTime: 30 * time.Second,
 		})
 		t.Cleanup(f.Close)
-		return subject(f, f.World, func() { time.Sleep(time.Minute) })
+		return subject(t, f, f.World, func() { time.Sleep(time.Minute) })
 	})
 }
 

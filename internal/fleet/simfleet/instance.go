@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -50,6 +51,16 @@ type instance struct {
 	StoppedAt      time.Time // when a person stopped it, for good; zero: nobody did
 	NoticeAt       time.Time // when its interruption was announced; zero: it was not
 	CredentialedAt time.Time // when it got its first config; zero: never
+
+	Edited map[string]string // the tags that it was given since; nil: it has those of its launch
+}
+
+// tags are those that i has by now.
+func (i *instance) tags() map[string]string {
+	if i.Edited != nil {
+		return i.Edited
+	}
+	return i.Launch.Tags
 }
 
 // end makes i begin to shut down at a time, or now if that has passed; it
@@ -148,10 +159,11 @@ func (w *World) show(i *instance, at time.Time) fleet.Instance {
 		Market:       i.Launch.Market,
 		InstanceType: i.Launch.InstanceType,
 		Subnet:       i.Launch.Subnet,
-		Tags:         maps.Clone(i.Launch.Tags),
+		Tags:         maps.Clone(i.tags()),
 	}
 	if s.State == fleet.ShuttingDown || s.State == fleet.Terminated {
 		s.Reason = i.Reason
+		s.ReasonCode, _, _ = strings.Cut(i.Reason, ": ")
 	}
 	return s
 }

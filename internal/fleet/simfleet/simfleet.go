@@ -20,6 +20,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -100,6 +101,13 @@ type WorldConfig struct {
 	// each that is launched, the first one being 1, and calls nothing of the World;
 	// nil: all boot.
 	NeverBoots func(n int) bool
+	// Dies says which machines EC2 ends as soon as they would run, and why: code and
+	// message, as in "Client.InternalError: Client error on launch". It is asked as
+	// NeverBoots is; empty, and nil: it lives.
+	Dies func(n int, l fleet.Launch) (reason string)
+	// Architecture says what an image is made for, x86_64 or arm64; empty, and nil:
+	// it suits any instance type.
+	Architecture func(image string) string
 
 	Now    func() time.Time // nil: time.Now
 	Random io.Reader        // nil: crypto/rand.Reader; read by one call at a time
@@ -121,6 +129,7 @@ type World struct {
 	tokens  map[scope]*binding
 	disks   map[string][]byte  // by instance id
 	without map[Placement]bool // has no capacity
+	gone    map[string]bool    // images that are deregistered
 	buckets map[fleet.Place]*rate.Limiter
 	pruned  time.Time
 
@@ -148,6 +157,7 @@ func OpenWorld(cfg WorldConfig) (*World, error) {
 		tokens:  map[scope]*binding{},
 		disks:   map[string][]byte{},
 		without: map[Placement]bool{},
+		gone:    map[string]bool{},
 		buckets: map[fleet.Place]*rate.Limiter{},
 	}
 	if err := w.load(); err != nil {
@@ -178,6 +188,40 @@ func (w *World) SetCapacity(p Placement, has bool) {
 		delete(w.without, p)
 	} else {
 		w.without[p] = true
+	}
+}
+
+// Deregister makes an image one that EC2 does not launch any more.
+func (w *World) Deregister(image string) {
+	w.hold()
+	defer w.release()
+	w.gone[image] = true
+}
+
+// graviton are the instance types of arm64: a1, and those with a g right behind
+// the number of their generation
+// (https://docs.aws.amazon.com/ec2/latest/instancetypes/instance-type-names.html).
+var graviton = regexp.MustCompile(`^(a1|[a-z]+[0-9]+g)`)
+
+// unsuited returns why EC2 refuses an image, in the words of
+// https://github.com/skypilot-org/skypilot/issues/6315 and of EC2's error codes.
+func (w *World) unsuited(l fleet.Launch) error {
+	if w.gone[l.Image] {
+		return &fleet.Error{Kind: fleet.ErrRefused, Case: fleet.ErrImage, Code: "InvalidAMIID.Unavailable", Text: fmt.Sprintf("The image ID '%s' is no longer available.", l.Image)}
+	}
+	if w.cfg.Architecture == nil {
+		return nil
+	}
+	image, kind := w.cfg.Architecture(l.Image), "x86_64"
+	if graviton.MatchString(l.InstanceType) {
+		kind = "arm64"
+	}
+	if image == "" || image == kind {
+		return nil
+	}
+	return &fleet.Error{
+		Kind: fleet.ErrRefused, Case: fleet.ErrUnsuited, Code: "InvalidParameterValue",
+		Text: fmt.Sprintf("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI.", kind, image),
 	}
 }
 

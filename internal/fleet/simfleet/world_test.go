@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,13 +104,16 @@ func TestWorldIsAFleet(t *testing.T) {
 			Stopping: 10 * time.Second,
 			Lag:      20 * time.Second,
 			PageSize: 3,
-			Zones:    map[string]string{"subnet-a": "eu-west-2a", "subnet-b": "eu-west-2b", "subnet-c": "eu-west-2a"},
+
+			Architecture: func(string) string { return "arm64" },
+
+			Zones: map[string]string{"subnet-a": "eu-west-2a", "subnet-b": "eu-west-2b", "subnet-c": "eu-west-2a"},
 		})
-		return subject(w, w, func() { c.advance(time.Minute) })
+		return subject(t, w, w, func() { c.advance(time.Minute) })
 	})
 }
 
-func subject(f fleet.Fleet, w *simfleet.World, settle func()) fleettest.Subject {
+func subject(t *testing.T, f fleet.Fleet, w *simfleet.World, settle func()) fleettest.Subject {
 	l := launchOf("")
 	return fleettest.Subject{
 		Fleet:        f,
@@ -122,6 +126,12 @@ func subject(f fleet.Fleet, w *simfleet.World, settle func()) fleettest.Subject 
 		PageSize:     3,
 		OtherImage:   "ami-00000000000000000",
 		OtherProfile: "builder",
+		OtherType:    "m7i.large",
+		Die: func(id, code, message string) {
+			if err := w.Die(id, message); err != nil || !strings.HasPrefix(message, code+": ") {
+				t.Errorf("Die = %v with %s and %q", err, code, message)
+			}
+		},
 		SetCapacity: func(has bool) {
 			w.SetCapacity(simfleet.Placement{Market: store.OnDemand, InstanceType: l.InstanceType, Subnet: l.Subnet}, has)
 		},
