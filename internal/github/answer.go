@@ -24,6 +24,7 @@ const (
 	list   op = "list"
 
 	offers op = "downloads"
+	ends   op = "deprecations"
 	rates  op = "rates"
 	grants op = "token"
 )
@@ -35,6 +36,8 @@ func describe(op op, object string, repo Repository) string {
 		return "list runners of " + repo.Name
 	case offers:
 		return "list runner programs for " + repo.Name
+	case ends:
+		return "ask when a version of the runner program ends, for " + repo.Name
 	case rates:
 		return "read rate limits with the credential for " + repo.Name
 	case grants:

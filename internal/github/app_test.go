@@ -433,6 +433,7 @@ func TestEveryCallIsDescribedByGitHub(t *testing.T) {
 	collect(t, c, repo, "")
 	_, _ = c.Downloads(t.Context(), repo)
 	_, _ = c.Rates(t.Context(), repo)
+	_, _ = c.Deprecation(t.Context(), repo, githubtest.ProgramVersion)
 	_ = c.Delete(t.Context(), repo, m.RunnerID)
 	if got := d.Seen(); !slices.Equal(got, d.Operations()) {
 		t.Errorf("the client called %v, want all of %v and no other; it sent\n%s", got, d.Operations(), &sent)

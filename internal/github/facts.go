@@ -2,6 +2,8 @@ package github
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -24,6 +26,7 @@ type Download struct {
 
 var (
 	programFile = regexp.MustCompile(`^actions-runner-.*-([0-9]+\.[0-9]+\.[0-9]+)\.(?:tar\.gz|zip)$`)
+	versionForm = regexp.MustCompile(`^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$`)
 	sha256Form  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
@@ -98,4 +101,60 @@ func (c *Client) Rates(ctx context.Context, repo Repository) (Rates, error) {
 
 func toRate(r *gogithub.Rate) Rate {
 	return Rate{Limit: r.Limit, Remaining: r.Remaining, Reset: r.Reset.Time}
+}
+
+// Deprecation is when GitHub stops to serve a version of the runner program. Zero:
+// no date is set.
+type Deprecation struct {
+	Registration time.Time // after it, runners of the version cannot register
+	Runtime      time.Time // after it, they get no jobs
+}
+
+// Deprecation returns when GitHub stops to serve a version, as 2.336.0. It is
+// ErrNotFound for a version that GitHub does not know, and on an Enterprise
+// Server, which does not have the call (@octokit/openapi 23.0.2,
+// generated/ghec.json, x-github.githubCloudOnly).
+func (c *Client) Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error) {
+	if !versionForm.MatchString(version) {
+		return Deprecation{}, fmt.Errorf("%w: %.20q is no version", &Error{Kind: ErrRefused, Op: describe(ends, "", repo)}, version)
+	}
+	var out Deprecation
+	_, err := c.do(ctx, ends, version, repo, func(gh *gogithub.Client, owner, repo string) (*gogithub.Response, error) {
+		req, err := gh.NewRequest(ctx, http.MethodGet, "repos/"+owner+"/"+repo+"/actions/runners/deprecations/"+version, nil)
+		if err != nil {
+			return nil, err
+		}
+		var d struct {
+			Version      string     `json:"runner_version"`
+			Registration *time.Time `json:"registration_deprecates_at"`
+			Runtime      *time.Time `json:"runtime_deprecates_at"`
+		}
+		resp, err := gh.Do(req, &d)
+		if err == nil && d.Version != version {
+			err = errAnswer
+		}
+		if err != nil {
+			return resp, err
+		}
+		out = Deprecation{}
+		if d.Registration != nil {
+			out.Registration = *d.Registration
+		}
+		if d.Runtime != nil {
+			out.Runtime = *d.Runtime
+		}
+		return resp, nil
+	})
+	if err != nil {
+		return Deprecation{}, err
+	}
+	return out, nil
+}
+
+// Ends returns the first of the dates, zero if there is none.
+func (d Deprecation) Ends() time.Time {
+	if d.Runtime.IsZero() || !d.Registration.IsZero() && d.Registration.Before(d.Runtime) {
+		return d.Registration
+	}
+	return d.Runtime
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -70,6 +71,33 @@ func TestDownloadsThatMakeNoSenseAreNotTrusted(t *testing.T) {
 				t.Errorf("Downloads = %+v, want nothing", got)
 			}
 		})
+	}
+}
+
+func TestDeprecationTellsTheEndOfAVersion(t *testing.T) {
+	runtime := time.Date(2026, 11, 5, 8, 4, 55, 0, time.UTC)
+	registration := runtime.AddDate(0, 0, -7)
+	s := open(t, githubtest.Config{Rules: githubtest.Rules{Deprecations: map[string]githubtest.Deprecation{
+		"2.300.0": {Runtime: runtime}, "2.301.0": {Runtime: runtime, Registration: registration}, "2.302.0": {Registration: registration},
+	}}})
+	c := client(t, s.Handler())
+	for version, want := range map[string]time.Time{"2.300.0": runtime, "2.301.0": registration, "2.302.0": registration, githubtest.ProgramVersion: {}} {
+		if d, err := c.Deprecation(t.Context(), repo, version); err != nil || !d.Ends().Equal(want) {
+			t.Errorf("%s ends at %v, %v; want %v", version, d.Ends(), err, want)
+		}
+	}
+	_, err := c.Deprecation(t.Context(), repo, "9.9.9")
+	failed(t, "Deprecation of a version that GitHub does not know", err, github.ErrNotFound)
+	for _, v := range []string{"", "../downloads", "2.300", "2.300.0/x", "2.300.0?x"} {
+		_, err := c.Deprecation(t.Context(), repo, v)
+		failed(t, "Deprecation of what is no version", err, github.ErrRefused)
+	}
+	_, err = clientAt(t, "https://github.test/api/v3", memhttp.Client(s.Handler())).Deprecation(t.Context(), repo, "2.300.0")
+	failed(t, "Deprecation on an Enterprise Server", err, github.ErrNotFound)
+	for _, body := range []string{`{}`, `{"runner_version":"2.300.1"}`, `{"runner_version":"2.300.0","runtime_deprecates_at":"canary"}`, `[]`} {
+		c := client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(body)) }))
+		_, err := c.Deprecation(t.Context(), repo, "2.300.0")
+		failed(t, "Deprecation in "+body, err, github.ErrUnknown)
 	}
 }
 

@@ -286,11 +286,16 @@ func TestDeprecatedVersionIsRefusedAndTheOneToTakeIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Connect(t.Context(), m.Config.Reveal()); !errors.Is(err, githubtest.ErrTooOld) {
-		t.Errorf("Connect = %v, want that the program is too old", err)
+	x, err := s.Connect(t.Context(), m.Config.Reveal())
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := x.Wait(t.Context()); !errors.Is(err, githubtest.ErrTooOld) {
+		t.Errorf("the first poll = %v, want that the program is too old", err)
+	}
+	x.Close()
 	if r, err := c.Get(t.Context(), repo, m.RunnerID); err != nil || r.Online {
-		t.Errorf("Get = %+v, %v; want it registered, and never online", r, err)
+		t.Errorf("Get = %+v, %v; want it registered, and offline", r, err)
 	}
 	if d, err := c.Downloads(t.Context(), repo); err != nil || len(d) == 0 || d[0].Version == "" {
 		t.Errorf("Downloads = %+v, %v; want the version that GitHub offers", d, err)

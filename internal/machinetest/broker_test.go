@@ -39,11 +39,6 @@ code=$(printf %s "$config" | curl -s --retry 10 --retry-connrefused --output .se
 case $code in
 200) ;;
 410) say 'Runner registration has been deleted'; exit 0 ;;
-426)
-	echo 'An error occurred: Runner version v2.300.0 is deprecated and cannot receive messages.'
-	[ "$ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE" = 1 ] && exit 7
-	exit 0
-	;;
 *) echo "An error occurred: status $code"; exit 1 ;;
 esac
 echo 'x' >.credentials
@@ -53,6 +48,11 @@ mkdir -p _work/_temp
 until code=$(curl -s --dump-header .headers --output _work/_temp/job.sh --write-out '%{http_code}' "$broker/session/$session/job") && [ "$code" != 204 ]; do
 	sleep 0.2
 done
+if [ "$code" = 426 ]; then # the version is refused in the answer to a poll, and not before
+	echo 'An error occurred: Runner version v2.300.0 is deprecated and cannot receive messages.'
+	[ "$ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE" = 1 ] && exit 7
+	exit 0
+fi
 [ "$code" = 200 ] || { say 'Runner registration has been deleted'; exit 0; }
 run=$(sed -n 's/^X-Run: *\([0-9]*\).*/\1/p' .headers)
 say 'Running job: build'
@@ -180,9 +180,6 @@ func (b *broker) handler() http.Handler {
 		case errors.Is(err, githubtest.ErrDeleted):
 			res.WriteHeader(http.StatusGone)
 			return
-		case errors.Is(err, githubtest.ErrTooOld):
-			res.WriteHeader(http.StatusUpgradeRequired)
-			return
 		case err != nil:
 			http.Error(res, err.Error(), http.StatusConflict)
 			return
@@ -214,6 +211,9 @@ func (b *broker) handler() http.Handler {
 			return
 		case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 			res.WriteHeader(http.StatusNoContent)
+			return
+		case errors.Is(err, githubtest.ErrTooOld):
+			res.WriteHeader(http.StatusUpgradeRequired)
 			return
 		case err != nil:
 			res.WriteHeader(http.StatusGone)

@@ -127,7 +127,9 @@ func newWorld(t *testing.T, opts options) *world {
 	if opts.rules != nil {
 		opts.rules(&rules)
 	}
-	if w.github, err = githubtest.New(githubtest.Config{Rules: rules, Errorf: t.Errorf}); err != nil {
+	if w.github, err = githubtest.New(githubtest.Config{
+		Repositories: []github.Repository{{ID: "1001", Name: repository}}, Rules: rules, Errorf: t.Errorf,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	gh, err := github.New(github.Config{

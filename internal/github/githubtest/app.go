@@ -54,10 +54,10 @@ func (g *grant) opens(repo github.Repository) bool {
 // make one that opens everything, too; a client that asks for it is wrong.
 func (s *Server) token(now time.Time, t target, r *http.Request, proof string, body []byte) answer {
 	if !s.rules.App.proves(now, proof) {
-		return refuse(http.StatusUnauthorized, "A JSON web token could not be decoded")
+		return refuse(http.StatusUnauthorized, "A JSON web token could not be decoded", nil)
 	}
 	if t.id != s.rules.App.Installation {
-		return refuse(http.StatusNotFound, "Not Found")
+		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
 	var ids []int64
 	permissions := map[string]string{}
@@ -74,11 +74,11 @@ func (s *Server) token(now time.Time, t target, r *http.Request, proof string, b
 	}
 	id := strconv.FormatInt(ids[0], 10)
 	if _, ok := s.exists(id, true); !ok {
-		return refuse(http.StatusUnprocessableEntity, "There is at least one repository that does not exist or is not accessible to the parent installation.")
+		return refuse(http.StatusUnprocessableEntity, "There is at least one repository that does not exist or is not accessible to the parent installation.", nil)
 	}
 	random := make([]byte, 18) // 36 hex digits: GitHub's have 36 characters
 	if _, err := io.ReadFull(s.cfg.Random, random); err != nil {
-		return refuse(http.StatusInternalServerError, "Server Error")
+		return refuse(http.StatusInternalServerError, "Server Error", nil)
 	}
 	for old, g := range s.grants {
 		if !now.Before(g.expires) {

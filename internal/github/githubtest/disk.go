@@ -64,6 +64,9 @@ func (s *Server) load() error {
 		if err := json.Unmarshal(value, &r.record); err != nil {
 			return fmt.Errorf("runner %s: %w", key, err)
 		}
+		if r.RepositoryID == "" {
+			r.RepositoryID = s.idOf(r.Repository)
+		}
 		s.runners = append(s.runners, r)
 		return nil
 	})
@@ -75,6 +78,9 @@ func (s *Server) load() error {
 		j := &job{}
 		if err := json.Unmarshal(value, &j.Job); err != nil {
 			return fmt.Errorf("job %s: %w", key, err)
+		}
+		if j.RepositoryID == "" {
+			j.RepositoryID = s.idOf(j.Repository)
 		}
 		if j.State != Queued {
 			if j.by = s.runner(j.RunnerID); j.by == nil { // deleted, with the job still on it
@@ -90,6 +96,12 @@ func (s *Server) load() error {
 	}
 	slices.SortFunc(s.jobs, func(a, b *job) int { return number(a.ID) - number(b.ID) })
 	return nil
+}
+
+// idOf returns the id of a repository that an earlier version kept by name alone.
+func (s *Server) idOf(name string) string {
+	repo, _ := s.exists(name, false)
+	return repo.ID
 }
 
 // number orders ids of jobs, which are numbers.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 )
 
 // JobState is where a job stands.
@@ -25,10 +27,12 @@ const (
 // needed.
 type Job struct {
 	ID         string
-	Repository string
-	RunID      string        // of the workflow run
-	Labels     []string      // what its runner must have
-	Duration   time.Duration // how long the runner program is to take for it
+	Repository string // its name when the job was queued
+	// RepositoryID is whose job it is. Empty on a Disk of before it was kept.
+	RepositoryID string
+	RunID        string        // of the workflow run
+	Labels       []string      // what its runner must have
+	Duration     time.Duration // how long the runner program is to take for it
 
 	State      JobState
 	RunnerID   int64 // that it is or was assigned to last; 0: none
@@ -47,31 +51,31 @@ type job struct {
 	by *registration
 }
 
-// Queue queues a job of a repository and returns its id.
+// Queue queues a job of a repository, by its name or id, and returns the job's id.
 func (s *Server) Queue(repository string, j Job) (id string, err error) {
 	err = s.step(func(now time.Time) error {
-		repo, ok := s.exists(repository, false)
+		repo, ok := s.named(repository)
 		if !ok {
 			return fmt.Errorf("queue a job: no repository %s", repository)
 		}
 		if len(j.Labels) == 0 {
 			return errors.New("queue a job: it names no labels")
 		}
-		id = s.queue(now, repo.Name, j)
+		id = s.queue(now, repo, j)
 		return nil
 	})
 	return id, err
 }
 
-func (s *Server) queue(now time.Time, repository string, j Job) string {
+func (s *Server) queue(now time.Time, repo github.Repository, j Job) string {
 	n := &job{Job: Job{
 		ID:         strconv.FormatInt(s.id(), 10),
-		Repository: repository,
-		RunID:      j.RunID,
-		Labels:     slices.Clone(j.Labels),
-		Duration:   j.Duration,
-		State:      Queued,
-		QueuedAt:   now,
+		Repository: repo.Name, RepositoryID: repo.ID,
+		RunID:    j.RunID,
+		Labels:   slices.Clone(j.Labels),
+		Duration: j.Duration,
+		State:    Queued,
+		QueuedAt: now,
 	}}
 	s.jobs = append(s.jobs, n)
 	s.put(bucketJobs, n.ID, n.Job)
@@ -101,13 +105,10 @@ func (s *Server) settle(now time.Time) {
 	for _, j := range slices.Clone(s.jobs) {
 		switch {
 		case j.State == Assigned && now.Sub(j.AssignedAt) >= s.cfg.PickUp:
-			j.by.job, j.by.missed = nil, true
-			j.by, j.State = nil, Queued
-			j.Requeued++
-			s.put(bucketJobs, j.ID, j.Job)
-			s.notify()
+			j.by.missed = true
+			s.requeue(j)
 		case j.State == Running && j.by.session == nil && now.Sub(j.by.offlineAt) >= s.cfg.Lost:
-			j.by.Spent = true
+			j.by.Spent, j.by.Ghost = true, j.by.Ghost || s.rules.StaysBusy
 			if j.by.removedAt.IsZero() {
 				s.put(bucketRunners, j.by.key(), j.by.record)
 			}
@@ -120,7 +121,7 @@ func (s *Server) settle(now time.Time) {
 				if strings.HasPrefix(strings.ToLower(l), "garo-") {
 					r.Auto = true
 					s.put(bucketRunners, r.key(), r.record)
-					s.queue(now, r.Repository, Job{RunID: strconv.FormatInt(s.id(), 10), Labels: []string{l}, Duration: s.rules.AutoJobs})
+					s.queue(now, github.Repository{ID: r.RepositoryID, Name: r.Repository}, Job{RunID: strconv.FormatInt(s.id(), 10), Labels: []string{l}, Duration: s.rules.AutoJobs})
 					break
 				}
 			}
@@ -142,10 +143,19 @@ func (s *Server) settle(now time.Time) {
 	}
 }
 
+// requeue takes a job from the runner that has not begun it.
+func (s *Server) requeue(j *job) {
+	j.by.job = nil
+	j.by, j.State = nil, Queued
+	j.Requeued++
+	s.put(bucketJobs, j.ID, j.Job)
+	s.notify()
+}
+
 // takes reports whether j can be assigned to r: it has every label that j names,
 // whatever the case of its letters.
 func (r *registration) takes(j *job) bool {
-	if r.session == nil || r.job != nil || r.Spent || r.missed || !strings.EqualFold(r.Repository, j.Repository) {
+	if r.session == nil || r.job != nil || r.Spent || r.missed || r.RepositoryID != j.RepositoryID {
 		return false
 	}
 	for _, want := range j.Labels {

@@ -350,12 +350,129 @@ type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
-func TestOldProgramIsRefused(t *testing.T) {
-	w := open(t, Config{Rules: Rules{TooOld: true}})
-	m := w.mint("r", "a")
-	w.connectFails(m.Config, ErrTooOld)
-	w.Change(func(r *Rules) { r.TooOld = false })
-	w.connect(m.Config).Close()
+func TestOldProgramIsRefusedByItsPollsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, Config{Rules: Rules{TooOld: true}})
+		_, x := w.online("r", "a")
+		defer x.Close()
+		job := w.queue("1", "a")
+		if !w.Registrations()[0].Online {
+			t.Error("the runner is offline, want it online before its first poll")
+		}
+		if _, err := x.Wait(t.Context()); !errors.Is(err, ErrTooOld) {
+			t.Errorf("the first poll = %v, want ErrTooOld", err)
+		}
+		if j := w.job(job); j.State != Assigned {
+			t.Errorf("job = %+v, want it assigned and not taken", j)
+		}
+		w.Change(func(r *Rules) { r.TooOld = false })
+		take(t, x)
+		// It polls beside its job, and GitHub may refuse it by then.
+		ended := make(chan error)
+		go func() { ended <- x.Watch(t.Context()) }()
+		synctest.Wait()
+		time.Sleep(time.Hour)
+		w.Change(func(r *Rules) { r.TooOld = true })
+		if err := <-ended; !errors.Is(err, ErrTooOld) {
+			t.Errorf("a later poll = %v, want ErrTooOld", err)
+		}
+	})
+}
+
+func TestForgottenRegistrationIsNotFoundByNewPollsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, Config{})
+		m := w.mint("r", "a")
+		x := w.connect(m.Config)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := x.Wait(t.Context())
+			ended <- err
+		}()
+		synctest.Wait()
+		if err := w.Forget(m.Runner.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.call("GET", "/repos/acme/shop/actions/runners/"+strconv.FormatInt(m.Runner.ID, 10), "", 404, nil)
+		job := w.queue("1", "a")
+		time.Sleep(5 * time.Hour)
+		select {
+		case err := <-ended:
+			t.Errorf("the poll that was open = %v, want it open: the program does not notice", err)
+		default:
+		}
+		if j := w.job(job); j.State != Queued {
+			t.Errorf("job = %+v, want it queued", j)
+		}
+		if _, err := x.Wait(t.Context()); !errors.Is(err, ErrDeleted) {
+			t.Errorf("a new poll = %v, want ErrDeleted", err)
+		}
+		w.connectFails(m.Config, ErrDeleted)
+		if got := w.Minted()[0]; got.RemovedBy != RemovedByGitHub {
+			t.Errorf("registration = %+v, want GitHub to have removed it", got)
+		}
+		x.Close()
+		if err := <-ended; err == nil {
+			t.Error("the open poll of a closed session: no error")
+		}
+		if err := w.Forget(m.Runner.ID); err == nil {
+			t.Error("Forget of a registration that is not there: no error")
+		}
+	})
+}
+
+func TestBusyGhostIsBusyForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, Config{Rules: Rules{StaysBusy: true}})
+		lost, x := w.online("lost", "a")
+		job := w.queue("1", "a")
+		take(t, x)
+		x.Close()
+		idle, y := w.online("idle", "b")
+		defer y.Close()
+		if err := w.Haunt(idle); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		if j := w.job(job); j.State != Lost {
+			t.Fatalf("job = %+v, want it lost", j)
+		}
+		for _, id := range []int64{lost, idle} {
+			one := "/repos/acme/shop/actions/runners/" + strconv.FormatInt(id, 10)
+			var r runner
+			if w.call("GET", one, "", 200, &r); !r.Busy {
+				t.Errorf("runner = %+v, want it busy without a job", r)
+			}
+			w.call("DELETE", one, "", 422, nil)
+		}
+		if err := w.Haunt(999); err == nil {
+			t.Error("Haunt of a runner that is not there: no error")
+		}
+	})
+}
+
+func TestLostAssignmentUsesTheRegistrationUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, Config{Rules: Rules{LosesJobs: true}})
+		id, x := w.online("r1", "a")
+		defer x.Close()
+		job := w.queue("1", "a")
+		idle(t, x, time.Minute)
+		w.Change(func(r *Rules) { r.LosesJobs = false })
+		idle(t, x, time.Hour)
+		if j := w.job(job); j.State != Queued {
+			t.Errorf("job = %+v, want it queued", j)
+		}
+		var r runner
+		if w.call("GET", "/repos/acme/shop/actions/runners/"+strconv.FormatInt(id, 10), "", 200, &r); r.Status != "online" || r.Busy {
+			t.Errorf("runner = %+v, want it online and idle, though no job ever reaches it", r)
+		}
+		_, y := w.online("r2", "a")
+		defer y.Close()
+		if j := take(t, y); j.ID != job {
+			t.Errorf("Wait of another runner = %+v, want the job", j)
+		}
+	})
 }
 
 func TestCancelledCallsDoNothing(t *testing.T) {

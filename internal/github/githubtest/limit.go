@@ -69,12 +69,12 @@ func (s *Server) charge(now time.Time, method string) (wait time.Duration) {
 func (s *Server) admit(now time.Time, method string, h http.Header) (answer, bool) {
 	if wait := s.charge(now, method); wait > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
-		return refuse(http.StatusForbidden, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."), false
+		return refuse(http.StatusForbidden, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.", nil), false
 	}
 	limit, left, reset := s.window(now)
 	if left == 0 && s.rules.Limit.Secondary {
 		h.Set("Retry-After", strconv.Itoa(int((reset.Sub(now)+time.Second-1)/time.Second)))
-		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit."), false
+		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit.", nil), false
 	}
 	refused := left == 0
 	if !refused {
@@ -88,7 +88,7 @@ func (s *Server) admit(now time.Time, method string, h http.Header) (answer, boo
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(reset.Add(time.Second-1).Unix(), 10))
 	h.Set("X-RateLimit-Resource", "core")
 	if refused {
-		return refuse(http.StatusForbidden, "API rate limit exceeded for user ID 1."), false
+		return refuse(http.StatusForbidden, "API rate limit exceeded for user ID 1.", nil), false
 	}
 	return answer{}, true
 }

@@ -21,7 +21,7 @@ func (s *Server) list(now time.Time, repo github.Repository, r *http.Request, h 
 	runners := []runner{}
 	for _, x := range s.runners {
 		switch {
-		case !strings.EqualFold(x.Repository, repo.Name):
+		case x.RepositoryID != repo.ID:
 		case p.name != "" && x.Name != p.name:
 		case s.rules.OmitBusy && x.busy(now, s.rules.BusyLag):
 		default:

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest/contract"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
@@ -13,7 +14,9 @@ import (
 
 func TestAnswersAreAsDocumented(t *testing.T) {
 	key, public := newKey(t)
-	w := open(t, Config{Rules: Rules{App: App{ID: 7, Installation: 9, Key: public}}})
+	end := time.Date(2026, 11, 5, 8, 4, 55, 0, time.UTC)
+	w := open(t, Config{Rules: Rules{App: App{ID: 7, Installation: 9, Key: public},
+		Deprecations: map[string]Deprecation{"2.300.0": {Registration: end, Runtime: end}}}})
 	description := contract.Load(t, "testdata/github-openapi.json")
 	client := memhttp.Client(description.Handler(t, w.Handler()))
 	bearer := token
@@ -56,6 +59,22 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	call("DELETE", one, "", 404)
 	call("DELETE", fmt.Sprintf("%s/%d", path, w.Registrations()[0].ID), "", 204)
 	call("GET", path+"/downloads", "", 200)
+	call("GET", path+"/deprecations/"+ProgramVersion, "", 200)
+	call("GET", path+"/deprecations/2.300.0", "", 200)
+	call("GET", path+"/deprecations/9.9.9", "", 404)
+	for _, f := range []Refusal{RunnersForbidden, NoPermission, NoAccess, ActionsDisabled, LabelRefused} {
+		w.Change(func(r *Rules) { r.RefuseMint = &f })
+		call("POST", mint, mintBody("r3", "x"), f.Status)
+	}
+	w.Change(func(r *Rules) { r.RefuseMint, r.GroupLimit = nil, 1 })
+	call("POST", mint, mintBody("r3", "x"), 201)
+	call("POST", mint, mintBody("r4", "x"), 422)
+	if err := w.Rename("101", "acme/market"); err != nil {
+		t.Fatal(err)
+	}
+	call("GET", path+"/downloads", "", 301)
+	call("POST", mint, mintBody("r5", "x"), 307)
+	call("GET", "/repositories/101/actions/runners/downloads", "", 200)
 	call("GET", "/rate_limit", "", 200)
 
 	const tokens = "/app/installations/9/access_tokens"

@@ -18,6 +18,7 @@ const (
 	OpGet       = "get"
 	OpDelete    = "delete"
 	OpDownloads = "downloads"
+	OpEnds      = "deprecations" // when a version of the runner program ends
 	OpRateLimit = "rate_limit"
 	OpToken     = "token" // of an App's installation
 	OpOther     = "other" // no operation of this server
@@ -34,6 +35,8 @@ type target struct {
 	repo string // owner/name, or an id if byID
 	byID bool
 	id   int64 // of a runner or an installation
+	// version is that of a runner program.
+	version string
 }
 
 // parse reads a request's method and path. Those of an Enterprise Server, below
@@ -70,6 +73,8 @@ func parse(r *http.Request) target {
 		t.op = OpMint
 	case call == "/downloads" && r.Method == http.MethodGet:
 		t.op = OpDownloads
+	case strings.HasPrefix(call, "/deprecations/") && r.Method == http.MethodGet:
+		t.op, t.version = OpEnds, strings.TrimPrefix(call, "/deprecations/")
 	case err == nil && r.Method == http.MethodGet:
 		t.op, t.id = OpGet, id
 	case err == nil && r.Method == http.MethodDelete:
@@ -86,13 +91,13 @@ type answer struct {
 
 // problem is GitHub's body of an error.
 type problem struct {
-	Message string   `json:"message"`
-	Docs    string   `json:"documentation_url"`
-	Status  string   `json:"status"`
-	Errors  []string `json:"errors,omitempty"`
+	Message string `json:"message"`
+	Docs    string `json:"documentation_url"`
+	Status  string `json:"status"`
+	Errors  any    `json:"errors,omitempty"` // a text, or a list of texts
 }
 
-func refuse(status int, message string, errors ...string) answer {
+func refuse(status int, message string, errors any) answer {
 	return answer{status, problem{message, docs, strconv.Itoa(status), errors}}
 }
 
@@ -128,7 +133,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		a = s.answer(now, t, r, h, body)
 		return nil
 	}); err != nil {
-		a = refuse(http.StatusInternalServerError, "Server Error")
+		a = refuse(http.StatusInternalServerError, "Server Error", nil)
 	}
 	if fault.Lose {
 		panic(http.ErrAbortHandler)
@@ -157,7 +162,7 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	}
 	g := s.granted(now, token)
 	if !ok || g == nil && !s.rules.Token.Equal(token) {
-		return refuse(http.StatusUnauthorized, "Bad credentials")
+		return refuse(http.StatusUnauthorized, "Bad credentials", nil)
 	}
 	if t.op == OpRateLimit {
 		return s.rateLimit(now)
@@ -169,10 +174,15 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 		return s.wrong(http.StatusNotFound, r, "no such operation")
 	}
 	repo, ok := s.exists(t.repo, t.byID)
+	if a, moved := s.moved(t, r, g, h); !ok && moved {
+		return a
+	}
 	if !ok || !g.opens(repo) {
-		return refuse(http.StatusNotFound, "Not Found")
+		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
 	switch t.op {
+	case OpEnds:
+		return s.ends(r, t.version)
 	case OpMint:
 		return s.mint(now, repo, r, body)
 	case OpList:
@@ -182,12 +192,12 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	}
 	reg := s.runner(t.id)
 	switch {
-	case reg == nil || !strings.EqualFold(reg.Repository, repo.Name):
-		return refuse(http.StatusNotFound, "Not Found")
+	case reg == nil || reg.RepositoryID != repo.ID:
+		return refuse(http.StatusNotFound, "Not Found", nil)
 	case t.op == OpGet:
 		return answer{http.StatusOK, s.show(now, reg)}
 	case reg.busy(now, s.rules.BusyLag):
-		return refuse(http.StatusUnprocessableEntity, "Bad request - Runner \""+reg.Name+"\" is still running a job")
+		return refuse(http.StatusUnprocessableEntity, "Bad request - Runner \""+reg.Name+"\" is still running a job", nil)
 	}
 	s.remove(now, reg, RemovedByCall)
 	return answer{http.StatusNoContent, nil}
@@ -202,17 +212,36 @@ type download struct {
 	SHA256       string `json:"sha256_checksum"`
 }
 
-// programVersion is what connected runners say that they are.
-const programVersion = "2.336.0"
+// ProgramVersion is what runner programs that connect say that they are, unless
+// the rules have another.
+const ProgramVersion = "2.336.0"
+
+// ends answers when GitHub stops to serve a version. github.com and ghe.com have
+// the call; an Enterprise Server, which is asked below /api/v3, has not
+// (@octokit/openapi 23.0.2, generated/ghec.json, x-github.githubCloudOnly).
+func (s *Server) ends(r *http.Request, version string) answer {
+	d, ok := s.rules.Deprecations[version]
+	if strings.HasPrefix(r.URL.Path, "/api/v3/") || !ok && version != ProgramVersion {
+		return refuse(http.StatusNotFound, "Not Found", nil)
+	}
+	out := map[string]any{"runner_version": version, "runtime_deprecates_at": nil}
+	if !d.Runtime.IsZero() {
+		out["runtime_deprecates_at"] = d.Runtime.UTC().Format(time.RFC3339)
+	}
+	if !d.Registration.IsZero() { // GitHub leaves it out where there is none
+		out["registration_deprecates_at"] = d.Registration.UTC().Format(time.RFC3339)
+	}
+	return answer{http.StatusOK, out}
+}
 
 func downloads() answer {
 	var out []download
 	for _, arch := range []string{"x64", "arm64"} {
-		file := "actions-runner-linux-" + arch + "-" + programVersion + ".tar.gz"
+		file := "actions-runner-linux-" + arch + "-" + ProgramVersion + ".tar.gz"
 		out = append(out, download{
 			OS:           "linux",
 			Architecture: arch,
-			URL:          "https://github.com/actions/runner/releases/download/v" + programVersion + "/" + file,
+			URL:          "https://github.com/actions/runner/releases/download/v" + ProgramVersion + "/" + file,
 			File:         file,
 			SHA256:       fmt.Sprintf("%x", sha256.Sum256([]byte(file))), // of no real file
 		})
@@ -223,5 +252,5 @@ func downloads() answer {
 // wrong refuses what no correct client asks for, and reports it.
 func (s *Server) wrong(status int, r *http.Request, what string) answer {
 	s.cfg.Errorf("GitHub got a wrong request: %s %s: %s", r.Method, r.URL.Path, what)
-	return refuse(status, "Invalid request: "+what)
+	return refuse(status, "Invalid request: "+what, nil)
 }

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
 )
 
@@ -80,7 +81,7 @@ func TestMintRefusesWhatGitHubRefuses(t *testing.T) {
 			w.t = t
 			var p problem
 			w.call("POST", "/repos/acme/shop/actions/runners/generate-jitconfig", body, 422, &p)
-			if p.Message == "" || p.Docs == "" || len(p.Errors) != 1 {
+			if errors, _ := p.Errors.([]any); p.Message == "" || p.Docs == "" || len(errors) != 1 {
 				t.Errorf("problem = %+v, want a message, a link and one error", p)
 			}
 		})
@@ -206,8 +207,9 @@ func TestOnlyKnownRepositoriesExist(t *testing.T) {
 	}
 	any := &world{Server: s, t: t}
 	any.call("POST", "/repos/some/where/actions/runners/generate-jitconfig", mintBody("r", "x"), 201, nil)
-	if got := s.Registrations(); len(got) != 1 || got[0].Repository != "some/where" {
-		t.Errorf("registrations = %+v, want one in a repository that nobody named before", got)
+	any.call("POST", "/repositories/7/actions/runners/generate-jitconfig", mintBody("r", "x"), 201, nil)
+	if got := s.Registrations(); len(got) != 2 || got[0].Repository != "some/where" || got[1].RepositoryID != "7" {
+		t.Errorf("registrations = %+v, want two in repositories that nobody named before", got)
 	}
 }
 
@@ -243,6 +245,97 @@ func TestListPages(t *testing.T) {
 		if link := got.header.Get("Link"); link != c.link {
 			t.Errorf("list %s has the links\n%s, want\n%s", query, link, c.link)
 		}
+	}
+}
+
+func TestCallsByAnOldNameReachWhoeverHasIt(t *testing.T) {
+	w := open(t, Config{})
+	m := w.mint("r", "x")
+	one := fmt.Sprintf("/actions/runners/%d", m.Runner.ID)
+	if err := w.Rename("101", "acme/market"); err != nil {
+		t.Fatal(err)
+	}
+	got := w.call("GET", "/repos/ACME/shop/actions/runners?per_page=5", "", 301, nil)
+	if to := got.header.Get("Location"); to != "https://api.github.test/repositories/101/actions/runners?per_page=5" {
+		t.Errorf("GET by the old name leads to %s, want the id", to)
+	}
+	got = w.call("DELETE", "/api/v3/repos/acme/shop"+one, "", 307, nil)
+	if to := got.header.Get("Location"); to != "https://api.github.test/api/v3/repositories/101"+one {
+		t.Errorf("DELETE by the old name leads to %s, want the id", to)
+	}
+	w.call("POST", "/repos/acme/shop/actions/runners/generate-jitconfig", mintBody("s", "x"), 307, nil)
+	w.call("GET", "/repos/acme/market"+one, "", 200, nil)
+	w.call("GET", "/repositories/101"+one, "", 200, nil)
+
+	if err := w.Create(github.Repository{ID: "999", Name: shop}); err != nil {
+		t.Fatal(err)
+	}
+	w.call("GET", "/repos/acme/shop"+one, "", 404, nil)
+	w.call("POST", "/repos/acme/shop/actions/runners/generate-jitconfig", mintBody("s", "x"), 201, nil)
+	w.call("DELETE", "/repositories/101"+one, "", 204, nil)
+	if got := w.Registrations(); len(got) != 1 || got[0].RepositoryID != "999" {
+		t.Errorf("registrations = %+v, want the one of the new repository", got)
+	}
+	for what, err := range map[string]error{
+		"Rename of none": w.Rename("5", "acme/x"), "Rename to a taken name": w.Rename("101", "Acme/Other"),
+		"Create of one that is there": w.Create(github.Repository{ID: "101", Name: "a/b"}), "Create under a taken name": w.Create(github.Repository{ID: "5", Name: shop}),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+func TestRefusalsAreInGitHubsWords(t *testing.T) {
+	const path = "/repos/acme/shop/actions/runners/generate-jitconfig"
+	for name, f := range map[string]Refusal{
+		"RunnersForbidden": RunnersForbidden, "NoPermission": NoPermission, "NoAccess": NoAccess,
+		"ActionsDisabled": ActionsDisabled, "LabelRefused": LabelRefused,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t, Config{Rules: Rules{RefuseMint: &f}})
+			var p problem
+			if w.call("POST", path, mintBody("r", "x"), f.Status, &p); p.Message != f.Message || (p.Errors == nil) != (f.Errors == nil) {
+				t.Errorf("answer = %+v, want the refusal's words", p)
+			}
+			w.Change(func(r *Rules) { r.RefuseMint = nil })
+			w.mint("r", "x")
+		})
+	}
+	w := open(t, Config{Rules: Rules{GroupLimit: 2}})
+	w.mint("r1", "x")
+	w.mint("r2", "x")
+	w.call("POST", "/repos/acme/other/actions/runners/generate-jitconfig", mintBody("r3", "x"), 201, nil)
+	var p problem
+	if w.call("POST", path, mintBody("r3", "x"), 422, &p); p.Message != "Invalid Argument - Runner group 1 has reached max limit of 2 runners." {
+		t.Errorf("answer = %+v, want GitHub's sentence of a full group", p)
+	}
+	if w.call("POST", path, mintBody("r1", "x"), 409, &p); p.Message != "Already exists - A runner with the name r1 already exists." {
+		t.Errorf("answer = %+v, want GitHub's sentence of a name that exists", p)
+	}
+}
+
+func TestVersionsHaveTheirEnds(t *testing.T) {
+	end := time.Date(2026, 11, 5, 8, 4, 55, 0, time.UTC)
+	w := open(t, Config{Rules: Rules{Version: "2.300.0", Deprecations: map[string]Deprecation{"2.300.0": {Registration: end, Runtime: end}}}})
+	const path = "/repos/acme/shop/actions/runners/deprecations/"
+	var d map[string]any
+	w.call("GET", path+"2.300.0", "", 200, &d)
+	if want := map[string]any{"runner_version": "2.300.0", "runtime_deprecates_at": "2026-11-05T08:04:55Z", "registration_deprecates_at": "2026-11-05T08:04:55Z"}; !maps.Equal(d, want) {
+		t.Errorf("ends = %v, want %v", d, want)
+	}
+	d = nil
+	w.call("GET", path+ProgramVersion, "", 200, &d)
+	if want := map[string]any{"runner_version": ProgramVersion, "runtime_deprecates_at": nil}; !maps.Equal(d, want) {
+		t.Errorf("ends = %v, want %v", d, want)
+	}
+	w.call("GET", path+"9.9.9", "", 404, nil)
+	w.call("GET", "/api/v3"+path+"2.300.0", "", 404, nil) // an Enterprise Server
+	id, x := w.online("r", "x")
+	defer x.Close()
+	var r runner
+	if w.call("GET", fmt.Sprintf("/repos/acme/shop/actions/runners/%d", id), "", 200, &r); r.Version == nil || *r.Version != "2.300.0" {
+		t.Errorf("runner = %+v, want the version of its program", r)
 	}
 }
 

@@ -1,6 +1,7 @@
 package githubtest
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strings"
@@ -32,7 +33,7 @@ type label struct {
 func (s *Server) show(now time.Time, r *registration) runner {
 	out := runner{ID: r.ID, Group: 1, Name: r.Name, OS: "unknown", Status: "offline", Busy: r.busy(now, s.rules.BusyLag), Ephemeral: true}
 	if r.Seen {
-		out.OS, out.Version = "Linux", new(programVersion)
+		out.OS, out.Version = "Linux", new(cmp.Or(s.rules.Version, ProgramVersion))
 	}
 	if r.session != nil {
 		out.Status = "online"
@@ -50,26 +51,39 @@ func (s *Server) mint(now time.Time, repo github.Repository, r *http.Request, bo
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
 	}
 	if problems := q.problems(); len(problems) > 0 {
-		return refuse(http.StatusUnprocessableEntity, "Validation Failed", problems...)
+		return refuse(http.StatusUnprocessableEntity, "Validation Failed", problems)
 	}
+	if f := s.rules.RefuseMint; f != nil {
+		return f.answer()
+	}
+	have, limit := 0, cmp.Or(s.rules.GroupLimit, groupLimit)
 	for _, x := range s.runners {
-		if strings.EqualFold(x.Repository, repo.Name) && strings.EqualFold(x.Name, q.name) {
-			return refuse(http.StatusConflict, "Already exists - A runner with the name "+q.name+" already exists.")
+		if x.RepositoryID != repo.ID {
+			continue
 		}
+		if have++; strings.EqualFold(x.Name, q.name) {
+			return nameExists(q.name)
+		}
+	}
+	if have >= limit {
+		return groupFull(limit)
 	}
 	id := s.id()
 	config, err := newConfig(s.cfg.Random, id, q.name, repo.Name, q.folder)
 	if err != nil {
-		return refuse(http.StatusInternalServerError, "Server Error")
+		return refuse(http.StatusInternalServerError, "Server Error", nil)
 	}
 	reg := &registration{
-		record: record{ID: id, Repository: repo.Name, Name: q.name, Labels: q.labels, CreatedAt: now, Digest: digest(config)},
+		record: record{ID: id, Repository: repo.Name, RepositoryID: repo.ID, Name: q.name, Labels: q.labels, CreatedAt: now, Digest: digest(config)},
 		config: secret.New(config),
 	}
 	s.runners = append(s.runners, reg)
 	s.put(bucketRunners, reg.key(), reg.record)
 	return answer{http.StatusCreated, map[string]any{"runner": s.show(now, reg), "encoded_jit_config": config}}
 }
+
+// groupLimit is how many runners GitHub lets a group have.
+const groupLimit = 10_000
 
 // mintRequest is the body of a call that mints.
 type mintRequest struct {

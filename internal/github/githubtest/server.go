@@ -19,7 +19,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -29,7 +28,8 @@ import (
 // Config is what a Server is made of. The zero value lets nobody in.
 type Config struct {
 	// Repositories are all that exist, for the credential; their Account plays no
-	// part. nil: every name that is asked for exists, but not for an App.
+	// part. nil: whatever id or name is asked for exists, but not for an App, and
+	// nobody knows which name belongs to which id.
 	Repositories []github.Repository
 	Rules        Rules
 	// Disk keeps registrations and open jobs; nil: they are gone with the
@@ -72,12 +72,35 @@ type Rules struct {
 	// BusyLag is how long after taking a job a runner does not look busy yet. A
 	// runner that is deleted meanwhile finishes its job all the same.
 	BusyLag time.Duration
-	// TooOld refuses every runner program for its version.
+	// StaysBusy makes a runner whose job was lost look busy for ever, as if the job
+	// still ran. Haunt does the same to one runner.
+	StaysBusy bool
+	// TooOld refuses every runner program for its version: in the answer to its
+	// polls, and never when it opens its session.
 	TooOld bool
+	// LosesJobs gives a job that a runner is about to take to nobody: it is queued
+	// again, and the runner's registration is used up, though it stays online.
+	LosesJobs bool
+	// RefuseMint refuses every registration; nil: none for that reason.
+	RefuseMint *Refusal
+	// GroupLimit is how many runners a repository may have. 0: 10,000, as at GitHub
+	// (https://docs.github.com/en/actions/reference/limits).
+	GroupLimit int
+	// Version is that of runner programs that connect; empty: ProgramVersion.
+	Version string
+	// Deprecations are the versions with an end that is known. Of others GitHub
+	// knows ProgramVersion alone, without an end.
+	Deprecations map[string]Deprecation
 	// AutoJobs, unless it is zero, queues a job of that length for each runner
 	// that goes online with a label that begins with garo-: for just that label.
 	AutoJobs time.Duration
 	Limit    Limit
+}
+
+// Deprecation is when GitHub stops to serve a version. Zero: no date is set.
+type Deprecation struct {
+	Registration time.Time // after it, runners of the version cannot register
+	Runtime      time.Time // after it, they get no jobs
 }
 
 // Fault is what goes wrong with a request. The zero value is nothing.
@@ -96,9 +119,11 @@ var NoAnswer http.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Req
 // Registration is a runner that was registered for one job.
 type Registration struct {
 	ID         int64
-	Repository string // owner/name, as in the call that made it
-	Name       string
-	Labels     []string // as given
+	Repository string // owner/name, when it was made
+	// RepositoryID is whose it is, whatever the repository is called.
+	RepositoryID string
+	Name         string
+	Labels       []string // as given
 	// Config is its credential; empty if it was made by an earlier process.
 	Config    secret.Text
 	CreatedAt time.Time
@@ -110,13 +135,15 @@ type Registration struct {
 	Opened, Refused int
 
 	RemovedAt time.Time // zero: it is there
-	RemovedBy string    // RemovedByCall or RemovedByJob
+	RemovedBy string    // RemovedByCall, RemovedByJob or RemovedByGitHub
 }
 
 // How a registration ends.
 const (
 	RemovedByCall = "delete" // a DELETE of it
 	RemovedByJob  = "job"    // its one job was done
+	// RemovedByGitHub: GitHub forgot it by itself.
+	RemovedByGitHub = "github"
 )
 
 // kept bounds what is remembered of removed registrations and of jobs that are
@@ -131,13 +158,15 @@ type Server struct {
 	// writes to Disk included: memory and Disk change in the same order.
 	lock    chan struct{}
 	rules   Rules
-	last    int64           // the id that was given out last
-	runners []*registration // those that are there, by id
-	removed []*registration // those that were, in the order of their end
-	jobs    []*job          // those that are not over, by age
-	over    []Job           // those that are, in the order of their end
-	changed chan struct{}   // closed when a runner or a job changes, and replaced
-	unkept  []write         // what Disk does not have yet
+	last    int64 // the id that was given out last
+	repos   []github.Repository
+	former  map[string]string // ids of repositories, by names in lower case that they had
+	runners []*registration   // those that are there, by id
+	removed []*registration   // those that were, in the order of their end
+	jobs    []*job            // those that are not over, by age
+	over    []Job             // those that are, in the order of their end
+	changed chan struct{}     // closed when a runner or a job changes, and replaced
+	unkept  []write           // what Disk does not have yet
 	calls   map[string]int
 	total   int               // of calls
 	used    int               // calls in the current window
@@ -171,6 +200,8 @@ func New(cfg Config) (*Server, error) {
 		changed: make(chan struct{}),
 		calls:   map[string]int{},
 		grants:  map[string]*grant{},
+		repos:   slices.Clone(cfg.Repositories),
+		former:  map[string]string{},
 	}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("open the GitHub stand-in: %w", err)
@@ -215,9 +246,13 @@ func (s *Server) id() int64 {
 	return s.last
 }
 
-// Change changes the rules from now on.
+// Change changes the rules from now on. Runner programs that wait for a job poll
+// under the new ones at once.
 func (s *Server) Change(change func(*Rules)) {
-	s.look(func(time.Time) { change(&s.rules) })
+	s.look(func(time.Time) {
+		change(&s.rules)
+		s.notify()
+	})
 }
 
 // Calls returns how many requests there were, by operation.
@@ -258,44 +293,49 @@ type registration struct {
 	missed    bool      // it left a job lying, and has not asked since
 
 	opened, refused int
+	forgotten       bool // GitHub forgot it: those who wait already do not notice
 	removedAt       time.Time
 	removedBy       string
 }
 
 // record is what is kept of a registration.
 type record struct {
-	ID         int64     `json:"id"`
-	Repository string    `json:"repository"`
-	Name       string    `json:"name"`
-	Labels     []string  `json:"labels"`
-	CreatedAt  time.Time `json:"created_at"`
-	Digest     string    `json:"digest"` // of its config
-	Spent      bool      `json:"spent"`  // its one job was lost
-	Auto       bool      `json:"auto"`   // a job was queued for it by itself
-	Seen       bool      `json:"seen"`   // a runner program has connected
+	ID         int64  `json:"id"`
+	Repository string `json:"repository"`
+	// RepositoryID is whose it is. Empty on a Disk of before it was kept: load finds it.
+	RepositoryID string    `json:"repository_id,omitempty"`
+	Name         string    `json:"name"`
+	Labels       []string  `json:"labels"`
+	CreatedAt    time.Time `json:"created_at"`
+	Digest       string    `json:"digest"`          // of its config
+	Spent        bool      `json:"spent"`           // its one job was lost
+	Auto         bool      `json:"auto"`            // a job was queued for it by itself
+	Seen         bool      `json:"seen"`            // a runner program has connected
+	Ghost        bool      `json:"ghost,omitempty"` // it looks busy whatever it does
 }
 
 func (r *registration) key() string { return strconv.FormatInt(r.ID, 10) }
 
 // busy reports whether r runs a job and looks it.
 func (r *registration) busy(now time.Time, lag time.Duration) bool {
-	return r.job != nil && r.job.State == Running && now.Sub(r.job.StartedAt) >= lag
+	return r.Ghost || r.job != nil && r.job.State == Running && now.Sub(r.job.StartedAt) >= lag
 }
 
 func (r *registration) fact(now time.Time, lag time.Duration) Registration {
 	return Registration{
-		ID:         r.ID,
-		Repository: r.Repository,
-		Name:       r.Name,
-		Labels:     slices.Clone(r.Labels),
-		Config:     r.config,
-		CreatedAt:  r.CreatedAt,
-		Online:     r.session != nil,
-		Busy:       r.busy(now, lag),
-		Opened:     r.opened,
-		Refused:    r.refused,
-		RemovedAt:  r.removedAt,
-		RemovedBy:  r.removedBy,
+		ID:           r.ID,
+		Repository:   r.Repository,
+		RepositoryID: r.RepositoryID,
+		Name:         r.Name,
+		Labels:       slices.Clone(r.Labels),
+		Config:       r.config,
+		CreatedAt:    r.CreatedAt,
+		Online:       r.session != nil,
+		Busy:         r.busy(now, lag),
+		Opened:       r.opened,
+		Refused:      r.refused,
+		RemovedAt:    r.removedAt,
+		RemovedBy:    r.removedBy,
 	}
 }
 
@@ -322,18 +362,4 @@ func (s *Server) remove(now time.Time, r *registration, by string) {
 	}
 	s.drop(bucketRunners, r.key())
 	s.notify()
-}
-
-// exists returns the full name of a repository, or false if there is none. path
-// is owner/name, or the id that GitHub's own links and redirects use.
-func (s *Server) exists(path string, byID bool) (github.Repository, bool) {
-	if s.cfg.Repositories == nil && !byID {
-		return github.Repository{Name: path}, true
-	}
-	for _, r := range s.cfg.Repositories {
-		if byID && r.ID == path || !byID && strings.EqualFold(r.Name, path) {
-			return r, true
-		}
-	}
-	return github.Repository{}, false
 }

@@ -3,6 +3,7 @@ package githubtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -21,15 +22,20 @@ var (
 var errClosed = errors.New("session is closed")
 
 // Session is a runner program's connection: the runner is online until Close, or
-// until the registration is gone.
+// until the registration is gone. It is as actions/runner 2.336.0 has it: the
+// program creates its session and says that it listens for jobs
+// (src/Runner.Listener/Runner.cs, RunAsync) before its first poll, and only the
+// answer to a poll refuses its version or says that its registration is gone
+// (src/Runner.Listener/BrokerMessageListener.cs, GetNextMessageAsync, and
+// src/Sdk/WebApi/WebApi/BrokerHttpClient.cs, GetRunnerMessageAsync).
 type Session struct {
 	server *Server
 	reg    *registration
 	closed bool
 }
 
-// Connect opens the session of a just-in-time config. It fails with one of the
-// errors above.
+// Connect opens the session of a just-in-time config, of whatever version. It
+// fails with one of the errors above, other than ErrTooOld.
 func (s *Server) Connect(ctx context.Context, config string) (x *Session, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -43,8 +49,6 @@ func (s *Server) Connect(ctx context.Context, config string) (x *Session, err er
 			switch {
 			case r.Digest != print:
 				continue
-			case s.rules.TooOld:
-				return ErrTooOld
 			case r.session != nil:
 				r.refused++
 				return ErrConflict
@@ -69,48 +73,105 @@ func (s *Server) Connect(ctx context.Context, config string) (x *Session, err er
 	return x, nil
 }
 
-// Wait returns the job of this runner, once there is one; at once, the job that
-// an earlier session of it took and did not finish. Taking it makes the runner
-// busy. It fails with ErrDeleted when the registration is gone.
+// Wait polls, and returns the job of this runner once there is one; at once, the
+// job that an earlier session of it took and did not finish. Taking it makes the
+// runner busy. It fails with ErrTooOld if the rules refuse the version, now or
+// later, and with ErrDeleted when the registration is gone. A job that somebody
+// else has acquired by then is passed over, as the program does (Runner.cs, on
+// TaskOrchestrationJobAlreadyAcquiredException): it goes on to poll.
 func (x *Session) Wait(ctx context.Context) (Job, error) {
-	for {
-		if err := ctx.Err(); err != nil {
-			return Job{}, err
+	var taken Job
+	err := x.poll(ctx, func(now time.Time) (done bool) {
+		s, r := x.server, x.reg
+		switch {
+		case r.job == nil:
+			r.missed = false
+			return false
+		case r.job.State == Assigned && s.rules.LosesJobs:
+			r.Spent = true
+			s.put(bucketRunners, r.key(), r.record)
+			s.requeue(r.job)
+			return false
+		case r.job.State == Assigned:
+			r.job.State, r.job.StartedAt = Running, now
+			s.put(bucketJobs, r.job.ID, r.job.Job)
+			s.notify()
 		}
-		var taken Job
+		taken = r.job.Job
+		return true
+	})
+	return taken, err
+}
+
+// Watch polls while a job runs, as the program does beside it. It fails as Wait
+// does, or with ctx.
+func (x *Session) Watch(ctx context.Context) error {
+	return x.poll(ctx, func(time.Time) bool { return false })
+}
+
+// poll asks done, and again after each change, until it is true. A program that
+// polled before GitHub forgot its registration does not notice: it waits on.
+func (x *Session) poll(ctx context.Context, done func(now time.Time) bool) error {
+	for polled := false; ; polled = true {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var over bool
 		var changed chan struct{}
 		var next time.Duration
 		err := x.server.step(func(now time.Time) error {
-			s, r := x.server, x.reg
-			if err := x.open(); err != nil {
+			s := x.server
+			switch err := x.open(); {
+			case polled && x.reg.forgotten && !x.closed:
+			case err != nil:
 				return err
+			case s.rules.TooOld:
+				return ErrTooOld
+			default:
+				over = done(now)
 			}
-			if r.job != nil {
-				if r.job.State == Assigned {
-					r.job.State, r.job.StartedAt = Running, now
-					s.put(bucketJobs, r.job.ID, r.job.Job)
-					s.notify()
-				}
-				taken = r.job.Job
-				return nil
-			}
-			r.missed = false
 			changed = s.changed
 			if at := s.next(); !at.IsZero() {
 				next = at.Sub(now)
 			}
 			return nil
 		})
-		if err != nil {
-			return Job{}, err
-		}
-		if taken.ID != "" {
-			return taken, nil
+		if err != nil || over {
+			return err
 		}
 		if err := until(ctx, changed, next); err != nil {
-			return Job{}, err
+			return err
 		}
 	}
+}
+
+// Forget makes GitHub forget a registration that runs no job, as it does with
+// those that did not connect for a day. Sessions that poll already do not notice;
+// any later poll is told ErrDeleted.
+func (s *Server) Forget(id int64) error {
+	return s.step(func(now time.Time) error {
+		r := s.runner(id)
+		if r == nil || r.job != nil && r.job.State == Running {
+			return fmt.Errorf("forget runner %d: it is not there, or runs a job", id)
+		}
+		x := r.session
+		s.remove(now, r, RemovedByGitHub)
+		r.session, r.forgotten = x, true
+		return nil
+	})
+}
+
+// Haunt makes GitHub say for ever that a runner is busy, and refuse to delete it.
+func (s *Server) Haunt(id int64) error {
+	return s.step(func(time.Time) error {
+		r := s.runner(id)
+		if r == nil {
+			return fmt.Errorf("haunt runner %d: it is not there", id)
+		}
+		r.Ghost = true
+		s.put(bucketRunners, r.key(), r.record)
+		return nil
+	})
 }
 
 // until waits for a change, or for so long unless it is zero.
@@ -170,7 +231,7 @@ func (x *Session) open() error {
 	switch {
 	case x.closed:
 		return errClosed
-	case x.reg.session != x:
+	case x.reg.session != x, x.reg.forgotten:
 		return ErrDeleted
 	}
 	return nil

@@ -115,6 +115,13 @@ var calls = map[string]func(ctx context.Context, c *github.Client, creds *github
 		}
 		return err
 	},
+	"actions/get-runner-version-deprecation-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
+		d, err := c.Deprecation(ctx, repo, "2.300.0")
+		if err == nil && (d.Runtime.IsZero() || !d.Registration.IsZero()) {
+			err = fmt.Errorf("deprecation = %+v, want that of the example", d)
+		}
+		return err
+	},
 	"rate-limit/get": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
 		r, err := c.Rates(ctx, repo)
 		if err == nil && r.Core.Limit == 0 {
@@ -185,8 +192,8 @@ func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
 			}
 		}
 	}
-	if n < 17 {
-		t.Errorf("%d documented answers, want the 17 that there were", n)
+	if n < 18 {
+		t.Errorf("%d documented answers, want the 18 that there were", n)
 	}
 	// Prism looks at requests: that of the client it took, and it would not take this.
 	wrong, err := http.NewRequestWithContext(t.Context(), "POST", prism+"/repos/acme/shop/actions/runners/generate-jitconfig", strings.NewReader(`{"name":"r","runner_group_id":1,"labels":[]}`))
@@ -247,6 +254,9 @@ func TestPrismFindsNothingWrongBetweenClientAndStandIn(t *testing.T) {
 	}
 	if r, err := c.Rates(ctx, repo); err != nil || r.Core.Limit == 0 {
 		t.Errorf("Rates = %+v, %v; want some", r, err)
+	}
+	if d, err := c.Deprecation(ctx, repo, githubtest.ProgramVersion); err != nil || !d.Ends().IsZero() {
+		t.Errorf("Deprecation = %+v, %v; want no end", d, err)
 	}
 	if err := c.Delete(ctx, repo, m.RunnerID); err != nil {
 		t.Errorf("Delete: %v", err)

@@ -23,7 +23,9 @@ import (
 	"strings"
 )
 
-// calls are the operations that are kept, by path and method.
+// calls are the operations that are kept, by path and method: those of github.com
+// and, below cloud, one that the same server has and that only the description of
+// GitHub Enterprise Cloud has as of this version.
 var calls = map[string][]string{
 	"/app/installations/{installation_id}/access_tokens": {"post"},
 	"/rate_limit":                                              {"get"},
@@ -33,9 +35,14 @@ var calls = map[string][]string{
 	"/repos/{owner}/{repo}/actions/runners/{runner_id}":        {"delete", "get"},
 }
 
+var cloud = map[string][]string{
+	"/repos/{owner}/{repo}/actions/runners/deprecations/{version}": {"get"},
+}
+
 const (
-	directory = "internal/github/githubtest/testdata"
-	source    = "generated/api.github.com.json"
+	directory   = "internal/github/githubtest/testdata"
+	source      = "generated/api.github.com.json"
+	cloudSource = "generated/ghec.json"
 )
 
 type object = map[string]any
@@ -59,19 +66,16 @@ func run(from string) error {
 	if err := read(filepath.Join(from, source), &doc); err != nil {
 		return err
 	}
+	var more object
+	if err := read(filepath.Join(from, cloudSource), &more); err != nil {
+		return err
+	}
 	paths := object{}
-	for path, methods := range calls {
-		item, ok := doc["paths"].(object)[path].(object)
-		if !ok {
-			return fmt.Errorf("the description has no path %s", path)
-		}
-		kept := object{}
-		for _, m := range methods {
-			if kept[m], ok = item[m]; !ok {
-				return fmt.Errorf("the description has no %s %s", m, path)
-			}
-		}
-		paths[path] = prune(kept, "path")
+	if err := keep(paths, doc, calls); err != nil {
+		return err
+	}
+	if err := keep(paths, more, cloud); err != nil { // its parts are those of doc
+		return err
 	}
 	components := object{}
 	if err := collect(doc, components, paths); err != nil {
@@ -84,7 +88,7 @@ func run(from string) error {
 			"title":       fmt.Sprint(info["title"], " (trimmed)"),
 			"version":     pkg.Version,
 			"license":     object{"name": "MIT"},
-			"description": "The calls that GARO makes, of " + pkg.Name + " " + pkg.Version + ", " + source + ", without what only people read. Made by trim.go.",
+			"description": "The calls that GARO makes, of " + pkg.Name + " " + pkg.Version + ", " + source + " and " + cloudSource + ", without what only people read. Made by trim.go.",
 		},
 		"paths":      paths,
 		"components": components,
@@ -104,6 +108,24 @@ func run(from string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(directory, "github-openapi.LICENSE"), licence, 0o644)
+}
+
+// keep puts the operations of a description into paths.
+func keep(paths, doc object, calls map[string][]string) error {
+	for path, methods := range calls {
+		item, ok := doc["paths"].(object)[path].(object)
+		if !ok {
+			return fmt.Errorf("the description has no path %s", path)
+		}
+		kept := object{}
+		for _, m := range methods {
+			if kept[m], ok = item[m]; !ok {
+				return fmt.Errorf("the description has no %s %s", m, path)
+			}
+		}
+		paths[path] = prune(kept, "path")
+	}
+	return nil
 }
 
 // read decodes a JSON file. Numbers stay as they are written.
