@@ -28,6 +28,8 @@ const (
 	EndVCPULimit    = "vcpu_limit"
 	EndLaunchDenied = "launch_refused"
 	EndMintDenied   = "registration_refused"
+	EndGitHubDown   = "github_unavailable"
+	EndGitHubLimit  = "github_limited"
 	EndTerminated   = "instance_terminated"
 )
 
@@ -51,6 +53,8 @@ var endTexts = map[string]string{
 	EndVCPULimit:    "The AWS account's vCPU limit is reached. Wait for machines to end, or have the quota raised.",
 	EndLaunchDenied: "EC2 or STS refuses to launch.",
 	EndMintDenied:   "GitHub refuses to register the runner.",
+	EndGitHubDown:   "GitHub did not register the runner within the boot limit, though it was asked again and again. Look at https://www.githubstatus.com, then start again.",
+	EndGitHubLimit:  "GitHub asked to wait until the boot limit was over. Find out what else uses the account's credential, then start again.",
 	EndTerminated:   "EC2 says that the instance is terminated.",
 }
 
@@ -68,6 +72,9 @@ func NewEnd(code string) Failure {
 func Drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 	if !r.State.Usable() {
 		return r, l
+	}
+	if u := r.Unminted; u != nil && u.Code == why.Code && why.Text == endTexts[why.Code] {
+		why.Text += " " + u.Text
 	}
 	r.End, r.DrainingAt, r.Wait, r.WaitUntil = &why, now, "", time.Time{}
 	r = r.enter(now, RunnerDraining, why.Code)
@@ -96,6 +103,8 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 		return EndExpired
 	case named && r.InstanceID == "" && !now.Before(l.BootBy):
 		return EndNoLaunch
+	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy) && r.Config.N == 0 && r.Unminted != nil:
+		return r.Unminted.Code // it may well have called: there was no config to answer with
 	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy):
 		return EndNoBoot
 	case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)):

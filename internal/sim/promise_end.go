@@ -117,7 +117,7 @@ func (w *World) sawDrain(e *Effect, was, r store.Runner, l store.Lock) {
 	case store.EndExpired:
 		w.hold(DrainsFor, at.Before(r.Hard), "runner %s drains as expired at %s, and its hard limit was at %s", r.ID, at, r.Hard)
 		w.hold(DrainsFor, !at.Before(l.Exp), "runner %s drains as expired at %s, and may be counted on until %s", r.ID, at, l.Exp)
-	case store.EndNoLaunch, store.EndNoBoot:
+	case store.EndNoLaunch, store.EndNoBoot, store.EndGitHubDown, store.EndGitHubLimit:
 		w.hold(DrainsFor, was.Boot.At.IsZero() && !at.Before(l.BootBy), "runner %s drains at %s for it did not boot, and had until %s", r.ID, at, l.BootBy)
 	case store.EndNotOnline:
 		w.hold(DrainsFor, was.OnlineAt.IsZero() && !at.Before(l.BootBy.Add(w.Limits.OnlineGrace)), "runner %s drains at %s for it was not online, and was to boot by %s", r.ID, at, l.BootBy)
