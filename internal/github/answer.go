@@ -66,7 +66,7 @@ func (o op) success() int {
 var (
 	errRedirect = errors.New("GitHub points to another place, where the call may not go")
 	errAnswer   = errors.New("the answer is not what GitHub documents")
-	errShare    = errors.New("this process has spent its share of GitHub's points, or GitHub asked it to wait")
+	errShare    = errors.New("this process has spent its share of GitHub's points or calls, or GitHub asked it to wait")
 	errTooLarge = fmt.Errorf("the answer is above %d bytes", maxAnswer)
 )
 

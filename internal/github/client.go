@@ -42,10 +42,11 @@ type Config struct {
 	// treated as Token's. nil: what Token gives is all there is.
 	Renew func(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error)
 	// Share is the part of the points a minute which GitHub grants a credential
-	// that this process may spend for each account: DefaultShare in a worker.
-	// Beyond it no call is made, and the answer is ErrLimited. A limit that GitHub
-	// itself tells of then holds for the account's next calls too. 0: no call is
-	// counted and no limit kept in mind, as for a GitHub that is not shared.
+	// that this process may spend for each account: DefaultShare in a worker. Beyond
+	// it, and beyond the Budget of an hour, no call is made, and the answer is
+	// ErrLimited. A limit that GitHub itself tells of then holds for the account's
+	// next calls too. 0: no call is counted and no limit kept in mind, as for a
+	// GitHub that is not shared.
 	Share float64
 	HTTP  *http.Client     // nil: http.DefaultClient; its CheckRedirect is not used
 	Now   func() time.Time // nil: time.Now
@@ -140,7 +141,7 @@ func (c *Client) do(ctx context.Context, op op, object string, repo Repository, 
 	if !ids.MatchString(repo.ID) {
 		return nil, fmt.Errorf("%w: %.20q is not the id of a repository", &Error{Kind: ErrRefused, Op: what}, repo.ID)
 	}
-	if at, ok := c.limit.take(repo.Account, op.points(), c.now()); !ok {
+	if at, ok := c.limit.take(repo.Account, op, c.now()); !ok {
 		return nil, fmt.Errorf("%w: %w", &Error{Kind: ErrLimited, Op: what, RetryAt: at}, errShare)
 	}
 	token, err := c.token(ctx, repo)
@@ -158,7 +159,7 @@ func (c *Client) do(ctx context.Context, op op, object string, repo Repository, 
 	if other.Equal(token.Reveal()) {
 		return nil, err // GitHub shuts out who goes on with a credential that it refused
 	}
-	c.limit.owe(repo.Account, op.points(), c.now())
+	c.limit.owe(repo.Account, op, c.now())
 	return c.exchange(ctx, op, what, repo, other, ask)
 }
 
@@ -175,7 +176,7 @@ func (c *Client) exchange(ctx context.Context, op op, what string, repo Reposito
 		if len(via) > maxRedirects || req.Method != via[0].Method || !c.within(req.URL, repo) {
 			return errRedirect
 		}
-		c.limit.owe(repo.Account, op.points(), c.now())
+		c.limit.owe(repo.Account, op, c.now())
 		return nil
 	}
 	base := c.base.String()
@@ -185,6 +186,9 @@ func (c *Client) exchange(ctx context.Context, op op, what string, repo Reposito
 		return nil, &Error{Kind: ErrRefused, Op: what}
 	}
 	resp, err := ask(gh, runnersOf(repo))
+	if resp != nil && resp.Response != nil {
+		c.limit.learn(repo.Account, resp.Header, c.now())
+	}
 	if err == nil && resp.StatusCode == op.success() {
 		return resp, nil
 	}
