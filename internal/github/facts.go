@@ -111,9 +111,7 @@ type Deprecation struct {
 	Runtime      time.Time // after it, they get no jobs
 }
 
-// Deprecation returns when GitHub stops to serve a version, as 2.336.0. It is
-// ErrNotFound for a version that GitHub does not know, and on an Enterprise
-// Server, which does not have the call (@octokit/openapi 23.0.2,
+// Deprecation implements API. An Enterprise Server does not have the call (@octokit/openapi 23.0.2,
 // generated/ghec.json, x-github.githubCloudOnly).
 func (c *Client) Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error) {
 	if !versionForm.MatchString(version) {

@@ -117,4 +117,8 @@ type API interface {
 	// List yields the runners whose name begins with prefix, page by page. A
 	// runner that it leaves out may exist all the same.
 	List(ctx context.Context, repo Repository, prefix string) iter.Seq2[Runner, error]
+	// Deprecation returns when GitHub stops to serve a version of the runner
+	// program; ErrNotFound if it does not know the version, or is an Enterprise
+	// Server.
+	Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error)
 }

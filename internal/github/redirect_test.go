@@ -9,6 +9,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
 )
 
 // detour redirects every other request to where it went already.
@@ -187,5 +188,40 @@ func TestRedirectsDoNotGoRound(t *testing.T) {
 		if n != 4 {
 			t.Errorf("%s made %d requests, want the call and 3 redirects", name, n)
 		}
+	}
+}
+
+// A runner that an older version registered by the repository's name has an id at
+// GitHub as any other: it is deleted by both ids.
+func TestRunnerThatWasRegisteredByNameIsDeletedByID(t *testing.T) {
+	s := open(t, githubtest.Config{})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://github.test/repos/"+repo.Name+"/actions/runners/generate-jitconfig",
+		strings.NewReader(`{"name":"garo-old-1","runner_group_id":1,"labels":["x"],"work_folder":"_work"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range map[string]string{"Authorization": "Bearer " + token, "Accept": "application/vnd.github+json", "Content-Type": "application/json", "User-Agent": "garo", "X-GitHub-Api-Version": "2022-11-28"} {
+		r.Header.Set(k, v)
+	}
+	resp, err := memhttp.Client(s.Handler()).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("a registration by name = %s, %v", resp.Status, err)
+	}
+	c := client(t, s.Handler())
+	found, err := c.Find(t.Context(), repo, "garo-old-1")
+	if err != nil {
+		t.Fatalf("Find of a name that was registered before: %v", err)
+	}
+	if err := s.Rename(repo.ID, "acme/market"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Create(github.Repository{ID: "999", Name: repo.Name}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), repo, found.ID); err != nil || len(s.Registrations()) != 0 {
+		t.Errorf("Delete: %v, and GitHub has %+v; want it gone", err, s.Registrations())
 	}
 }
