@@ -276,11 +276,15 @@ func (r Runner) Pause(now, until time.Time, wait string) Runner {
 	return r.Release(now)
 }
 
-// Unregistered records why a registration came to nothing.
-func (r Runner) Unregistered(code, text string) Runner {
+// Unregistered records why a registration came to nothing: in the story once, however
+// often the same is said.
+func (r Runner) Unregistered(now time.Time, code, text string) Runner {
 	tries := 1
 	if r.Unminted != nil && r.Unminted.Code == code {
 		tries += r.Unminted.Tries
+	}
+	if r.Unminted == nil || r.Unminted.Code != code || r.Unminted.Text != text {
+		r = r.note(now, "not registered at GitHub: "+text)
 	}
 	r.Unminted = &Unminted{Code: code, Text: text, Tries: tries}
 	return r

@@ -13,7 +13,7 @@ func TestRunnerWithoutConfigEndsForTheTrueCause(t *testing.T) {
 	for _, code := range []string{store.EndGitHubDown, store.EndGitHubLimit, store.EndMintDenied} {
 		s := launching(t, store.Shared)
 		s.run.State, s.run.InstanceID = store.RunnerLaunched, "i-1"
-		s.run = s.run.Unregistered(code, "GitHub's last words.")
+		s.run = s.run.Unregistered(t0, code, "GitHub's last words.")
 		if got := store.DrainReason(s.lock.BootBy.Add(-time.Second), store.DefaultLimits(), s.run, s.lock, store.Pulse{}, s.req); got != "" {
 			t.Errorf("before boot_by it drains for %q, want that it waits", got)
 		}
@@ -44,13 +44,16 @@ func TestUnregisteredCountsAnswersInARow(t *testing.T) {
 		want int
 	}{{"a", 1}, {"a", 2}, {"b", 1}, {"a", 1}, {"a", 2}, {"a", 3}} {
 		before := r
-		r = r.Unregistered(c.code, "x")
+		r = r.Unregistered(t0, c.code, "x")
 		if r.Unminted.Tries != c.want {
 			t.Errorf("answer %d: tries = %d, want %d", i, r.Unminted.Tries, c.want)
 		}
 		if before.Unminted != nil && before.Unminted == r.Unminted {
 			t.Errorf("answer %d changed the runner that it was given", i)
 		}
+	}
+	if len(r.History) != 3 {
+		t.Errorf("story %v, want one entry for each change", r.History)
 	}
 }
 
@@ -84,7 +87,7 @@ func TestCrowdedRunnerGetsNoFurtherName(t *testing.T) {
 }
 
 func TestRecordsOfBeforeAndAfterUnmintedAreReadByBoth(t *testing.T) {
-	r := store.Runner{ID: "r", State: store.RunnerLaunched}.Unregistered(store.EndGitHubDown, "The last answer had status 502.")
+	r := store.Runner{ID: "r", State: store.RunnerLaunched}.Unregistered(t0, store.EndGitHubDown, "The last answer had status 502.")
 	b, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)

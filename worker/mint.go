@@ -91,7 +91,7 @@ func (in *invocation) mint(ctx context.Context, v *view, first *minting) error {
 			ge = &github.Error{Kind: github.ErrUnknown}
 		}
 		code, text := unregisteredText(v.runner, ge)
-		because := func(r store.Runner) store.Runner { return r.Unregistered(code, text) }
+		because := func(r store.Runner) store.Runner { return r.Unregistered(in.Now(), code, text) }
 		last := code == store.EndMintDenied && because(v.runner).Unminted.Tries >= maxConflicts
 		switch {
 		case errors.Is(m.err, github.ErrLimited):
@@ -171,7 +171,7 @@ func unregisteredText(r store.Runner, e *github.Error) (code, text string) {
 	case e.Status == http.StatusNotFound:
 		text = fmt.Sprintf("GitHub shows repository %s (id %s) to nobody with the credential of account %s (status %d).%s If the repository is there, perhaps under another name, give the credential access to it and the permission administration: write.", repo, r.Repository.ID, account, e.Status, says)
 	case e.Status == http.StatusUnprocessableEntity:
-		text = fmt.Sprintf("GitHub refuses the labels or the name of the runner for %s (status %d).%s Its labels are %s: ask for others.", repo, e.Status, says, strings.Join(r.Labels, ", "))
+		text = fmt.Sprintf("GitHub refuses the labels or the name of the runner for %s (status %d).%s Ask for other labels.", repo, e.Status, says)
 	case e.Status == 0:
 		text = fmt.Sprintf("GARO cannot use the GitHub credential of account %s for %s. Look at the parameter that the account's registration names.", account, repo)
 	default:

@@ -126,7 +126,7 @@ func TestEachRefusalIsToldInGitHubsWordsWithWhatToDo(t *testing.T) {
 		"Renamed": {github.Error{Kind: github.ErrNotFound, Status: 404, Said: "Not Found"},
 			[]string{"acme/shop (id 7)", "status 404", `"Not Found"`, "another name", "access"}},
 		"LabelRefused": {github.Error{Kind: github.ErrRefused, Status: 422, Said: "Validation Failed: labels: garo-gpu is not allowed"},
-			[]string{"status 422", "garo-gpu is not allowed", "labels", "ask for others"}},
+			[]string{"status 422", "garo-gpu is not allowed", "Ask for other labels"}},
 		"BadCredential": {github.Error{Kind: github.ErrDenied, Status: 401, Said: "Bad credentials"}, []string{"credential", account, "status 401", "Bad credentials", "Renew"}},
 		"NoParameter":   {github.Error{Kind: github.ErrDenied}, []string{"credential", account, "parameter"}},
 		"Anything":      {github.Error{Kind: github.ErrRefused, Status: 418, Said: "Short and stout."}, []string{"status 418", `"Short and stout".`}},
@@ -225,6 +225,9 @@ func TestGitHubDownIsToldAsSuchAndSpendsFewNames(t *testing.T) {
 		}
 		if got := run.Unused(); len(got) != store.MaxNames-1 {
 			t.Errorf("unused names %v, want all but the next, for the reaper", got)
+		}
+		if !slices.ContainsFunc(run.History, func(e store.Entry) bool { return strings.Contains(e.Reason, "status 502") }) {
+			t.Errorf("story %v, want GitHub's last status in it", run.History)
 		}
 		end := store.DrainReason(lock.BootBy, w.limits, run, lock, store.Pulse{}, r)
 		drained, _ := store.Drain(lock.BootBy, run, lock, store.NewEnd(end))
