@@ -49,8 +49,9 @@ func (in *invocation) register(ctx context.Context, r store.Runner, name store.G
 
 const (
 	// maxConflicts is how often in a row GitHub may answer 409 before it is taken at
-	// its word. One follows a lost answer, a second one a worker that died; with
-	// pauses that double, five take a minute and a quarter.
+	// its word. One follows a lost answer, a second one a worker that died. If it says
+	// that the name exists, another one is tried at once; else after pauses that
+	// double, so that five take a minute and a quarter.
 	maxConflicts = 5
 	// maxPause is the longest pause between two registrations that had no answer:
 	// short against the boot limit, and no load for a GitHub that is coming back.
@@ -97,15 +98,13 @@ func (in *invocation) mint(ctx context.Context, v *view, first *minting) error {
 		case errors.Is(m.err, github.ErrLimited):
 			log.Info("github asks to wait", "until", ge.RetryAt, "error", m.err)
 			return in.later(ctx, v, store.WaitGitHub, ge.RetryAt, because)
-		case errors.Is(m.err, github.ErrConflict) && !last: // no runner has the name
-			log.Warn("registration refused for now", "error", m.err)
-			return in.later(ctx, v, store.WaitGitHub, in.Now().Add(in.pauseAfter(because(v.runner))), because)
 		case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
 			in.alarm(store.AlarmGitHub, "registration refused", "runner", v.runner.ID, "trace", v.runner.Trace, "account", v.runner.Account,
 				"repository", v.runner.Repository.Name, "error", m.err)
 			return in.unregistered(ctx, v, text)
 		}
-		// The name is taken, or may be: it is never used again.
+		// The name is taken, or may be, whatever words GitHub has for that: it is never
+		// used again.
 		log.Warn("name is spent", "error", m.err)
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -184,7 +184,7 @@ func TestConflictThatIsNotTheNameIsBounded(t *testing.T) {
 		names int
 		text  string
 	}{
-		"ActionsDisabled": {github.Error{Kind: github.ErrConflict, Status: 409, Said: "Conflict: GitHub Actions is disabled on this repository"}, 1, "GitHub Actions is disabled on this repository"},
+		"ActionsDisabled": {github.Error{Kind: github.ErrConflict, Status: 409, Said: "Conflict: GitHub Actions is disabled on this repository"}, 5, "GitHub Actions is disabled on this repository"},
 		"NameTaken":       {github.Error{Kind: github.ErrNameTaken, Status: 409, Said: "Already exists - A runner with the name r already exists."}, 5, "Already exists"},
 	} {
 		t.Run(name, func(t *testing.T) {

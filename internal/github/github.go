@@ -48,7 +48,7 @@ type Runner struct {
 var (
 	// ErrNameTaken (409 that says so): a runner of that name exists.
 	ErrNameTaken = errors.New("runner name is taken")
-	// ErrConflict (any other 409 of a registration): no other name need help. The
+	// ErrConflict (any other 409 of a registration): another name may not help. The
 	// *Error has GitHub's words.
 	ErrConflict = errors.New("conflict")
 	// ErrBusy (422 on delete): the runner runs a job.
