@@ -210,7 +210,8 @@ type hub struct {
 	// fail may fail a call: op is get, delete, find or list.
 	fail    func(op string, repo github.Repository, id int64) error
 	latency time.Duration
-	hang    int64 // the id of a registration about which no call is answered
+	ends    map[string]github.Deprecation // by version; of others it knows nothing
+	hang    int64                         // the id of a registration about which no call is answered
 	calls   []string
 
 	atOnce     map[string]int // calls under way, by account
@@ -373,6 +374,19 @@ func (h *hub) List(ctx context.Context, repo github.Repository, prefix string) i
 			}
 		}
 	}
+}
+
+func (h *hub) Deprecation(ctx context.Context, repo github.Repository, version string) (github.Deprecation, error) {
+	if err := h.call(ctx, "deprecation", repo, 0); err != nil {
+		return github.Deprecation{}, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d, ok := h.ends[version]
+	if !ok {
+		return d, refusal(github.ErrNotFound, 404)
+	}
+	return d, nil
 }
 
 // liar is an ec2 that lists what it was not asked for.

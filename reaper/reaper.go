@@ -42,13 +42,14 @@ type Fleet interface {
 	Terminate(ctx context.Context, at fleet.Place, id string) error
 }
 
-// GitHub is what the reaper needs of github.API: to see registrations, and to
-// remove them.
+// GitHub is what the reaper needs of github.API: to see registrations, to remove
+// them, and to learn when the version of their programs ends.
 type GitHub interface {
 	Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error)
 	Delete(ctx context.Context, repo github.Repository, id int64) error
 	Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error)
 	List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error]
+	Deprecation(ctx context.Context, repo github.Repository, version string) (github.Deprecation, error)
 }
 
 // Config is what a Reaper is made of. All fields are needed but the last four.

@@ -93,7 +93,7 @@ func (r *run) registrations(ctx context.Context, account string, s store.Sweep) 
 			}
 		}
 	}
-	return s
+	return r.versions(ctx, account, lists, s)
 }
 
 // recentRepositories returns the repositories for which the account had a new

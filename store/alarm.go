@@ -7,23 +7,24 @@ type Alarm string
 
 // The alarms.
 const (
-	AlarmCompromised   Alarm = "compromised"    // a boot token was used twice
-	AlarmJobStolen     Alarm = "job_stolen"     // a job of another run took an ephemeral runner
-	AlarmRunnerTooOld  Alarm = "runner_too_old" // GitHub refuses the image's runner program
-	AlarmMismatch      Alarm = "token_mismatch" // EC2 knows the client token with other bytes
-	AlarmLaunchRefused Alarm = "launch_refused" // EC2 or STS refuses for a reason that only people can mend
-	AlarmTerminate     Alarm = "terminate"      // EC2 refuses to terminate a machine
-	AlarmAccess        Alarm = "access"         // an account, credential or registration cannot be used
-	AlarmGitHub        Alarm = "github"         // GitHub refuses the credential
-	AlarmBrake         Alarm = "brake"          // a sweep would end too many machines at once
-	AlarmBusy          Alarm = "busy_runner"    // an end waits for a job that nobody here knows of
-	AlarmRogue         Alarm = "rogue_runner"   // GitHub has a runner that no record names
-	AlarmTags          Alarm = "tags_edited"    // a recorded machine has other tags than its launch gave it
+	AlarmCompromised   Alarm = "compromised"         // a boot token was used twice
+	AlarmJobStolen     Alarm = "job_stolen"          // a job of another run took an ephemeral runner
+	AlarmRunnerTooOld  Alarm = "runner_too_old"      // GitHub refuses the image's runner program
+	AlarmVersionEnds   Alarm = "runner_version_ends" // GitHub will soon refuse a runner program that is in use
+	AlarmMismatch      Alarm = "token_mismatch"      // EC2 knows the client token with other bytes
+	AlarmLaunchRefused Alarm = "launch_refused"      // EC2 or STS refuses for a reason that only people can mend
+	AlarmTerminate     Alarm = "terminate"           // EC2 refuses to terminate a machine
+	AlarmAccess        Alarm = "access"              // an account, credential or registration cannot be used
+	AlarmGitHub        Alarm = "github"              // GitHub refuses the credential
+	AlarmBrake         Alarm = "brake"               // a sweep would end too many machines at once
+	AlarmBusy          Alarm = "busy_runner"         // an end waits for a job that nobody here knows of
+	AlarmRogue         Alarm = "rogue_runner"        // GitHub has a runner that no record names
+	AlarmTags          Alarm = "tags_edited"         // a recorded machine has other tags than its launch gave it
 	AlarmPanic         Alarm = "panic"
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
 	AlarmReaper        Alarm = "reaper"          // a run of the reaper failed, in part or whole
 )
 
 // Alarms lists every code.
-var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmMismatch, AlarmLaunchRefused,
+var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
 	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmPanic, AlarmUnknown, AlarmReaper}

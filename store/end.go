@@ -28,6 +28,8 @@ const (
 	EndVCPULimit    = "vcpu_limit"
 	EndLaunchDenied = "launch_refused"
 	EndMintDenied   = "registration_refused"
+	EndGitHubDown   = "github_unavailable"
+	EndGitHubLimit  = "github_limited"
 	EndTerminated   = "instance_terminated"
 	EndUnlisted     = "registration_lost"
 	EndOffline      = "offline_at_github"
@@ -53,6 +55,8 @@ var endTexts = map[string]string{
 	EndVCPULimit:    "The AWS account's vCPU limit is reached. Wait for machines to end, or have the quota raised.",
 	EndLaunchDenied: "EC2 or STS refuses to launch.",
 	EndMintDenied:   "GitHub refuses to register the runner.",
+	EndGitHubDown:   "GitHub did not register the runner within the boot limit, though it was asked again and again. Look at https://www.githubstatus.com, then start again.",
+	EndGitHubLimit:  "GitHub asked to wait until the boot limit was over. Find out what else uses the account's credential, then start again.",
 	EndTerminated:   "EC2 says that the instance is terminated.",
 	EndUnlisted:     "GitHub no longer has the runner's registration. Find out whether somebody deletes runners in the repository's settings.",
 	EndOffline:      "GitHub shows the runner offline, though its machine runs. Look at the machine's way to GitHub.",
@@ -77,6 +81,9 @@ func Drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 	}
 	if why.Code == EndNoLaunch && r.Said.Code != "" {
 		why.Text += fmt.Sprintf(" EC2's last answer, %d times: %s (%s)", r.Said.Times, r.Said.Text, r.Said.Code)
+	}
+	if u := r.Unminted; u != nil && u.Code == why.Code && why.Text == endTexts[why.Code] {
+		why.Text += " " + u.Text
 	}
 	r.End, r.DrainingAt, r.Wait, r.WaitUntil = &why, now, "", time.Time{}
 	r.Config.Sealed = ""
@@ -106,6 +113,8 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 		return EndExpired
 	case named && r.InstanceID == "" && !now.Before(l.BootBy):
 		return EndNoLaunch
+	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy) && r.Config.N == 0 && r.Unminted != nil:
+		return r.Unminted.Code // it may well have called: there was no config to answer with
 	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy):
 		return EndNoBoot
 	case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)):

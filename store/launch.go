@@ -150,13 +150,14 @@ func (r Request) RunnerLabels() []string {
 func (r Request) RunsOn() []string { return []string{r.OwnLabel} }
 
 // Take claims a runner whose former claim was given back or has lapsed. After a
-// lapse nobody knows which name was used, so that the next one is written ahead.
+// lapse nobody knows which name was used, so that the next one is written ahead;
+// of a crowded runner the last one was not.
 func (r Runner) Take(now time.Time, claim Claim, controlPlane string) Runner {
 	lapsed := r.Claim.By != "" && r.Claim.By != claim.By
 	_, named := r.NextName()
 	r.Claim = claim
 	r.Wait, r.WaitUntil = "", time.Time{}
-	if r.needsMint() && (lapsed || !named) {
+	if r.needsMint() && (lapsed && !r.Crowded() || !named) {
 		r = r.WriteAhead(controlPlane)
 	}
 	r.Unclear = r.Unclear || lapsed && r.InstanceID == ""

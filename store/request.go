@@ -113,12 +113,14 @@ const (
 	WaitPaced   = "paced"          // the account's launches are spaced out
 	WaitRunner  = "runner_silent"  // the shared runner is neither usable nor given up yet
 	WaitGitHub  = "github_limited" // GitHub asked to wait
-	WaitEC2     = "ec2_unclear"    // EC2 did not say whether it launched: the same call again
-	WaitOutage  = "outage"         // a registration or credential could not be read
+	// WaitGitHubDown: GitHub gave no answer to a registration, or none that helps.
+	WaitGitHubDown = "github_unavailable"
+	WaitEC2        = "ec2_unclear" // EC2 did not say whether it launched: the same call again
+	WaitOutage     = "outage"      // a registration or credential could not be read
 )
 
 // Waits lists them.
-var Waits = []string{WaitBackoff, WaitQuota, WaitPaced, WaitRunner, WaitGitHub, WaitEC2, WaitOutage}
+var Waits = []string{WaitBackoff, WaitQuota, WaitPaced, WaitRunner, WaitGitHub, WaitGitHubDown, WaitEC2, WaitOutage}
 
 // Ref implements Item.
 func (r *Request) Ref() Ref { return Ref{KindRequest, r.ID} }

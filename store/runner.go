@@ -99,6 +99,19 @@ type GitHubName struct {
 	RunnerID int64 `json:"runner_id,omitempty"`
 }
 
+// MaxNames bounds the names of a runner whose registration nobody knows the outcome
+// of, the next one included. Seven calls without an answer, with pauses that
+// double, span some five minutes, about a boot limit; and a record of eight names
+// is as small as any other.
+const MaxNames = 8
+
+// Unminted is why GitHub has registered nothing yet for the config that is wanted.
+type Unminted struct {
+	Code  string `json:"code"`  // what the runner ends with if it stays so until boot_by
+	Text  string `json:"text"`  // what GitHub answered last, as a sentence
+	Tries int    `json:"tries"` // how many registrations in a row had such an answer
+}
+
 // Config is the newest one-job configuration.
 type Config struct {
 	// N is its number. Zero: there is none yet. Numbers rise and may skip.
@@ -160,8 +173,10 @@ type Runner struct {
 	InstanceID string       `json:"instance_id,omitempty"`
 	Names      []GitHubName `json:"names"`
 	Config     Config       `json:"config"`
-	Wanted     int          `json:"wanted"` // the config number that the machine asks for
-	Boot       Boot         `json:"boot,omitzero"`
+	// Unminted is nil when there is a config, or none was tried for.
+	Unminted *Unminted `json:"unminted,omitempty"`
+	Wanted   int       `json:"wanted"` // the config number that the machine asks for
+	Boot     Boot      `json:"boot,omitzero"`
 	// Counter is the number of the last event that was taken.
 	Counter int64 `json:"counter,omitempty"`
 
@@ -278,7 +293,7 @@ func (r Runner) Configure(now time.Time, sealed string, runnerID int64) (Runner,
 	r.Names = slices.Clone(r.Names)
 	r.Names[len(r.Names)-1].RunnerID = runnerID
 	r.Config = Config{N: name.N, Sealed: sealed, RunnerID: runnerID}
-	r.Wait, r.WaitUntil = "", time.Time{}
+	r.Wait, r.WaitUntil, r.Unminted = "", time.Time{}, nil
 	r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
 	return r.note(now, fmt.Sprintf("registered at GitHub: config %d", name.N)), true
 }
@@ -292,21 +307,50 @@ func (r Runner) Pause(now, until time.Time, wait string) Runner {
 	return r.Release(now)
 }
 
+// Unregistered records why a registration came to nothing: in the story once, however
+// often the same is said.
+func (r Runner) Unregistered(now time.Time, code, text string) Runner {
+	tries := 1
+	if r.Unminted != nil && r.Unminted.Code == code {
+		tries += r.Unminted.Tries
+	}
+	if r.Unminted == nil || r.Unminted.Code != code || r.Unminted.Text != text {
+		r = r.note(now, "not registered at GitHub: "+text)
+	}
+	r.Unminted = &Unminted{Code: code, Text: text, Tries: tries}
+	return r
+}
+
+// Crowded reports whether r has MaxNames names without a known outcome. The next
+// one is not registered then, until the reaper has asked GitHub about the others:
+// so it stays one that was never used.
+func (r Runner) Crowded() bool {
+	n := 0
+	for _, g := range r.Names {
+		if g.RunnerID == 0 {
+			n++
+		}
+	}
+	return n >= MaxNames
+}
+
 // Forget drops a name that GitHub no longer has.
 func (r Runner) Forget(n int) Runner {
 	r.Names = slices.DeleteFunc(slices.Clone(r.Names), func(g GitHubName) bool { return g.N == n })
 	return r
 }
 
-// Unused returns the names that may be deleted at GitHub now: all but the
-// current config's while the runner can still use that, and all after its end.
+// Unused returns the names that may be deleted at GitHub now: while the runner can
+// still use them, all but the current config's and the next one, and all after its
+// end.
 func (r Runner) Unused() []GitHubName {
 	if r.State.Final() {
 		return r.Names
 	}
+	next, _ := r.NextName()
 	var out []GitHubName
 	for _, g := range r.Names {
-		if g.N < r.Config.N {
+		if g.N != r.Config.N && g.N != next.N {
 			out = append(out, g)
 		}
 	}

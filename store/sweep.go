@@ -14,12 +14,21 @@ type Sweep struct {
 	Runners   map[string]time.Time `json:"runners,omitempty"`   // first sightings, by <repository id>/<GitHub runner id>
 	// Checked is when each repository's runners were last listed, by its id.
 	Checked map[string]time.Time `json:"checked,omitempty"`
+	// Versions are those of the runner programs that were seen within a day.
+	Versions map[string]ProgramVersion `json:"versions,omitempty"`
 	// BrakeAt is when more orphans than BrakeAbove were found at once. Until an
 	// operator releases the brake, none of them is ended.
 	BrakeAt    time.Time `json:"brake_at,omitzero"`
 	ReleasedAt time.Time `json:"released_at,omitzero"`
 	ReleasedBy string    `json:"released_by,omitempty"`
 	History    History   `json:"history,omitempty"`
+}
+
+// ProgramVersion is what is known of a version of the runner program.
+type ProgramVersion struct {
+	SeenAt  time.Time `json:"seen_at"`           // when a runner last had it
+	AskedAt time.Time `json:"asked_at,omitzero"` // when GitHub last said when it ends
+	EndsAt  time.Time `json:"ends_at,omitzero"`  // zero: no date is set
 }
 
 // Ref implements Item.

@@ -17,6 +17,8 @@ locals {
     panic           = "A function panicked: report it, with the log line."
     unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."
     reaper          = "Three of five runs of the reaper failed, in part or whole: the log lines before each name every failure. What was left is done by the next run that can."
+
+    runner_version_ends = "GitHub will refuse the version of a runner program within a week: the log line has the version and the day. Build a new image, or set runner_programs."
   }
 
   # Each code but one is a fact that one line proves, so one datapoint is enough. A

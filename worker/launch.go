@@ -517,7 +517,7 @@ func (in *invocation) settled(ctx context.Context, v *view, again bool, err erro
 }
 
 // later gives the claim back until a time, and sends the message that goes on.
-func (in *invocation) later(ctx context.Context, v *view, wait string, until time.Time) error {
+func (in *invocation) later(ctx context.Context, v *view, wait string, until time.Time, also ...func(store.Runner) store.Runner) error {
 	until = until.Add(in.jitter(time.Second))
 	send := false
 	err := in.apply(ctx, v, func(now time.Time) []store.Change {
@@ -535,6 +535,9 @@ func (in *invocation) later(ctx context.Context, v *view, wait string, until tim
 			}
 		}
 		v.runner = v.runner.Pause(now, until, wait)
+		for _, f := range also {
+			v.runner = f(v.runner)
+		}
 		return []store.Change{store.Put(&v.runner)}
 	})
 	if errors.Is(err, errLater) {

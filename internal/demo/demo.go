@@ -275,7 +275,7 @@ func (d *Demo) job(ctx context.Context, s *scene, run string, length time.Durati
 	if err != nil {
 		return err
 	}
-	_, err = d.system.GitHub.Queue(repository, githubtest.Job{RunID: run, Labels: r.RunsOn(), Duration: length})
+	_, err = d.system.GitHub.Queue(r.Repository.ID, githubtest.Job{RunID: run, Labels: r.RunsOn(), Duration: length})
 	return err
 }
 

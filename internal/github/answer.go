@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	gogithub "github.com/google/go-github/v88/github"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
 // op is one of the calls.
@@ -58,25 +62,32 @@ func (o op) success() int {
 	return http.StatusOK
 }
 
-// What is shown of answers that are no answers. The answers themselves are not.
+// What is shown of answers that are no answers, beside GitHub's words.
 var (
 	errRedirect = errors.New("GitHub points to another place, where the call may not go")
 	errAnswer   = errors.New("the answer is not what GitHub documents")
-	errShare    = errors.New("this process has spent its share of GitHub's points, or GitHub asked it to wait")
+	errShare    = errors.New("this process has spent its share of GitHub's points or calls, or GitHub asked it to wait")
 	errTooLarge = fmt.Errorf("the answer is above %d bytes", maxAnswer)
 )
 
 const requestID = "X-Github-Request-Id"
 
-// fail makes the error of a call from its response, which is nil if there was
-// none, and from the library's error, of which nothing that GitHub sent is kept.
-func (c *Client) fail(op op, what string, resp *gogithub.Response, err error) error {
+// fail makes the error of a call with a token from its response, which is nil if
+// there was none, and from the library's error, of which nothing that GitHub sent
+// is kept.
+func (c *Client) fail(op op, what string, token secret.Text, resp *gogithub.Response, err error) error {
 	e := &Error{Kind: ErrUnknown, Op: what}
 	if resp != nil && resp.Response != nil {
 		e.Status, e.RequestID = resp.StatusCode, shortened(resp.Header.Get(requestID))
-		e.Kind = kind(op, resp.StatusCode, limited(resp, err))
-		if e.Kind == ErrLimited {
+		if e.Status >= 400 && resp.Body != nil { // the library has put it back
+			e.Said = said(resp.Body, token, strings.Fields(what)...)
+		}
+		e.Kind = kind(op, resp.StatusCode, limited(resp, err), e.Said)
+		switch e.Kind {
+		case ErrLimited:
 			e.RetryAt = retryAt(c.now(), resp.Header)
+		case ErrFull:
+			e.RetryAt = c.now().Add(minWait)
 		}
 	}
 	if why := cause(e, err); why != nil {
@@ -85,19 +96,31 @@ func (c *Client) fail(op op, what string, resp *gogithub.Response, err error) er
 	return e
 }
 
-// kind is the table from statuses to kinds.
-func kind(op op, status int, limited bool) error {
+// kind is the table from statuses to kinds. GitHub has no codes beside the status:
+// where one has several causes, its words tell them apart (githubtest says where
+// they come from), and without them it is the kind that promises least.
+func kind(op op, status int, limited bool, said string) error {
+	says := func(parts ...string) bool {
+		lower := strings.ToLower(said)
+		return op == mint && !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(lower, p) })
+	}
 	switch {
 	case limited:
 		return ErrLimited
+	case status == http.StatusForbidden && says("runners", "disabled"):
+		return ErrForbidden
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return ErrDenied
 	case op == grants && status >= 300 && status < 500:
 		return ErrDenied // a 404 of the installation is none of what was asked for
 	case status == http.StatusNotFound:
 		return ErrNotFound
-	case status == http.StatusConflict && op == mint:
+	case status == http.StatusConflict && says("name", "already exists"):
 		return ErrNameTaken
+	case status == http.StatusConflict && op == mint:
+		return ErrConflict
+	case status == http.StatusUnprocessableEntity && says("limit", "runners"):
+		return ErrFull
 	case status == http.StatusUnprocessableEntity && op == remove:
 		return ErrBusy
 	case status >= 300 && status < 500:

@@ -48,7 +48,7 @@ func TestEachStatusHasItsKind(t *testing.T) {
 		403: {want: github.ErrDenied},
 		404: {want: github.ErrNotFound},
 		405: {want: github.ErrRefused},
-		409: {want: github.ErrRefused, except: map[string]error{"Mint": github.ErrNameTaken}},
+		409: {want: github.ErrRefused, except: map[string]error{"Mint": github.ErrConflict}},
 		410: {want: github.ErrRefused},
 		415: {want: github.ErrRefused},
 		422: {want: github.ErrRefused, except: map[string]error{"Delete": github.ErrBusy}},
@@ -110,7 +110,7 @@ func TestLimitSaysUntilWhen(t *testing.T) {
 	at := func(d time.Duration) string { return strconv.FormatInt(now.Add(d).Unix(), 10) }
 	secondary := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
-		fmt.Fprint(w, `{"message":"`+canary+`","documentation_url":"https://docs.github.com/rest/x#secondary-rate-limits"}`)
+		fmt.Fprint(w, `{"message":"slow","documentation_url":"https://docs.github.com/rest/x#secondary-rate-limits"}`)
 	})
 	for name, c := range map[string]struct {
 		answer http.Handler

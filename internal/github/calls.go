@@ -3,6 +3,9 @@ package github
 import (
 	"context"
 	"iter"
+	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,20 +28,22 @@ const (
 
 // Mint implements API.
 func (c *Client) Mint(ctx context.Context, repo Repository, name string, labels []string) (Minted, error) {
-	var jit *gogithub.JITRunnerConfig
-	_, err := c.do(ctx, mint, name, repo, func(gh *gogithub.Client, owner, repo string) (resp *gogithub.Response, err error) {
-		jit, resp, err = gh.Actions.GenerateRepoJITConfig(ctx, owner, repo, &gogithub.GenerateJITConfigRequest{
+	var out Minted
+	_, err := c.do(ctx, mint, name, repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+		var jit gogithub.JITRunnerConfig
+		resp, err := call(ctx, gh, http.MethodPost, runners+"/generate-jitconfig", &gogithub.GenerateJITConfigRequest{
 			Name: name, RunnerGroupID: runnerGroup, WorkFolder: new(workFolder), Labels: labels,
-		})
+		}, &jit)
 		if err == nil && (jit.GetRunner().GetID() <= 0 || jit.GetRunner().GetName() != name || jit.GetEncodedJITConfig() == "") {
 			err = errAnswer
 		}
+		out = Minted{RunnerID: jit.GetRunner().GetID(), Config: secret.New(jit.GetEncodedJITConfig())}
 		return resp, err
 	})
 	if err != nil {
 		return Minted{}, err
 	}
-	return Minted{RunnerID: jit.GetRunner().GetID(), Config: secret.New(jit.GetEncodedJITConfig())}, nil
+	return out, nil
 }
 
 // Get implements API.
@@ -46,18 +51,20 @@ func (c *Client) Get(ctx context.Context, repo Repository, id int64) (Runner, er
 	if id <= 0 {
 		return Runner{}, noID(get, id, repo)
 	}
-	var r *gogithub.Runner
-	_, err := c.do(ctx, get, strconv.FormatInt(id, 10), repo, func(gh *gogithub.Client, owner, repo string) (resp *gogithub.Response, err error) {
-		r, resp, err = gh.Actions.GetRunner(ctx, owner, repo, id)
-		if err == nil && r.GetID() != id {
+	var out Runner
+	_, err := c.do(ctx, get, strconv.FormatInt(id, 10), repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+		var r runnerJSON
+		resp, err := call(ctx, gh, http.MethodGet, runners+"/"+strconv.FormatInt(id, 10), nil, &r)
+		if err == nil && r.ID != id {
 			err = errAnswer
 		}
+		out = r.runner()
 		return resp, err
 	})
 	if err != nil {
 		return Runner{}, err
 	}
-	return toRunner(r), nil
+	return out, nil
 }
 
 // Delete implements API.
@@ -65,8 +72,8 @@ func (c *Client) Delete(ctx context.Context, repo Repository, id int64) error {
 	if id <= 0 {
 		return noID(remove, id, repo)
 	}
-	_, err := c.do(ctx, remove, strconv.FormatInt(id, 10), repo, func(gh *gogithub.Client, owner, repo string) (*gogithub.Response, error) {
-		return gh.Actions.RemoveRunner(ctx, owner, repo, id)
+	_, err := c.do(ctx, remove, strconv.FormatInt(id, 10), repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+		return call(ctx, gh, http.MethodDelete, runners+"/"+strconv.FormatInt(id, 10), nil, nil)
 	})
 	return err
 }
@@ -122,16 +129,17 @@ type page struct {
 // that name, or of all if it is empty.
 func (c *Client) pages(ctx context.Context, op op, repo Repository, name string) iter.Seq2[page, error] {
 	return func(yield func(page, error) bool) {
-		opts := &gogithub.ListRunnersOptions{ListOptions: gogithub.ListOptions{PerPage: perPage}}
+		query := url.Values{"per_page": {strconv.Itoa(perPage)}}
 		if name != "" {
-			opts.Name = &name
+			query.Set("name", name)
 		}
 		for n := 1; n != 0; {
-			opts.Page = n
-			var runners *gogithub.Runners
-			resp, err := c.do(ctx, op, name, repo, func(gh *gogithub.Client, owner, repo string) (resp *gogithub.Response, err error) {
-				runners, resp, err = gh.Actions.ListRunners(ctx, owner, repo, opts)
-				if err == nil && !sound(runners, resp, n) {
+			query.Set("page", strconv.Itoa(n))
+			var l *listJSON
+			resp, err := c.do(ctx, op, name, repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+				l = nil
+				resp, err := call(ctx, gh, http.MethodGet, runners+"?"+query.Encode(), nil, &l)
+				if err == nil && !l.sound(resp, n) {
 					err = errAnswer
 				}
 				return resp, err
@@ -141,8 +149,8 @@ func (c *Client) pages(ctx context.Context, op op, repo Repository, name string)
 				return
 			}
 			p := page{resp: resp}
-			for _, r := range runners.Runners {
-				p.runners = append(p.runners, toRunner(r))
+			for _, r := range l.Runners {
+				p.runners = append(p.runners, r.runner())
 			}
 			if !yield(p, nil) {
 				return
@@ -152,24 +160,39 @@ func (c *Client) pages(ctx context.Context, op op, repo Repository, name string)
 	}
 }
 
+// listJSON and runnerJSON are GitHub's JSON, as far as it is read: the library's
+// types have no version.
+type listJSON struct {
+	Runners []*runnerJSON `json:"runners"`
+}
+
+type runnerJSON struct {
+	ID      int64  `json:"id"`
+	Name    string `json:"name"`
+	Status  string `json:"status"`
+	Busy    bool   `json:"busy"`
+	Version string `json:"version"` // null until it has connected
+	Labels  []struct {
+		Name string `json:"name"`
+	} `json:"labels"`
+}
+
 // sound reports whether page n of a list is one: all its runners have an id, and
 // what it says of a next page leads on, and to an end.
-func sound(l *gogithub.Runners, resp *gogithub.Response, n int) bool {
+func (l *listJSON) sound(resp *gogithub.Response, n int) bool {
 	if l == nil || resp.NextPageToken != "" || resp.NextPage != 0 && (resp.NextPage <= n || n >= maxPages) {
 		return false
 	}
-	for _, r := range l.Runners {
-		if r.GetID() <= 0 {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(l.Runners, func(r *runnerJSON) bool { return r == nil || r.ID <= 0 })
 }
 
-func toRunner(r *gogithub.Runner) Runner {
-	out := Runner{ID: r.GetID(), Name: r.GetName(), Online: r.GetStatus() == "online", Busy: r.GetBusy()}
+func (r *runnerJSON) runner() Runner {
+	out := Runner{ID: r.ID, Name: r.Name, Online: r.Status == "online", Busy: r.Busy}
+	if versionForm.MatchString(r.Version) {
+		out.Version = r.Version
+	}
 	for _, l := range r.Labels {
-		out.Labels = append(out.Labels, l.GetName())
+		out.Labels = append(out.Labels, l.Name)
 	}
 	return out
 }

@@ -25,7 +25,7 @@ const (
 	// maxAnswer bounds an answer, in bytes. The largest is a page of 100 runners
 	// with 100 labels each, which is below 4 MB.
 	maxAnswer = 4 << 20
-	// maxRedirects is above what a renamed repository needs, which is one.
+	// maxRedirects is above what GitHub needs: calls by id lead where they go.
 	maxRedirects = 3
 )
 
@@ -43,10 +43,11 @@ type Config struct {
 	// treated as Token's. nil: what Token gives is all there is.
 	Renew func(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error)
 	// Share is the part of the points a minute which GitHub grants a credential
-	// that this process may spend for each account: DefaultShare in a worker.
-	// Beyond it no call is made, and the answer is ErrLimited. A limit that GitHub
-	// itself tells of then holds for the account's next calls too. 0: no call is
-	// counted and no limit kept in mind, as for a GitHub that is not shared.
+	// that this process may spend for each account: DefaultShare in a worker. Beyond
+	// it, and beyond the Budget of an hour, no call is made, and the answer is
+	// ErrLimited. A limit that GitHub itself tells of then holds for the account's
+	// next calls too. 0: no call is counted and no limit kept in mind, as for a
+	// GitHub that is not shared.
 	Share float64
 	HTTP  *http.Client     // nil: http.DefaultClient; its CheckRedirect is not used
 	Now   func() time.Time // nil: time.Now
@@ -111,28 +112,37 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// names is what GitHub allows for the names of an owner and of a repository.
-var names = regexp.MustCompile(`^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+$`)
+// ids are GitHub's ids of repositories: numbers that an int64 can hold.
+var ids = regexp.MustCompile(`^[1-9][0-9]{0,17}$`)
 
-// named reports whether repo has a name that leads to a repository and to
-// nothing else: dots would lead elsewhere.
-func named(repo Repository) bool {
-	return names.MatchString(repo.Name) && !strings.HasSuffix(repo.Name, "/.") && !strings.HasSuffix(repo.Name, "/..")
+// ask makes the library's call. gh has the credential, the context is the one that
+// the caller of do gave, and runners is the path of the repository's runners.
+type ask func(gh *gogithub.Client, runners string) (*gogithub.Response, error)
+
+// runnersOf returns the path of a repository's runners. GitHub documents it by the
+// repository's name, and sends whoever calls by a former name here: this is the
+// path that no other repository can take over.
+func runnersOf(repo Repository) string { return "repositories/" + repo.ID + "/actions/runners" }
+
+// call sends a request with the JSON of body, unless that is nil, and reads the
+// answer into into, unless that is nil.
+func call(ctx context.Context, gh *gogithub.Client, method, path string, body, into any) (*gogithub.Response, error) {
+	req, err := gh.NewRequest(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	return gh.Do(req, into)
 }
-
-// ask makes the library's call. gh has the credential, and the context is the
-// one that the caller of do gave.
-type ask func(gh *gogithub.Client, owner, repo string) (*gogithub.Response, error)
 
 // do makes one call, within this process's share, and once more if GitHub
 // refuses the credential and there is another. What fails, save for the
 // credential, is an *Error.
 func (c *Client) do(ctx context.Context, op op, object string, repo Repository, ask ask) (*gogithub.Response, error) {
 	what := describe(op, object, repo)
-	if !named(repo) {
-		return nil, fmt.Errorf("%w: that is not the name of a repository", &Error{Kind: ErrRefused, Op: what})
+	if !ids.MatchString(repo.ID) {
+		return nil, fmt.Errorf("%w: %.20q is not the id of a repository", &Error{Kind: ErrRefused, Op: what}, repo.ID)
 	}
-	if at, ok := c.limit.take(repo.Account, op.points(), c.now()); !ok {
+	if at, ok := c.limit.take(repo.Account, op, c.now()); !ok {
 		return nil, fmt.Errorf("%w: %w", &Error{Kind: ErrLimited, Op: what, RetryAt: at}, errShare)
 	}
 	token, err := c.token(ctx, repo)
@@ -150,7 +160,7 @@ func (c *Client) do(ctx context.Context, op op, object string, repo Repository, 
 	if other.Equal(token.Reveal()) {
 		return nil, err // GitHub shuts out who goes on with a credential that it refused
 	}
-	c.limit.owe(repo.Account, op.points(), c.now())
+	c.limit.owe(repo.Account, op, c.now())
 	return c.exchange(ctx, op, what, repo, other, ask)
 }
 
@@ -159,7 +169,7 @@ func (c *Client) exchange(ctx context.Context, op op, what string, repo Reposito
 	if !sendable(token) {
 		return nil, fmt.Errorf("%w: it is empty, or has spaces or line breaks", &Error{Kind: ErrDenied, Op: what})
 	}
-	tr := &transport{next: c.http.Transport, token: token, twice: op != mint, byID: func(u *url.URL) bool { return c.within(u, repo) && c.byID(u, repo) }}
+	tr := &transport{next: c.http.Transport, token: token, twice: op != mint, within: func(u *url.URL) bool { return c.within(u, repo) }}
 	defer tr.close()
 	hc := c.http
 	hc.Transport = tr
@@ -167,7 +177,7 @@ func (c *Client) exchange(ctx context.Context, op op, what string, repo Reposito
 		if len(via) > maxRedirects || req.Method != via[0].Method || !c.within(req.URL, repo) {
 			return errRedirect
 		}
-		c.limit.owe(repo.Account, op.points(), c.now())
+		c.limit.owe(repo.Account, op, c.now())
 		return nil
 	}
 	base := c.base.String()
@@ -176,12 +186,14 @@ func (c *Client) exchange(ctx context.Context, op op, what string, repo Reposito
 	if err != nil {
 		return nil, &Error{Kind: ErrRefused, Op: what}
 	}
-	owner, name, _ := strings.Cut(repo.Name, "/")
-	resp, err := ask(gh, owner, name)
+	resp, err := ask(gh, runnersOf(repo))
+	if resp != nil && resp.Response != nil {
+		c.limit.learn(repo.Account, resp.Header, c.now())
+	}
 	if err == nil && resp.StatusCode == op.success() {
 		return resp, nil
 	}
-	err = c.fail(op, what, resp, err)
+	err = c.fail(op, what, token, resp, err)
 	if e, ok := errors.AsType[*Error](err); ok && e.Kind == ErrLimited {
 		c.limit.rest(repo.Account, e.RetryAt)
 	}
@@ -189,18 +201,9 @@ func (c *Client) exchange(ctx context.Context, op op, what string, repo Reposito
 }
 
 // within reports whether a redirect to u may be followed: it is on the host that
-// was configured, and if it names a repository by its id, names this one.
+// was configured, and names repo by its id.
 func (c *Client) within(u *url.URL, repo Repository) bool {
-	if !strings.HasPrefix(u.Path, c.base.Path) || u.Scheme != c.base.Scheme || u.Host != c.base.Host || u.User != nil {
-		return false
-	}
-	return c.byID(u, repo) || !strings.HasPrefix(u.Path, c.base.Path+"repositories/")
-}
-
-// byID reports whether u names repo by its id, which no other repository can
-// take over. Its host is not looked at.
-func (c *Client) byID(u *url.URL, repo Repository) bool {
-	return strings.HasPrefix(u.Path, c.base.Path+"repositories/"+repo.ID+"/")
+	return u.Scheme == c.base.Scheme && u.Host == c.base.Host && u.User == nil && strings.HasPrefix(u.Path, c.base.Path+runnersOf(repo))
 }
 
 // sendable reports whether a token can be in a header.
@@ -210,10 +213,10 @@ func sendable(token secret.Text) bool {
 
 // transport adds the credential to what one call sends, and bounds what comes back.
 type transport struct {
-	next  http.RoundTripper
-	token secret.Text
-	byID  func(*url.URL) bool // whether a place names the repository by its id
-	body  io.Closer           // of the last response
+	next   http.RoundTripper
+	token  secret.Text
+	within func(*url.URL) bool // whether a redirect may lead there
+	body   io.Closer           // of the last response
 	// twice says that the call may be made twice: all but a mint, which registers a
 	// runner each time.
 	twice bool
@@ -255,15 +258,14 @@ func (t *transport) send(req *http.Request) (*http.Response, error) {
 	return t.next.RoundTrip(again)
 }
 
-// keepMethod makes a 301 or 302 to the repository's id say that the request is
-// to be repeated as it is. net/http would turn a POST and a DELETE into a GET,
-// which is of no use, and no reading of GitHub's: a renamed repository has the
-// same calls at another place (https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#follow-redirects).
+// keepMethod makes a 301 or 302 that may be followed say that the request is to be
+// repeated as it is. net/http would turn a POST and a DELETE into a GET, which is
+// of no use, and no reading of GitHub's: any call may be redirected (https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#follow-redirects).
 func (t *transport) keepMethod(req *http.Request, resp *http.Response) {
 	if req.Method == http.MethodGet || resp.StatusCode != http.StatusMovedPermanently && resp.StatusCode != http.StatusFound {
 		return
 	}
-	if to, err := resp.Location(); err == nil && t.byID(to) {
+	if to, err := resp.Location(); err == nil && t.within(to) {
 		resp.StatusCode = http.StatusPermanentRedirect
 	}
 }

@@ -24,8 +24,10 @@ import (
 
 const (
 	token = "canary-token-51c0"
-	// canary is in every hostile answer.
+	// canary is in every hostile answer, where no error may show it.
 	canary = "canary-answer-9f3e"
+	// sentence is what GitHub says of every refusal.
+	sentence = "Some sentence of GitHub's."
 )
 
 var (
@@ -73,6 +75,13 @@ func open(t *testing.T, cfg githubtest.Config) world {
 func client(t *testing.T, h http.Handler) *github.Client {
 	t.Helper()
 	return clientAt(t, "https://github.test", memhttp.Client(h))
+}
+
+// newClient is client for tests that are no *testing.T.
+func newClient(h http.Handler) (*github.Client, error) {
+	return github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(h), Token: func(context.Context, github.Repository) (secret.Text, error) {
+		return secret.New(token), nil
+	}})
 }
 
 func clientAt(t *testing.T, base string, hc *http.Client) *github.Client {
@@ -157,7 +166,7 @@ func TestRunnerIsMintedFoundAndDeleted(t *testing.T) {
 				t.Fatalf("Connect with the config: %v", err)
 			}
 			defer session.Close()
-			want.Online = true
+			want.Online, want.Version = true, githubtest.ProgramVersion
 			got, err = c.Find(ctx, repo, "garo-cp-r1-1")
 			if diff := cmp.Diff(want, got); diff != "" || err != nil {
 				t.Errorf("Find: %v, -want +got:\n%s", err, diff)
@@ -394,9 +403,9 @@ func TestCredentialThatFailsMakesNoCall(t *testing.T) {
 func TestSenselessArgumentsMakeNoCall(t *testing.T) {
 	s := open(t, githubtest.Config{})
 	c := client(t, s.Handler())
-	for _, name := range []string{"", "acme", "acme/", "/shop", "acme/shop/x", "acme/..", "acme/.", "../shop", "acme/sh op", "acme/shop?x", "acme/shop#", "acme/%2e%2e", "acme/shöp", "acme/shop\n"} {
-		r := github.Repository{ID: "101", Name: name}
-		failed(t, fmt.Sprintf("Delete in %q", name), c.Delete(t.Context(), r, 1), github.ErrRefused)
+	for _, id := range []string{"", "0", "-1", "0101", "1 ", "1/..", "..", "acme/shop", "1?x", "1#", "%31", "١", "1\n", "1.5", "9999999999999999999"} {
+		r := github.Repository{ID: id, Name: repo.Name}
+		failed(t, fmt.Sprintf("Delete in %q", id), c.Delete(t.Context(), r, 1), github.ErrRefused)
 	}
 	for _, id := range []int64{0, -1} {
 		_, err := c.Get(t.Context(), repo, id)
@@ -447,8 +456,8 @@ func TestNewRefusesABadConfig(t *testing.T) {
 	}
 }
 
-// status answers with that status, some headers (name, value, …) and a body that
-// must not be shown.
+// status answers with that status, some headers (name, value, …) and a body of
+// which the message may be shown, and nothing else.
 func status(code int, headers ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-GitHub-Request-Id", "REQ:1")
@@ -456,6 +465,6 @@ func status(code int, headers ...string) http.Handler {
 			w.Header().Set(headers[i], headers[i+1])
 		}
 		w.WriteHeader(code)
-		fmt.Fprintf(w, `{"message":%q,"documentation_url":%q}`, canary, canary)
+		fmt.Fprintf(w, `{"message":%q,"documentation_url":%q}`, sentence, canary)
 	})
 }

@@ -281,7 +281,7 @@ func (c *Credentials) asApp(ctx context.Context, repo Repository, from store.Git
 		return secret.Text{}, time.Time{}, fmt.Errorf("%w: parameter %s of account %s: %w", &Error{Kind: ErrDenied, Op: what}, from.Parameter, repo.Account, err)
 	}
 	var t *gogithub.InstallationToken
-	_, err = c.app.exchange(ctx, grants, what, repo, proof, func(gh *gogithub.Client, _, _ string) (resp *gogithub.Response, err error) {
+	_, err = c.app.exchange(ctx, grants, what, repo, proof, func(gh *gogithub.Client, _ string) (resp *gogithub.Response, err error) {
 		t, resp, err = gh.Apps.CreateInstallationToken(ctx, from.InstallationID, &gogithub.InstallationTokenOptions{
 			RepositoryIDs: []int64{id}, Permissions: &gogithub.InstallationPermissions{Administration: new("write")},
 		})

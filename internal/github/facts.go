@@ -35,8 +35,9 @@ var (
 // for the whole.
 func (c *Client) Downloads(ctx context.Context, repo Repository) ([]Download, error) {
 	var out []Download
-	_, err := c.do(ctx, offers, "", repo, func(gh *gogithub.Client, owner, repo string) (*gogithub.Response, error) {
-		all, resp, err := gh.Actions.ListRunnerApplicationDownloads(ctx, owner, repo)
+	_, err := c.do(ctx, offers, "", repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+		var all []*gogithub.RunnerApplicationDownload
+		resp, err := call(ctx, gh, http.MethodGet, runners+"/downloads", nil, &all)
 		if err == nil && all == nil {
 			err = errAnswer
 		}
@@ -79,7 +80,7 @@ type Rate struct {
 // against none of them. A server without limits answers ErrNotFound.
 func (c *Client) Rates(ctx context.Context, repo Repository) (Rates, error) {
 	var out Rates
-	_, err := c.do(ctx, rates, "", repo, func(gh *gogithub.Client, _, _ string) (*gogithub.Response, error) {
+	_, err := c.do(ctx, rates, "", repo, func(gh *gogithub.Client, _ string) (*gogithub.Response, error) {
 		l, resp, err := gh.RateLimit.Get(ctx)
 		if err != nil {
 			return resp, err
@@ -110,26 +111,20 @@ type Deprecation struct {
 	Runtime      time.Time // after it, they get no jobs
 }
 
-// Deprecation returns when GitHub stops to serve a version, as 2.336.0. It is
-// ErrNotFound for a version that GitHub does not know, and on an Enterprise
-// Server, which does not have the call (@octokit/openapi 23.0.2,
+// Deprecation implements API. An Enterprise Server does not have the call (@octokit/openapi 23.0.2,
 // generated/ghec.json, x-github.githubCloudOnly).
 func (c *Client) Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error) {
 	if !versionForm.MatchString(version) {
 		return Deprecation{}, fmt.Errorf("%w: %.20q is no version", &Error{Kind: ErrRefused, Op: describe(ends, "", repo)}, version)
 	}
 	var out Deprecation
-	_, err := c.do(ctx, ends, version, repo, func(gh *gogithub.Client, owner, repo string) (*gogithub.Response, error) {
-		req, err := gh.NewRequest(ctx, http.MethodGet, "repos/"+owner+"/"+repo+"/actions/runners/deprecations/"+version, nil)
-		if err != nil {
-			return nil, err
-		}
+	_, err := c.do(ctx, ends, version, repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
 		var d struct {
 			Version      string     `json:"runner_version"`
 			Registration *time.Time `json:"registration_deprecates_at"`
 			Runtime      *time.Time `json:"runtime_deprecates_at"`
 		}
-		resp, err := gh.Do(req, &d)
+		resp, err := call(ctx, gh, http.MethodGet, runners+"/deprecations/"+version, nil, &d)
 		if err == nil && d.Version != version {
 			err = errAnswer
 		}

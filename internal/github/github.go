@@ -1,6 +1,12 @@
 // Package github makes the few calls to GitHub's REST API that GARO needs: it
-// registers one-job runners and removes them. It promises that no credential, no
-// config and no response body ever gets into an error.
+// registers one-job runners and removes them. Each call names the repository by
+// its id, and none by its name, which another repository may have by now.
+//
+// It promises that no credential and no config ever gets into an error. Of a
+// response body, an error holds GitHub's own words alone: the message and the
+// errors of a refusal (status 400 and above), in one line of at most 300
+// printable characters, with everything hidden that looks like a credential. No
+// other body is read into an error, and so none that can hold a config or a token.
 package github
 
 import (
@@ -13,10 +19,10 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
-// Repository is where a runner registers: the id decides, the name is for the path.
+// Repository is where a runner registers.
 type Repository struct {
-	ID      string
-	Name    string // owner/name
+	ID      string // GitHub's number: it alone says which one is called
+	Name    string // owner/name, for people's messages only
 	Account string // the AWS account whose registration names the credential
 }
 
@@ -34,12 +40,17 @@ type Runner struct {
 	Online bool
 	Busy   bool
 	Labels []string
+	// Version is that of its program, as 2.336.0; empty until it has connected.
+	Version string
 }
 
 // The kinds of failure that callers branch on, by errors.Is.
 var (
-	// ErrNameTaken (409): a runner of that name exists.
+	// ErrNameTaken (409 that says so): a runner of that name exists.
 	ErrNameTaken = errors.New("runner name is taken")
+	// ErrConflict (any other 409 of a registration): another name may not help. The
+	// *Error has GitHub's words.
+	ErrConflict = errors.New("conflict")
 	// ErrBusy (422 on delete): the runner runs a job.
 	ErrBusy = errors.New("runner is busy")
 	// ErrNotFound (404): absent, or the credential may not see it.
@@ -47,20 +58,30 @@ var (
 	// ErrDenied (401, or 403 without a limit): the credential does not serve.
 	ErrDenied = errors.New("credential refused")
 	// ErrLimited (403 or 429 with a limit, or without a call when our own share of
-	// GitHub's points is spent): wait. The *Error says until when.
+	// GitHub's points or calls is spent): wait. The *Error says until when.
 	ErrLimited = errors.New("rate limited")
+	// ErrFull (422 that says so): the repository has as many runners as GitHub lets
+	// it have. It is an ErrLimited: some go within a day.
+	ErrFull = fmt.Errorf("%w: no room for another runner", ErrLimited)
 	// ErrUnknown: no answer, or a server's error; what was asked may have happened.
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrRefused (other 4xx): the same call will be refused again.
 	ErrRefused = errors.New("refused")
+	// ErrForbidden (403 that says so): the repository's owner allows no runners of
+	// repositories. It is an ErrRefused: another credential does not help.
+	ErrForbidden = fmt.Errorf("%w: the owner allows no runners of repositories", ErrRefused)
 )
 
-// Error is a failed call. It holds GitHub's request id and never a body.
+// Error is a failed call. It holds GitHub's request id, and of a body at most what
+// Said has.
 type Error struct {
 	Kind      error // one of the kinds above
 	Op        string
 	Status    int // 0: no answer
 	RequestID string
+	// Said is what GitHub says of it, cleaned, in at most 300 characters; empty if
+	// it says nothing. It is for people, and quotes what the caller sent.
+	Said string
 	// RetryAt is when a limited call may be made again; zero otherwise.
 	RetryAt time.Time
 }
@@ -69,6 +90,9 @@ func (e *Error) Error() string {
 	s := fmt.Sprintf("%s: %v", e.Op, e.Kind)
 	if e.Status != 0 {
 		s += fmt.Sprintf(" (status %d, GitHub request %s)", e.Status, e.RequestID)
+	}
+	if e.Said != "" {
+		s += ": GitHub says: " + e.Said
 	}
 	return s
 }
@@ -93,4 +117,8 @@ type API interface {
 	// List yields the runners whose name begins with prefix, page by page. A
 	// runner that it leaves out may exist all the same.
 	List(ctx context.Context, repo Repository, prefix string) iter.Seq2[Runner, error]
+	// Deprecation returns when GitHub stops to serve a version of the runner
+	// program; ErrNotFound if it does not know the version, or is an Enterprise
+	// Server.
+	Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error)
 }

@@ -2,6 +2,7 @@ package github
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ func (o op) points() int {
 }
 
 // limiter keeps this process within its share of the points of each account's
-// credential. A nil limiter lets everything pass. It is safe for concurrent use.
+// credential, and within the Budget of its hour. A nil limiter lets everything pass. It is safe for concurrent use.
 type limiter struct {
 	perMinute float64 // points
 
@@ -47,11 +48,33 @@ type limiter struct {
 // bucket is what an account may spend. It holds a third of the share and takes in
 // two thirds a minute: no minute, wherever it begins, sees more than the share.
 type bucket struct {
-	points *rate.Limiter
-	// promised is the time that the last caller without points was told.
-	promised time.Time
+	points *gauge
+	hour   *hour
 	// rests is until when GitHub asked to be left alone.
 	rests time.Time
+}
+
+// gauge is a rate.Limiter that tells those who ask too early different times.
+type gauge struct {
+	*rate.Limiter
+	// promised is the time that the last caller without tokens was told.
+	promised time.Time
+}
+
+// promise returns when to ask for n tokens again. Those who ask at once are told
+// different times within a minute, each as much later as it takes to gather what
+// the one before needs; whoever comes when there are some gets them.
+func (g *gauge) promise(n int, now time.Time) time.Time {
+	gather := func(tokens float64) time.Duration {
+		return time.Duration(tokens / float64(g.Limit()) * float64(time.Second))
+	}
+	first := now.Add(gather(float64(n) - g.TokensAt(now)))
+	at := g.promised.Add(gather(float64(n)))
+	if at.Before(first) || at.After(first.Add(time.Minute)) {
+		at = first
+	}
+	g.promised = at
+	return at
 }
 
 func newLimiter(share float64) (*limiter, error) {
@@ -72,16 +95,14 @@ func (l *limiter) holds() int { return int(l.perMinute / 3) }
 func (l *limiter) bucket(account string) *bucket {
 	b := l.accounts[account]
 	if b == nil {
-		b = &bucket{points: rate.NewLimiter(rate.Limit(l.perMinute*2/3/60), l.holds())}
+		b = &bucket{points: &gauge{Limiter: rate.NewLimiter(rate.Limit(l.perMinute*2/3/60), l.holds())}, hour: newHour()}
 		l.accounts[account] = b
 	}
 	return b
 }
 
-// take spends points, or says when to ask again. Those who ask at once are told
-// different times within a minute, each as much later as it takes to gather what
-// the one before needs; whoever comes when there are points gets them.
-func (l *limiter) take(account string, points int, now time.Time) (at time.Time, ok bool) {
+// take spends what a call costs, or says when to ask again.
+func (l *limiter) take(account string, op op, now time.Time) (at time.Time, ok bool) {
 	if l == nil {
 		return time.Time{}, true
 	}
@@ -91,29 +112,37 @@ func (l *limiter) take(account string, points int, now time.Time) (at time.Time,
 	if now.Before(b.rests) {
 		return b.rests, false
 	}
-	if b.points.AllowN(now, points) {
-		return time.Time{}, true
+	if at, ok := b.hour.room(op.purpose(), now); !ok {
+		return at, false
 	}
-	gather := func(points float64) time.Duration {
-		return time.Duration(points / float64(b.points.Limit()) * float64(time.Second))
+	if !b.points.AllowN(now, op.points()) {
+		return b.points.promise(op.points(), now), false
 	}
-	first := now.Add(gather(float64(points) - b.points.TokensAt(now)))
-	at = b.promised.Add(gather(float64(points)))
-	if at.Before(first) || at.After(first.Add(time.Minute)) {
-		at = first
-	}
-	b.promised = at
-	return at, false
+	b.hour.spend(op.purpose(), now)
+	return time.Time{}, true
 }
 
-// owe spends points for a call that is made in any case, if need be of those to come.
-func (l *limiter) owe(account string, points int, now time.Time) {
+// owe spends what a call costs that is made in any case, if need be of what is to
+// come.
+func (l *limiter) owe(account string, op op, now time.Time) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bucket(account).points.ReserveN(now, points)
+	b := l.bucket(account)
+	b.points.ReserveN(now, op.points())
+	b.hour.spend(op.purpose(), now)
+}
+
+// learn takes in what GitHub says of an account's hour.
+func (l *limiter) learn(account string, h http.Header, now time.Time) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bucket(account).hour.learn(now, h)
 }
 
 // rest makes an account wait as long as GitHub asks for. Who goes on calling may

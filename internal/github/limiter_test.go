@@ -218,7 +218,7 @@ func TestRedirectsAndSecondCallsCostPointsToo(t *testing.T) {
 		fault func(string, *http.Request) githubtest.Fault
 		first secret.Text
 	}{
-		"Redirects":   {renamed(301, 307), right},
+		"Redirects":   {detour(301, 307), right},
 		"SecondCalls": {nil, secret.New("old")},
 	} {
 		t.Run(name, func(t *testing.T) {

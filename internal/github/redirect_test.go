@@ -9,30 +9,25 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
 )
 
-// renamed sends every request that names the repository to its id.
-func renamed(get, others int) func(string, *http.Request) githubtest.Fault {
+// detour redirects every other request to where it went already.
+func detour(get, others int) func(string, *http.Request) githubtest.Fault {
+	n := 0
 	return func(_ string, r *http.Request) (f githubtest.Fault) {
-		if rest, ok := strings.CutPrefix(r.URL.Path, "/repos/"+repo.Name); ok {
+		if n++; n%2 == 1 {
 			code := others
 			if r.Method == http.MethodGet {
 				code = get
 			}
-			f.Instead = http.RedirectHandler("/repositories/"+repo.ID+rest+query(r), code)
+			f.Instead = http.RedirectHandler(r.URL.RequestURI(), code)
 		}
 		return f
 	}
 }
 
-func query(r *http.Request) string {
-	if r.URL.RawQuery == "" {
-		return ""
-	}
-	return "?" + r.URL.RawQuery
-}
-
-func TestRenamedRepositoryIsFollowed(t *testing.T) {
+func TestRedirectToTheSameRepositoryIsFollowed(t *testing.T) {
 	for name, codes := range map[string][2]int{
 		"AsGitHubDoes": {http.StatusMovedPermanently, http.StatusTemporaryRedirect},
 		"ForGood":      {http.StatusMovedPermanently, http.StatusMovedPermanently},
@@ -40,31 +35,71 @@ func TestRenamedRepositoryIsFollowed(t *testing.T) {
 		"Permanently":  {http.StatusPermanentRedirect, http.StatusPermanentRedirect},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, githubtest.Config{Fault: renamed(codes[0], codes[1])})
-			c := client(t, s.Handler())
-			m, err := c.Mint(t.Context(), repo, "r", []string{"x"})
-			if err != nil {
-				t.Fatalf("Mint: %v", err)
-			}
-			if got := s.Registrations(); len(got) != 1 || got[0].Name != "r" || !got[0].Config.Equal(m.Config.Reveal()) {
-				t.Fatalf("registrations = %+v, want the one that was asked for: the POST was repeated with its body", got)
-			}
-			if r, err := c.Get(t.Context(), repo, m.RunnerID); err != nil || r.Name != "r" {
-				t.Errorf("Get = %+v, %v; want the runner", r, err)
-			}
-			if r, err := c.Find(t.Context(), repo, "r"); err != nil || r.ID != m.RunnerID {
-				t.Errorf("Find = %+v, %v; want the runner", r, err)
-			}
-			if d, err := c.Downloads(t.Context(), repo); err != nil || len(d) == 0 {
-				t.Errorf("Downloads = %+v, %v; want some", d, err)
-			}
-			if err := c.Delete(t.Context(), repo, m.RunnerID); err != nil {
-				t.Errorf("Delete: %v", err)
-			}
-			if got := s.Registrations(); len(got) != 0 {
-				t.Errorf("registrations = %+v, want none: the DELETE was repeated as a DELETE", got)
-			}
+			s := open(t, githubtest.Config{Fault: detour(codes[0], codes[1])})
+			everyCall(t, s, client(t, s.Handler()))
 		})
+	}
+}
+
+// everyCall registers a runner in repo, looks at it by each call, and deletes it.
+func everyCall(t *testing.T, s world, c *github.Client) {
+	t.Helper()
+	before := len(s.Registrations())
+	m, err := c.Mint(t.Context(), repo, "r", []string{"x"})
+	if err != nil {
+		t.Fatalf("Mint: %v", err)
+	}
+	if got := s.Registrations(); len(got) != before+1 || got[before].Name != "r" || got[before].RepositoryID != repo.ID || !got[before].Config.Equal(m.Config.Reveal()) {
+		t.Fatalf("registrations = %+v, want the one that was asked for, in repository %s: the POST was made with its body", got, repo.ID)
+	}
+	if r, err := c.Get(t.Context(), repo, m.RunnerID); err != nil || r.Name != "r" {
+		t.Errorf("Get = %+v, %v; want the runner", r, err)
+	}
+	if r, err := c.Find(t.Context(), repo, "r"); err != nil || r.ID != m.RunnerID {
+		t.Errorf("Find = %+v, %v; want the runner", r, err)
+	}
+	if got := collect(t, c, repo, "r"); len(got) != 1 || got[0].ID != m.RunnerID {
+		t.Errorf("List = %+v, want the runner", got)
+	}
+	if d, err := c.Downloads(t.Context(), repo); err != nil || len(d) == 0 {
+		t.Errorf("Downloads = %+v, %v; want some", d, err)
+	}
+	if _, err := c.Deprecation(t.Context(), repo, githubtest.ProgramVersion); err != nil {
+		t.Errorf("Deprecation: %v", err)
+	}
+	if err := c.Delete(t.Context(), repo, m.RunnerID); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if got := s.Registrations(); len(got) != before {
+		t.Errorf("registrations = %+v, want none of ours: the DELETE was made as a DELETE", got)
+	}
+}
+
+func TestRenamedRepositoryKeepsItsRunnersWhoeverHasItsName(t *testing.T) {
+	s := open(t, githubtest.Config{Fault: func(_ string, r *http.Request) (f githubtest.Fault) {
+		if !strings.HasPrefix(r.URL.Path, "/repositories/"+repo.ID+"/") {
+			t.Errorf("%s %s: want every call to name the repository by its id", r.Method, r.URL.Path)
+		}
+		return f
+	}})
+	c := client(t, s.Handler())
+	before, err := c.Mint(t.Context(), repo, "before", []string{"x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Rename(repo.ID, "acme/market"); err != nil {
+		t.Fatal(err)
+	}
+	everyCall(t, s, c)
+	if err := s.Create(github.Repository{ID: "999", Name: repo.Name}); err != nil {
+		t.Fatal(err)
+	}
+	everyCall(t, s, c)
+	if err := c.Delete(t.Context(), repo, before.RunnerID); err != nil {
+		t.Errorf("Delete of the runner from before: %v; 404 would count as its end", err)
+	}
+	if got := s.Registrations(); len(got) != 0 {
+		t.Errorf("registrations = %+v, want none, and never one in the new repository", got)
 	}
 }
 
@@ -80,6 +115,7 @@ func TestRedirectElsewhereIsRefused(t *testing.T) {
 		"WithoutTLS":        "http://HOST" + path,
 		"AnotherScheme":     "ftp://HOST" + path,
 		"UserInfo":          "https://canary@HOST" + path,
+		"ByName":            path,
 		"AnotherRepository": "/api/v3/repositories/" + other.ID + "/actions/runners",
 		"LongerID":          "/api/v3/repositories/" + repo.ID + "0/actions/runners",
 		"NoRepository":      "/api/v3/repositories/",
@@ -146,11 +182,46 @@ func TestRedirectsDoNotGoRound(t *testing.T) {
 		n := 0
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			n++
-			http.Redirect(w, r, "/repositories/101/x", http.StatusMovedPermanently)
+			http.Redirect(w, r, "/repositories/101/actions/runners/x", http.StatusMovedPermanently)
 		})
 		failed(t, name, call(client(t, h)), github.ErrRefused)
 		if n != 4 {
 			t.Errorf("%s made %d requests, want the call and 3 redirects", name, n)
 		}
+	}
+}
+
+// A runner that an older version registered by the repository's name has an id at
+// GitHub as any other: it is deleted by both ids.
+func TestRunnerThatWasRegisteredByNameIsDeletedByID(t *testing.T) {
+	s := open(t, githubtest.Config{})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://github.test/repos/"+repo.Name+"/actions/runners/generate-jitconfig",
+		strings.NewReader(`{"name":"garo-old-1","runner_group_id":1,"labels":["x"],"work_folder":"_work"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range map[string]string{"Authorization": "Bearer " + token, "Accept": "application/vnd.github+json", "Content-Type": "application/json", "User-Agent": "garo", "X-GitHub-Api-Version": "2022-11-28"} {
+		r.Header.Set(k, v)
+	}
+	resp, err := memhttp.Client(s.Handler()).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("a registration by name = %s, %v", resp.Status, err)
+	}
+	c := client(t, s.Handler())
+	found, err := c.Find(t.Context(), repo, "garo-old-1")
+	if err != nil {
+		t.Fatalf("Find of a name that was registered before: %v", err)
+	}
+	if err := s.Rename(repo.ID, "acme/market"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Create(github.Repository{ID: "999", Name: repo.Name}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), repo, found.ID); err != nil || len(s.Registrations()) != 0 {
+		t.Errorf("Delete: %v, and GitHub has %+v; want it gone", err, s.Registrations())
 	}
 }

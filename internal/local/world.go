@@ -110,7 +110,7 @@ func (b *broker) queue(ctx context.Context, config string) error {
 	}
 	// An operator's request comes from no run: any number will do.
 	run := cmp.Or(record.RunID, strconv.FormatInt(time.Now().UnixMicro(), 10))
-	_, err = b.Queue(registered[i].Repository, githubtest.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
+	_, err = b.Queue(registered[i].RepositoryID, githubtest.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
 	return err
 }
 

@@ -230,7 +230,7 @@ func TestTroubleSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")})}
 		}},
 		"NameIsTaken": {sim.Mint, func() sim.Config {
-			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: answers(http.StatusConflict)})}
+			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: githubtest.NameExists("garo")})}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

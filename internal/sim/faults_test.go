@@ -84,7 +84,7 @@ var allFaults = []fault{
 	{43, "the answer of a registration is lost", []string{"internal/sim.TestLostAnswerOfAMintLeavesOneRegistration"}},
 	{44, "a name is taken", []string{"worker.TestNamesAreNeverUsedTwice", "internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker"}},
 	{45, "GitHub asks to wait for twenty minutes", []string{"internal/sim.TestGitHubLimitOfTwentyMinutesLeaksNoMachine", "internal/sim.TestWaitForGitHubGoesOnByItself", "worker.TestGitHubLimitIsWaitedFor"}},
-	{46, "GitHub is down for an hour", []string{"internal/sim.TestGitHubThatIsDownForAnHour"}},
+	{46, "GitHub is down for an hour", []string{"internal/sim.TestGitHubThatIsDownForAnHour", "internal/sim.TestGitHubThatIsDownIsTheReasonThatIsTold"}},
 	{47, "GitHub's list leaves a busy runner out", []string{"internal/sim.TestBusyRunnerThatIsNotListedIsKept"}},
 	{48, "GitHub refuses to delete a busy runner", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestBusyRunnerIsKeptUntilItsHardLimitAndNoLonger"}},
 	{49, "a job is handed out just before the registration is deleted", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestJobThatWasHandedOutJustBeforeTheDeleteFinishes"}},

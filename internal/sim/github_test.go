@@ -3,6 +3,7 @@ package sim_test
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +95,33 @@ func TestGitHubThatIsDownForAnHour(t *testing.T) {
 		job := w.Job(after.RunsOn, 30*time.Second)
 		w.Ready(after, 10*time.Minute)
 		good(w, after, job)
+	})
+}
+
+func TestGitHubThatIsDownIsTheReasonThatIsTold(t *testing.T) {
+	t.Parallel()
+	until := in(30 * time.Minute)
+	down := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(http.StatusBadGateway)
+		_, _ = w.Write([]byte("<html><body>Unicorn!</body></html>"))
+	})
+	sim.Run(t, sim.Config{GitHub: func(string) (f githubtest.Fault) {
+		if time.Now().Before(until) {
+			f.Instead = down
+		}
+		return f
+	}}, func(w *sim.World) {
+		s := w.Start(sim.Ephemeral("a"))
+		r := w.Final(s, 30*time.Minute)
+		if r.Error == nil || r.Error.Code != store.EndGitHubDown || !strings.Contains(r.Error.Text, "GitHub") || !strings.Contains(r.Error.Text, "status 502") || strings.Contains(r.Error.Text, "subnet") {
+			w.Errorf("request is %s because of %+v, want github_unavailable with GitHub's last status", r.State, r.Error)
+		}
+		if n := w.GitHub.Calls()[githubtest.OpMint]; n > 4*store.MaxNames {
+			w.Errorf("%d registrations were tried, want at most %d for each of four machines", n, store.MaxNames)
+		}
+		w.Quiet(2 * time.Hour)
+		w.Check()
 	})
 }
 

@@ -255,6 +255,11 @@ func (g tappedGitHub) Find(ctx context.Context, repo github.Repository, name str
 	}))
 }
 
+// Deprecation is no effect: nothing is decided by it.
+func (g tappedGitHub) Deprecation(ctx context.Context, repo github.Repository, version string) (github.Deprecation, error) {
+	return g.w.github.Deprecation(ctx, repo, version)
+}
+
 func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
 	list := tappedSeq(ctx, g.w, &Effect{To: ToGitHub, Op: List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
 		return g.w.github.List(ctx, repo, prefix)

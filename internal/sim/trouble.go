@@ -197,7 +197,7 @@ func (p *plan) github(heals time.Time) func(string) githubtest.Fault {
 		name := strconv.Itoa(n)
 		p.mu.Unlock()
 		if p.chance(300, "name taken", name) && p.happens(nameTaken, name) {
-			f.Instead = answer(http.StatusConflict)
+			f.Instead = githubtest.NameExists("garo-" + name)
 		}
 		return f
 	}

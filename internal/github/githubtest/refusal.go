@@ -34,12 +34,17 @@ var (
 
 func (f Refusal) answer() answer { return refuse(f.Status, f.Message, f.Errors) }
 
-// nameExists and groupFull are in GitHub's words as users report them
+// ServeHTTP gives the answer, for a Fault's Instead.
+func (f Refusal) ServeHTTP(w http.ResponseWriter, _ *http.Request) { f.answer().write(w) }
+
+// NameExists and GroupFull are what GitHub says of a name that a runner has and of
+// a group that is full, as users report it
 // (https://github.com/ubicloud/ubicloud/pull/692, https://github.com/ggml-org/llama.cpp/issues/7893).
-func nameExists(name string) answer {
-	return refuse(http.StatusConflict, "Already exists - A runner with the name "+name+" already exists.", nil)
+func NameExists(name string) Refusal {
+	return Refusal{http.StatusConflict, "Already exists - A runner with the name " + name + " already exists.", nil}
 }
 
-func groupFull(limit int) answer {
-	return refuse(http.StatusUnprocessableEntity, fmt.Sprintf("Invalid Argument - Runner group 1 has reached max limit of %d runners.", limit), nil)
+// GroupFull is with the limit that is reached.
+func GroupFull(limit int) Refusal {
+	return Refusal{http.StatusUnprocessableEntity, fmt.Sprintf("Invalid Argument - Runner group 1 has reached max limit of %d runners.", limit), nil}
 }

@@ -138,6 +138,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if fault.Lose {
 		panic(http.ErrAbortHandler)
 	}
+	a.write(w)
+}
+
+func (a answer) write(w http.ResponseWriter) {
 	if a.body == nil {
 		w.WriteHeader(a.status)
 		return
@@ -146,7 +150,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(err) // all bodies are types of this package
 	}
-	h.Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(a.status)
 	_, _ = w.Write(b)
 }

@@ -62,11 +62,11 @@ func (s *Server) mint(now time.Time, repo github.Repository, r *http.Request, bo
 			continue
 		}
 		if have++; strings.EqualFold(x.Name, q.name) {
-			return nameExists(q.name)
+			return NameExists(q.name).answer()
 		}
 	}
 	if have >= limit {
-		return groupFull(limit)
+		return GroupFull(limit).answer()
 	}
 	id := s.id()
 	config, err := newConfig(s.cfg.Random, id, q.name, repo.Name, q.folder)

@@ -53,10 +53,22 @@ func (p *prefer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
+// named gives a call by the repository's id the path by its name, which is the one
+// that GitHub describes: the two are the same calls.
+type named struct{ http.RoundTripper }
+
+func (n named) RoundTrip(r *http.Request) (*http.Response, error) {
+	if call, ok := strings.CutPrefix(r.URL.Path, "/repositories/"+repo.ID+"/"); ok {
+		r = r.Clone(r.Context())
+		r.URL.Path = "/repos/" + repo.Name + "/" + call
+	}
+	return n.RoundTripper.RoundTrip(r)
+}
+
 // clients returns what calls base as GARO does: as an App with that key.
 func clients(t *testing.T, base string, through http.RoundTripper, now func() time.Time) (*github.Client, *github.Credentials) {
 	t.Helper()
-	hc := &http.Client{Transport: through, Timeout: 20 * time.Second}
+	hc := &http.Client{Transport: named{through}, Timeout: 20 * time.Second}
 	pemKey := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 	creds, err := github.NewCredentials(github.CredentialsConfig{
 		BaseURL: base, HTTP: hc, Now: now,
@@ -142,7 +154,7 @@ var kinds = map[string]error{
 	"401": github.ErrDenied,
 	"403": github.ErrDenied,
 	"404": github.ErrNotFound,
-	"409": github.ErrNameTaken,
+	"409": github.ErrConflict,
 	"422": github.ErrRefused,
 
 	"actions/delete-self-hosted-runner-from-repo 422": github.ErrBusy,

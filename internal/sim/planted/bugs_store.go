@@ -50,7 +50,7 @@ var storeBugs = []Bug{
 	plant("IndexNotInClientToken", "the next placement is asked for with the token of the last",
 		edit("store/runner.go", `fmt.Sprintf("garo-%s-%d", r.ID, r.Index)`, `fmt.Sprintf("garo-%s", r.ID)`)),
 	plant("NameOfADeadWorkerUsed", "after a worker died, the name that it may have used is used again",
-		edit("store/launch.go", `if r.needsMint() && (lapsed || !named) {`, `if r.needsMint() && !named {`)),
+		edit("store/launch.go", `if r.needsMint() && (lapsed && !r.Crowded() || !named) {`, `if r.needsMint() && !named {`)),
 	plant("NumberUsedTwice", "a spent name is written ahead once more",
 		edit("store/runner.go", `n = max(n, last.N+1)`, `n = max(n, last.N)`)),
 	plant("LaunchAfterBootBy", "RunInstances is called when the machine could not boot in time",
@@ -124,7 +124,7 @@ var storeBugs = []Bug{
 		r.DueAt = now`, `if false {
 		r.DueAt = now`)),
 	plant("CurrentNameDeleted", "the registration that a live runner uses counts as left over",
-		edit("store/runner.go", `if g.N < r.Config.N {`, `if g.N <= r.Config.N {`)),
+		edit("store/runner.go", `if g.N != r.Config.N && g.N != next.N {`, `if g.N != next.N {`)),
 
 	// What machines say.
 	plant("BootAfterBootBy", "a machine boots after its request was told that it could not",

@@ -70,8 +70,8 @@ func (d *Description) Seen() []string {
 	return slices.Sorted(maps.Keys(d.seen))
 }
 
-// byID is where GitHub sends calls for a repository that was renamed. What is
-// below it is described below the repository's name.
+// byID is how our client calls, and where GitHub sends calls for a repository that
+// was renamed. What is below it is described below the repository's name.
 var byID = regexp.MustCompile(`^/repositories/[0-9]+/`)
 
 // Handler returns next, with all that goes in and comes out held against the

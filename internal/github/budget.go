@@ -1,0 +1,164 @@
+package github
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Purpose is what calls to GitHub are made for.
+type Purpose string
+
+// The purposes.
+const (
+	Registering Purpose = "registrations"
+	Confirming  Purpose = "confirmations" // that a runner is online, or that GitHub tells what it has
+	Ending      Purpose = "ends"
+	Healing     Purpose = "healing" // what can wait for a better hour
+)
+
+// leastHourly is how many calls an hour GitHub grants a credential at least: a
+// personal access token has 5,000, an App's installation 5,000 to 12,500
+// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api).
+// It holds until GitHub tells more in an answer.
+const leastHourly = 5000
+
+// Part is what one purpose may spend of the calls an hour that GitHub grants a
+// credential.
+type Part struct {
+	Purpose Purpose
+	Calls   string // which ones, for people
+	// Share is the part of the hour's calls that one process may make for an account;
+	// 1: all. A process that made none for an hour may make as many at once, and
+	// regains them evenly over an hour.
+	Share float64
+	// Above is the part of the hour's calls that must be left when a call is made, as
+	// GitHub itself counts for all processes; 0: none.
+	Above float64
+}
+
+// Budget divides the calls of an hour, most important first. A call that it does
+// not allow is not made, and is ErrLimited.
+//
+// Registrations come first: without them there is no runner, so they may take all.
+// A confirmation follows each registration, and an end each runner; a tenth is 500
+// runners an hour at the least that GitHub grants, and what asks more often goes
+// in circles. Confirmations leave the last tenth of the hour to registrations;
+// ends do not, since a registration that is left there can be given a job. What
+// heals has no need to be done in an hour that is half spent.
+var Budget = []Part{
+	{Registering, "register a runner", 1, 0},
+	{Confirming, "get a runner, list runners", 0.1, 0.1},
+	{Ending, "delete a runner, find one by its name", 0.1, 0},
+	{Healing, "downloads, the end of a version", 1, 0.5},
+}
+
+// purpose returns what a call is for, or "" for one that costs GitHub's hour
+// nothing, or that is part of another.
+func (o op) purpose() Purpose {
+	switch o {
+	case mint:
+		return Registering
+	case get, list:
+		return Confirming
+	case remove, find:
+		return Ending
+	case offers, ends:
+		return Healing
+	}
+	return ""
+}
+
+// hour is what an account may spend in an hour, and did.
+type hour struct {
+	limit     int // calls, as GitHub told last
+	remaining int // likewise, until reset
+	reset     time.Time
+	parts     map[Purpose]*gauge // of those with a share below 1
+}
+
+func newHour() *hour {
+	h := &hour{parts: map[Purpose]*gauge{}}
+	h.grant(leastHourly, time.Time{})
+	return h
+}
+
+// grant makes the hour's calls that many.
+func (h *hour) grant(limit int, now time.Time) {
+	if limit == h.limit {
+		return
+	}
+	h.limit = limit
+	for _, p := range Budget {
+		if p.Share == 1 {
+			continue
+		}
+		calls := p.Share * float64(limit)
+		if g := h.parts[p.Purpose]; g != nil {
+			g.SetLimitAt(now, rate.Limit(calls/3600))
+			g.SetBurstAt(now, int(calls))
+		} else {
+			h.parts[p.Purpose] = &gauge{Limiter: rate.NewLimiter(rate.Limit(calls/3600), int(calls))}
+		}
+	}
+}
+
+// learn takes in what GitHub says of the hour in the headers of an answer.
+func (h *hour) learn(now time.Time, header http.Header) {
+	if r := header.Get("X-Ratelimit-Resource"); r != "" && r != "core" {
+		return
+	}
+	limit, err1 := strconv.Atoi(header.Get("X-Ratelimit-Limit"))
+	left, err2 := strconv.Atoi(header.Get("X-Ratelimit-Remaining"))
+	reset, err3 := strconv.ParseInt(header.Get("X-Ratelimit-Reset"), 10, 64)
+	if err1 != nil || err2 != nil || err3 != nil || limit <= 0 || left < 0 {
+		return
+	}
+	at := time.Unix(min(reset, now.Add(maxWait).Unix()), 0) // no window is longer
+	if at.Before(h.reset) || at.Equal(h.reset) && limit == h.limit && left > h.remaining {
+		return // answers overtake each other: an older one tells nothing
+	}
+	h.grant(limit, now)
+	h.remaining, h.reset = left, at
+}
+
+// room reports whether a call for a purpose may be made, or when to ask again. It
+// spends nothing.
+func (h *hour) room(p Purpose, now time.Time) (at time.Time, ok bool) {
+	for _, part := range Budget {
+		if part.Purpose == p && part.Above > 0 && now.Before(h.reset) && float64(h.remaining) <= part.Above*float64(h.limit) {
+			return h.reset, false
+		}
+	}
+	const rounding = 1e-6 // of a call: whoever comes at the time that was told gets it
+	if g := h.parts[p]; g != nil && g.TokensAt(now) < 1-rounding {
+		return g.promise(1, now), false
+	}
+	return time.Time{}, true
+}
+
+// spend makes a call for a purpose count, if need be against what is to come.
+func (h *hour) spend(p Purpose, now time.Time) {
+	if g := h.parts[p]; g != nil {
+		g.ReserveN(now, 1)
+	}
+}
+
+// Table returns the budget for documents, in Markdown.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| for | calls | of the calls of an hour, a process may make | while GitHub says that are left |\n|---|---|---|---|\n")
+	part := func(f float64) string { return map[float64]string{1: "all", 0.1: "a tenth", 0.5: "half"}[f] }
+	for _, p := range Budget {
+		above := "any"
+		if p.Above > 0 {
+			above = "more than " + part(p.Above)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", p.Purpose, p.Calls, part(p.Share), above)
+	}
+	return b.String()
+}

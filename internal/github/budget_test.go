@@ -1,0 +1,216 @@
+package github_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+)
+
+// hourly returns a GitHub that lets a credential make so many calls an hour.
+func hourly(t *testing.T, calls int) world {
+	return open(t, githubtest.Config{Rules: githubtest.Rules{Token: secret.New(token), Limit: githubtest.Limit{Calls: calls}}})
+}
+
+func TestEndsOfBusyRunnersLeaveTheHourToRegistrations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := hourly(t, 5000)
+		c := sharing(t, s.Handler(), 1)
+		busy, err := c.Mint(t.Context(), repo, "busy", []string{"x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Haunt(busy.RunnerID); err != nil {
+			t.Fatal(err)
+		}
+		const runners, hours = 84, 5 // one DELETE a minute for each is 5,040 an hour
+		refused := 0
+		for minute := range hours * 60 {
+			for range runners {
+				if err := c.Delete(t.Context(), repo, busy.RunnerID); errors.Is(err, github.ErrLimited) {
+					if e := failed(t, "Delete", err, github.ErrLimited); e.Status != 0 {
+						t.Fatalf("after %d minutes GitHub limits us: %v", minute, err)
+					}
+					refused++
+				}
+				time.Sleep(600 * time.Millisecond) // within the points of a minute
+			}
+			if _, err := c.Mint(t.Context(), repo, fmt.Sprintf("r%d", minute), []string{"x"}); err != nil {
+				t.Fatalf("a registration after %d minutes: %v", minute, err)
+			}
+			time.Sleep(time.Minute - runners*600*time.Millisecond)
+		}
+		// A tenth of 5,000 at once, and as many each hour.
+		if n := s.Calls()[githubtest.OpDelete]; n > 500+hours*500 || n < hours*490 || n+refused != runners*hours*60 {
+			t.Errorf("%d calls ended runners, want a tenth of %d hours, and the burst", n, hours)
+		}
+	})
+}
+
+func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
+	for name, c := range map[string]struct {
+		op    string
+		limit int
+		part  int
+		wait  time.Duration
+		call  func(*github.Client, github.Repository) error
+	}{
+		"Confirmations": {githubtest.OpGet, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error {
+			_, err := c.Get(t.Context(), r, 999)
+			return err
+		}},
+		"Lists": {githubtest.OpList, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
+			for _, err = range c.List(t.Context(), r, "") {
+				break
+			}
+			return err
+		}},
+		"Ends":        {githubtest.OpDelete, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
+		"OfALargeApp": {githubtest.OpGet, 12_500, 1250, 2880 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := hourly(t, c.limit)
+				// A first call tells how much the hour has; in the time after it the burst is full again.
+				client := sharing(t, s.Handler(), 1)
+				if err := c.call(client, repo); err != nil && !errors.Is(err, github.ErrNotFound) {
+					t.Fatal(err)
+				}
+				time.Sleep(59 * time.Minute)
+				var err error
+				n := 0
+				for ; n < 2*c.part; n++ {
+					if err = c.call(client, repo); errors.Is(err, github.ErrLimited) && time.Until(asError(t, err).RetryAt) > c.wait {
+						t.Fatalf("call %d = %v until %v ahead, want at most %v", n, err, time.Until(asError(t, err).RetryAt), c.wait)
+					} else if errors.Is(err, github.ErrLimited) {
+						break
+					}
+					time.Sleep(time.Second / 2) // within the points of a minute
+				}
+				regained := int(float64(n) / 2 / 3600 * float64(c.part))
+				if n < c.part || n > c.part+regained+1 {
+					t.Errorf("%d calls were made at once, want %d and the %d that came meanwhile", n, c.part, regained)
+				}
+				if made := s.Calls()[c.op]; made != n+1 {
+					t.Errorf("GitHub saw %d calls, want the %d that were allowed", made, n+1)
+				}
+				if err := c.call(client, repo); !errors.Is(err, github.ErrLimited) || asError(t, err).Status != 0 {
+					t.Errorf("another call at once = %v, want our own limit", err)
+				}
+				time.Sleep(time.Second)
+				if _, err := client.Mint(t.Context(), repo, "r", []string{"x"}); err != nil {
+					t.Errorf("a registration: %v; want it made", err)
+				}
+				elsewhere := repo
+				elsewhere.Account = "999988887777"
+				if err := c.call(client, elsewhere); err != nil && !errors.Is(err, github.ErrNotFound) {
+					t.Errorf("a call for another account: %v; want it made", err)
+				}
+				time.Sleep(time.Until(asError(t, err).RetryAt))
+				if err := c.call(client, repo); err != nil && !errors.Is(err, github.ErrNotFound) {
+					t.Errorf("a call at the told time: %v; want it made", err)
+				}
+			})
+		})
+	}
+}
+
+func asError(t *testing.T, err error) *github.Error {
+	t.Helper()
+	e, ok := errors.AsType[*github.Error](err)
+	if !ok {
+		t.Fatalf("%v, want a *github.Error", err)
+	}
+	return e
+}
+
+func TestWhatCanWaitLeavesTheRestOfTheHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := hourly(t, 100)
+		c := sharing(t, s.Handler(), 1)
+		reset := time.Now().Add(time.Hour)
+		made := map[string]int{}
+		for i := range 100 { // one registration, and one each of the rest, until GitHub's hour is spent
+			for name, call := range map[string]func() error{
+				"downloads": func() error { _, err := c.Downloads(t.Context(), repo); return err },
+				"version":   func() error { _, err := c.Deprecation(t.Context(), repo, githubtest.ProgramVersion); return err },
+			} {
+				if err := call(); err == nil {
+					made[name]++
+				} else if e := failed(t, name, err, github.ErrLimited); e.Status != 0 || !e.RetryAt.Equal(reset) {
+					t.Fatalf("%s = %v until %v, want our own limit until GitHub's hour is over", name, err, e.RetryAt)
+				}
+			}
+			if _, err := c.Mint(t.Context(), repo, fmt.Sprintf("r%d", i), []string{"x"}); err == nil {
+				made["mint"]++
+			} else if e := failed(t, "Mint", err, github.ErrLimited); e.Status == 0 {
+				t.Fatalf("Mint = %v, want GitHub's own limit to be the first", err)
+			} else {
+				break
+			}
+			time.Sleep(10 * time.Second)
+		}
+		if made["downloads"]+made["version"] > 35 || made["mint"] < 65 {
+			t.Errorf("made %v of 100, want what can wait to stop at half", made)
+		}
+		time.Sleep(time.Until(reset))
+		if _, err := c.Downloads(t.Context(), repo); err != nil {
+			t.Errorf("Downloads in a new hour: %v", err)
+		}
+		// Confirmations leave the last tenth.
+		at := time.Now().Add(20 * time.Minute)
+		low := 10
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			status(404, "X-RateLimit-Limit", "100", "X-RateLimit-Remaining", strconv.Itoa(low), "X-RateLimit-Reset", strconv.FormatInt(at.Unix(), 10)).ServeHTTP(w, r)
+		})
+		c = sharing(t, h, 1)
+		_, err := c.Get(t.Context(), repo, 1)
+		failed(t, "a first Get", err, github.ErrNotFound)
+		_, err = c.Get(t.Context(), repo, 1)
+		if e := failed(t, "Get with a tenth left", err, github.ErrLimited); e.Status != 0 || e.RetryAt.Unix() != at.Unix() {
+			t.Errorf("Get with a tenth left = %v until %v, want our own limit until %v", err, e.RetryAt, at)
+		}
+		failed(t, "Delete with a tenth left", c.Delete(t.Context(), repo, 1), github.ErrNotFound)
+		_, err = c.Mint(t.Context(), repo, "r", []string{"x"})
+		failed(t, "Mint with a tenth left", err, github.ErrNotFound)
+	})
+}
+
+func TestOnlyTheHourOfOrdinaryCallsIsLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reset := strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)
+		for name, headers := range map[string][]string{
+			"AnotherResource": {"X-RateLimit-Resource", "search", "X-RateLimit-Limit", "10", "X-RateLimit-Remaining", "1", "X-RateLimit-Reset", reset},
+			"NoNumber":        {"X-RateLimit-Limit", "ten", "X-RateLimit-Remaining", "1", "X-RateLimit-Reset", reset},
+			"NoLimit":         {"X-RateLimit-Limit", "0", "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset},
+			"Negative":        {"X-RateLimit-Limit", "-1", "X-RateLimit-Remaining", "-1", "X-RateLimit-Reset", reset},
+			"NoReset":         {"X-RateLimit-Limit", "10", "X-RateLimit-Remaining", "1"},
+			"Over":            {"X-RateLimit-Limit", "10000", "X-RateLimit-Remaining", "1", "X-RateLimit-Reset", "1"},
+		} {
+			c := sharing(t, status(404, headers...), 1)
+			for range 3 {
+				_, err := c.Downloads(t.Context(), repo)
+				failed(t, name, err, github.ErrNotFound)
+			}
+		}
+	})
+}
+
+func TestBudgetInTheDocumentsIsThatOfTheCode(t *testing.T) {
+	b, err := os.ReadFile("../../docs/github.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), github.Table()) {
+		t.Errorf("docs/github.md does not have the budget:\n%s", github.Table())
+	}
+}

@@ -1,0 +1,80 @@
+package reaper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+const (
+	// versionGap is how often GitHub is asked when a version ends. It sets the date
+	// about a month ahead, when a newer version is released.
+	versionGap = 24 * time.Hour
+	// versionWarning is how long before a version's end there is an alarm: time to
+	// build an image and to let the machines of the old one end.
+	versionWarning = 7 * 24 * time.Hour
+)
+
+// versions asks GitHub, once a day for each version of the runner program that the
+// lists show on runners of ours, when it ends, and raises an alarm in the last
+// week and after. What it knows is kept in s for as long as the version was seen
+// within a day. A question that fails is put again with the next lists, and
+// spoils nothing else: the end of a version shows by itself.
+func (r *run) versions(ctx context.Context, account string, lists []*listing, s store.Sweep) store.Sweep {
+	now := r.cfg.Now()
+	known := map[string]store.ProgramVersion{}
+	for version, v := range s.Versions {
+		if now.Sub(v.SeenAt) < recently {
+			known[version] = v
+		}
+	}
+	repos := map[string]github.Repository{}
+	for _, l := range lists {
+		for _, g := range l.found {
+			if _, ours := runnerIn(r.cfg.ControlPlane, g.Name); !ours || g.Version == "" || l.err != nil {
+				continue
+			}
+			v := known[g.Version]
+			v.SeenAt = now
+			known[g.Version] = v
+			if _, ok := repos[g.Version]; !ok {
+				repos[g.Version] = l.repo
+			}
+		}
+	}
+	for _, version := range slices.Sorted(maps.Keys(repos)) {
+		v, repo := known[version], repos[version]
+		if now.Sub(v.AskedAt) < versionGap {
+			continue
+		}
+		var d github.Deprecation
+		err := r.askGitHub(ctx, repo, callLimit, func(ctx context.Context) (err error) {
+			d, err = r.cfg.GitHub.Deprecation(ctx, repo, version)
+			return err
+		})
+		if err != nil && !errors.Is(err, github.ErrNotFound) { // which an Enterprise Server always says
+			r.line(Line{Kind: "version", ID: version, Action: Skip, Reason: err.Error()})
+			continue
+		}
+		v.AskedAt, v.EndsAt = now, d.Ends()
+		known[version] = v
+		if v.EndsAt.IsZero() || v.EndsAt.Sub(now) > versionWarning {
+			continue
+		}
+		ends := v.EndsAt.UTC().Format(time.RFC3339)
+		r.line(Line{Kind: "version", ID: version, Action: Tell, Reason: fmt.Sprintf("GitHub serves it until %s, and runners of account %s have it", ends, account)})
+		r.alarm(store.AlarmVersionEnds, account+" "+version, "GitHub will refuse a version of the runner program that is in use",
+			"account", account, "version", version, "ends", ends, "repository", repo.Name)
+	}
+	s.Versions = nil
+	if len(known) > 0 {
+		s.Versions = known
+	}
+	return s
+}
