@@ -109,8 +109,11 @@ func (b ByPrefix) Authenticate(ctx context.Context, token string) (Caller, error
 	if strings.HasPrefix(token, keys.OperatorPrefix) {
 		a = b.Operators
 	}
-	if a == nil {
-		return Caller{}, fmt.Errorf("this kind of token is not taken here: %w", ErrToken)
+	switch {
+	case a == nil && strings.HasPrefix(token, keys.OperatorPrefix):
+		return Caller{}, fmt.Errorf("there are no operators: %w", ErrToken)
+	case a == nil:
+		return Caller{}, &oidc.Refusal{Cause: oidc.CauseIssuer, Text: "no issuer of ID tokens is configured"}
 	}
 	return a.Authenticate(ctx, token)
 }
@@ -133,19 +136,38 @@ func bearer(h http.Header) string {
 	return token
 }
 
+// causes are what the holder of a refused ID token is told. They say no more than
+// the token, the issuer's public keys and the configuration do, and each is one text
+// for all tokens, so that an answer repeats nothing of what was sent. An operator's,
+// a status, a session or a boot token is a secret, and gets unauthenticated alone.
+var causes = map[oidc.Cause]string{
+	oidc.CauseForm:      "The token is neither a GitHub ID token nor one of GARO's own. A personal access token or GITHUB_TOKEN does not serve.",
+	oidc.CauseAlgorithm: "The token is not signed with RS256. Send it as GitHub made it.",
+	oidc.CauseIssuer:    "The issuer of the token is not one that this API trusts. An operator lists the trusted ones in GARO_OIDC_ISSUERS, or by --oidc-issuer of garo local.",
+	oidc.CauseAudience:  "The token was made for another audience than this API's address. Ask GitHub for one with exactly that audience, and no other.",
+	oidc.CauseExpired:   "The token has expired. Ask GitHub for a new one; it serves for minutes.",
+	oidc.CauseNotYet:    "The token is not valid yet. Are the clocks of its issuer and of this API right?",
+	oidc.CauseKey:       "The token is signed with a key that its issuer does not publish. If the issuer has just changed its keys, try again in five minutes.",
+	oidc.CauseSignature: "The signature of the token is wrong. Send it as GitHub made it.",
+	oidc.CauseClaim:     "The token lacks a claim that GitHub's have, or has one of another form. Is the GitHub server too old?",
+}
+
 // caller authenticates the holder of a caller's token.
 func (c *call) caller(ctx context.Context) (Caller, error) {
 	switch {
 	case c.bearer == "":
 		c.deny("no token")
-		return Caller{}, unauthenticated()
+		return Caller{}, refused("The call has no bearer token. Send one as Authorization: Bearer, of at most 8 KiB and without spaces.")
 	case strings.HasPrefix(c.bearer, keys.StatusPrefix), strings.HasPrefix(c.bearer, keys.SessionPrefix):
 		c.deny("a token for other calls")
-		return Caller{}, unauthenticated()
+		return Caller{}, refused("This kind of token does not serve for this call. Send a GitHub ID token or an operator's.")
 	}
 	who, err := c.server.Auth.Authenticate(ctx, c.bearer)
 	if errors.Is(err, ErrToken) {
 		c.deny(err.Error())
+		if r, ok := errors.AsType[*oidc.Refusal](err); ok && causes[r.Cause] != "" {
+			return Caller{}, refused(causes[r.Cause])
+		}
 		return Caller{}, unauthenticated()
 	}
 	if err != nil {

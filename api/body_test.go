@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -347,4 +348,21 @@ func headerValue(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// Whether a region is allowed is the account's affair; its name is one in every
+// partition.
+func TestRegionsOfEveryPartitionAreNames(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range awstest.Partitions {
+		for _, region := range p.Regions {
+			a := w.raw("POST", "/start", workflowToken, apitype.Start{Region: region, IdempotencyKey: region})
+			if a.status == http.StatusAccepted {
+				continue // the account's own
+			}
+			if got := a.problem(t); got.Code != apitype.CodeForbidden || got.Field != "region" {
+				t.Errorf("start in %s = %d %s %q, want that the account does not allow the region", region, a.status, got.Code, got.Field)
+			}
+		}
+	}
 }

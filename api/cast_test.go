@@ -10,6 +10,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -142,12 +143,31 @@ func (m *machine) says(kind string, more ...func(*apitype.Event)) string {
 	return o.Order
 }
 
-// online launches, boots and brings a machine online.
+// online launches, boots and brings a machine online, with the worker's part: GitHub
+// shows it online.
 func (w *world) online(request string) *machine {
 	w.Helper()
 	m := w.machineFor(request)
 	if order := m.says(store.EventOnline); order != "go" {
 		w.Fatalf("online = %s, want go", order)
 	}
+	w.confirmed(m.id)
 	return m
+}
+
+// confirmed is the worker's part after a machine said that its runner program listens:
+// it takes the message, and commits that GitHub shows the runner online. The request is
+// left to whoever looks next.
+func (w *world) confirmed(runner string) {
+	w.Helper()
+	run := w.runner(runner)
+	if n := len(w.sent); n == 0 || w.sent[n-1] != (sent{queue.Message{Kind: queue.Resume, ID: run.ID, Trace: run.Trace}, 0}) {
+		w.Fatalf("sent = %+v, want a resume message at the end", w.sent)
+	}
+	w.sent = w.sent[:len(w.sent)-1]
+	run, lock, verdict := store.Confirm(time.Now(), w.limits, run, w.lock(run.Lock), store.Registration{Online: true})
+	if verdict != store.Confirmed {
+		w.Fatalf("Confirm = %s, want confirmed", verdict)
+	}
+	w.put(&run, &lock)
 }

@@ -119,6 +119,9 @@ func TestJobsOfASharedMachine(t *testing.T) {
 		if got := w.runner(m.id); got.State != store.RunnerOnline || got.Jobs != 1 {
 			t.Errorf("runner = %s after %d jobs, want it online after one", got.State, got.Jobs)
 		}
+		if lock := w.lock(m.booted.Lock); lock.State != store.LockLive || !lock.ConfirmedAt.IsZero() {
+			t.Errorf("lock is %s, confirmed at %v; want it live, and not to be shared before the next config", lock.State, lock.ConfirmedAt)
+		}
 		w.sent = nil
 		if a := m.post("next", apitype.Next{N: 2}); a.status != http.StatusTooEarly {
 			t.Errorf("next = %d %s, want 425", a.status, a.body)
@@ -134,6 +137,146 @@ func TestJobsOfASharedMachine(t *testing.T) {
 			t.Errorf("next = %d %s, want config 2", a.status, a.body)
 		}
 	})
+}
+
+func TestOnlineIsTheMachinesWordAloneAndAsksGitHubOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.machineFor(w.start(workflowToken, apitype.Start{}).ID)
+		w.sent = nil
+		if got := w.counted(func() { m.says(store.EventOnline) }); got != "get 1 commit 1 send 1" {
+			t.Errorf("calls of online = %s, want get 1 commit 1 send 1", got)
+		}
+		run, lock := w.runner(m.id), w.lock(m.booted.Lock)
+		if run.State != store.RunnerBooting || !run.OnlineAt.IsZero() || !run.ListeningAt.Equal(time.Now()) || lock.State != store.LockLaunching {
+			t.Errorf("runner is %s, online at %v, listening at %v, lock %s; want booting, never, now, launching", run.State, run.OnlineAt, run.ListeningAt, lock.State)
+		}
+		if want := (sent{queue.Message{Kind: queue.Resume, ID: m.id, Trace: run.Trace}, 0}); len(w.sent) != 1 || w.sent[0] != want {
+			t.Errorf("sent = %+v, want %+v", w.sent, want)
+		}
+		m.post("events", apitype.Event{Event: store.EventOnline, Counter: m.counter}) // the answer was lost
+		time.Sleep(time.Minute)
+		m.says(store.EventOnline) // and a machine that says it again and again
+		if run := w.runner(m.id); len(w.sent) != 1 || !run.ListeningAt.Equal(time.Now().Add(-time.Minute)) {
+			t.Errorf("sent = %+v, listening at %v; want one message, and the first time", w.sent, run.ListeningAt)
+		}
+	})
+}
+
+func TestOnlineThatCannotBeSentIsTakenAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.machineFor(w.start(workflowToken, apitype.Start{}).ID)
+		w.sendErr = errDown
+		if got := m.says(store.EventOnline); got != "go" || len(w.logged("message not sent")) != 1 || w.runner(m.id).ListeningAt.IsZero() {
+			t.Errorf("order = %s, listening at %v; want go, now, and a warning: the reaper asks GitHub", got, w.runner(m.id).ListeningAt)
+		}
+	})
+}
+
+func TestJobBeforeGitHubWasAskedTakesItsRunnerIntoUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		started := w.start(workflowToken, apitype.Start{})
+		m := w.machineFor(started.ID)
+		w.sent = nil
+		m.says(store.EventJobStarted, func(e *apitype.Event) { e.RunID = "7001" })
+		run, lock := w.runner(m.id), w.lock(m.booted.Lock)
+		if run.State != store.RunnerBusy || !run.OnlineAt.Equal(time.Now()) || lock.State != store.LockLive || !lock.ConfirmedAt.IsZero() || run.Writer != lock.Writer {
+			t.Errorf("runner is %s, online at %v, lock %s, confirmed at %v; want busy, now, live and not, in one commit", run.State, run.OnlineAt, lock.State, lock.ConfirmedAt)
+		}
+		if len(w.sent) != 1 || w.sent[0].Kind != queue.Resume {
+			t.Errorf("sent = %+v, want one message", w.sent)
+		}
+		if s, err := w.client(started.StatusToken).Status(t.Context(), started.ID); err != nil || s.State != "ready" {
+			t.Errorf("Status = %s, %v; want ready", s.State, err)
+		}
+	})
+}
+
+func TestEachConfigOfASharedMachineIsAskedAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		for n := 2; n <= 4; n++ {
+			m.says(store.EventJobStarted)
+			m.says(store.EventJobDone)
+			m.post("next", apitype.Next{N: n})
+			w.configured(m.id)
+			m.post("next", apitype.Next{N: n})
+			w.sent = nil
+			if got := m.says(store.EventOnline); got != "go" || len(w.sent) != 1 {
+				t.Errorf("config %d: order %s, sent %+v; want go and one message", n, got, w.sent)
+			}
+			w.confirmed(m.id)
+			if lock := w.lock(m.booted.Lock); !lock.Confirmed(time.Now(), w.limits) {
+				t.Errorf("config %d is not confirmed", n)
+			}
+		}
+	})
+}
+
+func TestNextIsAnsweredPastExpUpToTheHardLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
+		m.says(store.EventJobStarted)
+		time.Sleep(time.Until(w.runner(m.id).Hard) - time.Second)
+		m.says(store.EventJobDone)
+		if !w.lock(m.booted.Lock).Exp.Before(time.Now()) {
+			t.Fatal("exp is not over")
+		}
+		w.sent = nil
+		if a := m.post("next", apitype.Next{N: 2}); a.status != http.StatusTooEarly || len(w.sent) != 1 {
+			t.Errorf("next = %d %s, sent %+v; want 425 and the message: a job may be queued for it", a.status, a.body, w.sent)
+		}
+	})
+}
+
+func TestTooOldProgramMarksItsImageInTheSameCommitBeforeAnyJobAlone(t *testing.T) {
+	key := store.ProgramKey(map[string]string{"amd64": runnerProgram.SHA256})
+	tooOld := func(e *apitype.Event) {
+		e.Reason, e.Detail = store.EndTooOld, "the runner program ended with exit code 7"
+	}
+	for name, tc := range map[string]struct {
+		play  func(w *world, request string) *machine
+		calls string
+		marks bool
+	}{
+		"before it listens": {(*world).machineFor, "get 2 commit 1", true},
+		"while it listens":  {(*world).online, "get 2 commit 1", true},
+		"in a job": {func(w *world, request string) *machine {
+			m := w.online(request)
+			m.says(store.EventJobStarted)
+			return m
+		}, "get 1 commit 1", false},
+		"after a job": {func(w *world, request string) *machine {
+			m := w.online(request)
+			m.says(store.EventJobStarted)
+			m.says(store.EventJobDone)
+			return m
+		}, "get 1 commit 1", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				m := tc.play(w, w.start(workflowToken, apitype.Start{}).ID)
+				if got := w.counted(func() { m.says(store.EventDraining, tooOld) }); got != tc.calls {
+					t.Errorf("calls = %s, want %s", got, tc.calls)
+				}
+				run, quota := w.runner(m.id), read[store.Quota](w, accountID)
+				if got := w.alarms(); !slices.Equal(got, []string{string(store.AlarmRunnerTooOld)}) || run.State != store.RunnerDraining {
+					t.Errorf("alarms = %q, runner %s; want one, and draining", got, run.State)
+				}
+				if _, refused := quota.Refuses(run.Launch.Image, key); refused != tc.marks {
+					t.Errorf("the image is refused: %v, want %v", refused, tc.marks)
+				}
+				if tc.marks && (quota.Writer != run.Writer || quota.Live != 1) {
+					t.Errorf("quota = %+v, want it written in the commit of the runner, and one runner still", quota)
+				}
+			})
+		})
+	}
 }
 
 func TestRepeatedNextIsSentAgainWhenNobodyIsAtIt(t *testing.T) {
@@ -206,7 +349,7 @@ func TestNextIsRefusedWhenTheMachineIsToEnd(t *testing.T) {
 		order   string
 	}{
 		"ephemeral": {apitype.Start{Mode: "ephemeral"}, func(*world, *machine) {}, "drain"},
-		"expired":   {apitype.Start{}, func(w *world, m *machine) { time.Sleep(time.Until(w.lock(m.booted.Lock).Exp)) }, "drain"},
+		"at hard":   {apitype.Start{}, func(w *world, m *machine) { time.Sleep(time.Until(w.runner(m.id).Hard)) }, "drain"},
 		"draining":  {apitype.Start{}, func(_ *world, m *machine) { m.says(store.EventDraining) }, "drain"},
 		"ending":    {apitype.Start{}, func(w *world, m *machine) { w.end(m, false) }, "stop"},
 		"ended":     {apitype.Start{}, func(w *world, m *machine) { w.end(m, true) }, "gone"},
@@ -463,7 +606,7 @@ func TestUnsentNextIsSentByTheRepeatedCall(t *testing.T) {
 		w := newWorld(t)
 		m := w.online(w.start(workflowToken, apitype.Start{}).ID)
 		w.sent, w.sendErr = nil, errDown
-		if a := m.post("next", apitype.Next{N: 2}); a.status != http.StatusTooEarly || len(w.logged("next message not sent")) != 1 {
+		if a := m.post("next", apitype.Next{N: 2}); a.status != http.StatusTooEarly || len(w.logged("message not sent")) != 1 {
 			t.Errorf("next = %d %s, want 425 and a warning", a.status, a.body)
 		}
 		w.sendErr = nil

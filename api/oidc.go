@@ -17,7 +17,7 @@ func (t IDTokens) Authenticate(ctx context.Context, token string) (Caller, error
 		return Caller{}, err
 	}
 	return Caller{Kind: GitHub, Name: cl.Actor, Claims: Claims{
-		Server: githubServer(cl.Issuer), RepositoryID: cl.RepositoryID, Repository: cl.Repository, OwnerID: cl.OwnerID, Owner: cl.Owner,
+		Server: ServerOf(cl.Issuer), RepositoryID: cl.RepositoryID, Repository: cl.Repository, OwnerID: cl.OwnerID, Owner: cl.Owner,
 		Visibility: cl.Visibility, RunID: cl.RunID, RunAttempt: cl.RunAttempt, CheckRunID: cl.CheckRunID,
 		Actor: cl.Actor, ActorID: cl.ActorID, Event: cl.Event, Ref: cl.Ref,
 		Workflow: cl.Workflow, WorkflowRef: cl.WorkflowRef, JobWorkflowRef: cl.JobWorkflowRef,
@@ -25,9 +25,10 @@ func (t IDTokens) Authenticate(ctx context.Context, token string) (Caller, error
 	}}, nil
 }
 
-// githubServer returns the host that names a GitHub server in records and registrations:
-// that of its issuer, and nothing for github.com, whichever enterprise it is for.
-func githubServer(issuer string) string {
+// ServerOf returns what names a GitHub server in records and registrations: the host
+// of its issuer of ID tokens, and nothing for github.com, whichever enterprise the
+// issuer is for, and for what is no URL.
+func ServerOf(issuer string) string {
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "token.actions.githubusercontent.com" {
 		return "" // the verifier believes configured issuers alone, and those parse

@@ -54,7 +54,12 @@ func notFound() error {
 }
 
 func unauthenticated() error {
-	return &problem{code: apitype.CodeUnauthenticated, detail: "Send a valid token as Authorization: Bearer."}
+	return refused("Send a valid token as Authorization: Bearer.")
+}
+
+// refused is unauthenticated for a reason that may be told.
+func refused(detail string) error {
+	return &problem{code: apitype.CodeUnauthenticated, detail: detail}
 }
 
 func gone() error {

@@ -175,6 +175,64 @@ func TestPollOfAGivenUpRunnerSendsTheNextTry(t *testing.T) {
 	})
 }
 
+// The record of a request that ended with its runner has the runner's attempts,
+// too: each is answered once, in the order in which they were made.
+func TestEachAttemptIsListedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		started := w.start(workflowToken, apitype.Start{})
+		first := w.intent(started.ID)
+		w.abandon(first)
+		c := w.client(started.StatusToken)
+		if _, err := c.Status(t.Context(), started.ID); err != nil { // accepts it again
+			t.Fatal(err)
+		}
+		r := w.request(started.ID)
+		r.Tries = len(w.limits.Waits) // no further one is left
+		w.put(&r)
+		last := w.intent(started.ID)
+		w.abandon(last)
+		s, err := c.Status(t.Context(), started.ID)
+		if err != nil || s.State != "failed" || s.Runner == nil || s.Runner.ID != last.ID {
+			t.Fatalf("Status = %+v, %v; want it failed, with its last runner", s, err)
+		}
+		var got []string
+		for _, a := range s.Attempts {
+			got = append(got, a.Runner)
+		}
+		if want := []string{first.ID, last.ID}; !slices.Equal(got, want) {
+			t.Errorf("attempts of the runners %q, want one each of %q", got, want)
+		}
+		// What became known only after the request had ended is told as well.
+		run := w.runner(last.ID)
+		run.Attempts = append(run.Attempts, store.Attempt{Runner: run.ID, Code: "launched"})
+		w.put(&run)
+		if s, err = c.Status(t.Context(), started.ID); err != nil || len(s.Attempts) != 3 || s.Attempts[2].Code != "launched" {
+			t.Errorf("Status = %+v, %v; want three attempts, the newest last", s.Attempts, err)
+		}
+	})
+}
+
+// A machine takes 27 s: a request that gives up after one second never gets it,
+// even if nobody looked in between.
+func TestRequestIsNotReadyAfterItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		started := w.start(workflowToken, apitype.Start{})
+		r := w.request(started.ID)
+		r.GiveUpAt = time.Now().Add(time.Second)
+		w.put(&r)
+		m := w.machineFor(started.ID)
+		time.Sleep(27 * time.Second)
+		m.says(store.EventOnline)
+		time.Sleep(time.Second)
+		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		if err != nil || s.State != "expired" || s.Error == nil || s.Error.Code != "expired" || !s.ReadyAt.IsZero() {
+			t.Errorf("Status = %+v, %v; want it expired", s, err)
+		}
+	})
+}
+
 // abandon ends a runner that found no capacity.
 func (w *world) abandon(run store.Runner) {
 	w.Helper()
@@ -275,6 +333,7 @@ func TestCallsOfAPoll(t *testing.T) {
 				a := w.boot(w.runner(run), nonce, instanceID)
 				m.booted.Session = field(t, a, "session")
 				m.says(store.EventOnline)
+				w.confirmed(run)
 			}},
 			{"ready", "get 2", func() {}},
 			{"absent", "get 1", func() { started.ID = strings.Repeat("a", 26) }},

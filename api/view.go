@@ -1,6 +1,8 @@
 package api
 
 import (
+	"slices"
+
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -33,7 +35,10 @@ func view(r store.Request, run store.Runner, lock store.Lock) apitype.Status {
 		}
 	}
 	out.Runner = seen
-	out.Attempts = append(out.Attempts, attempts(run.Attempts)...)
+	// A request that ended with its runner has the runner's attempts in its own
+	// record, as far as they were known then.
+	others := slices.DeleteFunc(out.Attempts, func(a apitype.Attempt) bool { return a.Runner == run.ID })
+	out.Attempts = append(others, attempts(run.Attempts)...)
 	return out
 }
 

@@ -180,7 +180,7 @@ type hub struct {
 	mu    sync.Mutex
 	repos map[string]map[int64]github.Runner
 	next  int64
-	// fail may fail a call: op is delete, find or list.
+	// fail may fail a call: op is get, delete, find or list.
 	fail    func(op string, repo github.Repository, id int64) error
 	latency time.Duration
 	hang    int64 // the id of a registration about which no call is answered
@@ -214,6 +214,22 @@ func (h *hub) busy(repo string, id int64, busy bool) {
 	g := h.repos[repo][id]
 	g.Busy = busy
 	h.repos[repo][id] = g
+}
+
+// online connects the runner program of a registration, or cuts it off.
+func (h *hub) online(repo string, id int64, online bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := h.repos[repo][id]
+	g.Online = online
+	h.repos[repo][id] = g
+}
+
+// forget removes a registration, as GitHub does after a job, or by itself.
+func (h *hub) forget(repo string, id int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.repos[repo], id)
 }
 
 // names returns the names that are registered in a repository.
@@ -269,6 +285,19 @@ func (h *hub) call(ctx context.Context, op string, repo github.Repository, id in
 		}
 	}
 	return fail(op, repo, id)
+}
+
+func (h *hub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+	if err := h.call(ctx, "get", repo, id); err != nil {
+		return github.Runner{}, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, ok := h.repos[repo.ID][id]
+	if !ok {
+		return github.Runner{}, refusal(github.ErrNotFound, 404)
+	}
+	return g, nil
 }
 
 func (h *hub) Delete(ctx context.Context, repo github.Repository, id int64) error {

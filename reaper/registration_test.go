@@ -99,6 +99,7 @@ func TestNamesBelowTheConfigAreDeletedWhileTheRunnerLives(t *testing.T) {
 		w.hub.register("42", nameOf(run, 1)) // minted, and the answer lost
 		run = w.boot(w.configure(run.WriteAhead(controlPlane)))
 		w.hear(run.ID, store.Event{Kind: store.EventOnline})
+		w.confirmed(run.ID)
 		next := w.runner(run.ID).WriteAhead(controlPlane)
 		w.put(&next)
 		w.hub.register("42", nameOf(run, 3)) // minted, and on its way into the record
@@ -152,7 +153,7 @@ func TestNamesAreNotForgottenByACredentialThatSeesNothing(t *testing.T) {
 
 func TestRegistrationsThatNoRecordNamesAreDeletedAfterAnHour(t *testing.T) {
 	inWorld(t, func(w *world) {
-		run := w.online("live", shared)
+		run := w.online("live")
 		rogues := []string{
 			nameOf(store.Runner{ID: id("gone")}, 1),            // of a runner that never was
 			nameOf(run, 7),                                     // borrows the id of one that lives

@@ -67,6 +67,8 @@ func (r *run) request(ctx context.Context, q store.Request, runner *store.Runner
 // story tells a decision on a request in a few words.
 func story(q store.Request, act Action) string {
 	switch {
+	case act == Resend && q.Parked():
+		return "waits for the quota"
 	case act == Resend:
 		return "nobody took it up"
 	case act == Remind:
@@ -82,10 +84,6 @@ func story(q store.Request, act Action) string {
 // decideRequest returns what a due request becomes, with "" if nothing is to be
 // done, and whether a start message goes out with it. runner is the one that it
 // waits for, if it does.
-//
-// A start that went out a moment ago is not sent again: another run was faster.
-// Half of Resend is longer than any two runs overlap, and still shorter than the
-// time to the next one.
 func decideRequest(now time.Time, lim store.Limits, q store.Request, runner store.Runner) (_ store.Request, act Action, sends bool) {
 	if q.State == store.Waiting {
 		if next, changed, again := store.Settle(now, lim, q, runner); changed {
@@ -97,7 +95,7 @@ func decideRequest(now time.Time, lim store.Limits, q store.Request, runner stor
 		return q.Tried(runner).Expire(now, lim), Expire, false
 	case q.State == store.Waiting:
 		return q.Remind(now, lim), Remind, false
-	case q.State == store.Accepted && now.Sub(q.DueAt) >= lim.Resend && now.Sub(q.SentAt) >= lim.Resend/2:
+	case q.Forgotten(now, lim):
 		return q.Sent(now), Resend, true
 	}
 	return q, "", false

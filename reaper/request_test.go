@@ -45,13 +45,29 @@ func TestRequestThatWaitsForItsNextTryIsLeftAlone(t *testing.T) {
 		q := w.accept("quota")
 		q = q.Hold(time.Now(), time.Now().Add(10*time.Minute), store.WaitQuota)
 		w.put(&q)
-		w.minutes(10)
+		w.minutes(9)
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("before its next try, sent %v, want nothing", got)
 		}
 		w.minutes(1)
 		if got := w.queue.take(); len(got) != 1 {
-			t.Errorf("a minute after its next try was due, sent %v, want one start", got)
+			t.Errorf("when its next try was due, sent %v, want one start", got)
+		}
+	})
+}
+
+func TestOtherWaitsAreTheWorkersUntilTheyAreForgotten(t *testing.T) {
+	inWorld(t, func(w *world) {
+		q := w.accept("paced")
+		q = q.Hold(time.Now(), time.Now().Add(time.Minute), store.WaitPaced)
+		w.put(&q)
+		w.minutes(1)
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("when its slot came, sent %v, want nothing: its message is in the queue", got)
+		}
+		w.minutes(1)
+		if got := w.queue.take(); len(got) != 1 {
+			t.Errorf("a minute after its slot, sent %v, want one start", got)
 		}
 	})
 }
@@ -93,15 +109,22 @@ func TestWaitingRequestOfADeadRunnerIsAcceptedAgain(t *testing.T) {
 	})
 }
 
-func TestWaitingRequestIsReadyOnceItsRunnerHasBeenOnline(t *testing.T) {
+func TestRequestThatSharesALaunchIsReadyOnceItsRunnerHasBeenOnline(t *testing.T) {
 	inWorld(t, func(w *world) {
-		q := w.accept("unasked")
-		run := w.boot(w.configure(w.launch(w.begin(q))))
+		run := w.begin(w.accept("first", shared))
+		q, l, _ := store.Share(time.Now(), w.lim, w.accept("unasked", shared), w.lock(run.Lock))
+		w.put(&q, &l)
+		run = w.boot(w.configure(w.launch(w.runner(run.ID))))
 		w.hear(run.ID, store.Event{Kind: store.EventOnline})
-		time.Sleep(w.lim.BootLimit + w.lim.SettleSlack)
-		w.hear(run.ID, store.Event{Kind: store.EventHeartbeat})
+		time.Sleep(10 * time.Second)
+		w.confirmed(run.ID) // with the request that launched it, and no other
+		w.wantRequest(q.ID, store.Waiting)
+		online := time.Now()
+		time.Sleep(50 * time.Second)
 		w.run()
-		w.wantRequest(q.ID, store.Ready)
+		if got := w.wantRequest(q.ID, store.Ready); !got.ReadyAt.Equal(online) {
+			t.Errorf("ready at %s, want when its runner was online, %s", got.ReadyAt, online)
+		}
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("sent %v, want nothing", got)
 		}
@@ -118,7 +141,7 @@ func TestRequestIsNotGivenASecondRunnerWhileTheFirstMayBeRegistered(t *testing.T
 		w.wantRunner(run.ID, store.RunnerDraining)
 		w.wantRequest(q.ID, store.Waiting)
 		w.hub.busy("42", run.Config.RunnerID, false)
-		w.minutes(2)
+		w.minutes(3) // the third DELETE comes two minutes after the second
 		w.wantRequest(q.ID, store.Accepted)
 	})
 }

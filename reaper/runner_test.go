@@ -205,8 +205,8 @@ func TestForgottenStepIsAskedForAgain(t *testing.T) {
 		}, 90*time.Second - 1, queue.Message{Kind: queue.Resume, ID: id("r"), Trace: "trace-r"}},
 		"NextConfigOfASharedRunner": {func(w *world) store.Runner {
 			run := w.online("r", shared)
-			run, _, _, _ = store.NextCall(time.Now(), run, w.lock(run.Lock), 2)
-			w.put(&run)
+			run, lock, _, _, _ := store.NextCall(time.Now(), run, w.lock(run.Lock), 2)
+			w.put(&run, &lock)
 			return run
 		}, 59 * time.Second, queue.Message{Kind: queue.Next, ID: id("r"), N: 2, Trace: "trace-r"}},
 	} {

@@ -88,8 +88,7 @@ func (r *run) registered(ctx context.Context) (_ map[string]*sweep, complete boo
 		}
 		if err != nil {
 			complete = false
-			r.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err))
-			r.alarm(store.AlarmAccess, id, "the registration of an account cannot be read", "account", id)
+			r.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err)) // an outage: a fault in it has its own alarm
 			continue
 		}
 		for i, region := range slices.Sorted(maps.Keys(a.Regions)) {
@@ -246,7 +245,7 @@ func (r *run) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
 type condemned struct{ id, why string }
 
 // endInstances terminates instances, and returns the ids of those that EC2 agreed
-// to end. Each that cannot be ended raises an alarm.
+// to end. Each that EC2 refuses to end raises an alarm.
 func (r *run) endInstances(ctx context.Context, at fleet.Place, ends []condemned) map[string]bool {
 	errs := make([]error, len(ends))
 	if !r.cfg.DryRun {
@@ -269,8 +268,10 @@ func (r *run) endInstances(ctx context.Context, at fleet.Place, ends []condemned
 			r.line(Line{Kind: "instance", ID: c.id, Action: Skip, Reason: err.Error()})
 		default:
 			r.fail("instance", c.id, fmt.Errorf("terminate instance %s in %s: %w", c.id, at, err))
-			r.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
-				"instance", c.id, "account", at.Account, "region", at.Region)
+			if refused(err) {
+				r.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
+					"instance", c.id, "account", at.Account, "region", at.Region)
+			}
 		}
 	}
 	return gone

@@ -123,8 +123,10 @@ func (r *run) terminated(ctx context.Context, e *ending) {
 		return
 	case e.called:
 		r.fail("runner", run.ID, fmt.Errorf("terminate instance %s of runner %s: %w", run.InstanceID, run.ID, e.err))
-		r.alarm(store.AlarmTerminate, run.ID, "a machine cannot be terminated; its own timer ends it at its hard limit",
-			"runner", run.ID, "request", run.Request, "trace", run.Trace, "instance", run.InstanceID, "hard", run.Hard)
+		if refused(e.err) {
+			r.alarm(store.AlarmTerminate, run.ID, "a machine cannot be terminated; its own timer ends it at its hard limit",
+				"runner", run.ID, "request", run.Request, "trace", run.Trace, "instance", run.InstanceID, "hard", run.Hard)
+		}
 		return
 	case e.shown:
 		r.note(e.runner, Wait, "EC2: "+string(e.in.State))

@@ -209,7 +209,13 @@ func TestMachineThatCannotBeTerminatedStaysEndingAndAlarms(t *testing.T) {
 	for name, refusal := range map[string]*fleet.Error{
 		"Denied":    {Kind: fleet.ErrRefused, Code: "UnauthorizedOperation", Text: "denied"},
 		"Throttled": {Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded", Text: "slow down"},
+		"Down":      {Kind: fleet.ErrUnknown, Code: "InternalError", Text: "try again"},
 	} {
+		// What passes is a failure of the run alone, which people are told of if it lasts.
+		var alarms []store.Alarm
+		if refusal.Kind == fleet.ErrRefused {
+			alarms = []store.Alarm{store.AlarmTerminate}
+		}
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				good, bad := w.draining("a"), w.draining("b")
@@ -226,13 +232,13 @@ func TestMachineThatCannotBeTerminatedStaysEndingAndAlarms(t *testing.T) {
 					t.Errorf("Run = %v, want %v", err, refusal)
 				}
 				w.wantRunner(bad.ID, store.RunnerEnding)
-				w.wantAlarms(store.AlarmTerminate)
+				w.wantAlarms(alarms...)
 				w.fleet.settle()
 				time.Sleep(time.Minute)
 				_, _ = w.try()
 				w.wantRunner(good.ID, store.RunnerEnded)
 				w.wantRunner(bad.ID, store.RunnerEnding)
-				w.wantAlarms(store.AlarmTerminate, store.AlarmTerminate)
+				w.wantAlarms(slices.Concat(alarms, alarms)...)
 				w.fleet.fail = func(string, fleet.Place, string) error { return nil }
 				w.minutes(2)
 				w.wantRunner(bad.ID, store.RunnerEnded)

@@ -269,17 +269,40 @@ func (w *world) hear(id string, e store.Event) store.Runner {
 	return w.runner(id)
 }
 
-// online takes a request of that name to a runner, of the same id, that is online.
-func (w *world) online(name string, edit ...func(*store.Request)) store.Runner {
+// listening takes a request of that name to a runner, of the same id, whose machine says
+// that its runner program listens. GitHub does not show it online yet.
+func (w *world) listening(name string, edit ...func(*store.Request)) store.Runner {
 	w.t.Helper()
 	run := w.boot(w.configure(w.launch(w.begin(w.accept(name, edit...)))))
-	run = w.hear(run.ID, store.Event{Kind: store.EventOnline})
-	q, changed, _ := store.Settle(time.Now(), w.lim, w.request(id(name)), run)
-	if !changed || q.State != store.Ready {
-		w.t.Fatalf("Settle = %s, want ready", q.State)
+	return w.hear(run.ID, store.Event{Kind: store.EventOnline})
+}
+
+// online takes a request of that name to a runner, of the same id, that is online, and
+// confirmed by a worker just now.
+func (w *world) online(name string, edit ...func(*store.Request)) store.Runner {
+	w.t.Helper()
+	w.listening(name, edit...)
+	return w.confirmed(id(name))
+}
+
+// confirmed connects the runner's program to GitHub, and has a worker confirm it.
+func (w *world) confirmed(id string) store.Runner {
+	w.t.Helper()
+	was, lockWas := w.runner(id), w.lock(w.runner(id).Lock)
+	w.hub.online(was.Repository.ID, was.Config.RunnerID, true)
+	run, lock, verdict := store.Confirm(time.Now(), w.lim, was, lockWas, store.Registration{Online: true})
+	if verdict != store.Confirmed {
+		w.t.Fatalf("Confirm = %s, want confirmed", verdict)
 	}
-	w.put(&q)
-	return run
+	items := []store.Item{&run, &lock}
+	if q, settled, _ := store.Settle(time.Now(), w.lim, w.request(run.Request), run); settled {
+		items = append(items, &q)
+	}
+	w.put(items...)
+	if q := w.request(run.Request); q.State != store.Ready {
+		w.t.Fatalf("request is %s, want ready", q.State)
+	}
+	return w.runner(id)
 }
 
 // draining takes a runner online and drains it, as its job's end does.

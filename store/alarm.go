@@ -12,7 +12,7 @@ const (
 	AlarmRunnerTooOld  Alarm = "runner_too_old" // GitHub refuses the image's runner program
 	AlarmMismatch      Alarm = "token_mismatch" // EC2 knows the client token with other bytes
 	AlarmLaunchRefused Alarm = "launch_refused" // EC2 or STS refuses for a reason that only people can mend
-	AlarmTerminate     Alarm = "terminate"      // a machine cannot be terminated
+	AlarmTerminate     Alarm = "terminate"      // EC2 refuses to terminate a machine
 	AlarmAccess        Alarm = "access"         // an account, credential or registration cannot be used
 	AlarmGitHub        Alarm = "github"         // GitHub refuses the credential
 	AlarmBrake         Alarm = "brake"          // a sweep would end too many machines at once

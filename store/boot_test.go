@@ -132,24 +132,28 @@ func TestNextCall(t *testing.T) {
 		{"Replaced", online, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, 2, false, false, false},
 		{"LockIsNotLive", online, store.Shared, func(s *stage) { s.lock.State = store.LockDraining }, 2, false, false, false},
 		{"JustBeforeExp", online, store.Shared, func(s *stage) { s.lock.Exp = now.Add(1) }, 2, false, true, true},
-		{"AtExp", online, store.Shared, func(s *stage) { s.lock.Exp = now }, 2, false, false, false},
-		{"AtExpEvenIfItIsThere", online, store.Shared, func(s *stage) { s.lock.Exp, s.run.Config.N = now, 2 }, 2, false, false, false},
+		{"PastExpJobsMayBeQueued", online, store.Shared, func(s *stage) { s.lock.Exp = at(2 * time.Minute) }, 2, false, true, true},
+		{"PastExpItIsThere", online, store.Shared, func(s *stage) { s.lock.Exp, s.run.Config.N = at(2*time.Minute), 2 }, 2, true, false, false},
+		{"JustBeforeHard", online, store.Shared, func(s *stage) { s.lock.Exp, s.run.Hard = at(2*time.Minute), now.Add(1) }, 2, false, true, true},
+		{"AtHard", online, store.Shared, func(s *stage) { s.run.Hard = now }, 2, false, false, false},
+		{"AtHardEvenIfItIsThere", online, store.Shared, func(s *stage) { s.run.Hard, s.run.Config.N = now, 2 }, 2, false, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, c.mode)
 			if c.edit != nil {
 				c.edit(&s)
 			}
-			got, ready, wanted, changed := store.NextCall(now, s.run, s.lock, c.n)
+			got, lock, ready, wanted, changed := store.NextCall(now, s.run, s.lock, c.n)
 			if ready != c.ready || wanted != c.wanted || changed != c.changed {
 				t.Errorf("NextCall = ready %v, wanted %v, changed %v; want %v, %v, %v", ready, wanted, changed, c.ready, c.wanted, c.changed)
 			}
-			want := s.run
-			if c.changed {
-				want.Wanted = c.n
+			want, wantLock := s.run, s.lock
+			if c.changed { // and no job can come by the config that it had
+				want.Wanted, want.ListeningAt, want.Config.Used, wantLock.ConfirmedAt = c.n, time.Time{}, true, time.Time{}
 				want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "online", Reason: "asks for config 2"})
 			}
 			same(t, "runner", got, want)
+			same(t, "lock", lock, wantLock)
 		})
 	}
 }

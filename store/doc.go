@@ -13,7 +13,7 @@
 //	from      to         when                                              by      rule
 //	-         accepted   POST /start                                       api     Request.Accept
 //	accepted  accepted   quota, pacing, back-off                           worker  Request.Hold
-//	accepted  ready      its key's lock is live and shareable              worker  Share
+//	accepted  ready      its key's lock is live, shareable and confirmed   worker  Share
 //	accepted  waiting    its key's lock is launching and shareable         worker  Share
 //	accepted  waiting    the lock is free, quota and pacing allow          worker  Intent.Begin
 //	waiting   ready      its runner has been online                        any     Settle
@@ -35,7 +35,8 @@
 //	new       launched   RunInstances answered                             worker  Launched
 //	new       failed     no placement is left, or EC2 refuses              worker  Abandon
 //	launched  booting    first boot, the lock names it, before boot_by     api     BootCall
-//	booting   online     the machine says so, the lock names it            api     Hear
+//	booting   online     GitHub shows it online, the lock names it         any     Confirm
+//	booting   busy       a job started, the lock names it                  api     Hear
 //	online    busy       a job started                                     api     Hear
 //	busy      online     the job is done (shared mode)                     api     Hear
 //	usable    draining   time is up, lost, idle, done, stopped, …          any     Drain
@@ -44,13 +45,14 @@
 //
 // usable stands for the five states before draining; open for all but failed and
 // ended. What Drain needs is in DrainReason (time), Hear (what the machine says),
-// BootCall (a stolen token) and Stop (the caller); NextEndStep orders the end.
+// BootCall (a stolen token), Confirm (what GitHub shows) and Stop (the caller);
+// NextEndStep orders the end.
 //
 // # Locks
 //
 //	from       to         when                                             by      rule
 //	free       launching  with the intent; names the new runner            worker  Intent.Begin
-//	launching  live       its runner is online                             api     Hear
+//	launching  live       its runner is online, or busy                    any     Confirm, Hear
 //	names r    draining   r drains                                         any     Drain
 //	names r    empty      r failed or ended                                any     Abandon, Ended
 //

@@ -68,12 +68,15 @@ func NewEnd(code string) Failure {
 }
 
 // Drain is the only way out of a usable state but failure: nothing new happens
-// on the runner. The lock is changed, to draining, only if it names r.
+// on the runner. The lock is changed, to draining, only if it names r. The sealed
+// config is dropped: no call of a machine that drains is answered with one, and it
+// is most of the record.
 func Drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 	if !r.State.Usable() {
 		return r, l
 	}
 	r.End, r.DrainingAt, r.Wait, r.WaitUntil = &why, now, "", time.Time{}
+	r.Config.Sealed = ""
 	r = r.enter(now, RunnerDraining, why.Code)
 	if l.Names(r.ID) {
 		l.State = LockDraining

@@ -29,6 +29,7 @@ func TestDrain(t *testing.T) {
 				want, wantLock := run, c.lock
 				if state.Usable() {
 					want.State, want.End, want.DrainingAt, want.Wait, want.WaitUntil = store.RunnerDraining, &why, now, "", time.Time{}
+					want.Config.Sealed = ""
 					want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "draining", Reason: "idle"})
 					wantLock.State = c.want
 				}
@@ -64,8 +65,33 @@ func TestDrainReason(t *testing.T) {
 		{"HardWithoutALock", busy, store.Shared, at(6 * time.Hour), func(s *stage) { s.lock = store.Lock{} }, store.EndHard},
 
 		{"JustBeforeExp", busy, store.Shared, at(65*time.Minute - 1), nil, ""},
-		{"Exp", busy, store.Shared, at(65 * time.Minute), nil, store.EndExpired},
-		{"ExpOfAnotherRunner", busy, store.Shared, at(65 * time.Minute), func(s *stage) { s.lock.Runner = "x2" }, ""},
+		{"ExpOfAnUnusedRunner", online, store.Shared, at(65 * time.Minute), nil, store.EndExpired},
+		{"ExpOfABusyRunner", busy, store.Shared, at(65 * time.Minute), nil, ""},
+		{"LongPastExpABusyRunner", busy, store.Shared, at(6*time.Hour - 1), nil, ""},
+		{"ExpOfABusyEphemeralRunner", busy, store.Ephemeral, at(65 * time.Minute), nil, ""},
+		{"ExpOfAnotherRunner", online, store.Shared, at(65 * time.Minute), func(s *stage) { s.lock.Runner, s.run.State = "x2", store.RunnerBusy }, ""},
+		{"ExpBeforeItWasOnline", booting, store.Shared, at(90 * time.Second), func(s *stage) { s.lock.Exp = at(time.Minute) }, store.EndExpired},
+		{"ListensFor30sPastExp", online, store.Shared, at(70 * time.Minute), jobThenListens(10*time.Minute, 30*time.Second), store.EndExpired},
+		{"ListensForLessPastExp", online, store.Shared, at(70 * time.Minute), jobThenListens(10*time.Minute, 30*time.Second-1), ""},
+		{"ListensSinceItsFirstConfigFor30s", online, store.Shared, at(70 * time.Minute), func(s *stage) { s.run.ListeningAt = at(70*time.Minute - 30*time.Second) }, store.EndExpired},
+		{"ListensSinceItsFirstConfigForLess", online, store.Shared, at(70 * time.Minute), func(s *stage) { s.run.ListeningAt = at(70*time.Minute - 30*time.Second + 1) }, ""},
+		{"NextConfigIsOnItsWayFor120s", online, store.Shared, at(70 * time.Minute), jobThenListens(2*time.Minute, 0), store.EndExpired},
+		{"NextConfigIsOnItsWayForLess", online, store.Shared, at(70 * time.Minute), jobThenListens(2*time.Minute-1, 0), ""},
+		{"OldAgentHasItsNextConfigForLess", online, store.Shared, at(70 * time.Minute), func(s *stage) {
+			jobThenListens(2*time.Minute-1, 0)(s)
+			s.run.Config.N, s.run.Wanted = 2, 2
+		}, ""},
+		{"OldAgentHasItsNextConfigFor120s", online, store.Shared, at(70 * time.Minute), func(s *stage) {
+			jobThenListens(2*time.Minute, 0)(s)
+			s.run.Config.N, s.run.Wanted = 2, 2
+		}, store.EndExpired},
+		{"OldAgentWithoutAJobFor120s", online, store.Shared, at(70 * time.Minute), func(s *stage) {
+			s.run.ListeningAt, s.run.OnlineAt = time.Time{}, at(68*time.Minute)
+		}, store.EndExpired},
+		{"OldAgentWithoutAJobForLess", online, store.Shared, at(70 * time.Minute), func(s *stage) {
+			s.run.ListeningAt, s.run.OnlineAt = time.Time{}, at(68*time.Minute+1)
+		}, ""},
+		{"PastExpItsLastJobWasLongAgo", online, store.Shared, at(70 * time.Minute), jobThenListens(40*time.Minute, 30*time.Minute), store.EndExpired},
 
 		{"JustBeforeBootByNoInstance", launching, store.Shared, at(5*time.Minute - 1), nil, ""},
 		{"NoInstanceAtBootBy", launching, store.Shared, at(5 * time.Minute), nil, store.EndNoLaunch},
@@ -121,11 +147,25 @@ func TestDrainReason(t *testing.T) {
 	}
 }
 
+// jobThenListens has a job done so long before 13:10, and the program listen for the
+// next one since so long before that; zero: it does not listen.
+func jobThenListens(done, listens time.Duration) func(*stage) {
+	return func(s *stage) {
+		s.run.Job = store.Job{StartedAt: at(2 * time.Minute), EndedAt: at(70*time.Minute - done)}
+		s.run.ListeningAt = time.Time{}
+		if listens > 0 {
+			s.run.ListeningAt = at(70*time.Minute - listens)
+		}
+	}
+}
+
 func TestNextEndStep(t *testing.T) {
 	const drainedAt = 10 * time.Minute
 	gone := func(after time.Duration) func(*store.Runner) {
 		return func(r *store.Runner) { *r = r.Deregistered(at(drainedAt + after)) }
 	}
+	stopped := false // whether EC2 shows the machine, and not running
+	off := func(*store.Runner) { stopped = true }
 	for _, c := range []struct {
 		name  string
 		stage func(*testing.T, string) stage
@@ -138,8 +178,19 @@ func TestNextEndStep(t *testing.T) {
 		{"NoConfigWasAnsweredToAThief", launched, store.EndCompromised, 0, nil, store.EndBegin},
 		{"RegisteredIsDeleted", busy, store.EndExpired, 0, nil, store.EndDelete},
 		{"RefusedDeleteIsRepeated", busy, store.EndExpired, time.Hour, func(r *store.Runner) { *r = r.Deleting(at(drainedAt)) }, store.EndDelete},
-		{"AJobMayHaveComeAMomentBefore", busy, store.EndExpired, 90*time.Second - 1, gone(0), store.EndWait},
-		{"GraceIsOver", busy, store.EndExpired, 90 * time.Second, gone(0), store.EndBegin},
+		{"AJobMayHaveComeAMomentBefore", idleAgain, store.EndExpired, 90*time.Second - 1, gone(0), store.EndWait},
+		{"GraceIsOver", idleAgain, store.EndExpired, 90 * time.Second, gone(0), store.EndBegin},
+		{"GraceIsOverOfARunnerWithoutAJob", online, store.EndExpired, 90 * time.Second, gone(0), store.EndBegin},
+		{"AJobThatRunsOutlivesTheGrace", busy, store.EndExpired, 90 * time.Second, gone(0), store.EndWait},
+		{"AJobThatRunsIsWaitedForUntilHard", busy, store.EndExpired, 6*time.Hour - drainedAt - 1, gone(0), store.EndWait},
+		{"AJobThatRunsEndsAtHard", busy, store.EndExpired, 6*time.Hour - drainedAt, gone(0), store.EndBegin},
+		{"AJobOfALostMachineIsWaitedForToo", busy, store.EndLost, time.Hour, gone(0), store.EndWait},
+		{"AMachineThatIsOffRunsNoJob", busy, store.EndExpired, 0, off, store.EndBegin},
+		{"AMachineThatIsOffRunsNoneAfterADeleteEither", busy, store.EndExpired, time.Second, func(r *store.Runner) { gone(0)(r); off(r) }, store.EndBegin},
+		{"AMachineThatIsOffNeedsNoSecondDelete", busy, store.EndLost, time.Minute, func(r *store.Runner) { *r = r.Deleting(at(drainedAt)).Refused(at(drainedAt), lim); off(r) }, store.EndBegin},
+		{"BusyIsAskedAgainAfterAPause", busy, store.EndExpired, 45 * time.Second, func(r *store.Runner) { *r = r.Refused(at(drainedAt), lim) }, store.EndDelete},
+		{"BusyIsNotAskedAgainBefore", busy, store.EndExpired, 45*time.Second - 1, func(r *store.Runner) { *r = r.Refused(at(drainedAt), lim) }, store.EndWait},
+		{"CompromisedHasNoPause", busy, store.EndCompromised, 0, func(r *store.Runner) { *r = r.Refused(at(drainedAt), lim) }, store.EndDelete},
 		{"IdleAfterwardsEndsTheGrace", busy, store.EndExpired, 3 * time.Second, func(r *store.Runner) { gone(time.Second)(r); r.IdleAt = at(drainedAt + 2*time.Second) }, store.EndBegin},
 		{"IdleBeforehandDoesNot", busy, store.EndExpired, 3 * time.Second, func(r *store.Runner) { gone(2 * time.Second)(r); r.IdleAt = at(drainedAt + time.Second) }, store.EndWait},
 		{"IdleAloneStillDeletes", busy, store.EndExpired, time.Second, func(r *store.Runner) { r.IdleAt = at(drainedAt) }, store.EndDelete},
@@ -161,10 +212,11 @@ func TestNextEndStep(t *testing.T) {
 			if c.code != "" {
 				s = s.drained(at(drainedAt), c.code)
 			}
+			stopped = false
 			if c.edit != nil {
 				c.edit(&s.run)
 			}
-			if got := store.NextEndStep(at(drainedAt+c.after), lim, s.run); got != c.want {
+			if got := store.NextEndStep(at(drainedAt+c.after), lim, s.run, stopped); got != c.want {
 				t.Errorf("NextEndStep = %q, want %q", got, c.want)
 			}
 		})
@@ -404,5 +456,86 @@ func TestEndsTellPeopleWhatToDo(t *testing.T) {
 		if end.Code != code || end.Text == "" || end.Retryable != (code != store.EndTooOld) {
 			t.Errorf("NewEnd(%s) = %+v, want a text, and retryable unless the runner program is too old", code, end)
 		}
+	}
+}
+
+func TestBusyRegistrationCosts27DeletesInSixHours(t *testing.T) {
+	run := online(t, store.Shared).drained(t0, store.EndIdle).run
+	var pauses []time.Duration
+	deletes, lastly := 0, t0
+	for now := t0; now.Before(run.Hard); now = now.Add(lim.ReaperPeriod) { // by a reaper that runs each minute
+		if store.NextEndStep(now, lim, run, false) != store.EndDelete {
+			continue
+		}
+		if deletes++; deletes > 1 {
+			pauses = append(pauses, now.Sub(lastly))
+		}
+		lastly = now
+		run = run.Deleting(now).Refused(now, lim)
+	}
+	if want := []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 15 * time.Minute, 15 * time.Minute}; !slices.Equal(pauses[:6], want) {
+		t.Errorf("the first pauses are %v, want %v", pauses[:6], want)
+	}
+	if deletes != 27 || run.Refusals != 27 {
+		t.Errorf("%d DELETEs in six hours, %d refusals; want 27, as at Limits.DeleteAgain", deletes, run.Refusals)
+	}
+}
+
+func TestRefusedDoesNotOverflow(t *testing.T) {
+	run := busy(t, store.Shared).run
+	run.Refusals = 1000
+	if got := run.Refused(t0, lim).DeleteAfter.Sub(t0); got != 15*time.Minute-15*time.Second {
+		t.Errorf("after a thousand refusals, GitHub is asked again in %v, want 14m45s", got)
+	}
+}
+
+func TestSuspect(t *testing.T) {
+	const drainedAt = 10 * time.Minute
+	refused := func(r *store.Runner) { *r = r.Deleting(at(drainedAt)).Refused(at(drainedAt), lim) }
+	for _, c := range []struct {
+		name  string
+		stage func(*testing.T, string) stage
+		code  string
+		after time.Duration // since the drain
+		edit  func(*store.Runner)
+		want  bool
+	}{
+		{"GitHubAloneSpeaksOfAJob", online, store.EndIdle, 15 * time.Minute, refused, true},
+		{"GitHubAloneSpeaksOfAJobForLess", online, store.EndIdle, 15*time.Minute - 1, refused, false},
+		{"GitHubAloneSpeaksOfAJobAfterTheOneThatEnded", idleAgain, store.EndIdle, 15 * time.Minute, refused, true},
+		{"AJobThatRunsIsNoSuspect", busy, store.EndExpired, 5 * time.Hour, refused, false},
+		{"AJobOnALostMachineIs", busy, store.EndLost, 15 * time.Minute, refused, true},
+		{"AJobOnALostMachineForLess", busy, store.EndLost, 15*time.Minute - 1, refused, false},
+		{"AJobOnALostMachineThatGitHubForgotIs", busy, store.EndLost, 15 * time.Minute, func(r *store.Runner) { *r = r.Deregistered(at(drainedAt)) }, true},
+		{"ALongJobThatJustEnded", busy, store.EndExpired, time.Hour, func(r *store.Runner) { refused(r); r.Job.EndedAt = at(drainedAt + 46*time.Minute) }, false},
+		{"ALongJobThatEndedLongAgo", busy, store.EndExpired, time.Hour, func(r *store.Runner) { refused(r); r.Job.EndedAt = at(drainedAt + 45*time.Minute) }, true},
+		{"GoneAtGitHubWaitsForItsGraceAlone", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); *r = r.Deregistered(at(drainedAt + time.Hour)) }, false},
+		{"NotAskedYetSinceTheReaperWasAway", online, store.EndIdle, time.Hour, func(*store.Runner) {}, false},
+		{"OnceIsEnough", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); r.SuspectAt = at(drainedAt + 15*time.Minute) }, false},
+		{"WithoutAReason", busy, store.EndLost, time.Hour, func(r *store.Runner) { refused(r); r.End = nil }, false},
+		{"EndingIsOver", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); *r = r.Ending(at(drainedAt), "") }, false},
+		{"UsableIsNotEnded", online, "", time.Hour, refused, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t, store.Shared)
+			if c.code != "" {
+				s = s.drained(at(drainedAt), c.code)
+			}
+			c.edit(&s.run)
+			now := at(drainedAt + c.after)
+			want := s.run
+			if c.want {
+				want.SuspectAt = now
+				want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "draining", Reason: "waits for a job that nobody knows of, or whose machine is silent"})
+			}
+			got, suspect := s.run.Suspect(now, lim)
+			if suspect != c.want {
+				t.Errorf("Suspect = %v, want %v", suspect, c.want)
+			}
+			same(t, "runner", got, want)
+			if _, again := got.Suspect(now.Add(time.Hour), lim); suspect && again {
+				t.Error("Suspect a second time")
+			}
+		})
 	}
 }

@@ -184,7 +184,7 @@ func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 		r = r.Forget(r.Config.N) // GitHub removes a one-job registration after its job, and keeps one whose job was cut
 	}
 	r, l = r.usedUp(l)
-	r.DeleteAfter = time.Time{}
+	r.Refusals, r.DeleteAfter = 0, time.Time{} // GitHub's view follows within seconds
 	if r.State == RunnerBusy && r.Mode == Ephemeral {
 		return Drain(now, r, l, NewEnd(EndDone))
 	}
@@ -199,10 +199,14 @@ func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 // job and since it was last shared.
 func idle(now time.Time, lim Limits, r Runner, l Lock) (Runner, Lock) {
 	if r.State == RunnerDraining {
-		r.IdleAt, r.DeleteAfter = now, time.Time{}
+		r.IdleAt, r.Refusals, r.DeleteAfter = now, 0, time.Time{}
 		return r.note(now, "no job runs"), l
 	}
-	since := maxTime(maxTime(r.OnlineAt, r.Job.EndedAt), l.SharedAt.Add(lim.ShareStep))
+	began := r.OnlineAt
+	if !r.ListeningAt.IsZero() && r.ListeningAt.Before(began) {
+		began = r.ListeningAt // which the machine counts from: it would ask too early otherwise
+	}
+	since := maxTime(maxTime(began, r.Job.EndedAt), l.SharedAt.Add(lim.ShareStep))
 	if r.State == RunnerOnline && now.Sub(since) >= lim.Idle {
 		return Drain(now, r, l, NewEnd(EndIdle))
 	}

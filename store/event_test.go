@@ -74,6 +74,26 @@ func TestHear(t *testing.T) {
 	noted := func(r *store.Runner, reason string) {
 		r.History = append(slices.Clone(r.History), store.Entry{At: now, State: string(r.State), Reason: reason})
 	}
+	beat := func(counter int64) *store.Pulse {
+		return &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now, Counter: counter}
+	}
+	listens := func(counter int64) func(*stage, *store.Heard) {
+		return func(s *stage, h *store.Heard) {
+			s.run.ListeningAt = now
+			noted(&s.run, "the runner program listens")
+			h.Confirm, h.Pulse = true, beat(counter)
+		}
+	}
+	tooOld := func(image bool) func(*stage, *store.Heard) {
+		return func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndTooOld)
+			noted(&s.run, "v2.300")
+			h.Order, h.Alarm, h.TooOld = store.OrderDrain, store.AlarmRunnerTooOld, image
+		}
+	}
+	usedUp := func(s *stage) {
+		s.run.ListeningAt, s.run.Config.Used, s.lock.ConfirmedAt = time.Time{}, true, time.Time{}
+	}
 	for _, c := range []struct {
 		name  string
 		stage func(*testing.T, string) stage
@@ -84,34 +104,45 @@ func TestHear(t *testing.T) {
 	}{
 		{"BootingIsNoted", booting, store.Shared, nil, store.Event{Kind: store.EventBooting, Detail: "v2"},
 			func(s *stage, _ *store.Heard) { noted(&s.run, "agent runs: v2") }},
-		{"OnlineTakesTheRunnerIntoUse", booting, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(s *stage, h *store.Heard) {
-			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
-			noted(&s.run, "")
-			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now}
-		}},
-		{"OnlineKeepsTheCounterOfItsOwnPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x1", Counter: 5} }, store.Event{Kind: store.EventOnline}, func(s *stage, h *store.Heard) {
-			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
-			noted(&s.run, "")
-			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now, Counter: 5}
-		}},
-		{"OnlineResetsTheCounterOfAnothersPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x0", Counter: 5} }, store.Event{Kind: store.EventOnline}, func(s *stage, h *store.Heard) {
-			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
-			noted(&s.run, "")
-			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now}
-		}},
+		{"OnlineIsTheMachinesWordAlone", booting, store.Shared, nil, store.Event{Kind: store.EventOnline}, listens(0)},
+		{"OnlineKeepsTheCounterOfItsOwnPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x1", Counter: 5} }, store.Event{Kind: store.EventOnline}, listens(5)},
+		{"OnlineResetsTheCounterOfAnothersPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x0", Counter: 5} }, store.Event{Kind: store.EventOnline}, listens(0)},
 		{"OnlineOfAReplacedRunnerDrains", booting, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventOnline},
 			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
 		{"OnlineBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
-		{"OnlineOnADrainingLockIsTooLate", booting, store.Shared, func(s *stage) { s.lock.State = store.LockDraining }, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
 		{"OnlineWhileDrainingChangesNothing", booting, store.Shared, func(s *stage) { *s = s.drained(at(time.Minute), store.EndStopped) }, store.Event{Kind: store.EventOnline},
 			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
-		{"OnlineAgainIsASignOfLife", online, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(_ *stage, h *store.Heard) {
-			h.Pulse = &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now}
-		}},
-		{"OnlineAgainOfAReplacedRunnerIsNone", online, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventOnline},
+		{"OnlineAgainIsAskedNoSecondTime", listening, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+		{"OnlineAgainOfAConfirmedConfigIsNot", online, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+		{"OnlineWhileTheNextConfigIsWantedIsOfTheOldOne", online, store.Shared, func(s *stage) { s.run.Wanted, s.run.ListeningAt = 2, time.Time{} }, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+		{"OnlineOfALaterConfigIsAskedAbout", online, store.Shared, func(s *stage) { s.run.ListeningAt = time.Time{} }, store.Event{Kind: store.EventOnline}, listens(0)},
+		{"OnlineAgainOfAReplacedRunnerIsNone", online, store.Shared, func(s *stage) { s.lock.Runner, s.run.ListeningAt = "x2", time.Time{} }, store.Event{Kind: store.EventOnline},
 			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
-		{"OnlineWhileBusyIsNone", busy, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+		{"OnlineAfterItsJobStartedIsAskedAbout", busy, store.Shared, func(s *stage) { s.run.ListeningAt = time.Time{} }, store.Event{Kind: store.EventOnline}, listens(0)},
 
+		{"AJobProvesThatTheRunnerIsOnline", listening, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
+			noted(&s.run, "GitHub gave it a job")
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			noted(&s.run, "job of run 1001")
+			h.Confirm, h.Pulse = true, beat(0)
+		}},
+		{"AJobProvesItBeforeOnlineIsSaid", booting, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+			s.run.State, s.run.OnlineAt, s.run.ListeningAt, s.lock.State = store.RunnerOnline, now, now, store.LockLive
+			noted(&s.run, "GitHub gave it a job")
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			noted(&s.run, "job of run 1001")
+			h.Confirm, h.Pulse = true, beat(0)
+		}},
+		{"AJobOfAReplacedRunnerTakesNoLock", booting, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+			s.run.Job = store.Job{RunID: "1001", StartedAt: now}
+			noted(&s.run, "job of run 1001")
+			h.Order = store.OrderDrain
+		}},
+		{"AJobBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+			s.run.Job = store.Job{RunID: "1001", StartedAt: now}
+			noted(&s.run, "job of run 1001")
+		}},
 		{"JobStartedMakesBusy", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
 			noted(&s.run, "job of run 1001")
@@ -165,22 +196,31 @@ func TestHear(t *testing.T) {
 				h.Order = store.OrderDrain
 			}},
 
-		{"JobDoneFreesASharedRunner", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone, Detail: "Succeeded"}, func(s *stage, _ *store.Heard) {
+		{"JobDoneFreesASharedRunner", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.State = 1, now, []store.GitHubName{}, store.RunnerOnline
-			noted(&s.run, "job done: Succeeded")
+			usedUp(s)
+			noted(&s.run, "job done")
+		}},
+		{"JobThatWasCutLeavesItsRegistration", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone, Detail: "the program died"}, func(s *stage, _ *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.State = 1, now, store.RunnerOnline
+			usedUp(s)
+			noted(&s.run, "job done: the program died")
 		}},
 		{"JobDoneEndsAnEphemeralOne", busy, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
+			usedUp(s)
 			*s = s.drained(now, store.EndDone)
 			h.Order = store.OrderDrain
 		}},
 		{"JobDoneWhileDrainingIsNoted", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndExpired) }, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
+			usedUp(s)
 			noted(&s.run, "job done")
 			h.Order = store.OrderDrain
 		}},
 		{"JobDoneWithoutAJobEndsNothing", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
+			usedUp(s)
 			noted(&s.run, "job done")
 		}},
 
@@ -188,8 +228,18 @@ func TestHear(t *testing.T) {
 			*s = s.drained(now, store.EndIdle)
 			h.Order = store.OrderDrain
 		}},
-		{"IdleForLessGoesOnByThisLock", online, store.Shared, func(s *stage) { s.run.OnlineAt = now.Add(-10*time.Minute + 1) }, store.Event{Kind: store.EventIdle},
+		{"IdleForLessGoesOnByThisLock", online, store.Shared, func(s *stage) {
+			s.run.OnlineAt, s.run.ListeningAt = now.Add(-10*time.Minute+1), now.Add(-10*time.Minute+1)
+		}, store.Event{Kind: store.EventIdle},
 			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
+		{"IdleCountsFromWhenItListenedFirst", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-9*time.Minute), now.Add(-10*time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndIdle)
+			h.Order = store.OrderDrain
+		}},
+		{"IdleCountsFromNoLaterListening", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-10*time.Minute), now.Add(-time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndIdle)
+			h.Order = store.OrderDrain
+		}},
 		{"IdleCountsFromTheLastJob", online, store.Shared, func(s *stage) { s.run.Job.EndedAt = now.Add(-10*time.Minute + 1) }, store.Event{Kind: store.EventIdle},
 			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
 		{"IdleCountsFromTheLastShare", online, store.Shared, func(s *stage) { s.lock.SharedAt = now.Add(-10*time.Minute - 30*time.Second + 1) }, store.Event{Kind: store.EventIdle},
@@ -205,16 +255,40 @@ func TestHear(t *testing.T) {
 			noted(&s.run, "no job runs")
 			h.Order = store.OrderDrain
 		}},
+		{"IdleWhileDrainingAsksGitHubAtOnce", busy, store.Shared, func(s *stage) {
+			*s = s.drained(at(19*time.Minute), store.EndExpired)
+			s.run = s.run.Refused(at(19*time.Minute), lim)
+		}, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			s.run.IdleAt, s.run.Refusals, s.run.DeleteAfter = now, 0, time.Time{}
+			noted(&s.run, "no job runs")
+			h.Order = store.OrderDrain
+		}},
+		{"JobDoneWhileDrainingAsksGitHubAtOnce", busy, store.Shared, func(s *stage) {
+			*s = s.drained(at(19*time.Minute), store.EndExpired)
+			s.run = s.run.Refused(at(19*time.Minute), lim)
+		}, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.Refusals, s.run.DeleteAfter = 1, now, []store.GitHubName{}, 0, time.Time{}
+			usedUp(s)
+			noted(&s.run, "job done")
+			h.Order = store.OrderDrain
+		}},
+		{"JobDoneOfAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.ListeningAt, s.run.Config.Used, s.run.State = 1, now, []store.GitHubName{}, time.Time{}, true, store.RunnerOnline
+			noted(&s.run, "job done")
+			h.Order = store.OrderDrain
+		}},
 
 		{"SpotNoticeDrains", busy, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndSpot)
 			h.Order = store.OrderDrain
 		}},
-		{"TooOldDrainsAndRaisesAnAlarm", booting, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, func(s *stage, h *store.Heard) {
-			*s = s.drained(now, store.EndTooOld)
-			noted(&s.run, "v2.300")
-			h.Order, h.Alarm = store.OrderDrain, store.AlarmRunnerTooOld
-		}},
+		{"TooOldBeforeAnyJobIsTheImages", booting, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(true)},
+		{"TooOldWhileListeningIsTheImages", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(true)},
+		{"TooOldDuringAJobMayBeTheJobsDoing", busy, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(false)},
+		{"TooOldAfterAJobMayBeTheJobsDoing", online, store.Shared, func(s *stage) {
+			s.run.Job = store.Job{StartedAt: at(2 * time.Minute), EndedAt: at(3 * time.Minute)}
+		}, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(false)},
+		{"TooOldWhileDrainingIsAnAlarmToo", busy, store.Ephemeral, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndDone) }, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(false)},
 		{"IdleReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndIdle}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndIdle)
 			h.Order = store.OrderDrain
@@ -246,13 +320,13 @@ func TestHear(t *testing.T) {
 				c.edit(&s)
 			}
 			c.event.Counter = 50
-			before := s.lock.State
+			before := s.lock
 			want := store.Heard{Order: store.OrderGo}
 			after := s
 			after.run.Counter = 50
 			c.want(&after, &want)
 			want.Runner = &after.run
-			if after.lock.State != before {
+			if after.lock != before {
 				want.Lock = &after.lock
 			}
 			same(t, "Hear", store.Hear(now, lim, c.event, s.run, s.lock, s.pulse), want)

@@ -106,14 +106,24 @@ func booting(t *testing.T, mode string) stage {
 	return s
 }
 
-// online is the stage after the machine was online at 12:01:10, and its request
-// ready.
-func online(t *testing.T, mode string) stage {
+// listening is the stage after the machine said at 12:01:10 that its runner program
+// listens.
+func listening(t *testing.T, mode string) stage {
 	t.Helper()
 	s := booting(t, mode)
-	s.hear(t, at(70*time.Second), store.Event{Kind: store.EventOnline, Counter: 1})
-	if s.run.State != store.RunnerOnline || s.lock.State != store.LockLive {
-		t.Fatalf("after online the runner is %s and the lock %s", s.run.State, s.lock.State)
+	if h := s.hear(t, at(70*time.Second), store.Event{Kind: store.EventOnline, Counter: 1}); !h.Confirm || h.Lock != nil {
+		t.Fatalf("after online, confirm is %v and the lock %+v; want GitHub asked first", h.Confirm, h.Lock)
+	}
+	return s
+}
+
+// online is the stage after GitHub showed the runner online in the same second, and
+// its request was ready a second later.
+func online(t *testing.T, mode string) stage {
+	t.Helper()
+	s := listening(t, mode)
+	if verdict := s.confirm(at(70*time.Second), store.Registration{Online: true}); verdict != store.Confirmed || s.run.State != store.RunnerOnline || s.lock.State != store.LockLive {
+		t.Fatalf("after %s the runner is %s and the lock %s", verdict, s.run.State, s.lock.State)
 	}
 	s.req, _, _ = store.Settle(at(71*time.Second), lim, s.req, s.run)
 	return s
@@ -124,6 +134,14 @@ func busy(t *testing.T, mode string) stage {
 	t.Helper()
 	s := online(t, mode)
 	s.hear(t, at(2*time.Minute), store.Event{Kind: store.EventJobStarted, Counter: 2, RunID: "1001"})
+	return s
+}
+
+// idleAgain is the stage after that job was done at 12:05.
+func idleAgain(t *testing.T, mode string) stage {
+	t.Helper()
+	s := busy(t, mode)
+	s.hear(t, at(5*time.Minute), store.Event{Kind: store.EventJobDone, Counter: 3})
 	return s
 }
 
@@ -154,6 +172,12 @@ func (s *stage) hear(t *testing.T, now time.Time, e store.Event) store.Heard {
 		s.pulse.Key = s.lock.Key
 	}
 	return h
+}
+
+// confirm lets GitHub's word happen.
+func (s *stage) confirm(now time.Time, seen store.Registration) (verdict store.Verdict) {
+	s.run, s.lock, verdict = store.Confirm(now, lim, s.run, s.lock, seen)
+	return verdict
 }
 
 // last returns the newest line of a story.

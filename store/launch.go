@@ -8,9 +8,9 @@ import (
 // Shareable reports whether the lock's runner may be shared by r now: it is
 // live and was heard of lately, or is launching and may still boot; its time is
 // not nearly up; and its hard limit leaves room for all of r's timeout. A live one
-// must be Confirmed too.
+// must be Confirmed too. A request that is Overdue shares nothing.
 func Shareable(now time.Time, lim Limits, r Request, l Lock, p Pulse) bool {
-	if r.Mode != Shared || l.Exp.Before(now.Add(lim.ShareMargin)) || l.Hard.Before(l.usable(now).Add(r.Timeout())) {
+	if r.Mode != Shared || r.Overdue(now) || l.Exp.Before(now.Add(lim.ShareMargin)) || l.Hard.Before(l.usable(now).Add(r.Timeout())) {
 		return false
 	}
 	switch l.State {
@@ -284,8 +284,10 @@ func Abandon(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, 
 
 // Settle decides what a waiting request comes to, from the runner that it waits
 // for. It changes nothing while that runner may still come online, and gives no
-// runner up that may still hold a live registration. When again is true, whoever
-// commits the result sends a start message that is delayed until r.DueAt.
+// runner up that may still hold a live registration. A runner that was online only
+// after give_up_at came too late: the request expires, whenever it is looked at.
+// When again is true, whoever commits the result sends a start message that is
+// delayed until r.DueAt.
 func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, changed, again bool) {
 	if r.State != Waiting || (run.Version != 0 && run.ID != r.Runner) {
 		return r, false, false
@@ -294,6 +296,12 @@ func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, change
 		run = Runner{ID: r.Runner, State: RunnerEnded}
 	}
 	if !run.OnlineAt.IsZero() {
+		if run.OnlineAt.After(r.GiveUpAt) {
+			if !r.Overdue(now) {
+				return r, false, false // clocks differ: a later look expires it
+			}
+			return r.Tried(run).expireFor(now, lim, "runner "+run.ID+" was online only at "+run.OnlineAt.UTC().Format(time.TimeOnly)+" UTC"), true, false
+		}
 		r = r.ready(now, lim, run.ID, "runner online")
 		r.ReadyAt = run.OnlineAt // whenever somebody looks
 		return r, true, false

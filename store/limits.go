@@ -61,7 +61,8 @@ type Limits struct {
 	Suspicious time.Duration
 	// ReaperPeriod is the time between two runs of the reaper.
 	ReaperPeriod time.Duration
-	// Resend is how long after its due_at an accepted request counts as forgotten.
+	// Resend is how long after its due_at an accepted request counts as forgotten,
+	// unless it is parked: see Request.Forgotten.
 	Resend time.Duration
 	// PollResend is the same for a request that somebody polls, after its first send.
 	PollResend time.Duration

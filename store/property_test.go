@@ -104,8 +104,9 @@ func (w *world) checkRunner(run store.Runner, is func(bool, string, ...any)) {
 		is(run.InstanceID == "" && run.Config.N == 0 && run.Boot.At.IsZero() && !run.Unclear, "%s failed though a machine may exist", run.ID)
 	}
 	if run.State == store.RunnerEnding {
-		is(run.Boot.At.IsZero() || !run.DeletedAt.IsZero() && !run.EndingAt.Before(run.DeletedAt) || !run.EndingAt.Before(run.Hard), "%s ends before GitHub was asked", run.ID)
+		is(run.Boot.At.IsZero() || w.off[run.ID] || !run.DeletedAt.IsZero() && !run.EndingAt.Before(run.DeletedAt) || !run.EndingAt.Before(run.Hard), "%s ends before GitHub was asked", run.ID)
 	}
+	is(run.State.Usable() || run.Config.Sealed == "", "%s is %s and keeps a config that it may no longer answer", run.ID, run.State)
 	is(run.DueAt.IsZero() == (run.State == store.RunnerFailed) || run.State == store.RunnerEnded, "%s is %s and due at %v", run.ID, run.State, run.DueAt)
 	if !run.OnlineAt.IsZero() || run.State != store.RunnerBooting {
 		return
@@ -146,6 +147,10 @@ func (w *world) checkRunnerSince(was, run store.Runner, is func(bool, string, ..
 	is(was.Boot.At.IsZero() || run.Boot.At.Equal(was.Boot.At), "boot of %s moved", run.ID)
 	is(was.OnlineAt.IsZero() || run.OnlineAt.Equal(was.OnlineAt), "online_at of %s moved", run.ID)
 	is(was.State == run.State || slices.Contains(runnerMoves[was.State], run.State), "%s went from %s to %s", run.ID, was.State, run.State)
+	if was.State == store.RunnerDraining && run.State == store.RunnerEnding && !was.IdleAt.After(was.Job.StartedAt) {
+		runs := !was.Job.StartedAt.IsZero() && was.Job.EndedAt.IsZero()
+		is(!runs || w.off[run.ID] || run.End.Code == store.EndCompromised || !run.EndingAt.Before(run.Hard), "%s ends under a job that began at %v", run.ID, was.Job.StartedAt)
+	}
 	if was.InstanceID == "" && run.InstanceID != "" && was.State != store.RunnerDraining && was.State != store.RunnerEnding {
 		is(l.Names(run.ID), "%s was launched without a lock", run.ID)
 	}
@@ -155,7 +160,7 @@ func (w *world) checkRunnerSince(was, run store.Runner, is func(bool, string, ..
 var runnerMoves = map[store.RunnerState][]store.RunnerState{
 	store.RunnerNew:      {store.RunnerLaunched, store.RunnerFailed, store.RunnerDraining, store.RunnerEnded},
 	store.RunnerLaunched: {store.RunnerBooting, store.RunnerDraining, store.RunnerEnded},
-	store.RunnerBooting:  {store.RunnerOnline, store.RunnerDraining, store.RunnerEnded},
+	store.RunnerBooting:  {store.RunnerOnline, store.RunnerBusy, store.RunnerDraining, store.RunnerEnded},
 	store.RunnerOnline:   {store.RunnerBusy, store.RunnerDraining, store.RunnerEnded},
 	store.RunnerBusy:     {store.RunnerOnline, store.RunnerDraining, store.RunnerEnded},
 	store.RunnerDraining: {store.RunnerEnding, store.RunnerEnded},
@@ -170,6 +175,11 @@ func (w *world) checkRequest(was, r store.Request, is func(bool, string, ...any)
 	is((r.Error != nil) == (r.State.Final() && r.State != store.Ready), "%s is %s with error %v", r.ID, r.State, r.Error)
 	if r.State == store.Ready {
 		is(!w.known.runners[r.Runner].OnlineAt.IsZero(), "%s is ready, and %s was never online", r.ID, r.Runner)
+		is(!w.known.runners[r.Runner].OnlineAt.After(r.GiveUpAt), "%s is ready, and %s was online at %v, after give_up_at %v", r.ID, r.Runner, w.known.runners[r.Runner].OnlineAt, r.GiveUpAt)
+	}
+	if was.State == store.Accepted && r.State == store.Ready {
+		l := w.known.locks[r.LockKey()]
+		is(l.State == store.LockLive && l.Runner == r.Runner && r.ReadyAt.Sub(l.ConfirmedAt) <= lim.Confirmed, "%s shares %s of a lock that is %s, names %s and was confirmed at %v", r.ID, r.Runner, l.State, l.Runner, l.ConfirmedAt)
 	}
 	if r.State == store.Waiting {
 		run := w.known.runners[r.Runner]
@@ -201,6 +211,7 @@ func (w *world) checkLock(l store.Lock, is func(bool, string, ...any)) {
 		is(run.State.Usable() && run.OnlineAt.IsZero(), "lock %s is launching, and %s is %s", l.Key, run.ID, run.State)
 	case store.LockLive:
 		is(run.State.Usable() && !run.OnlineAt.IsZero(), "lock %s is live, and %s is %s", l.Key, run.ID, run.State)
+		is(l.ConfirmedAt.IsZero() || run.Registered(), "lock %s is confirmed, and %s has no config that a job can come by", l.Key, run.ID)
 	case store.LockDraining:
 		is(!run.State.Usable() && !run.State.Final(), "lock %s is draining, and %s is %s", l.Key, run.ID, run.State)
 	}

@@ -194,12 +194,17 @@ func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.Af
 
 // Expire gives up a request that is Overdue.
 func (r Request) Expire(now time.Time, lim Limits) Request {
-	if !r.Overdue(now) {
-		return r
-	}
 	why := r.Wait
 	if r.State == Waiting {
 		why = "runner " + r.Runner + " is not online"
+	}
+	return r.expireFor(now, lim, why)
+}
+
+// expireFor is Expire, and says what the request waited for.
+func (r Request) expireFor(now time.Time, lim Limits, why string) Request {
+	if !r.Overdue(now) {
+		return r
 	}
 	text := "No runner was ready before give_up_at. Start again, with a longer give_up if the account is busy."
 	if why != "" {
@@ -242,6 +247,25 @@ func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
 	r = r.Sent(now)
 	r.History = r.History.with(now, string(Accepted), why.Code)
 	return r
+}
+
+// Parked reports whether r waits for minutes rather than for a moment: for the
+// account's quota. No message of it is under way meanwhile; the reaper sends one
+// once r is due.
+func (r Request) Parked() bool { return r.State == Accepted && r.Wait == WaitQuota }
+
+// Forgotten reports whether the reaper is to send the start message of r: once r is
+// parked and due, or when its due_at is so long past that its own was lost.
+//
+// A start that went out a moment ago is not sent again: another run was faster.
+// Half of Resend is longer than any two runs overlap, and still shorter than the
+// time to the next one.
+func (r Request) Forgotten(now time.Time, lim Limits) bool {
+	wait := lim.Resend
+	if r.Parked() {
+		wait = 0
+	}
+	return r.State == Accepted && now.Sub(r.DueAt) >= wait && now.Sub(r.SentAt) >= lim.Resend/2
 }
 
 // Unpicked reports whether a poll should send the start message of r again:

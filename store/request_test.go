@@ -62,6 +62,36 @@ func TestSentCounts(t *testing.T) {
 	same(t, "request", r.Sent(at(time.Minute)), want)
 }
 
+func TestForgotten(t *testing.T) {
+	base := accepted("r1", store.Shared) // sent at t0
+	held := func(wait string) store.Request { return base.Hold(t0, at(30*time.Second), wait) }
+	for _, c := range []struct {
+		name string
+		req  store.Request
+		at   time.Duration
+		want bool
+	}{
+		{"NotPickedUp", base, 59 * time.Second, false},
+		{"NotPickedUpForAMinute", base, time.Minute, true},
+		{"AtTheQuota", held(store.WaitQuota), 29 * time.Second, false},
+		{"AtTheQuotaAndDue", held(store.WaitQuota), 30 * time.Second, true},
+		{"AtTheQuotaAndSentByAnotherRun", held(store.WaitQuota).Sent(at(31 * time.Second)), time.Minute, false},
+		{"Paced", held(store.WaitPaced), 89 * time.Second, false},
+		{"PacedAndLost", held(store.WaitPaced), 90 * time.Second, true},
+		{"Outage", held(store.WaitOutage), time.Minute, false},
+		{"Waiting", launching(t, store.Shared).req, time.Hour, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.req.Forgotten(at(c.at), lim); got != c.want {
+				t.Errorf("Forgotten after %s = %t, want %t", c.at, got, c.want)
+			}
+			if want := c.req.Wait == store.WaitQuota; c.req.Parked() != want {
+				t.Errorf("Parked = %t, want %t", !want, want)
+			}
+		})
+	}
+}
+
 func TestFinalRequestsNeverChange(t *testing.T) {
 	late := at(time.Hour)
 	for _, state := range store.RequestStates {

@@ -92,7 +92,8 @@ type GitHubName struct {
 type Config struct {
 	// N is its number. Zero: there is none yet. Numbers rise and may skip.
 	N int `json:"n"`
-	// Sealed is the config itself, encrypted for the control plane.
+	// Sealed is the config itself, encrypted for the control plane. Empty once the
+	// runner drains: N and RunnerID stay, since its end needs them.
 	Sealed string `json:"sealed,omitempty"`
 	// RunnerID is GitHub's id of the registration.
 	RunnerID int64 `json:"runner_id,omitempty"`
@@ -176,8 +177,8 @@ type Runner struct {
 	// DeregisteredAt is when it was gone.
 	DeletedAt      time.Time `json:"deleted_at,omitzero"`
 	DeregisteredAt time.Time `json:"deregistered_at,omitzero"`
-	// Refusals is how often GitHub refused to delete it, for a job that runs.
-	// DeleteAfter is when it is asked again.
+	// Refusals is how often GitHub refused to delete it, for a job that runs, since
+	// the machine last said that none does. DeleteAfter is when it is asked again.
 	Refusals    int       `json:"refusals,omitempty"`
 	DeleteAfter time.Time `json:"delete_after,omitzero"`
 	// SuspectAt is when a person was alarmed that the end waits for too long.

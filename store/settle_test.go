@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,11 +87,53 @@ func TestSettleLeavesAllButWaitingRequestsAlone(t *testing.T) {
 	}
 }
 
+func TestReadyAtIsWhenTheRunnerWasOnlineWheneverSomebodyLooks(t *testing.T) {
+	s := online(t, store.Shared)
+	got, changed, _ := store.Settle(at(7*time.Minute), lim, launching(t, store.Shared).req, s.run)
+	if !changed || !got.ReadyAt.Equal(at(70*time.Second)) || !got.EndedAt.Equal(at(7*time.Minute)) {
+		t.Errorf("ready at %v, ended at %v, changed %v; want 12:01:10, 12:07 and a change", got.ReadyAt, got.EndedAt, changed)
+	}
+}
+
+// The runner of a request that gives up at 12:01:30 is online before, at or after that.
+func TestOnlineAfterGiveUpIsExpiredAndNotReady(t *testing.T) {
+	giveUp := at(90 * time.Second)
+	for _, c := range []struct {
+		name        string
+		online, now time.Time
+		want        store.RequestState
+	}{
+		{"OnlineBeforeAndSettledBefore", giveUp.Add(-time.Second), giveUp, store.Ready},
+		{"OnlineBeforeAndSettledAfter", giveUp.Add(-time.Second), giveUp.Add(time.Hour), store.Ready},
+		{"OnlineAtTheLastMoment", giveUp, giveUp.Add(time.Second), store.Ready},
+		{"OnlineAMomentTooLate", giveUp.Add(1), giveUp.Add(time.Second), store.Expired},
+		{"OnlineTooLateByAFasterClock", giveUp.Add(1), giveUp, store.Waiting},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := online(t, store.Shared)
+			s.req = launching(t, store.Shared).req // as it waits
+			s.req.GiveUpAt, s.run.OnlineAt = giveUp, c.online
+			got, changed, again := store.Settle(c.now, lim, s.req, s.run)
+			if got.State != c.want || changed != (c.want != store.Waiting) || again {
+				t.Fatalf("Settle = %s, changed %v, again %v; want %s", got.State, changed, again, c.want)
+			}
+			switch c.want {
+			case store.Expired:
+				if got.Error == nil || got.Error.Code != "expired" || !strings.Contains(got.Error.Text, "x1 was online only at 12:01:30 UTC") || len(got.Attempts) != 1 || !got.ReadyAt.IsZero() {
+					t.Errorf("error %+v, attempts %v, ready at %v; want expired, with the time, the attempt and no ready_at", got.Error, got.Attempts, got.ReadyAt)
+				}
+			case store.Waiting:
+				same(t, "request", got, s.req)
+			}
+		})
+	}
+}
+
 func TestSettledReadyIsFinal(t *testing.T) {
 	s := online(t, store.Shared)
 	want := launching(t, store.Shared).req
 	now := at(71 * time.Second)
-	want.State, want.DueAt, want.ReadyAt, want.EndedAt, want.TTL = store.Ready, time.Time{}, now, now, now.Add(lim.Keep).Unix()
+	want.State, want.DueAt, want.ReadyAt, want.EndedAt, want.TTL = store.Ready, time.Time{}, at(70*time.Second), now, now.Add(lim.Keep).Unix()
 	want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "ready", Reason: "runner online"})
 	same(t, "request", s.req, want)
 }

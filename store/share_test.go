@@ -15,6 +15,8 @@ func TestShareable(t *testing.T) {
 		want bool
 	}{
 		{"LiveAndHeardOf", func(*store.Request, *store.Lock, *store.Pulse) {}, true},
+		{"AtGiveUp", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.GiveUpAt = now }, true},
+		{"PastGiveUp", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.GiveUpAt = now.Add(-1) }, false},
 		{"EphemeralNeverShares", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.Mode = store.Ephemeral }, false},
 		{"ExpAtTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Exp = now.Add(45 * time.Second) }, true},
 		{"ExpWithinTheMargin", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.Exp = now.Add(45*time.Second - 1) }, false},
@@ -52,6 +54,7 @@ func TestShareable(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := accepted("r2", store.Shared)
+			r.GiveUpAt = now.Add(time.Minute)
 			l := store.Lock{Key: "k", State: store.LockLive, Runner: "x1", Exp: now.Add(time.Hour), Hard: now.Add(4 * time.Hour), BootBy: at(5 * time.Minute)}
 			p := store.Pulse{Key: "k", Runner: "x1", Seen: now}
 			c.edit(&r, &l, &p)
@@ -116,8 +119,46 @@ func TestShareOnALaunchingLockWaits(t *testing.T) {
 		t.Error("wrote = false, want true")
 	}
 	history := append(r.History[:len(r.History):len(r.History)], store.Entry{At: now, State: "waiting", Reason: "shares runner x1"})
-	r.State, r.Runner, r.Wait, r.DueAt, r.History = store.Waiting, "x1", "", at(5*time.Minute+10*time.Second), history
+	r.State, r.Runner, r.Wait, r.DueAt, r.History = store.Waiting, "x1", "", at(2*time.Minute), history
 	same(t, "request", got, r)
+}
+
+func TestSharerOfALaunchingRunnerIsLookedAtInAMinute(t *testing.T) {
+	l := store.Lock{Key: "k", State: store.LockLaunching, Runner: "x1", Exp: at(50 * time.Minute), Hard: at(6 * time.Hour), BootBy: at(5 * time.Minute), SharedAt: t0}
+	for _, c := range []struct {
+		now, want time.Time
+	}{
+		{at(time.Minute), at(2 * time.Minute)},
+		{at(4*time.Minute + 10*time.Second), at(5*time.Minute + 10*time.Second)},
+		{at(5*time.Minute - 1), at(5*time.Minute + 10*time.Second)}, // boot_by comes first
+	} {
+		if got, _, _ := store.Share(c.now, lim, accepted("r2", store.Shared), l); !got.DueAt.Equal(c.want) {
+			t.Errorf("shared at %v, it is due at %v, want %v", c.now, got.DueAt, c.want)
+		}
+	}
+}
+
+func TestLiveLockIsConfirmedForTwoMinutes(t *testing.T) {
+	now := at(2 * time.Hour)
+	for _, c := range []struct {
+		name string
+		lock store.Lock
+		want bool
+	}{
+		{"JustNow", store.Lock{State: store.LockLive, ConfirmedAt: now}, true},
+		{"TwoMinutesAgo", store.Lock{State: store.LockLive, ConfirmedAt: now.Add(-2 * time.Minute)}, true},
+		{"Longer", store.Lock{State: store.LockLive, ConfirmedAt: now.Add(-2*time.Minute - 1)}, false},
+		{"ByAClockAhead", store.Lock{State: store.LockLive, ConfirmedAt: now.Add(time.Second)}, true},
+		{"NeverOrByAnOldVersion", store.Lock{State: store.LockLive}, false},
+		{"LaunchingIsWaitedFor", store.Lock{State: store.LockLaunching}, true},
+		{"Draining", store.Lock{State: store.LockDraining, ConfirmedAt: now}, false},
+		{"Empty", store.Lock{State: store.LockEmpty, ConfirmedAt: now}, false},
+		{"NeverWritten", store.Lock{}, false},
+	} {
+		if got := c.lock.Confirmed(now, lim); got != c.want {
+			t.Errorf("%s: Confirmed = %v, want %v", c.name, got, c.want)
+		}
+	}
 }
 
 func TestBlocked(t *testing.T) {

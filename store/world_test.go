@@ -27,6 +27,7 @@ type world struct {
 	dead    map[string]bool   // workers that were killed
 	minted  map[string]string // which worker used a name at GitHub
 	lost    map[string]bool   // names whose answer their worker lost
+	off     map[string]bool   // machines that EC2 shows, and not running
 	known   known
 }
 
@@ -44,7 +45,7 @@ var (
 func newWorld(t *rapid.T) *world {
 	return &world{
 		T: t, store: storetest.NewMemory(), now: t0,
-		dead: map[string]bool{}, minted: map[string]string{}, lost: map[string]bool{}, known: newKnown(),
+		dead: map[string]bool{}, minted: map[string]string{}, lost: map[string]bool{}, off: map[string]bool{}, known: newKnown(),
 	}
 }
 
@@ -120,7 +121,7 @@ var acts = []struct {
 	times int
 	act   func(*world)
 }{
-	{10, (*world).work}, {10, (*world).launch}, {10, (*world).mint}, {12, (*world).boot}, {16, (*world).event}, {2, (*world).accept},
+	{10, (*world).work}, {10, (*world).launch}, {10, (*world).mint}, {12, (*world).boot}, {16, (*world).event}, {8, (*world).look}, {2, (*world).accept},
 	{8, (*world).tick}, {3, (*world).land}, {5, (*world).settle}, {9, (*world).reap}, {4, (*world).take}, {4, (*world).next}, {1, (*world).release},
 	{1, (*world).kill}, {1, (*world).gone}, {1, (*world).stop}, {2, (*world).mistake},
 }
@@ -178,7 +179,7 @@ func (w *world) accept() {
 	}
 	r := accepted(id, mode)
 	r.Version = 0
-	r.CreatedAt, r.DueAt, r.GiveUpAt = w.now, w.now, w.now.Add(lim.GiveUp)
+	r.CreatedAt, r.DueAt, r.GiveUpAt = w.now, w.now, w.now.Add(one(w, lim.GiveUp, lim.GiveUp, time.Second, time.Minute))
 	w.decide("accept "+id, store.Put(&r))
 }
 
@@ -189,6 +190,10 @@ func (w *world) work() {
 		return
 	}
 	l, p := get[store.Lock](w, r.LockKey()), get[store.Pulse](w, r.LockKey())
+	if store.Shareable(w.now, lim, r, l, p) && !l.Confirmed(w.now, lim) {
+		w.confirm(get[store.Runner](w, l.Runner))
+		return
+	}
 	if store.Shareable(w.now, lim, r, l, p) {
 		r, l, wrote := store.Share(w.now, lim, r, l)
 		change := store.Check(&l)
@@ -305,6 +310,28 @@ func (w *world) mint() {
 	}
 }
 
+// look is what a worker or the reaper does with a runner that listens, or has for long
+// not been looked at.
+func (w *world) look() {
+	run := w.anyRunner()
+	if store.NextStep(w.now, run, get[store.Lock](w, run.Lock)) == store.StepConfirm || run.State == store.RunnerOnline {
+		w.confirm(run)
+	}
+}
+
+// confirm asks GitHub about a runner.
+func (w *world) confirm(run store.Runner) {
+	l := get[store.Lock](w, run.Lock)
+	seen := one(w, store.Registration{Online: true}, store.Registration{Online: true}, store.Registration{Online: true}, store.Registration{}, store.Registration{Absent: true})
+	next, lock, verdict := store.Confirm(w.now, lim, run, l, seen)
+	if changes := store.Changed(run, &next, l, &lock); len(changes) > 0 {
+		if r, settled, _ := store.Settle(w.now, lim, get[store.Request](w, run.Request), next); settled {
+			changes = append(changes, store.Put(&r))
+		}
+		w.decide(fmt.Sprintf("%s is %s", run.ID, verdict), changes...)
+	}
+}
+
 // release gives a claim back. Whoever may have lost an answer does not, and
 // nobody mints before it is known whether the claim was given back.
 func (w *world) release() {
@@ -383,9 +410,9 @@ func (w *world) event() {
 func (w *world) next() {
 	run := w.anyRunner()
 	l := get[store.Lock](w, run.Lock)
-	run, _, wanted, changed := store.NextCall(w.now, run, l, run.Config.N+1)
+	run, l, _, wanted, changed := store.NextCall(w.now, run, l, run.Config.N+1)
 	if wanted && changed {
-		w.decide(run.ID+" asks for the next config", store.Put(&run), store.Check(&l))
+		w.decide(run.ID+" asks for the next config", store.Put(&run), store.Put(&l))
 	}
 }
 
@@ -401,12 +428,16 @@ func (w *world) reap() {
 		w.decide(fmt.Sprintf("%s drains: %s", run.ID, end), store.Put(&run), store.Put(&l))
 		return
 	}
-	step := store.NextEndStep(w.now, lim, run)
+	off := one(w, true, false, false, false, false, false)
+	w.off[run.ID] = w.off[run.ID] || off
+	step := store.NextEndStep(w.now, lim, run, off)
 	switch step {
 	case store.EndDelete:
 		run = run.Deleting(w.now)
 		if one(w, "204", "422") == "204" {
 			run = run.Deregistered(w.now)
+		} else {
+			run = run.Refused(w.now, lim)
 		}
 	case store.EndBegin:
 		run = run.Ending(w.now, "the reaper says so")

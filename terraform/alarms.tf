@@ -7,15 +7,22 @@ locals {
     runner_too_old  = "GitHub refuses the runner program of an image: build a new image, or set runner_programs."
     token_mismatch  = "EC2 knows a client token with other parameters: report it, with the runner's record."
     launch_refused  = "EC2 or STS refuses a launch for a reason that only people can mend: the log line has its text."
-    terminate       = "A machine cannot be terminated: end it by hand, and look at the role's policy."
+    terminate       = "EC2 refuses to terminate a machine: end it by hand, and look at the role's policy."
     access          = "An account, its role, its credential parameter or its registration cannot be used: the log line says which, and what is missing."
     github          = "GitHub refuses the credential: renew the token, or look at the App's permissions."
     brake           = "A sweep would end more than three machines that no record names: look at the table, then release it with garo reap --release ACCOUNT/REGION."
+    busy_runner     = "A draining runner waits for a job that GitHub alone knows of, or whose machine is silent: look at the repository's runners, then end the machine by hand, or leave it to its hard limit."
     rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."
     panic           = "A function panicked: report it, with the log line."
     unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."
-    reaper          = "A run of the reaper failed, in part or whole: the log lines before it name each failure. What was left is done by the next run."
+    reaper          = "Three of five runs of the reaper failed, in part or whole: the log lines before each name every failure. What was left is done by the next run that can."
   }
+
+  # Each code but one is a fact that one line proves, so one datapoint is enough. A
+  # run of the reaper also fails by faults that pass, such as one call that EC2
+  # throttles or GitHub answers with 502, and the run a minute later makes it good:
+  # three failed runs of five are worth a person's time.
+  lasts = { evaluation_periods = 5, datapoints_to_alarm = 3 }
 
   alarm = {
     period             = 60, evaluation_periods = 1, datapoints_to_alarm = 1
@@ -24,10 +31,10 @@ locals {
   }
 
   alarms = merge(
-    { for code, text in local.codes : "alarm-${code}" => merge(local.alarm, {
+    { for code, text in local.codes : "alarm-${code}" => merge(local.alarm, code == "reaper" ? local.lasts : {}, {
       namespace = local.namespace, metric_name = code, dimensions = {}, description = text
     }) },
-    { for part, f in local.functions : "${part}-errors" => merge(local.alarm, {
+    { for part in ["api", "worker"] : "${part}-errors" => merge(local.alarm, {
       # One failed call is tried again by whoever sent it; a second in five minutes is a pattern.
       namespace = "AWS/Lambda", metric_name = "Errors", dimensions = { FunctionName = "${var.name}-${part}" }
       period    = 300, threshold = 1, description = "The ${part} failed more than once in five minutes: look for ERROR lines and timeouts in the log."
@@ -49,10 +56,19 @@ locals {
         statistic   = "Maximum", threshold = 1200, evaluation_periods = 2, datapoints_to_alarm = 2
         description = "Messages are not worked off: look whether the worker runs, and what it waits for."
       })
+      reaper-errors = merge(local.alarm, local.lasts, {
+        # With what alarm-reaper counts, this has runs that crash or take too long.
+        namespace   = "AWS/Lambda", metric_name = "Errors", dimensions = { FunctionName = "${var.name}-reaper" }
+        description = "Three of five runs of the reaper failed: look for ERROR lines and timeouts in the log."
+      })
       reaper-not-run = merge(local.alarm, {
+        # Lambda counts no invocation as no data, not as zero: the topic hears of it as
+        # INSUFFICIENT_DATA. As "breaching", data that is missing would be an alarm at each
+        # first deploy, since there is none before the first run. Whoever deploys looks
+        # once whether it has become OK: docs/deploy.md.
         namespace           = "AWS/Lambda", metric_name = "Invocations", dimensions = { FunctionName = "${var.name}-reaper" }
-        comparison_operator = "LessThanThreshold", threshold = 1, period = 300, treat_missing_data = "breaching"
-        description         = "The reaper has not run for five minutes: nothing is ended but by the machines' own timers. Look at the schedule."
+        comparison_operator = "LessThanThreshold", threshold = 1, period = 300, treat_missing_data = "missing"
+        description         = "The reaper has not run for five minutes, whether this says ALARM or INSUFFICIENT_DATA: nothing is ended but by the machines' own timers. Look at the schedule."
       })
       api-5xx = merge(local.alarm, {
         namespace   = "AWS/ApiGateway", metric_name = "5xx", dimensions = { ApiId = aws_apigatewayv2_api.this.id }
@@ -99,6 +115,8 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   alarm_actions       = [aws_sns_topic.alarms.arn]
   ok_actions          = [aws_sns_topic.alarms.arn]
   tags                = local.tags
+
+  insufficient_data_actions = each.value.treat_missing_data == "missing" ? [aws_sns_topic.alarms.arn] : []
 }
 
 # Without a key of yours it has none: CloudWatch cannot publish to a topic under

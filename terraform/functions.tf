@@ -9,6 +9,10 @@ locals {
     reaper = { timeout = 50, description = "Sends again what is due, and ends what is over." }
   }
 
+  # The API offers the runner programs; the worker knows by them whether an image that
+  # had a refused one may be launched again.
+  programs = length(var.runner_programs) == 0 ? {} : { GARO_RUNNER_PROGRAMS = jsonencode(var.runner_programs) }
+
   # What each program requires of its environment, and no more.
   environment = {
     api = merge({
@@ -18,8 +22,8 @@ locals {
       GARO_URL          = local.url
       GARO_OIDC_ISSUERS = join(",", var.oidc_issuers)
       GARO_LOG_LEVEL    = var.log_level
-    }, length(var.runner_programs) == 0 ? {} : { GARO_RUNNER_PROGRAMS = jsonencode(var.runner_programs) })
-    worker = {
+    }, local.programs)
+    worker = merge({
       GARO_CONTROL_PLANE = var.name
       GARO_TABLE         = aws_dynamodb_table.this.name
       GARO_QUEUE_URL     = aws_sqs_queue.this.url
@@ -27,7 +31,7 @@ locals {
       GARO_URL           = local.url
       GARO_GITHUB_URL    = var.github_url
       GARO_LOG_LEVEL     = var.log_level
-    }
+    }, local.programs)
     reaper = {
       GARO_CONTROL_PLANE = var.name
       GARO_TABLE         = aws_dynamodb_table.this.name
@@ -66,7 +70,7 @@ resource "aws_cloudwatch_log_group" "functions" {
 
 resource "aws_lambda_function" "this" {
   #checkov:skip=CKV_AWS_116: the API is called synchronously, the worker has the queue's dead letters, and a lost run of the reaper is repeated a minute later
-  #checkov:skip=CKV_AWS_117: the functions call AWS and GitHub alone; a VPC would add a NAT gateway and protect nothing
+  #checkov:skip=CKV_AWS_117: the functions call AWS and GitHub alone; a VPC adds a NAT gateway, and is for those who need a fixed address (var.vpc)
   #checkov:skip=CKV_AWS_272: the zips are verified by their SHA-256; a signing profile would be one more thing to keep
   for_each = local.functions
 
@@ -92,6 +96,14 @@ resource "aws_lambda_function" "this" {
 
   environment {
     variables = local.environment[each.key]
+  }
+
+  dynamic "vpc_config" {
+    for_each = var.vpc == null ? [] : [var.vpc]
+    content {
+      subnet_ids         = vpc_config.value.subnets
+      security_group_ids = vpc_config.value.security_groups
+    }
   }
 
   # Lambda drops what is below its own level, so both are the same.
@@ -146,6 +158,17 @@ resource "aws_lambda_event_source_mapping" "worker" {
   scaling_config {
     maximum_concurrency = 5
   }
+}
+
+# The worker sends messages to the queue that invokes it: a request that waits for a
+# slot, a runner that is not yet to be shared, a launch to be taken up. Lambda counts
+# invocations along a chain of messages, by the trace header that the AWS SDK passes
+# on, takes the 17th for a runaway loop and refuses it: the message would be dead
+# after five receives. Ours ends by itself, since each wait has a time, and no
+# request is tried past its give_up_at.
+resource "aws_lambda_function_recursion_config" "worker" {
+  function_name  = aws_lambda_function.this["worker"].function_name
+  recursive_loop = "Allow"
 }
 
 # The scheduler only hands the call over. A run that failed is not repeated: the

@@ -53,10 +53,26 @@ locals {
     Effect   = "Allow"
     Action   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
     Resource = key
-    Condition = { StringEquals = { "kms:ViaService" = [
-      for service in ["dynamodb", "lambda", "sqs", "ssm"] : "${service}.${local.region}.${data.aws_partition.current.dns_suffix}"
-    ] } }
+    Condition = { StringEquals = { "kms:ViaService" = flatten([
+      # In China as its hosts; in others as in the commercial partition, or as their hosts.
+      for suffix in distinct([local.partition == "aws-cn" ? "amazonaws.com.cn" : "amazonaws.com", data.aws_partition.current.dns_suffix]) :
+      [for service in ["dynamodb", "lambda", "sqs", "ssm"] : "${service}.${local.region}.${suffix}"]
+    ]) } }
   } if key != null]
+
+  # What Lambda does for a function in a VPC, with the function's role
+  # (https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html). The code
+  # of the function cannot: its own calls have a source function.
+  interfaces = [for vpc in [var.vpc] : {
+    Sid    = "Interfaces"
+    Effect = "Allow"
+    Action = [
+      "ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
+      "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+    ]
+    Resource  = "*"
+    Condition = { Null = { "lambda:SourceFunctionArn" = "true" } }
+  } if vpc != null]
 
   # X-Ray's two calls know no resource.
   trace = [for on in [var.tracing] : {
@@ -68,7 +84,7 @@ locals {
 
   always = concat(
     [local.statements.log, local.statements.table, local.statements.send, local.statements.registrations],
-    local.decrypt, local.trace,
+    local.decrypt, local.interfaces, local.trace,
   )
 
   policies = {

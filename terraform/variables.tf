@@ -176,13 +176,13 @@ variable "operators" {
 }
 
 variable "key_ids" {
-  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. To rotate: put a new one in front, apply, and take the old one out a day later. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
+  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. docs/deploy.md has the three steps of a rotation. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
   type        = list(string)
   default     = ["k1"]
 
   validation {
     condition     = length(var.key_ids) <= 2 && length(distinct(var.key_ids)) == length(var.key_ids)
-    error_message = "Name at most two key_ids, and none twice: the current one, and during a rotation the one before it."
+    error_message = "Name at most two key_ids, and none twice: the current one, and during a rotation the one that comes or goes."
   }
 
   validation {
@@ -345,6 +345,25 @@ variable "kms_key_arn" {
   validation {
     condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/", coalesce(var.kms_key_arn, "none")))
     error_message = "Set kms_key_arn to the ARN of a key (arn:aws:kms:REGION:ACCOUNT:key/ID), not of an alias."
+  }
+}
+
+variable "vpc" {
+  description = "Subnets and security groups of yours for the functions, for a fixed address at GitHub's IP allow lists. The subnets need a way to AWS and GitHub: docs/deploy.md. Null: the functions are in no VPC, and their addresses change."
+  type = object({
+    subnets         = list(string)
+    security_groups = list(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.vpc == null || alltrue([for s in try(var.vpc.subnets, []) : can(regex("^subnet-[0-9a-f]+$", s))]) && length(try(var.vpc.subnets, ["none"])) > 0
+    error_message = "Give vpc.subnets by their ids (subnet-...), at least one."
+  }
+
+  validation {
+    condition     = var.vpc == null || alltrue([for s in try(var.vpc.security_groups, []) : can(regex("^sg-[0-9a-f]+$", s))]) && length(try(var.vpc.security_groups, ["none"])) > 0
+    error_message = "Give vpc.security_groups by their ids (sg-...), at least one."
   }
 }
 

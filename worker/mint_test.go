@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -99,12 +98,8 @@ func TestNextMintsAFreshConfig(t *testing.T) {
 		r := w.request(shared)
 		w.start(r)
 		w.online(r)
-		run, ready, wanted, changed := store.NextCall(time.Now(), w.runnerOf(r.ID), w.lockOf(r), 2)
-		if ready || !wanted || !changed {
-			t.Fatalf("NextCall = ready %v, wanted %v, changed %v", ready, wanted, changed)
-		}
-		w.commit(&run)
-		m := queue.Message{Kind: queue.Next, ID: run.ID, N: 2, Trace: run.Trace}
+		run := w.runnerOf(r.ID)
+		m := w.next(r)
 		w.handle(m, m)
 		w.handle(m)
 		got := w.runnerOf(r.ID)

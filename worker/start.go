@@ -296,7 +296,7 @@ func (in *invocation) drained(ctx context.Context, req *store.Request, run store
 	}
 }
 
-// hold keeps the request accepted and sends its message again, for then.
+// hold keeps the request accepted until then.
 func (in *invocation) hold(ctx context.Context, r *round, s *start, req *store.Request, wait string, until time.Time) {
 	until = until.Add(in.jitter(in.Limits.PollResend)) // those who wait for one thing do not all come at once
 	*req = req.Hold(r.now, until, wait)
@@ -306,10 +306,13 @@ func (in *invocation) hold(ctx context.Context, r *round, s *start, req *store.R
 	g.after = append(g.after, func() { in.held(ctx, s, req) })
 }
 
-// held sends the message of a request that waits, for then.
+// held sends the message of a request that waits, for then, unless the reaper is
+// going to.
 func (in *invocation) held(ctx context.Context, s *start, req *store.Request) {
 	in.Log.Info("waits", "request", req.ID, "trace", req.Trace, "for", req.Wait, "until", req.DueAt)
-	in.send(ctx, s.Message, req.DueAt)
+	if !req.Parked() {
+		in.send(ctx, s.Message, req.DueAt)
+	}
 }
 
 // intend plans a machine for the request and adds the intent to the commit of

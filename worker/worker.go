@@ -149,6 +149,8 @@ func (w *Worker) Handle(ctx context.Context, batch []queue.Delivery) (failed []s
 
 	errs := make([]error, len(batch))
 	var starts []*start
+	var runners []string              // those that resume and next messages name
+	messages := map[string][]func(){} // what is to be done for each of them, one after another
 	var wg sync.WaitGroup
 	for i, d := range batch {
 		m, err := queue.Decode(d.Body)
@@ -158,8 +160,18 @@ func (w *Worker) Handle(ctx context.Context, batch []queue.Delivery) (failed []s
 		case m.Kind == queue.Start:
 			starts = append(starts, &start{Message: m, err: &errs[i]})
 		default:
-			wg.Go(func() { in.guard(&errs[i], func() error { return in.resume(ctx, m) }) })
+			if messages[m.ID] == nil {
+				runners = append(runners, m.ID)
+			}
+			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return in.resume(ctx, m) }) })
 		}
+	}
+	for _, id := range runners {
+		wg.Go(func() {
+			for _, handle := range messages[id] {
+				handle()
+			}
+		})
 	}
 	var broken error
 	in.guard(&broken, func() error { in.starts(ctx, starts); return nil })

@@ -336,15 +336,33 @@ func (l loseFirst) Commit(ctx context.Context, c ...store.Change) error {
 
 func TestOwnWaitWhoseAnswerWasLostIsSent(t *testing.T) {
 	inWorld(t, func(w *world) {
-		a := w.accounts[account]
-		a.MaxRunners = 0
-		w.accounts[account] = a
+		quota := store.Quota{Account: account, Next: map[string]time.Time{region: time.Now().Add(time.Minute)}}
+		w.commit(&quota)
 		r := w.request()
 		first := true
 		w.config.Store = loseFirst{w.store, &first}
 		w.start(r)
-		if got := w.requestNow(r.ID); got.Wait != store.WaitQuota || len(w.sent) != 1 || w.sent[0].delay < time.Until(got.DueAt) {
-			t.Errorf("request waits for %q, and %v was sent; want %s and one message for then", got.Wait, w.sent, store.WaitQuota)
+		if got := w.requestNow(r.ID); got.Wait != store.WaitPaced || len(w.sent) != 1 || w.sent[0].delay < time.Until(got.DueAt) {
+			t.Errorf("request waits for %q, and %v was sent; want %s and one message for then", got.Wait, w.sent, store.WaitPaced)
+		}
+	})
+}
+
+// Its message would bounce through the queue every half minute, for as long as the
+// account is full.
+func TestWaitForTheQuotaIsLeftToTheReaper(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.accounts[account]
+		a.MaxRunners = 0
+		w.accounts[account] = a
+		r := w.request()
+		w.start(r)
+		got := w.requestNow(r.ID)
+		if in := time.Until(got.DueAt); got.Wait != store.WaitQuota || in < w.config.Limits.Waits[0] || in > w.config.Limits.Waits[0]+w.config.Limits.PollResend {
+			t.Errorf("request waits for %q, due in %s; want %s, half a minute", got.Wait, in, store.WaitQuota)
+		}
+		if len(w.sent) != 0 {
+			t.Errorf("sent %v, want nothing: the reaper sends it once it is due", w.sent)
 		}
 	})
 }

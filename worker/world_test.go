@@ -66,7 +66,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{T: t, store: &counted{Store: storetest.NewMemory()}, keys: ring, limits: store.DefaultLimits()}
 	w.fleet = &fakeFleet{world: w, byToken: map[string]*machine{}}
-	w.github = &fakeGitHub{world: w, names: map[string]int64{}}
+	w.github = &fakeGitHub{world: w, names: map[string]int64{}, shown: map[int64]bool{}, forgotten: map[int64]bool{}}
 	w.accounts = fakeAccounts{account: {
 		ID:           account,
 		Repositories: []store.Named{{ID: "7", Name: "acme/shop"}},
@@ -156,9 +156,14 @@ func (w *world) start(rs ...store.Request) int {
 	return w.handle(ms...)
 }
 
-// follow handles what the worker sent, at its time, until nothing is left or n
-// messages were handled.
+// follow has fresh workers handle what was sent, at its time, until nothing is left or
+// n messages were handled.
 func (w *world) follow(n int) {
+	w.Helper()
+	w.followBy(nil, n)
+}
+
+func (w *world) followBy(wk *worker.Worker, n int) {
 	w.Helper()
 	for ; n > 0 && len(w.sent) > 0; n-- {
 		next := 0
@@ -173,7 +178,11 @@ func (w *world) follow(n int) {
 		for i := range w.sent {
 			w.sent[i].delay = max(0, w.sent[i].delay-m.delay)
 		}
-		w.handle(m.Message)
+		if wk == nil {
+			w.handle(m.Message)
+		} else {
+			w.handleBy(wk, m.Message)
+		}
 	}
 }
 
@@ -208,17 +217,83 @@ func (w *world) lockOf(r store.Request) store.Lock {
 
 func (w *world) live() int { w.Helper(); return get[store.Quota](w, account).Live }
 
-// online makes a launched runner live, as the API does when its machine calls.
-func (w *world) online(r store.Request) {
+// listening has the machine of a launched runner boot, and say that its runner program
+// listens, as the API does when it calls. It returns the message that the API sends then.
+func (w *world) listening(r store.Request) queue.Message {
 	w.Helper()
-	run, lock, pulse := w.runnerOf(r.ID), w.lockOf(r), get[store.Pulse](w, r.LockKey())
-	run, lock, verdict, _, _ := store.BootCall(time.Now(), run, lock, "nonce", run.InstanceID)
+	run, lock := w.runnerOf(r.ID), w.lockOf(r)
+	run, _, verdict, _, _ := store.BootCall(time.Now(), run, lock, "nonce", run.InstanceID)
 	if verdict != store.BootGo {
 		w.Fatalf("boot = %s, want go", verdict)
 	}
 	w.commit(&run)
-	heard := store.Hear(time.Now(), w.limits, store.Event{Kind: store.EventOnline, Counter: 1}, run, lock, pulse)
-	w.commit(heard.Runner, heard.Lock, heard.Pulse)
+	w.says(r, store.EventOnline)
+	return resumeOf(run)
+}
+
+func resumeOf(run store.Runner) queue.Message {
+	return queue.Message{Kind: queue.Resume, ID: run.ID, Trace: run.Trace}
+}
+
+// says takes an event of the runner of a request, as the API does.
+func (w *world) says(r store.Request, kind string) store.Heard {
+	w.Helper()
+	run, pulse := w.runnerOf(r.ID), get[store.Pulse](w, r.LockKey())
+	heard := store.Hear(time.Now(), w.limits, store.Event{Kind: kind, Counter: max(run.Counter, pulse.Counter) + 1}, run, w.lockOf(r), pulse)
+	var items []store.Item
+	if heard.Runner != nil {
+		items = append(items, heard.Runner)
+	}
+	if heard.Lock != nil {
+		items = append(items, heard.Lock)
+	}
+	if heard.Pulse != nil {
+		items = append(items, heard.Pulse)
+	}
+	if len(items) > 0 {
+		w.commit(items...)
+	}
+	return heard
+}
+
+// online makes a launched runner live: its machine says that it listens, and GitHub
+// shows it online.
+func (w *world) online(r store.Request) {
+	w.Helper()
+	m := w.listening(r)
+	w.github.shown[w.runnerOf(r.ID).Config.RunnerID] = true
+	w.handle(m)
+	if l := w.lockOf(r); l.State != store.LockLive || l.ConfirmedAt.IsZero() {
+		w.Fatalf("lock is %s, confirmed at %v; want it live and confirmed", l.State, l.ConfirmedAt)
+	}
+}
+
+// job has the runner of a request do its job, as it shows at GitHub and in the record.
+func (w *world) job(r store.Request) {
+	w.Helper()
+	w.says(r, store.EventJobStarted)
+	w.github.forgotten[w.runnerOf(r.ID).Config.RunnerID] = true
+	w.says(r, store.EventJobDone)
+}
+
+// next has the runner of a request ask for its next config, and returns the message
+// that the API sends then.
+func (w *world) next(r store.Request) queue.Message {
+	w.Helper()
+	run := w.runnerOf(r.ID)
+	run, lock, ready, wanted, changed := store.NextCall(time.Now(), run, w.lockOf(r), run.Config.N+1)
+	if ready || !wanted || !changed {
+		w.Fatalf("NextCall = ready %v, wanted %v, changed %v", ready, wanted, changed)
+	}
+	w.commit(&run, &lock)
+	return queue.Message{Kind: queue.Next, ID: run.ID, N: run.Wanted, Trace: run.Trace}
+}
+
+// calls counts what f makes the worker call, such as "2 gets, 1 commit, 1 look".
+func (w *world) calls(f func()) string {
+	gets, commits, looks := w.store.gets, w.store.commits, len(w.github.looks)
+	f()
+	return fmt.Sprintf("%d gets, %d commits, %d looks", w.store.gets-gets, w.store.commits-commits, len(w.github.looks)-looks)
 }
 
 func (w *world) state(r store.Request, want store.RequestState) {
@@ -354,6 +429,29 @@ type fakeGitHub struct {
 	labels []string
 	// answer decides a call: an error, with the registration made or not.
 	answer func(n int, name string) (made bool, err error)
+
+	looks     []time.Time    // when it was asked about a registration
+	shown     map[int64]bool // the registrations whose program is connected
+	forgotten map[int64]bool // those that it has no more
+	down      error          // what it answers to each look; nil: the truth
+}
+
+func (g *fakeGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.looks = append(g.looks, time.Now())
+	if err := ctx.Err(); err != nil {
+		return github.Runner{}, err
+	}
+	if g.down != nil {
+		return github.Runner{}, g.down
+	}
+	for name, n := range g.names {
+		if n == id && !g.forgotten[id] && repo.ID == "7" && repo.Account == account {
+			return github.Runner{ID: id, Name: name, Online: g.shown[id]}, nil
+		}
+	}
+	return github.Runner{}, &github.Error{Kind: github.ErrNotFound, Op: "get", Status: 404}
 }
 
 func (g *fakeGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {

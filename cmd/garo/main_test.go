@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 
 // patience bounds every wait for something that must come: far more than it
 // takes, since other tests may have the processors.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // TestScript runs what people type, in testdata/script. Beside testscript's own
 // commands, scripts have:

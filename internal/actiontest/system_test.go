@@ -3,6 +3,8 @@ package actiontest
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -64,15 +66,7 @@ func newSystem(t *testing.T, args ...string) *system {
 	server.Start()
 	t.Cleanup(server.Close)
 	s.issuer = issuer
-	// The address stays the same when the system is stopped and started again.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := freeAddress(t) // it stays the same when the system is stopped and started again
 	s.url = "http://" + addr
 	s.args = append([]string{"local", "--addr", addr, "--dir", s.dir, "--oidc-issuer", server.URL}, args...)
 	t.Cleanup(func() { s.stop() })
@@ -99,7 +93,28 @@ func newSystem(t *testing.T, args ...string) *system {
 	return s
 }
 
-const accountID = "111122223333"
+// accountID is the built-in account's, which the registration below replaces.
+const accountID = "000000000000"
+
+// freeAddress returns an address of this machine at which nothing listens. Its port
+// is below those that Linux gives out by itself (from 32768 on), so that no other
+// test gets it by chance before it is used.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue // something listens there
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return addr
+	}
+	t.Fatal("a hundred ports are taken")
+	return ""
+}
 
 // register writes the registration of the account that serves the issuer's jobs.
 func register(t *testing.T, dir, server string) {

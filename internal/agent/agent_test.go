@@ -53,7 +53,7 @@ func TestSharedMachineRunsOneJobAfterAnother(t *testing.T) {
 		w.job("1", time.Minute)
 		w.connect()
 		w.job("2", time.Minute)
-		w.wantSaid("booting", "online", "job_started 1", "job_done", "job_started 2", "job_done")
+		w.wantSaid("booting", "online", "job_started 1", "job_done", "online", "job_started 2", "job_done")
 		if want := []string{configOf(1), configOf(2), configOf(3)}; !slices.Equal(w.configs, want) {
 			t.Errorf("configs started = %q, want %q", w.configs, want)
 		}

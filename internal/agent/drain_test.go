@@ -92,16 +92,16 @@ func TestIdleMachineAsksWhetherToDrain(t *testing.T) {
 		w.later(time.Millisecond)
 		w.wantSaid("booting", "online", "idle", "idle") // "go" asks again after a quarter
 		w.job("1", time.Hour)                           // no idling while it runs
-		w.connect()
+		w.connect()                                     // the API heard of it last
 		w.later(10*time.Minute - time.Millisecond)
-		w.wantSaid("booting", "online", "idle", "idle", "job_started 1", "job_done")
+		w.wantSaid("booting", "online", "idle", "idle", "job_started 1", "job_done", "online")
 		w.order = "drain"
 		w.later(time.Millisecond)
-		w.wantSaid("booting", "online", "idle", "idle", "job_started 1", "job_done", "idle")
+		w.wantSaid("booting", "online", "idle", "idle", "job_started 1", "job_done", "online", "idle")
 		w.later(time.Hour)
 		w.wantOn()
 		w.exit(0)
-		w.wantSaid("booting", "online", "idle", "idle", "job_started 1", "job_done", "idle", "idle")
+		w.wantSaid("booting", "online", "idle", "idle", "job_started 1", "job_done", "online", "idle", "idle")
 	})
 }
 
@@ -178,11 +178,11 @@ func TestSharedMachineAsksThreeTimesForAJob(t *testing.T) {
 		for range 3 {
 			w.exit(1)
 		}
-		w.wantSaid("booting", "online", "job_started 1", "job_done")
+		w.wantSaid("booting", "online", "online", "job_started 1", "job_done")
 		w.wantOn()
 		w.exit(1)
 		w.wantOff(store.EndAgent)
-		w.wantSaid("booting", "online", "job_started 1", "job_done", "draining agent_ended")
+		w.wantSaid("booting", "online", "online", "job_started 1", "job_done", "draining agent_ended")
 		if len(w.configs) != 7 || w.cleans != 6 {
 			t.Errorf("%d configs and %d cleans, want 7 and 6", len(w.configs), w.cleans)
 		}

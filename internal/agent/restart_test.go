@@ -134,7 +134,7 @@ func TestRestartAtAnyCallComesToTheSameEnd(t *testing.T) {
 		said := []string{"booting", "online", "job_started 1", "job_done"}
 		configs := []string{configOf(1)}
 		if mode == store.Shared {
-			said = append(said, "job_started 2", "job_done", "idle")
+			said = append(said, "online", "job_started 2", "job_done", "idle")
 			configs = append(configs, configOf(2))
 		}
 		for _, lost := range []bool{false, true} { // the call took effect, and its answer was lost or not

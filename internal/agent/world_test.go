@@ -363,6 +363,10 @@ func (m *fakeMachine) Running() Program {
 	if m.program == nil || m.program.gone {
 		return nil
 	}
+	m.program.events = make(chan ProgramEvent, len(m.program.told)+8)
+	for _, e := range m.program.told { // all of it again, as package host does
+		m.program.events <- e
+	}
 	return m.program
 }
 
@@ -381,6 +385,7 @@ func (m *fakeMachine) Clean() error {
 // fakeProgram is a runner program that does what the test says.
 type fakeProgram struct {
 	events chan ProgramEvent
+	told   []ProgramEvent
 	code   int
 	gone   bool
 }
@@ -388,10 +393,16 @@ type fakeProgram struct {
 func (p *fakeProgram) Events() <-chan ProgramEvent { return p.events }
 func (p *fakeProgram) ExitCode() int               { return p.code }
 
-func (w *world) connect() { w.happen(ProgramEvent{Kind: Connected}) }
+// connect has the program print that it listens, and listen for as long as it takes to
+// be reported.
+func (w *world) connect() {
+	w.happen(ProgramEvent{Kind: Connected})
+	w.later(firstPoll)
+}
 
 func (w *world) happen(events ...ProgramEvent) {
 	for _, e := range events {
+		w.program.told = append(w.program.told, e)
 		w.program.events <- e
 	}
 	synctest.Wait()

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -50,6 +51,25 @@ func TestRoleIsTakenOnAsRegistered(t *testing.T) {
 			t.Errorf("the session policy %s is not of the role's partition", got)
 		}
 	})
+}
+
+// A registration that names no role means the usual one, of the partition that its
+// regions are in.
+func TestUsualRoleIsOfTheRegionsPartition(t *testing.T) {
+	for _, p := range awstest.Partitions {
+		for _, region := range p.Regions {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(assume.Worker)
+				a, _ := w.accounts.Account(t.Context(), account)
+				a.RoleARN, a.Regions = "", map[string]store.Region{region: {}}
+				w.accounts.set(a)
+				w.wantKey(t, "ASIA1")
+				if got, want := w.aws.roles[0].Get("RoleArn"), "arn:"+p.Name+":iam::111111111111:role/GitHubRunnerAssumeRole"; got != want {
+					t.Errorf("in %s, AssumeRole has RoleArn %q, want %q", region, got, want)
+				}
+			})
+		}
+	}
 }
 
 func TestSessionIsSharedAndGivenUpTenMinutesBeforeItsEnd(t *testing.T) {

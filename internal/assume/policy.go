@@ -49,7 +49,8 @@ func Policy(part Part, controlPlane, partition, account string) string {
 	parameters := allow([]string{"ssm:GetParameter"}, []string{in("ssm", "*", account, "parameter/*"), in("ssm", "*", "", "parameter/aws/service/*")})
 	look := allow([]string{"ec2:DescribeInstances"}, []string{"*"}) // it knows no resources
 	anyKey := []string{in("kms", "*", "*", "key/*")}
-	const viaSSM = "ssm.*.amazonaws.com*"
+	// KMS names a service by its region and a suffix, which partitions have of their own.
+	const viaSSM, viaEC2 = "ssm.*", "ec2.*"
 
 	statements := []statement{look, parameters}
 	switch part {
@@ -69,7 +70,7 @@ func Policy(part Part, controlPlane, partition, account string) string {
 				"StringLike", "iam:PassedToService", "ec2.amazonaws.com*"),
 			// EC2 uses the caller's rights on the key of an encrypted volume.
 			where(allow([]string{"kms:Decrypt", "kms:DescribeKey", "kms:CreateGrant", "kms:ReEncrypt*", "kms:GenerateDataKeyWithoutPlaintext"}, anyKey),
-				"StringLike", "kms:ViaService", viaSSM, "ec2.*.amazonaws.com*"))
+				"StringLike", "kms:ViaService", viaSSM, viaEC2))
 	case Reaper:
 		statements = append(statements,
 			where(allow([]string{"ec2:TerminateInstances"}, []string{ec2("instance")}),

@@ -25,7 +25,7 @@ import (
 )
 
 // patience is far more than any test here takes.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // early is a server that answers a PutItem before it has read it: it sends the
 // head of its answer and half of the body, reads the request once the SDK has

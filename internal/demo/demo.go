@@ -66,9 +66,10 @@ type Demo struct {
 
 	deaf atomic.Bool // the next machine never boots
 
-	mu     sync.Mutex
-	scenes []*scene
-	said   []entry // and not printed yet
+	mu      sync.Mutex
+	scenes  []*scene
+	planted []string // machines that the story itself made
+	said    []entry  // and not printed yet
 }
 
 // scene is one request of the story.
@@ -170,6 +171,9 @@ func (d *Demo) story(ctx context.Context) error {
 		return err
 	}
 	d.say("somebody plants the machine %s: it has our tag, and no record names it", orphan)
+	d.mu.Lock()
+	d.planted = append(d.planted, orphan)
+	d.mu.Unlock()
 
 	// The workflow runs its jobs as its runners come up.
 	if err := d.ready(ctx, a); err != nil {
@@ -229,7 +233,7 @@ func (d *Demo) stop(ctx context.Context) error {
 	if err := d.launched(ctx, s); err != nil {
 		return err
 	}
-	at := time.Now()
+	d.say("POST /stop stop: its machine was launched a moment ago")
 	stopped, err := d.client.Stop(ctx, s.id, false)
 	if err != nil {
 		return fmt.Errorf("stop: %w", err)
@@ -237,7 +241,6 @@ func (d *Demo) stop(ctx context.Context) error {
 	if s.want = store.Cancelled; stopped.State == string(store.Ready) {
 		s.want = store.Ready
 	}
-	d.sayAt(at, "POST /stop stop: its machine was launched a moment ago; the request is %s", stopped.State)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -61,6 +62,33 @@ func TestStoryHoldsEveryPromise(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Errorf("the records are not left: %v", err)
 		}
+	}
+}
+
+// Steps are recorded after the time that they carry, by as much as the machine is
+// busy: what becomes known too late for its place is told next, and no line goes
+// back in time.
+func TestLinesAreInOrderHoweverLateTheyAreKnown(t *testing.T) {
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
+	var told teller
+	var got []string
+	for _, look := range []struct {
+		before int
+		news   []entry
+	}{
+		{100, []entry{{at(300), "d"}, {at(50), "a"}, {at(50), "b"}}},
+		{200, []entry{{at(20), "late"}, {at(150), "c"}}},
+		{400, []entry{{at(250), "e"}}},
+		{2000, []entry{{at(10), "very late"}, {at(2000), "f"}, {at(2001), "not yet"}}},
+	} {
+		for _, e := range told.tell(look.news, at(look.before)) {
+			got = append(got, fmt.Sprintf("%d %s", e.at.Sub(began).Milliseconds(), e.text))
+		}
+	}
+	want := []string{"50 a", "50 b", "50 late", "150 c", "250 e", "300 d", "300 very late", "2000 f"}
+	if !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
 	}
 }
 

@@ -29,8 +29,9 @@ func (d *Demo) sayAt(at time.Time, format string, args ...any) {
 const (
 	// look is how often the narrator looks for news.
 	look = 100 * time.Millisecond
-	// hold is how old news are before they are told: a step is recorded a moment
-	// after the time that it carries, and lines are to be in the order of theirs.
+	// hold is how old news are before they are told, so that most lines stand in the
+	// order in which things happened: a step is recorded a moment after the time that
+	// it carries. On a busy machine the moment may be longer.
 	hold = 300 * time.Millisecond
 )
 
@@ -38,32 +39,53 @@ const (
 // is recorded, until ctx ends.
 func (d *Demo) narrate(ctx context.Context) {
 	seen := map[string]int{}
-	var pending []entry
+	var t teller
 	for ended := false; !ended; {
 		select {
 		case <-ctx.Done():
 			ended = true
 		case <-time.After(look):
 		}
-		before := time.Now().Add(-hold)
+		news, before := d.news(context.WithoutCancel(ctx), seen), time.Now().Add(-hold)
 		if ended {
 			before = time.Now()
 		}
-		pending = append(pending, d.news(context.WithoutCancel(ctx), seen)...)
-		slices.SortStableFunc(pending, func(a, b entry) int { return a.at.Compare(b.at) })
-		for len(pending) > 0 && (ended || pending[0].at.Before(before)) {
-			e := pending[0]
-			pending = pending[1:]
+		for _, e := range t.tell(news, before) {
 			fmt.Fprintln(d.out, strings.TrimRight(fmt.Sprintf("%6.1fs  %s", e.at.Sub(d.began).Seconds(), e.text), " "))
 		}
 	}
 }
 
+// teller puts news in order.
+type teller struct {
+	pending []entry   // not told yet
+	last    time.Time // of the newest line that was told
+}
+
+// tell returns the lines that are old enough to be told, and keeps the others.
+// No line has an earlier time than the one before it: one that became known too
+// late for that gets the time of the line before. (The record has its own.)
+func (t *teller) tell(news []entry, before time.Time) (lines []entry) {
+	t.pending = append(t.pending, news...)
+	slices.SortStableFunc(t.pending, func(a, b entry) int { return a.at.Compare(b.at) })
+	for len(t.pending) > 0 && !t.pending[0].at.After(before) {
+		e := t.pending[0]
+		t.pending = t.pending[1:]
+		if e.at.Before(t.last) {
+			e.at = t.last
+		}
+		t.last = e.at
+		lines = append(lines, e)
+	}
+	return lines
+}
+
 // news returns what was said, and what was added to the histories, since the last
-// call. seen has how much of each history was told.
+// call. seen has how much of each history was told. Nothing is told of a request,
+// its runners or a planted machine before the story has said that it made them.
 func (d *Demo) news(ctx context.Context, seen map[string]int) []entry {
 	d.mu.Lock()
-	news, scenes := d.said, slices.Clone(d.scenes)
+	news, scenes, planted := d.said, slices.Clone(d.scenes), slices.Clone(d.planted)
 	d.said = nil
 	d.mu.Unlock()
 	add := func(ref store.Ref, name string, h store.History) {
@@ -82,10 +104,13 @@ func (d *Demo) news(ctx context.Context, seen map[string]int) []entry {
 			break // the next look finds the rest
 		}
 		r := i.(*store.Runner)
+		if !slices.ContainsFunc(scenes, func(s *scene) bool { return s.id == r.Request }) {
+			continue
+		}
 		add(r.Ref(), "runner "+short(r.ID), r.History)
 	}
 	for _, f := range d.system.Fleet.Instances() {
-		if f.Planted && !f.EndedAt.IsZero() && seen[f.ID] == 0 {
+		if slices.Contains(planted, f.ID) && !f.EndedAt.IsZero() && seen[f.ID] == 0 {
 			seen[f.ID] = 1
 			news = append(news, entry{f.EndedAt, "  " + f.ID + " is terminated: no record names it"})
 		}

@@ -67,7 +67,14 @@ func (w *world) deliver(f *runtimeapi.Function, batch []queue.Delivery) {
 		w.Errorf("event: %v", err)
 		return
 	}
-	answer, err := f.Invoke(w.lasting, payload)
+	// Which of several messages a batch goes on from is not documented: any may be it.
+	trace := w.traces.Of(batch[0].ID)
+	for _, d := range batch {
+		if other := w.traces.Of(d.ID); f.Hops(other) > f.Hops(trace) {
+			trace = other
+		}
+	}
+	answer, err := f.InvokeAfter(w.lasting, payload, trace)
 	var said events.SQSEventResponse
 	if err == nil {
 		err = json.Unmarshal(answer, &said)

@@ -66,6 +66,7 @@ type options struct {
 	registration  map[string]any                  // fields that replace those of the account's registration
 	externalID    string                          // that the role's trust policy demands; empty: the registered one
 	aws           func(http.Handler) http.Handler // around EC2, STS and SSM; nil: nothing
+	undelayed     bool                            // messages of the functions are visible at once, whatever delay they are sent with
 }
 
 // world is a control plane, what is around it, and a runner account.
@@ -88,6 +89,7 @@ type world struct {
 	queue            *sqsqueue.Queue
 	sqs              *sqs.Client
 	queueURL         string
+	traces           runtimeapi.Traces // of the messages that the functions send
 
 	api, reaper *runtimeapi.Function
 	workers     []*runtimeapi.Function
@@ -140,6 +142,7 @@ func newWorld(t *testing.T, opt options) *world {
 		t.Fatal(err)
 	}
 	w.makeQueue(awstest.Config(t, queues, home, w.control))
+	sending := w.sending(queues.URL)
 	t.Cleanup(w.check) // when the functions and the machines are stopped
 	w.serve()
 	w.register()
@@ -152,10 +155,11 @@ func newWorld(t *testing.T, opt options) *world {
 	function := func(name string, timeout time.Duration) *runtimeapi.Function {
 		return runtimeapi.New(t, runtimeapi.Config{
 			Program: programs["garo-"+name], Name: controlPlane + "-" + name, Region: home, Account: w.control, Timeout: timeout, Log: &w.log,
+			Recursion: recursionAllowed(t, name),
 			Env: []string{
 				"AWS_ACCESS_KEY_ID=" + creds.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + creds.SecretAccessKey, "AWS_SESSION_TOKEN=" + creds.SessionToken,
 				"AWS_ENDPOINT_URL_EC2=" + w.aws.URL, "AWS_ENDPOINT_URL_STS=" + w.aws.URL, "AWS_ENDPOINT_URL_SSM=" + w.aws.URL,
-				"AWS_ENDPOINT_URL_DYNAMODB=" + tables.URL, "AWS_ENDPOINT_URL_SQS=" + queues.URL,
+				"AWS_ENDPOINT_URL_DYNAMODB=" + tables.URL, "AWS_ENDPOINT_URL_SQS=" + sending,
 				"GARO_CONTROL_PLANE=" + controlPlane, "GARO_TABLE=" + w.table, "GARO_QUEUE_URL=" + w.queueURL, "GARO_URL=" + w.url,
 				"GARO_OIDC_ISSUERS=" + w.issuerURL, "GARO_GITHUB_URL=" + w.githubURL,
 			},

@@ -30,7 +30,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("ReadAPI: %v (-want +got):\n%s", err, diff)
 	}
 	worker, err := lambdaconfig.ReadWorker(needed)
-	wantWorker := lambdaconfig.Worker{Common: common, ControlPlane: "prod", URL: "https://garo.example.org", GitHubURL: "https://api.github.com"}
+	wantWorker := lambdaconfig.Worker{Common: common, ControlPlane: "prod", URL: "https://garo.example.org", GitHubURL: "https://api.github.com", ProgramSums: map[string]string{}}
 	if diff := cmp.Diff(wantWorker, worker); diff != "" || err != nil {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
 	}
@@ -58,7 +58,10 @@ func TestEverythingSet(t *testing.T) {
 		t.Errorf("ReadAPI: %v (-want +got):\n%s", err, diff)
 	}
 	worker, err := lambdaconfig.ReadWorker(env)
-	wantWorker := lambdaconfig.Worker{Common: c, ControlPlane: "prod", URL: "https://garo.example.org", GitHubURL: "http://localhost:1/api/v3"}
+	wantWorker := lambdaconfig.Worker{
+		Common: c, ControlPlane: "prod", URL: "https://garo.example.org", GitHubURL: "http://localhost:1/api/v3",
+		ProgramSums: map[string]string{"arm64": sum}, // of what the API offers
+	}
 	if diff := cmp.Diff(wantWorker, worker); diff != "" || err != nil {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
 	}
@@ -89,35 +92,36 @@ func TestMistakeNamesTheVariableAndTheFix(t *testing.T) {
 		function  lambdaconfig.Function
 		set, want string
 	}{
-		"TableTooShort":       {"api", "GARO_TABLE=ab", `GARO_TABLE "ab": not in this form: want the name of the DynamoDB table, such as garo-prod`},
-		"TableIsAnARN":        {"worker", "GARO_TABLE=arn:aws:dynamodb:eu-west-2:1:table/x", "GARO_TABLE"},
-		"TableEndsWithALine":  {"worker", "GARO_TABLE=garo\n", "GARO_TABLE"},
-		"QueueIsAName":        {"reaper", "GARO_QUEUE_URL=garo", `GARO_QUEUE_URL "garo": not a scheme, a host and a path: want the URL of the SQS queue, such as https://sqs.`},
-		"QueueWithoutTLS":     {"reaper", "GARO_QUEUE_URL=http://sqs.example.org/1/x", "not https"},
-		"PathIsRelative":      {"api", "GARO_PARAMETERS=garo", `GARO_PARAMETERS "garo": not in this form: want a path`},
-		"PathEndsWithSlash":   {"api", "GARO_PARAMETERS=/garo/", "GARO_PARAMETERS"},
-		"PathTooDeep":         {"api", "GARO_PARAMETERS=" + strings.Repeat("/a", 14), "GARO_PARAMETERS"},
-		"URLEndsWithSlash":    {"worker", "GARO_URL=https://garo.example.org/", "a slash at the end"},
-		"URLWithQuery":        {"api", "GARO_URL=https://garo.example.org?x", "not a scheme, a host and a path"},
-		"URLWithPassword":     {"api", "GARO_URL=https://a:b@garo.example.org", "not a scheme, a host and a path"},
-		"URLOfOtherScheme":    {"api", "GARO_URL=ftp://garo.example.org", "not https"},
-		"LocalLookalike":      {"api", "GARO_URL=http://localhost.example.org", "not https"},
-		"PrivateIsNotLocal":   {"api", "GARO_URL=http://10.0.0.1", "not https"},
-		"IssuerEmpty":         {"api", "GARO_OIDC_ISSUERS=https://a.test,", "issuer 2: not a scheme"},
-		"IssuerAfterSpace":    {"api", "GARO_OIDC_ISSUERS=https://a.test, https://b.test", "issuer 2: not a scheme"},
-		"IssuerTwice":         {"api", "GARO_OIDC_ISSUERS=https://a.test,https://a.test", "issuer 2 comes twice"},
-		"IssuerWithSlash":     {"api", "GARO_OIDC_ISSUERS=https://a.test/", "issuer 1: a slash at the end"},
-		"ProgramsNoJSON":      {"api", "GARO_RUNNER_PROGRAMS=x", "GARO_RUNNER_PROGRAMS"},
-		"ProgramsUnknown":     {"api", `GARO_RUNNER_PROGRAMS={"amd64":{"uri":"x"}}`, `unknown field "uri"`},
-		"ProgramsTwice":       {"api", "GARO_RUNNER_PROGRAMS={}{}", "more than one JSON value"},
-		"ProgramsNone":        {"api", "GARO_RUNNER_PROGRAMS={}", "no program"},
-		"ProgramOfMips":       {"api", program("mips", "https://a.test/x", sum), `architecture "mips"`},
-		"ProgramWithoutTLS":   {"api", program("arm64", "http://a.test/x", sum), "url of arm64: not https"},
-		"ProgramHashTooShort": {"api", program("arm64", "https://a.test/x", sum[1:]), "sha256 of arm64: not 64 hex digits"},
-		"ControlPlaneTooLong": {"worker", "GARO_CONTROL_PLANE=" + strings.Repeat("a", 17), "want 1 to 16 of a-z, 0-9 and hyphen, such as prod"},
-		"ControlPlaneCapital": {"reaper", "GARO_CONTROL_PLANE=Prod", "GARO_CONTROL_PLANE"},
-		"GitHubWithSlash":     {"reaper", "GARO_GITHUB_URL=https://api.github.com/", "GARO_GITHUB_URL"},
-		"LogLevelInCapitals":  {"reaper", "GARO_LOG_LEVEL=INFO", `GARO_LOG_LEVEL "INFO": not in this form: want debug, info, warn or error`},
+		"TableTooShort":         {"api", "GARO_TABLE=ab", `GARO_TABLE "ab": not in this form: want the name of the DynamoDB table, such as garo-prod`},
+		"TableIsAnARN":          {"worker", "GARO_TABLE=arn:aws:dynamodb:eu-west-2:1:table/x", "GARO_TABLE"},
+		"TableEndsWithALine":    {"worker", "GARO_TABLE=garo\n", "GARO_TABLE"},
+		"QueueIsAName":          {"reaper", "GARO_QUEUE_URL=garo", `GARO_QUEUE_URL "garo": not a scheme, a host and a path: want the URL of the SQS queue, such as https://sqs.`},
+		"QueueWithoutTLS":       {"reaper", "GARO_QUEUE_URL=http://sqs.example.org/1/x", "not https"},
+		"PathIsRelative":        {"api", "GARO_PARAMETERS=garo", `GARO_PARAMETERS "garo": not in this form: want a path`},
+		"PathEndsWithSlash":     {"api", "GARO_PARAMETERS=/garo/", "GARO_PARAMETERS"},
+		"PathTooDeep":           {"api", "GARO_PARAMETERS=" + strings.Repeat("/a", 14), "GARO_PARAMETERS"},
+		"URLEndsWithSlash":      {"worker", "GARO_URL=https://garo.example.org/", "a slash at the end"},
+		"URLWithQuery":          {"api", "GARO_URL=https://garo.example.org?x", "not a scheme, a host and a path"},
+		"URLWithPassword":       {"api", "GARO_URL=https://a:b@garo.example.org", "not a scheme, a host and a path"},
+		"URLOfOtherScheme":      {"api", "GARO_URL=ftp://garo.example.org", "not https"},
+		"LocalLookalike":        {"api", "GARO_URL=http://localhost.example.org", "not https"},
+		"PrivateIsNotLocal":     {"api", "GARO_URL=http://10.0.0.1", "not https"},
+		"IssuerEmpty":           {"api", "GARO_OIDC_ISSUERS=https://a.test,", "issuer 2: not a scheme"},
+		"IssuerAfterSpace":      {"api", "GARO_OIDC_ISSUERS=https://a.test, https://b.test", "issuer 2: not a scheme"},
+		"IssuerTwice":           {"api", "GARO_OIDC_ISSUERS=https://a.test,https://a.test", "issuer 2 comes twice"},
+		"IssuerWithSlash":       {"api", "GARO_OIDC_ISSUERS=https://a.test/", "issuer 1: a slash at the end"},
+		"WorkersProgramsNoJSON": {"worker", "GARO_RUNNER_PROGRAMS=x", "GARO_RUNNER_PROGRAMS"},
+		"ProgramsNoJSON":        {"api", "GARO_RUNNER_PROGRAMS=x", "GARO_RUNNER_PROGRAMS"},
+		"ProgramsUnknown":       {"api", `GARO_RUNNER_PROGRAMS={"amd64":{"uri":"x"}}`, `unknown field "uri"`},
+		"ProgramsTwice":         {"api", "GARO_RUNNER_PROGRAMS={}{}", "more than one JSON value"},
+		"ProgramsNone":          {"api", "GARO_RUNNER_PROGRAMS={}", "no program"},
+		"ProgramOfMips":         {"api", program("mips", "https://a.test/x", sum), `architecture "mips"`},
+		"ProgramWithoutTLS":     {"api", program("arm64", "http://a.test/x", sum), "url of arm64: not https"},
+		"ProgramHashTooShort":   {"api", program("arm64", "https://a.test/x", sum[1:]), "sha256 of arm64: not 64 hex digits"},
+		"ControlPlaneTooLong":   {"worker", "GARO_CONTROL_PLANE=" + strings.Repeat("a", 17), "want 1 to 16 of a-z, 0-9 and hyphen, such as prod"},
+		"ControlPlaneCapital":   {"reaper", "GARO_CONTROL_PLANE=Prod", "GARO_CONTROL_PLANE"},
+		"GitHubWithSlash":       {"reaper", "GARO_GITHUB_URL=https://api.github.com/", "GARO_GITHUB_URL"},
+		"LogLevelInCapitals":    {"reaper", "GARO_LOG_LEVEL=INFO", `GARO_LOG_LEVEL "INFO": not in this form: want debug, info, warn or error`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := readers[c.function](append(slices.Clone(needed), c.set))

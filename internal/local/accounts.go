@@ -16,13 +16,14 @@ import (
 // BuiltIn is the account that every local system has.
 const BuiltIn = "000000000000"
 
-// builtIn registers a repository of a made-up owner. Its pacing is that of this
-// machine, unless EC2's is asked for.
-func builtIn(ec2Pacing bool) store.Account {
+// builtIn registers a repository of a made-up owner at a GitHub server; empty:
+// github.com. Its pacing is that of this machine, unless EC2's is asked for.
+func builtIn(server string, ec2Pacing bool) store.Account {
 	a := store.Account{
 		ID:           BuiltIn,
 		Repositories: []store.Named{{ID: "1001", Name: "acme/shop"}},
 		Owners:       []store.Named{{ID: "1", Name: "acme"}},
+		Server:       server,
 		Regions: map[string]store.Region{"eu-west-2": {
 			Subnets:        []string{"subnet-a", "subnet-b", "subnet-c"},
 			SecurityGroups: []string{"sg-local"},

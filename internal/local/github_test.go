@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -40,7 +41,9 @@ func TestWorkflowIsLetInByItsIDToken(t *testing.T) {
 	server.Config.Handler = issuer
 	issuer.Set("run_id", "4711")
 	issuer.Set("actor", "octocat")
-	s := run(t, local.Config{OIDCIssuer: server.URL, OIDCAudience: "https://garo.test"})
+	dir := t.TempDir()
+	register(t, dir, "acme/shop", "1001", "")
+	s := run(t, local.Config{Dir: dir, OIDCIssuer: server.URL, OIDCAudience: "https://garo.test"})
 
 	as := func(audience string) *client.Client {
 		return client.New(client.Config{URL: "http://test.localhost", HTTP: s.System.Client(), Token: func(context.Context) (client.Token, error) {
@@ -51,9 +54,12 @@ func TestWorkflowIsLetInByItsIDToken(t *testing.T) {
 	if _, err := as("https://elsewhere.test").Start(t.Context(), apitype.Start{}); err == nil {
 		t.Error("a token for another API was taken")
 	}
-	// The ids are those of another server than the one that the built-in account is registered for.
-	if _, err := as("https://garo.test").Start(t.Context(), apitype.Start{}); err == nil {
-		t.Fatal("a token of another GitHub server was taken for github.com's")
+	// The ids are of the issuer's server, and the registration's of github.com.
+	if _, err := as("https://garo.test").Start(t.Context(), apitype.Start{AccountID: "111122223333"}); !errors.Is(err, client.ErrForbidden) {
+		t.Errorf("a token of another GitHub server than github.com: %v, want %v", err, client.ErrForbidden)
+	}
+	if _, err := as("https://garo.test").Start(t.Context(), apitype.Start{AccountID: local.BuiltIn}); err != nil {
+		t.Errorf("start in the built-in account = %v, want it to serve the issuer's server", err)
 	}
 }
 

@@ -69,7 +69,8 @@ type Config struct {
 	// GitHubLost is how long GitHub keeps a job busy whose machine is gone; zero: ten minutes.
 	GitHubLost time.Duration
 	// OIDCIssuer lets workflows in by the ID tokens of that issuer, for
-	// OIDCAudience (empty: URL). Empty: operators alone.
+	// OIDCAudience (empty: URL). The built-in account then serves a repository of
+	// that issuer's server. Empty: operators alone.
 	OIDCIssuer, OIDCAudience string
 	// GitHubURL registers runners at a real GitHub, https://api.github.com or
 	// https://HOST/api/v3 of an Enterprise Server, with the token, or the App's
@@ -124,7 +125,7 @@ func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 		return nil, err
 	}
 	s.close = append(s.close, unlock)
-	registered := accounts{dir: filepath.Join(cfg.Dir, AccountsDir), builtIn: builtIn(cfg.EC2Pacing)}
+	registered := accounts{dir: filepath.Join(cfg.Dir, AccountsDir), builtIn: builtIn(api.ServerOf(cfg.OIDCIssuer), cfg.EC2Pacing)}
 	if err := registered.check(ctx); err != nil {
 		return nil, err
 	}

@@ -110,12 +110,12 @@ func (c *Claims) read(o object) error {
 			return err
 		}
 		if value != "" && f.form != nil && !f.form.MatchString(value) {
-			return refuse("claim %s is not of its form", f.name)
+			return refuse(CauseClaim, "claim %s is not of its form", f.name)
 		}
 		*f.to = value
 	}
 	if !strings.HasPrefix(c.Repository, c.Owner+"/") {
-		return refuse("claims repository and repository_owner do not agree")
+		return refuse(CauseClaim, "claims repository and repository_owner do not agree")
 	}
 	return c.readProperties(o)
 }
@@ -128,7 +128,7 @@ func (c *Claims) readProperties(o object) error {
 		}
 		value, err := o.text(name)
 		if err != nil || key == "" {
-			return refuse("a claim that begins %s is not of its form", property)
+			return refuse(CauseClaim, "a claim that begins %s is not of its form", property)
 		}
 		if c.Properties == nil {
 			c.Properties = map[string]string{}

@@ -31,8 +31,41 @@ import (
 // says why, and never holds the token or a part of it.
 var ErrToken = errors.New("token is not valid")
 
-func refuse(format string, args ...any) error {
-	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), ErrToken)
+// Cause is the kind of fault that a token has. Whoever holds the token could find
+// it out from that, the configuration and the issuer's public keys, so that it may
+// be told.
+type Cause string
+
+// The causes, in the order in which they are looked for. The first one counts.
+const (
+	CauseForm      Cause = "form"      // no signed token in the form of GitHub's
+	CauseAlgorithm Cause = "algorithm" // not RS256
+	CauseIssuer    Cause = "issuer"    // of an issuer that is not configured
+	CauseAudience  Cause = "audience"  // for another audience, or for several
+	CauseExpired   Cause = "expired"   // its time is over, or it is older than a day
+	CauseNotYet    Cause = "not_yet"   // its time has not begun
+	CauseKey       Cause = "key"       // signed with a key that the issuer does not publish
+	CauseSignature Cause = "signature" // not signed with the key that it names
+	CauseClaim     Cause = "claim"     // a claim is missing, or not of its form
+)
+
+// Causes lists every cause.
+var Causes = []Cause{CauseForm, CauseAlgorithm, CauseIssuer, CauseAudience, CauseExpired, CauseNotYet, CauseKey, CauseSignature, CauseClaim}
+
+// Refusal is an ErrToken with its cause.
+type Refusal struct {
+	Cause Cause
+	Text  string // what exactly is wrong, for logs; never a part of the token
+}
+
+// Error implements error.
+func (r *Refusal) Error() string { return r.Text + ": " + ErrToken.Error() }
+
+// Unwrap makes a Refusal an ErrToken.
+func (r *Refusal) Unwrap() error { return ErrToken }
+
+func refuse(cause Cause, format string, args ...any) error {
+	return &Refusal{cause, fmt.Sprintf(format, args...)}
 }
 
 // Issuer is one that is believed.
@@ -164,10 +197,10 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	}
 	set := v.set(issuer)
 	if set == nil {
-		return Claims{}, refuse("issuer is not configured")
+		return Claims{}, refuse(CauseIssuer, "issuer is not configured")
 	}
 	if !payload.isFor(v.audience) {
-		return Claims{}, refuse("audience is not ours alone")
+		return Claims{}, refuse(CauseAudience, "audience is not ours alone")
 	}
 	issued, expires, err := payload.times(v.now())
 	if err != nil {
@@ -179,16 +212,16 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	}
 	key := keys[kid]
 	if key == nil {
-		return Claims{}, refuse("issuer has no key of that id")
+		return Claims{}, refuse(CauseKey, "issuer has no key of that id")
 	}
 	signed, err := jose.ParseSignedCompact(token, algorithms)
 	if err != nil {
-		return Claims{}, refuse("not in the form of a signed token")
+		return Claims{}, refuse(CauseForm, "not in the form of a signed token")
 	}
 	// What is verified here are the bytes that payload was read from: open takes
 	// one way alone to write them.
 	if _, err := signed.Verify(key); err != nil {
-		return Claims{}, refuse("signature is not by the issuer's key")
+		return Claims{}, refuse(CauseSignature, "signature is not by the issuer's key")
 	}
 	c := Claims{Issuer: issuer, IssuedAt: issued, Expires: expires}
 	if err := c.read(payload); err != nil {

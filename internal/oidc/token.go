@@ -41,28 +41,28 @@ type object map[string]json.RawMessage
 func open(token string) (kid string, payload object, err error) {
 	switch {
 	case len(token) > maxToken:
-		return "", nil, refuse("longer than %d bytes", maxToken)
+		return "", nil, refuse(CauseForm, "longer than %d bytes", maxToken)
 	case strings.Count(token, ".") != 2:
-		return "", nil, refuse("not of three segments")
+		return "", nil, refuse(CauseForm, "not of three segments")
 	case strings.ContainsAny(token, "\r\n"):
-		return "", nil, refuse("line breaks")
+		return "", nil, refuse(CauseForm, "line breaks")
 	}
 	segments := strings.Split(token, ".")
 	var raw [3][]byte
 	for i, s := range segments {
 		if raw[i], err = strict.DecodeString(s); err != nil {
-			return "", nil, refuse("segment %d is not base64url", i+1)
+			return "", nil, refuse(CauseForm, "segment %d is not base64url", i+1)
 		}
 	}
 	header, ok := readObject(raw[0])
 	if !ok {
-		return "", nil, refuse("header is not a JSON object with each name once")
+		return "", nil, refuse(CauseForm, "header is not a JSON object with each name once")
 	}
 	if kid, err = header.checkHeader(); err != nil {
 		return "", nil, err
 	}
 	if payload, ok = readObject(raw[1]); !ok {
-		return "", nil, refuse("payload is not a JSON object with each name once")
+		return "", nil, refuse(CauseForm, "payload is not a JSON object with each name once")
 	}
 	return kid, payload, nil
 }
@@ -102,20 +102,20 @@ func (o object) checkHeader() (kid string, err error) {
 	// none of them.
 	for _, name := range []string{"jku", "jwk", "x5u", "x5c", "crit", "b64"} {
 		if _, ok := o[name]; ok {
-			return "", refuse("header %s is not taken", name)
+			return "", refuse(CauseForm, "header %s is not taken", name)
 		}
 	}
 	alg, err := o.text("alg")
 	if err != nil || alg != "RS256" {
-		return "", refuse("header alg is not RS256")
+		return "", refuse(CauseAlgorithm, "header alg is not RS256")
 	}
 	typ, err := o.text("typ")
 	if err != nil || typ != "" && !strings.EqualFold(typ, "JWT") {
-		return "", refuse("header typ is not JWT")
+		return "", refuse(CauseForm, "header typ is not JWT")
 	}
 	kid, err = o.text("kid")
 	if err != nil || !kidForm.MatchString(kid) {
-		return "", refuse("header kid is missing or not of its form")
+		return "", refuse(CauseForm, "header kid is missing or not of its form")
 	}
 	return kid, nil
 }
@@ -128,10 +128,10 @@ func (o object) text(name string) (string, error) {
 	}
 	var s string
 	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		return "", refuse("claim %s is not text", name)
+		return "", refuse(CauseClaim, "claim %s is not text", name)
 	}
 	if len(s) > maxText {
-		return "", refuse("claim %s is longer than %d bytes", name, maxText)
+		return "", refuse(CauseClaim, "claim %s is longer than %d bytes", name, maxText)
 	}
 	return s, nil
 }
@@ -140,7 +140,7 @@ func (o object) text(name string) (string, error) {
 func (o object) needed(name string) (string, error) {
 	s, err := o.text(name)
 	if err == nil && s == "" {
-		err = refuse("claim %s is missing", name)
+		err = refuse(CauseClaim, "claim %s is missing", name)
 	}
 	return s, err
 }
@@ -171,22 +171,22 @@ func (o object) times(now time.Time) (issued, expires time.Time, err error) {
 		n, err := strconv.ParseInt(string(raw), 10, 64)
 		switch {
 		case !ok:
-			return issued, expires, refuse("claim %s is missing", name)
+			return issued, expires, refuse(CauseClaim, "claim %s is missing", name)
 		case err != nil || n < 0 || n > maxTime:
-			return issued, expires, refuse("claim %s is not a time in whole seconds", name)
+			return issued, expires, refuse(CauseClaim, "claim %s is not a time in whole seconds", name)
 		}
 		at[name] = time.Unix(n, 0).UTC()
 	}
 	issued, expires = at["iat"], at["exp"]
 	switch {
 	case now.After(expires.Add(skew)):
-		err = refuse("expired")
+		err = refuse(CauseExpired, "expired")
 	case issued.After(now.Add(skew)):
-		err = refuse("claim iat is in the future")
+		err = refuse(CauseNotYet, "claim iat is in the future")
 	case at["nbf"].After(now.Add(skew)):
-		err = refuse("claim nbf is in the future")
+		err = refuse(CauseNotYet, "claim nbf is in the future")
 	case now.Sub(issued) > maxAge:
-		err = refuse("older than a day")
+		err = refuse(CauseExpired, "older than a day")
 	}
 	return issued, expires, err
 }

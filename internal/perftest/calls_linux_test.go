@@ -132,6 +132,14 @@ func TestCallsGolden(t *testing.T) {
 			})), 200, &m.booted)
 		}
 	}
+	connect := func(m *machine) { // the runner program: GitHub shows it online from now on
+		t.Helper()
+		session, err := w.jobs.Connect(t.Context(), m.booted.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(session.Close)
+	}
 	tell := func(m *machine, kind string) func() {
 		return func() {
 			t.Helper()
@@ -153,7 +161,9 @@ func TestCallsGolden(t *testing.T) {
 	step("worker: a process begins", bounds{}, init(work))
 	step("launch, first in a process", bounds{aws: 8, github: 1, k: 8, launched: 6}, handle)
 	boot(&shared)()
+	connect(&shared)
 	tell(&shared, "online")()
+	handle()
 	run(reap)() // the first one sweeps
 	swept := time.Now()
 
@@ -165,9 +175,10 @@ func TestCallsGolden(t *testing.T) {
 	step("POST /start again", bounds{aws: 2, k: 2}, start(account, store.Ephemeral, "3"))
 	step("GET /status of a request that waits", bounds{aws: 2, k: 2}, status("waiting"))
 	step("machine: boot", bounds{aws: 3, k: 3}, boot(&own))
-	beat := step("machine: online", bounds{aws: 2, k: 2}, tell(&own, "online"))
-	step("GET /status that settles", bounds{aws: 3, k: 3}, status("ready"))
-	step("GET /status of a request that is settled", bounds{aws: 2, k: 2}, status("ready"))
+	connect(&own)
+	beat := step("machine: online", bounds{aws: 3, k: 3}, tell(&own, "online"))
+	step("worker: confirmation of a runner that listens", bounds{aws: 3, github: 1, k: 4}, handle)
+	step("GET /status of a request that is ready", bounds{aws: 2, k: 2}, status("ready"))
 	pass(beat, store.DefaultLimits().Heartbeat/4) // one that comes sooner is not written
 	step("machine: heartbeat", bounds{aws: 2, k: 2}, tell(&own, "heartbeat"))
 

@@ -55,6 +55,7 @@ type wire struct {
 	table *httputil.ReverseProxy // nil: a table that takes everything and keeps nothing
 	rest  *lambdatest.AWS
 	hub   http.Handler
+	jobs  *githubtest.Server // what hub serves, as runner programs see it
 	ids   *oidctest.Issuer
 
 	mu       sync.Mutex
@@ -86,7 +87,7 @@ func newWire(t testing.TB, table string, serve func(http.Handler) *httptest.Serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.hub = hub.Handler()
+	w.hub, w.jobs = hub.Handler(), hub
 	env := []string{
 		"AWS_ACCESS_KEY_ID=AKIDTEST", "AWS_SECRET_ACCESS_KEY=secret",
 		"GARO_TABLE=garo-perf", "GARO_CONTROL_PLANE=perf", "GARO_URL=" + apiURL,
@@ -191,7 +192,11 @@ func (w *wire) answer(service string, rw http.ResponseWriter, r *http.Request, b
 	case ssm:
 		w.rest.ServeHTTP(rw, r)
 	case github:
-		action = r.Method + " " + r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+		what := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+		if strings.Trim(what, "0123456789") == "" {
+			what = "runner" // by its id
+		}
+		action = r.Method + " " + what
 		w.hub.ServeHTTP(rw, r)
 	case issuer:
 		action = "GET " + r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]

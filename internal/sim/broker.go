@@ -6,32 +6,43 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 )
 
 // broker lets simulated machines talk to the simulated GitHub.
-type broker struct {
-	*githubtest.Server
-	ghosts bool
-}
+type broker struct{ *World }
 
 func (b broker) Connect(ctx context.Context, config string) (simfleet.Session, error) {
-	s, err := simjobs.Connect(ctx, b.Server, config)
+	s, err := simjobs.Connect(ctx, b.GitHub, config)
 	if err != nil {
 		return nil, err
 	}
-	return session{s, b.ghosts}, nil
+	runner := ""
+	for _, g := range b.GitHub.Registrations() {
+		if g.Config.Equal(config) {
+			runner = runnerIn(g.Name)
+		}
+	}
+	return session{s, b.World, runner}, nil
 }
 
+// session is a runner program's connection. runner is whose it is.
 type session struct {
 	simjobs.Session
-	ghost bool
+	world  *World
+	runner string
 }
 
 func (s session) Wait(ctx context.Context) (simfleet.Job, error) {
 	j, err := s.Session.Wait(ctx)
-	if s.ghost && errors.Is(err, simfleet.ErrDeleted) {
+	if s.world.cfg.Ghosts && errors.Is(err, simfleet.ErrDeleted) {
 		<-ctx.Done() // it never learns
 	}
+	s.world.refuses(s.runner, err)
 	return j, err
+}
+
+func (s session) Watch(ctx context.Context) error {
+	err := s.Session.Watch(ctx)
+	s.world.refuses(s.runner, err)
+	return err
 }

@@ -41,6 +41,16 @@ var events = []event{
 		m, ok := p.machine(w, name)
 		return ok && w.Fleet.PowerOff(m.ID, died) == nil
 	}},
+	{"machine stopped by a person", func(p *plan, w *World, name string) bool {
+		m, ok := p.machine(w, name)
+		if !ok || w.Fleet.Stop(m.ID) != nil {
+			return false
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.watch.confirmations.stopped[m.ID] = time.Now()
+		return true
+	}},
 	{"second machine of a launch", (*plan).twin},
 	{"boot token stolen", (*plan).steal},
 	{"forged event", (*plan).forge},

@@ -35,7 +35,7 @@ var allFaults = []fault{
 	{6, "the table is down", []string{"api.TestStoreOutageLeavesNothingHalfDone"}},
 	{7, "GitHub's key set cannot be fetched", []string{"internal/oidc.TestIssuerMayBeAwayForADay"}},
 	{8, "the API's clock is off", []string{"internal/oidc.TestTokenIsTakenInItsTimeAlone"}},
-	{9, "fifty starts race for a limit of ten", []string{"internal/sim.TestFiftyStartsAtALimitOfTen", "worker.TestQuotaIsNeverPassed"}},
+	{9, "fifty starts race for a limit of ten", []string{"internal/sim.TestFiftyStartsAtALimitOfTen", "internal/sim.TestWaitForTheQuotaUntilGiveUpIsTheReapers", "worker.TestQuotaIsNeverPassed"}},
 
 	// The queue.
 	{10, "a message comes ten times at once", []string{"worker.TestTenMessagesAtOnceLaunchOnce"}},

@@ -99,6 +99,15 @@ func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 			w.watch.runners[i.ID] = *i
 			w.sawRunner(was, *i)
 			w.sawOnline(o, was, *i)
+			w.sawRefused(was, *i)
+			for _, other := range items {
+				if q, ok := other.(*store.Quota); ok {
+					w.sawBlame(was, *q)
+				}
+			}
+			if was.OnlineAt.IsZero() && !i.OnlineAt.IsZero() {
+				defer w.sawTold(o.part, *i) // when all of the commit is seen
+			}
 		case *store.Lock:
 			w.sawLock(w.watch.locks[i.Key], *i)
 			w.watch.locks[i.Key] = *i
@@ -128,7 +137,7 @@ func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 		case *store.Quota:
 			for _, other := range items {
 				if r, ok := other.(*store.Runner); ok && r.Version == 1 {
-					w.sawIntent(*r, *i)
+					w.sawIntent(*r)
 				}
 			}
 			w.hold(QuotaTrue, i.Live == w.watch.live, "the quota counts %d runners, and %d are neither failed nor ended", i.Live, w.watch.live)
@@ -325,6 +334,10 @@ func (w *World) deletes(id int64) {
 		}
 		w.hold(DeleteOrder, !r.State.Usable() || n < r.Config.N, "registration %s is deleted while its runner is %s with config %d", g.Name, r.State, r.Config.N)
 		w.hold(DeleteOrder, n <= r.Config.N || r.State.Final(), "registration %s is deleted while it may be minted", g.Name)
+		recent := time.Since(r.UpdatedAt) < reaperTime+w.cfg.KillLate+slack // a run that began before may not know of it
+		if r.State == store.RunnerDraining && n == r.Config.N && !recent {
+			w.hold(Seldom, !w.clock(Reaper)().Before(r.DeleteAfter.Add(-slack)), "registration %s is deleted again, and was to be left alone until %s", g.Name, r.DeleteAfter)
+		}
 	}
 }
 
@@ -468,7 +481,11 @@ func (w *World) checkHealed(healed time.Time) {
 		if r.Refusals > 0 { // GitHub said that a job runs, and is asked again ever more seldom
 			by = by.Add(lim.DeleteAgain)
 		}
-		if jobRuns(r) || w.watch.confirmations.lied[r.ID] { // the end waits for a job that it knows of
+		stopped, off := w.watch.confirmations.stopped[r.InstanceID]
+		switch {
+		case off: // no job is on it, whatever GitHub says
+			by = latest(healed, stopped.Add(lim.Lost), r.DrainingAt, r.CalledAt.Add(lim.GoneAge)).Add(lim.GoneGap + periods)
+		case jobRuns(r) || w.watch.confirmations.lied[r.ID]: // the end waits for a job that it knows of
 			by = latest(by, r.Hard.Add(lim.GoneGap+periods))
 		}
 		w.hold(DrainedInTime, r.State.Final() && !r.EndedAt.After(by), "runner %s is %s at %s, want an end by %s", r.ID, r.State, r.EndedAt, by)

@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -18,18 +20,27 @@ const (
 	UsedUp    Promise = "no runner is shared between two of its configs"
 	JobSpared Promise = "no machine is terminated with a job that it told of"
 	NotAgain  Promise = "no image is launched whose runner program GitHub refused before any job"
+	BlamedFor Promise = "an image is refused for what a machine says before its first job"
+	LastOne   Promise = "a machine whose runner program GitHub refused gets no further config"
+	Seldom    Promise = "GitHub is not asked before its time to delete what it calls busy"
+	Told      Promise = "who launched a runner is ready with the commit that says that it is online"
 	Served    Promise = "what is queued for a runner is served beyond the time that was asked for"
 )
 
 // confirmations is what a world knows of GitHub's word.
 type confirmations struct {
-	shown  map[int64]time.Time // when GitHub last showed a registration online to somebody
-	ghosts map[int64]bool      // the registrations whose program does not learn that they are gone
-	lied   map[string]bool     // the runners of which a machine told what is not so
+	shown map[int64]time.Time // when GitHub last showed a registration online to somebody
+	lied  map[string]bool     // the runners of which a machine told what is not so
+	// refused are the runners whose program GitHub refused, since when; blamed the
+	// images of those that had no job by then.
+	refused map[string]time.Time
+	blamed  map[string]bool
+	stopped map[string]time.Time // when a person stopped a machine, by its id
 }
 
 func newConfirmations() confirmations {
-	return confirmations{shown: map[int64]time.Time{}, ghosts: map[int64]bool{}, lied: map[string]bool{}}
+	return confirmations{shown: map[int64]time.Time{}, lied: map[string]bool{},
+		refused: map[string]time.Time{}, blamed: map[string]bool{}, stopped: map[string]time.Time{}}
 }
 
 // shows notes what GitHub showed.
@@ -42,10 +53,51 @@ func (w *World) shows(r github.Runner, err error) {
 	w.watch.confirmations.shown[r.ID] = time.Now()
 }
 
-// sawIntent looks at a new runner: q is its account's quota, as the same commit has it.
-func (w *World) sawIntent(r store.Runner, q store.Quota) {
-	_, refused := q.Refuses(r.Launch.Image, "")
-	w.hold(NotAgain, !refused, "runner %s is launched with image %s, which GitHub refused", r.ID, r.Launch.Image)
+// refuses notes that GitHub refused the program of a runner. It takes a time of its
+// own, since GitHub refuses all programs at once.
+func (w *World) refuses(runner string, err error) {
+	if !errors.Is(err, simfleet.ErrTooOld) {
+		return
+	}
+	time.Sleep(time.Duration(hash64(w.cfg.Seed, "refused", runner)%499_979)*time.Microsecond + 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watch.confirmations.refused[runner].IsZero() {
+		w.watch.confirmations.refused[runner] = time.Now()
+	}
+}
+
+// sawRefused looks at a runner that drains since GitHub refused its program.
+func (w *World) sawRefused(was, r store.Runner) {
+	if was.End == nil && r.End != nil && r.End.Code == store.EndTooOld && was.Job.StartedAt.IsZero() && was.Jobs == 0 {
+		w.watch.confirmations.blamed[r.Launch.Image] = true
+	}
+	at, refused := w.watch.confirmations.refused[r.ID]
+	if r.Wanted > was.Wanted && was.Version != 0 {
+		w.hold(LastOne, !refused || time.Since(at) < time.Minute, "runner %s asks for config %d, and GitHub refused its program at %s", r.ID, r.Wanted, at)
+	}
+}
+
+// sawBlame looks at an image that is refused by the commit of a runner, as it was.
+func (w *World) sawBlame(was store.Runner, q store.Quota) {
+	if was.State.Usable() && slices.ContainsFunc(q.TooOld, func(i store.TooOldImage) bool { return i.Runner == was.ID }) {
+		w.hold(BlamedFor, was.Jobs == 0 && was.Job.StartedAt.IsZero(), "image %s is refused for runner %s, which had jobs", was.Launch.Image, was.ID)
+	}
+}
+
+// sawTold looks at the request that launched a runner which came into use by a
+// commit of who asked GitHub.
+func (w *World) sawTold(part string, r store.Runner) {
+	q := w.watch.requests[r.Request]
+	if part == API || q.Version == 0 {
+		return // the machine says that it has a job
+	}
+	w.hold(Told, q.State != store.Waiting || q.Runner != r.ID || r.OnlineAt.After(q.GiveUpAt), "runner %s is online, and request %s waits for it", r.ID, q.ID)
+}
+
+// sawIntent looks at a new runner.
+func (w *World) sawIntent(r store.Runner) {
+	w.hold(NotAgain, !w.watch.confirmations.blamed[r.Launch.Image], "runner %s is launched with image %s, which GitHub refused", r.ID, r.Launch.Image)
 }
 
 // jobRuns reports whether a machine told of a job, and not of its end.

@@ -38,6 +38,7 @@ type outside struct {
 	minted   map[int64]bool      // what is registered
 	removed  map[int64]time.Time // when what was registered ended
 	jobs     []githubtest.Job
+	part     string // who makes the commit
 }
 
 // around looks at EC2 and GitHub if a commit says something of them.
@@ -146,7 +147,11 @@ func (w *World) sawDrain(e *Effect, o outside, was, r store.Runner, l store.Lock
 		if e.For != "event idle" {
 			return // the machine itself says why
 		}
-		since := latest(was.OnlineAt, was.Job.EndedAt, l.SharedAt.Add(w.Limits.ShareStep))
+		began := was.OnlineAt
+		if !was.ListeningAt.IsZero() && was.ListeningAt.Before(began) {
+			began = was.ListeningAt
+		}
+		since := latest(began, was.Job.EndedAt, l.SharedAt.Add(w.Limits.ShareStep))
 		w.hold(DrainsFor, was.State == store.RunnerOnline && at.Sub(since) >= w.Limits.Idle, "runner %s, %s, drains as idle at %s, and had a job or was shared at %s", r.ID, was.State, at, since)
 	}
 }

@@ -165,6 +165,35 @@ func TestOtherKeyOfTheSameRunIsAnotherRequest(t *testing.T) {
 	})
 }
 
+// A request that waits for the quota until its give_up_at is looked at once a
+// minute, by the reaper's message: the worker sends none to its own queue.
+func TestWaitForTheQuotaUntilGiveUpIsTheReapers(t *testing.T) {
+	t.Parallel()
+	one := func(a *store.Account) { a.MaxRunners = 1 }
+	sim.Run(t, sim.Config{Account: one}, func(w *sim.World) {
+		a := w.Start(sim.Ephemeral("a"))
+		job := w.Job(a.RunsOn, 40*time.Minute)
+		w.Ready(a, 5*time.Minute)
+		b := w.Start(sim.Ephemeral("b"))
+		if r := w.Final(b, 20*time.Minute); r.State != store.Expired {
+			w.Errorf("second request is %s, want expired", r.State)
+		}
+		sent := map[string]int{}
+		for _, e := range w.Trace() {
+			if e.Op == sim.Send && e.On == b.ID {
+				sent[e.Part]++
+			}
+		}
+		w.Logf("messages for the request, by who sent them: %v", sent)
+		if sent[sim.API] != 1 || sent[sim.Worker] != 0 || sent[sim.Reaper] > 15 || sent[sim.Reaper] < 13 {
+			w.Errorf("messages for the request, by who sent them: %v; want 1 of the API, none of the worker, 13 to 15 of the reaper", sent)
+		}
+		w.Until("the job to be done", time.Hour, func() bool { return w.Done(job) })
+		w.Quiet(2 * time.Hour)
+		w.Check()
+	})
+}
+
 func TestFiftyStartsAtALimitOfTen(t *testing.T) {
 	t.Parallel()
 	ten := func(a *store.Account) { a.MaxRunners = 10 } // that it is kept is looked at in every commit

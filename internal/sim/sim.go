@@ -327,7 +327,7 @@ func (w *World) outside() {
 				return fmt.Sprintf("ami-%017d", w.images.Load()), nil
 			},
 		},
-		HTTP: &http.Client{Transport: door{w, Machine}}, Broker: broker{w.GitHub, w.cfg.Ghosts}, BootTime: bootTime,
+		HTTP: &http.Client{Transport: door{w, Machine}}, Broker: broker{w}, BootTime: bootTime,
 		Log: w.logger(Machine, func() bool { return false }),
 	})
 	w.must(err)

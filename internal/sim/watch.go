@@ -76,6 +76,7 @@ func (w *World) Slots() []time.Time {
 // commit makes a commit, and looks at what it wrote.
 func (w *World) commit(ctx context.Context, e *Effect, changes []store.Change) error {
 	there := w.around(changes)
+	there.part = e.Part
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := w.Store().Commit(ctx, changes...)

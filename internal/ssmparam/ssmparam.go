@@ -80,15 +80,15 @@ func New(cfg Config) *Parameters {
 }
 
 // maxKeys is how many rotated keys are live: the one that signs, and during a
-// rotation the one before it.
+// rotation the one that comes or goes.
 const maxKeys = 2
 
 // Keys reads the control plane's keys, <prefix>/keys:
 //
 //	{"id": "<K_id>", "current": "k1", "keys": {"k1": "<K_kid>", "k0": "<K_kid>"}}
 //
-// All are in one parameter so that a rotation is one write. A program that keeps
-// the Ring sees a rotation only when it starts anew.
+// All are in one parameter so that each step of a rotation is one write;
+// docs/deploy.md has the steps. A program that keeps the Ring sees none of them.
 func (p *Parameters) Keys(ctx context.Context) (*keys.Ring, error) {
 	name := p.prefix + "/keys"
 	got, err := p.reader.read(ctx, name, false)

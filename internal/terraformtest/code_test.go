@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -257,6 +260,19 @@ func TestValuesAreReadByTheCode(t *testing.T) {
 	}
 }
 
+// The worker's waits go through the queue that invokes it: Lambda would take that for
+// a loop. No other function sends to what invokes it.
+func TestOnlyTheWorkerMayBeInvokedByItsOwnMessages(t *testing.T) {
+	r := controlPlane(t)
+	var got []string
+	for _, address := range r.ofType("aws_lambda_function_recursion_config") {
+		got = append(got, fmt.Sprint(r.at(t, address, "function_name"), " ", r.at(t, address, "recursive_loop")))
+	}
+	if want := []string{"garo-worker Allow"}; !slices.Equal(got, want) {
+		t.Errorf("recursion is configured as %q, want %q", got, want)
+	}
+}
+
 // The queue's visibility leaves a batch its window, the worker's time and 15 s; the
 // timeouts leave each function its place.
 func TestTimesFit(t *testing.T) {
@@ -273,5 +289,61 @@ func TestTimesFit(t *testing.T) {
 	}
 	if got := timeout(lambdaconfig.FunctionAPI); got >= 30 {
 		t.Errorf("API's timeout = %v s, want below API Gateway's 30", got)
+	}
+}
+
+// Wherever Terraform says what the name of a region is, or what an ARN looks like, it
+// takes those of every partition, and no name of a zone.
+func TestPatternsTakeEveryPartition(t *testing.T) {
+	patterns := map[string][]string{} // by what they are about
+	for _, dir := range dirs(t) {
+		files, err := filepath.Glob(filepath.Join(dir, "*.tf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			for _, m := range regexp.MustCompile(`regex\("(\^[^"]*)", (\w+)?`).FindAllStringSubmatch(text(t, f), -1) {
+				switch pattern := strings.ReplaceAll(m[1], `\\`, `\`); {
+				case strings.HasPrefix(pattern, "^arn:") && strings.Contains(pattern, ":kms:"):
+					patterns["key"] = append(patterns["key"], pattern)
+				case strings.HasPrefix(pattern, "^arn:") && strings.Contains(pattern, "policy"):
+					patterns["policy"] = append(patterns["policy"], pattern)
+				case strings.HasPrefix(pattern, "^arn:") && strings.Contains(pattern, ":acm:"):
+					patterns["certificate"] = append(patterns["certificate"], pattern)
+				case strings.HasPrefix(pattern, "^arn:"):
+					patterns["role"] = append(patterns["role"], pattern)
+				case m[2] == "name":
+					patterns["region"] = append(patterns["region"], pattern)
+				}
+			}
+		}
+	}
+	if len(patterns["region"]) == 0 || len(patterns["key"]) < 2 || len(patterns["policy"]) < 2 || len(patterns["role"]) == 0 {
+		t.Fatalf("patterns = %q: is the search still right?", patterns)
+	}
+	for _, p := range awstest.Partitions {
+		for _, region := range p.Regions {
+			for what, name := range map[string]string{
+				"region": region,
+				"key":    "arn:" + p.Name + ":kms:" + region + ":111111111111:key/1",
+				"policy": "arn:" + p.Name + ":iam::111111111111:policy/boundary",
+				"role":   "arn:" + p.Name + ":iam::111111111111:role/garo-worker",
+
+				"certificate": "arn:" + p.Name + ":acm:" + region + ":111111111111:certificate/1",
+			} {
+				for _, pattern := range patterns[what] {
+					if !regexp.MustCompile(pattern).MatchString(name) {
+						t.Errorf("%s does not take %s", pattern, name)
+					}
+				}
+			}
+			for _, pattern := range patterns["region"] {
+				for _, bad := range []string{region + "a", strings.ToUpper(region), strings.TrimRight(region, "0123456789"), region + "\n"} {
+					if regexp.MustCompile(pattern).MatchString(bad) {
+						t.Errorf("%s takes %q", pattern, bad)
+					}
+				}
+			}
+		}
 	}
 }

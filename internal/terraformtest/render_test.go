@@ -26,21 +26,23 @@ const root = "../../terraform"
 // shown are the attributes that the tests read, by type of resource. All others
 // are left out, since a mocked provider makes many of them up.
 var shown = map[string][]string{
-	"aws_apigatewayv2_route":             {"route_key", "authorization_type"},
-	"aws_cloudwatch_log_metric_filter":   {"pattern", "metric_transformation"},
-	"aws_cloudwatch_metric_alarm":        {"namespace", "metric_name", "threshold", "comparison_operator", "period", "evaluation_periods", "statistic", "treat_missing_data", "dimensions"},
-	"aws_cloudwatch_query_definition":    {"name", "query_string"},
-	"aws_dynamodb_table":                 {"name", "hash_key", "range_key", "attribute", "global_secondary_index", "ttl"},
-	"aws_iam_role":                       {"name", "assume_role_policy"},
-	"aws_iam_role_policy":                {"policy"},
-	"aws_lambda_event_source_mapping":    {"batch_size", "maximum_batching_window_in_seconds"},
-	"aws_lambda_function":                {"function_name", "timeout", "environment"},
-	"aws_sns_topic_policy":               {"policy"},
-	"aws_sqs_queue":                      {"name", "visibility_timeout_seconds", "message_retention_seconds", "redrive_policy"},
-	"aws_sqs_queue_policy":               {"policy"},
-	"aws_sqs_queue_redrive_allow_policy": {"redrive_allow_policy"},
-	"aws_scheduler_schedule":             {"name", "schedule_expression", "target"},
-	"aws_ssm_parameter":                  {"name", "type", "value"},
+	"aws_apigatewayv2_route":               {"route_key", "authorization_type"},
+	"aws_cloudwatch_log_metric_filter":     {"pattern", "metric_transformation"},
+	"aws_cloudwatch_metric_alarm":          {"namespace", "metric_name", "threshold", "comparison_operator", "period", "evaluation_periods", "datapoints_to_alarm", "statistic", "treat_missing_data", "dimensions", "alarm_actions", "insufficient_data_actions"},
+	"aws_cloudwatch_query_definition":      {"name", "query_string"},
+	"aws_dynamodb_table":                   {"name", "hash_key", "range_key", "attribute", "global_secondary_index", "ttl"},
+	"aws_iam_role":                         {"name", "assume_role_policy"},
+	"aws_iam_role_policy":                  {"policy"},
+	"aws_lambda_event_source_mapping":      {"batch_size", "maximum_batching_window_in_seconds"},
+	"aws_kms_grant":                        {"region", "key_id", "grantee_principal", "operations"},
+	"aws_lambda_function":                  {"function_name", "timeout", "environment"},
+	"aws_lambda_function_recursion_config": {"function_name", "recursive_loop"},
+	"aws_sns_topic_policy":                 {"policy"},
+	"aws_sqs_queue":                        {"name", "visibility_timeout_seconds", "message_retention_seconds", "redrive_policy"},
+	"aws_sqs_queue_policy":                 {"policy"},
+	"aws_sqs_queue_redrive_allow_policy":   {"redrive_allow_policy"},
+	"aws_scheduler_schedule":               {"name", "schedule_expression", "target"},
+	"aws_ssm_parameter":                    {"name", "type", "value"},
 }
 
 // rendered is what one run of a module's tests/rendered.tftest.hcl made: values by

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
 )
 
 func policyAt(t *testing.T, r rendered, address, attribute string) policy {
@@ -97,6 +98,13 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 		{at("logs:DeleteLogGroup", logs), none},
 		{at("xray:PutTraceSegments", "*"), all},
 
+		// Lambda's own interfaces in a VPC, which no code of ours may make.
+		{at("ec2:CreateNetworkInterface", "*"), all},
+		{at("ec2:DescribeNetworkInterfaces", "*"), all},
+		{at("ec2:DeleteNetworkInterface", "*"), all},
+		{at("ec2:CreateNetworkInterface", "*").with("lambda:SourceFunctionArn", functionOf+"api"), none},
+		{at("ec2:DeleteNetworkInterface", "*").with("lambda:SourceFunctionArn", functionOf+"worker"), none},
+
 		{at("ec2:RunInstances", "arn:aws:ec2:eu-west-2:111111111111:instance/*"), none},
 		{at("ec2:TerminateInstances", "arn:aws:ec2:eu-west-2:111111111111:instance/i-1"), none},
 		{at("ec2:DescribeInstances", "*"), none},
@@ -120,7 +128,12 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 // A star in an action is never needed; one as the whole resource only where AWS
 // knows no other.
 func TestNothingIsAllowedWithAStarThatCanBeNarrowed(t *testing.T) {
-	without := []string{"ec2:DescribeInstances", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+	without := []string{
+		"ec2:DescribeInstances", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		// Lambda's, for a function in a VPC: it asks for them on everything.
+		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
+		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+	}
 	for name, r := range map[string]rendered{"control plane": controlPlane(t), "account": account(t, "rendered")} {
 		for _, address := range r.ofType("aws_iam_role_policy") {
 			for _, s := range policyAt(t, r, address, "policy").Statement {
@@ -272,6 +285,10 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"ImageOfALicensedAccount", image.with("ec2:Owner", "444444444444"), "worker"},
 		{"ImageOfAStranger", image.with("ec2:Owner", "555555555555"), none},
 		{"ImageOfTheMarketplace", image.with("ec2:Owner", "aws-marketplace"), none},
+		// EC2 says the alias where an image has one: a verified provider's comes as
+		// amazon, like Amazon's own. What comes as a number has to be named by it.
+		{"ImageOfAVerifiedProvider", image.on("arn:aws:ec2:eu-west-2::image/ami-0canonical"), "worker"},
+		{"ImageByAVerifiedProvidersNumber", image.with("ec2:Owner", "099720109477"), none},
 
 		{"TagsAtLaunch", tags, "worker"},
 		{"TagsLater", tags.with("ec2:CreateAction"), none},
@@ -347,5 +364,73 @@ func TestWithoutAProfileNoMachineGetsOne(t *testing.T) {
 	}
 	if role.allows(machine.with("ec2:InstanceProfile", "arn:aws:iam::111111111111:instance-profile/any")) {
 		t.Error("a machine with a profile is allowed")
+	}
+}
+
+// Spot machines are launched by a role of EC2's, which has no right on keys of the
+// user's: without a grant a machine with an encrypted volume ends as it begins.
+func TestSpotRoleMayUseTheKeysOfVolumes(t *testing.T) {
+	r := account(t, "rendered")
+	grants := r.ofType("aws_kms_grant")
+	if len(grants) != 1 {
+		t.Fatalf("%d grants, want one for the one key", len(grants))
+	}
+	g := into[struct {
+		Region     string
+		Key        string `json:"key_id"`
+		Grantee    string `json:"grantee_principal"`
+		Operations []string
+	}](t, r[grants[0]])
+	if g.Key != "arn:aws:kms:eu-west-2:111111111111:key/volumes" || g.Region != "eu-west-2" {
+		t.Errorf("grant is on %s in %s, want the key, in its region", g.Key, g.Region)
+	}
+	if want := "arn:aws:iam::111111111111:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"; g.Grantee != want {
+		t.Errorf("grantee = %s, want %s", g.Grantee, want)
+	}
+	slices.Sort(g.Operations)
+	want := []string{"CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"}
+	if !slices.Equal(g.Operations, want) {
+		t.Errorf("operations = %q, want %q", g.Operations, want)
+	}
+	if bare := account(t, "rendered_without_profile").ofType("aws_kms_grant"); len(bare) != 0 {
+		t.Errorf("grants without keys = %q, want none", bare)
+	}
+}
+
+// The session policies of worker and reaper serve every region of every partition.
+func TestSessionPoliciesServeEveryPartition(t *testing.T) {
+	for _, p := range awstest.Partitions {
+		for _, part := range []assume.Part{assume.Worker, assume.Reaper} {
+			session, err := parsePolicy([]byte(assume.Policy(part, "garo", p.Name, "111111111111")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, region := range p.Regions {
+				arn := func(service, resource string) string {
+					return "arn:" + p.Name + ":" + service + ":" + region + ":111111111111:" + resource
+				}
+				via := func(service, suffix string) call {
+					return call{action: "kms:Decrypt", resource: arn("kms", "key/1")}.with("kms:ViaService", service+"."+region+"."+suffix)
+				}
+				rows := map[string]struct {
+					call call
+					may  bool
+				}{
+					"Credential":       {call{action: "ssm:GetParameter", resource: arn("ssm", "parameter/github/runner/pat")}, true},
+					"CredentialsKey":   {via("ssm", p.Suffix), true},
+					"KeyByItsOldName":  {via("ssm", "amazonaws.com"), true},
+					"VolumesKey":       {via("ec2", p.Suffix), part == assume.Worker},
+					"KeyOfAnything":    {via("s3", p.Suffix), false},
+					"Machine":          {call{action: "ec2:RunInstances", resource: arn("ec2", "instance/*")}.with("aws:RequestTag/garo:control-plane", "garo"), part == assume.Worker},
+					"End":              {call{action: "ec2:TerminateInstances", resource: arn("ec2", "instance/i-1")}.with("aws:ResourceTag/garo:control-plane", "garo"), part == assume.Reaper},
+					"AnotherPartition": {call{action: "ssm:GetParameter", resource: "arn:aws-other:ssm:" + region + ":111111111111:parameter/x"}, false},
+				}
+				for name, row := range rows {
+					if got := session.allows(row.call); got != row.may {
+						t.Errorf("%s, %s, %s: allowed = %t, want %t", name, region, part, got, row.may)
+					}
+				}
+			}
+		}
 	}
 }

@@ -115,6 +115,37 @@ func TestNoMemberOfAnItemHasTheNameOfAnIndexKey(t *testing.T) {
 	}
 }
 
+// The config is most of a runner's record. It goes when the runner drains, since no
+// machine that drains is answered with one; its number and GitHub's id stay. A
+// version that still had it in ended records reads one without it, and this one
+// reads those.
+func TestEndedRunnerIsRecordedWithoutItsConfig(t *testing.T) {
+	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
+	s.runner.Config.Sealed = strings.Repeat("c", 5300) // as long as GitHub's are once they are sealed
+	ended, _, _ := store.Ended(noon.Add(time.Hour), lim, s.runner, s.lock, s.quota, "EC2 says so")
+	old := ended
+	old.Config.Sealed = s.runner.Config.Sealed
+	for what, run := range map[string]store.Runner{"online": s.runner, "ended": ended, "ended, of an older version": old} {
+		item, err := dynamostore.ItemOf(&run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := dynamostore.ItemFrom(run.Ref(), item)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := len(encoded(t, &run))
+		t.Logf("a runner that is %s has %d bytes", what, size)
+		got := back.(*store.Runner).Config
+		if got != run.Config || got.N != 1 || got.RunnerID != 501 {
+			t.Errorf("%s: config %d of runner %d comes back, want 1 of 501", what, got.N, got.RunnerID)
+		}
+		if small := what == "ended"; small != (got.Sealed == "") || small != (size < 3500) {
+			t.Errorf("%s: %d bytes with a config of %d, want that only an ended one is small", what, size, len(got.Sealed))
+		}
+	}
+}
+
 func TestOnlyWhatIsDueOrListedIsInAnIndex(t *testing.T) {
 	due := store.Meta{DueAt: noon.Add(time.Millisecond)}
 	repository := store.Repository{ID: "42"}

@@ -66,10 +66,11 @@ func online(t testing.TB, id string, now time.Time) *stage {
 	run.Version = 1 // to the rules, version 0 is no runner
 	run, s.lock, _, _, _ = store.BootCall(at(30), run, s.lock, "5e884898da280471", "i-0123456789abcdef0")
 	heard := store.Hear(at(60), lim, store.Event{Kind: store.EventOnline, Counter: 1}, run, s.lock, store.Pulse{Key: s.lock.Key})
-	if !launched || !configured || heard.Runner == nil || heard.Lock == nil || heard.Pulse == nil {
-		t.Fatalf("launched %v, configured %v, heard %+v; want the runner online", launched, configured, heard)
+	if !launched || !configured || heard.Runner == nil || heard.Pulse == nil {
+		t.Fatalf("launched %v, configured %v, heard %+v; want the runner program listening", launched, configured, heard)
 	}
-	s.runner, s.lock, s.pulse = *heard.Runner, *heard.Lock, *heard.Pulse
+	s.runner, s.lock, _ = store.Confirm(at(60), lim, *heard.Runner, s.lock, store.Registration{Online: true})
+	s.pulse = *heard.Pulse
 	s.request, _, _ = store.Settle(at(61), lim, s.request, s.runner)
 	if s.request.State != store.Ready || s.lock.State != store.LockLive {
 		t.Fatalf("request %s, lock %s; want ready and live", s.request.State, s.lock.State)

@@ -426,3 +426,19 @@ run "table_with_a_slash" {
   }
   expect_failures = [var.table]
 }
+
+run "vpc_without_subnets" {
+  command = plan
+  variables {
+    vpc = { subnets = [], security_groups = ["sg-0a"] }
+  }
+  expect_failures = [var.vpc]
+}
+
+run "vpc_by_names" {
+  command = plan
+  variables {
+    vpc = { subnets = ["subnet-0a"], security_groups = ["default"] }
+  }
+  expect_failures = [var.vpc]
+}

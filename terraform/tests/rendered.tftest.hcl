@@ -74,6 +74,7 @@ run "rendered" {
     operators       = { ann = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" }
     runner_programs = { arm64 = { version = "2.330.0", url = "https://example.org/runner.tar.gz", sha256 = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" } }
     kms_key_arn     = "arn:aws:kms:eu-west-2:111111111111:key/1"
+    vpc             = { subnets = ["subnet-0a"], security_groups = ["sg-0a"] }
     tracing         = true
     accounts = {
       "222222222222" = {

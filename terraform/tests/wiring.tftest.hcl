@@ -70,6 +70,10 @@ run "numbers" {
     error_message = "The reaper does not run each minute with few and young retries."
   }
   assert {
+    condition     = aws_lambda_function_recursion_config.worker.function_name == "garo-worker" && aws_lambda_function_recursion_config.worker.recursive_loop == "Allow"
+    error_message = "Lambda takes a worker that sends to its own queue for a loop."
+  }
+  assert {
     condition     = aws_lambda_function_event_invoke_config.reaper.maximum_retry_attempts == 0
     error_message = "Lambda repeats a failed run of the reaper."
   }
@@ -89,8 +93,12 @@ run "functions" {
     error_message = "A function is not made of the object in the bucket, by its digest."
   }
   assert {
-    condition     = alltrue([for f in aws_lambda_function.this : f.reserved_concurrent_executions == -1 && f.memory_size == 256 && f.tracing_config[0].mode == "PassThrough"])
-    error_message = "A function reserves or traces unasked."
+    condition     = alltrue([for f in aws_lambda_function.this : f.reserved_concurrent_executions == -1 && f.memory_size == 256 && f.tracing_config[0].mode == "PassThrough" && length(f.vpc_config) == 0])
+    error_message = "A function reserves, traces or is in a VPC unasked."
+  }
+  assert {
+    condition     = !anytrue([for p in aws_iam_role_policy.function : strcontains(p.policy, "NetworkInterface")])
+    error_message = "A function that is in no VPC may make network interfaces."
   }
   assert {
     condition     = aws_lambda_event_source_mapping.worker.event_source_arn == aws_sqs_queue.this.arn && aws_cloudwatch_log_group.functions.retention_in_days == 30
@@ -152,8 +160,16 @@ run "alarms" {
     error_message = "A filter counts what no alarm looks at."
   }
   assert {
-    condition     = aws_cloudwatch_metric_alarm.this["reaper-not-run"].treat_missing_data == "breaching"
-    error_message = "A reaper that never runs raises no alarm."
+    condition     = aws_cloudwatch_metric_alarm.this["reaper-not-run"].treat_missing_data == "missing" && aws_cloudwatch_metric_alarm.this["reaper-not-run"].insufficient_data_actions == toset([aws_sns_topic.alarms.arn])
+    error_message = "A reaper that stops is told to nobody, or is in alarm before its first run."
+  }
+  assert {
+    condition     = alltrue([for name, a in aws_cloudwatch_metric_alarm.this : length(a.insufficient_data_actions) == 0 if name != "reaper-not-run"])
+    error_message = "The topic hears of data that is rightly missing."
+  }
+  assert {
+    condition     = alltrue([for name in ["alarm-reaper", "reaper-errors"] : aws_cloudwatch_metric_alarm.this[name].evaluation_periods == 5 && aws_cloudwatch_metric_alarm.this[name].datapoints_to_alarm == 3])
+    error_message = "One failed run of the reaper is an alarm."
   }
   assert {
     condition     = length(aws_sns_topic_subscription.email) == 0
@@ -308,5 +324,41 @@ run "no_accounts_no_roles_to_borrow" {
   assert {
     condition     = alltrue([for part, f in aws_lambda_function.this : f.tracing_config[0].mode == "Active" && strcontains(aws_iam_role_policy.function[part].policy, "xray:PutTraceSegments")])
     error_message = "Tracing is on, but a function cannot write traces."
+  }
+}
+
+run "functions_in_a_vpc" {
+  variables {
+    vpc = { subnets = ["subnet-0a", "subnet-0b"], security_groups = ["sg-0a"] }
+  }
+  assert {
+    condition     = alltrue([for f in aws_lambda_function.this : f.vpc_config[0].subnet_ids == toset(["subnet-0a", "subnet-0b"]) && f.vpc_config[0].security_group_ids == toset(["sg-0a"])])
+    error_message = "A function is not in the subnets, with the group: it would call GitHub from another address."
+  }
+  assert {
+    condition     = alltrue([for p in aws_iam_role_policy.function : strcontains(p.policy, "ec2:CreateNetworkInterface")])
+    error_message = "Lambda may not make the interfaces of a function."
+  }
+}
+
+run "another_partition" {
+  override_data {
+    target = data.aws_partition.current
+    values = { partition = "aws-eusc", dns_suffix = "amazonaws.eu" }
+  }
+  override_data {
+    target = data.aws_region.current
+    values = { region = "eusc-de-east-1" }
+  }
+  variables {
+    permissions_boundary = "arn:aws-eusc:iam::111111111111:policy/boundary"
+  }
+  assert {
+    condition     = alltrue([for p in aws_iam_role_policy.function : !strcontains(p.policy, "\"arn:aws:ssm") && strcontains(p.policy, "arn:aws-eusc:ssm:eusc-de-east-1")])
+    error_message = "A function's role names the commercial partition."
+  }
+  assert {
+    condition     = local.roles["222222222222"] == "arn:aws-eusc:iam::222222222222:role/GitHubRunnerAssumeRole"
+    error_message = "An account's role is taken from the commercial partition."
   }
 }

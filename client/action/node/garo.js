@@ -1,6 +1,7 @@
 'use strict'
-// The shell of the action: it finds the program garo, makes sure that it is the one of this release, and runs it.
-// All that the action does is done there. Nothing but Node.js itself is needed.
+// The shell of the action: it finds the program garo, makes sure that it is the one of this release, and runs it. A
+// commit that belongs to no release builds it from its own sources. All that the action does is done there. Nothing but
+// Node.js itself is needed, and Go where it builds.
 
 const { spawn } = require('node:child_process')
 const { createHash, randomUUID } = require('node:crypto')
@@ -39,16 +40,46 @@ async function download (url, pause = 1000) {
   }
 }
 
+// build returns the path of the program in dir, and makes it from the sources that came with the action if it is not
+// there: the steps of a job and its end use one program.
+async function build ({ env, root, dir }) {
+  const file = path.join(dir, `built-${sha256(root)}${process.platform === 'win32' ? '.exe' : ''}`)
+  if (fs.existsSync(file)) return file
+  console.log('This commit of the action belongs to no release: garo is built from its sources, which takes a minute or two.')
+  fs.mkdirSync(dir, { recursive: true })
+  const fresh = path.join(dir, randomUUID())
+  // The job may have set these for its own builds. auto lets Go fetch the version that go.mod names.
+  const { GOOS, GOARCH, GOFLAGS, GO111MODULE, ...own } = env
+  const began = Date.now()
+  const [status, said] = await new Promise((resolve, reject) => {
+    const go = spawn('go', ['build', '-trimpath', '-buildvcs=false', '-o', fresh, './cmd/garo'], {
+      cwd: root, env: { ...own, CGO_ENABLED: '0', GOWORK: 'off', GOTOOLCHAIN: 'auto' }, stdio: ['ignore', 'inherit', 'pipe']
+    })
+    let said = ''
+    go.stderr.on('data', text => { process.stdout.write(text); said = (said + text).slice(-2000) }) // the end says what failed
+    go.on('error', err => reject(new Error(
+      `this commit of the action belongs to no release, and Go, which would build it, cannot be run (${err.code}): ` +
+      'add actions/setup-go before this step, use a release of the action, or give garo-path')))
+    go.on('close', status => resolve([status, said]))
+  })
+  if (status !== 0) {
+    throw new Error('this commit of the action belongs to no release, and Go could not build it: use a release of the action, or give garo-path.' +
+      ` Go ended with ${status} and said: ${said.trim()}`)
+  }
+  fs.renameSync(fresh, file)
+  console.log(`Built garo in ${Math.round((Date.now() - began) / 1000)} s.`)
+  return file
+}
+
 // find returns the path of the program: the one that is given, or that of the release, which is written to dir once
-// its SHA-256 is the one that this commit of the action names.
-async function find ({ env, release, dir, base = releases, pause }) {
+// its SHA-256 is the one that this commit of the action names, or the one that is built where it names none.
+async function find ({ env, release, dir, base = releases, root = path.resolve(__dirname, '../../..'), pause }) {
   const given = (env['INPUT_GARO-PATH'] || '').trim() || env.GARO_PATH
   if (given) return path.resolve(given)
+  if (!release.version) return build({ env, root, dir })
   const name = program()
   const want = release.sha256[name]
-  if (!release.version || !want) {
-    throw new Error('this commit of the action belongs to no release: use a release of it, or give garo-path')
-  }
+  if (!want) throw new Error(`the release ${release.version} has no program ${name}: give garo-path`)
   const file = path.join(dir, `${want}-${name}`)
   if (fs.existsSync(file) && sha256(fs.readFileSync(file)) === want) return file
   const bytes = await download(`${base}/${release.version}/${name}`, pause)

@@ -48,8 +48,43 @@ test('a given program is used as it is', async t => {
   }
 })
 
-test('a commit without a release is told', async t => {
-  await assert.rejects(find({ env: {}, release: { version: '', sha256: {} }, dir: folder(t) }), /belongs to no release/)
+const none = { version: '', sha256: {} }
+
+// compiler returns an environment whose only program, go, is that script.
+const compiler = (t, script) => {
+  const bin = folder(t)
+  fs.writeFileSync(path.join(bin, 'go'), `#!/bin/sh\n${script}`, { mode: 0o755 })
+  return { PATH: bin }
+}
+
+test('a commit without a release builds the program from its own sources, once', async t => {
+  const [root, dir] = [folder(t), folder(t)]
+  const env = compiler(t, 'echo "$PWD $* CGO=$CGO_ENABLED WORK=$GOWORK CHAIN=$GOTOOLCHAIN OS=$GOOS ARCH=$GOARCH FLAGS=$GOFLAGS PROXY=$GOPROXY" >>log\necho program >"$5"\n')
+  Object.assign(env, { GOOS: 'plan9', GOARCH: 'mips', GOFLAGS: '-mod=vendor', GOTOOLCHAIN: 'local', GOPROXY: 'https://proxy.example' })
+  const file = await find({ env, release: none, root, dir })
+  assert.equal(await find({ env, release: none, root, dir }), file)
+  assert.equal(fs.readFileSync(file, 'utf8'), 'program\n')
+  const log = fs.readFileSync(path.join(root, 'log'), 'utf8')
+  assert.match(log, /^\S+ build -trimpath -buildvcs=false -o \S+ \.\/cmd\/garo CGO=0 WORK=off CHAIN=auto OS= ARCH= FLAGS= PROXY=https:\/\/proxy\.example\n$/)
+  assert.equal(log.split(' ')[0], fs.realpathSync(root))
+  assert.deepEqual(fs.readdirSync(dir), [path.basename(file)])
+  assert.notEqual(await find({ env, release: none, root: folder(t), dir }), file) // of another commit
+})
+
+test('a commit without a release, and without Go, says what to do', async t => {
+  await assert.rejects(find({ env: { PATH: folder(t) }, release: none, root: folder(t), dir: folder(t) }), /belongs to no release.*\(ENOENT\): add actions\/setup-go/)
+})
+
+test('what Go says of a failed build is told, and nothing is kept', async t => {
+  const dir = folder(t)
+  const env = compiler(t, 'echo "go: go.mod requires go >= 1.26.0" >&2\nexit 3\n')
+  await assert.rejects(find({ env, release: none, root: folder(t), dir }), /could not build it.*ended with 3 and said: go: go\.mod requires go >= 1\.26\.0/)
+  assert.deepEqual(fs.readdirSync(dir), [])
+})
+
+test('a release without a program for this system is not built', async t => {
+  const env = compiler(t, 'exit 3\n')
+  await assert.rejects(find({ env, release: { version: 'v1.2.3', sha256: {} }, root: folder(t), dir: folder(t) }), /v1\.2\.3 has no program garo_/)
 })
 
 test('the program of the release is fetched once, and can be run', async t => {

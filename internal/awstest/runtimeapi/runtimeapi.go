@@ -3,7 +3,8 @@
 // Package runtimeapi runs the program of a Lambda function as Lambda does, on this
 // machine: it serves the Runtime API, sends one event after another, kills the
 // program at the deadline of an invocation and starts it afresh for the next, and
-// freezes it whenever it waits for an event. It measures what it runs.
+// freezes it whenever it waits for an event. It counts the invocations of a chain,
+// through SQS too, and refuses a loop. It measures what it runs.
 //
 // https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 package runtimeapi
@@ -37,8 +38,11 @@ type Config struct {
 	Region  string        // empty: eu-west-2
 	Account string        // empty: 123456789012
 	Timeout time.Duration // of one invocation
-	Env     []string      // NAME=value, beside those that Lambda sets
-	Log     io.Writer     // what the program prints; nil: the log of the test
+	// Recursion says that the function may be invoked in a loop, as its recursion
+	// configuration can: else the 17th invocation of one chain is refused.
+	Recursion bool
+	Env       []string  // NAME=value, beside those that Lambda sets
+	Log       io.Writer // what the program prints; nil: the log of the test
 }
 
 // Function is one execution environment of a function: it has one invocation at a
@@ -106,6 +110,13 @@ func (f *Function) Init(ctx context.Context) error {
 // It starts the program if it does not run. It fails with an *Error; if ctx ends
 // first, the program is killed.
 func (f *Function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	return f.InvokeAfter(ctx, payload, "")
+}
+
+// InvokeAfter is Invoke for an event that came with the trace of an earlier
+// invocation: it goes on with that chain. Where Lambda would see a loop, it fails
+// with RecursiveInvocationException, and the program does not see the event.
+func (f *Function) InvokeAfter(ctx context.Context, payload []byte, trace string) ([]byte, error) {
 	if len(payload) > maxAnswer {
 		return nil, fmt.Errorf("invoke %s: an event of %d bytes, at most %d", f.cfg.Name, len(payload), maxAnswer)
 	}
@@ -113,14 +124,19 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer f.give()
+	began := time.Now()
+	trace, err := f.follow(began, trace)
+	if err != nil {
+		return nil, err
+	}
 	p, err := f.ready(ctx)
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	began = time.Now()
 	inv := &invocation{
 		id:       token(16),
-		trace:    fmt.Sprintf("Root=1-%08x-%s;Parent=%s;Sampled=0", began.Unix(), token(12), token(8)),
+		trace:    trace,
 		payload:  payload,
 		deadline: began.Add(f.cfg.Timeout),
 		result:   make(chan result, 1),

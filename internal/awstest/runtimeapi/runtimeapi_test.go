@@ -109,7 +109,7 @@ func TestFunctionIsInvokedAsByLambda(t *testing.T) {
 	if first.ARN != f.ARN() || f.ARN() != "arn:aws:lambda:eu-west-2:123456789012:function:garo-test" {
 		t.Errorf("ARN = %s, want %s", first.ARN, f.ARN())
 	}
-	if !regexp.MustCompile(`^Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0$`).MatchString(first.Trace) || first.Trace == second.Trace {
+	if !regexp.MustCompile(`^Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0;Lineage=[0-9a-f]{8}:1$`).MatchString(first.Trace) || first.Trace == second.Trace {
 		t.Errorf("traces = %s and %s, want two of X-Ray's form", first.Trace, second.Trace)
 	}
 	if first.Remaining <= 0 || first.Remaining > time.Minute {
@@ -205,13 +205,34 @@ func TestInitErrorsAreReported(t *testing.T) {
 	}
 }
 
+// What a goroutine that was left behind does between two invocations depends on how
+// busy this machine is; that its process is stopped does not.
 func TestWaitingFunctionIsFrozen(t *testing.T) {
 	f, _ := function(t, nil)
-	do(t, f, "background")
-	first := do(t, f, "echo").Background
-	time.Sleep(500 * time.Millisecond)
-	if second := do(t, f, "echo").Background; second-first > 100 {
-		t.Errorf("the goroutine that was left behind ticked %d times in half a second between two invocations, want next to nothing", second-first)
+	first := do(t, f, "background")
+	stopped(t, first.PID)
+	second := do(t, f, "echo")
+	if second.PID != first.PID {
+		t.Errorf("processes %d and %d, want one that goes on", first.PID, second.PID)
+	}
+	stopped(t, second.PID)
+}
+
+// stopped waits until a process is stopped, which is a moment after it has answered.
+func stopped(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The state follows the name, which is in brackets and may hold anything.
+		if state := string(b[strings.LastIndexByte(string(b), ')')+1:]); strings.HasPrefix(state, " T ") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d is not stopped a minute after its answer: %s", pid, b)
+		}
 	}
 }
 
@@ -253,5 +274,50 @@ func TestStatsMeasureTheProgram(t *testing.T) {
 	f.Kill()
 	if s, err := f.Stats(); err == nil {
 		t.Errorf("Stats after Kill = %+v, want an error", s)
+	}
+}
+
+// chain invokes f so many times, each by the trace of the one before.
+func chain(t *testing.T, f *runtimeapi.Function, times int) (trace string, err error) {
+	t.Helper()
+	for range times {
+		b, err := f.InvokeAfter(t.Context(), []byte(`{"Do":"echo"}`), trace)
+		if err != nil {
+			return trace, err
+		}
+		var r reply
+		if err := json.Unmarshal(b, &r); err != nil {
+			t.Fatalf("Invoke = %s: %v", b, err)
+		}
+		trace = r.Trace
+	}
+	return trace, nil
+}
+
+func TestSeventeenthInvocationOfAChainIsRefused(t *testing.T) {
+	f, _ := function(t, nil)
+	trace, err := chain(t, f, 16)
+	if err != nil || f.Hops(trace) != 16 {
+		t.Fatalf("16 invocations of one chain = %d hops, %v; want 16", f.Hops(trace), err)
+	}
+	root, _, _ := strings.Cut(trace, ";")
+	_, err = f.InvokeAfter(t.Context(), []byte(`{"Do":"echo"}`), trace)
+	if e, ok := errors.AsType[*runtimeapi.Error](err); !ok || e.Type != "RecursiveInvocationException" {
+		t.Errorf("17th invocation = %v, want RecursiveInvocationException", err)
+	}
+	other, _ := function(t, func(c *runtimeapi.Config) { c.Name = "garo-other" })
+	b, err := other.InvokeAfter(t.Context(), []byte(`{"Do":"echo"}`), trace)
+	var r reply
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil || !strings.HasPrefix(r.Trace, root) || other.Hops(r.Trace) != 1 || f.Hops(r.Trace) != 16 {
+		t.Errorf("another function in that chain = %s, %v; want its first invocation, of %s", b, err, root)
+	}
+	do(t, f, "echo") // a chain of its own
+
+	allowed, _ := function(t, func(c *runtimeapi.Config) { c.Recursion = true })
+	if trace, err := chain(t, allowed, 20); err != nil || allowed.Hops(trace) != 20 {
+		t.Errorf("20 invocations where recursion is allowed = %d hops, %v; want 20", allowed.Hops(trace), err)
 	}
 }

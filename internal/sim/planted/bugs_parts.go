@@ -43,7 +43,7 @@ var partBugs = []Bug{
 
 	// The reaper.
 	plant("ReaperDoesNotResend", "an accepted request whose message is lost is forgotten",
-		edit("reaper/request.go", `case q.State == store.Accepted && now`, `case q.State == "" && now`)),
+		edit("reaper/request.go", `case q.Forgotten(now, lim):`, `case false:`)),
 	plant("ReaperDoesNotResume", "a runner whose worker died is forgotten",
 		edit("reaper/runner.go", `a.runner, a.lock); ok {`, `a.runner, a.lock); ok && m.Kind == "" {`)),
 	plant("ReaperDoesNotSettle", "a request that nobody polls waits for a runner that is over",
@@ -53,8 +53,8 @@ var partBugs = []Bug{
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:
-		r.note(j.runner, Wait, "a job runs")
-`, ``)),
+		next := j.runner.Refused`, `case outcome(-1):
+		next := j.runner.Refused`)),
 	plant("FailedPageMeansGone", "machines that a call failed to show count as gone",
 		edit("reaper/end.go", `whole.err = v.err`, ``)),
 	plant("EndedWhileShuttingDown", "a runner is over before its machine is",

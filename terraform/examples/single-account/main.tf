@@ -15,10 +15,17 @@ data "aws_vpc" "default" {
   default = true
 }
 
+# Those that AWS made, one in each zone: they give machines a public address. Others
+# that somebody added to the VPC may lead nowhere, or to where no job belongs.
 data "aws_subnets" "default" {
   filter {
     name   = "vpc-id"
     values = [data.aws_vpc.default.id]
+  }
+
+  filter {
+    name   = "default-for-az"
+    values = ["true"]
   }
 }
 

@@ -2,9 +2,14 @@ data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
 locals {
-  account        = data.aws_caller_identity.current.account_id
-  partition      = data.aws_partition.current.partition
-  suffix         = data.aws_partition.current.dns_suffix # of services' names; China has its own
+  account   = data.aws_caller_identity.current.account_id
+  partition = data.aws_partition.current.partition
+  # Of services' names. China has its own; all others are called as in the commercial
+  # partition, whatever their hosts are called.
+  suffix = local.partition == "aws-cn" ? "amazonaws.com.cn" : "amazonaws.com"
+  # Of the names that KMS knows services by: these may follow the hosts.
+  kms_suffixes = distinct([local.suffix, data.aws_partition.current.dns_suffix])
+
   default_region = coalesce(var.default_region, keys(var.regions)[0])
   tags           = merge({ Service = "garo", ControlPlane = var.control_plane.name }, var.tags)
 
@@ -80,6 +85,26 @@ resource "aws_iam_service_linked_role" "spot" {
 
   aws_service_name = "spot.amazonaws.com"
   tags             = local.tags
+}
+
+# Spot machines are launched by EC2's own role, which has no right on keys of yours:
+# without a grant, a machine whose volume is under such a key ends as it begins, with
+# Client.InternalError. The operations are those that AWS names for it
+# (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html).
+resource "aws_kms_grant" "spot" {
+  for_each = toset(var.grant_spot_role ? var.kms_key_arns : [])
+
+  region            = split(":", each.key)[3]
+  name              = "garo-${var.control_plane.name}-spot"
+  key_id            = each.key
+  grantee_principal = "arn:${local.partition}:iam::${local.account}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+  operations = [
+    "CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext",
+    "ReEncryptFrom", "ReEncryptTo",
+  ]
+
+  # KMS grants nothing to a role that is not there.
+  depends_on = [aws_iam_service_linked_role.spot]
 }
 
 # What jobs may do in AWS: nothing, unless policies are given.

@@ -16,6 +16,8 @@ locals {
   # aws:userid of a session is ROLEID:SESSION.
   by = { for part in ["worker", "reaper"] : part => { StringLike = { "aws:userid" = "*:${local.session}-${part}" } } }
 
+  via_ec2 = flatten([for suffix in local.kms_suffixes : [for r in local.regions : "ec2.${r}.${suffix}"]])
+
   ours = { "aws:RequestTag/garo:control-plane" = var.control_plane.name }
 
   statements = concat(
@@ -32,6 +34,7 @@ locals {
           [for g in local.groups[name] : "arn:${local.partition}:ec2:${name}:*:security-group/${g}"],
         )])
       },
+      # The owner is the alias where an image has one: see var.image_owners.
       {
         Sid       = "LaunchFrom"
         Effect    = "Allow"
@@ -104,7 +107,7 @@ locals {
         Effect = "Allow"
         Action = "kms:Decrypt"
         Condition = { StringEquals = {
-          "kms:ViaService"                      = "ssm.${local.default_region}.${local.suffix}"
+          "kms:ViaService"                      = [for suffix in local.kms_suffixes : "ssm.${local.default_region}.${suffix}"]
           "kms:EncryptionContext:PARAMETER_ARN" = local.credential
         } }
         Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
@@ -128,7 +131,7 @@ locals {
       Sid       = "VolumeKeys"
       Effect    = "Allow"
       Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
-      Condition = merge(local.by.worker, { StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.${local.suffix}"] } })
+      Condition = merge(local.by.worker, { StringEquals = { "kms:ViaService" = local.via_ec2 } })
       Resource  = keys
     } if length(keys) > 0],
     [for keys in [var.kms_key_arns] : {
@@ -136,7 +139,7 @@ locals {
       Effect = "Allow"
       Action = "kms:CreateGrant"
       Condition = merge(local.by.worker, {
-        StringEquals = { "kms:ViaService" = [for r in local.regions : "ec2.${r}.${local.suffix}"] }
+        StringEquals = { "kms:ViaService" = local.via_ec2 }
         Bool         = { "kms:GrantIsForAWSResource" = "true" }
       })
       Resource = keys

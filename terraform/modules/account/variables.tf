@@ -38,7 +38,7 @@ variable "regions" {
   }))
 
   validation {
-    condition     = length(var.regions) > 0 && alltrue([for name, r in var.regions : can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", name)) && length(r.subnets) > 0])
+    condition     = length(var.regions) > 0 && alltrue([for name, r in var.regions : can(regex("^[a-z]{2,16}(-[a-z]{1,16}){1,3}-[0-9]{1,2}$", name)) && length(r.subnets) > 0])
     error_message = "Name at least one of regions, such as eu-west-2, each with at least one subnet."
   }
 
@@ -91,7 +91,7 @@ variable "instance_types" {
 }
 
 variable "image_owners" {
-  description = "Whose images may be launched: amazon, or the id of an AWS account. Null: amazon and this account."
+  description = "Whose images may be launched: `amazon`, or the id of an AWS account. EC2 compares an image's alias where it has one, and its account's id only where it has none: `amazon` lets in the images of verified providers too, such as Canonical's, which the id of Canonical's account may refuse. Null: `amazon` and this account."
   type        = list(string)
   default     = null
 
@@ -159,7 +159,7 @@ variable "create_spot_role" {
 }
 
 variable "kms_key_arns" {
-  description = "ARNs of the KMS keys of yours that volumes or images are encrypted with. Keys that AWS keeps need no entry."
+  description = "ARNs of the KMS keys of yours that volumes or images are encrypted with, the account's default key for EBS among them. Keys that AWS keeps need no entry."
   type        = list(string)
   default     = []
 
@@ -167,6 +167,12 @@ variable "kms_key_arns" {
     condition     = alltrue([for arn in var.kms_key_arns : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/", arn))])
     error_message = "Give kms_key_arns as ARNs of keys (arn:aws:kms:REGION:ACCOUNT:key/ID), not of aliases."
   }
+}
+
+variable "grant_spot_role" {
+  description = "Whether AWSServiceRoleForEC2Spot may use kms_key_arns, which spot machines need. The role has to be there, so set it to false in an account without spot machines."
+  type        = bool
+  default     = true
 }
 
 variable "permissions_boundary" {

@@ -22,6 +22,10 @@ run "one_apply_makes_all" {
     error_message = "The user is not told where the API is."
   }
   assert {
+    condition     = { for f in data.aws_subnets.default.filter : f.name => tolist(f.values) } == { vpc-id = tolist(["vpc-0123456789abcdef0"]), default-for-az = tolist(["true"]) }
+    error_message = "Machines are launched into subnets that somebody added to the default VPC."
+  }
+  assert {
     condition     = output.credential_parameter == { name = "/github/runner/pat", region = "eu-west-2" }
     error_message = "The user is not told where to put the credential."
   }

@@ -77,6 +77,14 @@ run "image_by_name" {
   expect_failures = [var.regions]
 }
 
+run "region_that_is_a_zone" {
+  command = plan
+  variables {
+    regions = { eu-west-2a = { subnets = ["subnet-0a"], vpc_id = "vpc-0a" } }
+  }
+  expect_failures = [var.regions]
+}
+
 run "which_region" {
   command = plan
   variables {

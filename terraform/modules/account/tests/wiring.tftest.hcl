@@ -130,7 +130,71 @@ run "another_partition" {
     error_message = "The role names things or services of another partition."
   }
   assert {
-    condition     = strcontains(aws_iam_role.machine[0].assume_role_policy, "ec2.amazonaws.com.cn")
+    condition     = strcontains(aws_iam_role.machine[0].assume_role_policy, "\"ec2.amazonaws.com.cn\"")
     error_message = "EC2 cannot take on the machines' role."
+  }
+}
+
+# KMS has no keys of this partition in the mocked provider, whose ARNs are older.
+run "sovereign_cloud" {
+  override_data {
+    target = data.aws_partition.current
+    values = { partition = "aws-eusc", dns_suffix = "amazonaws.eu" }
+  }
+  variables {
+    instance_profile = { name = "jobs" }
+    regions          = { eusc-de-east-1 = { subnets = ["subnet-0a"], security_groups = ["sg-0a"] } }
+  }
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.this.policy, "arn:aws:") && strcontains(aws_iam_role_policy.this.policy, "arn:aws-eusc:ec2:eusc-de-east-1:111111111111:instance/*")
+    error_message = "The role names things of another partition."
+  }
+  assert {
+    condition     = strcontains(aws_iam_role.machine[0].assume_role_policy, "\"ec2.amazonaws.com\"") && strcontains(aws_iam_role_policy.this.policy, "\"ssm.eusc-de-east-1.amazonaws.eu\"")
+    error_message = "EC2 or SSM is not called by its name of this partition."
+  }
+  assert {
+    condition     = output.registration.default_region == "eusc-de-east-1" && output.registration.role_arn == "arn:aws-eusc:iam::111111111111:role/GitHubRunnerAssumeRole"
+    error_message = "The registration names another region or partition."
+  }
+}
+
+run "government_cloud" {
+  override_data {
+    target = data.aws_partition.current
+    values = { partition = "aws-us-gov", dns_suffix = "amazonaws.com" }
+  }
+  variables {
+    kms_key_arns = ["arn:aws-us-gov:kms:us-gov-west-1:111111111111:key/1"]
+    regions      = { us-gov-west-1 = { subnets = ["subnet-0a"], security_groups = ["sg-0a"] } }
+  }
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.this.policy, "arn:aws:") && output.registration.role_arn == "arn:aws-us-gov:iam::111111111111:role/GitHubRunnerAssumeRole"
+    error_message = "The role or its policy names things of another partition."
+  }
+  assert {
+    condition     = one(values(aws_kms_grant.spot)).grantee_principal == "arn:aws-us-gov:iam::111111111111:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+    error_message = "The grant is for a role of another partition."
+  }
+}
+
+run "keys_without_spot" {
+  variables {
+    kms_key_arns    = ["arn:aws:kms:eu-west-2:111111111111:key/1"]
+    grant_spot_role = false
+  }
+  assert {
+    condition     = length(aws_kms_grant.spot) == 0 && strcontains(aws_iam_role_policy.this.policy, "kms:CreateGrant")
+    error_message = "A role that an account without spot machines may lack is granted a key, or the worker may not use it."
+  }
+}
+
+run "keys_of_two_regions" {
+  variables {
+    kms_key_arns = ["arn:aws:kms:eu-west-1:222222222222:key/1", "arn:aws:kms:eu-west-2:111111111111:key/1"]
+  }
+  assert {
+    condition     = { for arn, g in aws_kms_grant.spot : g.key_id => g.region } == { "arn:aws:kms:eu-west-1:222222222222:key/1" = "eu-west-1", "arn:aws:kms:eu-west-2:111111111111:key/1" = "eu-west-2" }
+    error_message = "A key is not granted in its own region."
   }
 }

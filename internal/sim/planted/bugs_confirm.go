@@ -1,0 +1,75 @@
+package main
+
+// confirmBugs break what is believed of GitHub, of the runner program and of a job
+// that runs.
+var confirmBugs = []Bug{
+	// Who is ready.
+	plant("ReadyOnTheProgramsWord", "a runner is online when its program says that it listens",
+		edit("store/event.go", `r, out.Confirm = listening(now, r, lock)`, `r, out.Confirm = hasJob(now, r, &lock)`)),
+	plant("MissingIsOnline", "a registration that GitHub does not have counts as online",
+		edit("worker/confirm.go", `return store.Registration{Absent: true}, nil`, `return store.Registration{Online: true}, nil`)),
+	plant("OfflineIsOnline", "a registration that GitHub shows offline counts as online",
+		edit("worker/confirm.go", `return store.Registration{Online: seen.Online}, err`, `_ = seen
+	return store.Registration{Online: true}, err`)),
+	plant("ConfirmedForAnotherConfig", "what GitHub said of a config counts for the next one",
+		edit("worker/confirm.go", ` && run.Config.N == config {`, ` {
+			_ = config`)),
+	plant("ReadyWhenSomebodyLooks", "who launched a runner is ready when somebody looks",
+		edit("worker/confirm.go", `return append(changes, in.settle(now, v, &again)...)`, `return changes`),
+		edit("worker/confirm.go", `again = store.Unconfirmed, false
+		if`, `_ = store.Unconfirmed, false
+		if`)),
+	plant("ReadyAtTheLook", "a request is ready from when somebody looked",
+		edit("store/launch.go", `r.ReadyAt = run.OnlineAt // whenever somebody looks`, ``)),
+	plant("OnlineWithoutItsLock", "a runner comes into use, and its lock is left as it was",
+		edit("store/confirm.go", `return []Change{{Item: next, CheckOnly: sameRunner}, {Item: lock, CheckOnly: sameLock}}`, `return []Change{{Item: next, CheckOnly: sameRunner}}`)),
+	plant("NobodyAsksAgain", "a runner whose message was lost is never asked for at GitHub",
+		edit("reaper/confirm.go", `return now.Sub(a.runner.ListeningAt) >= lim.Heartbeat`, `return false`)),
+
+	// Who may share.
+	plant("ShareUnconfirmed", "a runner is shared though GitHub has not confirmed it",
+		edit("worker/start.go", `if shareable && !lock.Confirmed(r.now, in.Limits) {`, `if false {`)),
+	plant("ConfirmedForEver", "GitHub's word about a runner never gets old",
+		edit("store/launch.go", ` && now.Sub(l.ConfirmedAt) <= lim.Confirmed`, ``)),
+	plant("UsedUpIsConfirmed", "a runner whose config is used up counts as confirmed",
+		edit("store/confirm.go", `l.ConfirmedAt = time.Time{}`, `_ = l`)),
+	plant("SharedWhileGitHubIsAway", "a runner is shared when GitHub does not say whether it has it",
+		edit("worker/confirm.go", `in.hold(ctx, r, s, req, store.WaitGitHub, at)
+		return false`, `return true`)),
+	plant("AnswerKeptForEver", "what GitHub said once of a registration is never asked again",
+		edit("worker/confirm.go", `if now.Sub(known.at) >= within {`, `if now.Before(known.at) {`)),
+	plant("MissedOnceIsLost", "a runner drains as soon as GitHub has its registration no more",
+		edit("store/confirm.go", `case seen.Absent && now.Sub(r.MissedAt) >= lim.SettleSlack:`, `case seen.Absent:`)),
+	plant("OfflineIsLost", "a runner drains as soon as GitHub shows it offline",
+		edit("store/confirm.go", `case !seen.Absent && !r.OnlineAt.IsZero() && now.Sub(r.MissedAt) >= lim.Lost:`, `case !seen.Absent && !r.OnlineAt.IsZero():`)),
+
+	// Programs that GitHub refuses.
+	plant("TooOldAfterAJobIgnored", "a program that GitHub refuses after a job gets another config",
+		edit("internal/agent/program.go", `case code == ExitTooOld:`, `case code == ExitTooOld && !hadJob:`)),
+	plant("TooOldImageLaunchedAgain", "an image whose program GitHub refused is launched again",
+		edit("worker/start.go", `; refused {
+		in.refuse`, `; refused && in.id == "" {
+		in.refuse`)),
+	plant("TooOldImageForgotten", "nobody remembers the image whose program GitHub refused",
+		edit("api/machine.go", `if heard.TooOld {`, `if heard.TooOld && false {`)),
+	plant("ImageBlamedAfterAJob", "a job can have its image refused",
+		edit("store/event.go", `out.TooOld = r.Job.StartedAt.IsZero() && r.Jobs == 0`, `out.TooOld = true`)),
+
+	// Jobs, and ends.
+	plant("ExpiredInItsJob", "a runner whose time is up drains with a job",
+		edit("store/end.go", `case r.jobRuns():
+		return false`, `case r.jobRuns():
+		return true`)),
+	plant("ExpiredBeforeTheNextJob", "a runner whose time is up drains before a queued job can come",
+		edit("store/end.go", `return now.Sub(r.ListeningAt) >= lim.ShareStep`, `return true`)),
+	plant("NeverExpired", "a runner whose time is up never drains for it",
+		edit("store/end.go", ` && r.unused(now, lim):`, ` && r.jobRuns():`)),
+	plant("JobForgottenAtTheEnd", "a machine ends with its job, since GitHub deleted its registration",
+		edit("store/end.go", ` && !r.jobRuns():
+			return EndBegin`, `:
+			return EndBegin`)),
+	plant("BusyAskedEachMinute", "GitHub is asked each minute to delete what it calls busy",
+		edit("store/end.go", `case r.DeregisteredAt.IsZero() && now.Before(r.DeleteAfter):`, `case r.DeregisteredAt.IsZero() && now.Before(r.DeletedAt):`)),
+	plant("StoppedMachineIsBusy", "a machine that does not run is waited for",
+		edit("reaper/end.go", `return shown && run.InstanceID != "" && in.State`, `return false && shown && run.InstanceID != "" && in.State`)),
+}

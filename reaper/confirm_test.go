@@ -1,0 +1,482 @@
+package reaper_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/reaper"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// sharedIn is a shared request with a key of its own, in a repository.
+func sharedIn(repo, label string) func(*store.Request) {
+	return func(q *store.Request) {
+		q.Mode, q.Labels, q.Repository.ID, q.Repository.Name = store.Shared, []string{label}, repo, "octo/app"+repo
+	}
+}
+
+// alive has machines say that they live.
+func (w *world) alive(runners ...store.Runner) {
+	w.t.Helper()
+	for _, run := range runners {
+		w.hear(run.ID, store.Event{Kind: store.EventHeartbeat})
+	}
+}
+
+// livingMinutes makes a run each minute, with machines that say that they live.
+func (w *world) livingMinutes(n int, runners ...store.Runner) {
+	w.t.Helper()
+	for range n {
+		time.Sleep(time.Minute)
+		w.fleet.settle()
+		w.alive(runners...)
+		w.run()
+	}
+}
+
+func TestIdleSharedRunnersAreConfirmedByOneListARepository(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var idle []store.Runner
+		for i := range 8 {
+			name := fmt.Sprintf("idle%c", 'a'+i)
+			idle = append(idle, w.online(name, sharedIn([]string{"42", "43"}[i%2], name)))
+		}
+		busy := w.online("busy", sharedIn("44", "busy"))
+		w.hear(busy.ID, store.Event{Kind: store.EventJobStarted})
+		ephemeral := w.online("ephemeral", func(q *store.Request) { q.Repository.ID, q.Repository.Name = "45", "octo/app45" })
+		w.run0()
+		time.Sleep(40*time.Second - 1)
+		w.run()
+		if n := w.hub.count("list") + w.hub.count("get"); n != 0 {
+			t.Errorf("%d calls while GitHub's word is fresh, want none", n)
+		}
+		time.Sleep(1)
+		r := w.run()
+		if lists, gets := w.hub.count("list"), w.hub.count("get"); lists != 2 || gets != 0 {
+			t.Errorf("%d lists and %d gets for 8 idle runners of 2 repositories, want 2 and none\n%s", lists, gets, r)
+		}
+		for _, run := range idle {
+			if got := w.lock(run.Lock).ConfirmedAt; !got.Equal(time.Now()) || w.runner(run.ID).Version != run.Version {
+				t.Errorf("runner %s is confirmed at %s, want now, and itself not written", run.ID, got)
+			}
+		}
+		for _, run := range []store.Runner{busy, ephemeral} {
+			if got := w.lock(run.Lock).ConfirmedAt; got.Equal(time.Now()) {
+				t.Errorf("runner %s is confirmed, and nobody can share it", run.ID)
+			}
+		}
+		if got := lines(r, reaper.Confirm); len(got) != 8 {
+			t.Errorf("confirms = %v, want the 8\n%s", got, r)
+		}
+		w.wantAlarms()
+	})
+}
+
+func TestConfirmationsOfAnAccountTakeFourCallsARun(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const other = "222222222222"
+		w.accounts[other] = store.Account{ID: other, Regions: map[string]store.Region{region: {}}}
+		var all []store.Runner
+		for i := range 10 {
+			name := fmt.Sprintf("r%c", 'a'+i)
+			all = append(all, w.online(name, sharedIn(fmt.Sprint(50+i), name)))
+		}
+		others := w.online("other", sharedIn("42", "other"), func(q *store.Request) { q.Account = other })
+		for n := 1; n <= 3; n++ {
+			w.run0()
+			w.put(&store.Sweep{Key: fleet.Place{Account: other, Region: region}.String(), Meta: store.Meta{Version: w.sweepOf(other).Version, DueAt: time.Now().Add(time.Hour)}})
+			time.Sleep(time.Minute)
+			w.alive(append(all, others)...)
+			before := w.hub.count("list") + w.hub.count("get")
+			w.run()
+			if got := w.hub.count("list") + w.hub.count("get") - before; got != 4+1 {
+				t.Errorf("run %d made %d calls, want 4 for one account and 1 for the other", n, got)
+			}
+		}
+		for _, run := range all {
+			if age := time.Since(w.lock(run.Lock).ConfirmedAt); age > 2*time.Minute {
+				t.Errorf("runner %s was confirmed %s ago, want each of them in turn", run.ID, age)
+			}
+		}
+	})
+}
+
+func (w *world) sweepOf(account string) store.Sweep {
+	w.t.Helper()
+	return get[store.Sweep](w, fleet.Place{Account: account, Region: region}.String())
+}
+
+// What the list leaves out is asked for by its id, within the same four calls.
+func TestListThatLeavesARunnerOutProvesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var all []store.Runner
+		for i := range 6 {
+			name := fmt.Sprintf("r%c", 'a'+i)
+			run := w.online(name, sharedIn("42", name))
+			g := w.hub.repos["42"][run.Config.RunnerID]
+			g.Name = "renamed-" + name // no longer in a list of our prefix
+			w.hub.repos["42"][run.Config.RunnerID] = g
+			all = append(all, run)
+		}
+		w.run0()
+		w.livingMinutes(1, all...)
+		if lists, gets := w.hub.count("list"), w.hub.count("get"); lists != 1 || gets != 3 {
+			t.Errorf("%d lists and %d gets, want 1 and 3", lists, gets)
+		}
+		confirmed := 0
+		for _, run := range all {
+			if w.lock(run.Lock).ConfirmedAt.Equal(time.Now()) {
+				confirmed++
+			}
+			w.wantRunner(run.ID, store.RunnerOnline)
+		}
+		if confirmed != 3 {
+			t.Errorf("%d of 6 are confirmed, want 3", confirmed)
+		}
+	})
+}
+
+func TestRegistrationThatGitHubForgotDrainsWithoutAnyStart(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("ghost", sharedIn("42", "ghost"))
+		w.hub.forget("42", run.Config.RunnerID) // and its program listens on
+		w.livingMinutes(1, run)
+		if got := w.wantRunner(run.ID, store.RunnerOnline); !got.MissedAt.Equal(time.Now()) {
+			t.Errorf("missed at %s, want now: one 404 proves nothing", got.MissedAt)
+		}
+		w.livingMinutes(1, run)
+		got := w.wantRunner(run.ID, store.RunnerDraining)
+		if got.End == nil || got.End.Code != store.EndUnlisted {
+			t.Errorf("end = %v, want registration_lost", got.End)
+		}
+		w.livingMinutes(4, run)
+		w.wantRunner(run.ID, store.RunnerEnded)
+		w.wantAlarms()
+	})
+}
+
+func TestRunnerThatGitHubShowsOfflineDrainsAfterTwoMinutes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("cut", sharedIn("42", "cut"))
+		w.hub.online("42", run.Config.RunnerID, false)
+		w.livingMinutes(2, run)
+		w.wantRunner(run.ID, store.RunnerOnline)
+		w.livingMinutes(1, run)
+		if got := w.wantRunner(run.ID, store.RunnerDraining); got.End == nil || got.End.Code != store.EndOffline {
+			t.Errorf("end = %v, want offline_at_github", got.End)
+		}
+	})
+}
+
+func TestRunnerThatComesBackIsMissedNoMore(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("cut", sharedIn("42", "cut"))
+		w.hub.online("42", run.Config.RunnerID, false)
+		w.livingMinutes(2, run)
+		w.hub.online("42", run.Config.RunnerID, true)
+		w.livingMinutes(5, run)
+		if got := w.wantRunner(run.ID, store.RunnerOnline); !got.MissedAt.IsZero() || time.Since(w.lock(run.Lock).ConfirmedAt) != 0 {
+			t.Errorf("missed at %s, confirmed at %s; want never, and now", got.MissedAt, w.lock(run.Lock).ConfirmedAt)
+		}
+	})
+}
+
+func TestListeningRunnerWhoseMessageWasLostIsConfirmed(t *testing.T) {
+	for name, edit := range map[string]func(*store.Request){"Shared": sharedIn("42", "r"), "Ephemeral": func(*store.Request) {}} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				run := w.listening("r", edit)
+				w.run0()
+				time.Sleep(5 * time.Second)
+				w.hub.online("42", run.Config.RunnerID, true)
+				time.Sleep(15*time.Second - 1)
+				w.run()
+				if n := w.hub.count("list"); n != 0 {
+					t.Errorf("%d lists while a worker may be at it, want none", n)
+				}
+				time.Sleep(1)
+				w.run()
+				got := w.wantRunner(run.ID, store.RunnerOnline)
+				q := w.wantRequest(run.Request, store.Ready)
+				if !got.OnlineAt.Equal(time.Now()) || !q.ReadyAt.Equal(got.OnlineAt) || got.Writer != q.Writer {
+					t.Errorf("online at %s, ready at %s, written by %s and %s; want both now, in one commit", got.OnlineAt, q.ReadyAt, got.Writer, q.Writer)
+				}
+			})
+		})
+	}
+}
+
+func TestJobWhoseMessageWasLostMakesItsRequestReady(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.listening("r")
+		w.hub.online("42", run.Config.RunnerID, true)
+		online := time.Now()
+		w.hear(run.ID, store.Event{Kind: store.EventJobStarted, RunID: "9"})
+		w.wantRequest(run.Request, store.Waiting)
+		w.livingMinutes(1, run)
+		if q := w.wantRequest(run.Request, store.Ready); !q.ReadyAt.Equal(online) {
+			t.Errorf("ready at %s, want when its job started, %s", q.ReadyAt, online)
+		}
+		w.wantRunner(run.ID, store.RunnerBusy)
+	})
+}
+
+func TestRunnerThatBootsAndIsGoneAtGitHubIsTriedAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.listening("r")
+		w.hub.forget("42", run.Config.RunnerID)
+		w.livingMinutes(2, run)
+		w.wantRunner(run.ID, store.RunnerDraining)
+		w.livingMinutes(4, run) // it is due when its runner was to have booted
+		if q := w.wantRequest(run.Request, store.Accepted); q.History[len(q.History)-1].Reason != store.EndUnlisted {
+			t.Errorf("history = %v, want it accepted again for registration_lost", q.History)
+		}
+	})
+}
+
+func TestGitHubThatIsAwayLeavesRunnersAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		err    error
+		fails  bool
+		alarms []store.Alarm
+	}{
+		"Broken":  {refusal(github.ErrUnknown, 502), true, nil},
+		"Denied":  {refusal(github.ErrDenied, 401), true, []store.Alarm{store.AlarmGitHub}},
+		"Limited": {&github.Error{Kind: github.ErrLimited, Op: "list", Status: 429}, false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				run := w.online("r", sharedIn("42", "r"))
+				w.run0()
+				time.Sleep(time.Minute)
+				w.alive(run)
+				w.hub.fail = func(string, github.Repository, int64) error { return c.err }
+				r, err := w.try()
+				if c.fails != errors.Is(err, c.err) {
+					t.Errorf("Run = %v, want the error %v: %v\n%s", err, c.err, c.fails, r)
+				}
+				if got := w.wantRunner(run.ID, store.RunnerOnline); !got.MissedAt.IsZero() || time.Since(w.lock(run.Lock).ConfirmedAt) != time.Minute {
+					t.Errorf("missed at %s, confirmed at %s; want nothing learnt", got.MissedAt, w.lock(run.Lock).ConfirmedAt)
+				}
+				w.wantAlarms(c.alarms...)
+			})
+		})
+	}
+}
+
+func TestConfirmationThatIsOutstandingIsSentToNoWorkerAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("r", sharedIn("42", "r"))
+		time.Sleep(time.Second)
+		w.hear(run.ID, store.Event{Kind: store.EventJobStarted})
+		w.hear(run.ID, store.Event{Kind: store.EventJobDone})
+		next, lock, _, _, _ := store.NextCall(time.Now(), w.runner(run.ID), w.lock(run.Lock), 2)
+		w.put(&next, &lock)
+		w.configure(w.runner(run.ID))
+		w.hear(run.ID, store.Event{Kind: store.EventOnline})
+		w.hub.fail = func(string, github.Repository, int64) error { return refusal(github.ErrUnknown, 502) }
+		for range 15 {
+			time.Sleep(time.Minute)
+			w.alive(run)
+			_, _ = w.try() // GitHub is away
+		}
+		// The worker's message comes again by itself: one more each minute would be 15 at once by now.
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("sent %v, want nothing", got)
+		}
+	})
+}
+
+func TestDryRunAsksGitHubAboutNobody(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("r", sharedIn("42", "r"))
+		w.run0()
+		time.Sleep(time.Minute)
+		w.alive(run)
+		w.config.DryRun = true
+		w.run()
+		if n := w.hub.count("list") + w.hub.count("get"); n != 0 {
+			t.Errorf("%d calls, want none", n)
+		}
+	})
+}
+
+func TestBusyGhostsCost27DeletesEachAndOneAlarmEach(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const ghosts = 20
+		for i := range ghosts {
+			run := w.draining(fmt.Sprintf("g%c", 'a'+i))
+			w.hub.busy("42", run.Config.RunnerID, true)
+		}
+		for range 14 {
+			w.run()
+			time.Sleep(time.Minute)
+		}
+		w.run()
+		w.wantAlarms()
+		time.Sleep(time.Minute)
+		w.run()
+		w.wantAlarms(slices.Repeat([]store.Alarm{store.AlarmBusy}, ghosts)...)
+		for range 344 {
+			time.Sleep(time.Minute)
+			w.run()
+		}
+		if got, want := w.hub.count("delete"), ghosts*27; got != want {
+			t.Errorf("%d DELETEs in six hours for %d runners, want %d", got, ghosts, want)
+		}
+		w.wantRunner(id("ga"), store.RunnerDraining)
+		w.minutes(1)
+		w.wantRunner(id("ga"), store.RunnerEnding) // at its hard limit
+		w.wantAlarms(slices.Repeat([]store.Alarm{store.AlarmBusy}, ghosts)...)
+	})
+}
+
+func TestLongJobOfADrainingRunnerIsNoAlarm(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("r", sharedIn("42", "r"))
+		w.hear(run.ID, store.Event{Kind: store.EventJobStarted})
+		w.hear(run.ID, store.Event{Kind: store.EventDraining, Reason: store.EndAgent})
+		w.hub.busy("42", run.Config.RunnerID, true)
+		w.minutes(40)
+		w.hear(run.ID, store.Event{Kind: store.EventJobDone})
+		w.minutes(1) // GitHub says busy a moment longer
+		w.hub.busy("42", run.Config.RunnerID, false)
+		w.minutes(5)
+		w.wantRunner(run.ID, store.RunnerEnded)
+		w.wantAlarms()
+	})
+}
+
+func TestSilentMachineWithAJobIsAlarmedOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("r", sharedIn("42", "r"))
+		w.hear(run.ID, store.Event{Kind: store.EventJobStarted})
+		w.hub.busy("42", run.Config.RunnerID, true)
+		w.minutes(3) // without a word
+		if got := w.wantRunner(run.ID, store.RunnerDraining); got.End.Code != store.EndLost {
+			t.Errorf("end = %v, want lost", got.End)
+		}
+		w.minutes(14)
+		w.wantAlarms()
+		w.minutes(60)
+		w.wantAlarms(store.AlarmBusy)
+		w.wantRunner(run.ID, store.RunnerDraining)
+	})
+}
+
+func TestMachineThatDoesNotRunEndsAtOnceWhateverGitHubSays(t *testing.T) {
+	for name, state := range map[string]fleet.State{"Stopped": fleet.Stopped, "Stopping": fleet.Stopping} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				run := w.draining("r")
+				w.hear(run.ID, store.Event{Kind: store.EventJobStarted, RunID: "9"})
+				w.hub.busy("42", run.Config.RunnerID, true)
+				w.run()
+				w.wantRunner(run.ID, store.RunnerDraining)
+				deletes := w.hub.count("delete")
+				w.fleet.set(here, run.InstanceID, state)
+				time.Sleep(time.Minute)
+				w.run()
+				w.wantRunner(run.ID, store.RunnerEnding)
+				if got := w.hub.count("delete") - deletes; got != 0 || w.fleet.count("terminate") != 1 {
+					t.Errorf("%d more DELETEs and %d terminations, want none and one", got, w.fleet.count("terminate"))
+				}
+				w.minutes(1)
+				w.wantRunner(run.ID, store.RunnerEnded)
+				w.wantAlarms()
+			})
+		})
+	}
+}
+
+func TestMachineThatEC2DoesNotShowMayRunAJob(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.draining("r")
+		w.hub.busy("42", run.Config.RunnerID, true)
+		w.fleet.hidden[run.InstanceID] = true
+		w.minutes(3)
+		w.wantRunner(run.ID, store.RunnerDraining)
+	})
+}
+
+// GitHub's view of a job lags: it deletes the registration of a runner whose job began
+// a moment ago.
+func TestJobWhoseRegistrationWasDeletedFinishes(t *testing.T) {
+	deleted := func(w *world) store.Runner {
+		run := w.online("r", sharedIn("42", "r"))
+		w.hear(run.ID, store.Event{Kind: store.EventJobStarted, RunID: "9"})
+		time.Sleep(20 * time.Second)
+		w.hear(run.ID, store.Event{Kind: store.EventDraining, Reason: store.EndAgent})
+		w.run()
+		if w.runner(run.ID).DeregisteredAt.IsZero() {
+			w.t.Fatal("GitHub did not delete the registration")
+		}
+		return run
+	}
+	t.Run("InTenMinutes", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			run := deleted(w)
+			w.minutes(10)
+			w.wantRunner(run.ID, store.RunnerDraining)
+			if n := w.fleet.count("terminate"); n != 0 {
+				t.Errorf("EC2 was asked %d times to terminate it in its job, want 0", n)
+			}
+			w.hear(run.ID, store.Event{Kind: store.EventJobDone})
+			w.hear(run.ID, store.Event{Kind: store.EventIdle})
+			w.run()
+			w.wantRunner(run.ID, store.RunnerEnding)
+			w.wantAlarms()
+		})
+	})
+	t.Run("OrEndsAtTheHardLimit", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			run := deleted(w)
+			time.Sleep(time.Until(run.Hard) - time.Second)
+			w.run()
+			w.wantRunner(run.ID, store.RunnerDraining)
+			time.Sleep(time.Second)
+			w.run()
+			w.wantRunner(run.ID, store.RunnerEnding)
+		})
+	})
+}
+
+func TestQueuedJobsOfASharedRunnerAreServedPastItsExp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("r", sharedIn("42", "r"))
+		serve := func(d int) { // a job of so many minutes
+			t.Helper()
+			w.hear(run.ID, store.Event{Kind: store.EventJobStarted, RunID: "9"})
+			w.livingMinutes(d, run)
+			w.wantRunner(run.ID, store.RunnerBusy)
+			w.hear(run.ID, store.Event{Kind: store.EventJobDone})
+			w.hub.forget("42", w.runner(run.ID).Config.RunnerID)
+			next, lock, _, wanted, _ := store.NextCall(time.Now(), w.runner(run.ID), w.lock(run.Lock), w.runner(run.ID).Config.N+1)
+			if !wanted {
+				t.Fatalf("NextCall = not wanted at %s, exp %s; want a config up to the hard limit", time.Now(), lock.Exp)
+			}
+			w.put(&next, &lock)
+			w.livingMinutes(1, run)
+			next = w.configure(w.runner(run.ID))
+			w.hear(run.ID, store.Event{Kind: store.EventOnline})
+			w.hub.online("42", next.Config.RunnerID, true)
+		}
+		serve(40)
+		serve(40) // past exp, which is 65 minutes after the start
+		serve(40)
+		time.Sleep(30*time.Second - 1)
+		w.alive(run)
+		w.run()
+		w.wantRunner(run.ID, store.RunnerOnline)
+		time.Sleep(1)
+		w.run()
+		if got := w.wantRunner(run.ID, store.RunnerDraining); got.Jobs != 3 || got.End.Code != store.EndExpired {
+			t.Errorf("%d jobs, end %v; want three, and expired half a minute after it listened", got.Jobs, got.End)
+		}
+	})
+}

@@ -1,0 +1,97 @@
+package dynamostore_test
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
+)
+
+// old reads an item as the version wrote it that took a runner into use by its
+// machine's word alone. A deploy happens under live runners, and both versions read
+// what the other writes.
+func old(t *testing.T, i store.Item) store.Item {
+	t.Helper()
+	b, err := os.ReadFile("testdata/before/" + string(i.Ref().Kind) + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := attributevalue.UnmarshalMapJSON(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := dynamostore.ItemFrom(i.Ref(), stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
+func TestLiveRunnerOfTheVersionBeforeIsToBeConfirmedByWhoWantsToShareIt(t *testing.T) {
+	now := noon.Add(2 * time.Minute)
+	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
+	lock, run := *old(t, &s.lock).(*store.Lock), *old(t, &s.runner).(*store.Runner)
+	if lock.State != store.LockLive || lock.Confirmed(now, lim) {
+		t.Errorf("lock is %s, confirmed %v; want live and not", lock.State, lock.Confirmed(now, lim))
+	}
+	if step := store.NextStep(now, run, lock); run.State != store.RunnerOnline || !run.ListeningAt.IsZero() || step != store.StepNone {
+		t.Errorf("runner is %s, listening at %v, next step %q; want online, and nothing for a worker to do", run.State, run.ListeningAt, step)
+	}
+	_, shared, verdict := store.Confirm(now, lim, run, lock, store.Registration{Online: true})
+	if verdict != store.Confirmed || !shared.Confirmed(now, lim) {
+		t.Errorf("Confirm = %s, want confirmed", verdict)
+	}
+	if quota := old(t, &s.quota).(*store.Quota); len(quota.TooOld) != 0 || quota.Live != 1 {
+		t.Errorf("quota = %+v, want one runner, and no image refused", quota)
+	}
+}
+
+// What the version before reads is there, and of the same type; what is new has names
+// of its own, which it passes over.
+func TestItemsHaveAllThatTheVersionBeforeReads(t *testing.T) {
+	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
+	s.runner.MissedAt, s.runner.DeleteAfter, s.runner.Refusals, s.runner.SuspectAt, s.runner.Config.Used = noon, noon, 1, noon, true
+	s.quota = s.quota.Refuse(noon, s.runner, "key")
+	for _, i := range []store.Item{&s.runner, &s.lock, &s.quota} {
+		item, err := dynamostore.ItemOf(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile("testdata/before/" + string(i.Ref().Kind) + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var was, is any
+		if err := json.Unmarshal(b, &was); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(readable(t, item), &is); err != nil {
+			t.Fatal(err)
+		}
+		for _, lost := range missing(string(i.Ref().Kind), was, is) {
+			t.Errorf("%s is no longer there, or of another type", lost)
+		}
+	}
+}
+
+// missing returns the paths of maps that are in was and not in is.
+func missing(path string, was, is any) (lost []string) {
+	a, ok := was.(map[string]any)
+	if !ok {
+		return nil
+	}
+	b, _ := is.(map[string]any)
+	for name, v := range a {
+		if _, ok := b[name]; !ok {
+			lost = append(lost, path+"."+name)
+			continue
+		}
+		lost = append(lost, missing(path+"."+name, v, b[name])...)
+	}
+	return lost
+}

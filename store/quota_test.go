@@ -1,0 +1,91 @@
+package store_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
+	run := booting(t, store.Shared).run
+	q := store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10}.Refuse(at(time.Hour), run, "key-1")
+	same(t, "quota", q, store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10,
+		TooOld: []store.TooOldImage{{Image: "ami-1", Program: "key-1", Runner: "x1", At: at(time.Hour)}}})
+	why, refused := q.Refuses("ami-1", "key-1")
+	if !refused || why.Code != store.EndTooOld || why.Retryable {
+		t.Errorf("Refuses = %+v, %v; want runner_too_old, not retryable", why, refused)
+	}
+	for _, word := range []string{"ami-1", "x1", "2026-03-01T13:00:00Z", "runner_programs"} {
+		if !strings.Contains(why.Text, word) {
+			t.Errorf("text %q, want it to name %s", why.Text, word)
+		}
+	}
+	for _, c := range []struct{ name, image, program string }{
+		{"AnotherImage", "ami-2", "key-1"},
+		{"AnotherProgram", "ami-1", "key-2"},
+		{"NoProgram", "ami-1", ""},
+	} {
+		if why, refused := q.Refuses(c.image, c.program); refused {
+			t.Errorf("%s is refused: %v", c.name, why)
+		}
+	}
+	if _, refused := (store.Quota{}).Refuses("ami-1", ""); refused {
+		t.Error("an account that nothing is known of refuses")
+	}
+}
+
+func TestFirstRefusalOfAnAccountNamesIt(t *testing.T) {
+	run := booting(t, store.Shared).run
+	if q := (store.Quota{}).Refuse(t0, run, ""); q.Account != run.Account {
+		t.Errorf("account = %q, want %s", q.Account, run.Account)
+	}
+}
+
+func TestImageIsRefusedByItsNewestProgramAlone(t *testing.T) {
+	run := booting(t, store.Shared).run
+	first := store.Quota{}.Refuse(t0, run, "key-1")
+	q := first.Refuse(at(time.Minute), run, "key-2")
+	if len(q.TooOld) != 1 || q.TooOld[0].Program != "key-2" || !q.TooOld[0].At.Equal(at(time.Minute)) {
+		t.Errorf("remembered are %+v, want the newest alone", q.TooOld)
+	}
+	if first.TooOld[0].Program != "key-1" {
+		t.Error("Refuse changed the quota that it was given")
+	}
+}
+
+func TestTwentyImagesAreRemembered(t *testing.T) {
+	run := booting(t, store.Shared).run
+	var q store.Quota
+	for n := 1; n <= 21; n++ {
+		run.Launch.Image = fmt.Sprintf("ami-%d", n)
+		q = q.Refuse(at(time.Duration(n)), run, "")
+	}
+	if len(q.TooOld) != 20 {
+		t.Errorf("%d images are remembered, want 20", len(q.TooOld))
+	}
+	for image, want := range map[string]bool{"ami-1": false, "ami-2": true, "ami-21": true} {
+		if _, refused := q.Refuses(image, ""); refused != want {
+			t.Errorf("%s is refused: %v, want %v", image, refused, want)
+		}
+	}
+}
+
+func TestProgramKeyNamesTheProgramsAlone(t *testing.T) {
+	both := store.ProgramKey(map[string]string{"amd64": "aa", "arm64": "bb"})
+	if len(both) != 12 || both != store.ProgramKey(map[string]string{"arm64": "bb", "amd64": "aa"}) {
+		t.Errorf("ProgramKey = %q, want the same twelve digits each time", both)
+	}
+	for name, others := range map[string]map[string]string{
+		"another program": {"amd64": "aa", "arm64": "cc"}, "one less": {"amd64": "aa"}, "swapped": {"amd64": "bb", "arm64": "aa"},
+	} {
+		if got := store.ProgramKey(others); got == both || len(got) != 12 {
+			t.Errorf("%s: ProgramKey = %q, want another than %q", name, got, both)
+		}
+	}
+	if got := store.ProgramKey(nil); got != "" {
+		t.Errorf("ProgramKey of none = %q, want none", got)
+	}
+}
