@@ -146,15 +146,16 @@ func (w *world) wantSaid(want ...string) {
 
 // api is the API as one machine sees it.
 type api struct {
-	w           *world
-	mode        string
-	order       string        // what it answers
-	hard        time.Duration // after the start of the test
-	n           int           // the number of the newest config
-	ready       time.Time     // when the next config can be answered
-	heartbeat   apitype.Seconds
+	w         *world
+	mode      string
+	order     string        // what it answers
+	hard      time.Duration // after the start of the test
+	n         int           // the number of the newest config
+	ready     time.Time     // when the next config can be answered
+	heartbeat apitype.Seconds
+	idle      apitype.Seconds
+
 	environment map[string]string
-	idle        apitype.Seconds
 
 	answers []int                      // statuses to answer the next calls with, before all else; 0: no answer
 	lose    func(call string) bool     // whether an answer is to be lost, after its effect
@@ -310,10 +311,11 @@ type fakeMachine struct {
 	off     string // why it was powered off
 	notices chan Notice
 	configs []string
-	env     map[string]string // of the last start
-	program *fakeProgram      // the newest
-	printed string            // what programs print
+	program *fakeProgram // the newest
+	printed string       // what programs print
 	cleans  int
+
+	env map[string]string // of the last start
 
 	loadErr, saveErr, startErr, cleanErr, timerErr error
 }

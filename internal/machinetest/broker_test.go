@@ -21,7 +21,7 @@ import (
 )
 
 // listener is what the runner program's listener does here: it takes its jobs from
-// the broker. That its version is refused, it is told in the answer to a poll.
+// the broker. The answer to a poll refuses its version, and nothing before that.
 const listener = `
 broker=BROKER
 fetch() { curl -s --noproxy '*' --retry 10 --retry-connrefused "$@"; }

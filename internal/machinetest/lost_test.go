@@ -62,7 +62,7 @@ func TestEveryAnswerIsLostOnce(t *testing.T) {
 	t.Parallel()
 	for mode, want := range map[string]string{
 		store.Ephemeral: "booting, online, job_started R1, job_done",
-		store.Shared:    "booting, online, job_started R1, job_done, job_started R2, job_done, idle",
+		store.Shared:    "booting, online, job_started R1, job_done, online, job_started R2, job_done",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()

@@ -1,5 +1,5 @@
-// Package runnertest is a stand-in of GitHub's runner program, as far as whoever
-// starts it can see: what it prints and when, its exit codes, its files and what
+// Package runnertest is a stand-in of GitHub's runner program, as far as those who
+// start it can see: what it prints and when, its exit codes, its files and what
 // becomes of its environment, its hooks. It follows actions/runner 2.336.0. In the
 // place of a server stands a script that the test writes.
 package runnertest

@@ -240,7 +240,7 @@ func list(env map[string]string) []string {
 // on: what every image may change, the image's, the user's, the registration's, ours.
 func (i image) environment(who account, ours, registered map[string]string) map[string]string {
 	env := map[string]string{"LANG": "C.UTF-8"}
-	if !hasICU() { // without, .NET refuses to start unless it is told to do without
+	if !hasICU() { // .NET refuses to start without it, unless this says to do without
 		env["DOTNET_SYSTEM_GLOBALIZATION_INVARIANT"] = "1"
 	}
 	for name, value := range i.Variables {
@@ -260,7 +260,7 @@ func taken(name string, ours, registered map[string]string) bool {
 	if _, ok := ours[name]; ok || strings.HasPrefix(strings.ToUpper(name), inputPrefix) {
 		return true
 	}
-	if slices.Contains(proxyVariables, name) { // whoever reads one reads the other too, and which wins differs
+	if slices.Contains(proxyVariables, name) { // programs read both, and differ in which wins
 		_, small := registered[strings.ToLower(name)]
 		_, capital := registered[strings.ToUpper(name)]
 		return small || capital

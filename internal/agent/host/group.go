@@ -83,7 +83,7 @@ const (
 // routing rule. What sets up filters or routes on a machine drops what it does not
 // know, so that one of the two may go while the other stays. It is called before
 // each program, and repairs what went. What a job could read there is worth nothing
-// to it, so that a machine without any of them goes on.
+// to it, so that a machine without any of them serves too.
 func (m *Machine) closeMetadata(uid uint32) {
 	owner, uids := fmt.Sprint(uid), fmt.Sprintf("%d-%[1]d", uid)
 	iptables := func(name, to string) error {

@@ -162,7 +162,7 @@ func TestRefusedRunnerProgramThatRestartsForEverIsTooOld(t *testing.T) {
 	eventually(t, "the end of run.sh", func() bool { return b.read("run/program/exit") == "0" })
 }
 
-// A signal to run.sh alone ends run.sh, and the listener goes on without it.
+// A signal to run.sh alone ends run.sh, and the listener runs on without it.
 func TestSignalEndsRunShAndNotTheListener(t *testing.T) {
 	b := newBox(t)
 	b.install("echo $$ >listener; ps -o ppid= -p $PPID >run; >ready; exec sleep 300\n")
