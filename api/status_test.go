@@ -225,6 +225,7 @@ func TestRequestIsNotReadyAfterItsTime(t *testing.T) {
 		m := w.machineFor(started.ID)
 		time.Sleep(27 * time.Second)
 		m.says(store.EventOnline)
+		w.confirmed(m.id)
 		time.Sleep(time.Second)
 		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
 		if err != nil || s.State != "expired" || s.Error == nil || s.Error.Code != "expired" || !s.ReadyAt.IsZero() {

@@ -276,15 +276,15 @@ func (r *run) line(l Line, attrs ...any) {
 }
 
 // fail reports an error, logs it, and leaves the rest of the run alone. The run fails
-// with it, and people are told when runs go on failing: what passes by itself needs
+// with it, and people hear of it when run after run fails: what passes by itself needs
 // no alarm of its own.
 func (r *run) fail(kind, id string, err error) {
 	r.errs = append(r.errs, err)
 	r.line(Line{Kind: kind, ID: id, Action: Fail, Reason: err.Error()})
 }
 
-// alarm raises code for the thing that key names, once in a run: for what no time
-// mends.
+// alarm raises code for the thing that key names, once in a run: for what stays
+// wrong until a person acts.
 func (r *run) alarm(code store.Alarm, key, msg string, attrs ...any) {
 	if r.alarmed[string(code)+" "+key] {
 		return

@@ -429,7 +429,7 @@ func TestUnreadableRegistrationStopsNoSweep(t *testing.T) {
 		if w.fleet.running() != 0 {
 			t.Errorf("%d machines, want 0: the index knows the sweep", w.fleet.running())
 		}
-		w.wantAlarms() // each run failed, which is told when it lasts
+		w.wantAlarms() // each run fails, and three of five are an alarm
 		w.fleet.instances[here] = nil
 		time.Sleep(w.lim.SweepPeriod)
 		_, _ = w.try()

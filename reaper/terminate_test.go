@@ -211,7 +211,7 @@ func TestMachineThatCannotBeTerminatedStaysEndingAndAlarms(t *testing.T) {
 		"Throttled": {Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded", Text: "slow down"},
 		"Down":      {Kind: fleet.ErrUnknown, Code: "InternalError", Text: "try again"},
 	} {
-		// What passes is a failure of the run alone, which people are told of if it lasts.
+		// What passes fails the run alone, and three failed runs of five are an alarm.
 		var alarms []store.Alarm
 		if refusal.Kind == fleet.ErrRefused {
 			alarms = []store.Alarm{store.AlarmTerminate}

@@ -22,8 +22,8 @@ const (
 // A runner that booted comes into use by it; one that is in use may be shared again
 // for Limits.Confirmed. One that GitHub does not show is missed at first: a one-job
 // registration is gone as soon as its job is done, before the machine can say so.
-// Missed for Limits.SettleSlack, or for Limits.Lost while GitHub has it and shows it
-// offline, it drains. Before it was ever online, offline means nothing until its
+// Missed for Limits.Silent, in which a machine would have said so, or for Limits.Lost
+// while GitHub has it and shows it offline, it drains. Before it was ever online, offline means nothing until its
 // boot limit. Changed returns what is to be committed.
 func Confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Runner, Lock, Verdict) {
 	switch {
@@ -42,7 +42,7 @@ func Confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Ru
 	case r.MissedAt.IsZero():
 		r.MissedAt = now
 		return r.note(now, "GitHub shows it offline"), l, Unconfirmed
-	case seen.Absent && now.Sub(r.MissedAt) >= lim.SettleSlack:
+	case seen.Absent && now.Sub(r.MissedAt) >= lim.Silent:
 		r, l = Drain(now, r, l, NewEnd(EndUnlisted))
 		return r, l, Lost
 	case !seen.Absent && !r.OnlineAt.IsZero() && now.Sub(r.MissedAt) >= lim.Lost:

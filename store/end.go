@@ -80,7 +80,7 @@ func Drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 		return r, l
 	}
 	if why.Code == EndNoLaunch && r.Said.Code != "" {
-		why.Text += fmt.Sprintf(" EC2's last answer, %d times: %s (%s)", r.Said.Times, r.Said.Text, r.Said.Code)
+		why.Text += fmt.Sprintf(" EC2's last answer, %d times: %s (%s).", r.Said.Times, r.Said.Text, r.Said.Code)
 	}
 	if u := r.Unminted; u != nil && u.Code == why.Code && why.Text == endTexts[why.Code] {
 		why.Text += " " + u.Text

@@ -66,9 +66,9 @@ locals {
       })
       reaper-not-run = merge(local.alarm, {
         # Lambda counts no invocation as no data, not as zero: the topic hears of it as
-        # INSUFFICIENT_DATA. As "breaching", data that is missing would be an alarm at each
-        # first deploy, since there is none before the first run. Whoever deploys looks
-        # once whether it has become OK: docs/deploy.md.
+        # INSUFFICIENT_DATA. As "breaching", missing data would be an alarm at each first
+        # deploy, since there is none before the first run. A reaper that never ran at
+        # all stays in that state without a message: docs/deploy.md says to look once.
         namespace           = "AWS/Lambda", metric_name = "Invocations", dimensions = { FunctionName = "${var.name}-reaper" }
         comparison_operator = "LessThanThreshold", threshold = 1, period = 300, treat_missing_data = "missing"
         description         = "The reaper has not run for five minutes, whether this says ALARM or INSUFFICIENT_DATA: nothing is ended but by the machines' own timers. Look at the schedule."

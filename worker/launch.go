@@ -332,13 +332,15 @@ func (in *invocation) advance(ctx context.Context, v *view, fe *fleet.Error) err
 		return a.Text == "" && !ofImage(a.Code) // that placement may have room later
 	})
 	if !full {
-		return in.refused(ctx, v, fe, "EC2 refuses every placement, the last one with: "+refusalText(fe))
+		return in.refused(ctx, v, fe, "EC2 refuses every placement, the last one with: "+refusalText(fe)+".")
 	}
 	why := store.NewEnd(store.EndNoCapacity)
 	if fe.Code == "VcpuLimitExceeded" {
 		why = store.NewEnd(store.EndVCPULimit)
 	}
-	why.Text += " EC2's last answer: " + refusalText(fe)
+	if fe.Code != "InsufficientInstanceCapacity" { // which says no more than no_capacity does
+		why.Text += " EC2's last answer: " + refusalText(fe) + "."
+	}
 	return in.abandon(ctx, v, fe.Code, why)
 }
 

@@ -67,7 +67,7 @@ func (w *world) deliver(f *runtimeapi.Function, batch []queue.Delivery) {
 		w.Errorf("event: %v", err)
 		return
 	}
-	// Which of several messages a batch goes on from is not documented: any may be it.
+	// AWS does not document which message of a batch gives it its trace: any may.
 	trace := w.traces.Of(batch[0].ID)
 	for _, d := range batch {
 		if other := w.traces.Of(d.ID); f.Hops(other) > f.Hops(trace) {

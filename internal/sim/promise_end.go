@@ -135,7 +135,7 @@ func (w *World) sawDrain(e *Effect, o outside, was, r store.Runner, l store.Lock
 		since := latest(was.OnlineAt, was.Job.EndedAt, was.ListeningAt)
 		w.hold(Served, was.OnlineAt.IsZero() || at.Sub(since) >= w.Limits.ShareStep, "runner %s drains as expired at %s, and had a job or a new config at %s", r.ID, at, since)
 	case store.EndUnlisted:
-		w.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= w.Limits.SettleSlack, "runner %s drains as forgotten at %s, and was missed at %s", r.ID, at, was.MissedAt)
+		w.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= w.Limits.Silent, "runner %s drains as forgotten at %s, and was missed at %s", r.ID, at, was.MissedAt)
 		w.hold(DrainsFor, !o.minted[was.Config.RunnerID], "runner %s drains as forgotten, and GitHub has its registration %d", r.ID, was.Config.RunnerID)
 	case store.EndOffline:
 		w.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= w.Limits.Lost, "runner %s drains as offline at %s, and was missed at %s", r.ID, at, was.MissedAt)

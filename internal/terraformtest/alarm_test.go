@@ -69,7 +69,7 @@ func alarmOf(t *testing.T, name string) alarm {
 }
 
 // A run of the reaper that EC2 throttled, or to which GitHub answered 502, is made
-// again a minute later: people are told when it goes on.
+// again a minute later: people hear of it when it lasts.
 func TestPassingFaultOfTheReaperAlarmsOnlyIfItLasts(t *testing.T) {
 	for _, name := range []string{"alarm-reaper", "reaper-errors"} {
 		a := alarmOf(t, name)

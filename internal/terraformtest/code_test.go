@@ -347,3 +347,26 @@ func TestPatternsTakeEveryPartition(t *testing.T) {
 		}
 	}
 }
+
+// The default VPC may have subnets that somebody added, which lead nowhere or where
+// no job belongs.
+func TestFirstExampleTakesDefaultSubnetsAlone(t *testing.T) {
+	_, subnets, ok := strings.Cut(text(t, filepath.Join(firstExample, "main.tf")), `data "aws_subnets"`)
+	subnets, _, _ = strings.Cut(subnets, "\n}\n")
+	if filter := regexp.MustCompile(`name\s+= "default-for-az"\s+values = \["true"\]`); !ok || !filter.MatchString(subnets) {
+		t.Errorf("the subnets of %s are not filtered by default-for-az: %s", firstExample, subnets)
+	}
+}
+
+// The description of image_owners says what EC2 compares: no plan can show it.
+func TestOwnersOfImagesAreExplained(t *testing.T) {
+	_, owners, _ := strings.Cut(text(t, root+"/modules/account/variables.tf"), `variable "image_owners"`)
+	owners, _, _ = strings.Cut(owners, "type ")
+	for where, said := range map[string]string{"the variable": owners, deployment: text(t, deployment)} {
+		for _, word := range []string{"alias", "verified providers", "Canonical"} {
+			if !strings.Contains(said, word) {
+				t.Errorf("%s does not say %q of image_owners", where, word)
+			}
+		}
+	}
+}

@@ -161,7 +161,7 @@ run "alarms" {
   }
   assert {
     condition     = aws_cloudwatch_metric_alarm.this["reaper-not-run"].treat_missing_data == "missing" && aws_cloudwatch_metric_alarm.this["reaper-not-run"].insufficient_data_actions == toset([aws_sns_topic.alarms.arn])
-    error_message = "A reaper that stops is told to nobody, or is in alarm before its first run."
+    error_message = "Nobody hears that the reaper stopped, or it is in alarm before its first run."
   }
   assert {
     condition     = alltrue([for name, a in aws_cloudwatch_metric_alarm.this : length(a.insufficient_data_actions) == 0 if name != "reaper-not-run"])

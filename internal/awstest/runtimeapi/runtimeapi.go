@@ -114,7 +114,7 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 }
 
 // InvokeAfter is Invoke for an event that came with the trace of an earlier
-// invocation: it goes on with that chain. Where Lambda would see a loop, it fails
+// invocation: it continues that chain. Where Lambda would see a loop, it fails
 // with RecursiveInvocationException, and the program does not see the event.
 func (f *Function) InvokeAfter(ctx context.Context, payload []byte, trace string) ([]byte, error) {
 	if len(payload) > maxAnswer {

@@ -39,7 +39,7 @@ var confirmBugs = []Bug{
 	plant("AnswerKeptForEver", "what GitHub said once of a registration is never asked again",
 		edit("worker/confirm.go", `if now.Sub(known.at) >= within {`, `if now.Before(known.at) {`)),
 	plant("MissedOnceIsLost", "a runner drains as soon as GitHub has its registration no more",
-		edit("store/confirm.go", `case seen.Absent && now.Sub(r.MissedAt) >= lim.SettleSlack:`, `case seen.Absent:`)),
+		edit("store/confirm.go", `case seen.Absent && now.Sub(r.MissedAt) >= lim.Silent:`, `case seen.Absent:`)),
 	plant("OfflineIsLost", "a runner drains as soon as GitHub shows it offline",
 		edit("store/confirm.go", `case !seen.Absent && !r.OnlineAt.IsZero() && now.Sub(r.MissedAt) >= lim.Lost:`, `case !seen.Absent && !r.OnlineAt.IsZero():`)),
 
