@@ -55,7 +55,7 @@ func TestIdleSharedRunnersAreConfirmedByOneListARepository(t *testing.T) {
 		if n := w.hub.count("list") + w.hub.count("get"); n != 0 {
 			t.Errorf("%d calls while GitHub's word is fresh, want none", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r := w.run()
 		if lists, gets := w.hub.count("list"), w.hub.count("get"); lists != 2 || gets != 0 {
 			t.Errorf("%d lists and %d gets for 8 idle runners of 2 repositories, want 2 and none\n%s", lists, gets, r)
@@ -199,7 +199,7 @@ func TestListeningRunnerWhoseMessageWasLostIsConfirmed(t *testing.T) {
 				if n := w.hub.count("list"); n != 0 {
 					t.Errorf("%d lists while a worker may be at it, want none", n)
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				w.run()
 				got := w.wantRunner(run.ID, store.RunnerOnline)
 				q := w.wantRequest(run.Request, store.Ready)
@@ -473,7 +473,7 @@ func TestQueuedJobsOfASharedRunnerAreServedPastItsExp(t *testing.T) {
 		w.alive(run)
 		w.run()
 		w.wantRunner(run.ID, store.RunnerOnline)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		w.run()
 		if got := w.wantRunner(run.ID, store.RunnerDraining); got.Jobs != 3 || got.End.Code != store.EndExpired {
 			t.Errorf("%d jobs, end %v; want three, and expired half a minute after it listened", got.Jobs, got.End)

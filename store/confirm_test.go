@@ -54,9 +54,9 @@ func TestConfirm(t *testing.T) {
 
 		{"AbsentOnceIsMissed", listening, nil, absent, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub does not have its registration") }, store.Unconfirmed, "runner"},
 		{"AbsentOnceWhileBusyIsMissed", busy, nil, absent, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub does not have its registration") }, store.Unconfirmed, "runner"},
-		{"AbsentTooSoonAfterwards", online, missed(10*time.Second - 1), absent, nothing, store.Unconfirmed, ""},
-		{"AbsentTwiceIsLost", online, missed(10 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "both"},
-		{"AbsentTwiceBeforeItWasOnlineIsLost", listening, missed(10 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "both"},
+		{"AbsentTooSoonAfterwards", online, missed(45*time.Second - 1), absent, nothing, store.Unconfirmed, ""},
+		{"AbsentTwiceIsLost", online, missed(45 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "both"},
+		{"AbsentTwiceBeforeItWasOnlineIsLost", listening, missed(45 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "both"},
 		{"OfflineOnceIsMissed", online, nil, offline, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub shows it offline") }, store.Unconfirmed, "runner"},
 		{"OfflineForLessThan120s", online, missed(2*time.Minute - 1), offline, nothing, store.Unconfirmed, ""},
 		{"OfflineFor120sIsLost", online, missed(2 * time.Minute), offline, drains(store.EndOffline), store.Lost, "both"},

@@ -140,7 +140,7 @@ func (r Runner) unused(now time.Time, lim Limits) bool {
 	case r.jobRuns():
 		return false
 	case r.ListeningAt.After(r.Job.EndedAt):
-		return now.Sub(r.ListeningAt) >= lim.ShareStep
+		return now.Sub(maxTime(r.ListeningAt, r.OnlineAt)) >= lim.ShareStep
 	}
 	return now.Sub(maxTime(r.OnlineAt, r.Job.EndedAt)) >= lim.OnlineGrace
 }

@@ -147,7 +147,7 @@ func (w *world) checkRunnerSince(was, run store.Runner, is func(bool, string, ..
 	is(was.Boot.At.IsZero() || run.Boot.At.Equal(was.Boot.At), "boot of %s moved", run.ID)
 	is(was.OnlineAt.IsZero() || run.OnlineAt.Equal(was.OnlineAt), "online_at of %s moved", run.ID)
 	is(was.State == run.State || slices.Contains(runnerMoves[was.State], run.State), "%s went from %s to %s", run.ID, was.State, run.State)
-	if was.State == store.RunnerDraining && run.State == store.RunnerEnding && !was.IdleAt.After(was.Job.StartedAt) {
+	if was.State == store.RunnerDraining && run.State == store.RunnerEnding && was.IdleAt.IsZero() { // a job that starts takes it back
 		runs := !was.Job.StartedAt.IsZero() && was.Job.EndedAt.IsZero()
 		is(!runs || w.off[run.ID] || run.End.Code == store.EndCompromised || !run.EndingAt.Before(run.Hard), "%s ends under a job that began at %v", run.ID, was.Job.StartedAt)
 	}

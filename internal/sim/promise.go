@@ -332,8 +332,9 @@ func (w *World) deletes(id int64) {
 		if r.Version == 0 {
 			return // nobody knows of it
 		}
-		w.hold(DeleteOrder, !r.State.Usable() || n < r.Config.N, "registration %s is deleted while its runner is %s with config %d", g.Name, r.State, r.Config.N)
-		w.hold(DeleteOrder, n <= r.Config.N || r.State.Final(), "registration %s is deleted while it may be minted", g.Name)
+		spent := len(r.Names) > 0 && n < r.Names[len(r.Names)-1].N // another name is written ahead since
+		w.hold(DeleteOrder, !r.State.Usable() || n < r.Config.N || spent && n != r.Config.N, "registration %s is deleted while its runner is %s with config %d", g.Name, r.State, r.Config.N)
+		w.hold(DeleteOrder, n <= r.Config.N || spent || r.State.Final(), "registration %s is deleted while it may be minted", g.Name)
 		recent := time.Since(r.UpdatedAt) < reaperTime+w.cfg.KillLate+slack // a run that began before may not know of it
 		if r.State == store.RunnerDraining && n == r.Config.N && !recent {
 			w.hold(Seldom, !w.clock(Reaper)().Before(r.DeleteAfter.Add(-slack)), "registration %s is deleted again, and was to be left alone until %s", g.Name, r.DeleteAfter)

@@ -124,7 +124,10 @@ func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]stri
 	}
 	p := newProgram()
 	m.program = p
-	m.wg.Go(func() { p.run(m.on, m.f.broker, config.Reveal()) })
+	m.wg.Go(func() {
+		_ = sleep(m.on, startTime) // a program whose machine is off connects to nothing
+		p.run(m.on, m.f.broker, config.Reveal())
+	})
 	return p, nil
 }
 

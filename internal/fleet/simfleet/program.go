@@ -17,6 +17,10 @@ const maxEvents = 3
 // (https://github.com/actions/runner, src/Runner.Listener/MessageListener.cs).
 const reconnect = 15 * time.Second
 
+// startTime is what the runner program takes to connect. The real one takes
+// seconds; what matters is that its agent does something else meanwhile.
+const startTime = 20*time.Millisecond + 7
+
 // program is one run of the simulated runner program.
 type program struct {
 	events chan agent.ProgramEvent

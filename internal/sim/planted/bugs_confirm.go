@@ -61,7 +61,7 @@ var confirmBugs = []Bug{
 		return false`, `case r.jobRuns():
 		return true`)),
 	plant("ExpiredBeforeTheNextJob", "a runner whose time is up drains before a queued job can come",
-		edit("store/end.go", `return now.Sub(r.ListeningAt) >= lim.ShareStep`, `return true`)),
+		edit("store/end.go", `return now.Sub(maxTime(r.ListeningAt, r.OnlineAt)) >= lim.ShareStep`, `return true`)),
 	plant("NeverExpired", "a runner whose time is up never drains for it",
 		edit("store/end.go", ` && r.unused(now, lim):`, ` && r.jobRuns():`)),
 	plant("JobForgottenAtTheEnd", "a machine ends with its job, since GitHub deleted its registration",
