@@ -26,8 +26,8 @@ func (w *World) said(where string, b []byte) {
 
 // before reports whether a was of no use any more when b got its credentials: it
 // shut down, or GitHub had forgotten all that it ever registered.
-func before(a, b simfleet.Fact, powerless map[string]time.Time) bool {
-	at := powerless[a.Tags[fleet.TagRunner]]
+func (w *World) before(a, b simfleet.Fact, powerless map[string]time.Time) bool {
+	at := powerless[w.tagged(a)]
 	return !a.EndsAt.IsZero() && !b.CredentialedAt.Before(a.EndsAt) || !at.IsZero() && !b.CredentialedAt.Before(at)
 }
 
@@ -65,7 +65,7 @@ func (w *World) Orphans() (left []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range machines {
-		r := w.watch.runners[m.Tags[fleet.TagRunner]]
+		r := w.watch.runners[w.tagged(m)]
 		if !m.State.Over() && (r.Version == 0 || r.State.Final() || r.InstanceID != m.ID) {
 			left = append(left, fmt.Sprintf("machine %s of runner %s, which is %q and has instance %q", m.ID, r.ID, r.State, r.InstanceID))
 		}
@@ -195,4 +195,13 @@ func (w *World) Trace() []Effect {
 		out[i] = *e
 	}
 	return out
+}
+
+// tagged returns the id of the runner that a machine was launched for, whatever its
+// tags say by now.
+func (w *World) tagged(f simfleet.Fact) string {
+	if was, ok := w.retagged.Load(f.ID); ok {
+		return was.(string)
+	}
+	return f.Tags[fleet.TagRunner]
 }

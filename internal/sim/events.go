@@ -16,6 +16,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -40,6 +41,23 @@ var events = []event{
 	{"machine dies", func(p *plan, w *World, name string) bool {
 		m, ok := p.machine(w, name)
 		return ok && w.Fleet.PowerOff(m.ID, died) == nil
+	}},
+	{"repository renamed, and its name given away", func(_ *plan, w *World, name string) bool {
+		return w.GitHub.Rename(repositoryID, Repository+"-"+name) == nil && w.GitHub.Create(github.Repository{ID: "99" + name, Name: Repository}) == nil
+	}},
+	{"tags of a machine edited", func(p *plan, w *World, name string) bool {
+		m, ok := p.machine(w, name)
+		if !ok {
+			return false
+		}
+		tags := maps.Clone(m.Tags)
+		if p.chance(500, "tag", name) {
+			tags[fleet.TagRunner] = strings.Repeat("z", 26)
+		} else {
+			delete(tags, fleet.TagRunner)
+		}
+		w.retagged.LoadOrStore(m.ID, m.Tags[fleet.TagRunner])
+		return w.Fleet.Retag(m.ID, tags) == nil
 	}},
 	{"machine stopped by a person", func(p *plan, w *World, name string) bool {
 		m, ok := p.machine(w, name)
@@ -79,7 +97,7 @@ var events = []event{
 		}
 		labels := oneOf(p, all, "registration", name).Labels
 		job := githubtest.Job{RunID: "999", Labels: labels[len(labels)-1:], Duration: p.between(time.Second, 5*time.Minute, "thief", name)}
-		_, err := w.GitHub.Queue(Repository, job)
+		_, err := w.GitHub.Queue(repositoryID, job)
 		return err == nil
 	}},
 	{"message repeated", (*plan).repeat},

@@ -14,6 +14,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -108,6 +109,7 @@ func (p *plan) config() Config {
 			defer p.mu.Unlock()
 			p.launches = append(p.launches, l)
 		}),
+		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies(heals) },
 		Ghosts: p.chance(60, "ghosts") && p.happens(ghosts, ""),
 		NeverBoots: func(n int) bool {
 			rate := uint64(25)
@@ -306,7 +308,7 @@ func (p *plan) ask(w *World, name string) {
 			case x < 250:
 				length = w.left(s.ID) + p.between(0, 45*time.Second, "until it expires", name)
 			}
-			if _, err := w.GitHub.Queue(Repository, githubtest.Job{RunID: run, Labels: s.RunsOn, Duration: length}); err != nil {
+			if _, err := w.GitHub.Queue(repositoryID, githubtest.Job{RunID: run, Labels: s.RunsOn, Duration: length}); err != nil {
 				w.Errorf("%v", err)
 			}
 		}
@@ -319,6 +321,7 @@ func (p *plan) ask(w *World, name string) {
 func (p *plan) after(w *World) {
 	w.Check()
 	w.checkJobs()
+	w.checkReaches()
 	w.checkPanics()
 	w.checkAsked(int(p.asked.Load()))
 	w.checkHealed(epoch.Add(p.healsAfter()))

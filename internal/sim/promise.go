@@ -100,6 +100,8 @@ func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 			w.sawRunner(was, *i)
 			w.sawOnline(o, was, *i)
 			w.sawRefused(was, *i)
+			w.sawReason(o, was, *i)
+			w.sawNames(*i)
 			for _, other := range items {
 				if q, ok := other.(*store.Quota); ok {
 					w.sawBlame(was, *q)
@@ -352,7 +354,7 @@ func (w *World) terminates(inv *invocation, instance string) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := w.watch.runners[f.Tags[fleet.TagRunner]]
+	r := w.watch.runners[w.tagged(f)]
 	now := w.clock(Reaper)()
 	if w.outdated(inv) {
 		return
@@ -413,7 +415,7 @@ func (w *World) checkMachines(machines []simfleet.Fact, powerless map[string]tim
 		if a.CredentialedAt.IsZero() {
 			continue
 		}
-		runner := a.Tags[fleet.TagRunner]
+		runner := w.tagged(a)
 		w.hold(OneMachine, ofRunner[runner] == "", "machines %s and %s got credentials of runner %s", ofRunner[runner], a.ID, runner)
 		ofRunner[runner] = a.ID
 		with = append(with, a)
@@ -421,7 +423,7 @@ func (w *World) checkMachines(machines []simfleet.Fact, powerless map[string]tim
 			if b.CredentialedAt.IsZero() || a.Tags[fleet.TagRequest] != b.Tags[fleet.TagRequest] || w.wiped() {
 				continue
 			}
-			w.hold(OneOfRequest, before(a, b, powerless) || before(b, a, powerless), "request %s had machines %s and %s with credentials at once", a.Tags[fleet.TagRequest], a.ID, b.ID)
+			w.hold(OneOfRequest, w.before(a, b, powerless) || w.before(b, a, powerless), "request %s had machines %s and %s with credentials at once", a.Tags[fleet.TagRequest], a.ID, b.ID)
 		}
 	}
 	for _, a := range with {
@@ -493,7 +495,7 @@ func (w *World) checkHealed(healed time.Time) {
 	}
 	for _, m := range machines {
 		by := latest(healed, m.LaunchedAt.Add(w.Account.Hard(lim))).Add(2*lim.ReaperPeriod + stopping + slack)
-		if r := w.watch.runners[m.Tags[fleet.TagRunner]]; r.InstanceID != m.ID {
+		if r := w.watch.runners[w.tagged(m)]; r.InstanceID != m.ID {
 			by = latest(healed, w.released, m.LaunchedAt.Add(lim.OrphanAge)).Add(2*lim.SweepPeriod + lim.ReaperPeriod + slack)
 		}
 		w.hold(Age, !m.EndsAt.IsZero() && !m.EndsAt.After(by), "machine %s ends at %s, want an end by %s", m.ID, m.EndsAt, by)
@@ -516,11 +518,11 @@ func (w *World) ages() (orphan, duplicate time.Duration) {
 			}
 			return f.EndsAt
 		}
-		if w.watch.runners[a.Tags[fleet.TagRunner]].InstanceID != a.ID {
+		if w.watch.runners[w.tagged(a)].InstanceID != a.ID {
 			orphan = max(orphan, end(a).Sub(a.LaunchedAt))
 		}
 		for _, b := range machines[i+1:] {
-			if a.Tags[fleet.TagRunner] == b.Tags[fleet.TagRunner] {
+			if w.tagged(a) == w.tagged(b) {
 				from, to := latest(a.LaunchedAt, b.LaunchedAt), earliest(end(a), end(b))
 				duplicate = max(duplicate, to.Sub(from))
 			}

@@ -57,7 +57,7 @@ func (w *World) around(changes []store.Change) (o outside) {
 		if !ok {
 			continue
 		}
-		if r.State == store.RunnerEnded && o.machines == nil {
+		if (r.State == store.RunnerEnded || r.End != nil && r.End.Code == store.EndTerminated) && o.machines == nil {
 			o.machines = w.Fleet.Instances()
 		}
 		lost := r.State == store.RunnerDraining && r.End.Code == store.EndUnlisted
@@ -214,7 +214,7 @@ func (w *World) brakes(inv *invocation, instance string) {
 func (w *World) recorded(m simfleet.Fact) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.watch.runners[m.Tags[fleet.TagRunner]].Version != 0
+	return w.watch.runners[w.tagged(m)].Version != 0
 }
 
 // due is what a run of the reaper has to do: for each id, what, and whether it was
@@ -341,7 +341,7 @@ func (w *World) checkJobs() {
 		if m.PowerOff == "" || m.PowerOff == died || m.PowerOff == store.EndTooOld {
 			continue // a program that GitHub refuses cuts its job itself
 		}
-		r := w.watch.runners[m.Tags[fleet.TagRunner]]
+		r := w.watch.runners[w.tagged(m)]
 		if r.Version == 0 || r.InstanceID != m.ID || m.EndsAt.After(r.Hard.Add(-slack)) {
 			continue
 		}
@@ -390,7 +390,7 @@ func (w *World) checkTimers() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range machines {
-		r := w.watch.runners[m.Tags[fleet.TagRunner]]
+		r := w.watch.runners[w.tagged(m)]
 		if m.State.Over() || m.CredentialedAt.IsZero() || time.Since(m.CredentialedAt) < instant || r.Version == 0 {
 			continue
 		}

@@ -125,15 +125,16 @@ type World struct {
 	// Client calls the API, as an operator.
 	Client *client.Client
 
-	cfg    Config
-	store  atomic.Pointer[storetest.Memory]
-	api    atomic.Pointer[http.Handler]
-	reaper reaper.Config
-	github *github.Client
-	decide atomic.Pointer[func(Effect) Fate]
-	images atomic.Int64 // how many images were built: requests get the newest
-	index  atomic.Int64 // by how much the due index is behind
-	wg     sync.WaitGroup
+	cfg      Config
+	store    atomic.Pointer[storetest.Memory]
+	api      atomic.Pointer[http.Handler]
+	reaper   reaper.Config
+	github   *github.Client
+	decide   atomic.Pointer[func(Effect) Fate]
+	retagged sync.Map     // the runners that machines were launched for whose tags were edited, by machine
+	images   atomic.Int64 // how many images were built: requests get the newest
+	index    atomic.Int64 // by how much the due index is behind
+	wg       sync.WaitGroup
 	// working and reaping have a token each, without which no messages are handed
 	// out and no runs begin.
 	working, reaping chan struct{}

@@ -39,7 +39,7 @@ func (w *World) Start(body apitype.Start) apitype.Started {
 // Job queues a job at GitHub that names what runs_on does.
 func (w *World) Job(runsOn []string, length time.Duration) string {
 	w.Helper()
-	id, err := w.GitHub.Queue(Repository, githubtest.Job{RunID: "1", Labels: runsOn, Duration: length})
+	id, err := w.GitHub.Queue(repositoryID, githubtest.Job{RunID: "1", Labels: runsOn, Duration: length})
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -166,6 +166,7 @@ func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch)
 		return f.w.Fleet.Launch(ctx, at, l)
 	})
 	answered(err)
+	f.w.strange(l.ClientToken, err)
 	return instance, err
 }
 
@@ -202,6 +203,7 @@ func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) e
 	_, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Terminate, On: id}, func(ctx context.Context) (none, error) {
 		f.w.terminates(inv, id)
 		f.w.brakes(inv, id)
+		f.w.sawTags(inv, id)
 		return none{}, f.w.Fleet.Terminate(ctx, at, id)
 	})
 	if errors.Is(err, fleet.ErrNotFound) {
@@ -230,6 +232,7 @@ func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name str
 		return g.w.github.Mint(ctx, repo, name, labels)
 	}))
 	g.w.spent(name, err)
+	g.w.minted(name, err)
 	return minted, err
 }
 

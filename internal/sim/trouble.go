@@ -32,6 +32,8 @@ const (
 	haunted     Kind = "runner busy for ever"
 	losesJobs   Kind = "job lost to another runner"
 	mintsNot    Kind = "GitHub registers nothing"
+	endedByEC2  Kind = "machine ended by EC2 as it begins"
+	unfamiliar  Kind = "answer of EC2 that nobody knows"
 	ghosts      Kind = "deleted runner not told"
 	neverBoots  Kind = "machine never boots"
 	noNetwork   Kind = "machine without network"
@@ -127,11 +129,15 @@ func (p *plan) ec2(heals time.Time, launched func(fleet.Launch)) func(string, fl
 	if p.theme() == starved {
 		rate = oneOf(p, []uint64{300, 600, 900}, "rate of no capacity")
 	}
+	strange := p.window(80, 2*time.Minute, "unfamiliar")
 	return func(op string, l fleet.Launch) error {
 		if op != simfleet.OpLaunch {
 			return nil
 		}
 		launched(l)
+		if strange.has(time.Now()) && p.happens(unfamiliar, "window") {
+			return &fleet.Error{Kind: fleet.ErrUnknown, Case: fleet.ErrUnfamiliar, Code: "FluxCapacitorDrained", Text: "The flux capacitor is drained."}
+		}
 		minute := time.Since(epoch) / time.Minute
 		where := fmt.Sprintf("%s %s in %s, minute %d", l.Market, l.InstanceType, l.Subnet, minute)
 		if rate == 0 || !time.Now().Before(heals) || p.draw(where)%1000 >= rate || !p.happens(noCapacity, where) {

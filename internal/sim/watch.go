@@ -29,6 +29,7 @@ type watch struct {
 	heard    heard
 
 	confirmations confirmations
+	answers       answers
 	missed        map[string]time.Time   // when EC2 did not show a machine, by its id or token
 	sent          map[string]int         // how many messages were sent that name an id
 	configs       map[int64]bool         // the registrations whose config was recorded
@@ -54,7 +55,7 @@ func newWatch() watch {
 	return watch{
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, slotsOf: map[string]int{}, launches: map[string]int{}, minted: map[string]bool{},
-		configs: map[int64]bool{}, calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), placed: map[store.Ref]dueEntry{}, missed: map[string]time.Time{}, sent: map[string]int{},
+		configs: map[int64]bool{}, calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), placed: map[store.Ref]dueEntry{}, missed: map[string]time.Time{}, sent: map[string]int{},
 		versions: map[store.Ref]int64{}, looked: map[Promise]int{}, crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }
