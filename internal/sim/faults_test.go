@@ -164,15 +164,22 @@ func TestEveryFaultHasATestThatExists(t *testing.T) {
 			t.Errorf("%q is there twice, or without a test", f.what)
 		}
 		said[f.what] = true
-		for _, name := range f.tests {
-			dot := strings.LastIndex(name, ".")
-			dir, test := name[:dot], name[dot+1:]
-			if known[dir] == nil {
-				known[dir] = tests(t, dir)
-			}
-			if !known[dir][test] {
-				t.Errorf("%q names %s, which there is not", f.what, name)
-			}
+		exist(t, known, f.what, f.tests)
+	}
+}
+
+// exist demands that there are the tests that what names. known has the tests of
+// the packages that were looked at before.
+func exist(t *testing.T, known map[string]map[string]bool, what string, names []string) {
+	t.Helper()
+	for _, name := range names {
+		dot := strings.LastIndex(name, ".")
+		dir, test := name[:dot], name[dot+1:]
+		if known[dir] == nil {
+			known[dir] = tests(t, dir)
+		}
+		if !known[dir][test] {
+			t.Errorf("%q names %s, which there is not", what, name)
 		}
 	}
 }
@@ -184,14 +191,20 @@ func TestEveryTestOfAFaultIsInTheTable(t *testing.T) {
 			named[name] = true
 		}
 	}
+	for _, f := range realFaults {
+		for _, name := range f.tests {
+			named[name] = true
+		}
+	}
 	others := map[string]bool{ // what they show is no fault
 		"TestEveryFaultHasATestThatExists": true, "TestEveryTestOfAFaultIsInTheTable": true, "TestOneSeedHasOneCourse": true,
 		"TestSharersOfOneLock": true, "TestIdleRunnerDrainsAtTheIdleLimit": true, "TestMain": true,
 		"TestShrinkLeavesWhatABreachNeeds": true, "TestGoldenFaultsAreInTheDocs": true,
+		"TestEveryRealFaultIsThereOnceWithTestsThatExist": true, "TestGoldenRealFaultsAreInTheDocs": true,
 	}
 	for name := range tests(t, "internal/sim") {
 		if !named["internal/sim."+name] && !others[name] && !strings.HasPrefix(name, "TestExhaustive") {
-			t.Errorf("%s shows no fault of the table", name)
+			t.Errorf("%s shows no fault of either table", name)
 		}
 	}
 }
@@ -210,7 +223,7 @@ func faultTable() string {
 	return b.String()
 }
 
-var update = flag.Bool("update", false, "write the table of docs/reliability.md anew")
+var update = flag.Bool("update", false, "write the tables of docs/reliability.md")
 
 func TestGoldenFaultsAreInTheDocs(t *testing.T) {
 	for n, i := 1, 0; n <= 72; n++ {
@@ -218,22 +231,29 @@ func TestGoldenFaultsAreInTheDocs(t *testing.T) {
 			t.Errorf("fault %d is not in the table", n)
 		}
 	}
-	const begin, end = "<!-- faults -->\n", "<!-- end of faults -->"
+	inTheDocs(t, "faults", faultTable())
+}
+
+// inTheDocs demands that docs/reliability.md has the table between the comments
+// <!-- name --> and <!-- end of name -->, or writes it there.
+func inTheDocs(t *testing.T, name, table string) {
+	t.Helper()
+	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->"
 	path := filepath.Join(root, "docs", "reliability.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before, rest, ok := strings.Cut(string(text), begin)
-	table, after, ended := strings.Cut(rest, end)
+	was, after, ended := strings.Cut(rest, end)
 	switch {
 	case !ok || !ended:
 		t.Fatalf("%s has no table between %q and %q", path, begin, end)
 	case *update:
-		if err := os.WriteFile(path, []byte(before+begin+faultTable()+end+after), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(before+begin+table+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	case table != faultTable():
-		t.Errorf("the table of %s is not that of the tests: make golden writes it anew", path)
+	case was != table:
+		t.Errorf("the table of %s is not that of the tests: make golden writes it", path)
 	}
 }
