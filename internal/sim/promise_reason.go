@@ -25,10 +25,11 @@ const (
 type answers struct {
 	mints   map[string]map[error]int  // of registrations, by runner and kind; nil: the good ones
 	strange map[string]map[string]int // of RunInstances, by client token and code that nobody knows
+	last    map[string]string         // the last code of RunInstances, by client token
 }
 
 func newAnswers() answers {
-	return answers{mints: map[string]map[error]int{}, strange: map[string]map[string]int{}}
+	return answers{mints: map[string]map[error]int{}, strange: map[string]map[string]int{}, last: map[string]string{}}
 }
 
 // minted notes what came of a registration.
@@ -52,15 +53,19 @@ func (w *World) minted(name string, err error) {
 	w.watch.answers.mints[id][kind]++
 }
 
-// strange notes an answer of EC2 that nobody knows, and that it is not asked again
-// and again for it.
-func (w *World) strange(token string, err error) {
+// refusedBy notes what EC2 answered in place of a launch. For an answer that nobody
+// knows it is not asked again and again.
+func (w *World) refusedBy(token string, err error) {
 	fe, ok := errors.AsType[*fleet.Error](err)
-	if !ok || fe.Case != fleet.ErrUnfamiliar {
+	if !ok {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.watch.answers.last[token] = fe.Code
+	if fe.Case != fleet.ErrUnfamiliar {
+		return
+	}
 	if w.watch.answers.strange[token] == nil {
 		w.watch.answers.strange[token] = map[string]int{}
 	}
@@ -95,8 +100,8 @@ func (w *World) sawReason(o outside, was, r store.Runner) {
 			}
 		}
 	}
-	if r.End.Code == store.EndLaunchDenied && r.Said.Code != "" {
-		w.hold(InWords, strings.Contains(r.End.Text, r.Said.Code), "runner %s is refused with %q, and EC2 said %s", r.ID, r.End.Text, r.Said.Code)
+	if code := w.watch.answers.last[r.ClientToken()]; r.End.Code == store.EndLaunchDenied && code != "" {
+		w.hold(InWords, strings.Contains(r.End.Text, code), "runner %s is refused with %q, and EC2 said %s", r.ID, r.End.Text, code)
 	}
 }
 

@@ -166,7 +166,7 @@ func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch)
 		return f.w.Fleet.Launch(ctx, at, l)
 	})
 	answered(err)
-	f.w.strange(l.ClientToken, err)
+	f.w.refusedBy(l.ClientToken, err)
 	return instance, err
 }
 
