@@ -139,7 +139,13 @@ func (w *World) sawDrain(e *Effect, o outside, was, r store.Runner, l store.Lock
 		w.hold(DrainsFor, !o.minted[was.Config.RunnerID], "runner %s drains as forgotten, and GitHub has its registration %d", r.ID, was.Config.RunnerID)
 	case store.EndOffline:
 		w.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= w.Limits.Lost, "runner %s drains as offline at %s, and was missed at %s", r.ID, at, was.MissedAt)
-	case store.EndNoLaunch, store.EndNoBoot, store.EndGitHubDown, store.EndGitHubLimit:
+	case store.EndNoLaunch:
+		asked := 0 // how often, in vain, for an answer that nobody knows
+		for _, n := range w.watch.answers.strange[was.ClientToken()] {
+			asked = max(asked, n)
+		}
+		w.hold(DrainsFor, was.Boot.At.IsZero() && (asked >= store.MaxUnfamiliar || !at.Before(l.BootBy)), "runner %s drains at %s for it was not launched, and had until %s", r.ID, at, l.BootBy)
+	case store.EndNoBoot, store.EndGitHubDown, store.EndGitHubLimit:
 		w.hold(DrainsFor, was.Boot.At.IsZero() && !at.Before(l.BootBy), "runner %s drains at %s for it did not boot, and had until %s", r.ID, at, l.BootBy)
 	case store.EndNotOnline:
 		w.hold(DrainsFor, was.OnlineAt.IsZero() && !at.Before(l.BootBy.Add(w.Limits.OnlineGrace)), "runner %s drains at %s for it was not online, and was to boot by %s", r.ID, at, l.BootBy)
