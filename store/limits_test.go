@@ -43,6 +43,9 @@ func TestLimitsFitTogether(t *testing.T) {
 	}{
 		{"a machine is not shared after two missed heartbeats, and lost after a few more", 2*l.Heartbeat < l.Silent && l.Silent < l.Lost},
 		{"a share never lands on a runner whose end is under way", l.ShareMargin >= l.Silent && l.ShareStep < l.ShareMargin},
+		{"the reaper confirms an idle runner before GitHub's word about it is old", l.Confirmed/3 < l.ReaperPeriod && l.Confirmed >= 2*l.ReaperPeriod},
+		{"what a worker remembers of GitHub is one answer, not two", l.PollResend < l.SettleSlack},
+		{"a registration is asked about as often as its machine says that it lives", l.ConfirmAgain < l.Heartbeat},
 		{"a request outlives a boot", l.BootLimit+l.OnlineGrace < l.GiveUp},
 		{"all tries fit before give_up", l.Waits[0]+l.Waits[1]+l.Waits[2] < l.GiveUp},
 		{"a job is picked up or requeued within the grace", l.Grace > time.Minute},

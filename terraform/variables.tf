@@ -121,16 +121,16 @@ variable "accounts" {
   }
 
   validation {
-    condition = alltrue(flatten([for a in var.accounts : [for name, value in coalesce(a.environment, {}) :
-      can(regex("^[A-Za-z_][A-Za-z0-9_]{0,63}$", name)) && can(regex("^[^[:cntrl:]]+$", value))
-    && !can(regex("(?i)^(ACTIONS_RUNNER_|GARO_|GITHUB_|(PATH|HOME|USER|LOGNAME|SHELL|PWD|CI)$)", name))]]))
-    error_message = "In environment, give each variable a name of letters, digits and _ that the machine does not set itself, and a value in one line. docs/deploy.md has the names."
+    condition = alltrue(flatten([for a in var.accounts : [for variable, value in coalesce(a.environment, {}) :
+      can(regex("^[A-Za-z_][A-Za-z0-9_]{0,63}$", variable)) && can(regex("^[^[:cntrl:]]+$", value))
+    && !can(regex("(?i)^(ACTIONS_RUNNER_|GARO_|GITHUB_|(PATH|HOME|USER|LOGNAME|SHELL|PWD|CI)$)", variable))]]))
+    error_message = "Give each variable in environment a name of letters, digits and _ that the machine does not set itself, and a value in one line. docs/deploy.md has the names."
   }
 
   validation {
     condition = alltrue(flatten([for a in var.accounts : [for name in keys(coalesce(a.environment, {})) :
     !can(regex("(?i)((^|_)(AUTH|CREDS?|PASS|PAT|PWD)|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|KEYS?)(_|$)", name))]]))
-    error_message = "Put no secrets into environment: every job can read it. A name that sounds like a secret's is refused."
+    error_message = "Leave secrets out of environment: every job can read it. A name that sounds like a secret's is refused."
   }
 
   validation {

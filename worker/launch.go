@@ -387,7 +387,8 @@ func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) err
 		return errLater
 	}
 	v.heard = fe
-	wait := in.patience(v.runner.Hear(fe.Code, fe.Text).Said.Times, fe)
+	said := v.runner.Hear(fe.Code, fe.Text).Said // one answer, however often it takes to record it
+	wait := in.patience(said.Times, fe)
 	if in.left() <= lastLaunch+wait {
 		return in.later(ctx, v, store.WaitEC2, in.Now().Add(wait))
 	}
@@ -399,8 +400,7 @@ func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) err
 		if store.NextStep(now, v.runner, v.lock) != store.StepLaunch || !in.mine(v.runner) {
 			return nil
 		}
-		v.runner = v.runner.Hear(fe.Code, fe.Text)
-		v.runner.Unclear = true
+		v.runner.Said, v.runner.Unclear = said, true
 		changes, slot, reserved = in.call(now, v)
 		return changes
 	})
