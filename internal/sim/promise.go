@@ -102,6 +102,9 @@ func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 			w.sawRefused(was, *i)
 			w.sawReason(o, was, *i)
 			w.sawNames(*i)
+			if i.Refusals > 0 {
+				w.watch.confirmations.busy[i.ID] = true
+			}
 			for _, other := range items {
 				if q, ok := other.(*store.Quota); ok {
 					w.sawBlame(was, *q)
@@ -481,7 +484,7 @@ func (w *World) checkHealed(healed time.Time) {
 	}
 	for _, r := range w.watch.runners {
 		by := latest(healed, r.DrainingAt, r.CalledAt.Add(lim.GoneAge), earliest(jobs[r.ID], r.Hard)).Add(lim.Grace + lim.GoneGap + periods)
-		if r.Refusals > 0 { // GitHub said that a job runs, and is asked again ever more seldom
+		if w.watch.confirmations.busy[r.ID] { // GitHub said that a job runs, and is asked again ever more seldom
 			by = by.Add(lim.DeleteAgain)
 		}
 		stopped, off := w.watch.confirmations.stopped[r.InstanceID]

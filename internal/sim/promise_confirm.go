@@ -35,12 +35,13 @@ type confirmations struct {
 	// images of those that had no job by then.
 	refused map[string]time.Time
 	blamed  map[string]bool
+	busy    map[string]bool      // the runners that GitHub once would not delete
 	stopped map[string]time.Time // when a person stopped a machine, by its id
 }
 
 func newConfirmations() confirmations {
 	return confirmations{shown: map[int64]time.Time{}, lied: map[string]bool{},
-		refused: map[string]time.Time{}, blamed: map[string]bool{}, stopped: map[string]time.Time{}}
+		refused: map[string]time.Time{}, blamed: map[string]bool{}, busy: map[string]bool{}, stopped: map[string]time.Time{}}
 }
 
 // shows notes what GitHub showed.
