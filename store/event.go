@@ -130,7 +130,7 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 // jobs can come is for GitHub to say: confirm is true where somebody is to ask, which
 // is once for each config, however often a machine says it.
 func listening(now time.Time, r Runner, l Lock) (_ Runner, confirm bool) {
-	if !r.State.Usable() || r.Boot.At.IsZero() || r.needsMint() || !l.Names(r.ID) || !r.ListeningAt.IsZero() {
+	if !r.State.Usable() || r.Boot.At.IsZero() || !r.Registered() || !l.Names(r.ID) || !r.ListeningAt.IsZero() {
 		return r, false
 	}
 	r.ListeningAt = now

@@ -191,7 +191,7 @@ func NextStep(now time.Time, r Runner, l Lock) Step {
 		return StepLaunch
 	case r.needsMint():
 		return StepMint
-	case r.ListeningAt.After(l.ConfirmedAt) && l.Names(r.ID):
+	case r.ListeningAt.After(l.ConfirmedAt) && l.Names(r.ID) && r.Registered():
 		return StepConfirm
 	}
 	return StepNone
