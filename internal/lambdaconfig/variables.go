@@ -76,7 +76,7 @@ var Variables = []Variable{
 	{
 		Name: envRunnerPrograms, Readers: []Function{FunctionAPI, FunctionWorker},
 		Want: "a JSON object of version, url and sha256 by architecture (amd64, arm64)", Example: `{"arm64":{"version":"2.330.0","url":"https://example.org/runner-arm64.tar.gz","sha256":"` + exampleSum + `"}}`,
-		Meaning: "GitHub's runner program, for machines whose image has none. Not set: every image has it.",
+		Meaning: "GitHub's runner program, for machines whose image has none. When it changes, images whose program GitHub refused may be launched again. Not set: every image has a program.",
 	},
 	{
 		Name: envGitHubURL, Readers: []Function{FunctionWorker, FunctionReaper}, Default: "https://api.github.com",
