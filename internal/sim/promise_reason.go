@@ -83,7 +83,8 @@ func (w *World) sawReason(o outside, was, r store.Runner) {
 	mints := w.watch.answers.mints[r.ID]
 	switch r.End.Code {
 	case store.EndNoBoot:
-		w.hold(TrueReason, r.Config.N > 0 || mints[github.ErrUnknown]+mints[github.ErrLimited]+mints[github.ErrConflict] == 0,
+		// Who is killed after an answer could not record it.
+		w.hold(TrueReason, r.Config.N > 0 || mints[github.ErrUnknown]+mints[github.ErrLimited]+mints[github.ErrConflict] < 3,
 			"runner %s drains as if its machine had not called, and GitHub registered nothing: %v", r.ID, mints)
 	case store.EndGitHubDown:
 		w.hold(TrueReason, mints[github.ErrUnknown]+mints[github.ErrNameTaken]+mints[github.ErrConflict] > 0, "runner %s drains for GitHub's silence, and GitHub answered %v", r.ID, mints)
