@@ -136,7 +136,7 @@ func bearer(h http.Header) string {
 	return token
 }
 
-// causes are what the holder of a refused ID token is told. They say no more than
+// causes are what the holder of a refused ID token gets to read. They say no more than
 // the token, the issuer's public keys and the configuration do, and each is one text
 // for all tokens, so that an answer repeats nothing of what was sent. An operator's,
 // a status, a session or a boot token is a secret, and gets unauthenticated alone.

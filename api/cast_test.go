@@ -157,7 +157,7 @@ func (w *world) online(request string) *machine {
 
 // confirmed is the worker's part after a machine said that its runner program listens:
 // it takes the message, and commits that GitHub shows the runner online. The request is
-// left to whoever looks next.
+// left to the next look.
 func (w *world) confirmed(runner string) {
 	w.Helper()
 	run := w.runner(runner)

@@ -203,7 +203,7 @@ func TestEachAttemptIsListedOnce(t *testing.T) {
 		if want := []string{first.ID, last.ID}; !slices.Equal(got, want) {
 			t.Errorf("attempts of the runners %q, want one each of %q", got, want)
 		}
-		// What became known only after the request had ended is told as well.
+		// What became known only after the request had ended is in it as well.
 		run := w.runner(last.ID)
 		run.Attempts = append(run.Attempts, store.Attempt{Runner: run.ID, Code: "launched"})
 		w.put(&run)

@@ -78,7 +78,7 @@ func (r *run) died(ctx context.Context, a around, in fleet.Instance) store.Runne
 	return drained
 }
 
-// settled reports what became of a request, and sends its next try.
+// settled reports how a request was settled, and sends its next try.
 func (r *run) settled(ctx context.Context, now time.Time, q *store.Request, again bool) {
 	r.note(q, Settle, story(*q, Settle))
 	if again {

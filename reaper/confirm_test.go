@@ -28,7 +28,7 @@ func (w *world) alive(runners ...store.Runner) {
 	}
 }
 
-// livingMinutes makes a run each minute, with machines that say that they live.
+// livingMinutes makes a run every minute, with machines that say that they live.
 func (w *world) livingMinutes(n int, runners ...store.Runner) {
 	w.t.Helper()
 	for range n {
@@ -285,7 +285,7 @@ func TestConfirmationThatIsOutstandingIsSentToNoWorkerAgain(t *testing.T) {
 			w.alive(run)
 			_, _ = w.try() // GitHub is away
 		}
-		// The worker's message comes again by itself: one more each minute would be 15 at once by now.
+		// The worker's message comes again by itself: one more every minute would be 15 at once by now.
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("sent %v, want nothing", got)
 		}

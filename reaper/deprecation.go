@@ -24,7 +24,7 @@ const (
 // versions asks GitHub, once a day for each version of the runner program that the
 // lists show on runners of ours, when it ends, and raises an alarm in the last
 // week and after. What it knows is kept in s for as long as the version was seen
-// within a day. A question that fails is put again with the next lists, and
+// within a day. A question that fails is asked again with the next lists, and
 // spoils nothing else: the end of a version shows by itself.
 func (r *run) versions(ctx context.Context, account string, lists []*listing, s store.Sweep) store.Sweep {
 	now := r.cfg.Now()

@@ -222,7 +222,7 @@ func endable(now time.Time, r store.Runner, off bool) string {
 // finish ends a runner whose instance EC2 has terminated, or no longer knows: the
 // runner, its account's quota and its lock in one commit. instance is what was
 // seen to be over; its zero value: none was ever launched. A request that waits for
-// a machine which ended before it was online is told in the same commit.
+// a machine which ended before it was online learns of it in the same commit.
 func (r *run) finish(ctx context.Context, seen *store.Runner, instance fleet.Instance, reason string) {
 	if r.finished[seen.ID] {
 		return

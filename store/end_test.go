@@ -463,7 +463,7 @@ func TestBusyRegistrationCosts27DeletesInSixHours(t *testing.T) {
 	run := online(t, store.Shared).drained(t0, store.EndIdle).run
 	var pauses []time.Duration
 	deletes, lastly := 0, t0
-	for now := t0; now.Before(run.Hard); now = now.Add(lim.ReaperPeriod) { // by a reaper that runs each minute
+	for now := t0; now.Before(run.Hard); now = now.Add(lim.ReaperPeriod) { // by a reaper that runs every minute
 		if store.NextEndStep(now, lim, run, false) != store.EndDelete {
 			continue
 		}

@@ -317,7 +317,7 @@ func Abandon(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, 
 // for. It changes nothing while that runner may still come online, and gives no
 // runner up that may still hold a live registration. A runner that was online only
 // after give_up_at came too late: the request expires, whenever it is looked at.
-// When again is true, whoever commits the result sends a start message that is
+// When again is true, who commits the result sends a start message that is
 // delayed until r.DueAt.
 func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, changed, again bool) {
 	if r.State != Waiting || (run.Version != 0 && run.ID != r.Runner) {

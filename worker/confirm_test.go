@@ -198,7 +198,7 @@ func liveShared(t *testing.T, f func(w *world, first store.Request)) {
 	})
 }
 
-// alive lets time pass on a machine that goes on saying that it lives.
+// alive lets time pass on a machine that keeps saying that it lives.
 func (w *world) alive(r store.Request, d time.Duration) {
 	w.Helper()
 	time.Sleep(d)

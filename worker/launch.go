@@ -215,7 +215,7 @@ func (in *invocation) alarmRefused(v *view, fe *fleet.Error) {
 		"account", r.Account, "placement", r.Placement().String(), "code", fe.Code, "text", fe.Text)
 }
 
-// reimage goes on with the image that the account's SSM parameter names by now, if
+// reimage continues with the image that the account's SSM parameter names by now, if
 // that is another than the one that EC2 does not know. That is done once for a
 // runner, and else the image is refused.
 func (in *invocation) reimage(ctx context.Context, v *view, fe *fleet.Error) error {
@@ -344,7 +344,7 @@ func (in *invocation) advance(ctx context.Context, v *view, fe *fleet.Error) err
 	return in.abandon(ctx, v, fe.Code, why)
 }
 
-// move goes on at another index of the plan that edit leaves, after EC2 said fe of
+// move continues at another index of the plan that edit leaves, after EC2 said fe of
 // the current one.
 func (in *invocation) move(ctx context.Context, v *view, next int, fe *fleet.Error, edit func(store.Runner) store.Runner) error {
 	from := v.runner.Index
@@ -379,7 +379,7 @@ func (in *invocation) move(ctx context.Context, v *view, next int, fe *fleet.Err
 
 // unclear deals with a call that may or may not have launched, which EC2 answered
 // with fe, or not at all: only the same call again can tell. It is repeated here
-// while there is time, else by whoever is next. A call that is still open keeps the
+// while there is time, else by the next one. A call that is still open keeps the
 // claim.
 func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) error {
 	if fe == nil {

@@ -66,7 +66,7 @@ func TestStoryHoldsEveryPromise(t *testing.T) {
 }
 
 // Steps are recorded after the time that they carry, by as much as the machine is
-// busy: what becomes known too late for its place is told next, and no line goes
+// busy: what is known too late for its place comes next, and no line goes
 // back in time.
 func TestLinesAreInOrderHoweverLateTheyAreKnown(t *testing.T) {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -81,7 +81,7 @@ func (t *teller) tell(news []entry, before time.Time) (lines []entry) {
 }
 
 // news returns what was said, and what was added to the histories, since the last
-// call. seen has how much of each history was told. Nothing is told of a request,
+// call. seen has how much of each history was told. It says nothing of a request,
 // its runners or a planted machine before the story has said that it made them.
 func (d *Demo) news(ctx context.Context, seen map[string]int) []entry {
 	d.mu.Lock()

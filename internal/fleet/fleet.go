@@ -126,7 +126,7 @@ func (e *Error) Is(target error) bool {
 type Fleet interface {
 	// Image resolves an AMI id or the path of an SSM parameter to an AMI id. What a
 	// path names may be minutes old; but after an ErrImage of Launch, the path is
-	// read anew before it names that image again.
+	// read again before it names that image again.
 	Image(ctx context.Context, at Place, image string) (string, error)
 
 	// Launch starts one machine, once per client token. Any error that is not a

@@ -134,7 +134,7 @@ func (h *hour) room(p Purpose, now time.Time) (at time.Time, ok bool) {
 			return h.reset, false
 		}
 	}
-	const rounding = 1e-6 // of a call: whoever comes at the time that was told gets it
+	const rounding = 1e-6 // of a call: who comes at the time that it was given gets it
 	if g := h.parts[p]; g != nil && g.TokensAt(now) < 1-rounding {
 		return g.promise(1, now), false
 	}

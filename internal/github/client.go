@@ -120,7 +120,7 @@ var ids = regexp.MustCompile(`^[1-9][0-9]{0,17}$`)
 type ask func(gh *gogithub.Client, runners string) (*gogithub.Response, error)
 
 // runnersOf returns the path of a repository's runners. GitHub documents it by the
-// repository's name, and sends whoever calls by a former name here: this is the
+// repository's name, and redirects calls by a former name here: this is the
 // path that no other repository can take over.
 func runnersOf(repo Repository) string { return "repositories/" + repo.ID + "/actions/runners" }
 

@@ -63,7 +63,7 @@ type gauge struct {
 
 // promise returns when to ask for n tokens again. Those who ask at once are told
 // different times within a minute, each as much later as it takes to gather what
-// the one before needs; whoever comes when there are some gets them.
+// the one before needs; who comes when there are some gets them.
 func (g *gauge) promise(n int, now time.Time) time.Time {
 	gather := func(tokens float64) time.Duration {
 		return time.Duration(tokens / float64(g.Limit()) * float64(time.Second))

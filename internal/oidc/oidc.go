@@ -31,7 +31,7 @@ import (
 // says why, and never holds the token or a part of it.
 var ErrToken = errors.New("token is not valid")
 
-// Cause is the kind of fault that a token has. Whoever holds the token could find
+// Cause is the kind of fault that a token has. Its holder could find
 // it out from that, the configuration and the issuer's public keys, so that it may
 // be told.
 type Cause string

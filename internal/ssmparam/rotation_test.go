@@ -54,7 +54,7 @@ func documented(t *testing.T) []rotation {
 	return out
 }
 
-// The functions read the keys anew at times of their own: while they do not know
+// The functions read the keys again at times of their own: while they do not know
 // the same ones, no machine may be launched with a key that the API lacks, nor may
 // one lose its key before its longest life is over. The steps of the documents are
 // the only ones of these that keep both.
@@ -95,7 +95,7 @@ const (
 	// idle is how long no event comes for: what the process read when it started is
 	// then nearly as old as it may be, and is used for five minutes more.
 	idle = 290 * time.Second
-	life = 20 * time.Minute // long enough that it reads the keys anew several times
+	life = 20 * time.Minute // long enough that it reads the keys several times
 )
 
 // rotate goes through the steps, with processes of the API and of the worker that

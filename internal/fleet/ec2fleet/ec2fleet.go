@@ -48,7 +48,7 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	clients map[string]*client // by region
-	gone    map[ami]bool       // images that EC2 did not know, not yet read anew
+	gone    map[ami]bool       // images that EC2 did not know, not yet read again
 }
 
 var _ fleet.Fleet = (*Fleet)(nil)
@@ -132,7 +132,7 @@ func (f *Fleet) disown(at fleet.Place, id string) {
 }
 
 // disowned reports, once for each time that it was noted, that EC2 does not know an
-// image: whoever asks reads anew what named it.
+// image: the next caller reads again what named it.
 func (f *Fleet) disowned(at fleet.Place, id string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

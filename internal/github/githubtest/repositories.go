@@ -43,7 +43,7 @@ func (s *Server) Create(repo github.Repository) error {
 	})
 }
 
-// free takes a name from whoever had it before.
+// free takes a name from the repository that had it before.
 func (s *Server) free(name string) error {
 	if slices.ContainsFunc(s.repos, func(r github.Repository) bool { return strings.EqualFold(r.Name, name) }) {
 		return fmt.Errorf("%s is taken", name)

@@ -78,7 +78,7 @@ func (s *Server) Connect(ctx context.Context, config string) (x *Session, err er
 // runner busy. It fails with ErrTooOld if the rules refuse the version, now or
 // later, and with ErrDeleted when the registration is gone. A job that somebody
 // else has acquired by then is passed over, as the program does (Runner.cs, on
-// TaskOrchestrationJobAlreadyAcquiredException): it goes on to poll.
+// TaskOrchestrationJobAlreadyAcquiredException): it polls again.
 func (x *Session) Wait(ctx context.Context) (Job, error) {
 	var taken Job
 	err := x.poll(ctx, func(now time.Time) (done bool) {
@@ -147,7 +147,7 @@ func (x *Session) poll(ctx context.Context, done func(now time.Time) bool) error
 
 // Forget makes GitHub forget a registration that runs no job, as it does with
 // those that did not connect for a day. Sessions that poll already do not notice;
-// any later poll is told ErrDeleted.
+// any later poll fails with ErrDeleted.
 func (s *Server) Forget(id int64) error {
 	return s.step(func(now time.Time) error {
 		r := s.runner(id)
