@@ -129,7 +129,7 @@ func (p *plan) ec2(heals time.Time, launched func(fleet.Launch)) func(string, fl
 	if p.theme() == starved {
 		rate = oneOf(p, []uint64{300, 600, 900}, "rate of no capacity")
 	}
-	strange := p.window(80, 2*time.Minute, "unfamiliar")
+	strange := p.window(80, oneOf(p, []time.Duration{20 * time.Second, 2 * time.Minute, 6 * time.Minute}, "unfamiliar for"), "unfamiliar")
 	return func(op string, l fleet.Launch) error {
 		if op != simfleet.OpLaunch {
 			return nil
