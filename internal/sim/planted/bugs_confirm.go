@@ -79,7 +79,8 @@ var realBugs = []Bug{
 	plant("ByName", "calls go to whatever repository has the name by now",
 		edit("internal/github/client.go", `return "repositories/" + repo.ID + "/actions/runners"`, `return "repos/" + repo.Name + "/actions/runners"`)),
 	plant("RefusalWithoutWords", "a refusal of EC2 is told without its words",
-		edit("worker/launch.go", `return fe.Text + " (" + fe.Code + ")"`, `return "EC2 or STS refuses."`)),
+		edit("worker/launch.go", `return fe.Text + " (" + fe.Code + ")"`, `_ = fe
+		return "EC2 or STS refuses."`)),
 	plant("DeathWithoutWords", "a machine that EC2 ends is told without EC2's reason",
 		edit("store/death.go", `why.Text += fmt.Sprintf(": %s (%s).", words, code)`, `why.Text += "."`)),
 	plant("UnknownAnswerAskedAgain", "an answer of EC2 that nobody knows is asked for until the boot limit",

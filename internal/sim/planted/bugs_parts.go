@@ -7,10 +7,16 @@ var partBugs = []Bug{
 	plant("ClaimTooShort", "the claim lapses while its holder's calls are open",
 		edit("worker/worker.go", `Until: in.deadline.Add(claimSlack)`, `Until: in.Now().Add(time.Second)`)),
 	plant("ClaimGivenBackWithACallOpen", "the claim is given back while nobody knows what a call did",
-		edit("worker/launch.go", `if answered {`, `if answered || in.id != "" {`)),
+		edit("worker/launch.go", `	if fe == nil {
+		in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
+		return errLater
+	}`, `	if fe == nil {
+		return in.later(ctx, v, store.WaitEC2, in.Now())
+	}`)),
 	plant("AdvanceOnUnknown", "after a call without an answer the next placement is tried",
-		edit("worker/launch.go", `return in.unclear(ctx, v, answered)`, `_ = answered
-	return in.advance(ctx, v, "unclear")`)),
+		edit("worker/launch.go", `		return in.unclear(ctx, v, nil)
+	}`, `		return in.advance(ctx, v, &fleet.Error{Kind: fleet.ErrCapacity, Code: "unclear"})
+	}`)),
 	plant("NameUsedAgain", "a name is registered again after a call without an answer",
 		edit("worker/mint.go", `v.runner = v.runner.WriteAhead(in.ControlPlane)`, ``)),
 	plant("NameNotWrittenAhead", "a name is registered before it is recorded",

@@ -56,7 +56,7 @@ var storeBugs = []Bug{
 	plant("LaunchAfterBootBy", "RunInstances is called when the machine could not boot in time",
 		edit("store/launch.go", ` || l.State != LockLaunching || !now.Before(l.BootBy) {`, ` || l.State != LockLaunching {`)),
 	plant("IndexNotMoved", "a placement without capacity is tried for ever",
-		edit("store/launch.go", `r.Index, r.Unclear = next, false`, `r.Unclear = false`)),
+		edit("store/launch.go", `r.Index, r.Unclear, r.Said = next, false, Said{}`, `r.Unclear = false`)),
 	plant("UnclearLaunchForgotten", "a runner fails though one of its calls may have launched",
 		edit("store/launch.go", `r.Config.N > 0 || mayExist {`, `r.Config.N > 0 {`)),
 	plant("FailedKeepsItsLock", "the lock of a runner that failed is never free",
