@@ -20,6 +20,7 @@
 //	waiting   accepted   its runner is over, and a try is left             any     Settle
 //	waiting   failed     its runner is over: no try left, or no use        any     Settle
 //	accepted  failed     nothing can be planned for it                     worker  Request.Fail
+//	waiting   expired    its runner was online after give_up_at            any     Settle
 //	open      expired    give_up_at has passed                             reaper  Request.Expire
 //	open      cancelled  POST /stop                                        api     Stop
 //
@@ -57,5 +58,6 @@
 //	names r    empty      r failed or ended                                any     Abandon, Ended
 //
 // free stands for empty (or never written) and draining. A lock that names
-// another runner than r is never changed on r's behalf.
+// another runner than r is never changed on r's behalf. A live one is shared while
+// GitHub's word about its runner is fresh: Lock.Confirmed.
 package store
