@@ -2,7 +2,7 @@
 // enqueues and answers, and takes the calls of the machines.
 //
 // It promises that nothing is accepted without a record, that a call which is
-// repeated finds what the first one made, and that whoever may not see a thing
+// repeated finds what the first one made, and that who may not see a thing
 // cannot tell that it exists. It decides nothing about runners itself: the rules
 // are in package store, and a call reads items, asks a rule, commits and answers.
 // It reaches neither EC2 nor GitHub.

@@ -3,9 +3,11 @@
 //
 // One run looks at every item that is due. It sends again what a worker ought to
 // have picked up, settles and expires requests, drains runners whose time is up,
-// and takes draining ones to their end in the one order that protects a job. Every
-// few minutes it compares EC2 and GitHub with the records, and ends what no record
-// names: slowly, and never many at once.
+// and takes draining ones to their end in the one order that protects a job. It
+// asks EC2 for machines that boot, and GitHub whether idle runners are still
+// online, so that both are known while nobody wants them. Every few minutes it
+// compares EC2 and GitHub with the records, and ends what no record names: slowly,
+// and never many at once.
 //
 // It never launches and never registers anything. Whatever it decides is
 // committed against the versions that it read, so that any number of runs may

@@ -1,13 +1,15 @@
 // Package worker takes queued requests to launched, configured runners: it finds
 // a runner to share or launches one, registers it at GitHub, and seals its config
-// into the record.
+// into the record. When the machine says that its runner program listens, it asks
+// GitHub whether it shows the runner online, which makes the request ready.
 //
 // It promises that a request gets at most one usable machine, however often its
 // message comes and wherever a worker dies. Every step is recorded before the
-// next begins, and every call to EC2 or GitHub is made under a claim on the
-// runner; so a successor goes on at the first step that is not recorded, with the
-// same client token and the same bytes. Waiting is not failing: a message that has
-// to wait is sent again with a delay, and only crashes count against it.
+// next begins, and every call to EC2 or GitHub that has an effect is made under a
+// claim on the runner; so a successor continues at the first step that is not
+// recorded, with the same client token and the same bytes. Waiting is not failing:
+// a message that has to wait is sent again with a delay, or by the reaper, and only
+// crashes count against it.
 package worker
 
 import (
