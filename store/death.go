@@ -23,7 +23,7 @@ var deaths = map[string]death{
 		advice: "Most often EC2 may not use the KMS key of the image, or of the account's EBS encryption: allow it to the account's role, and for spot grant it to the role AWSServiceRoleForEC2Spot.",
 		spot:   true,
 	},
-	"Client.InvalidSnapshot.NotFound":     {advice: "A snapshot of the image is gone: make the image again."},
+	"Client.InvalidSnapshot.NotFound":     {advice: "A snapshot of the image is gone: build the image again."},
 	"Client.VolumeLimitExceeded":          {advice: "Wait for machines to end, or have the region's quota of volumes and of their storage raised.", again: true},
 	"Client.UserInitiatedShutdown":        {advice: "Somebody in the account ended it: look for TerminateInstances and StopInstances in its CloudTrail.", again: true},
 	"Client.InstanceInitiatedShutdown":    {advice: "It switched itself off: look at its system log, and at what its image does when it boots.", again: true},

@@ -162,7 +162,7 @@ func unregisteredText(r store.Runner, e *github.Error) (code, text string) {
 	case errors.Is(e.Kind, github.ErrNameTaken):
 		text = fmt.Sprintf("GitHub knows a runner by each of the names that were tried in %s (status %d).%s Find out who else registers runners for this control plane.", repo, e.Status, says)
 	case errors.Is(e.Kind, github.ErrConflict):
-		text = fmt.Sprintf("GitHub does not register a runner in %s as things are there (status %d).%s Look at the Actions settings of the repository.", repo, e.Status, says)
+		text = fmt.Sprintf("GitHub does not register a runner in %s now (status %d).%s Look at the Actions settings of the repository.", repo, e.Status, says)
 	case e.Status == http.StatusUnauthorized:
 		text = fmt.Sprintf("GitHub refuses the credential of account %s for %s (status %d).%s Renew it.", account, repo, e.Status, says)
 	case e.Status == http.StatusForbidden:

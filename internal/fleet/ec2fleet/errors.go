@@ -88,8 +88,8 @@ var verdicts = map[string]verdict{
 	// the registration.
 	"InvalidAMIID":                            {fleet.ErrImage, "Change the registration's images: an AMI is of one region, and shared with the account or public."},
 	"InvalidAMIName":                          {fleet.ErrRefused, "Change the registration's images."},
-	"InvalidSnapshot":                         {fleet.ErrRefused, "A snapshot of the image is gone: make the image anew."},
-	"InvalidBlockDeviceMapping":               {fleet.ErrRefused, "Make the image anew."},
+	"InvalidSnapshot":                         {fleet.ErrRefused, "A snapshot of the image is gone: build the image again."},
+	"InvalidBlockDeviceMapping":               {fleet.ErrRefused, "Build the image again."},
 	"EncryptedVolumesNotSupported":            {fleet.ErrUnsuited, "Allow only instance types that take encrypted volumes."},
 	"InvalidSubnet":                           {fleet.ErrUnsuited, "Change the registration's subnets."},
 	"InvalidSubnetID":                         {fleet.ErrUnsuited, "Change the registration's subnets: a subnet is of one region."},
@@ -135,7 +135,7 @@ var mismatched = regexp.MustCompile(`(?i)architecture.* does not match the archi
 func unlisted(code string, status int) verdict {
 	switch {
 	case strings.HasPrefix(code, "Insufficient"), strings.HasSuffix(code, "LimitExceeded"), strings.HasSuffix(code, "LimitExceededException"):
-		return verdict{fleet.ErrCapacity, "If that goes on, have the quota that EC2 names raised."}
+		return verdict{fleet.ErrCapacity, "If that continues, have the quota that EC2 names raised."}
 	case status == http.StatusTooManyRequests:
 		return verdict{kind: fleet.ErrThrottled}
 	case status >= 400 && status < 500 && status != http.StatusRequestTimeout:
