@@ -39,6 +39,6 @@ func TestMachineThatWasDeadWhenItsTokenWasAskedForIsToldInEC2sWords(t *testing.T
 		r := w.request()
 		w.start(r)
 		w.follow(2)
-		w.failed(r, store.EndTerminated, "The specified snapshot was not found (Client.InvalidSnapshot.NotFound)", "make the image again")
+		w.failed(r, store.EndTerminated, "The specified snapshot was not found (Client.InvalidSnapshot.NotFound)", "build the image again")
 	})
 }
