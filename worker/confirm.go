@@ -98,12 +98,15 @@ func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *st
 	}
 	seen, err := in.asked.answer(r.now, in.Limits.PollResend, run.Config.RunnerID, func() (store.Registration, error) { return in.look(ctx, run) })
 	if err != nil {
-		at := r.now.Add(in.Limits.Waits[0])
-		if ge, ok := errors.AsType[*github.Error](err); ok && ge.RetryAt.After(at) {
-			at = ge.RetryAt
+		wait, at := store.WaitGitHubDown, r.now.Add(in.Limits.Waits[0])
+		if ge, ok := errors.AsType[*github.Error](err); ok && errors.Is(err, github.ErrLimited) {
+			wait = store.WaitGitHub
+			if ge.RetryAt.After(at) {
+				at = ge.RetryAt
+			}
 		}
 		in.Log.Warn("GitHub did not say whether the runner is online", "runner", run.ID, "request", req.ID, "trace", req.Trace, "error", err)
-		in.hold(ctx, r, s, req, store.WaitGitHub, at)
+		in.hold(ctx, r, s, req, wait, at)
 		return false
 	}
 	next, l, verdict := store.Confirm(r.now, in.Limits, run, *lock, seen)

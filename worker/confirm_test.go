@@ -338,7 +338,7 @@ func TestNobodySharesWhileGitHubIsAway(t *testing.T) {
 					t.Errorf("%d messages failed, want none: waiting is not failing", failed)
 				}
 				got := w.requestNow(late.ID)
-				if got.State != store.Accepted || got.Wait != store.WaitGitHub || time.Until(got.DueAt) < 30*time.Second || len(w.sent) != 1 {
+				if got.State != store.Accepted || got.Wait != store.WaitGitHubDown || time.Until(got.DueAt) < 30*time.Second || len(w.sent) != 1 {
 					t.Errorf("request is %s waiting for %q in %v, sent %v; want accepted, waiting for GitHub for half a minute", got.State, got.Wait, time.Until(got.DueAt), w.sent)
 				}
 				if run := w.runnerOf(first.ID); run.State != store.RunnerOnline || !run.MissedAt.IsZero() {

@@ -34,7 +34,7 @@ const (
 	HardKept      Promise = "nobody may count on a runner beyond its hard limit"
 	QuotaTrue     Promise = "the quota counts what lives"
 	QuotaKept     Promise = "the quota is never passed"
-	Claimed       Promise = "EC2 and GitHub are called under a claim"
+	Claimed       Promise = "what EC2 or GitHub does once is asked for under a claim"
 	Paced         Promise = "each RunInstances call has a slot, and the slots keep the pace"
 	NameOnce      Promise = "a name is written ahead, and registered once"
 	DeleteOrder   Promise = "a registration is deleted when nothing may use it any more"

@@ -34,8 +34,9 @@ var confirmBugs = []Bug{
 	plant("UsedUpIsConfirmed", "a runner whose config is used up counts as confirmed",
 		edit("store/confirm.go", `l.ConfirmedAt = time.Time{}`, `_ = l`)),
 	plant("SharedWhileGitHubIsAway", "a runner is shared when GitHub does not say whether it has it",
-		edit("worker/confirm.go", `in.hold(ctx, r, s, req, store.WaitGitHub, at)
-		return false`, `return true`)),
+		edit("worker/confirm.go", `in.hold(ctx, r, s, req, wait, at)
+		return false`, `_ = wait
+		return true`)),
 	plant("AnswerKeptForEver", "what GitHub said once of a registration is never asked again",
 		edit("worker/confirm.go", `if now.Sub(known.at) >= within {`, `if now.Before(known.at) {`)),
 	plant("MissedOnceIsLost", "a runner drains as soon as GitHub has its registration no more",
