@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"strings"
 
@@ -37,7 +38,15 @@ func (s *System) authenticator(ctx context.Context, url string) (api.Authenticat
 
 // registrar is the GitHub that runners are registered at: the simulated one, or
 // the one that the configuration names.
-func (s *System) registrar(registered store.Accounts) (*github.Client, error) {
+func (s *System) registrar(registered store.Accounts) (github.API, error) {
+	c, err := s.githubClient(registered)
+	if s.cfg.GitHubURL == "" {
+		return c, err
+	}
+	return presumed{c}, err
+}
+
+func (s *System) githubClient(registered store.Accounts) (*github.Client, error) {
 	if s.cfg.GitHubURL == "" {
 		return github.New(github.Config{
 			BaseURL: "http://localhost", HTTP: memhttp.Client(s.GitHub.Handler()),
@@ -59,6 +68,27 @@ func (s *System) registrar(registered store.Accounts) (*github.Client, error) {
 		return nil, err
 	}
 	return github.New(github.Config{BaseURL: s.cfg.GitHubURL, Token: c.Token, Renew: c.Renew, Share: 1}) // this process is all that registers
+}
+
+// presumed is a GitHub that simulated machines cannot talk to: each runner that it
+// has counts as online, since it would never show one so.
+type presumed struct{ *github.Client }
+
+func (p presumed) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+	r, err := p.Client.Get(ctx, repo, id)
+	r.Online = err == nil
+	return r, err
+}
+
+func (p presumed) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+	return func(yield func(github.Runner, error) bool) {
+		for r, err := range p.Client.List(ctx, repo, prefix) {
+			r.Online = err == nil
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
 }
 
 // pretender stands for a GitHub that simulated machines cannot talk to: their

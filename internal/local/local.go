@@ -75,7 +75,7 @@ type Config struct {
 	// GitHubURL registers runners at a real GitHub, https://api.github.com or
 	// https://HOST/api/v3 of an Enterprise Server, with the token, or the App's
 	// private key, in GitHubTokenFile. No job comes, since simulated machines cannot
-	// connect there. Empty: a simulated GitHub.
+	// connect there; what is registered counts as online. Empty: a simulated GitHub.
 	GitHubURL, GitHubTokenFile string
 	// EC2Pacing paces launches, and throttles them, as EC2 does; else it is 100 a second.
 	EC2Pacing bool
