@@ -13,7 +13,8 @@ var storeBugs = []Bug{
 	plant("ShareAfterBootBy", "a launch that may not boot any more is shared",
 		edit("store/launch.go", `return now.Before(l.BootBy)`, `return true`)),
 	plant("ShareTheDraining", "a runner that drains is shared",
-		edit("store/launch.go", `case LockLive:`, `case LockLive, LockDraining:`)),
+		edit("store/launch.go", `case LockLive:`, `case LockLive, LockDraining:`),
+		edit("store/launch.go", `l.State == LockLive && !l.ConfirmedAt.IsZero()`, `!l.ConfirmedAt.IsZero()`)),
 	plant("ShareUnchecked", "a share does not demand that the lock is as it was read",
 		edit("worker/start.go", `g.put(store.Change{Item: lock, CheckOnly: !wrote})`, `if wrote {
 			g.put(store.Put(lock))
