@@ -44,7 +44,7 @@ var (
 const (
 	memoryGB     = 0.25  // the modules' default
 	apiSeconds   = 0.03  // one call
-	startSeconds = 4.0   // of a worker, for one launch
+	startSeconds = 4.0   // of a worker, for one launch and its confirmation
 	reapSeconds  = 1.0   // one run without a machine
 	lookSeconds  = 0.2   // a run more for each live machine
 	lineGB       = 1e-6  // of an invocation: our line, Lambda's, and API Gateway's
@@ -205,16 +205,18 @@ func TestGoldenCost(t *testing.T) {
 	idleTable := bill("a month", append([]line{{"alarms", alarmMetric, alarms, "all of alarms.tf"}}, idle()...))
 	const n = 1000
 	live := c.lived.Minutes()
+	messages := c.effect[sim.Source+" "+sim.Delete] // each is an invocation of the worker
+	runs := c.calls + messages
 	startTable := bill("1,000 starts", []line{
 		{"calls of the API", httpCall, n * float64(c.calls), fmt.Sprintf("1,000 × %d", c.calls)},
-		{"runs of the API and the worker", invocation, n * float64(c.calls+1), fmt.Sprintf("1,000 × %d", c.calls+1)},
+		{"runs of the API and the worker", invocation, n * float64(runs), fmt.Sprintf("1,000 × %d", runs)},
 		{"the API's time", compute, n * float64(c.calls) * apiSeconds * memoryGB, fmt.Sprintf("1,000 × %d × 0.03 s × 0.25 GB", c.calls)},
 		{"the worker's time", compute, n * startSeconds * memoryGB, "1,000 × 4 s × 0.25 GB"},
 		{"the reaper's looks", compute, n * live * lookSeconds * memoryGB, fmt.Sprintf("1,000 × %.0f × 0.2 s × 0.25 GB", live)},
 		{"writes", writeUnit, n * c.writes, fmt.Sprintf("1,000 × %.0f", c.writes)},
 		{"reads", readUnit, n * c.reads, fmt.Sprintf("1,000 × %.0f", c.reads)},
-		{"messages", queueCall, n * float64(c.sends+1), fmt.Sprintf("1,000 × %d", c.sends+1)},
-		{"logs", logged, n * float64(c.calls+1) * lineGB, fmt.Sprintf("1,000 × %d × 1 KB", c.calls+1)},
+		{"messages", queueCall, n * float64(c.sends+messages), fmt.Sprintf("1,000 × %d", c.sends+messages)},
+		{"logs", logged, n * float64(runs) * lineGB, fmt.Sprintf("1,000 × %d × 1 KB", runs)},
 	})
 
 	var list strings.Builder
