@@ -233,19 +233,30 @@ func (s *server) event(ctx context.Context, c *call, e apitype.Event) (apitype.O
 		if heard.Pulse != nil {
 			changes = append(changes, store.Put(heard.Pulse))
 		}
-		if heard.TooOld {
-			items, err := c.get(ctx, store.Ref{Kind: store.KindQuota, ID: run.Account})
+		var launcher store.Request
+		again := false
+		if heard.GaveUp {
+			items, err := c.get(ctx, store.Ref{Kind: store.KindQuota, ID: run.Account}, store.Ref{Kind: store.KindRequest, ID: run.Request})
 			if err != nil {
 				return apitype.Orders{}, err
 			}
-			quota := items[0].(*store.Quota).Refuse(now, run, s.programKey)
-			changes = append(changes, store.Put(&quota))
+			if heard.TooOld {
+				quota := items[0].(*store.Quota).Refuse(now, run, s.programKey)
+				changes = append(changes, store.Put(&quota))
+			}
+			var settled bool
+			if launcher, settled, again = store.Settle(now, s.Limits, *items[1].(*store.Request), run); settled {
+				changes = append(changes, store.Put(&launcher))
+			}
 		}
 		if err := c.commit(ctx, changes...); err != nil {
 			return apitype.Orders{}, err
 		}
 		if heard.Alarm != "" {
 			c.alarm(heard.Alarm, "machine reports "+e.Event, slog.String("runner", run.ID), slog.String("request", run.Request), slog.String("run", e.RunID))
+		}
+		if again {
+			s.send(ctx, c, launcher, launcher.DueAt.Sub(now))
 		}
 		if heard.Confirm {
 			s.tell(ctx, c, queue.Message{Kind: queue.Resume, ID: run.ID, Trace: run.Trace})

@@ -87,11 +87,12 @@ func (r *run) askGitHub(ctx context.Context, repo github.Repository, limit time.
 	switch {
 	case err == nil, errors.Is(err, github.ErrNotFound), errors.Is(err, github.ErrBusy), errors.Is(err, github.ErrRefused):
 	case errors.Is(err, github.ErrLimited):
-		if e, ok := errors.AsType[*github.Error](err); ok {
-			r.rest(repo.Account, e.RetryAt)
-		}
+		e, ok := errors.AsType[*github.Error](err)
 		err = fmt.Errorf("%w: %w", err, errLater)
-		r.gate.close(account, err)
+		if ok && e.Status != 0 { // GitHub itself asks: a part of our own that is spent leaves the other purposes theirs
+			r.rest(repo.Account, e.RetryAt)
+			r.gate.close(account, err)
+		}
 	case errors.Is(err, github.ErrDenied):
 		r.gate.close(repository, err)
 	default:

@@ -15,7 +15,8 @@ import (
 
 // confirmCalls is how many calls a run makes for one account to see which runners
 // are online: with a run a minute, 240 an hour, which is half of the tenth of a
-// token's 5,000 that confirmations may take. Workers have the other half.
+// token's 5,000 that confirmations may take. At most three are lists, whose further
+// pages are not counted, so that what a list leaves out can be asked for by its id.
 const confirmCalls = 4
 
 // unconfirmed reports whether GitHub is to be asked about the runner: no worker has
@@ -27,6 +28,14 @@ func (a around) unconfirmed(now time.Time, lim store.Limits) bool {
 	}
 	return a.runner.Mode == store.Shared && a.runner.State == store.RunnerOnline && a.runner.Registered() &&
 		a.lock.Names(a.runner.ID) && a.lock.State == store.LockLive && now.Sub(a.lock.ConfirmedAt) >= lim.Confirmed/3
+}
+
+// asked returns when GitHub last said something of the runner.
+func (a around) asked() time.Time {
+	if a.runner.MissedAt.After(a.lock.ConfirmedAt) {
+		return a.runner.MissedAt
+	}
+	return a.lock.ConfirmedAt
 }
 
 // sight is what GitHub showed of the registrations of a repository.
@@ -45,17 +54,18 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 	if r.cfg.DryRun {
 		return
 	}
-	slices.SortStableFunc(wanted, func(a, b around) int { return a.lock.ConfirmedAt.Compare(b.lock.ConfirmedAt) })
-	left := map[string]int{}
+	slices.SortStableFunc(wanted, func(a, b around) int { return a.asked().Compare(b.asked()) })
+	made := map[string]int{} // calls, by account
 	var sights []*sight
 	for _, a := range wanted {
 		repo := repositoryOf(&a.runner)
 		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
 		if i < 0 {
-			if left[repo.Account]++; left[repo.Account] > confirmCalls {
+			if made[repo.Account] == confirmCalls-1 {
 				r.remind(ctx, a)
 				continue
 			}
+			made[repo.Account]++
 			sights = append(sights, &sight{repo: repo, online: map[int64]bool{}, err: errLater})
 			i = len(sights) - 1
 		}
@@ -83,10 +93,11 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 			online, listed := s.online[a.runner.Config.RunnerID]
 			seen := store.Registration{Online: online}
 			if !listed {
-				if left[s.repo.Account]++; left[s.repo.Account] > confirmCalls || r.isLate(ctx) {
+				if made[s.repo.Account] == confirmCalls || r.isLate(ctx) {
 					r.remind(ctx, a)
 					continue
 				}
+				made[s.repo.Account]++
 				err := r.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
 					g, err := r.cfg.GitHub.Get(ctx, s.repo, a.runner.Config.RunnerID)
 					seen.Online = g.Online
@@ -102,9 +113,10 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 	}
 }
 
-// remind has a worker ask GitHub about a runner that waits to come into use.
+// remind has a worker ask GitHub about a runner that waits to come into use, and
+// that no worker has asked about: its own message comes again by itself.
 func (r *run) remind(ctx context.Context, a around) {
-	if a.runner.OnlineAt.IsZero() {
+	if a.runner.OnlineAt.IsZero() && a.runner.MissedAt.IsZero() {
 		r.note(&a.runner, Resend, "no worker asked GitHub whether it is online")
 		r.send(ctx, queue.Message{Kind: queue.Resume, ID: a.runner.ID, Trace: a.runner.Trace}, 0)
 	}

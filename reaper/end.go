@@ -159,7 +159,14 @@ func (r *run) deregistered(ctx context.Context, j *removal) {
 // suspect alarms a person about a runner whose end waits for a job that seems to be
 // none, once.
 func (r *run) suspect(ctx context.Context, run *store.Runner) {
-	next, suspect := run.Suspect(r.cfg.Now(), r.cfg.Limits)
+	if run.State != store.RunnerDraining || r.cfg.Now().Sub(run.DrainingAt) < r.cfg.Limits.Suspicious || !run.SuspectAt.IsZero() {
+		return
+	}
+	pulses, ok := read[*store.Pulse](ctx, r, "runner", store.Ref{Kind: store.KindPulse, ID: run.Lock})
+	if !ok {
+		return
+	}
+	next, suspect := run.Suspect(r.cfg.Now(), r.cfg.Limits, *pulses[0])
 	if !suspect || !r.commit(ctx, run, store.Put(&next)) {
 		return
 	}

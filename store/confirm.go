@@ -71,7 +71,7 @@ func (r Runner) Registered() bool {
 func (r Runner) usedUp(l Lock) (Runner, Lock) {
 	r.ListeningAt, r.MissedAt, r.Config.Used = time.Time{}, time.Time{}, true
 	if l.Names(r.ID) {
-		l.ConfirmedAt = time.Time{}
+		l.ConfirmedAt, l.Busy, l.CountedOn = time.Time{}, false, time.Time{}
 	}
 	return r, l
 }

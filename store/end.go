@@ -117,8 +117,8 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 		return r.Unminted.Code // it may well have called: there was no config to answer with
 	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy):
 		return EndNoBoot
-	case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)):
-		return EndNotOnline
+	case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)) && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
+		return EndNotOnline // one that listens, and that GitHub tells nothing of, may well be online
 	case named && !r.Boot.At.IsZero() && now.Sub(seen) > lim.Lost:
 		return EndLost
 	case !named && r.State != RunnerBusy:
@@ -224,9 +224,12 @@ func (r Runner) Refused(now time.Time, lim Limits) Runner {
 // Suspect reports whether a person has to look at a runner whose end waits for a
 // job: for long, and though GitHub alone speaks of one, or its machine is silent. It
 // is true once; the runner is to be written then.
-func (r Runner) Suspect(now time.Time, lim Limits) (_ Runner, suspect bool) {
+//
+// p is the pulse of the runner's key. It tells of r for as long as the lock names it.
+func (r Runner) Suspect(now time.Time, lim Limits, p Pulse) (_ Runner, suspect bool) {
 	ghost := !r.jobRuns() && r.Refusals > 0 && r.DeregisteredAt.IsZero()
-	silent := r.jobRuns() && r.End != nil && r.End.Code == EndLost
+	lost := r.End != nil && r.End.Code == EndLost || p.Runner == r.ID && now.Sub(r.seen(p)) > lim.Lost
+	silent := r.jobRuns() && lost
 	if r.State != RunnerDraining || !r.SuspectAt.IsZero() || !ghost && !silent ||
 		now.Sub(maxTime(r.DrainingAt, r.Job.EndedAt)) < lim.Suspicious {
 		return r, false

@@ -49,6 +49,9 @@ type Heard struct {
 	Alarm     Alarm // "" for none
 	// Confirm: a worker is to ask GitHub whether it shows the runner online.
 	Confirm bool
+	// GaveUp: the machine drains, and never had a job. Its launching request may have
+	// to be told.
+	GaveUp bool
 	// TooOld: GitHub refused the runner program before any job could change the
 	// machine, so that the same image would be refused again.
 	TooOld bool
@@ -95,6 +98,9 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 		r, out.Confirm = listening(now, r, lock)
 	case EventJobStarted:
 		r, out.Confirm = hasJob(now, r, &lock)
+		if r.Mode == Shared && lock.Names(r.ID) {
+			lock.Busy, lock.CountedOn = true, time.Time{}
+		}
 		r, out.Alarm = jobStarted(now, r, e)
 	case EventJobDone:
 		r, lock = jobDone(now, r, lock, e)
@@ -102,10 +108,11 @@ func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
 		r, lock = idle(now, lim, r, lock)
 		out.CheckLock = lock == l && r.State.Usable() // "go" is true of this lock alone
 	case EventDraining:
+		out.GaveUp = r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0
 		r, lock = Drain(now, r, lock, saidEnd(e))
 		if e.Reason == EndTooOld {
 			out.Alarm = AlarmRunnerTooOld
-			out.TooOld = r.Job.StartedAt.IsZero() && r.Jobs == 0
+			out.TooOld = out.GaveUp
 		}
 		if e.Detail != "" {
 			r = r.note(now, e.Detail)

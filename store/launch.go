@@ -9,14 +9,14 @@ import (
 // Shareable reports whether the lock's runner may be shared by r now: it is
 // live and was heard of lately, or is launching and may still boot; its time is
 // not nearly up; and its hard limit leaves room for all of r's timeout. A live one
-// must be Confirmed too. A request that is Overdue shares nothing.
+// must be Confirmed too, and not have been shared in vain for as long as it may idle. A request that is Overdue shares nothing.
 func Shareable(now time.Time, lim Limits, r Request, l Lock, p Pulse) bool {
 	if r.Mode != Shared || r.Overdue(now) || l.Exp.Before(now.Add(lim.ShareMargin)) || l.Hard.Before(l.usable(now).Add(r.Timeout())) {
 		return false
 	}
 	switch l.State {
 	case LockLive:
-		return now.Sub(p.SeenOf(l.Runner)) <= lim.Silent
+		return now.Sub(p.SeenOf(l.Runner)) <= lim.Silent && !l.vain(now, lim)
 	case LockLaunching:
 		return now.Before(l.BootBy)
 	}
@@ -32,6 +32,13 @@ func (l Lock) usable(now time.Time) time.Time {
 	return now
 }
 
+// vain reports whether requests have shared the runner for as long as one may idle, and
+// no job came: GitHub may show a runner online that can get no job, when its one job
+// was given to another (actions/runner 2.336.0, src/Runner.Listener/Runner.cs: 409).
+func (l Lock) vain(now time.Time, lim Limits) bool {
+	return !l.Busy && !l.CountedOn.IsZero() && now.Sub(l.CountedOn) > lim.Idle
+}
+
 // Confirmed reports whether GitHub showed the live runner that the lock names
 // online lately, with the config that it has now. A launching one needs no word
 // of GitHub: who shares it waits.
@@ -44,6 +51,9 @@ func (l Lock) Confirmed(now time.Time, lim Limits) bool {
 // when wrote is true, and to be checked otherwise; both in one commit with r.
 func Share(now time.Time, lim Limits, r Request, l Lock) (_ Request, _ Lock, wrote bool) {
 	exp := minTime(maxTime(l.Exp, l.usable(now).Add(r.Timeout())), l.Hard)
+	if l.State == LockLive && !l.Busy && l.CountedOn.IsZero() {
+		l.CountedOn, wrote = now, true
+	}
 	if l.Joined == "" || exp.Sub(l.Exp) > lim.ShareStep || now.Sub(l.SharedAt) > lim.ShareStep {
 		if l.Joined == "" {
 			l.Joined = r.ID

@@ -33,6 +33,11 @@ type Lock struct {
 	Joined string `json:"joined,omitempty"`
 	// SharedAt is when the runner was last shared, to within Limits.ShareStep.
 	SharedAt time.Time `json:"shared_at,omitzero"`
+	// Busy: the runner has a job, as its machine says. What is shared now queues behind it.
+	Busy bool `json:"busy,omitempty"`
+	// CountedOn is since when requests share the runner without a job coming to it.
+	// Zero: nobody does, or it is Busy.
+	CountedOn time.Time `json:"counted_on,omitzero"`
 	// ConfirmedAt is when GitHub last showed the runner online with the config that
 	// it has. Zero: it has not, or that config is used up.
 	ConfirmedAt time.Time `json:"confirmed_at,omitzero"`

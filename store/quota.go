@@ -38,6 +38,10 @@ type TooOldImage struct {
 // launch. An account has fewer in use at once.
 const maxTooOld = 20
 
+// tooOldFor is how long an image counts as refused. GitHub takes no version back,
+// but a machine may be wrong, or lie: then a launch a day finds out.
+const tooOldFor = 24 * time.Hour
+
 // Ref implements Item.
 func (q *Quota) Ref() Ref { return Ref{KindQuota, q.Account} }
 
@@ -88,9 +92,9 @@ func (q Quota) Refuse(now time.Time, r Runner, program string) Quota {
 
 // Refuses returns why no machine is launched from image while the API offers
 // program; false: nothing is known against it.
-func (q Quota) Refuses(image, program string) (Failure, bool) {
+func (q Quota) Refuses(now time.Time, image, program string) (Failure, bool) {
 	for _, i := range q.TooOld {
-		if i.Image == image && i.Program == program {
+		if i.Image == image && i.Program == program && now.Sub(i.At) < tooOldFor {
 			why := NewEnd(EndTooOld)
 			why.Text = fmt.Sprintf("GitHub refused the runner program of image %s on runner %s at %s. Build an image with a newer one, or update runner_programs; then start again.",
 				image, i.Runner, i.At.UTC().Format(time.RFC3339))

@@ -149,7 +149,9 @@ func (r Request) Sent(now time.Time) Request {
 }
 
 // Hold keeps an accepted request accepted until due, for one of the Wait codes.
+// It is looked at once give_up_at has passed, however long it would wait.
 func (r Request) Hold(now, due time.Time, wait string) Request {
+	due = minTime(due, r.GiveUpAt.Add(time.Second))
 	if r.Wait != wait {
 		r.History = r.History.with(now, string(r.State), wait)
 	}

@@ -13,12 +13,22 @@ import (
 )
 
 // look asks GitHub about the current registration of a runner. That GitHub does not
-// have it is an answer; any error means that there was none.
+// have it is an answer; any error means that there was none. 404 is also what GitHub
+// says to a credential that may not see the repository: where it would end the
+// runner, it counts if the same credential can list that repository's runners.
 func (in *invocation) look(ctx context.Context, r store.Runner) (store.Registration, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
 	seen, err := in.GitHub.Get(ctx, repositoryOf(r), r.Config.RunnerID)
 	if errors.Is(err, github.ErrNotFound) {
+		if !r.MissedAt.IsZero() {
+			for _, err := range in.GitHub.List(ctx, repositoryOf(r), store.GitHubNameFor(in.ControlPlane, r.ID, r.Config.N)) {
+				if err != nil {
+					return store.Registration{}, err
+				}
+				break
+			}
+		}
 		return store.Registration{Absent: true}, nil
 	}
 	return store.Registration{Online: seen.Online}, err
@@ -96,13 +106,13 @@ func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *st
 		in.hold(ctx, r, s, req, store.WaitRunner, soon) // its next config is on the way
 		return false
 	}
-	seen, err := in.asked.answer(r.now, in.Limits.PollResend, run.Config.RunnerID, func() (store.Registration, error) { return in.look(ctx, run) })
+	seen, err := in.asked.answer(r.now, in.Limits.PollResend, run.ID, run.Config.N, func() (store.Registration, error) { return in.look(ctx, run) })
 	if err != nil {
 		wait, at := store.WaitGitHubDown, r.now.Add(in.Limits.Waits[0])
 		if ge, ok := errors.AsType[*github.Error](err); ok && errors.Is(err, github.ErrLimited) {
 			wait = store.WaitGitHub
 			if ge.RetryAt.After(at) {
-				at = ge.RetryAt
+				at = r.now.Add(in.Limits.ReaperPeriod) // the reaper may learn it meanwhile, or the runner drain
 			}
 		}
 		in.Log.Warn("GitHub did not say whether the runner is online", "runner", run.ID, "request", req.ID, "trace", req.Trace, "error", err)
@@ -135,7 +145,14 @@ func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *st
 // answer.
 type asked struct {
 	mu      sync.Mutex
-	answers map[int64]answered
+	answers map[registered]answered
+}
+
+// registered is the registration of a runner's config: GitHub's own ids may be given
+// out twice, by two owners.
+type registered struct {
+	runner string
+	n      int
 }
 
 type answered struct {
@@ -145,14 +162,14 @@ type answered struct {
 }
 
 // answer returns what was said of a registration at most so long ago, or asks.
-func (a *asked) answer(now time.Time, within time.Duration, registration int64, ask func() (store.Registration, error)) (store.Registration, error) {
+func (a *asked) answer(now time.Time, within time.Duration, runner string, n int, ask func() (store.Registration, error)) (store.Registration, error) {
 	a.mu.Lock()
 	for id, known := range a.answers {
 		if now.Sub(known.at) >= within {
 			delete(a.answers, id)
 		}
 	}
-	known, ok := a.answers[registration]
+	known, ok := a.answers[registered{runner, n}]
 	a.mu.Unlock()
 	if ok {
 		return known.seen, known.err
@@ -161,8 +178,8 @@ func (a *asked) answer(now time.Time, within time.Duration, registration int64, 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.answers == nil {
-		a.answers = map[int64]answered{}
+		a.answers = map[registered]answered{}
 	}
-	a.answers[registration] = answered{now, seen, err}
+	a.answers[registered{runner, n}] = answered{now, seen, err}
 	return seen, err
 }

@@ -165,6 +165,8 @@ func unregisteredText(r store.Runner, e *github.Error) (code, text string) {
 		text = fmt.Sprintf("GitHub does not register a runner in %s now (status %d).%s Look at the Actions settings of the repository.", repo, e.Status, says)
 	case e.Status == http.StatusUnauthorized:
 		text = fmt.Sprintf("GitHub refuses the credential of account %s for %s (status %d).%s Renew it.", account, repo, e.Status, says)
+	case e.Status == http.StatusForbidden && e.Said != "" && !strings.HasPrefix(e.Said, "Resource not accessible"):
+		text = fmt.Sprintf("GitHub refuses the credential of account %s in %s (status %d).%s Do as it says; if that names no cause, give the credential the permission administration: write.", account, repo, e.Status, says)
 	case e.Status == http.StatusForbidden:
 		text = fmt.Sprintf("The credential of account %s may not register runners in %s (status %d).%s Give it the permission administration: write.", account, repo, e.Status, says)
 	case e.Status == http.StatusNotFound:

@@ -349,7 +349,7 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 		in.hold(ctx, r, s, req, store.WaitOutage, r.now.Add(in.Limits.Waits[0]))
 		return nil
 	}
-	if why, refused := quota.Refuses(launch.Image, in.ProgramKey); refused {
+	if why, refused := quota.Refuses(r.now, launch.Image, in.ProgramKey); refused {
 		in.refuse(r, s, req, why)
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -42,6 +43,7 @@ type Fleet interface {
 type GitHub interface {
 	Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error)
 	Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error)
+	List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error]
 }
 
 // Config is what a Worker is made of. Every field without a default is needed.

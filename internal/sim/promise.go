@@ -102,6 +102,9 @@ func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 			w.sawRefused(was, *i)
 			w.sawReason(o, was, *i)
 			w.sawNames(*i)
+			if !i.Job.StartedAt.Equal(was.Job.StartedAt) || i.Jobs != was.Jobs {
+				delete(w.watch.confirmations.counted, i.ID)
+			}
 			if i.Refusals > 0 {
 				w.watch.confirmations.busy[i.ID] = true
 			}

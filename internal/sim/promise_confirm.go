@@ -17,6 +17,7 @@ const (
 	ReadyAt   Promise = "a request is ready from when its runner was online"
 	Fresh     Promise = "a live runner is shared while GitHub's word about it is fresh"
 	NoGhost   Promise = "nobody is given a runner that GitHub forgot two minutes before"
+	InVain    Promise = "a runner to which no job comes is shared for no longer than one may idle"
 	UsedUp    Promise = "no runner is shared between two of its configs"
 	JobSpared Promise = "no machine is terminated with a job that it told of"
 	NotAgain  Promise = "no image is launched whose runner program GitHub refused before any job"
@@ -36,12 +37,13 @@ type confirmations struct {
 	refused map[string]time.Time
 	blamed  map[string]bool
 	busy    map[string]bool      // the runners that GitHub once would not delete
+	counted map[string]time.Time // since when runners are shared without a job
 	stopped map[string]time.Time // when a person stopped a machine, by its id
 }
 
 func newConfirmations() confirmations {
 	return confirmations{shown: map[int64]time.Time{}, lied: map[string]bool{},
-		refused: map[string]time.Time{}, blamed: map[string]bool{}, busy: map[string]bool{}, stopped: map[string]time.Time{}}
+		refused: map[string]time.Time{}, blamed: map[string]bool{}, busy: map[string]bool{}, counted: map[string]time.Time{}, stopped: map[string]time.Time{}}
 }
 
 // shows notes what GitHub showed.
@@ -122,6 +124,11 @@ func (w *World) sawConfirmed(o outside, r store.Request, run store.Runner, l sto
 	shown := w.watch.confirmations.shown[run.Config.RunnerID]
 	w.hold(Fresh, now.Sub(shown) <= fresh, "request %s is given runner %s, which GitHub last showed online %s before", r.ID, run.ID, now.Sub(shown))
 	w.hold(UsedUp, run.Registered(), "request %s is given runner %s, whose config %d is used up", r.ID, run.ID, run.Config.N)
+	if since := w.watch.confirmations.counted[run.ID]; !since.IsZero() {
+		w.hold(InVain, now.Sub(since) <= w.Limits.Idle+slack+before, "request %s is given runner %s, to which no job came since %s", r.ID, run.ID, since)
+	} else {
+		w.watch.confirmations.counted[run.ID] = now
+	}
 	gone := o.removed[run.Config.RunnerID]
 	w.hold(NoGhost, gone.IsZero() || now.Sub(gone) <= fresh, "request %s is given runner %s, which GitHub forgot %s before", r.ID, run.ID, now.Sub(gone))
 }

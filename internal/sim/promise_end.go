@@ -306,7 +306,7 @@ func (w *World) mustDrain(now time.Time, r store.Runner, l store.Lock) string {
 		return "nobody counts on it"
 	case r.Boot.At.IsZero() && !now.Before(l.BootBy):
 		return "it did not boot"
-	case r.OnlineAt.IsZero() && !now.Before(l.BootBy.Add(w.Limits.OnlineGrace)):
+	case r.OnlineAt.IsZero() && !now.Before(l.BootBy.Add(w.Limits.OnlineGrace)) && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
 		return "it was not online"
 	case unwanted && (r.Mode == store.Ephemeral || l.Joined == "") && r.State != store.RunnerBusy:
 		return "nobody wants it"

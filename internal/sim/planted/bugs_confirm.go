@@ -32,7 +32,9 @@ var confirmBugs = []Bug{
 	plant("ConfirmedForEver", "GitHub's word about a runner never gets old",
 		edit("store/launch.go", ` && now.Sub(l.ConfirmedAt) <= lim.Confirmed`, ``)),
 	plant("UsedUpIsConfirmed", "a runner whose config is used up counts as confirmed",
-		edit("store/confirm.go", `l.ConfirmedAt = time.Time{}`, `_ = l`)),
+		edit("store/confirm.go", `l.ConfirmedAt, l.Busy, l.CountedOn = time.Time{}, false, time.Time{}`, `l.Busy, l.CountedOn = false, time.Time{}`)),
+	plant("SharedInVainForEver", "a runner to which no job comes is shared again and again",
+		edit("store/launch.go", ` && !l.vain(now, lim)`, ``)),
 	plant("SharedWhileGitHubIsAway", "a runner is shared when GitHub does not say whether it has it",
 		edit("worker/confirm.go", `in.hold(ctx, r, s, req, wait, at)
 		return false`, `_ = wait
@@ -54,7 +56,7 @@ var confirmBugs = []Bug{
 	plant("TooOldImageForgotten", "nobody remembers the image whose program GitHub refused",
 		edit("api/machine.go", `if heard.TooOld {`, `if heard.TooOld && false {`)),
 	plant("ImageBlamedAfterAJob", "a job can have its image refused",
-		edit("store/event.go", `out.TooOld = r.Job.StartedAt.IsZero() && r.Jobs == 0`, `out.TooOld = true`)),
+		edit("store/event.go", `out.GaveUp = r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0`, `out.GaveUp = r.State.Usable()`)),
 
 	// Jobs, and ends.
 	plant("ExpiredInItsJob", "a runner whose time is up drains with a job",

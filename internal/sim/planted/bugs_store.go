@@ -86,7 +86,7 @@ var storeBugs = []Bug{
 		edit("store/end.go", `case named && !now.Before(l.Exp) && r.unused(now, lim):`, `case false && r.unused(now, lim):`)),
 	plant("BootLimitsIgnored", "a machine that never calls, or never comes online, is waited for",
 		edit("store/end.go", `case named && r.Boot.At.IsZero() && !now.Before(l.BootBy):`, `case false:`),
-		edit("store/end.go", `case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)):`, `case started && false:`)),
+		edit("store/end.go", `case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)) && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):`, `case started && false:`)),
 	plant("SilenceIgnored", "a machine that died without a word is never missed",
 		edit("store/end.go", `now.Sub(seen) > lim.Lost:`, `now.Sub(seen) > 1000*lim.Lost:`)),
 	plant("UnwantedLivesOn", "the runner of a cancelled request lives on",
