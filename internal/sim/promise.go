@@ -102,7 +102,7 @@ func (w *World) saw(o outside, items []store.Item, before time.Duration) {
 			w.sawRefused(was, *i)
 			w.sawReason(o, was, *i)
 			w.sawNames(*i)
-			if !i.Job.StartedAt.Equal(was.Job.StartedAt) || i.Jobs != was.Jobs {
+			if !i.Job.StartedAt.Equal(was.Job.StartedAt) || i.Jobs != was.Jobs || i.Wanted != was.Wanted {
 				delete(w.watch.confirmations.counted, i.ID)
 			}
 			if i.Refusals > 0 {
