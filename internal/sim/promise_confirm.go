@@ -124,7 +124,9 @@ func (w *World) sawConfirmed(o outside, r store.Request, run store.Runner, l sto
 	shown := w.watch.confirmations.shown[run.Config.RunnerID]
 	w.hold(Fresh, now.Sub(shown) <= fresh, "request %s is given runner %s, which GitHub last showed online %s before", r.ID, run.ID, now.Sub(shown))
 	w.hold(UsedUp, run.Registered(), "request %s is given runner %s, whose config %d is used up", r.ID, run.ID, run.Config.N)
-	if since := w.watch.confirmations.counted[run.ID]; !since.IsZero() {
+	if since := w.watch.confirmations.counted[run.ID]; jobRuns(run) {
+		delete(w.watch.confirmations.counted, run.ID) // the request's job queues behind it
+	} else if !since.IsZero() {
 		w.hold(InVain, now.Sub(since) <= w.Limits.Idle+slack+before, "request %s is given runner %s, to which no job came since %s", r.ID, run.ID, since)
 	} else {
 		w.watch.confirmations.counted[run.ID] = now
