@@ -194,7 +194,10 @@ func examineLocks(t *testing.T, all records) {
 	}
 }
 
-// examineLog looks for alarms: nothing that was done here is a reason for one.
+// examineLog looks for alarms: nothing that was done here is a reason for one but
+// busy_runner. A kill cuts jobs, which GitHub calls busy for ten minutes more. The
+// pauses between two DELETEs grow to eight minutes and the alarm comes after 15, so
+// that an end whose DELETEs are late by kills too is told of.
 func examineLog(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -207,7 +210,7 @@ func examineLog(t *testing.T, path string) {
 	seen := map[string]int{}
 	for lines.Scan() {
 		for word := range strings.FieldsSeq(lines.Text()) {
-			if strings.HasPrefix(word, "alarm=") || strings.HasPrefix(word, "panic") {
+			if word != "alarm="+string(store.AlarmBusy) && strings.HasPrefix(word, "alarm=") || strings.HasPrefix(word, "panic") {
 				if seen[word]++; seen[word] == 1 {
 					t.Errorf("the log has %s", fmt.Sprintf("%.1000s", lines.Text()))
 				}

@@ -60,12 +60,16 @@ func (s *Server) load() error {
 		return fmt.Errorf("load the last id: %w", err)
 	}
 	err = s.cfg.Disk.Load(bucketRunners, func(key string, value []byte) error {
-		r := &registration{offlineAt: now}
+		r := &registration{}
 		if err := json.Unmarshal(value, &r.record); err != nil {
 			return fmt.Errorf("runner %s: %w", key, err)
 		}
 		if r.RepositoryID == "" {
 			r.RepositoryID = s.idOf(r.Repository)
+		}
+		if r.OfflineAt.IsZero() && r.Seen {
+			r.OfflineAt = now
+			s.put(bucketRunners, r.key(), r.record)
 		}
 		s.runners = append(s.runners, r)
 		return nil
@@ -84,7 +88,7 @@ func (s *Server) load() error {
 		}
 		if j.State != Queued {
 			if j.by = s.runner(j.RunnerID); j.by == nil { // deleted, with the job still on it
-				j.by = &registration{record: record{ID: j.RunnerID}, offlineAt: now, removedAt: now}
+				j.by = &registration{record: record{ID: j.RunnerID, OfflineAt: now}, removedAt: now}
 			}
 			j.by.job = j
 		}

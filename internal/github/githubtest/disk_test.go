@@ -105,6 +105,29 @@ func TestJobOnADeletedRunnerIsLostByARestart(t *testing.T) {
 	})
 }
 
+func TestJobIsLostAsSoonHoweverOftenGitHubStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "fleet.db")
+		before := open(t, Config{Disk: disk(t, path)})
+		_, x := before.online("r", "a")
+		id := before.queue("1", "a")
+		take(t, x)
+		var after *world
+		for range 5 { // it is killed, and no session is closed
+			after = open(t, Config{Disk: disk(t, path)})
+			after.Jobs()
+			time.Sleep(2*time.Minute - 1)
+		}
+		if j := after.job(id); j.State != Running {
+			t.Errorf("job = %+v, want it running until ten minutes are over", j)
+		}
+		time.Sleep(5)
+		if j := after.job(id); j.State != Lost {
+			t.Errorf("job = %+v, want it lost", j)
+		}
+	})
+}
+
 func TestAutoJobIsQueuedOnceInSpiteOfARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "fleet.db")

@@ -107,7 +107,7 @@ func (s *Server) settle(now time.Time) {
 		case j.State == Assigned && now.Sub(j.AssignedAt) >= s.cfg.PickUp:
 			j.by.missed = true
 			s.requeue(j)
-		case j.State == Running && j.by.session == nil && now.Sub(j.by.offlineAt) >= s.cfg.Lost:
+		case j.State == Running && j.by.session == nil && now.Sub(j.by.OfflineAt) >= s.cfg.Lost:
 			j.by.Spent, j.by.Ghost = true, j.by.Ghost || s.rules.StaysBusy
 			if j.by.removedAt.IsZero() {
 				s.put(bucketRunners, j.by.key(), j.by.record)

@@ -286,11 +286,10 @@ func (s *Server) Minted() (out []Registration) {
 // registration is a runner and what only this package knows of it.
 type registration struct {
 	record
-	config    secret.Text
-	session   *Session
-	offlineAt time.Time // when the last session ended
-	job       *job      // that it has: assigned or running
-	missed    bool      // it left a job lying, and has not asked since
+	config  secret.Text
+	session *Session
+	job     *job // that it has: assigned or running
+	missed  bool // it left a job lying, and has not asked since
 
 	opened, refused int
 	forgotten       bool // GitHub forgot it: those who wait already do not notice
@@ -307,11 +306,14 @@ type record struct {
 	Name         string    `json:"name"`
 	Labels       []string  `json:"labels"`
 	CreatedAt    time.Time `json:"created_at"`
-	Digest       string    `json:"digest"`          // of its config
-	Spent        bool      `json:"spent"`           // its one job was lost
-	Auto         bool      `json:"auto"`            // a job was queued for it by itself
-	Seen         bool      `json:"seen"`            // a runner program has connected
-	Ghost        bool      `json:"ghost,omitempty"` // it looks busy whatever it does
+	Digest       string    `json:"digest"` // of its config
+	Spent        bool      `json:"spent"`  // its one job was lost
+	Auto         bool      `json:"auto"`   // a job was queued for it by itself
+	Seen         bool      `json:"seen"`   // a runner program has connected
+	// OfflineAt is when its last session ended, or when a process first found that
+	// there was none any more. Zero: it has a session, or had none yet.
+	OfflineAt time.Time `json:"offline_at,omitzero"`
+	Ghost     bool      `json:"ghost,omitempty"` // it looks busy whatever it does
 }
 
 func (r *registration) key() string { return strconv.FormatInt(r.ID, 10) }

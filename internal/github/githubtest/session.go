@@ -56,8 +56,8 @@ func (s *Server) Connect(ctx context.Context, config string) (x *Session, err er
 			x = &Session{server: s, reg: r}
 			r.session, r.missed = x, false
 			r.opened++
-			if !r.Seen {
-				r.Seen = true
+			if !r.Seen || !r.OfflineAt.IsZero() {
+				r.Seen, r.OfflineAt = true, time.Time{}
 				s.put(bucketRunners, r.key(), r.record)
 			}
 			return nil
@@ -232,7 +232,10 @@ func (x *Session) Close() {
 	x.server.look(func(now time.Time) {
 		x.closed = true
 		if x.reg.session == x {
-			x.reg.session, x.reg.offlineAt = nil, now
+			x.reg.session, x.reg.OfflineAt = nil, now
+			if x.reg.removedAt.IsZero() {
+				x.server.put(bucketRunners, x.reg.key(), x.reg.record)
+			}
 			x.server.notify()
 		}
 	})
