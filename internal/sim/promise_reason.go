@@ -72,7 +72,7 @@ func (w *World) refusedBy(token string, err error) {
 	w.watch.answers.strange[token][fe.Code]++
 	n := w.watch.answers.strange[token][fe.Code]
 	// Who is killed after the answer could not count it.
-	w.hold(Bounded, n <= 3*store.MaxUnfamiliar, "EC2 was asked %d times with token %s, and answers %s", n, token, fe.Code)
+	w.hold(Bounded, n <= 2*store.MaxUnfamiliar, "EC2 was asked %d times with token %s, and answers %s", n, token, fe.Code)
 }
 
 // sawReason looks at why a runner begins to drain, or ends.

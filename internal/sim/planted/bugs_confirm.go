@@ -11,9 +11,6 @@ var confirmBugs = []Bug{
 	plant("OfflineIsOnline", "a registration that GitHub shows offline counts as online",
 		edit("worker/confirm.go", `return store.Registration{Online: seen.Online}, err`, `_ = seen
 	return store.Registration{Online: true}, err`)),
-	plant("ConfirmedForAnotherConfig", "what GitHub said of a config counts for the next one",
-		edit("worker/confirm.go", ` && run.Config.N == config {`, ` {
-			_ = config`)),
 	plant("ReadyWhenSomebodyLooks", "who launched a runner is ready when somebody looks",
 		edit("worker/confirm.go", `return append(changes, in.settle(now, v, &again)...)`, `return changes`),
 		edit("worker/confirm.go", `again = store.Unconfirmed, false
@@ -39,8 +36,6 @@ var confirmBugs = []Bug{
 		edit("worker/confirm.go", `in.hold(ctx, r, s, req, wait, at)
 		return false`, `_ = wait
 		return true`)),
-	plant("AnswerKeptForEver", "what GitHub said once of a registration is never asked again",
-		edit("worker/confirm.go", `if now.Sub(known.at) >= within {`, `if now.Before(known.at) {`)),
 	plant("MissedOnceIsLost", "a runner drains as soon as GitHub has its registration no more",
 		edit("store/confirm.go", `case seen.Absent && now.Sub(r.MissedAt) >= lim.Silent:`, `case seen.Absent:`)),
 	plant("OfflineIsLost", "a runner drains as soon as GitHub shows it offline",
