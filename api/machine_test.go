@@ -242,20 +242,21 @@ func TestTooOldProgramMarksItsImageInTheSameCommitBeforeAnyJobAlone(t *testing.T
 		play  func(w *world, request string) *machine
 		calls string
 		marks bool
+		state store.RequestState // of the request that launched it, in that commit
 	}{
-		"before it listens": {(*world).machineFor, "get 2 commit 1", true},
-		"while it listens":  {(*world).online, "get 2 commit 1", true},
+		"before it listens": {(*world).machineFor, "get 2 commit 1", true, store.Failed},
+		"while it listens":  {(*world).online, "get 2 commit 1", true, store.Ready}, // it was online in time
 		"in a job": {func(w *world, request string) *machine {
 			m := w.online(request)
 			m.says(store.EventJobStarted)
 			return m
-		}, "get 1 commit 1", false},
+		}, "get 1 commit 1", false, ""},
 		"after a job": {func(w *world, request string) *machine {
 			m := w.online(request)
 			m.says(store.EventJobStarted)
 			m.says(store.EventJobDone)
 			return m
-		}, "get 1 commit 1", false},
+		}, "get 1 commit 1", false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -268,11 +269,62 @@ func TestTooOldProgramMarksItsImageInTheSameCommitBeforeAnyJobAlone(t *testing.T
 				if got := w.alarms(); !slices.Equal(got, []string{string(store.AlarmRunnerTooOld)}) || run.State != store.RunnerDraining {
 					t.Errorf("alarms = %q, runner %s; want one, and draining", got, run.State)
 				}
-				if _, refused := quota.Refuses(run.Launch.Image, key); refused != tc.marks {
+				if _, refused := quota.Refuses(time.Now(), run.Launch.Image, key); refused != tc.marks {
 					t.Errorf("the image is refused: %v, want %v", refused, tc.marks)
+				}
+				if req := w.request(run.Request); tc.marks && (req.State != tc.state || req.Writer != run.Writer) {
+					t.Errorf("request is %s, written by %s; want %s, in the commit of the runner, by %s", req.State, req.Writer, tc.state, run.Writer)
 				}
 				if tc.marks && (quota.Writer != run.Writer || quota.Live != 1) {
 					t.Errorf("quota = %+v, want it written in the commit of the runner, and one runner still", quota)
+				}
+			})
+		})
+	}
+}
+
+// A machine that gives up tells its request in the same commit; one that may still be
+// given a job does not.
+func TestMachineThatGivesUpTellsItsRequestAtOnce(t *testing.T) {
+	for name, tc := range map[string]struct {
+		play   func(w *world, request string) *machine
+		reason string
+		state  store.RequestState
+		again  bool // its next start is sent
+	}{
+		"too old": {(*world).machineFor, store.EndTooOld, store.Failed, false},
+		"for a reason that passes, while it is registered": {(*world).machineFor, store.EndSpot, store.Waiting, false},
+		"for a reason that passes, and its registration is gone": {func(w *world, request string) *machine {
+			m := w.machineFor(request)
+			run := w.runner(m.id)
+			run.DeregisteredAt = time.Now()
+			w.put(&run)
+			return m
+		}, store.EndSpot, store.Accepted, true},
+		"after it was online": {(*world).online, store.EndSpot, store.Ready, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				id := w.start(workflowToken, apitype.Start{}).ID
+				m := tc.play(w, id)
+				w.sent = nil
+				before := w.request(id).Version
+				calls := w.counted(func() { m.says(store.EventDraining, func(e *apitype.Event) { e.Reason = tc.reason }) })
+				run, req := w.runner(m.id), w.request(id)
+				if run.State != store.RunnerDraining || req.State != tc.state || (req.Version == before) != (tc.state == store.Waiting) {
+					t.Errorf("runner is %s, request %s, written: %v; want draining and %s", run.State, req.State, req.Version != before, tc.state)
+				}
+				if req.Version != before && req.Writer != run.Writer {
+					t.Errorf("written by %s and %s, want one commit", run.Writer, req.Writer)
+				}
+				var want []sent
+				wantCalls := "get 2 commit 1"
+				if tc.again {
+					want, wantCalls = []sent{{queue.StartOf(req), w.limits.Waits[0]}}, "get 2 commit 1 send 1"
+				}
+				if !slices.Equal(w.sent, want) || calls != wantCalls {
+					t.Errorf("sent %+v by %s; want %+v by %s", w.sent, calls, want, wantCalls)
 				}
 			})
 		})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -77,33 +78,138 @@ func TestIdleSharedRunnersAreConfirmedByOneListARepository(t *testing.T) {
 	})
 }
 
+// Three of the four calls are lists at most, so that what a list leaves out is asked for.
 func TestConfirmationsOfAnAccountTakeFourCallsARun(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const other = "222222222222"
 		w.accounts[other] = store.Account{ID: other, Regions: map[string]store.Region{region: {}}}
 		var all []store.Runner
-		for i := range 10 {
-			name := fmt.Sprintf("r%c", 'a'+i)
-			all = append(all, w.online(name, sharedIn(fmt.Sprint(50+i), name)))
+		for i := range 12 {
+			name, repo := fmt.Sprintf("r%c", 'a'+i), fmt.Sprint(50+i)
+			run := w.online(name, sharedIn(repo, name))
+			if i%3 == 0 {
+				w.hub.rename(repo, run.Config.RunnerID)
+			}
+			all = append(all, run)
 		}
 		others := w.online("other", sharedIn("42", "other"), func(q *store.Request) { q.Account = other })
-		for n := 1; n <= 3; n++ {
+		for n := 1; n <= 4; n++ {
 			w.run0()
 			w.put(&store.Sweep{Key: fleet.Place{Account: other, Region: region}.String(), Meta: store.Meta{Version: w.sweepOf(other).Version, DueAt: time.Now().Add(time.Hour)}})
 			time.Sleep(time.Minute)
 			w.alive(append(all, others)...)
-			before := w.hub.count("list") + w.hub.count("get")
+			lists, gets := w.hub.count("list"), w.hub.count("get")
 			w.run()
-			if got := w.hub.count("list") + w.hub.count("get") - before; got != 4+1 {
-				t.Errorf("run %d made %d calls, want 4 for one account and 1 for the other", n, got)
+			if lists, gets = w.hub.count("list")-lists, w.hub.count("get")-gets; lists != 3+1 || gets != 1 {
+				t.Errorf("run %d made %d lists and %d gets, want 3 and 1 for one account, and a list for the other", n, lists, gets)
 			}
 		}
 		for _, run := range all {
-			if age := time.Since(w.lock(run.Lock).ConfirmedAt); age > 2*time.Minute {
+			if age := time.Since(w.lock(run.Lock).ConfirmedAt); age > 3*time.Minute {
 				t.Errorf("runner %s was confirmed %s ago, want each of them in turn", run.ID, age)
 			}
 		}
 	})
+}
+
+// A runner that GitHub does not show has its answer too: it does not stand in the way of
+// those that nobody asked about.
+func TestThoseWhoWaitedLongestForAnAnswerAreConfirmedFirst(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var all []store.Runner
+		for i := range 5 {
+			name, repo := fmt.Sprintf("r%c", 'a'+i), fmt.Sprint(50+i)
+			run := w.online(name, sharedIn(repo, name))
+			w.hub.online(repo, run.Config.RunnerID, i == 4)
+			all = append(all, run)
+		}
+		w.run0()
+		w.livingMinutes(1, all...)
+		for _, run := range all[:3] {
+			if got := w.runner(run.ID); !got.MissedAt.Equal(time.Now()) {
+				t.Fatalf("runner %s was missed at %s, want now", run.ID, got.MissedAt)
+			}
+		}
+		w.livingMinutes(1, all...)
+		if got := w.lock(all[4].Lock).ConfirmedAt; !got.Equal(time.Now()) {
+			t.Errorf("the fifth was confirmed %s ago, want now", time.Since(got))
+		}
+	})
+}
+
+// A message that a worker has in hand comes again by itself.
+func TestOnlyARunnerThatNobodyAskedAboutIsRemindedOf(t *testing.T) {
+	for name, missed := range map[string]bool{"NobodyAsked": false, "AWorkerAsked": true} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				for i := range 4 {
+					name := fmt.Sprintf("r%c", 'a'+i)
+					run := w.listening(name, sharedIn(fmt.Sprint(50+i), name))
+					if missed {
+						run.MissedAt = time.Now()
+						w.put(&run)
+					}
+				}
+				w.run0()
+				time.Sleep(20 * time.Second)
+				r := w.run()
+				if n := w.hub.count("list"); n != 3 {
+					t.Errorf("%d lists, want 3: the fourth repository is left to a worker", n)
+				}
+				want := []queue.Message{}
+				if !missed {
+					run := w.runner(id("rd"))
+					want = append(want, queue.Message{Kind: queue.Resume, ID: run.ID, Trace: run.Trace})
+				}
+				got := []queue.Message{}
+				for _, s := range w.queue.take() {
+					got = append(got, s.Message)
+				}
+				if !slices.Equal(got, want) || len(lines(r, reaper.Resend)) != len(want) {
+					t.Errorf("sent %v, want %v\n%s", got, want, r)
+				}
+			})
+		})
+	}
+}
+
+// What our own budget does not allow closes nothing else; what GitHub does not, all.
+func TestPartOfOurOwnThatIsSpentLeavesTheOtherCalls(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		ends   bool
+	}{"OurOwn": {0, true}, "GitHubs": {429, false}} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				run := w.online("r", sharedIn("42", "r"))
+				w.hub.fail = func(op string, _ github.Repository, _ int64) error {
+					if op == "list" {
+						return &github.Error{Kind: github.ErrLimited, Op: op, Status: c.status, RetryAt: time.Now().Add(time.Hour)}
+					}
+					return nil
+				}
+				w.run0()
+				p := reaper.New(w.config)
+				for range 2 {
+					time.Sleep(time.Minute)
+					w.alive(run)
+					if r, err := p.Run(w.t.Context()); err != nil || len(lines(r, reaper.Skip)) == 0 {
+						t.Errorf("Run = %v, want no error, and that it was left to the next run\n%s", err, r)
+					}
+				}
+				if n := w.hub.count("list"); (n == 2) != c.ends {
+					t.Errorf("%d lists in two runs, want one in each: %v", n, c.ends)
+				}
+				w.hear(run.ID, store.Event{Kind: store.EventDraining, Reason: store.EndIdle})
+				if _, err := p.Run(w.t.Context()); err != nil {
+					t.Errorf("Run = %v, want no error: a limit is a wait", err)
+				}
+				if n := w.hub.count("delete"); (n == 1) != c.ends || w.runner(run.ID).DeregisteredAt.IsZero() == c.ends {
+					t.Errorf("%d DELETEs, deregistered at %s; want it: %v", n, w.runner(run.ID).DeregisteredAt, c.ends)
+				}
+			})
+		})
+	}
 }
 
 func (w *world) sweepOf(account string) store.Sweep {
@@ -118,9 +224,7 @@ func TestListThatLeavesARunnerOutProvesNothing(t *testing.T) {
 		for i := range 6 {
 			name := fmt.Sprintf("r%c", 'a'+i)
 			run := w.online(name, sharedIn("42", name))
-			g := w.hub.repos["42"][run.Config.RunnerID]
-			g.Name = "renamed-" + name // no longer in a list of our prefix
-			w.hub.repos["42"][run.Config.RunnerID] = g
+			w.hub.rename("42", run.Config.RunnerID)
 			all = append(all, run)
 		}
 		w.run0()
@@ -342,13 +446,30 @@ func TestLongJobOfADrainingRunnerIsNoAlarm(t *testing.T) {
 		w.hear(run.ID, store.Event{Kind: store.EventJobStarted})
 		w.hear(run.ID, store.Event{Kind: store.EventDraining, Reason: store.EndAgent})
 		w.hub.busy("42", run.Config.RunnerID, true)
-		w.minutes(40)
+		w.livingMinutes(40, run)
 		w.hear(run.ID, store.Event{Kind: store.EventJobDone})
 		w.minutes(1) // GitHub says busy a moment longer
 		w.hub.busy("42", run.Config.RunnerID, false)
 		w.minutes(5)
 		w.wantRunner(run.ID, store.RunnerEnded)
 		w.wantAlarms()
+	})
+}
+
+func TestMachineThatFallsSilentWhileItsRunnerDrainsIsAlarmedOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		run := w.online("r", sharedIn("42", "r"))
+		w.hear(run.ID, store.Event{Kind: store.EventJobStarted})
+		w.hear(run.ID, store.Event{Kind: store.EventDraining, Reason: store.EndAgent})
+		w.hub.busy("42", run.Config.RunnerID, true)
+		w.livingMinutes(20, run)
+		w.minutes(2) // without a word
+		w.wantAlarms()
+		w.minutes(1)
+		w.wantAlarms(store.AlarmBusy)
+		w.minutes(60)
+		w.wantAlarms(store.AlarmBusy)
+		w.wantRunner(run.ID, store.RunnerDraining)
 	})
 }
 

@@ -253,6 +253,15 @@ func (h *hub) online(repo string, id int64, online bool) {
 	h.repos[repo][id] = g
 }
 
+// rename takes a registration out of the lists of our prefix.
+func (h *hub) rename(repo string, id int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := h.repos[repo][id]
+	g.Name = "renamed-" + g.Name
+	h.repos[repo][id] = g
+}
+
 // forget removes a registration, as GitHub does after a job, or by itself.
 func (h *hub) forget(repo string, id int64) {
 	h.mu.Lock()

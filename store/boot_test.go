@@ -120,6 +120,7 @@ func TestNextCall(t *testing.T) {
 		ready, wanted, changed bool
 	}{
 		{"AsksForTheNext", online, store.Shared, nil, 2, false, true, true},
+		{"IsBusyAndCountedOnNoMore", online, store.Shared, func(s *stage) { s.lock.Busy, s.lock.CountedOn = true, now }, 2, false, true, true},
 		{"AsksForOneTooFar", online, store.Shared, nil, 3, false, false, false},
 		{"AsksAgain", online, store.Shared, func(s *stage) { s.run.Wanted = 2 }, 2, false, true, false},
 		{"ALaterOneIsOnItsWay", online, store.Shared, func(s *stage) { s.run.Wanted = 3 }, 2, false, true, false},
@@ -150,6 +151,7 @@ func TestNextCall(t *testing.T) {
 			want, wantLock := s.run, s.lock
 			if c.changed { // and no job can come by the config that it had
 				want.Wanted, want.ListeningAt, want.Config.Used, wantLock.ConfirmedAt = c.n, time.Time{}, true, time.Time{}
+				wantLock.Busy, wantLock.CountedOn = false, time.Time{}
 				want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "online", Reason: "asks for config 2"})
 			}
 			same(t, "runner", got, want)

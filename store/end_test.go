@@ -105,6 +105,13 @@ func TestDrainReason(t *testing.T) {
 
 		{"JustBeforeTheOnlineGraceEnds", booting, store.Shared, at(7*time.Minute - 1), nil, ""},
 		{"NotOnlineInTime", booting, store.Shared, at(7 * time.Minute), nil, store.EndNotOnline},
+		{"ListensAndNobodyCouldAskIsKept", listening, store.Shared, at(64 * time.Minute), nil, ""},
+		{"ListensAndGitHubDoesNotShowIt", listening, store.Shared, at(7 * time.Minute), func(s *stage) { s.run.MissedAt = at(2 * time.Minute) }, store.EndNotOnline},
+		{"ListensAndGitHubDoesNotShowItForLess", listening, store.Shared, at(7*time.Minute - 1), func(s *stage) { s.run.MissedAt = at(2 * time.Minute) }, ""},
+		{"ListensUntilExp", listening, store.Shared, at(65 * time.Minute), nil, store.EndExpired},
+		{"ListensUntilHard", listening, store.Shared, at(6 * time.Hour), nil, store.EndHard},
+		{"ListensUnwanted", listening, store.Shared, at(20 * time.Minute), func(s *stage) { s.req.State = store.Expired }, store.EndUnwanted},
+		{"ListensUntilItIsSilent", listening, store.Shared, at(20 * time.Minute), func(s *stage) { s.pulse.Seen = at(20*time.Minute - 120*time.Second - 1) }, store.EndLost},
 		{"WasOnlineInTime", online, store.Shared, at(7 * time.Minute), nil, ""},
 
 		{"SilentFor120s", busy, store.Shared, at(time.Hour), func(s *stage) { s.pulse.Seen = at(time.Hour - 120*time.Second) }, ""},
@@ -489,6 +496,33 @@ func TestRefusedDoesNotOverflow(t *testing.T) {
 	}
 }
 
+func TestSilentMachineWhoseJobIsKnownIsSuspect(t *testing.T) {
+	const drainedAt = 10 * time.Minute
+	now := at(drainedAt + 15*time.Minute)
+	for _, c := range []struct {
+		name   string
+		stage  func(*testing.T, string) stage
+		runner string // whose pulse it is
+		silent time.Duration
+		now    time.Time
+		want   bool
+	}{
+		{"HeardOf120sAgo", busy, "x1", 2 * time.Minute, now, false},
+		{"SilentForLonger", busy, "x1", 2*time.Minute + 1, now, true},
+		{"SilentForLongerButDrainsForLess", busy, "x1", 2*time.Minute + 1, now.Add(-1), false},
+		{"PulseOfAnotherRunner", busy, "x2", time.Hour, now, false},
+		{"NoPulse", busy, "", 0, now, false},
+		{"WithoutAJob", online, "x1", time.Hour, now, false},
+		{"AfterItsJob", idleAgain, "x1", time.Hour, now, false},
+	} {
+		s := c.stage(t, store.Shared).drained(at(drainedAt), store.EndExpired)
+		p := store.Pulse{Runner: c.runner, Seen: c.now.Add(-c.silent)}
+		if got, suspect := s.run.Suspect(c.now, lim, p); suspect != c.want || got.SuspectAt.Equal(c.now) != c.want {
+			t.Errorf("%s: Suspect = %v, suspected at %v; want %v", c.name, suspect, got.SuspectAt, c.want)
+		}
+	}
+}
+
 func TestSuspect(t *testing.T) {
 	const drainedAt = 10 * time.Minute
 	refused := func(r *store.Runner) { *r = r.Deleting(at(drainedAt)).Refused(at(drainedAt), lim) }
@@ -528,12 +562,12 @@ func TestSuspect(t *testing.T) {
 				want.SuspectAt = now
 				want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "draining", Reason: "waits for a job that nobody knows of, or whose machine is silent"})
 			}
-			got, suspect := s.run.Suspect(now, lim)
+			got, suspect := s.run.Suspect(now, lim, store.Pulse{})
 			if suspect != c.want {
 				t.Errorf("Suspect = %v, want %v", suspect, c.want)
 			}
 			same(t, "runner", got, want)
-			if _, again := got.Suspect(now.Add(time.Hour), lim); suspect && again {
+			if _, again := got.Suspect(now.Add(time.Hour), lim, store.Pulse{}); suspect && again {
 				t.Error("Suspect a second time")
 			}
 		})

@@ -88,11 +88,12 @@ func TestHear(t *testing.T) {
 		return func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndTooOld)
 			noted(&s.run, "v2.300")
-			h.Order, h.Alarm, h.TooOld = store.OrderDrain, store.AlarmRunnerTooOld, image
+			h.Order, h.Alarm, h.TooOld, h.GaveUp = store.OrderDrain, store.AlarmRunnerTooOld, image, image
 		}
 	}
 	usedUp := func(s *stage) {
 		s.run.ListeningAt, s.run.Config.Used, s.lock.ConfirmedAt = time.Time{}, true, time.Time{}
+		s.lock.Busy, s.lock.CountedOn = false, time.Time{}
 	}
 	for _, c := range []struct {
 		name  string
@@ -124,6 +125,7 @@ func TestHear(t *testing.T) {
 			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
 			noted(&s.run, "GitHub gave it a job")
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			s.lock.Busy = true
 			noted(&s.run, "job of run 1001")
 			h.Confirm, h.Pulse = true, beat(0)
 		}},
@@ -141,14 +143,17 @@ func TestHear(t *testing.T) {
 		}},
 		{"AJobBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
 			s.run.Job = store.Job{RunID: "1001", StartedAt: now}
+			s.lock.Busy = true
 			noted(&s.run, "job of run 1001")
 		}},
 		{"JobStartedMakesBusy", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			s.lock.Busy = true
 			noted(&s.run, "job of run 1001")
 		}},
 		{"SharedServesOtherRuns", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, _ *store.Heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "2002", StartedAt: now}
+			s.lock.Busy = true
 			noted(&s.run, "job of run 2002")
 		}},
 		{"EphemeralServesItsOwnRun", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
@@ -184,6 +189,12 @@ func TestHear(t *testing.T) {
 			s.run.Job = store.Job{RunID: "900", StartedAt: at(2 * time.Minute), EndedAt: at(3 * time.Minute)}
 		}, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			s.lock.Busy = true
+			noted(&s.run, "job of run 1001")
+		}},
+		{"AJobThatComesIsCountedOnNoMore", online, store.Shared, func(s *stage) { s.lock.CountedOn = now.Add(-time.Minute) }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
+			s.lock.Busy, s.lock.CountedOn = true, time.Time{}
 			noted(&s.run, "job of run 1001")
 		}},
 		{"JobStartedWhileDrainingIsNoted", online, store.Shared, func(s *stage) {
@@ -192,11 +203,17 @@ func TestHear(t *testing.T) {
 		},
 			store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
 				s.run.Job, s.run.IdleAt = store.Job{RunID: "1001", StartedAt: now}, time.Time{}
+				s.lock.Busy = true
 				noted(&s.run, "job of run 1001")
 				h.Order = store.OrderDrain
 			}},
 
 		{"JobDoneFreesASharedRunner", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
+			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.State = 1, now, []store.GitHubName{}, store.RunnerOnline
+			usedUp(s)
+			noted(&s.run, "job done")
+		}},
+		{"JobDoneIsCountedOnNoMore", busy, store.Shared, func(s *stage) { s.lock.Busy, s.lock.CountedOn = false, at(19*time.Minute) }, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.State = 1, now, []store.GitHubName{}, store.RunnerOnline
 			usedUp(s)
 			noted(&s.run, "job done")
@@ -291,20 +308,26 @@ func TestHear(t *testing.T) {
 		{"TooOldWhileDrainingIsAnAlarmToo", busy, store.Ephemeral, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndDone) }, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(false)},
 		{"IdleReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndIdle}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndIdle)
-			h.Order = store.OrderDrain
+			h.Order, h.GaveUp = store.OrderDrain, true
 		}},
 		{"HardReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndHard}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndHard)
-			h.Order = store.OrderDrain
+			h.Order, h.GaveUp = store.OrderDrain, true
 		}},
 		{"DoneReasonIsTaken", online, store.Ephemeral, nil, store.Event{Kind: store.EventDraining, Reason: store.EndDone}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndDone)
-			h.Order = store.OrderDrain
+			h.Order, h.GaveUp = store.OrderDrain, true
 		}},
 		{"OtherReasonsAreTheAgents", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndCompromised}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndAgent)
+			h.Order, h.GaveUp = store.OrderDrain, true
+		}},
+		{"ARunnerThatServedAJobGaveNothingUp", idleAgain, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
+			*s = s.drained(now, store.EndSpot)
 			h.Order = store.OrderDrain
 		}},
+		{"ARunnerThatDrainsWithoutAJobGaveUpBefore", online, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndSpot) }, store.Event{Kind: store.EventDraining, Reason: store.EndIdle},
+			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
 		{"DrainingOfAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
 			*s = s.drained(now, store.EndSpot)
 			h.Order = store.OrderDrain

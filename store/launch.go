@@ -9,7 +9,8 @@ import (
 // Shareable reports whether the lock's runner may be shared by r now: it is
 // live and was heard of lately, or is launching and may still boot; its time is
 // not nearly up; and its hard limit leaves room for all of r's timeout. A live one
-// must be Confirmed too, and not have been shared in vain for as long as it may idle. A request that is Overdue shares nothing.
+// must be Confirmed too, and not have been shared in vain for as long as it may
+// idle. A request that is Overdue shares nothing.
 func Shareable(now time.Time, lim Limits, r Request, l Lock, p Pulse) bool {
 	if r.Mode != Shared || r.Overdue(now) || l.Exp.Before(now.Add(lim.ShareMargin)) || l.Hard.Before(l.usable(now).Add(r.Timeout())) {
 		return false

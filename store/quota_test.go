@@ -14,7 +14,7 @@ func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 	q := store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10}.Refuse(at(time.Hour), run, "key-1")
 	same(t, "quota", q, store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10,
 		TooOld: []store.TooOldImage{{Image: "ami-1", Program: "key-1", Runner: "x1", At: at(time.Hour)}}})
-	why, refused := q.Refuses("ami-1", "key-1")
+	why, refused := q.Refuses(at(2*time.Hour), "ami-1", "key-1")
 	if !refused || why.Code != store.EndTooOld || why.Retryable {
 		t.Errorf("Refuses = %+v, %v; want runner_too_old, not retryable", why, refused)
 	}
@@ -28,11 +28,16 @@ func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 		{"AnotherProgram", "ami-1", "key-2"},
 		{"NoProgram", "ami-1", ""},
 	} {
-		if why, refused := q.Refuses(c.image, c.program); refused {
+		if why, refused := q.Refuses(at(2*time.Hour), c.image, c.program); refused {
 			t.Errorf("%s is refused: %v", c.name, why)
 		}
 	}
-	if _, refused := (store.Quota{}).Refuses("ami-1", ""); refused {
+	for after, want := range map[time.Duration]bool{24*time.Hour - 1: true, 24 * time.Hour: false} { // a mark counts for a day
+		if _, refused := q.Refuses(at(time.Hour+after), "ami-1", "key-1"); refused != want {
+			t.Errorf("%v after the mark the image is refused: %v, want %v", after, refused, want)
+		}
+	}
+	if _, refused := (store.Quota{}).Refuses(t0, "ami-1", ""); refused {
 		t.Error("an account that nothing is known of refuses")
 	}
 }
@@ -67,7 +72,7 @@ func TestTwentyImagesAreRemembered(t *testing.T) {
 		t.Errorf("%d images are remembered, want 20", len(q.TooOld))
 	}
 	for image, want := range map[string]bool{"ami-1": false, "ami-2": true, "ami-21": true} {
-		if _, refused := q.Refuses(image, ""); refused != want {
+		if _, refused := q.Refuses(at(time.Minute), image, ""); refused != want {
 			t.Errorf("%s is refused: %v, want %v", image, refused, want)
 		}
 	}

@@ -32,6 +32,25 @@ func TestHoldTellsEachWaitOnce(t *testing.T) {
 	}
 }
 
+func TestRequestIsHeldUntilASecondPastGiveUpAtMost(t *testing.T) {
+	r := accepted("r1", store.Shared)
+	last := r.GiveUpAt.Add(time.Second)
+	for due, want := range map[time.Time]time.Time{
+		last.Add(-1):                  last.Add(-1),
+		last:                          last,
+		last.Add(1):                   last,
+		r.GiveUpAt.Add(6 * time.Hour): last,
+	} {
+		held := r.Hold(t0, due, store.WaitGitHub)
+		if !held.DueAt.Equal(want) {
+			t.Errorf("held until %v, it is due at %v, want %v", due, held.DueAt, want)
+		}
+		if due.After(r.GiveUpAt) && !held.Overdue(held.DueAt) {
+			t.Errorf("held until %v, it is not overdue when it is due", due)
+		}
+	}
+}
+
 func TestUnpicked(t *testing.T) {
 	now := at(5 * time.Second)
 	for _, c := range []struct {

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +29,11 @@ func TestShareable(t *testing.T) {
 		{"LongTimeoutFits", func(r *store.Request, _ *store.Lock, _ *store.Pulse) { r.TimeoutS = 4 * 3600 }, true},
 		{"HeardOf45sAgo", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { p.Seen = now.Add(-45 * time.Second) }, true},
 		{"SilentFor45s", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { p.Seen = now.Add(-45*time.Second - 1) }, false},
+		{"CountedOnFor10mWithoutAJob", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.CountedOn = now.Add(-10 * time.Minute) }, true},
+		{"CountedOnForLongerWithoutAJob", func(_ *store.Request, l *store.Lock, _ *store.Pulse) { l.CountedOn = now.Add(-10*time.Minute - 1) }, false},
+		{"BusyForLonger", func(_ *store.Request, l *store.Lock, _ *store.Pulse) {
+			l.Busy, l.CountedOn = true, now.Add(-10*time.Minute-1)
+		}, true},
 		{"PulseOfAnotherRunner", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { p.Runner = "x0" }, false},
 		{"NeverHeardOf", func(_ *store.Request, _ *store.Lock, p *store.Pulse) { *p = store.Pulse{} }, false},
 		{"LaunchingBeforeBootBy", func(_ *store.Request, l *store.Lock, p *store.Pulse) {
@@ -68,7 +75,7 @@ func TestShareable(t *testing.T) {
 func TestShareOnALiveLock(t *testing.T) {
 	now := at(30 * time.Minute)
 	base := store.Lock{Meta: store.Meta{Version: 3}, Key: "k", State: store.LockLive, Runner: "x1", Joined: "r0",
-		Exp: now.Add(time.Hour), Hard: now.Add(5 * time.Hour), BootBy: now.Add(2 * time.Minute), SharedAt: now}
+		Exp: now.Add(time.Hour), Hard: now.Add(5 * time.Hour), BootBy: now.Add(2 * time.Minute), SharedAt: now, CountedOn: at(time.Minute)}
 	for _, c := range []struct {
 		name  string
 		edit  func(*store.Lock)
@@ -76,6 +83,8 @@ func TestShareOnALiveLock(t *testing.T) {
 		wrote bool
 	}{
 		{"NothingNewIsACheck", func(*store.Lock) {}, func(*store.Lock) {}, false},
+		{"FirstToCountOnItIsWritten", func(l *store.Lock) { l.CountedOn = time.Time{} }, func(l *store.Lock) { l.CountedOn = now }, true},
+		{"BusyIsCountedOnByNobody", func(l *store.Lock) { l.Busy, l.CountedOn = true, time.Time{} }, func(*store.Lock) {}, false},
 		{"FirstToJoinIsWritten", func(l *store.Lock) { l.Joined = "" }, func(l *store.Lock) { l.Joined = "r2" }, true},
 		{"RiseOf30sIsNotWorthAWrite", func(l *store.Lock) { l.Exp = now.Add(time.Hour - 30*time.Second) }, func(*store.Lock) {}, false},
 		{"RiseOfMoreThan30s", func(l *store.Lock) { l.Exp = now.Add(time.Hour - 30*time.Second - 1) },
@@ -104,6 +113,34 @@ func TestShareOnALiveLock(t *testing.T) {
 			r.History = append(r.History[:1:1], store.Entry{At: now, State: "ready", Reason: "shares runner x1"})
 			same(t, "request", got, r)
 		})
+	}
+}
+
+func TestLockOfTheOtherVersionIsRead(t *testing.T) {
+	l := store.Lock{Key: "k", State: store.LockLive, Runner: "x1", Exp: at(time.Hour), Hard: at(5 * time.Hour), SharedAt: t0, Busy: true, CountedOn: t0}
+	b, err := json.Marshal(&l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var older struct {
+		Key    string    `json:"key"`
+		State  string    `json:"state"`
+		Runner string    `json:"runner"`
+		Exp    time.Time `json:"exp"`
+	}
+	if err := json.Unmarshal(b, &older); err != nil || older.Key != "k" || older.State != "live" || older.Runner != "x1" || !older.Exp.Equal(l.Exp) {
+		t.Errorf("the older version reads %+v, %v; want the lock", older, err)
+	}
+	var newer store.Lock
+	if err := json.Unmarshal([]byte(`{"key":"k","state":"live","runner":"x1"}`), &newer); err != nil || newer.Busy || !newer.CountedOn.IsZero() {
+		t.Errorf("a lock of the older version is %+v, %v; want it without the newer fields", newer, err)
+	}
+	if b, err := json.Marshal(&newer); err != nil || strings.Contains(string(b), "busy") || strings.Contains(string(b), "counted_on") {
+		t.Errorf("a lock that has nothing new is %s, %v; want it as the older version writes it", b, err)
+	}
+	// Whoever shares it counts from then on: the older version may have given it a job.
+	if _, l, wrote := store.Share(at(time.Minute), lim, accepted("r2", store.Shared), newer); !wrote || !l.CountedOn.Equal(at(time.Minute)) {
+		t.Errorf("shared, it is counted on since %v, written: %v; want now, and written", l.CountedOn, wrote)
 	}
 }
 

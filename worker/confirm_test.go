@@ -353,15 +353,157 @@ func TestNobodySharesWhileGitHubIsAway(t *testing.T) {
 	}
 }
 
-func TestLimitOfGitHubIsWaitedForBeforeAShare(t *testing.T) {
+// A limit may last for hours: the reaper may learn meanwhile whether the runner is online.
+func TestLimitOfGitHubIsWaitedForAMinuteAtMostBeforeAShare(t *testing.T) {
+	for name, c := range map[string]struct{ limit, wait time.Duration }{
+		"AsLongAsAnyWait": {30 * time.Second, 30 * time.Second},
+		"Longer":          {30*time.Second + 1, time.Minute},
+		"MuchLonger":      {4 * time.Hour, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			liveShared(t, func(w *world, first store.Request) {
+				w.alive(first, 2*time.Minute+1)
+				w.github.down = &github.Error{Kind: github.ErrLimited, Status: 403, RetryAt: time.Now().Add(c.limit)}
+				late := w.request(shared)
+				w.start(late)
+				// Those who wait for one thing come within five seconds of each other.
+				got := w.requestNow(late.ID)
+				if wait := time.Until(got.DueAt); got.Wait != store.WaitGitHub || wait < c.wait || wait > c.wait+w.limits.PollResend {
+					t.Errorf("request waits for %q for %v, want GitHub for %v", got.Wait, wait, c.wait)
+				}
+				run, lock, _ := store.Confirm(time.Now(), w.limits, w.runnerOf(first.ID), w.lockOf(first), store.Registration{Online: true})
+				w.commit(&run, &lock) // the reaper's word
+				for time.Now().Before(got.DueAt) {
+					w.alive(first, w.limits.Heartbeat)
+				}
+				w.handle(queue.StartOf(late))
+				w.state(late, store.Ready)
+			})
+		})
+	}
+}
+
+// 404 is also what GitHub says to a credential that may not see the repository.
+func TestAbsentRegistrationEndsItsRunnerOnlyIfTheRepositoryIsSeen(t *testing.T) {
+	for name, blind := range map[string]error{
+		"Hidden": &github.Error{Kind: github.ErrNotFound, Op: "list", Status: 404}, "Denied": &github.Error{Kind: github.ErrDenied, Op: "list", Status: 403}, "Away": errLost,
+	} {
+		t.Run("Listening/"+name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				r := w.request()
+				w.start(r)
+				m := w.listening(r)
+				w.github.forgotten[1], w.github.blind = true, blind
+				w.handle(m)
+				if run := w.runnerOf(r.ID); w.github.lists != 0 || run.MissedAt.IsZero() {
+					t.Fatalf("%d lists after the first 404, missed at %v; want none, and missed: it ends nothing", w.github.lists, run.MissedAt)
+				}
+				for missed := time.Now(); time.Since(missed) < 2*w.limits.Silent && len(w.sent) > 0; {
+					w.follow(1)
+				}
+				if run := w.runnerOf(r.ID); run.State != store.RunnerBooting || w.github.lists == 0 || len(w.sent) != 1 || w.sent[0].Message != m {
+					t.Errorf("runner is %s after %d lists, sent %v; want it kept, and asked about again", run.State, w.github.lists, w.sent)
+				}
+				w.github.blind = nil
+				w.follow(1)
+				if run := w.runnerOf(r.ID); run.State != store.RunnerDraining || run.End.Code != store.EndUnlisted {
+					t.Errorf("runner is %s %v once the repository is seen, want draining, registration_lost", run.State, run.End)
+				}
+			})
+		})
+		t.Run("Shared/"+name, func(t *testing.T) {
+			liveShared(t, func(w *world, first store.Request) {
+				w.github.forgotten[1], w.github.blind = true, blind
+				w.alive(first, 2*time.Minute+1)
+				late := w.request(shared)
+				w.start(late)
+				for missed := time.Now(); time.Since(missed) < 2*w.limits.Silent && len(w.sent) > 0; {
+					w.says(first, store.EventHeartbeat)
+					w.follow(1)
+				}
+				if run, got := w.runnerOf(first.ID), w.requestNow(late.ID); run.State != store.RunnerOnline || got.State != store.Accepted || got.Wait != store.WaitGitHubDown || w.github.lists == 0 {
+					t.Errorf("runner is %s, request %s for %q after %d lists; want both kept, waiting for GitHub", run.State, got.State, got.Wait, w.github.lists)
+				}
+				w.github.blind = nil
+				w.says(first, store.EventHeartbeat)
+				w.follow(1)
+				if run := w.runnerOf(first.ID); run.State != store.RunnerDraining || run.End.Code != store.EndUnlisted {
+					t.Errorf("runner is %s %v once the repository is seen, want draining, registration_lost", run.State, run.End)
+				}
+			})
+		})
+	}
+}
+
+// GitHub.com and an Enterprise Server count their registrations each from 1.
+func TestAnswerAboutARunnerIsNoAnswerAboutAnotherOfTheSameID(t *testing.T) {
 	liveShared(t, func(w *world, first store.Request) {
+		labelled := func(r *store.Request) { shared(r); r.Labels = []string{"other"} }
+		second := w.request(labelled)
+		w.start(second)
+		w.online(second)
+		run := w.runnerOf(second.ID)
+		run.Config.RunnerID = w.runnerOf(first.ID).Config.RunnerID
+		w.commit(&run)
 		w.alive(first, 2*time.Minute+1)
-		until := time.Now().Add(4 * time.Minute)
-		w.github.down = &github.Error{Kind: github.ErrLimited, Status: 403, RetryAt: until}
+		w.says(second, store.EventHeartbeat)
+		wk, before := worker.New(w.config), len(w.github.looks)
+		w.handleBy(wk, queue.StartOf(w.request(shared)))
+		w.handleBy(wk, queue.StartOf(w.request(labelled)))
+		if asked := len(w.github.looks) - before; asked != 2 {
+			t.Errorf("%d questions about two runners, want 2", asked)
+		}
+		for _, r := range []store.Request{first, second} {
+			if lock := w.lockOf(r); !lock.ConfirmedAt.Equal(time.Now()) {
+				t.Errorf("runner of %s was confirmed at %v, want now", r.ID, lock.ConfirmedAt)
+			}
+		}
+	})
+}
+
+// GitHub may show a runner online that gets no job: its one job went to another.
+func TestRunnerToWhichNoJobComesIsSharedForTenMinutes(t *testing.T) {
+	liveShared(t, func(w *world, first store.Request) {
+		share := func() store.Request {
+			late := w.request(shared)
+			w.start(late)
+			return late
+		}
+		w.state(share(), store.Ready)
+		if lock := w.lockOf(first); lock.Busy || !lock.CountedOn.Equal(time.Now()) {
+			t.Fatalf("busy %v, counted on since %v; want it counted on since now", lock.Busy, lock.CountedOn)
+		}
+		for range 20 {
+			w.alive(first, 30*time.Second)
+		}
+		late := share()
+		w.state(late, store.Ready)
+		if run := w.runnerOf(first.ID); run.State != store.RunnerOnline || w.requestNow(late.ID).Runner != run.ID {
+			t.Errorf("after ten minutes the runner is %s, want it shared", run.State)
+		}
+		w.alive(first, 1)
+		late = share()
+		w.state(late, store.Waiting)
+		if run := w.runnerOf(first.ID); run.State != store.RunnerDraining || run.End.Code != store.EndHandover || w.requestNow(late.ID).Runner == run.ID {
+			t.Errorf("after more than that the runner is %s %v, want it replaced", run.State, run.End)
+		}
+	})
+}
+
+func TestRunnerThatHasAJobIsSharedForAsLongAsItHasIt(t *testing.T) {
+	liveShared(t, func(w *world, first store.Request) {
+		w.state(first, store.Ready)
 		late := w.request(shared)
 		w.start(late)
-		if got := w.requestNow(late.ID); got.Wait != store.WaitGitHub || got.DueAt.Before(until) {
-			t.Errorf("request waits for %q until %v, want GitHub's %v", got.Wait, got.DueAt, until)
+		w.says(first, store.EventJobStarted)
+		for range 60 {
+			w.alive(first, 30*time.Second)
+		}
+		late = w.request(shared)
+		w.start(late)
+		w.state(late, store.Ready)
+		if lock := w.lockOf(first); !lock.Busy || !lock.CountedOn.IsZero() {
+			t.Errorf("busy %v, counted on since %v; want busy, and that nobody counts", lock.Busy, lock.CountedOn)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -426,6 +427,8 @@ type fakeGitHub struct {
 	mu     sync.Mutex
 	calls  []string
 	names  map[string]int64
+	lists  int
+	blind  error // what a list of the repository's runners is answered with
 	labels []string
 	// answer decides a call: an error, with the registration made or not.
 	answer func(n int, name string) (made bool, err error)
@@ -434,6 +437,19 @@ type fakeGitHub struct {
 	shown     map[int64]bool // the registrations whose program is connected
 	forgotten map[int64]bool // those that it has no more
 	down      error          // what it answers to each look; nil: the truth
+}
+
+// List is asked whether the credential sees the repository.
+func (g *fakeGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+	return func(yield func(github.Runner, error) bool) {
+		g.mu.Lock()
+		g.lists++
+		err := g.blind
+		g.mu.Unlock()
+		if err != nil {
+			yield(github.Runner{}, err)
+		}
+	}
 }
 
 func (g *fakeGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {

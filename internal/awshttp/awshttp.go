@@ -78,6 +78,11 @@ func Client(timeout time.Duration) *http.Client {
 	transport.IdleConnTimeout = idleLimit
 	transport.MaxIdleConnsPerHost = idleEach
 	transport.WriteBufferSize = writeBuffer
+	// HTTP/1.1 alone: net/http sends a request that is marked as repeatable again when
+	// a connection of HTTP/1.1 is reset, and not when one of HTTP/2 is, with its streams.
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
+	transport.ForceAttemptHTTP2 = false
 	return &http.Client{
 		Transport:     Transport{transport},
 		Timeout:       timeout,

@@ -2,10 +2,12 @@ package awshttp_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -139,5 +141,34 @@ func TestCallOnAFreshConnectionIsNotRepeated(t *testing.T) {
 	_ = l.Close()
 	if n := <-calls; n != 1 {
 		t.Errorf("%d calls, want 1: a server that resets fresh connections is not asked again here", n)
+	}
+}
+
+// A server that offers HTTP/2, as AWS's may: net/http repeats nothing on a connection of
+// HTTP/2 that is reset.
+func TestHTTP2IsNotSpoken(t *testing.T) {
+	protocols := make(chan string, 2)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { protocols <- r.Proto }))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	client := awshttp.Client(patience)
+	defer client.CloseIdleConnections()
+	trusted := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	client.Transport.(awshttp.Transport).Base.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
+	for name, c := range map[string]struct {
+		client *http.Client
+		want   string
+	}{
+		"ours": {client, "HTTP/1.1"}, "one that may": {server.Client(), "HTTP/2.0"},
+	} {
+		answer, err := c.client.Post(server.URL, "text/plain", strings.NewReader("x"))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		_ = answer.Body.Close()
+		if got := <-protocols; got != c.want || answer.Proto != c.want {
+			t.Errorf("%s: the call was made by %s and answered by %s, want %s", name, got, answer.Proto, c.want)
+		}
 	}
 }

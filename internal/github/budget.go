@@ -32,9 +32,10 @@ const leastHourly = 5000
 type Part struct {
 	Purpose Purpose
 	Calls   string // which ones, for people
-	// Share is the part of the hour's calls that one process may make for an account;
-	// 1: all. A process that made none for an hour may make as many at once, and
-	// regains them evenly over an hour.
+	// Share is the part of the hour's calls that may be made for an account by the
+	// processes whose Config.Share add up to 1; 1: all. Of a smaller part, each
+	// process may make its own share, one call at least. A process that made none for
+	// an hour may make as many at once, and regains them evenly over an hour.
 	Share float64
 	// Above is the part of the hour's calls that must be left when a call is made, as
 	// GitHub itself counts for all processes; 0: none.
@@ -47,7 +48,9 @@ type Part struct {
 // Registrations come first: without them there is no runner, so they may take all.
 // A confirmation follows each registration, and an end each runner; a tenth is 500
 // runners an hour at the least that GitHub grants, and what asks more often goes
-// in circles. Confirmations leave the last tenth of the hour to registrations;
+// in circles. Up to five workers confirm, each with a fifth of the tenth. What is
+// beyond a worker's part, the reaper confirms within a minute by its lists, with at
+// most 240 calls an hour of a tenth of its own. Confirmations leave the last tenth of the hour to registrations;
 // ends do not, since a registration that is left there can be given a job. What
 // heals has no need to be done in an hour that is half spent.
 var Budget = []Part{
@@ -75,14 +78,15 @@ func (o op) purpose() Purpose {
 
 // hour is what an account may spend in an hour, and did.
 type hour struct {
-	limit     int // calls, as GitHub told last
-	remaining int // likewise, until reset
+	share     float64 // of this process
+	limit     int     // calls, as GitHub told last
+	remaining int     // likewise, until reset
 	reset     time.Time
 	parts     map[Purpose]*gauge // of those with a share below 1
 }
 
-func newHour() *hour {
-	h := &hour{parts: map[Purpose]*gauge{}}
+func newHour(share float64) *hour {
+	h := &hour{share: share, parts: map[Purpose]*gauge{}}
 	h.grant(leastHourly, time.Time{})
 	return h
 }
@@ -97,12 +101,13 @@ func (h *hour) grant(limit int, now time.Time) {
 		if p.Share == 1 {
 			continue
 		}
-		calls := p.Share * float64(limit)
+		calls := p.Share * h.share * float64(limit)
+		burst := max(1, int(calls)) // with room for none, none would ever be made
 		if g := h.parts[p.Purpose]; g != nil {
 			g.SetLimitAt(now, rate.Limit(calls/3600))
-			g.SetBurstAt(now, int(calls))
+			g.SetBurstAt(now, burst)
 		} else {
-			h.parts[p.Purpose] = &gauge{Limiter: rate.NewLimiter(rate.Limit(calls/3600), int(calls))}
+			h.parts[p.Purpose] = &gauge{Limiter: rate.NewLimiter(rate.Limit(calls/3600), burst)}
 		}
 	}
 }
@@ -151,7 +156,7 @@ func (h *hour) spend(p Purpose, now time.Time) {
 // Table returns the budget for documents, in Markdown.
 func Table() string {
 	var b strings.Builder
-	b.WriteString("| for | calls | of the calls of an hour, a process may make | while GitHub says that are left |\n|---|---|---|---|\n")
+	b.WriteString("| for | calls | of the calls of an hour, the workers together may make, and the reaper too | while GitHub says that are left |\n|---|---|---|---|\n")
 	part := func(f float64) string { return map[float64]string{1: "all", 0.1: "a tenth", 0.5: "half"}[f] }
 	for _, p := range Budget {
 		above := "any"

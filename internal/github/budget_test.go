@@ -59,29 +59,32 @@ func TestEndsOfBusyRunnersLeaveTheHourToRegistrations(t *testing.T) {
 func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 	for name, c := range map[string]struct {
 		op    string
+		share float64
 		limit int
 		part  int
 		wait  time.Duration
 		call  func(*github.Client, github.Repository) error
 	}{
-		"Confirmations": {githubtest.OpGet, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error {
+		"Confirmations": {githubtest.OpGet, 1, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error {
 			_, err := c.Get(t.Context(), r, 999)
 			return err
 		}},
-		"Lists": {githubtest.OpList, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
+		"Lists": {githubtest.OpList, 1, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
 			for _, err = range c.List(t.Context(), r, "") {
 				break
 			}
 			return err
 		}},
-		"Ends":        {githubtest.OpDelete, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
-		"OfALargeApp": {githubtest.OpGet, 12_500, 1250, 2880 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"Ends":                  {githubtest.OpDelete, 1, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
+		"OfALargeApp":           {githubtest.OpGet, 1, 12_500, 1250, 2880 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorker":             {githubtest.OpGet, github.DefaultShare, 5000, 100, 36 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorkerForALargeApp": {githubtest.OpGet, github.DefaultShare, 12_500, 250, 14400 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := hourly(t, c.limit)
 				// A first call tells how much the hour has; in the time after it the burst is full again.
-				client := sharing(t, s.Handler(), 1)
+				client := sharing(t, s.Handler(), c.share)
 				if err := c.call(client, repo); err != nil && !errors.Is(err, github.ErrNotFound) {
 					t.Fatal(err)
 				}
@@ -122,6 +125,59 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestFiveWorkersConfirmATenthOfTheHourTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := hourly(t, 5000)
+		var workers []*github.Client
+		for range 5 {
+			workers = append(workers, sharing(t, s.Handler(), github.DefaultShare))
+		}
+		const seconds = 200 // twice what each may confirm at once
+		for range seconds {
+			for n, c := range workers {
+				_, err := c.Get(t.Context(), repo, 999)
+				if errors.Is(err, github.ErrLimited) && asError(t, err).Status == 0 {
+					continue
+				}
+				failed(t, fmt.Sprintf("Get of worker %d", n), err, github.ErrNotFound)
+			}
+			time.Sleep(time.Second) // within the points of a minute
+		}
+		// A tenth of 5,000 at once, and what is regained in 200 s: 27, of which each may
+		// have most of one to come.
+		if got := s.Calls()[githubtest.OpGet]; got < 500+22 || got > 500+27 {
+			t.Errorf("%d calls, want the tenth, and 27 that were regained", got)
+		}
+		for n, c := range workers {
+			if _, err := c.Mint(t.Context(), repo, fmt.Sprintf("r%d", n), []string{"x"}); err != nil {
+				t.Errorf("a registration by worker %d, which has confirmed its part: %v; want it made", n, err)
+			}
+		}
+	})
+}
+
+// A credential of few calls is enough for one now and then.
+func TestPartOfFewCallsIsOneAtLeast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := hourly(t, 20) // of which a worker may make a fifth of a tenth: 0.4
+		c := sharing(t, s.Handler(), github.DefaultShare)
+		_, err := c.Downloads(t.Context(), repo) // which tells how much the hour has
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			_, err := c.Get(t.Context(), repo, 999)
+			failed(t, "Get", err, github.ErrNotFound)
+			_, err = c.Get(t.Context(), repo, 999)
+			e := failed(t, "Get beyond the part", err, github.ErrLimited)
+			if wait := time.Until(e.RetryAt); e.Status != 0 || wait < 149*time.Minute || wait > 150*time.Minute {
+				t.Errorf("Get beyond the part = %v, %v ahead; want our own limit, and the two and a half hours in which one call gathers", e, wait)
+			}
+			time.Sleep(time.Until(e.RetryAt))
+		}
+	})
 }
 
 func asError(t *testing.T, err error) *github.Error {

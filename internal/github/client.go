@@ -42,10 +42,10 @@ type Config struct {
 	// 401; the call is then made once more, unless it is the same. Its errors are
 	// treated as Token's. nil: what Token gives is all there is.
 	Renew func(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error)
-	// Share is the part of the points a minute which GitHub grants a credential
-	// that this process may spend for each account: DefaultShare in a worker. Beyond
-	// it, and beyond the Budget of an hour, no call is made, and the answer is
-	// ErrLimited. A limit that GitHub itself tells of then holds for the account's
+	// Share is the part of what GitHub grants a credential that this process may
+	// spend for each account: DefaultShare in a worker. It is taken of the points a
+	// minute, and of each part of the Budget of an hour that is not all of it. Beyond
+	// that no call is made, and the answer is ErrLimited. A limit that GitHub itself tells of then holds for the account's
 	// next calls too. 0: no call is counted and no limit kept in mind, as for a
 	// GitHub that is not shared.
 	Share float64

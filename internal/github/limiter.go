@@ -39,6 +39,7 @@ func (o op) points() int {
 // limiter keeps this process within its share of the points of each account's
 // credential, and within the Budget of its hour. A nil limiter lets everything pass. It is safe for concurrent use.
 type limiter struct {
+	share     float64 // of a credential, above 0
 	perMinute float64 // points
 
 	mu       sync.Mutex
@@ -78,7 +79,7 @@ func (g *gauge) promise(n int, now time.Time) time.Time {
 }
 
 func newLimiter(share float64) (*limiter, error) {
-	l := &limiter{perMinute: share * pointsPerMinute, accounts: map[string]*bucket{}}
+	l := &limiter{share: share, perMinute: share * pointsPerMinute, accounts: map[string]*bucket{}}
 	switch {
 	case share == 0:
 		return nil, nil
@@ -95,7 +96,7 @@ func (l *limiter) holds() int { return int(l.perMinute / 3) }
 func (l *limiter) bucket(account string) *bucket {
 	b := l.accounts[account]
 	if b == nil {
-		b = &bucket{points: &gauge{Limiter: rate.NewLimiter(rate.Limit(l.perMinute*2/3/60), l.holds())}, hour: newHour()}
+		b = &bucket{points: &gauge{Limiter: rate.NewLimiter(rate.Limit(l.perMinute*2/3/60), l.holds())}, hour: newHour(l.share)}
 		l.accounts[account] = b
 	}
 	return b
