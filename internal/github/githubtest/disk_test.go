@@ -121,7 +121,7 @@ func TestJobIsLostAsSoonHoweverOftenGitHubStarts(t *testing.T) {
 		if j := after.job(id); j.State != Running {
 			t.Errorf("job = %+v, want it running until ten minutes are over", j)
 		}
-		time.Sleep(5)
+		time.Sleep(5 * time.Nanosecond)
 		if j := after.job(id); j.State != Lost {
 			t.Errorf("job = %+v, want it lost", j)
 		}
