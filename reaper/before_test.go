@@ -31,7 +31,7 @@ func TestMachineThatSaysNothingOfLaterConfigsIsConfirmedAndServedPastItsExp(t *t
 		if lock := w.lock(run.Lock); lock.Confirmed(time.Now(), w.lim) {
 			t.Error("the new config is confirmed, and nobody asked GitHub")
 		}
-		w.livingMinutes(1, run)
+		w.livingMinutes(2, run)
 		if lock := w.lock(run.Lock); !lock.Confirmed(time.Now(), w.lim) {
 			t.Errorf("confirmed at %v, want the reaper to have asked", lock.ConfirmedAt)
 		}

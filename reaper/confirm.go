@@ -26,6 +26,9 @@ func (a around) unconfirmed(now time.Time, lim store.Limits) bool {
 	if store.NextStep(now, a.runner, a.lock) == store.StepConfirm {
 		return now.Sub(a.runner.ListeningAt) >= lim.Heartbeat
 	}
+	if a.runner.ListeningAt.IsZero() && now.Sub(a.runner.UpdatedAt) < lim.Lost {
+		return false // its program is about to be started, and says so itself; that of an old agent does not
+	}
 	return a.runner.Mode == store.Shared && a.runner.State == store.RunnerOnline && a.runner.Registered() &&
 		a.lock.Names(a.runner.ID) && a.lock.State == store.LockLive && now.Sub(a.lock.ConfirmedAt) >= lim.Confirmed/3
 }
