@@ -248,8 +248,9 @@ func (in *invocation) reimage(ctx context.Context, v *view, fe *fleet.Error) err
 	return in.move(ctx, v, r.Index+1, fe, func(r store.Runner) store.Runner { return r.Reimage(ami) })
 }
 
-// ofImage reports whether a code of an attempt is about the image alone.
-func ofImage(code string) bool { return strings.HasPrefix(code, "InvalidAMI") }
+// ofImage reports whether a code of an attempt is about the image alone. AuthFailure
+// is one only if another image was tried after it: else it ends the launch.
+func ofImage(code string) bool { return strings.HasPrefix(code, "InvalidAMI") || code == "AuthFailure" }
 
 // run makes the call, and leaves time to record that it had no answer.
 func (in *invocation) run(ctx context.Context, r store.Runner, l fleet.Launch) (fleet.Instance, error) {

@@ -128,6 +128,12 @@ var verdicts = map[string]verdict{
 // https://github.com/terraform-aws-modules/terraform-aws-ec2-instance/issues/157).
 var mismatched = regexp.MustCompile(`(?i)architecture.* does not match the architecture|instance type.* (does not support|not supported|incompatible).*(boot mode|virtualization|image|AMI)`)
 
+// unshared is what EC2 says, with the code AuthFailure, of an image that another
+// account has and does not share, or no longer: it names an AMI without permission
+// as an example of that code
+// (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html).
+var unshared = regexp.MustCompile(`(?i)not authorized for images`)
+
 // unlisted judges a code that verdicts does not have, as EC2 documents its errors:
 // a code that speaks of a limit or of too little is of the placement; any other
 // error with a 400-series status is the caller's, and stays so; one with a
@@ -175,6 +181,9 @@ func judged(err error, unlisted func(code string, status int) verdict) error {
 	}
 	if v.kind == fleet.ErrRefused && mismatched.MatchString(words) {
 		v = verdict{fleet.ErrUnsuited, "Allow instance types of the image's architecture, or name an image of theirs."}
+	}
+	if v.kind == fleet.ErrRefused && unshared.MatchString(words) {
+		v = verdicts["InvalidAMIID"]
 	}
 	out := &fleet.Error{Kind: v.kind, Code: shortCode(code)}
 	switch v.kind {

@@ -58,7 +58,8 @@ func TestWhatEC2AnswersToALaunch(t *testing.T) {
 
 		{403, "UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::111111111111:assumed-role/GitHubRunnerAssumeRole/garo-prod-worker is not authorized to perform: ec2:RunInstances on resource: arn:aws:ec2:eu-west-2:111111111111:subnet/subnet-1 because no identity-based policy allows the ec2:RunInstances action. Encoded authorization failure message: " + blob, fleet.ErrRefused, "subnet/subnet-1"},
 		{403, "AccessDenied", "", fleet.ErrRefused, "policies"},
-		{401, "AuthFailure", "Not authorized for images: [ami-1]", fleet.ErrRefused, "ami-1"},
+		{401, "AuthFailure", "Not authorized for images: [ami-1]", fleet.ErrImage, "shared with the account"},
+		{401, "AuthFailure", "AWS was not able to validate the provided access credentials", fleet.ErrRefused, "validate"},
 		{403, "AuthFailure.ServiceLinkedRoleCreationNotPermitted", "The provided credentials do not have permission to create the service-linked role for EC2 Spot Instances.", fleet.ErrRefused, "AWSServiceRoleForEC2Spot"},
 		{401, "OptInRequired", "In order to use this AWS Marketplace product you need to accept terms and subscribe.", fleet.ErrRefused, "Marketplace"},
 		{400, "PendingVerification", "Your account is currently being verified.", fleet.ErrRefused, "hours"},
