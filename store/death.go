@@ -16,6 +16,9 @@ type death struct {
 	spot bool
 }
 
+// switchedOff is the code of a machine that shut itself down from inside.
+const switchedOff = "Client.InstanceInitiatedShutdown"
+
 // deaths has the reasons that EC2 documents, by code
 // (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html).
 var deaths = map[string]death{
@@ -26,7 +29,7 @@ var deaths = map[string]death{
 	"Client.InvalidSnapshot.NotFound":     {advice: "A snapshot of the image is gone: build the image again."},
 	"Client.VolumeLimitExceeded":          {advice: "Wait for machines to end, or have the region's quota of volumes and of their storage raised.", again: true},
 	"Client.UserInitiatedShutdown":        {advice: "Somebody in the account ended it: look for TerminateInstances and StopInstances in its CloudTrail.", again: true},
-	"Client.InstanceInitiatedShutdown":    {advice: "It switched itself off: look at its system log, and at what its image does when it boots.", again: true},
+	switchedOff:                           {advice: "It switched itself off: look at its system log, and at what its image does when it boots.", again: true},
 	"Server.InternalError":                {advice: "That is EC2's own fault, and seldom lasts.", again: true},
 	"Server.InsufficientInstanceCapacity": {advice: "Allow more instance types or subnets.", again: true, spot: true},
 	"Server.SpotInstanceTermination":      {advice: "Allow more instance types, or spot_fallback.", again: true, spot: true},
@@ -86,12 +89,16 @@ func (r Runner) Death(state, code, words string) Failure {
 	return why
 }
 
-// Died drains a usable runner whose machine came to a Death.
+// Died drains a usable runner whose machine came to a Death. One that switched itself
+// off at its boot limit, and had nothing to boot with, ends for what GitHub said.
 func Died(now time.Time, r Runner, l Lock, state, code, words string) (Runner, Lock) {
 	if !r.State.Usable() {
 		return r, l
 	}
 	why := r.Death(state, code, words)
+	if code == switchedOff && r.unregistered(now, l) {
+		why = NewEnd(r.Unminted.Code)
+	}
 	if r.OnlineAt.IsZero() && code != "" {
 		r = r.attempted(now, code)
 	}

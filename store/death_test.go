@@ -56,6 +56,35 @@ func TestDeathOfAMachineThatWasOnlineIsNotOfItsLaunch(t *testing.T) {
 	}
 }
 
+func TestMachineThatSwitchedItselfOffForWantOfAConfigTellsWhatGitHubSaid(t *testing.T) {
+	const off = "Client.InstanceInitiatedShutdown"
+	boot := time.Unix(300, 0)
+	for _, c := range []struct {
+		name     string
+		at       time.Time
+		code     string
+		unminted bool
+		want     string
+	}{
+		{"AtItsLimit", boot, off, true, store.EndGitHubDown},
+		{"Before", boot.Add(-1), off, true, store.EndTerminated},
+		{"SomebodyEndedIt", boot, "Client.UserInitiatedShutdown", true, store.EndTerminated},
+		{"GitHubWasNotAsked", boot, off, false, store.EndTerminated},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run := launchedAt(0, store.Placement{Market: store.Spot})
+			if c.unminted {
+				run.Unminted = &store.Unminted{Code: store.EndGitHubDown, Text: "The last answer had status 502.", Tries: 3}
+			}
+			l := store.Lock{State: store.LockLaunching, Runner: run.ID, BootBy: boot}
+			got, _ := store.Died(c.at, run, l, "terminated", c.code, "")
+			if got.End.Code != c.want || strings.Contains(got.End.Text, "status 502") != (c.want == store.EndGitHubDown) || got.Attempts[0].Code != c.code {
+				t.Errorf("the end is %+v after %v, want %s, and EC2's reason among the attempts", got.End, got.Attempts, c.want)
+			}
+		})
+	}
+}
+
 func TestOnDemandComesFirstOnceSpotWasAtFault(t *testing.T) {
 	plan := []store.Placement{
 		{Market: store.Spot, InstanceType: "a"}, {Market: store.Spot, InstanceType: "b"},

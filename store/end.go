@@ -113,8 +113,8 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 		return EndExpired
 	case named && r.InstanceID == "" && !now.Before(l.BootBy):
 		return EndNoLaunch
-	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy) && r.Config.N == 0 && r.Unminted != nil:
-		return r.Unminted.Code // it may well have called: there was no config to answer with
+	case r.unregistered(now, l):
+		return r.Unminted.Code
 	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy):
 		return EndNoBoot
 	case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)) && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
@@ -127,6 +127,12 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 		return EndUnwanted
 	}
 	return ""
+}
+
+// unregistered reports whether a runner has to boot no more since GitHub registered
+// nothing for it. Its machine may well have called: there was no config to answer with.
+func (r Runner) unregistered(now time.Time, l Lock) bool {
+	return l.Names(r.ID) && r.Boot.At.IsZero() && !now.Before(l.BootBy) && r.Config.N == 0 && r.Unminted != nil
 }
 
 // unused reports whether nothing is queued for a runner past its exp, as far as can
