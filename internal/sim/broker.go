@@ -37,12 +37,12 @@ func (s session) Wait(ctx context.Context) (simfleet.Job, error) {
 	if s.world.cfg.Ghosts && errors.Is(err, simfleet.ErrDeleted) {
 		<-ctx.Done() // it never learns
 	}
-	s.world.refuses(s.runner, err)
+	s.world.refuses(ctx, s.runner, err)
 	return j, err
 }
 
 func (s session) Watch(ctx context.Context) error {
 	err := s.Session.Watch(ctx)
-	s.world.refuses(s.runner, err)
+	s.world.refuses(ctx, s.runner, err)
 	return err
 }

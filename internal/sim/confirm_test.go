@@ -146,17 +146,19 @@ func TestGhostIsSharedForTwoMinutesAtMost(t *testing.T) {
 				if r := w.Runner(ghost.ID); reaps && (r.State.Usable() || r.End.Code != store.EndUnlisted) {
 					w.Errorf("runner is %s (%v) without any start, want it to drain as %s", r.State, r.End, store.EndUnlisted)
 				}
+				var jobs []string
 				for i := range 12 { // an hour of starts
 					q := w.Ready(w.Start(sim.Shared(fmt.Sprint("b-", i))), 5*time.Minute)
 					if q.Runner == ghost.ID {
 						w.Errorf("request was told ready with the ghost, %s after GitHub forgot it", q.ReadyAt.Sub(forgotten))
 					}
+					jobs = append(jobs, w.Job(s.RunsOn, 30*time.Second))
 					time.Sleep(5 * time.Minute)
 				}
 				if !reaps {
 					w.Resume(sim.Reaper)
 				}
-				good(w, s, w.Job(s.RunsOn, 30*time.Second))
+				good(w, s, jobs...)
 				machines(w, 2)
 			})
 		})

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -57,12 +58,19 @@ func (w *World) shows(r github.Runner, err error) {
 }
 
 // refuses notes that GitHub refused the program of a runner. It takes a time of its
-// own, since GitHub refuses all programs at once.
-func (w *World) refuses(runner string, err error) {
+// own, since GitHub refuses all programs at once. A program that ends meanwhile for
+// another reason, such as the end of its job, never hears of it.
+func (w *World) refuses(ctx context.Context, runner string, err error) {
 	if !errors.Is(err, simfleet.ErrTooOld) {
 		return
 	}
-	time.Sleep(time.Duration(hash64(w.cfg.Seed, "refused", runner)%499_979)*time.Microsecond + 1)
+	t := time.NewTimer(time.Duration(hash64(w.cfg.Seed, "refused", runner)%499_979)*time.Microsecond + 1)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-t.C:
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.watch.confirmations.refused[runner].IsZero() {

@@ -84,7 +84,7 @@ var realBugs = []Bug{
 	plant("UnknownAnswerAskedAgain", "an answer of EC2 that nobody knows is asked for until the boot limit",
 		edit("worker/launch.go", `.Said.Times >= store.MaxUnfamiliar &&`, `.Said.Times >= 1000*store.MaxUnfamiliar &&`)),
 	plant("SubnetBlamed", "a machine that had no config to call for is told to have a bad network",
-		edit("store/end.go", ` && r.Config.N == 0 && r.Unminted != nil:`, ` && r.Config.N == 0 && r.Unminted != nil && r.State == RunnerOnline:`)),
+		edit("store/end.go", ` && r.Config.N == 0 && r.Unminted != nil`, ` && r.Config.N == 0 && r.Unminted != nil && r.State == RunnerOnline`)),
 	plant("NamesWithoutEnd", "names are written ahead for as long as GitHub is away",
 		edit("store/runner.go", `return n >= MaxNames`, `return n >= 100*MaxNames`)),
 	plant("TagsBeforeRecords", "a machine is ended for a tag, whatever record names it",
