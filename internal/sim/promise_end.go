@@ -348,7 +348,8 @@ func (w *World) checkJobs() {
 			continue // a program that GitHub refuses cuts its job itself
 		}
 		r := w.watch.runners[w.tagged(m)]
-		if r.Version == 0 || r.InstanceID != m.ID || m.EndsAt.After(r.Hard.Add(-slack)) {
+		// A machine counts what an answer leaves it from when it asked.
+		if r.Version == 0 || r.InstanceID != m.ID || m.EndsAt.After(r.Hard.Add(-slack-w.watch.slow[r.ID])) {
 			continue
 		}
 		told := !r.EndingAt.IsZero() && !m.EndsAt.Before(r.EndingAt.Add(-slack)) || !r.EndedAt.IsZero() && !m.EndsAt.Before(r.EndedAt.Add(-slack))

@@ -39,7 +39,7 @@ type watch struct {
 	versions      map[store.Ref]int64
 	looked        map[Promise]int          // how often each promise was put to the test
 	crashes       map[string]time.Time     // when who was at it was killed, by the id of a record
-	slow          map[string]time.Duration // for how long each invocation stood still
+	slow          map[string]time.Duration // for how long each invocation stood still, and the calls of each runner's machine
 	recovered     []time.Duration          // how long after that it was written again
 	commits       int
 	conflicts     int
@@ -259,11 +259,11 @@ func (w *World) tell() {
 	fmt.Fprintf(w.Output(), "%s", w.log.Bytes()[max(0, w.log.Len()-10_000):])
 }
 
-// slowed notes for how long an invocation stood still.
+// slowed notes for how long an invocation, or the calls of a machine, stood still.
 func (w *World) slowed(e *Effect, d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.watch.slow[e.By] += d
+	w.watch.slow[cmp.Or(e.By, e.On)] += d // a machine's call is its runner's
 }
 
 // crashed notes what an invocation was about that was killed.
