@@ -57,7 +57,7 @@ func unauthenticated() error {
 	return refused("Send a valid token as Authorization: Bearer.")
 }
 
-// refused is unauthenticated for a reason that may be told.
+// refused is unauthenticated for a reason that the caller may see.
 func refused(detail string) error {
 	return &problem{code: apitype.CodeUnauthenticated, detail: detail}
 }

@@ -138,7 +138,7 @@ func TestLockOfTheOtherVersionIsRead(t *testing.T) {
 	if b, err := json.Marshal(&newer); err != nil || strings.Contains(string(b), "busy") || strings.Contains(string(b), "counted_on") {
 		t.Errorf("a lock that has nothing new is %s, %v; want it as the older version writes it", b, err)
 	}
-	// Whoever shares it counts from then on: the older version may have given it a job.
+	// Each request that shares it counts from then on: the older version may have given it a job.
 	if _, l, wrote := store.Share(at(time.Minute), lim, accepted("r2", store.Shared), newer); !wrote || !l.CountedOn.Equal(at(time.Minute)) {
 		t.Errorf("shared, it is counted on since %v, written: %v; want now, and written", l.CountedOn, wrote)
 	}

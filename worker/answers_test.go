@@ -258,7 +258,7 @@ func (w *world) images(named *string, exist ...string) {
 	}
 }
 
-func TestImageThatIsGoneIsResolvedAnewOnce(t *testing.T) {
+func TestImageThatIsGoneIsResolvedOnceMore(t *testing.T) {
 	inWorld(t, func(w *world) {
 		named := "ami-old"
 		w.images(&named, "ami-new")

@@ -29,7 +29,7 @@ func (d *Demo) sayAt(at time.Time, format string, args ...any) {
 const (
 	// look is how often the narrator looks for news.
 	look = 100 * time.Millisecond
-	// hold is how old news are before they are told, so that most lines stand in the
+	// hold is how old news are before they are printed, so that most lines stand in the
 	// order in which things happened: a step is recorded a moment after the time that
 	// it carries. On a busy machine the moment may be longer.
 	hold = 300 * time.Millisecond
@@ -58,11 +58,11 @@ func (d *Demo) narrate(ctx context.Context) {
 
 // teller puts news in order.
 type teller struct {
-	pending []entry   // not told yet
-	last    time.Time // of the newest line that was told
+	pending []entry   // not printed yet
+	last    time.Time // of the newest line that was printed
 }
 
-// tell returns the lines that are old enough to be told, and keeps the others.
+// tell returns the lines that are old enough to print, and keeps the others.
 // No line has an earlier time than the one before it: one that became known too
 // late for that gets the time of the line before. (The record has its own.)
 func (t *teller) tell(news []entry, before time.Time) (lines []entry) {
@@ -81,7 +81,7 @@ func (t *teller) tell(news []entry, before time.Time) (lines []entry) {
 }
 
 // news returns what was said, and what was added to the histories, since the last
-// call. seen has how much of each history was told. It says nothing of a request,
+// call. seen has how much of each history was printed. It says nothing of a request,
 // its runners or a planted machine before the story has said that it made them.
 func (d *Demo) news(ctx context.Context, seen map[string]int) []entry {
 	d.mu.Lock()

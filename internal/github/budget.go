@@ -79,7 +79,7 @@ func (o op) purpose() Purpose {
 // hour is what an account may spend in an hour, and did.
 type hour struct {
 	share     float64 // of this process
-	limit     int     // calls, as GitHub told last
+	limit     int     // calls, as GitHub said last
 	remaining int     // likewise, until reset
 	reset     time.Time
 	parts     map[Purpose]*gauge // of those with a share below 1

@@ -58,11 +58,11 @@ type bucket struct {
 // gauge is a rate.Limiter that tells those who ask too early different times.
 type gauge struct {
 	*rate.Limiter
-	// promised is the time that the last caller without tokens was told.
+	// promised is the time that the last caller without tokens got.
 	promised time.Time
 }
 
-// promise returns when to ask for n tokens again. Those who ask at once are told
+// promise returns when to ask for n tokens again. Those who ask at once get
 // different times within a minute, each as much later as it takes to gather what
 // the one before needs; who comes when there are some gets them.
 func (g *gauge) promise(n int, now time.Time) time.Time {

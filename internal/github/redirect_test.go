@@ -75,7 +75,7 @@ func everyCall(t *testing.T, s world, c *github.Client) {
 	}
 }
 
-func TestRenamedRepositoryKeepsItsRunnersWhoeverHasItsName(t *testing.T) {
+func TestRenamedRepositoryKeepsItsRunnersThoughAnotherHasItsName(t *testing.T) {
 	s := open(t, githubtest.Config{Fault: func(_ string, r *http.Request) (f githubtest.Fault) {
 		if !strings.HasPrefix(r.URL.Path, "/repositories/"+repo.ID+"/") {
 			t.Errorf("%s %s: want every call to name the repository by its id", r.Method, r.URL.Path)

@@ -197,7 +197,7 @@ func examineLocks(t *testing.T, all records) {
 // examineLog looks for alarms: nothing that was done here is a reason for one but
 // busy_runner. A kill cuts jobs, which GitHub calls busy for ten minutes more. The
 // pauses between two DELETEs grow to eight minutes and the alarm comes after 15, so
-// that an end whose DELETEs are late by kills too is told of.
+// that an end whose DELETEs are late by kills too is reported.
 func examineLog(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Open(path)

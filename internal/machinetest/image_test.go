@@ -57,7 +57,7 @@ for hook in "$ACTIONS_RUNNER_HOOK_JOB_STARTED" "$ACTIONS_RUNNER_HOOK_JOB_COMPLET
 	s := w.status(started.ID)
 	for _, e := range s.Runner.History {
 		if strings.Contains(e.Reason, "before the job's last step") {
-			t.Errorf("a whole job is told as cut: %+v", s.Runner.History)
+			t.Errorf("a whole job counts as cut: %+v", s.Runner.History)
 		}
 	}
 }

@@ -150,7 +150,7 @@ func TestGhostIsSharedForTwoMinutesAtMost(t *testing.T) {
 				for i := range 12 { // an hour of starts
 					q := w.Ready(w.Start(sim.Shared(fmt.Sprint("b-", i))), 5*time.Minute)
 					if q.Runner == ghost.ID {
-						w.Errorf("request was told ready with the ghost, %s after GitHub forgot it", q.ReadyAt.Sub(forgotten))
+						w.Errorf("request is ready with the ghost, %s after GitHub forgot it", q.ReadyAt.Sub(forgotten))
 					}
 					jobs = append(jobs, w.Job(s.RunsOn, 30*time.Second))
 					time.Sleep(5 * time.Minute)
@@ -185,7 +185,7 @@ func TestRunnerThatUsedItsConfigUpIsNotSharedUntilItHasAnother(t *testing.T) {
 			body := sim.Shared(fmt.Sprint("b-", i))
 			body.GiveUp = 240
 			if r := w.Final(w.Start(body), 10*time.Minute); r.State == store.Ready {
-				w.Errorf("request was told ready with runner %s, and GitHub registers nothing", r.Runner)
+				w.Errorf("request is ready with runner %s, and GitHub registers nothing", r.Runner)
 			}
 			time.Sleep(5 * time.Minute)
 		}

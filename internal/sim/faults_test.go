@@ -95,7 +95,7 @@ var allFaults = []fault{
 	{48, "GitHub refuses to delete a busy runner", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestBusyRunnerIsKeptUntilItsHardLimitAndNoLonger"}},
 	{49, "a job is handed out just before the registration is deleted", []string{"internal/sim.TestBusyRunnerIsNotEndedBeforeItsJob", "reaper.TestJobThatWasHandedOutJustBeforeTheDeleteFinishes"}},
 	{0, "a registration cannot be deleted", []string{"internal/sim.TestRunnerThatMayStillBeRegisteredIsNotReplaced"}},
-	{50, "GitHub forgets a runner whose program does not notice", []string{"internal/sim.TestGhostOfADeletedRegistrationDrains", "internal/sim.TestForgottenRegistrationIsMadeAnew"}},
+	{50, "GitHub forgets a runner whose program does not notice", []string{"internal/sim.TestGhostOfADeletedRegistrationDrains", "internal/sim.TestForgottenRegistrationIsReplaced"}},
 	{51, "another job takes the runner by its labels", []string{"api.TestStolenJobIsAlarmedAndTold"}},
 	{52, "the runner program is too old", []string{"api.TestTooOldRunnerProgramFailsItsRequest"}},
 

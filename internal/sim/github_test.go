@@ -178,7 +178,7 @@ func TestGhostOfADeletedRegistrationDrains(t *testing.T) {
 	})
 }
 
-func TestForgottenRegistrationIsMadeAnew(t *testing.T) {
+func TestForgottenRegistrationIsReplaced(t *testing.T) {
 	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))

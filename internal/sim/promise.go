@@ -378,7 +378,7 @@ func (w *World) terminates(inv *invocation, instance string) {
 	if r.Boot.At.IsZero() || !now.Before(r.Hard) || r.End != nil && r.End.Code == store.EndCompromised || !on {
 		return
 	}
-	w.hold(JobSpared, !jobRuns(r) || !r.IdleAt.Before(r.DeregisteredAt), "machine %s is terminated with the job that it told of at %s", instance, r.Job.StartedAt)
+	w.hold(JobSpared, !jobRuns(r) || !r.IdleAt.Before(r.DeregisteredAt), "machine %s is terminated with the job that it reported at %s", instance, r.Job.StartedAt)
 	w.hold(EndOrder, !r.DeregisteredAt.IsZero() && (!r.IdleAt.Before(r.DeregisteredAt) || now.Sub(r.DeregisteredAt) >= w.Limits.Grace),
 		"machine %s is terminated, deregistered at %s and idle at %s", instance, r.DeregisteredAt, r.IdleAt)
 }

@@ -20,7 +20,7 @@ const (
 	NoGhost   Promise = "nobody is given a runner that GitHub forgot two minutes before"
 	InVain    Promise = "a runner to which no job comes is shared for no longer than one may idle"
 	UsedUp    Promise = "no runner is shared between two of its configs"
-	JobSpared Promise = "no machine is terminated with a job that it told of"
+	JobSpared Promise = "no machine is terminated with a job that it reported"
 	NotAgain  Promise = "no image is launched whose runner program GitHub refused before any job"
 	BlamedFor Promise = "an image is refused for what a machine says before its first job"
 	LastOne   Promise = "a machine whose runner program GitHub refused gets no further config"
@@ -32,7 +32,7 @@ const (
 // confirmations is what a world knows of GitHub's word.
 type confirmations struct {
 	shown map[int64]time.Time // when GitHub last showed a registration online to somebody
-	lied  map[string]bool     // the runners of which a machine told what is not so
+	lied  map[string]bool     // the runners of which a machine reported what is not so
 	// refused are the runners whose program GitHub refused, since when; blamed the
 	// images of those that had no job by then.
 	refused map[string]time.Time
@@ -111,7 +111,7 @@ func (w *World) sawIntent(r store.Runner) {
 	w.hold(NotAgain, !w.watch.confirmations.blamed[r.Launch.Image], "runner %s is launched with image %s, which GitHub refused", r.ID, r.Launch.Image)
 }
 
-// jobRuns reports whether a machine told of a job, and not of its end.
+// jobRuns reports whether a machine reported a job, and not its end.
 func jobRuns(r store.Runner) bool { return !r.Job.StartedAt.IsZero() && r.Job.EndedAt.IsZero() }
 
 // sawOnline looks at a runner that comes into use.

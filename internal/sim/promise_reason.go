@@ -14,7 +14,7 @@ import (
 // The promises about what is said of failures, and about whom calls reach.
 const (
 	TrueReason Promise = "the reason that is recorded is the true one"
-	InWords    Promise = "who fails is told EC2's words"
+	InWords    Promise = "a failure has EC2's words"
 	Bounded    Promise = "an answer that nobody knows is not asked for without end"
 	Reaches    Promise = "every call about a repository reaches the repository of that id"
 	FewNames   Promise = "few names of unknown outcome are written in a record"
@@ -32,7 +32,7 @@ func newAnswers() answers {
 	return answers{mints: map[string]map[error]int{}, strange: map[string]map[string]int{}, last: map[string]string{}}
 }
 
-// minted notes what came of a registration.
+// minted notes the outcome of a registration.
 func (w *World) minted(name string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

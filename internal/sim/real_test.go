@@ -81,8 +81,8 @@ var realFaults = []realFault{
 		"reaper.TestMachineThatDoesNotRunEndsAtOnceWhateverGitHubSays", "reaper.TestBusyGhostsCost27DeletesEachAndOneAlarmEach",
 		"reaper.TestSilentMachineWithAJobIsAlarmedOnce", "reaper.TestLongJobOfADrainingRunnerIsNoAlarm", "store.TestSuspect"}},
 	{"R14", "a repository is renamed, and another one gets its old name", []string{
-		"internal/github.TestRenamedRepositoryKeepsItsRunnersWhoeverHasItsName", "internal/github.TestRunnerThatWasRegisteredByNameIsDeletedByID",
-		"internal/github/githubtest.TestCallsByAnOldNameReachWhoeverHasIt"}},
+		"internal/github.TestRenamedRepositoryKeepsItsRunnersThoughAnotherHasItsName", "internal/github.TestRunnerThatWasRegisteredByNameIsDeletedByID",
+		"internal/github/githubtest.TestCallsByAnOldNameReachItsNewRepository"}},
 	{"R15", "GitHub deletes the registration of a runner whose job began a moment before", []string{
 		"internal/sim.TestJobThatBeganBeforeItsRegistrationWasDeletedRunsToItsEnd", "reaper.TestJobWhoseRegistrationWasDeletedFinishes",
 		"store.TestNextEndStep"}},
@@ -99,7 +99,7 @@ var realFaults = []realFault{
 		"store.TestWhetherADeathIsWorthAnotherMachine", "internal/sim.TestMachineThatEC2EndsAtOnceFailsItsRequestWithEC2sReason",
 		"internal/sim.TestSpotMachineThatDiesAtOnceIsReplacedOnDemand"}},
 	{"E4", "an image is gone, and its SSM parameter names another one", []string{
-		"internal/fleet/ec2fleet.TestParameterOfAnImageThatIsGoneIsReadAnew", "worker.TestImageThatIsGoneIsResolvedAnewOnce",
+		"internal/fleet/ec2fleet.TestParameterOfAnImageThatIsGoneIsReadAgain", "worker.TestImageThatIsGoneIsResolvedOnceMore",
 		"worker.TestImageThatIsGoneFailsWithEC2sWords", "worker.TestImageThatIsGoneAndCannotBeResolvedNowIsWaitedFor",
 		"internal/sim.TestImageThatIsReplacedUnderItsParameterIsFound"}},
 	{"E5", "an image is of another architecture than an instance type", []string{

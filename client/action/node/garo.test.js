@@ -75,7 +75,7 @@ test('a commit without a release, and without Go, says what to do', async t => {
   await assert.rejects(find({ env: { PATH: folder(t) }, release: none, root: folder(t), dir: folder(t) }), /belongs to no release.*\(ENOENT\): add actions\/setup-go/)
 })
 
-test('what Go says of a failed build is told, and nothing is kept', async t => {
+test('a failed build shows what Go says, and keeps nothing', async t => {
   const dir = folder(t)
   const env = compiler(t, 'echo "go: go.mod requires go >= 1.26.0" >&2\nexit 3\n')
   await assert.rejects(find({ env, release: none, root: folder(t), dir }), /could not build it.*ended with 3 and said: go: go\.mod requires go >= 1\.26\.0/)

@@ -213,7 +213,7 @@ func TestWaitingFunctionIsFrozen(t *testing.T) {
 	stopped(t, first.PID)
 	second := do(t, f, "echo")
 	if second.PID != first.PID {
-		t.Errorf("processes %d and %d, want one that goes on", first.PID, second.PID)
+		t.Errorf("processes %d and %d, want one that keeps running", first.PID, second.PID)
 	}
 	stopped(t, second.PID)
 }

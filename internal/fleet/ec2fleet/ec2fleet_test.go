@@ -197,7 +197,7 @@ func TestByTokenPrefersTheOneThatLives(t *testing.T) {
 	wantError(t, "ByToken after half of the pages", err, fleet.ErrUnknown, "InternalError")
 }
 
-func TestParameterOfAnImageThatIsGoneIsReadAnew(t *testing.T) {
+func TestParameterOfAnImageThatIsGoneIsReadAgain(t *testing.T) {
 	const path = "/images/runner"
 	w := &wire{parameters: map[string]string{path: "ami-0123456789abcdef0"}}
 	f := w.fleet()

@@ -248,7 +248,7 @@ func TestListPages(t *testing.T) {
 	}
 }
 
-func TestCallsByAnOldNameReachWhoeverHasIt(t *testing.T) {
+func TestCallsByAnOldNameReachItsNewRepository(t *testing.T) {
 	w := open(t, Config{})
 	m := w.mint("r", "x")
 	one := fmt.Sprintf("/actions/runners/%d", m.Runner.ID)

@@ -76,14 +76,14 @@ var confirmBugs = []Bug{
 var realBugs = []Bug{
 	plant("ByName", "calls go to whatever repository has the name by now",
 		edit("internal/github/client.go", `return "repositories/" + repo.ID + "/actions/runners"`, `return "repos/" + repo.Name + "/actions/runners"`)),
-	plant("RefusalWithoutWords", "a refusal of EC2 is told without its words",
+	plant("RefusalWithoutWords", "the error leaves out the words of EC2's refusal",
 		edit("worker/launch.go", `return fe.Text + " (" + fe.Code + ")"`, `_ = fe
 		return "EC2 or STS refuses."`)),
-	plant("DeathWithoutWords", "a machine that EC2 ends is told without EC2's reason",
+	plant("DeathWithoutWords", "the record of a machine that EC2 ends leaves out EC2's reason",
 		edit("store/death.go", `why.Text += fmt.Sprintf(": %s (%s).", words, code)`, `why.Text += "."`)),
 	plant("UnknownAnswerAskedAgain", "an answer of EC2 that nobody knows is asked for until the boot limit",
 		edit("worker/launch.go", `.Said.Times >= store.MaxUnfamiliar &&`, `.Said.Times >= 1000*store.MaxUnfamiliar &&`)),
-	plant("SubnetBlamed", "a machine that had no config to call for is told to have a bad network",
+	plant("SubnetBlamed", "the network is blamed for a machine that GitHub gave no config",
 		edit("store/end.go", ` && r.Config.N == 0 && r.Unminted != nil`, ` && r.Config.N == 0 && r.Unminted != nil && r.State == RunnerOnline`)),
 	plant("NamesWithoutEnd", "names are written ahead for as long as GitHub is away",
 		edit("store/runner.go", `return n >= MaxNames`, `return n >= 100*MaxNames`)),

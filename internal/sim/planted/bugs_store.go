@@ -128,12 +128,12 @@ var storeBugs = []Bug{
 		edit("store/runner.go", `if g.N != r.Config.N && g.N != next.N {`, `if g.N != next.N {`)),
 
 	// What machines say.
-	plant("BootAfterBootBy", "a machine boots after its request was told that it could not",
+	plant("BootAfterBootBy", "a machine boots after its request had failed for its boot limit",
 		edit("store/event.go", ` || !now.Before(l.BootBy):`, `:`)),
 	plant("BootWhileDraining", "a machine gets its config while its runner drains",
 		edit("store/event.go", `if r.Version == 0 || !r.State.Usable() {`, `if r.Version == 0 || r.State.Final() {`),
 		edit("store/event.go", ` || !l.Names(r.ID) || l.State != LockLaunching || !now.Before(l.BootBy):`, `:`)),
-	plant("OtherNonceTaken", "whoever has the boot token gets the config too",
+	plant("OtherNonceTaken", "anyone with the boot token gets the config too",
 		edit("store/event.go", `if r.Boot.NonceHash != nonceHash || instance`, `if instance`)),
 	plant("OtherInstanceTaken", "another machine than the launched one gets the config",
 		edit("store/event.go", ` || instance != r.Boot.InstanceID || r.Mismatched() {`, ` {`)),
