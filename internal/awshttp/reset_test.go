@@ -9,84 +9,18 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/resettest"
 )
-
-// resetting is a server that answers one request on each connection and then
-// waits. It resets a connection that is used again, as a gateway does that forgot
-// it while its function was frozen: after the first bytes of the request, or after
-// all of it. It counts the requests that it answered, and keeps their headers.
-type resetting struct {
-	whole bool // read all of the second request first
-
-	mu       sync.Mutex
-	answered int
-	resets   int
-	headers  []http.Header
-	bodies   []string
-}
-
-func (s *resetting) start(t *testing.T) (url string) {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { s.serve(conn.(*net.TCPConn)) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		wg.Wait()
-	})
-	return "http://" + l.Addr().String()
-}
-
-func (s *resetting) serve(conn *net.TCPConn) {
-	defer conn.Close()
-	in := bufio.NewReaderSize(conn, 16)
-	req, err := http.ReadRequest(in)
-	if err != nil {
-		return
-	}
-	body, _ := io.ReadAll(req.Body)
-	s.mu.Lock()
-	s.answered++
-	s.headers, s.bodies = append(s.headers, req.Header), append(s.bodies, string(body))
-	s.mu.Unlock()
-	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-	if _, err := in.Peek(1); err != nil {
-		return // it was not used again
-	}
-	if s.whole {
-		again, err := http.ReadRequest(in)
-		if err != nil {
-			return
-		}
-		_, _ = io.Copy(io.Discard, again.Body)
-	}
-	s.mu.Lock()
-	s.resets++
-	s.mu.Unlock()
-	_ = conn.SetLinger(0) // the close is a reset
-}
 
 func TestCallOnAConnectionThatWasResetIsMadeOnAnother(t *testing.T) {
 	for name, whole := range map[string]bool{"after its first bytes": false, "after all of it": true} {
 		for _, size := range []int{100, 24 << 10} { // the second: RunInstances with the longest user data
 			t.Run(fmt.Sprintf("%s, of %d", name, size), func(t *testing.T) {
-				server := &resetting{whole: whole}
-				url := server.start(t)
+				server := &resettest.Server{Answer: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Whole: whole}
+				url := server.Start(t)
 				client := awshttp.Client(patience)
 				defer client.CloseIdleConnections()
 				want := strings.Repeat("x", size)
@@ -98,14 +32,13 @@ func TestCallOnAConnectionThatWasResetIsMadeOnAnother(t *testing.T) {
 					_, _ = io.Copy(io.Discard, answer.Body)
 					_ = answer.Body.Close()
 				}
-				server.mu.Lock()
-				defer server.mu.Unlock()
-				if server.answered != 10 || server.resets != 9 {
-					t.Errorf("%d answers and %d resets, want 10 and 9: each call but the first meets a dead connection", server.answered, server.resets)
+				answered, resets := server.Seen()
+				if len(answered) != 10 || resets != 9 {
+					t.Errorf("%d answers and %d resets, want 10 and 9: each call but the first meets a dead connection", len(answered), resets)
 				}
-				for i, h := range server.headers {
-					if _, sent := h["Idempotency-Key"]; sent || server.bodies[i] != want {
-						t.Errorf("call %d has the header %q and %d bytes, want no such header, and %d", i+1, h["Idempotency-Key"], len(server.bodies[i]), size)
+				for i, r := range answered {
+					if _, sent := r.Header["Idempotency-Key"]; sent || r.Body != want {
+						t.Errorf("call %d has the header %q and %d bytes, want no such header, and %d", i+1, r.Header["Idempotency-Key"], len(r.Body), size)
 					}
 				}
 			})
