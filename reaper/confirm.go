@@ -13,10 +13,10 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// confirmCalls is how many calls a run makes for one account to see which runners
-// are online: with a run a minute, 240 an hour, which is half of the tenth of a
-// token's 5,000 that confirmations may take. At most three are lists, whose further
-// pages are not counted, so that what a list leaves out can be asked for by its id.
+// confirmCalls is how many calls a run makes for one account to see which runners are
+// online, as far as the reaper's part of the GitHub budget goes: it bounds how long a
+// run takes. At most three are lists, whose further pages are not counted, so that
+// what a list leaves out can be asked for by its id.
 const confirmCalls = 4
 
 // unconfirmed reports whether GitHub is to be asked about the runner: no worker has

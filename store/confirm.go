@@ -23,8 +23,8 @@ const (
 // for Limits.Confirmed. One that GitHub does not show is missed at first: a one-job
 // registration is gone as soon as its job is done, before the machine can say so.
 // Missed for Limits.Silent, in which a machine would have said so, or for Limits.Lost
-// while GitHub has it and shows it offline, it drains. Before it was ever online, offline means nothing until its
-// boot limit. Changed returns what is to be committed.
+// while GitHub has it and shows it offline, it drains. Before it was ever online,
+// offline means nothing until its boot limit. Changed returns what is to be committed.
 func Confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Runner, Lock, Verdict) {
 	switch {
 	case !r.State.Usable() || !l.Names(r.ID) || !r.Registered():

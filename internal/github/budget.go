@@ -34,8 +34,8 @@ type Part struct {
 	Calls   string // which ones, for people
 	// Share is the part of the hour's calls that may be made for an account by the
 	// processes whose Config.Share add up to 1; 1: all. Of a smaller part, each
-	// process may make its own share, one call at least. A process that made none for
-	// an hour may make as many at once, and regains them evenly over an hour.
+	// process may make its own share, one call at least: a third at once, and two
+	// thirds evenly over the hour, so that no hour sees more, wherever it begins.
 	Share float64
 	// Above is the part of the hour's calls that must be left when a call is made, as
 	// GitHub itself counts for all processes; 0: none.
@@ -46,16 +46,16 @@ type Part struct {
 // not allow is not made, and is ErrLimited.
 //
 // Registrations come first: without them there is no runner, so they may take all.
-// A confirmation follows each registration, and an end each runner; a tenth is 500
-// runners an hour at the least that GitHub grants, and what asks more often goes
-// in circles. Up to five workers confirm, each with a fifth of the tenth. What is
-// beyond a worker's part, the reaper confirms within a minute by its lists, with at
-// most 240 calls an hour of a tenth of its own. Confirmations leave the last tenth of the hour to registrations;
-// ends do not, since a registration that is left there can be given a job. What
-// heals has no need to be done in an hour that is half spent.
+// An end follows each runner; a tenth is 500 runners an hour at the least that GitHub
+// grants, and what asks more often goes in circles. Confirmations have a tenth too:
+// half of it is the workers', a fifth each, and half the reaper's. What is beyond a
+// worker's part, the reaper confirms within a minute, by one list for all runners of a
+// repository. Confirmations leave the last tenth of the hour to registrations; ends do
+// not, since a registration that is left there can be given a job. What heals has no
+// need to be done in an hour that is half spent.
 var Budget = []Part{
 	{Registering, "register a runner", 1, 0},
-	{Confirming, "get a runner, list runners", 0.1, 0.1},
+	{Confirming, "get a runner, list runners", 0.05, 0.1},
 	{Ending, "delete a runner, find one by its name", 0.1, 0},
 	{Healing, "downloads, the end of a version", 1, 0.5},
 }
@@ -102,12 +102,13 @@ func (h *hour) grant(limit int, now time.Time) {
 			continue
 		}
 		calls := p.Share * h.share * float64(limit)
-		burst := max(1, int(calls)) // with room for none, none would ever be made
+		burst := max(1, int(calls/3)) // with room for none, none would ever be made
+		regained := rate.Limit(calls * 2 / 3 / 3600)
 		if g := h.parts[p.Purpose]; g != nil {
-			g.SetLimitAt(now, rate.Limit(calls/3600))
+			g.SetLimitAt(now, regained)
 			g.SetBurstAt(now, burst)
 		} else {
-			h.parts[p.Purpose] = &gauge{Limiter: rate.NewLimiter(rate.Limit(calls/3600), burst)}
+			h.parts[p.Purpose] = &gauge{Limiter: rate.NewLimiter(regained, burst)}
 		}
 	}
 }
@@ -157,7 +158,9 @@ func (h *hour) spend(p Purpose, now time.Time) {
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| for | calls | of the calls of an hour, the workers together may make, and the reaper too | while GitHub says that are left |\n|---|---|---|---|\n")
-	part := func(f float64) string { return map[float64]string{1: "all", 0.1: "a tenth", 0.5: "half"}[f] }
+	part := func(f float64) string {
+		return map[float64]string{1: "all", 0.05: "a twentieth", 0.1: "a tenth", 0.5: "half"}[f]
+	}
 	for _, p := range Budget {
 		above := "any"
 		if p.Above > 0 {

@@ -49,9 +49,9 @@ func TestEndsOfBusyRunnersLeaveTheHourToRegistrations(t *testing.T) {
 			}
 			time.Sleep(time.Minute - runners*600*time.Millisecond)
 		}
-		// A tenth of 5,000 at once, and as many each hour.
-		if n := s.Calls()[githubtest.OpDelete]; n > 500+hours*500 || n < hours*490 || n+refused != runners*hours*60 {
-			t.Errorf("%d calls ended runners, want a tenth of %d hours, and the burst", n, hours)
+		// A third of a tenth of 5,000 at once, and two thirds each hour.
+		if n := s.Calls()[githubtest.OpDelete]; n > 167+hours*334 || n < 160+hours*330 || n+refused != runners*hours*60 {
+			t.Errorf("%d calls ended runners in %d hours, want two thirds of a tenth in each, and a third more", n, hours)
 		}
 	})
 }
@@ -61,24 +61,24 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 		op    string
 		share float64
 		limit int
-		part  int
-		wait  time.Duration
+		part  int           // of the calls of an hour
+		wait  time.Duration // until the next, at the rate of two thirds of them
 		call  func(*github.Client, github.Repository) error
 	}{
-		"Confirmations": {githubtest.OpGet, 1, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error {
+		"Confirmations": {githubtest.OpGet, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) error {
 			_, err := c.Get(t.Context(), r, 999)
 			return err
 		}},
-		"Lists": {githubtest.OpList, 1, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
+		"Lists": {githubtest.OpList, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
 			for _, err = range c.List(t.Context(), r, "") {
 				break
 			}
 			return err
 		}},
-		"Ends":                  {githubtest.OpDelete, 1, 5000, 500, 7200 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
-		"OfALargeApp":           {githubtest.OpGet, 1, 12_500, 1250, 2880 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorker":             {githubtest.OpGet, github.DefaultShare, 5000, 100, 36 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorkerForALargeApp": {githubtest.OpGet, github.DefaultShare, 12_500, 250, 14400 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"Ends":                  {githubtest.OpDelete, 1, 5000, 500, 10800 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
+		"OfALargeApp":           {githubtest.OpGet, 1, 12_500, 625, 8640 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorker":             {githubtest.OpGet, github.DefaultShare, 5000, 50, 108 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorkerForALargeApp": {githubtest.OpGet, github.DefaultShare, 12_500, 125, 43200 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -91,7 +91,8 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 				time.Sleep(59 * time.Minute)
 				var err error
 				n := 0
-				for ; n < 2*c.part; n++ {
+				burst := c.part / 3
+				for ; n < c.part; n++ {
 					if err = c.call(client, repo); errors.Is(err, github.ErrLimited) && time.Until(asError(t, err).RetryAt) > c.wait {
 						t.Fatalf("call %d = %v until %v ahead, want at most %v", n, err, time.Until(asError(t, err).RetryAt), c.wait)
 					} else if errors.Is(err, github.ErrLimited) {
@@ -99,9 +100,9 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 					}
 					time.Sleep(time.Second / 2) // within the points of a minute
 				}
-				regained := int(float64(n) / 2 / 3600 * float64(c.part))
-				if n < c.part || n > c.part+regained+1 {
-					t.Errorf("%d calls were made at once, want %d and the %d that came meanwhile", n, c.part, regained)
+				regained := int(float64(n) / 2 / c.wait.Seconds())
+				if n < burst || n > burst+regained+1 {
+					t.Errorf("%d calls were made at once, want %d and the %d that came meanwhile", n, burst, regained)
 				}
 				if made := s.Calls()[c.op]; made != n+1 {
 					t.Errorf("GitHub saw %d calls, want the %d that were allowed", made, n+1)
@@ -120,39 +121,46 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 				}
 				time.Sleep(time.Until(asError(t, err).RetryAt))
 				if err := c.call(client, repo); err != nil && !errors.Is(err, github.ErrNotFound) {
-					t.Errorf("a call at the told time: %v; want it made", err)
+					t.Errorf("a call at that time: %v; want it made", err)
 				}
 			})
 		})
 	}
 }
 
-func TestFiveWorkersConfirmATenthOfTheHourTogether(t *testing.T) {
+// The five workers and the reaper, all of which ask for ever.
+func TestConfirmationsTakeATenthOfAnyHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := hourly(t, 5000)
-		var workers []*github.Client
+		clients := []*github.Client{sharing(t, s.Handler(), 1)}
 		for range 5 {
-			workers = append(workers, sharing(t, s.Handler(), github.DefaultShare))
+			clients = append(clients, sharing(t, s.Handler(), github.DefaultShare))
 		}
-		const seconds = 200 // twice what each may confirm at once
-		for range seconds {
-			for n, c := range workers {
+		const step = 5 * time.Second // within the points of a minute
+		made := []int{0}             // by each step
+		for range 3 * time.Hour / step {
+			for n, c := range clients {
 				_, err := c.Get(t.Context(), repo, 999)
 				if errors.Is(err, github.ErrLimited) && asError(t, err).Status == 0 {
 					continue
 				}
-				failed(t, fmt.Sprintf("Get of worker %d", n), err, github.ErrNotFound)
+				failed(t, fmt.Sprintf("Get of process %d", n), err, github.ErrNotFound)
 			}
-			time.Sleep(time.Second) // within the points of a minute
+			made = append(made, s.Calls()[githubtest.OpGet])
+			time.Sleep(step)
 		}
-		// A tenth of 5,000 at once, and what is regained in 200 s: 27, of which each may
-		// have most of one to come.
-		if got := s.Calls()[githubtest.OpGet]; got < 500+22 || got > 500+27 {
-			t.Errorf("%d calls, want the tenth, and 27 that were regained", got)
+		const hour = int(time.Hour / step)
+		for i := hour; i < len(made); i++ {
+			if n := made[i] - made[i-hour]; n > 500 {
+				t.Fatalf("%d calls in the hour before %v, want a tenth of 5,000 at most", n, time.Duration(i)*step)
+			}
 		}
-		for n, c := range workers {
+		if made[hour] < 480 {
+			t.Errorf("%d calls in the first hour, want most of a tenth of 5,000", made[hour])
+		}
+		for n, c := range clients {
 			if _, err := c.Mint(t.Context(), repo, fmt.Sprintf("r%d", n), []string{"x"}); err != nil {
-				t.Errorf("a registration by worker %d, which has confirmed its part: %v; want it made", n, err)
+				t.Errorf("a registration by process %d, which has confirmed its part: %v; want it made", n, err)
 			}
 		}
 	})
@@ -161,7 +169,7 @@ func TestFiveWorkersConfirmATenthOfTheHourTogether(t *testing.T) {
 // A credential of few calls is enough for one now and then.
 func TestPartOfFewCallsIsOneAtLeast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := hourly(t, 20) // of which a worker may make a fifth of a tenth: 0.4
+		s := hourly(t, 60) // of which a worker may make a fifth of a twentieth: 0.6
 		c := sharing(t, s.Handler(), github.DefaultShare)
 		_, err := c.Downloads(t.Context(), repo) // which tells how much the hour has
 		if err != nil {

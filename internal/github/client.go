@@ -45,9 +45,9 @@ type Config struct {
 	// Share is the part of what GitHub grants a credential that this process may
 	// spend for each account: DefaultShare in a worker. It is taken of the points a
 	// minute, and of each part of the Budget of an hour that is not all of it. Beyond
-	// that no call is made, and the answer is ErrLimited. A limit that GitHub itself tells of then holds for the account's
-	// next calls too. 0: no call is counted and no limit kept in mind, as for a
-	// GitHub that is not shared.
+	// that no call is made, and the answer is ErrLimited. A limit that GitHub itself
+	// tells of then holds for the account's next calls too. 0: no call is counted and
+	// no limit kept in mind, as for a GitHub that is not shared.
 	Share float64
 	HTTP  *http.Client     // nil: http.DefaultClient; its CheckRedirect is not used
 	Now   func() time.Time // nil: time.Now

@@ -37,7 +37,8 @@ func (o op) points() int {
 }
 
 // limiter keeps this process within its share of the points of each account's
-// credential, and within the Budget of its hour. A nil limiter lets everything pass. It is safe for concurrent use.
+// credential, and within the Budget of its hour. A nil limiter lets everything pass.
+// It is safe for concurrent use.
 type limiter struct {
 	share     float64 // of a credential, above 0
 	perMinute float64 // points
