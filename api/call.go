@@ -18,6 +18,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -192,12 +193,22 @@ func (c *call) get(ctx context.Context, refs ...store.Ref) ([]store.Item, error)
 	return items, outage(err)
 }
 
-// commit makes the changes, if there are any.
-func (c *call) commit(ctx context.Context, changes ...store.Change) error {
-	if len(changes) == 0 {
-		return nil
+// apply commits a decision, if it writes or checks anything, and then sends its
+// messages. The record is what counts: a message that is lost is sent again by a poll or
+// by the reaper.
+func (c *call) apply(ctx context.Context, d store.Decision) error {
+	if len(d.Changes) > 0 {
+		if err := c.store.Commit(ctx, d.Changes...); err != nil {
+			return outage(err)
+		}
 	}
-	return outage(c.store.Commit(ctx, changes...))
+	for _, s := range d.Sends {
+		m := queue.Of(s)
+		if err := c.server.Queue.Send(ctx, m, min(max(s.Due.Sub(c.server.Now()), 0), queue.MaxDelay)); err != nil {
+			c.server.Log.LogAttrs(ctx, slog.LevelWarn, "message not sent", slog.String("kind", string(m.Kind)), slog.String("id", m.ID), slog.String("trace", c.trace), slog.Any("err", err))
+		}
+	}
+	return nil
 }
 
 var (

@@ -10,7 +10,6 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -48,22 +47,12 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 		if err != nil {
 			return apitype.Booted{}, err
 		}
-		lock := *items[0].(*store.Lock)
 		now := s.Now()
-		run, lock, verdict, wroteRunner, wroteLock := store.BootCall(now, run, lock, nonceHash, b.InstanceID)
-		var changes []store.Change
-		if wroteRunner {
-			changes = append(changes, store.Put(&run))
-		}
-		switch {
-		case wroteLock:
-			changes = append(changes, store.Put(&lock))
-		case verdict == store.BootGo:
-			changes = append(changes, store.Check(&lock))
-		}
-		if err := c.commit(ctx, changes...); err != nil {
+		d, verdict := store.Case{Runner: run}.With(items...).Boot(now, nonceHash, b.InstanceID)
+		if err := c.apply(ctx, d); err != nil {
 			return apitype.Booted{}, err
 		}
+		run = d.Runner
 		switch verdict {
 		case store.BootGo:
 			c.allow("boot token")
@@ -71,7 +60,7 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 			if err != nil {
 				return apitype.Booted{}, err
 			}
-			booted, err := s.booted(now, run, lock)
+			booted, err := s.booted(now, run, d.Lock)
 			booted.Environment = env
 			return booted, err
 		case store.BootLater:
@@ -79,7 +68,7 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 			return apitype.Booted{}, tooEarly()
 		case store.BootCompromised:
 			c.deny("another nonce or instance")
-			c.alarm(store.AlarmCompromised, "boot token used twice", slog.String("runner", run.ID), slog.String("request", run.Request),
+			c.alarm(d.Alarm, "boot token used twice", slog.String("runner", run.ID), slog.String("request", run.Request),
 				slog.String("instance", run.InstanceID), slog.String("first", run.Boot.InstanceID), slog.String("now", b.InstanceID))
 			return apitype.Booted{}, &problem{code: apitype.CodeCompromised, detail: "Power off."}
 		}
@@ -149,14 +138,14 @@ func (c *call) aboutRunner() {
 // session reads the runner of the path, its lock and its pulse for the machine
 // whose session token the call carries. They are one read when the call says
 // which lock that is; what it says is believed only if the runner agrees.
-func (c *call) session(ctx context.Context) (store.Runner, store.Lock, store.Pulse, error) {
+func (c *call) session(ctx context.Context) (store.Case, error) {
 	var with []store.Ref
 	if hint := c.Header.Get(apitype.LockHeader); len(hint) <= maxLock && lockForm.MatchString(hint) {
 		with = lockAndPulse(hint)
 	}
 	run, items, err := c.runner(ctx, with...)
 	if err != nil {
-		return store.Runner{}, store.Lock{}, store.Pulse{}, err
+		return store.Case{}, err
 	}
 	kid := run.Launch.KeyID
 	if run.Version == 0 {
@@ -165,15 +154,15 @@ func (c *call) session(ctx context.Context) (store.Runner, store.Lock, store.Pul
 	want, err := c.server.Keys.Session(kid, run.ID, run.Boot.NonceHash)
 	if err != nil || !want.Equal(c.bearer) || run.Boot.NonceHash == "" {
 		c.deny("not the runner's session")
-		return store.Runner{}, store.Lock{}, store.Pulse{}, unauthenticated()
+		return store.Case{}, unauthenticated()
 	}
 	c.allow("session")
 	if with == nil || with[0].ID != run.Lock {
 		if items, err = c.get(ctx, lockAndPulse(run.Lock)...); err != nil {
-			return store.Runner{}, store.Lock{}, store.Pulse{}, err
+			return store.Case{}, err
 		}
 	}
-	return run, *items[0].(*store.Lock), *items[1].(*store.Pulse), nil
+	return store.Case{Runner: run}.With(items...), nil
 }
 
 func lockAndPulse(key string) []store.Ref {
@@ -212,59 +201,29 @@ func (s *server) event(ctx context.Context, c *call, e apitype.Event) (apitype.O
 	c.aboutRunner()
 	said := store.Event{Kind: e.Event, Counter: e.Counter, RunID: e.RunID, Reason: e.Reason, Detail: printable(e.Detail, maxDetail)}
 	return decide(func() (apitype.Orders, error) {
-		run, lock, pulse, err := c.session(ctx)
+		cs, err := c.session(ctx)
 		if err != nil {
 			return apitype.Orders{}, err
 		}
 		now := s.Now()
-		heard := store.Hear(now, s.Limits, said, run, lock, pulse)
-		var changes []store.Change
-		if heard.Runner != nil {
-			run = *heard.Runner
-			changes = append(changes, store.Put(&run))
-		}
-		switch {
-		case heard.Lock != nil:
-			lock = *heard.Lock
-			changes = append(changes, store.Put(&lock))
-		case heard.CheckLock:
-			changes = append(changes, store.Check(&lock))
-		}
-		if heard.Pulse != nil {
-			changes = append(changes, store.Put(heard.Pulse))
-		}
-		var launcher store.Request
-		again := false
-		if heard.GaveUp {
-			items, err := c.get(ctx, store.Ref{Kind: store.KindQuota, ID: run.Account}, store.Ref{Kind: store.KindRequest, ID: run.Request})
+		d, order := cs.ApplyEvent(now, s.Limits, said, s.programKey)
+		if d.Need != nil {
+			items, err := c.get(ctx, d.Need...)
 			if err != nil {
 				return apitype.Orders{}, err
 			}
-			if heard.TooOld {
-				quota := items[0].(*store.Quota).Refuse(now, run, s.programKey)
-				changes = append(changes, store.Put(&quota))
-			}
-			var settled bool
-			if launcher, settled, again = store.Settle(now, s.Limits, *items[1].(*store.Request), run); settled {
-				changes = append(changes, store.Put(&launcher))
-			}
+			d, order = cs.With(items...).ApplyEvent(now, s.Limits, said, s.programKey)
 		}
-		if err := c.commit(ctx, changes...); err != nil {
+		if err := c.apply(ctx, d); err != nil {
 			return apitype.Orders{}, err
 		}
-		if heard.Alarm != "" {
-			c.alarm(heard.Alarm, "machine reports "+e.Event, slog.String("runner", run.ID), slog.String("request", run.Request), slog.String("run", e.RunID))
+		if d.Alarm != "" {
+			c.alarm(d.Alarm, "machine reports "+e.Event, slog.String("runner", d.Runner.ID), slog.String("request", d.Runner.Request), slog.String("run", e.RunID))
 		}
-		if again {
-			s.send(ctx, c, launcher, launcher.DueAt.Sub(now))
-		}
-		if heard.Confirm {
-			s.tell(ctx, c, queue.Message{Kind: queue.Resume, ID: run.ID, Trace: run.Trace})
-		}
-		if heard.Order == store.OrderGone {
+		if order == store.OrderGone {
 			return apitype.Orders{}, gone()
 		}
-		return orders(now, run, lock, heard.Order), nil
+		return orders(now, d.Runner, d.Lock, order), nil
 	})
 }
 
@@ -275,51 +234,36 @@ func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.Nex
 	}
 	c.aboutRunner()
 	return decide(func() (apitype.NextConfig, error) {
-		run, lock, _, err := c.session(ctx)
+		cs, err := c.session(ctx)
 		if err != nil {
 			return apitype.NextConfig{}, err
 		}
+		run := cs.Runner
 		if b.N > run.Config.N+1 {
 			return apitype.NextConfig{}, invalid("n", "Want the number after that of the last config.")
 		}
 		now := s.Now()
-		asked := now.Sub(run.UpdatedAt)
-		order := store.OrderFor(run, lock)
+		order := store.OrderFor(run, cs.Lock)
 		if order == store.OrderGone {
 			return apitype.NextConfig{}, gone()
 		}
-		run, lock, ready, wanted, changed := store.NextCall(now, run, lock, b.N)
-		switch {
-		case ready:
+		d, verdict := cs.Next(now, s.Limits, b.N)
+		if err := c.apply(ctx, d); err != nil {
+			return apitype.NextConfig{}, err
+		}
+		switch verdict {
+		case store.NextReady:
 			config, err := s.Keys.Open(run.Launch.KeyID, run.ID, run.Config.N, run.Config.Sealed)
 			if err != nil {
 				return apitype.NextConfig{}, err
 			}
-			return apitype.NextConfig{Config: config.Reveal(), N: run.Config.N, Orders: orders(now, run, lock, order)}, nil
-		case wanted:
-			if changed {
-				if err := c.commit(ctx, store.Put(&run), store.Put(&lock)); err != nil {
-					return apitype.NextConfig{}, err
-				}
-			}
-			// A repeated call tells the worker again, as its message may be lost:
-			// unless one is at it, or waits and will come back by itself.
-			if changed || asked >= s.Limits.Heartbeat/2 && !run.Held(now, "") && !now.Before(run.WaitUntil) {
-				s.tell(ctx, c, queue.Message{Kind: queue.Next, ID: run.ID, N: run.Wanted, Trace: run.Trace})
-			}
+			return apitype.NextConfig{Config: config.Reveal(), N: run.Config.N, Orders: orders(now, run, d.Lock, order)}, nil
+		case store.NextLater:
 			return apitype.NextConfig{}, tooEarly()
 		}
 		if order == store.OrderGo {
 			order = store.OrderDrain
 		}
-		return apitype.NextConfig{Orders: orders(now, run, lock, order)}, nil
+		return apitype.NextConfig{Orders: orders(now, run, d.Lock, order)}, nil
 	})
-}
-
-// tell sends the worker a message about a runner. The record is what counts: the
-// reaper sends a lost one again.
-func (s *server) tell(ctx context.Context, c *call, m queue.Message) {
-	if err := s.Queue.Send(ctx, m, 0); err != nil {
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "message not sent", slog.String("kind", string(m.Kind)), slog.String("runner", m.ID), slog.String("trace", c.trace), slog.Any("err", err))
-	}
 }

@@ -78,8 +78,7 @@ func (s *server) release(ctx context.Context, c *call, _ none) (apitype.Released
 		if sweep.Version == 0 {
 			return apitype.Released{}, absent
 		}
-		sweep = sweep.Release(s.Now(), who.String())
-		if err := c.commit(ctx, store.Put(&sweep)); err != nil {
+		if err := c.apply(ctx, sweep.Release(s.Now(), who.String())); err != nil {
 			return apitype.Released{}, err
 		}
 		return apitype.Released{Account: account, Region: region, BrakeAt: sweep.BrakeAt, ReleasedAt: sweep.ReleasedAt, ReleasedBy: sweep.ReleasedBy}, nil

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -58,22 +56,20 @@ func (s *server) start(ctx context.Context, c *call, body apitype.Start) (apityp
 		}
 	}
 	cl := who.Claims
-	r.ID = s.Keys.RequestID(repo.Key(), cl.RunID, cl.RunAttempt, cl.CheckRunID, key)
-	r.BodyHash = bodyHash(r, giveUp)
-	r.Trace = c.trace
 	now := s.Now()
-	r = r.Accept(now, giveUp)
-	r.OwnLabel = s.Keys.OwnLabel(r.LockKey())
+	d := store.Case{Request: r}.Accept(now, store.Identity{
+		ID:    s.Keys.RequestID(repo.Key(), cl.RunID, cl.RunAttempt, cl.CheckRunID, key),
+		Trace: c.trace, BodyHash: bodyHash(r, giveUp), GiveUp: giveUp, OwnLabel: s.Keys.OwnLabel,
+	})
+	r = d.Request
 	c.about("request", r.ID)
-
-	err = c.commit(ctx, store.Put(&r))
+	err = c.apply(ctx, d)
 	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
 		return s.replayed(c, r, conflict)
 	}
 	if err != nil {
 		return apitype.Started{}, err
 	}
-	s.send(ctx, c, r, 0)
 	c.status = http.StatusAccepted
 	return s.started(r, now), nil
 }
@@ -98,14 +94,6 @@ func (s *server) replayed(c *call, r store.Request, conflict *store.ConflictErro
 		return s.started(*was, s.Now()), nil
 	}
 	return apitype.Started{}, conflict
-}
-
-// send tells the worker about an accepted request. The record is what counts: a
-// message that is lost is sent again by a poll or by the reaper.
-func (s *server) send(ctx context.Context, c *call, r store.Request, delay time.Duration) {
-	if err := s.Queue.Send(ctx, queue.StartOf(r), min(max(delay, 0), queue.MaxDelay)); err != nil {
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "start message not sent", slog.String("request", r.ID), slog.String("trace", c.trace), slog.Any("err", err))
-	}
 }
 
 func (s *server) started(r store.Request, now time.Time) apitype.Started {

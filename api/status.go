@@ -28,15 +28,7 @@ func (s *server) status(ctx context.Context, c *call, _ none) (apitype.Status, e
 	if err != nil {
 		return apitype.Status{}, err
 	}
-	now := s.Now()
-	if settled, changed, again := store.Settle(now, s.Limits, r, run); changed {
-		r = s.settle(ctx, c, settled, run, again)
-	} else if r.Unpicked(now, s.Limits) {
-		if sent := r.Sent(now); c.try(ctx, &sent) == nil {
-			r = sent
-			s.send(ctx, c, r, 0)
-		}
-	}
+	r = s.poll(ctx, c, store.Case{Request: r, Runner: run})
 	if run.ID != r.Runner {
 		run, lock = store.Runner{}, store.Lock{} // settled, and given up
 	}
@@ -58,33 +50,25 @@ func (c *call) runnerOf(ctx context.Context, r store.Request) (store.Runner, sto
 	return *items[0].(*store.Runner), *items[1].(*store.Lock), nil
 }
 
-// settle records what a request has come to, as well as it can: what is settled
-// is true whether it is recorded now or by the next one who looks. It returns
-// the request to answer.
-func (s *server) settle(ctx context.Context, c *call, settled store.Request, run store.Runner, again bool) store.Request {
-	err := c.try(ctx, &settled)
-	if err == nil && again {
-		s.send(ctx, c, settled, settled.DueAt.Sub(s.Now()))
+// poll records what a request has come to, as well as it can: what is settled is true
+// whether it is recorded now or by the next one who looks. It returns the request to
+// answer.
+func (s *server) poll(ctx context.Context, c *call, cs store.Case) store.Request {
+	d := cs.Poll(s.Now(), s.Limits)
+	err := c.apply(ctx, d)
+	if err == nil {
+		return d.Request
 	}
 	conflict, ok := errors.AsType[*store.ConflictError](err)
-	if !ok || len(conflict.Current) != 1 {
-		return settled
+	if !ok {
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "request not committed", slog.String("request", d.Request.ID), slog.String("trace", c.trace), slog.Any("err", err))
+		return d.Request
 	}
-	current, ok := conflict.Current[0].(*store.Request)
-	if !ok || current.Version == 0 {
-		return settled
+	now := cs.With(conflict.Current...)
+	if now.Request.Version == 0 {
+		return d.Request
 	}
-	r, _, _ := store.Settle(s.Now(), s.Limits, *current, run)
-	return r
-}
-
-// try commits r for its own sake: the answer does not depend on it.
-func (c *call) try(ctx context.Context, r *store.Request) error {
-	err := c.commit(ctx, store.Put(r))
-	if err != nil && !errors.Is(err, store.ErrConflict) {
-		c.server.Log.LogAttrs(ctx, slog.LevelWarn, "request not committed", slog.String("request", r.ID), slog.String("trace", c.trace), slog.Any("err", err))
-	}
-	return err
+	return now.Settle(s.Now(), s.Limits).Request
 }
 
 // stop ends a request, and its runner if that is nobody else's.
@@ -115,25 +99,13 @@ func (s *server) stop(ctx context.Context, c *call, _ none) (apitype.Stopped, er
 		if err != nil {
 			return apitype.Stopped{}, err
 		}
-		now := s.Now()
-		r, settled, _ := store.Settle(now, s.Limits, r, run)
-		r, run, lock, stopped, drained, freed := store.Stop(now, s.Limits, r, run, lock, printable(v.by, 128), force)
-		var changes []store.Change
-		if settled || stopped {
-			changes = append(changes, store.Put(&r))
-		}
-		if drained {
-			changes = append(changes, store.Put(&run))
-		}
-		if freed {
-			changes = append(changes, store.Put(&lock))
-		}
-		if err := c.commit(ctx, changes...); err != nil {
+		d := store.Case{Request: r, Runner: run, Lock: lock}.Stop(s.Now(), s.Limits, printable(v.by, 128), force)
+		if err := c.apply(ctx, d); err != nil {
 			return apitype.Stopped{}, err
 		}
 		return apitype.Stopped{
-			ID: r.ID, State: string(r.State),
-			Draining: run.Version != 0 && run.ID == r.Runner && !run.State.Usable(),
+			ID: r.ID, State: string(d.Request.State),
+			Draining: run.Version != 0 && run.ID == d.Request.Runner && !d.Runner.State.Usable(),
 		}, nil
 	})
 }

@@ -2,10 +2,8 @@ package reaper
 
 import (
 	"context"
-	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -13,7 +11,7 @@ import (
 // around it.
 type boot struct {
 	runner *store.Runner
-	around around
+	around store.Case
 }
 
 // boots reports whether a usable runner's machine may die without a word to
@@ -33,13 +31,13 @@ func (r *run) boot(ctx context.Context, all []*boot) {
 	}
 	views := r.look(ctx, runners)
 	for _, b := range all {
-		in, shown := views[placeOf(b.runner)].instances[b.runner.InstanceID]
+		in, seen := views[placeOf(b.runner)].instances[b.runner.InstanceID]
 		r.guard("runner", b.runner.ID, func() {
 			switch {
 			case r.isLate(ctx):
-			case shown && in.State.Over():
+			case seen && in.State.Over():
 				r.finish(ctx, b.runner, in, over(in))
-			case shown && doomed(in.State):
+			case seen && doomed(in.State):
 				*b.runner = r.died(ctx, b.around, in)
 			default:
 				*b.runner = r.usable(ctx, b.around)
@@ -54,35 +52,28 @@ func doomed(s fleet.State) bool {
 	return s == fleet.ShuttingDown || s == fleet.Stopping || s == fleet.Stopped
 }
 
-// died drains a runner whose machine is on its way to its end, and tells the
-// request that waits for it in the same commit. It returns the runner as it then is.
-func (r *run) died(ctx context.Context, a around, in fleet.Instance) store.Runner {
-	now := r.cfg.Now()
-	drained, lock := store.Died(now, a.runner, a.lock, string(in.State), in.ReasonCode, in.Reason)
-	changes := []store.Change{store.Put(&drained)}
-	if lock.State != a.lock.State {
-		changes = append(changes, store.Put(&lock))
+// died drains a runner whose machine is on its way to its end. It returns the runner as
+// it then is.
+func (r *run) died(ctx context.Context, c store.Case, in fleet.Instance) store.Runner {
+	d := c.Died(r.cfg.Now(), r.cfg.Limits, shown(in))
+	if !r.apply(ctx, &d.Runner, d) {
+		return c.Runner
 	}
-	request, settled, again := store.Settle(now, r.cfg.Limits, a.request, drained)
-	if settled {
-		changes = append(changes, store.Put(&request))
-	}
-	if !r.commit(ctx, &drained, changes...) {
-		return a.runner
-	}
-	r.note(&drained, Drain, over(in))
-	r.diedAlarm(&drained, in)
-	if settled {
-		r.settled(ctx, now, &request, again)
-	}
-	return drained
+	r.note(&d.Runner, Drain, over(in))
+	r.diedAlarm(&d.Runner, in)
+	r.settled(c, d)
+	return d.Runner
 }
 
-// settled reports how a request was settled, and sends its next try.
-func (r *run) settled(ctx context.Context, now time.Time, q *store.Request, again bool) {
-	r.note(q, Settle, story(*q, Settle))
-	if again {
-		r.send(ctx, queue.StartOf(*q), q.DueAt.Sub(now))
+// shown is what a rule reads of an instance.
+func shown(in fleet.Instance) store.Instance {
+	return store.Instance{ID: in.ID, State: string(in.State), Code: in.ReasonCode, Reason: in.Reason}
+}
+
+// settled reports what a decision made of the request of a case, if it changed that.
+func (r *run) settled(c store.Case, d store.Decision) {
+	if d.Request.State != c.Request.State {
+		r.note(&d.Request, Settle, story(d.Request))
 	}
 }
 

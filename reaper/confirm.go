@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -22,29 +21,29 @@ const confirmCalls = 4
 // unconfirmed reports whether GitHub is to be asked about the runner: no worker has
 // done so for a while though the machine says that it listens, or it is idle and
 // could be shared, and GitHub's word about it gets old.
-func (a around) unconfirmed(now time.Time, lim store.Limits) bool {
-	if store.NextStep(now, a.runner, a.lock) == store.StepConfirm {
-		return now.Sub(a.runner.ListeningAt) >= lim.Heartbeat
+func unconfirmed(now time.Time, lim store.Limits, a store.Case) bool {
+	if store.NextStep(now, a.Runner, a.Lock) == store.StepConfirm {
+		return now.Sub(a.Runner.ListeningAt) >= lim.Heartbeat
 	}
-	if a.runner.ListeningAt.IsZero() && now.Sub(a.runner.UpdatedAt) < lim.Lost {
+	if a.Runner.ListeningAt.IsZero() && now.Sub(a.Runner.UpdatedAt) < lim.Lost {
 		return false // its program is about to be started, and says so itself; that of an old agent does not
 	}
-	return a.runner.Mode == store.Shared && a.runner.State == store.RunnerOnline && a.runner.Registered() &&
-		a.lock.Names(a.runner.ID) && a.lock.State == store.LockLive && now.Sub(a.lock.ConfirmedAt) >= lim.Confirmed/3
+	return a.Runner.Mode == store.Shared && a.Runner.State == store.RunnerOnline && a.Runner.Registered() &&
+		a.Lock.Names(a.Runner.ID) && a.Lock.State == store.LockLive && now.Sub(a.Lock.ConfirmedAt) >= lim.Confirmed/3
 }
 
 // asked returns when GitHub last said something of the runner.
-func (a around) asked() time.Time {
-	if a.runner.MissedAt.After(a.lock.ConfirmedAt) {
-		return a.runner.MissedAt
+func asked(a store.Case) time.Time {
+	if a.Runner.MissedAt.After(a.Lock.ConfirmedAt) {
+		return a.Runner.MissedAt
 	}
-	return a.lock.ConfirmedAt
+	return a.Lock.ConfirmedAt
 }
 
 // sight is what GitHub showed of the registrations of a repository.
 type sight struct {
 	repo   github.Repository
-	wanted []around
+	wanted []store.Case
 	online map[int64]bool // by id; absent: not in the list
 	err    error
 }
@@ -53,15 +52,15 @@ type sight struct {
 // repository, and by its id for each that the list leaves out, which proves nothing.
 // Those that have waited longest come first; what a run cannot ask, the next one
 // does, or a worker: for one that waits to come into use it is reminded.
-func (r *run) confirm(ctx context.Context, wanted []around) {
+func (r *run) confirm(ctx context.Context, wanted []store.Case) {
 	if r.cfg.DryRun {
 		return
 	}
-	slices.SortStableFunc(wanted, func(a, b around) int { return a.asked().Compare(b.asked()) })
+	slices.SortStableFunc(wanted, func(a, b store.Case) int { return asked(a).Compare(asked(b)) })
 	made := map[string]int{} // calls, by account
 	var sights []*sight
 	for _, a := range wanted {
-		repo := repositoryOf(&a.runner)
+		repo := repositoryOf(&a.Runner)
 		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
 		if i < 0 {
 			if made[repo.Account] == confirmCalls-1 {
@@ -93,7 +92,7 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 			continue
 		}
 		for _, a := range s.wanted {
-			online, listed := s.online[a.runner.Config.RunnerID]
+			online, listed := s.online[a.Runner.Config.RunnerID]
 			seen := store.Registration{Online: online}
 			if !listed {
 				if made[s.repo.Account] == confirmCalls || r.isLate(ctx) {
@@ -102,7 +101,7 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 				}
 				made[s.repo.Account]++
 				err := r.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
-					g, err := r.cfg.GitHub.Get(ctx, s.repo, a.runner.Config.RunnerID)
+					g, err := r.cfg.GitHub.Get(ctx, s.repo, a.Runner.Config.RunnerID)
 					seen.Online = g.Online
 					return err
 				})
@@ -111,46 +110,33 @@ func (r *run) confirm(ctx context.Context, wanted []around) {
 					continue
 				}
 			}
-			r.guard("runner", a.runner.ID, func() { r.seen(ctx, a, seen) })
+			r.guard("runner", a.Runner.ID, func() { r.seen(ctx, a, seen) })
 		}
 	}
 }
 
 // remind has a worker ask GitHub about a runner that waits to come into use, and
 // that no worker has asked about: its own message comes again by itself.
-func (r *run) remind(ctx context.Context, a around) {
-	if a.runner.OnlineAt.IsZero() && a.runner.MissedAt.IsZero() {
-		r.note(&a.runner, Resend, "no worker asked GitHub whether it is online")
-		r.send(ctx, queue.Message{Kind: queue.Resume, ID: a.runner.ID, Trace: a.runner.Trace}, 0)
+func (r *run) remind(ctx context.Context, a store.Case) {
+	if d := a.Remind(r.cfg.Now()); d.Sends != nil && r.apply(ctx, &d.Runner, d) {
+		r.note(&d.Runner, Resend, "no worker asked GitHub whether it is online")
 	}
 }
 
 // seen commits what GitHub's word makes of a runner, together with what that means
 // for the request that launched it.
-func (r *run) seen(ctx context.Context, a around, seen store.Registration) {
-	now := r.cfg.Now()
-	run, lock, verdict := store.Confirm(now, r.cfg.Limits, a.runner, a.lock, seen)
-	changes := store.Changed(a.runner, &run, a.lock, &lock)
-	if len(changes) == 0 {
-		return
-	}
-	request, settled, again := store.Settle(now, r.cfg.Limits, a.request, run)
-	if settled {
-		changes = append(changes, store.Put(&request))
-	}
-	if !r.commit(ctx, &run, changes...) {
+func (r *run) seen(ctx context.Context, a store.Case, seen store.Registration) {
+	d, verdict := a.Confirm(r.cfg.Now(), r.cfg.Limits, seen)
+	if len(d.Changes) == 0 || !r.apply(ctx, &d.Runner, d) {
 		return
 	}
 	switch verdict {
 	case store.Lost:
-		r.note(&run, Drain, run.End.Code)
+		r.note(&d.Runner, Drain, d.Runner.End.Code)
 	case store.Confirmed:
-		r.note(&run, Confirm, "GitHub shows it online")
+		r.note(&d.Runner, Confirm, "GitHub shows it online")
 	default:
-		r.note(&run, Confirm, "GitHub does not show it online")
-	}
-	if again {
-		r.send(ctx, queue.StartOf(request), request.DueAt.Sub(now))
+		r.note(&d.Runner, Confirm, "GitHub does not show it online")
 	}
 }
 

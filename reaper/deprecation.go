@@ -72,9 +72,5 @@ func (r *run) versions(ctx context.Context, account string, lists []*listing, s 
 		r.alarm(store.AlarmVersionEnds, account+" "+version, "GitHub will refuse a version of the runner program that is in use",
 			"account", account, "version", version, "ends", ends, "repository", repo.Name)
 	}
-	s.Versions = nil
-	if len(known) > 0 {
-		s.Versions = known
-	}
-	return s
+	return s.Knowing(known)
 }

@@ -122,12 +122,8 @@ func (r *run) deregister(ctx context.Context, runners []*store.Runner, views map
 		if store.NextEndStep(now, r.cfg.Limits, *run, off(run, views)) != store.EndDelete || r.isLate(ctx) {
 			continue
 		}
-		if run.DeletedAt.IsZero() {
-			next := run.Deleting(now)
-			if !r.commit(ctx, run, store.Put(&next)) {
-				continue
-			}
-			*run = next
+		if !r.advance(ctx, run, store.Case{Runner: *run}.Deleting(now)) {
+			continue
 		}
 		jobs = append(jobs, &removal{runner: run, repo: repositoryOf(run), id: run.Config.RunnerID})
 	}
@@ -137,19 +133,25 @@ func (r *run) deregister(ctx context.Context, runners []*store.Runner, views map
 	}
 }
 
+// advance applies a decision about a runner, which it replaces by what it then is.
+func (r *run) advance(ctx context.Context, run *store.Runner, d store.Decision) bool {
+	if !r.apply(ctx, run, d) {
+		return false
+	}
+	*run = d.Runner
+	return true
+}
+
 func (r *run) deregistered(ctx context.Context, j *removal) {
+	c, now := store.Case{Runner: *j.runner}, r.cfg.Now()
 	switch j.out {
 	case removed, absent:
-		next := j.runner.Deregistered(r.cfg.Now())
-		if r.commit(ctx, &next, store.Put(&next)) {
-			*j.runner = next
-			r.note(&next, Deregister, j.String())
+		if r.advance(ctx, j.runner, c.Deregistered(now)) {
+			r.note(j.runner, Deregister, j.String())
 		}
 	case busy:
-		next := j.runner.Refused(r.cfg.Now(), r.cfg.Limits)
-		if r.commit(ctx, &next, store.Put(&next)) {
-			*j.runner = next
-			r.note(&next, Wait, "GitHub says that a job runs; it is asked again after "+next.DeleteAfter.UTC().Format("15:04:05"))
+		if r.advance(ctx, j.runner, c.Refused(now, r.cfg.Limits)) {
+			r.note(j.runner, Wait, "GitHub says that a job runs; it is asked again after "+j.runner.DeleteAfter.UTC().Format("15:04:05"))
 		}
 	default:
 		r.unremoved(j)
@@ -159,19 +161,19 @@ func (r *run) deregistered(ctx context.Context, j *removal) {
 // suspect alarms a person about a runner whose end waits for a job that seems to be
 // none, once.
 func (r *run) suspect(ctx context.Context, run *store.Runner) {
-	if run.State != store.RunnerDraining || r.cfg.Now().Sub(run.DrainingAt) < r.cfg.Limits.Suspicious || !run.SuspectAt.IsZero() {
+	c := store.Case{Runner: *run}
+	d := c.Suspect(r.cfg.Now(), r.cfg.Limits)
+	if d.Need != nil {
+		items, ok := read[store.Item](ctx, r, "runner", d.Need...)
+		if !ok {
+			return
+		}
+		d = c.With(items...).Suspect(r.cfg.Now(), r.cfg.Limits)
+	}
+	if d.Alarm == "" || !r.advance(ctx, run, d) {
 		return
 	}
-	pulses, ok := read[*store.Pulse](ctx, r, "runner", store.Ref{Kind: store.KindPulse, ID: run.Lock})
-	if !ok {
-		return
-	}
-	next, suspect := run.Suspect(r.cfg.Now(), r.cfg.Limits, *pulses[0])
-	if !suspect || !r.commit(ctx, run, store.Put(&next)) {
-		return
-	}
-	*run = next
-	r.alarm(store.AlarmBusy, run.ID, "a runner drains for a long time, for a job that nobody knows of or whose machine is silent; it ends at its hard limit",
+	r.alarm(d.Alarm, run.ID, "a runner drains for a long time, for a job that nobody knows of or whose machine is silent; it ends at its hard limit",
 		"runner", run.ID, "request", run.Request, "trace", run.Trace, "instance", run.InstanceID, "repository", run.Repository.Name,
 		"registration", run.Config.RunnerID, "hard", run.Hard)
 }
@@ -189,8 +191,7 @@ func (r *run) begin(ctx context.Context, runners []*store.Runner, views map[flee
 			r.note(run, Wait, waitsFor(now, r.cfg.Limits, *run))
 		case store.EndBegin:
 			why := endable(now, *run, off(run, views))
-			if next := run.Ending(now, why); r.commit(ctx, run, store.Put(&next)) {
-				*run = next
+			if r.advance(ctx, run, store.Case{Runner: *run}.Ending(now, why)) {
 				r.note(run, End, why)
 			}
 		}
@@ -235,48 +236,29 @@ func (r *run) finish(ctx context.Context, seen *store.Runner, instance fleet.Ins
 		return
 	}
 	for range finishTries {
-		items, ok := read[store.Item](ctx, r, "runner", seen.Ref(),
-			store.Ref{Kind: store.KindLock, ID: seen.Lock}, store.Ref{Kind: store.KindQuota, ID: seen.Account},
-			store.Ref{Kind: store.KindRequest, ID: seen.Request})
+		items, ok := read[store.Item](ctx, r, "runner", append(seen.Around(store.KindLock, store.KindQuota, store.KindRequest), seen.Ref())...)
 		if !ok {
 			return
 		}
-		run, l, q := *items[0].(*store.Runner), *items[1].(*store.Lock), *items[2].(*store.Quota)
-		now := r.cfg.Now()
-		if run.Version != 0 && run.InstanceID == "" && instance.ID != "" {
-			run, _ = store.Launched(now, run, instance.ID)
-		}
-		if run.Version == 0 || run.State.Final() || run.InstanceID != instance.ID {
+		c := store.Case{}.With(items...)
+		d, ok := c.Finish(r.cfg.Now(), r.cfg.Limits, shown(instance), reason)
+		if !ok {
 			r.note(seen, Skip, "somebody was faster")
 			return
 		}
-		named, died := l.Names(run.ID), run.State.Usable()
-		if died {
-			run, l = store.Died(now, run, l, string(instance.State), instance.ReasonCode, instance.Reason)
-		}
-		ended, lock, quota := store.Ended(now, r.cfg.Limits, run, l, q, reason)
-		changes := []store.Change{store.Put(&ended), store.Put(&quota)}
-		if named {
-			changes = append(changes, store.Put(&lock))
-		}
-		request, settled, again := store.Settle(now, r.cfg.Limits, *items[3].(*store.Request), ended)
-		if settled {
-			changes = append(changes, store.Put(&request))
-		}
 		var err error
 		if !r.cfg.DryRun {
-			err = r.store.Commit(ctx, changes...)
+			err = r.store.Commit(ctx, d.Changes...)
 		}
 		switch {
 		case err == nil:
-			r.finished[ended.ID] = true
-			r.note(&ended, Ended, reason)
-			if died {
-				r.diedAlarm(&ended, instance)
+			r.finished[d.Runner.ID] = true
+			r.note(&d.Runner, Ended, reason)
+			if c.Runner.State.Usable() {
+				r.diedAlarm(&d.Runner, instance)
 			}
-			if settled {
-				r.settled(ctx, now, &request, again)
-			}
+			r.settled(c, d)
+			r.sendAll(ctx, d)
 			return
 		case !errors.Is(err, store.ErrConflict):
 			r.fail("runner", seen.ID, fmt.Errorf("commit the end of runner %s: %w", seen.ID, err))

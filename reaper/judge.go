@@ -60,12 +60,11 @@ func judge(now time.Time, at fleet.Place, in fleet.Instance, r store.Runner) (_ 
 // that are to be ended: old enough, and seen long enough ago. More of them at once
 // than BrakeAbove, of any age, put the brake on, and then it is none.
 func orphans(now time.Time, lim store.Limits, s store.Sweep, found []fleet.Instance) (store.Sweep, []fleet.Instance) {
-	before := s.Instances
 	ids := make([]string, len(found))
 	for i, in := range found {
 		ids[i] = in.ID
 	}
-	s.Instances = store.Sight(now, before, ids)
+	s = s.Sighted(now, ids)
 	if len(found) > store.BrakeAbove {
 		s = s.Brake(now, len(found))
 	}

@@ -149,15 +149,15 @@ func (p *Reaper) Run(ctx context.Context) (Report, error) {
 	}
 	due := r.due(ctx)
 	var ending, naming []*store.Runner
-	var unconfirmed []around
+	var asked []store.Case
 	for _, phase := range []struct {
 		name string
 		do   func()
 	}{
-		{"runners", func() { ending, naming, unconfirmed = r.runners(ctx, due[store.KindRunner]) }},
+		{"runners", func() { ending, naming, asked = r.runners(ctx, due[store.KindRunner]) }},
 		{"requests", func() { r.requests(ctx, due[store.KindRequest]) }},
 		{"end", func() { r.end(ctx, ending) }},
-		{"confirm", func() { r.confirm(ctx, unconfirmed) }},
+		{"confirm", func() { r.confirm(ctx, asked) }},
 		{"names", func() { r.names(ctx, naming) }},
 		{"sweeps", func() { r.sweeps(ctx, r.dueSweeps(ctx, due[store.KindSweep])) }},
 	} {
@@ -207,16 +207,20 @@ func read[T store.Item](ctx context.Context, r *run, what string, refs ...store.
 	return out, true
 }
 
-// commit writes the changes that it is about, or in a dry run nothing, and
-// reports whether the run may go on from them. It may not when somebody was faster, or when the outcome is
-// not known: the next run looks again.
-func (r *run) commit(ctx context.Context, it store.Item, changes ...store.Change) bool {
+// apply commits a decision about an item and sends its messages, or in a dry run does
+// nothing, and reports whether the run may go on from it. It may not when somebody was
+// faster, or when the outcome is not known: the next run looks again.
+func (r *run) apply(ctx context.Context, it store.Item, d store.Decision) bool {
 	if r.cfg.DryRun {
 		return true
 	}
-	err := r.store.Commit(ctx, changes...)
+	var err error
+	if len(d.Changes) > 0 {
+		err = r.store.Commit(ctx, d.Changes...)
+	}
 	switch {
 	case err == nil:
+		r.sendAll(ctx, d)
 		return true
 	case errors.Is(err, store.ErrConflict):
 		r.note(it, Skip, "somebody was faster: "+err.Error())
@@ -226,17 +230,18 @@ func (r *run) commit(ctx context.Context, it store.Item, changes ...store.Change
 	return false
 }
 
-// send puts m into the queue. A failure is reported, and mended by the next run.
-func (r *run) send(ctx context.Context, m queue.Message, delay time.Duration) {
-	if r.cfg.DryRun {
-		return
-	}
-	if err := r.cfg.Queue.Send(ctx, m, min(max(delay, 0), queue.MaxDelay)); err != nil {
-		kind := "runner"
-		if m.Kind == queue.Start {
-			kind = "request"
+// sendAll puts the messages of a decision into the queue. A failure is reported, and the
+// next run sends the message again.
+func (r *run) sendAll(ctx context.Context, d store.Decision) {
+	for _, s := range d.Sends {
+		if r.cfg.DryRun {
+			return
 		}
-		r.fail(kind, m.ID, fmt.Errorf("send %s of %s %s: %w", m.Kind, kind, m.ID, err))
+		m := queue.Of(s)
+		if err := r.cfg.Queue.Send(ctx, m, min(max(s.Due.Sub(r.cfg.Now()), 0), queue.MaxDelay)); err != nil {
+			kind := s.Item.Ref().Kind
+			r.fail(string(kind), m.ID, fmt.Errorf("send %s of %s %s: %w", m.Kind, kind, m.ID, err))
+		}
 	}
 }
 

@@ -195,11 +195,12 @@ func deletable(now time.Time, lim store.Limits, r store.Runner) []store.GitHubNa
 // named records which names of a runner are gone. An ended one is looked at
 // again in an hour if some are left, or at once if some were not yet tried.
 func (r *run) named(ctx context.Context, run *store.Runner, jobs []*removal) {
-	next, tried := *run, len(jobs)
+	var gone []int
+	tried := len(jobs)
 	for _, j := range jobs {
 		switch j.out {
 		case removed, absent:
-			next = next.Forget(j.n)
+			gone = append(gone, j.n)
 			r.note(run, Forget, j.name+": "+j.String())
 		case busy:
 			r.note(run, Wait, j.name+": a job runs")
@@ -212,13 +213,5 @@ func (r *run) named(ctx context.Context, run *store.Runner, jobs []*removal) {
 	}
 	now := r.cfg.Now()
 	all := tried == len(run.Names) || store.NextEndStep(now, r.cfg.Limits, *run, false) == store.EndNothing
-	if run.State.Final() && all {
-		next = next.NamesLeft(now, r.cfg.Limits)
-	}
-	if len(next.Names) == len(run.Names) && next.DueAt.Equal(run.DueAt) {
-		return
-	}
-	if r.commit(ctx, run, store.Put(&next)) {
-		*run = next
-	}
+	r.advance(ctx, run, store.Case{Runner: *run}.Forgotten(now, r.cfg.Limits, gone, all))
 }

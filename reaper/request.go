@@ -3,9 +3,7 @@ package reaper
 import (
 	"context"
 	"slices"
-	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -32,9 +30,9 @@ func (r *run) requests(ctx context.Context, refs []store.Ref) {
 		}
 		r.report.Requests += len(due)
 		found, ok := read[*store.Runner](ctx, r, "runner", waitedFor...)
-		runners := map[string]*store.Runner{}
+		runners := map[string]store.Runner{}
 		for _, run := range found {
-			runners[run.ID] = run
+			runners[run.ID] = *run
 		}
 		for _, q := range due {
 			if q.State == store.Waiting && !ok {
@@ -43,60 +41,40 @@ func (r *run) requests(ctx context.Context, refs []store.Ref) {
 			if r.isLate(ctx) {
 				return
 			}
-			r.guard("request", q.ID, func() { r.request(ctx, *q, runners[q.Runner]) })
+			r.guard("request", q.ID, func() { r.request(ctx, store.Case{Request: *q, Runner: runners[q.Runner]}) })
 		}
 	}
 }
 
-func (r *run) request(ctx context.Context, q store.Request, runner *store.Runner) {
-	if runner == nil {
-		runner = &store.Runner{}
-	}
-	now := r.cfg.Now()
-	next, act, sends := decideRequest(now, r.cfg.Limits, q, *runner)
-	if act == "" || !r.commit(ctx, &next, store.Put(&next)) {
-		return
-	}
-	r.note(&next, act, story(next, act))
-	if sends {
-		m := queue.StartOf(next)
-		r.send(ctx, m, next.DueAt.Sub(now))
-	}
+// actions are what a run reports for an outcome.
+var actions = map[store.Outcome]Action{
+	store.Settled: Settle, store.GivenUp: Expire, store.WaitsOn: Remind, store.Resent: Resend, store.ResentNow: Resend,
 }
 
-// story tells a decision on a request in a few words.
-func story(q store.Request, act Action) string {
+func (r *run) request(ctx context.Context, c store.Case) {
+	d, out := c.ReviewRequest(r.cfg.Now(), r.cfg.Limits)
+	if out == store.Left || !r.apply(ctx, &d.Request, d) {
+		return
+	}
+	why := story(d.Request)
+	switch out {
+	case store.ResentNow:
+		why = "waits for the quota"
+	case store.Resent:
+		why = "nobody took it up"
+	case store.WaitsOn:
+		why = "waits for runner " + d.Request.Runner
+	}
+	r.note(&d.Request, actions[out], why)
+}
+
+// story tells what a request has come to, in a few words.
+func story(q store.Request) string {
 	switch {
-	case act == Resend && q.Parked():
-		return "waits for the quota"
-	case act == Resend:
-		return "nobody took it up"
-	case act == Remind:
-		return "waits for runner " + q.Runner
 	case q.State == store.Accepted:
 		return "accepted again: " + q.History[len(q.History)-1].Reason
 	case q.Error != nil:
 		return string(q.State) + ": " + q.Error.Code
 	}
 	return string(q.State)
-}
-
-// decideRequest returns what a due request becomes, with "" if nothing is to be
-// done, and whether a start message goes out with it. runner is the one that it
-// waits for, if it does.
-func decideRequest(now time.Time, lim store.Limits, q store.Request, runner store.Runner) (_ store.Request, act Action, sends bool) {
-	if q.State == store.Waiting {
-		if next, changed, again := store.Settle(now, lim, q, runner); changed {
-			return next, Settle, again
-		}
-	}
-	switch {
-	case q.Overdue(now):
-		return q.Tried(runner).Expire(now, lim), Expire, false
-	case q.State == store.Waiting:
-		return q.Remind(now, lim), Remind, false
-	case q.Forgotten(now, lim):
-		return q.Sent(now), Resend, true
-	}
-	return q, "", false
 }

@@ -63,25 +63,16 @@ func (r *run) registrations(ctx context.Context, account string, s store.Sweep) 
 		})
 	})
 
-	// What is known of repositories that nobody uses any more is forgotten.
-	checked, sighted := map[string]time.Time{}, map[string]time.Time{}
-	for _, repo := range repos {
-		if at, ok := s.Checked[repo.ID]; ok {
-			checked[repo.ID] = at
-		}
-		for key, at := range s.Runners {
-			if strings.HasPrefix(key, repo.ID+"/") {
-				sighted[key] = at
-			}
-		}
+	ids := make([]string, len(repos))
+	for i, repo := range repos {
+		ids[i] = repo.ID
 	}
-	s.Checked, s.Runners = checked, sighted
+	s = s.Keep(ids)
 	for _, l := range lists {
 		switch {
 		case l.err == nil:
 			if rogues, ok := r.rogues(ctx, l); ok {
-				s.Runners = r.endRogues(ctx, l.repo, s.Runners, rogues)
-				s.Checked[l.repo.ID] = now
+				s = r.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
 			}
 		case errors.Is(l.err, errLater):
 			r.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
@@ -89,7 +80,7 @@ func (r *run) registrations(ctx context.Context, account string, s store.Sweep) 
 			r.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
 			if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {
 				r.deniedBy(l.repo, l.err)
-				s.Checked[l.repo.ID] = now // once an hour is enough to say so
+				s = s.Listed(now, l.repo.ID) // once an hour is enough to say so
 			}
 		}
 	}
@@ -195,25 +186,20 @@ func countsOn(now time.Time, lim store.Limits, r store.Runner, g github.Runner) 
 }
 
 // endRogues deletes those that were first seen long enough ago, and returns the
-// first sightings with those of this repository brought up to date.
-func (r *run) endRogues(ctx context.Context, repo github.Repository, known map[string]time.Time, rogues []github.Runner) map[string]time.Time {
+// sweep with the sightings in this repository brought up to date.
+func (r *run) endRogues(ctx context.Context, repo github.Repository, known store.Sweep, rogues []github.Runner) store.Sweep {
 	now := r.cfg.Now()
-	ids := make([]string, len(rogues))
+	ids := make([]int64, len(rogues))
 	for i, g := range rogues {
-		ids[i] = fmt.Sprintf("%s/%d", repo.ID, g.ID)
+		ids[i] = g.ID
 	}
-	seen := store.Sight(now, known, ids)
-	for key, at := range known {
-		if !strings.HasPrefix(key, repo.ID+"/") {
-			seen[key] = at
-		}
-	}
+	next, since := known.SightedAt(now, repo.ID, ids)
 	var jobs []*removal
-	for i, g := range rogues {
-		if _, ok := known[ids[i]]; !ok {
+	for _, g := range rogues {
+		if !known.Knows(repo.ID, g.ID) {
 			r.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", repo.Name, g.ID), Action: Sight, Reason: "no record names " + g.Name})
 		}
-		if now.Sub(seen[ids[i]]) >= r.cfg.Limits.RogueGap {
+		if now.Sub(since[g.ID]) >= r.cfg.Limits.RogueGap {
 			jobs = append(jobs, &removal{repo: repo, id: g.ID, name: g.Name})
 		}
 	}
@@ -234,5 +220,5 @@ func (r *run) endRogues(ctx context.Context, repo github.Repository, known map[s
 			r.unremoved(j)
 		}
 	}
-	return seen
+	return next
 }

@@ -57,8 +57,7 @@ func (r *run) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
 			account, region, _ := strings.Cut(it.Key, "/")
 			s.at = fleet.Place{Account: account, Region: region}
 			if s.item.DueAt.IsZero() && s.registered {
-				s.item.DueAt = r.cfg.Now()
-				if !r.commit(ctx, &s.item, store.Put(&s.item)) {
+				if !r.apply(ctx, &s.item, s.item.Schedule(r.cfg.Now())) {
 					continue
 				}
 			}
@@ -132,8 +131,7 @@ func (r *run) sweep(ctx context.Context, s *sweep) {
 	if s.err != nil {
 		r.unreachable(s.at, fmt.Errorf("list the instances in %s: %w", s.at, s.err))
 		if errors.Is(s.err, store.ErrNoAccount) && !s.registered {
-			next.DueAt = zero
-			r.commit(ctx, &next, store.Put(&next))
+			r.apply(ctx, &next, next.Swept(r.cfg.Now(), r.cfg.Limits, true))
 		}
 		return // nothing follows from a part of the list
 	}
@@ -149,12 +147,7 @@ func (r *run) sweep(ctx context.Context, s *sweep) {
 	if s.first {
 		next = r.registrations(ctx, s.at.Account, next)
 	}
-	now := r.cfg.Now()
-	next.DueAt = now.Add(r.cfg.Limits.SweepPeriod)
-	if !s.registered && len(found) == 0 {
-		next.DueAt = zero // nothing is left there, and nothing new will come
-	}
-	if r.commit(ctx, &next, store.Put(&next)) {
+	if r.apply(ctx, &next, next.Swept(r.cfg.Now(), r.cfg.Limits, !s.registered && len(found) == 0)) {
 		r.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))
 	}
 }
@@ -286,16 +279,11 @@ func noRecord(in fleet.Instance) string {
 	return fmt.Sprintf("there is no record of runner %q", in.Tags[fleet.TagRunner])
 }
 
-// adopt records the instance that a launch left unrecorded, and has a worker go
-// on with it.
+// adopt records the instance that a launch left unrecorded, and has a worker go on
+// with it.
 func (r *run) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
-	next, _ := store.Launched(r.cfg.Now(), run, in.ID)
-	if !r.commit(ctx, &next, store.Put(&next)) {
-		return
-	}
-	r.note(&next, Adopt, "instance "+in.ID)
-	if store.NextStep(r.cfg.Now(), next, store.Lock{}) != store.StepNone { // with an instance, the lock has no say
-		r.send(ctx, goOn(next), 0)
+	if r.advance(ctx, &run, store.Case{Runner: run}.Adopt(r.cfg.Now(), in.ID)) {
+		r.note(&run, Adopt, "instance "+in.ID)
 	}
 }
 

@@ -97,24 +97,21 @@ func (r *run) found(ctx context.Context, e *ending) bool {
 		r.finish(ctx, run, e.in, over(e.in))
 		return false
 	}
-	next, _ := store.Launched(r.cfg.Now(), *run, e.in.ID)
-	if !r.commit(ctx, run, store.Put(&next)) {
+	if !r.advance(ctx, run, store.Case{Runner: *run}.Adopt(r.cfg.Now(), e.in.ID)) {
 		return false
 	}
-	*run = next
 	r.note(run, Adopt, "instance "+e.in.ID)
 	return true
 }
 
 // terminated records what came of one instance in this run.
 func (r *run) terminated(ctx context.Context, e *ending) {
-	now, run := r.cfg.Now(), *e.runner
-	next, gone := run, false
+	run, asked := *e.runner, false
 	switch {
 	case e.called && r.cfg.DryRun:
 		r.note(e.runner, Terminate, "instance "+run.InstanceID)
 	case e.called && e.err == nil:
-		next = next.Terminating(now)
+		asked = true
 		r.note(e.runner, Terminate, "instance "+run.InstanceID)
 	case e.called && errors.Is(e.err, fleet.ErrNotFound):
 		e.shown = false
@@ -131,18 +128,13 @@ func (r *run) terminated(ctx context.Context, e *ending) {
 	case e.shown:
 		r.note(e.runner, Wait, "EC2: "+string(e.in.State))
 	}
-	if e.shown {
-		next = next.Found()
-	} else {
-		if next, gone = next.Missing(now, r.cfg.Limits); gone {
-			r.finish(ctx, e.runner, fleet.Instance{ID: run.InstanceID}, "EC2 does not know the instance")
-			return
-		}
-		r.note(e.runner, Missing, "EC2 does not find the instance, since "+next.MissingAt.UTC().Format("15:04:05"))
+	d, gone := store.Case{Runner: run}.Looked(r.cfg.Now(), r.cfg.Limits, asked, e.shown)
+	if gone {
+		r.finish(ctx, e.runner, fleet.Instance{ID: run.InstanceID}, "EC2 does not know the instance")
+		return
 	}
-	if !next.TerminatedAt.Equal(run.TerminatedAt) || !next.MissingAt.Equal(run.MissingAt) {
-		if r.commit(ctx, e.runner, store.Put(&next)) {
-			*e.runner = next
-		}
+	if !e.shown {
+		r.note(e.runner, Missing, "EC2 does not find the instance, since "+d.Runner.MissingAt.UTC().Format("15:04:05"))
 	}
+	r.advance(ctx, e.runner, d)
 }

@@ -18,14 +18,30 @@ const (
 	Lost        Verdict = "lost"        // it drains
 )
 
-// Confirm decides what GitHub's word makes of a usable runner that its lock names.
+// Confirm decides what GitHub's word about its registration makes of the runner, and
+// of the request that launched it. It needs the runner and its lock; without the
+// request, or with another than the launching one, that learns of it later.
+func (c Case) Confirm(now time.Time, lim Limits, seen Registration) (Decision, Verdict) {
+	verdict := Unconfirmed
+	d := c.decide(func(d *Decision) {
+		d.Runner, d.Lock, verdict = confirm(now, lim, d.Runner, d.Lock, seen)
+		if d.wrote(KindRunner) || d.wrote(KindLock) {
+			d.check(KindRunner)
+			d.check(KindLock)
+		}
+		d.settle(now, lim)
+	})
+	return d, verdict
+}
+
+// confirm decides what GitHub's word makes of a usable runner that its lock names.
 // A runner that booted comes into use by it; one that is in use may be shared again
 // for Limits.Confirmed. One that GitHub does not show is missed at first: a one-job
 // registration is gone as soon as its job is done, before the machine can say so.
 // Missed for Limits.Silent, in which a machine would have said so, or for Limits.Lost
 // while GitHub has it and shows it offline, it drains. Before it was ever online,
-// offline means nothing until its boot limit. Changed returns what is to be committed.
-func Confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Runner, Lock, Verdict) {
+// offline means nothing until its boot limit.
+func confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Runner, Lock, Verdict) {
 	switch {
 	case !r.State.Usable() || !l.Names(r.ID) || !r.Registered():
 		return r, l, Unconfirmed
@@ -43,10 +59,10 @@ func Confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Ru
 		r.MissedAt = now
 		return r.note(now, "GitHub shows it offline"), l, Unconfirmed
 	case seen.Absent && now.Sub(r.MissedAt) >= lim.Silent:
-		r, l = Drain(now, r, l, NewEnd(EndUnlisted))
+		r, l = drain(now, r, l, NewEnd(EndUnlisted))
 		return r, l, Lost
 	case !seen.Absent && !r.OnlineAt.IsZero() && now.Sub(r.MissedAt) >= lim.Lost:
-		r, l = Drain(now, r, l, NewEnd(EndOffline))
+		r, l = drain(now, r, l, NewEnd(EndOffline))
 		return r, l, Lost
 	}
 	return r, l, Unconfirmed
@@ -82,16 +98,4 @@ func (r Runner) usedUp(l Lock) (Runner, Lock) {
 func (r Runner) ConfirmAfter(now time.Time, lim Limits) time.Time {
 	waited := now.Sub(r.ListeningAt) / 2
 	return now.Add(min(max(waited, lim.ConfirmAgain), lim.Heartbeat))
-}
-
-// Changed returns the changes of a commit that makes next of r and lock of l, as
-// Confirm decided: the one that stays is checked when the other is written, and
-// there are none when both stay.
-func Changed(r Runner, next *Runner, l Lock, lock *Lock) []Change {
-	sameRunner := r.State == next.State && r.OnlineAt.Equal(next.OnlineAt) && r.MissedAt.Equal(next.MissedAt)
-	sameLock := l == *lock
-	if sameRunner && sameLock {
-		return nil
-	}
-	return []Change{{Item: next, CheckOnly: sameRunner}, {Item: lock, CheckOnly: sameLock}}
 }

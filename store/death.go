@@ -89,20 +89,29 @@ func (r Runner) Death(state, code, words string) Failure {
 	return why
 }
 
-// Died drains a usable runner whose machine came to a Death. One that switched itself
-// off at its boot limit, and had nothing to boot with, ends for what GitHub said.
-func Died(now time.Time, r Runner, l Lock, state, code, words string) (Runner, Lock) {
+// Died drains a usable runner whose machine came to a Death, and lets the request that
+// launched it learn of that. It needs the runner, its lock and that request.
+func (c Case) Died(now time.Time, lim Limits, in Instance) Decision {
+	return c.decide(func(d *Decision) {
+		d.Runner, d.Lock = died(now, d.Runner, d.Lock, in)
+		d.settle(now, lim)
+	})
+}
+
+// died drains a usable runner. One whose machine switched itself off at its boot limit,
+// and had nothing to boot with, ends for what GitHub said.
+func died(now time.Time, r Runner, l Lock, in Instance) (Runner, Lock) {
 	if !r.State.Usable() {
 		return r, l
 	}
-	why := r.Death(state, code, words)
-	if code == switchedOff && r.unregistered(now, l) {
+	why := r.Death(in.State, in.Code, in.Reason)
+	if in.Code == switchedOff && r.unregistered(now, l) {
 		why = NewEnd(r.Unminted.Code)
 	}
-	if r.OnlineAt.IsZero() && code != "" {
-		r = r.attempted(now, code)
+	if r.OnlineAt.IsZero() && in.Code != "" {
+		r = r.attempted(now, in.Code)
 	}
-	return Drain(now, r, l, why)
+	return drain(now, r, l, why)
 }
 
 // Prefer puts the on-demand placements of a plan first once a spot machine of the

@@ -71,11 +71,11 @@ func NewEnd(code string) Failure {
 	return Failure{Code: code, Text: endTexts[code], Retryable: code != EndTooOld}
 }
 
-// Drain is the only way out of a usable state but failure: nothing new happens
+// drain is the only way out of a usable state but failure: nothing new happens
 // on the runner. The lock is changed, to draining, only if it names r. The sealed
 // config is dropped: no call of a machine that drains is answered with one, and it
 // is most of the record.
-func Drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
+func drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 	if !r.State.Usable() {
 		return r, l
 	}
@@ -210,93 +210,109 @@ func NextEndStep(now time.Time, lim Limits, r Runner, off bool) EndStep {
 
 func (r Runner) compromised() bool { return r.End != nil && r.End.Code == EndCompromised }
 
-// Deleting records that GitHub is being asked to delete the registration.
-func (r Runner) Deleting(now time.Time) Runner {
-	if r.DeletedAt.IsZero() {
-		r.DeletedAt = now
-	}
-	return r
+// Deleting records that GitHub is being asked to delete the registration. It needs
+// the runner.
+func (c Case) Deleting(now time.Time) Decision {
+	return c.decide(func(d *Decision) {
+		if d.Runner.DeletedAt.IsZero() {
+			d.Runner.DeletedAt = now
+		}
+	})
 }
 
 // Refused records that GitHub did not delete the registration, for a job that runs,
 // and when to ask again: after a period of the reaper, and twice as long each time,
-// up to DeleteAgain. What the machine says of its job brings that forward.
-func (r Runner) Refused(now time.Time, lim Limits) Runner {
-	r.DeleteAfter = now.Add(min(lim.ReaperPeriod<<min(r.Refusals, 10), lim.DeleteAgain) - lim.ReaperPeriod/4) // runs of the reaper are not to the second
-	r.Refusals++
-	return r
+// up to DeleteAgain. What the machine says of its job brings that forward. It needs
+// the runner.
+func (c Case) Refused(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		r.DeleteAfter = now.Add(min(lim.ReaperPeriod<<min(r.Refusals, 10), lim.DeleteAgain) - lim.ReaperPeriod/4) // runs of the reaper are not to the second
+		r.Refusals++
+	})
 }
 
-// Suspect reports whether a person has to look at a runner whose end waits for a
+// Suspect decides whether a person has to look at a runner whose end waits for a
 // job: for long, and though GitHub alone speaks of one, or its machine is silent. It
-// is true once; the runner is to be written then.
-//
-// p is the pulse of the runner's key. It tells of r for as long as the lock names it.
-func (r Runner) Suspect(now time.Time, lim Limits, p Pulse) (_ Runner, suspect bool) {
+// raises the alarm once. It needs the runner, and the pulse of its key, which tells
+// of it for as long as the lock names it.
+func (c Case) Suspect(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		if r.State != RunnerDraining || !r.SuspectAt.IsZero() || now.Sub(maxTime(r.DrainingAt, r.Job.EndedAt)) < lim.Suspicious {
+			return
+		}
+		if d.need(KindPulse) || !r.suspicious(now, lim, d.Pulse) {
+			return
+		}
+		r.SuspectAt = now
+		*r = r.note(now, "waits for a job that nobody knows of, or whose machine is silent")
+		d.Alarm = AlarmBusy
+	})
+}
+
+// suspicious reports whether nobody here knows of the job that the end of r waits for,
+// or its machine is silent.
+func (r Runner) suspicious(now time.Time, lim Limits, p Pulse) bool {
 	ghost := !r.jobRuns() && r.Refusals > 0 && r.DeregisteredAt.IsZero()
 	lost := r.End != nil && r.End.Code == EndLost || p.Runner == r.ID && now.Sub(r.seen(p)) > lim.Lost
-	silent := r.jobRuns() && lost
-	if r.State != RunnerDraining || !r.SuspectAt.IsZero() || !ghost && !silent ||
-		now.Sub(maxTime(r.DrainingAt, r.Job.EndedAt)) < lim.Suspicious {
-		return r, false
-	}
-	r.SuspectAt = now
-	return r.note(now, "waits for a job that nobody knows of, or whose machine is silent"), true
+	return ghost || r.jobRuns() && lost
 }
 
-// Deregistered records that GitHub no longer has the registration.
-func (r Runner) Deregistered(now time.Time) Runner {
-	if r.DeregisteredAt.IsZero() {
-		r.DeregisteredAt = now
-		r = r.Forget(r.Config.N).note(now, "deregistered")
-	}
-	return r
+// Deregistered records that GitHub no longer has the registration. It needs the runner.
+func (c Case) Deregistered(now time.Time) Decision {
+	return c.decide(func(d *Decision) {
+		if r := &d.Runner; r.DeregisteredAt.IsZero() {
+			r.DeregisteredAt = now
+			*r = r.Forget(r.Config.N).note(now, "deregistered")
+		}
+	})
 }
 
-// Ending records that the machine may be terminated. Nothing leaves this state but Ended.
-func (r Runner) Ending(now time.Time, reason string) Runner {
-	if r.State == RunnerDraining {
-		r.EndingAt = now
-		r = r.enter(now, RunnerEnding, reason)
-	}
-	return r
+// Ending records that the machine may be terminated. Nothing leaves this state but
+// Finish. It needs the runner.
+func (c Case) Ending(now time.Time, reason string) Decision {
+	return c.decide(func(d *Decision) {
+		if r := &d.Runner; r.State == RunnerDraining {
+			r.EndingAt = now
+			*r = r.enter(now, RunnerEnding, reason)
+		}
+	})
 }
 
-// Terminating records that EC2 was asked to end the instance.
-func (r Runner) Terminating(now time.Time) Runner {
-	r.TerminatedAt = now
-	return r
+// Looked records a look at the machine of a runner that is ending: that EC2 was asked
+// to terminate it, and whether EC2 shows it. gone is true when it is finally not found:
+// it was missing before, long enough ago. While the launch is young nothing counts,
+// since EC2's view lags behind. It needs the runner.
+func (c Case) Looked(now time.Time, lim Limits, asked, shown bool) (_ Decision, gone bool) {
+	d := c.decide(func(d *Decision) {
+		r := &d.Runner
+		if asked {
+			r.TerminatedAt = now
+		}
+		switch {
+		case shown:
+			r.MissingAt = time.Time{}
+		case now.Sub(r.CalledAt) < lim.GoneAge:
+		case r.MissingAt.IsZero():
+			r.MissingAt = now
+			*r = r.note(now, "EC2 does not find the instance")
+		default:
+			gone = now.Sub(r.MissingAt) >= lim.GoneGap
+		}
+	})
+	return d, gone
 }
 
-// Found records that EC2 shows the instance.
-func (r Runner) Found() Runner {
-	r.MissingAt = time.Time{}
-	return r
-}
-
-// Missing records that EC2 did not find the instance. gone is true when that is
-// final: it was missing before, long enough ago. While the launch is young nothing
-// counts, since EC2's view lags behind.
-func (r Runner) Missing(now time.Time, lim Limits) (_ Runner, gone bool) {
-	switch {
-	case now.Sub(r.CalledAt) < lim.GoneAge:
-		return r, false
-	case r.MissingAt.IsZero():
-		r.MissingAt = now
-		return r.note(now, "EC2 does not find the instance"), false
-	}
-	return r, now.Sub(r.MissingAt) >= lim.GoneGap
-}
-
-// Ended records that EC2 has terminated the instance, and gives back its place
+// ended records that EC2 has terminated the instance, and gives back its place
 // and its lock, if that still names it: three items in one commit. A runner
 // whose machine ended by itself, without the reaper's doing, ends from any state.
-func Ended(now time.Time, lim Limits, r Runner, l Lock, q Quota, reason string) (Runner, Lock, Quota) {
+func ended(now time.Time, lim Limits, r Runner, l Lock, q Quota, reason string) (Runner, Lock, Quota) {
 	if r.State.Final() {
 		return r, l, q
 	}
 	if r.State.Usable() {
-		r, l = Drain(now, r, l, NewEnd(EndTerminated))
+		r, l = drain(now, r, l, NewEnd(EndTerminated))
 	}
 	r.EndedAt, r.Claim = now, Claim{}
 	r = r.enter(now, RunnerEnded, reason)
@@ -311,31 +327,77 @@ func Ended(now time.Time, lim Limits, r Runner, l Lock, q Quota, reason string) 
 	return r, l, q.release()
 }
 
-// NamesLeft moves the due_at of an ended runner after a look at its names at
-// GitHub: to the next look, or out of the index.
-func (r Runner) NamesLeft(now time.Time, lim Limits) Runner {
-	r.DueAt = time.Time{}
-	if len(r.Names) > 0 && now.Sub(r.EndedAt) < lim.NameLife {
-		r.DueAt = now.Add(lim.NameRetry)
-	}
-	return r
+// Instance is what EC2 shows of a machine. The zero value stands for none: it was never
+// launched.
+type Instance struct {
+	ID     string
+	State  string // in EC2's word, such as terminated; empty: EC2 does not know the machine
+	Code   string // of the reason for its end, such as Client.InternalError; may be empty
+	Reason string // in EC2's words; may be empty
 }
 
-// Stop ends what request r uses, because its caller said so: r itself unless it
-// is final, and its runner when that is nobody else's, or force is set. Of the
-// runner and the lock, those with a true flag are to be written.
-func Stop(now time.Time, lim Limits, r Request, run Runner, l Lock, by string, force bool) (_ Request, _ Runner, _ Lock, request, runner, lock bool) {
-	mine := run.Version != 0 && run.ID == r.Runner && run.State.Usable() &&
-		(force || r.Mode == Ephemeral || run.Request == r.ID && l.Names(run.ID) && l.Joined == "")
-	if mine {
-		state := l.State
-		run, l = Drain(now, run, l, NewEnd(EndStopped))
-		runner, lock = true, l.State != state
-	}
-	if !r.State.Final() {
-		r, request = r.Cancel(now, lim, by), true
-	}
-	return r, run, l, request, runner, lock
+// Finish ends a runner whose machine EC2 has terminated, or no longer knows: the
+// runner, its account's quota and its lock. The request that launched it learns of a
+// machine that ended before it was online. It needs all but the pulse. ok is false,
+// and nothing is decided, for a runner that is over already, or has another machine.
+func (c Case) Finish(now time.Time, lim Limits, in Instance, reason string) (_ Decision, ok bool) {
+	d := c.decide(func(d *Decision) {
+		r, _ := launched(now, d.Runner, in.ID)
+		if r.Version == 0 || r.State.Final() || r.InstanceID != in.ID {
+			return
+		}
+		ok = true
+		l := d.Lock
+		if r.State.Usable() {
+			r, l = died(now, r, l, in)
+		}
+		d.Runner, d.Lock, d.Quota = ended(now, lim, r, l, d.Quota, reason)
+		d.settle(now, lim)
+	})
+	return d, ok
+}
+
+// Forgotten records which names GitHub no longer has, by the number of their config,
+// after a look at some of the runner's names. Of an ended runner, the next look is in
+// Limits.NameRetry when all were looked at, and else in the next run. It needs the
+// runner.
+func (c Case) Forgotten(now time.Time, lim Limits, gone []int, all bool) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		for _, n := range gone {
+			*r = r.Forget(n)
+		}
+		if !r.State.Final() || !all {
+			return
+		}
+		r.DueAt = time.Time{}
+		if len(r.Names) > 0 && now.Sub(r.EndedAt) < lim.NameLife {
+			r.DueAt = now.Add(lim.NameRetry)
+		}
+	})
+}
+
+// Stop ends what the request uses, because its caller said so: the request itself,
+// after what its runner means for it, and that runner when no other request uses it,
+// or force is set. It needs the request, its runner and its lock.
+func (c Case) Stop(now time.Time, lim Limits, by string, force bool) Decision {
+	return c.decide(func(d *Decision) {
+		d.settle(now, lim)
+		d.Sends = nil // it is not tried again
+		r, run, l := d.Request, d.Runner, d.Lock
+		if run.Version != 0 && run.ID == r.Runner && run.State.Usable() &&
+			(force || r.Mode == Ephemeral || run.Request == r.ID && l.Names(run.ID) && l.Joined == "") {
+			d.drain(now, NewEnd(EndStopped))
+		}
+		if !r.State.Final() {
+			d.Request = r.cancel(now, lim, by)
+		}
+	})
+}
+
+// Drain drains the runner. It needs the runner and its lock.
+func (c Case) Drain(now time.Time, why Failure) Decision {
+	return c.decide(func(d *Decision) { d.drain(now, why) })
 }
 
 // String tells which launch an attempt was, for logs.

@@ -38,25 +38,6 @@ const (
 	OrderGone  Order = "gone"
 )
 
-// Heard is the outcome of an event. Items that are not nil are to be written in
-// one commit; the lock is to be checked when CheckLock is set.
-type Heard struct {
-	Runner    *Runner
-	Lock      *Lock
-	Pulse     *Pulse
-	CheckLock bool
-	Order     Order
-	Alarm     Alarm // "" for none
-	// Confirm: a worker is to ask GitHub whether it shows the runner online.
-	Confirm bool
-	// GaveUp: the machine drains, and never had a job. Its launching request may have
-	// to be told.
-	GaveUp bool
-	// TooOld: GitHub refused the runner program before any job could change the
-	// machine, so that the same image would be refused again.
-	TooOld bool
-}
-
 // OrderFor returns what r is to be told.
 func OrderFor(r Runner, l Lock) Order {
 	switch {
@@ -70,92 +51,128 @@ func OrderFor(r Runner, l Lock) Order {
 	return OrderGo
 }
 
-// Hear decides what an event changes.
-func Hear(now time.Time, lim Limits, e Event, r Runner, l Lock, p Pulse) Heard {
-	out := Heard{Order: OrderFor(r, l)}
-	if out.Order == OrderGone || out.Order == OrderStop {
-		return out
+// ApplyEvent decides what an event changes, and what the machine is to do. It needs the
+// runner, its lock and its pulse; when a machine gives up that never had a job, its
+// account's quota and the request that launched it too. programs is the ProgramKey of
+// the runner programs that the API offers.
+func (c Case) ApplyEvent(now time.Time, lim Limits, e Event, programs string) (Decision, Order) {
+	if o := OrderFor(c.Runner, c.Lock); o == OrderGone || o == OrderStop {
+		return c.decision().done(), o
 	}
-	if e.Kind == EventHeartbeat {
-		fresh := p.Runner != r.ID || e.Counter > p.Counter && now.Sub(p.Seen) >= lim.Heartbeat/4 // a flood writes four times a period at most
-		if l.Names(r.ID) && !r.Boot.At.IsZero() && fresh {
-			beat := p.beat(now, lim, r.ID, e.Counter)
-			out.Pulse = &beat
+	d := c.decide(func(d *Decision) {
+		switch {
+		case e.Kind == EventHeartbeat:
+			d.heartbeat(now, lim, e)
+		case e.Counter > c.Runner.Counter: // else it was taken before, and only the answer was lost
+			d.Runner.Counter = e.Counter
+			d.apply(now, lim, e, programs)
 		}
-		return out
+	})
+	return d, OrderFor(d.Runner, d.Lock)
+}
+
+// heartbeat notes a sign of life. A flood of them writes four times a period at most.
+func (d *Decision) heartbeat(now time.Time, lim Limits, e Event) {
+	r, l, p := d.Runner, d.Lock, d.Pulse
+	fresh := p.Runner != r.ID || e.Counter > p.Counter && now.Sub(p.Seen) >= lim.Heartbeat/4
+	if l.Names(r.ID) && !r.Boot.At.IsZero() && fresh {
+		d.Pulse = p.beat(now, lim, r.ID, e.Counter)
 	}
-	if e.Counter <= r.Counter {
-		return out // said before, and taken: only the answer was lost
-	}
-	r.Counter = e.Counter
-	lock := l
+}
+
+// apply lets an event happen that is no heartbeat, and was not taken before.
+func (d *Decision) apply(now time.Time, lim Limits, e Event, programs string) {
+	r, l := &d.Runner, &d.Lock
 	switch e.Kind {
 	case EventBooting:
-		r = r.note(now, said("agent runs", e.Detail))
+		*r = r.note(now, said("agent runs", e.Detail))
 	case EventNote:
-		r = r.note(now, said("agent", e.Detail))
+		*r = r.note(now, said("agent", e.Detail))
 	case EventOnline:
-		r, out.Confirm = listening(now, r, lock)
+		if listening(now, r, *l) {
+			d.confirmLater(now, lim)
+		}
 	case EventJobStarted:
-		r, out.Confirm = hasJob(now, r, &lock)
-		if r.Mode == Shared && lock.Names(r.ID) {
-			lock.Busy, lock.CountedOn = true, time.Time{}
+		if hasJob(now, r, l) {
+			d.confirmLater(now, lim)
 		}
-		r, out.Alarm = jobStarted(now, r, e)
+		if r.Mode == Shared && l.Names(r.ID) {
+			l.Busy, l.CountedOn = true, time.Time{}
+		}
+		*r, d.Alarm = jobStarted(now, *r, e)
 	case EventJobDone:
-		r, lock = jobDone(now, r, lock, e)
+		*r, *l = jobDone(now, *r, *l, e)
 	case EventIdle:
-		r, lock = idle(now, lim, r, lock)
-		out.CheckLock = lock == l && r.State.Usable() // "go" is true of this lock alone
+		*r, *l = idle(now, lim, *r, *l)
+		if r.State.Usable() {
+			d.check(KindLock) // "go" is true of this lock alone
+		}
 	case EventDraining:
-		out.GaveUp = r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0
-		r, lock = Drain(now, r, lock, saidEnd(e))
-		if e.Reason == EndTooOld {
-			out.Alarm = AlarmRunnerTooOld
-			out.TooOld = out.GaveUp
-		}
-		if e.Detail != "" {
-			r = r.note(now, e.Detail)
+		d.draining(now, lim, e, programs)
+	}
+}
+
+// confirmLater has a worker ask GitHub whether it shows the runner online. What the
+// machine said is a sign of life.
+func (d *Decision) confirmLater(now time.Time, lim Limits) {
+	counter := d.Pulse.Counter
+	if d.Pulse.Runner != d.Runner.ID {
+		counter = 0
+	}
+	d.Pulse = d.Pulse.beat(now, lim, d.Runner.ID, counter)
+	d.send(&d.Runner, now)
+}
+
+// draining drains the runner of a machine that says that it drains. When it never had a
+// job, the request that launched it learns of that; and when GitHub refused the runner
+// program before any job could change the machine, the same image would be refused
+// again.
+func (d *Decision) draining(now time.Time, lim Limits, e Event, programs string) {
+	r := &d.Runner
+	gaveUp := r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0
+	if gaveUp && d.need(KindQuota, KindRequest) {
+		return
+	}
+	d.drain(now, saidEnd(e))
+	if e.Detail != "" {
+		*r = r.note(now, e.Detail)
+	}
+	if e.Reason == EndTooOld {
+		d.Alarm = AlarmRunnerTooOld
+		if gaveUp {
+			d.Quota = d.Quota.refuse(now, *r, programs)
 		}
 	}
-	out.Runner = &r
-	if lock != l {
-		out.Lock, out.CheckLock = &lock, false
+	if gaveUp {
+		d.settle(now, lim)
 	}
-	if out.Confirm {
-		beat := p.beat(now, lim, r.ID, p.Counter)
-		if p.Runner != r.ID {
-			beat.Counter = 0
-		}
-		out.Pulse = &beat
-	}
-	out.Order = OrderFor(r, lock)
-	return out
 }
 
 // listening notes that the runner program of the current config listens. Whether
-// jobs can come is for GitHub to say: confirm is true where somebody is to ask, which
+// jobs can come is for GitHub to say: confirm is true where a worker is to ask, which
 // is once for each config, however often a machine says it.
-func listening(now time.Time, r Runner, l Lock) (_ Runner, confirm bool) {
+func listening(now time.Time, r *Runner, l Lock) (confirm bool) {
 	if !r.State.Usable() || r.Boot.At.IsZero() || !r.Registered() || !l.Names(r.ID) || !r.ListeningAt.IsZero() {
-		return r, false
+		return false
 	}
 	r.ListeningAt = now
-	return r.note(now, "the runner program listens"), true
+	*r = r.note(now, "the runner program listens")
+	return true
 }
 
 // hasJob takes a runner into use that GitHub gave a job before it was asked: that
 // proves more than its word.
-func hasJob(now time.Time, r Runner, l *Lock) (_ Runner, confirm bool) {
+func hasJob(now time.Time, r *Runner, l *Lock) (confirm bool) {
 	if r.State != RunnerBooting || !l.Names(r.ID) || l.State != LockLaunching {
-		return r, false
+		return false
 	}
 	l.State = LockLive
 	r.OnlineAt = now
 	if r.ListeningAt.IsZero() {
 		r.ListeningAt = now
 	}
-	return r.enter(now, RunnerOnline, "GitHub gave it a job"), true
+	*r = r.enter(now, RunnerOnline, "GitHub gave it a job")
+	return true
 }
 
 // jobStarted notes the job. A job of another run than the one that asked for an
@@ -193,7 +210,7 @@ func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 	r, l = r.usedUp(l)
 	r.Refusals, r.DeleteAfter = 0, time.Time{} // GitHub's view follows within seconds
 	if r.State == RunnerBusy && r.Mode == Ephemeral {
-		return Drain(now, r, l, NewEnd(EndDone))
+		return drain(now, r, l, NewEnd(EndDone))
 	}
 	if r.State == RunnerBusy {
 		return r.enter(now, RunnerOnline, said("job done", e.Detail)), l
@@ -215,7 +232,7 @@ func idle(now time.Time, lim Limits, r Runner, l Lock) (Runner, Lock) {
 	}
 	since := maxTime(maxTime(began, r.Job.EndedAt), l.SharedAt.Add(lim.ShareStep))
 	if r.State == RunnerOnline && now.Sub(since) >= lim.Idle {
-		return Drain(now, r, l, NewEnd(EndIdle))
+		return drain(now, r, l, NewEnd(EndIdle))
 	}
 	return r, l
 }
@@ -247,51 +264,81 @@ const (
 	BootCompromised BootVerdict = "compromised" // 409: somebody else was here first
 )
 
-// BootCall decides a boot call whose token was verified for the runner's
-// recorded index. Items with a true flag are to be written in one commit, and
-// the lock is to be checked when the verdict is BootGo: two runners that take
-// turns on one lock can never both be answered.
-func BootCall(now time.Time, r Runner, l Lock, nonceHash, instance string) (_ Runner, _ Lock, _ BootVerdict, runner, lock bool) {
+// Boot decides a boot call whose token was verified for the runner's recorded index. It
+// needs the runner and its lock, which is checked when the config may be answered: two
+// runners that take turns on one lock can never both be answered.
+func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootVerdict) {
+	d := c.decide(func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
+	return d, verdict
+}
+
+func (d *Decision) boot(now time.Time, nonceHash, instance string) BootVerdict {
+	r, l := &d.Runner, d.Lock
 	if r.Version == 0 || !r.State.Usable() {
-		return r, l, BootGone, false, false
+		return BootGone
 	}
-	first := r.Boot.NonceHash == ""
-	if first {
+	bound := r.Boot
+	if r.Boot.NonceHash == "" {
 		r.Boot.NonceHash, r.Boot.InstanceID = nonceHash, instance
 	}
 	if r.Boot.NonceHash != nonceHash || instance != r.Boot.InstanceID || r.Mismatched() {
-		was := l.State
-		r, l = Drain(now, r, l, NewEnd(EndCompromised))
-		return r, l, BootCompromised, true, l.State != was
+		d.drain(now, NewEnd(EndCompromised))
+		d.Alarm = AlarmCompromised
+		return BootCompromised
 	}
 	switch {
 	case r.State == RunnerOnline || r.State == RunnerBusy || !l.Names(r.ID) || l.State != LockLaunching || !now.Before(l.BootBy):
-		return r, l, BootGone, false, false
+		r.Boot = bound
+		return BootGone
 	case r.InstanceID == "" || r.Config.N == 0:
-		return r, l, BootLater, first, false
+		return BootLater
 	case r.Boot.At.IsZero():
 		r.Boot.At = now
-		return r.enter(now, RunnerBooting, "config answered to "+instance), l, BootGo, true, false
+		*r = r.enter(now, RunnerBooting, "config answered to "+instance)
 	}
-	return r, l, BootGo, false, false
+	d.check(KindLock)
+	return BootGo
 }
 
-// NextCall decides a shared machine's call for config n. With ready, the
-// recorded config may be answered. With wanted, a worker is to mint one; with
-// changed too, runner and lock are to be written first. Neither ready nor wanted:
-// the machine drains. Past the lock's exp it still gets configs, up to its hard
-// limit: jobs may be queued for it, and DrainReason ends it when none comes.
-func NextCall(now time.Time, r Runner, l Lock, n int) (_ Runner, _ Lock, ready, wanted, changed bool) {
+// NextVerdict is the answer to a shared machine's call for its next config.
+type NextVerdict string
+
+// The verdicts.
+const (
+	NextReady NextVerdict = "ready" // 200: the recorded config is the one
+	NextLater NextVerdict = "later" // 425: a worker is to register it
+	NextDrain NextVerdict = "drain" // 200: no config any more
+)
+
+// Next decides a shared machine's call for config n. It needs the runner and its lock.
+// Past the lock's exp the machine still gets configs, up to its hard limit: jobs may be
+// queued for it, and DrainReason ends it when none comes.
+//
+// A repeated call asks a worker again, as the message may be lost: unless a worker is
+// at it, or waits, and continues by itself.
+func (c Case) Next(now time.Time, lim Limits, n int) (_ Decision, verdict NextVerdict) {
+	d := c.decide(func(d *Decision) { verdict = d.next(now, lim, n) })
+	return d, verdict
+}
+
+func (d *Decision) next(now time.Time, lim Limits, n int) NextVerdict {
+	r, l := &d.Runner, &d.Lock
 	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(r.Hard) || n > r.Config.N+1 {
-		return r, l, false, false, false
+		return NextDrain
 	}
 	if r.Config.N >= n {
-		return r, l, true, false, false
+		return NextReady
 	}
-	if r.Wanted < n {
-		r.Wanted = n
-		r, l = r.usedUp(l)
-		return r.note(now, fmt.Sprintf("asks for config %d", n)), l, false, true, true
+	if r.Wanted >= n {
+		if now.Sub(r.UpdatedAt) >= lim.Heartbeat/2 && !r.Held(now, "") && !now.Before(r.WaitUntil) {
+			d.send(r, now)
+		}
+		return NextLater
 	}
-	return r, l, false, true, false
+	r.Wanted = n
+	*r, *l = r.usedUp(*l)
+	*r = r.note(now, fmt.Sprintf("asks for config %d", n))
+	d.check(KindLock)
+	d.send(r, now)
+	return NextLater
 }

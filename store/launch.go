@@ -47,36 +47,52 @@ func (l Lock) Confirmed(now time.Time, lim Limits) bool {
 	return l.State == LockLaunching || l.State == LockLive && !l.ConfirmedAt.IsZero() && now.Sub(l.ConfirmedAt) <= lim.Confirmed
 }
 
-// Share gives an accepted request the runner that Shareable and Confirmed allowed: ready at
-// once on a live lock, waiting on a launching one. The lock is to be written
-// when wrote is true, and to be checked otherwise; both in one commit with r.
-func Share(now time.Time, lim Limits, r Request, l Lock) (_ Request, _ Lock, wrote bool) {
-	exp := minTime(maxTime(l.Exp, l.usable(now).Add(r.Timeout())), l.Hard)
-	if l.State == LockLive && !l.Busy && l.CountedOn.IsZero() {
-		l.CountedOn, wrote = now, true
-	}
-	if l.Joined == "" || exp.Sub(l.Exp) > lim.ShareStep || now.Sub(l.SharedAt) > lim.ShareStep {
-		if l.Joined == "" {
-			l.Joined = r.ID
+// Share gives an accepted request the runner that Shareable and Confirmed allowed: ready
+// at once on a live lock, waiting on a launching one. It needs the request and the lock,
+// which is checked when it stays as it is.
+func (c Case) Share(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		r, l := &d.Request, &d.Lock
+		exp := minTime(maxTime(l.Exp, l.usable(now).Add(r.Timeout())), l.Hard)
+		if l.State == LockLive && !l.Busy && l.CountedOn.IsZero() {
+			l.CountedOn = now
 		}
-		l.Exp, l.SharedAt, wrote = exp, now, true
-	}
-	if l.State == LockLive {
-		r = r.ready(now, lim, l.Runner, "shares runner "+l.Runner)
-	} else {
-		r = r.await(now, lim, l.Runner, l.BootBy, "shares runner "+l.Runner)
-		r.DueAt = minTime(r.DueAt, now.Add(lim.ReaperPeriod)) // who confirms the runner does not know of r
-	}
-	return r, l, wrote
+		if l.Joined == "" || exp.Sub(l.Exp) > lim.ShareStep || now.Sub(l.SharedAt) > lim.ShareStep {
+			if l.Joined == "" {
+				l.Joined = r.ID
+			}
+			l.Exp, l.SharedAt = exp, now
+		}
+		if l.State == LockLive {
+			*r = r.ready(now, lim, l.Runner, "shares runner "+l.Runner)
+		} else {
+			*r = r.await(now, lim, l.Runner, l.BootBy, "shares runner "+l.Runner)
+			r.DueAt = minTime(r.DueAt, now.Add(lim.ReaperPeriod)) // who confirms the runner does not know of r
+		}
+		d.check(KindLock)
+	})
 }
 
-// Blocked decides about a lock that an accepted request can neither share nor
-// take: its runner is to be drained, for the reason that end holds, or the
-// request has to wait until the lock is looked at again.
+// Unblock decides about a lock that an accepted request can neither share nor take: its
+// runner is drained, or the request has to wait until the lock is looked at again. The
+// request of the case is the one that launched that runner. It needs all but the quota.
 //
 // A live runner that is well but has too little time left hands over: what is
 // still queued for its label is served by its successor, which has the same one.
-func Blocked(now time.Time, lim Limits, l Lock, p Pulse, run Runner, launcher Request) (end string, until time.Time) {
+func (c Case) Unblock(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		end, until := blocked(now, lim, d.Lock, d.Pulse, d.Runner, d.Request)
+		if end == "" {
+			d.Wait = Wait{WaitRunner, until}
+			return
+		}
+		d.drain(now, NewEnd(end))
+		d.check(KindLock)
+	})
+}
+
+// blocked returns why the runner of a lock is to be drained, or until when to wait.
+func blocked(now time.Time, lim Limits, l Lock, p Pulse, run Runner, launcher Request) (end string, until time.Time) {
 	if run.Version == 0 || run.State.Final() {
 		return "", now.Add(lim.SettleSlack) // the lock is about to be emptied
 	}
@@ -93,57 +109,63 @@ func Blocked(now time.Time, lim Limits, l Lock, p Pulse, run Runner, launcher Re
 	return "", now.Add(lim.SettleSlack)
 }
 
-// Intent is what the launch of a machine is decided from.
+// Intent is what the launch of a machine is made of.
 type Intent struct {
-	Request      Request
-	Lock         Lock
-	Quota        Quota
 	Runner       string // a fresh id
 	ControlPlane string
 	Plan         []Placement
 	Launch       Launch
 	MaxRunners   int
-	Pacing       Pacing
 	Claim        Claim
-	// Latest is the latest slot that the worker can still use.
+	Slots        Slots
+}
+
+// Slots says when RunInstances may be called.
+type Slots struct {
+	Pacing Pacing
+	// Latest is the latest slot that the worker can still use; zero: none.
 	Latest time.Time
 }
 
 // Begin turns an accepted request whose lock is free into a waiting one with a
-// new runner, claimed by the worker: four items in one commit. The runner's
-// CalledAt is the slot at which RunInstances may be called.
+// new runner, claimed by the worker. The runner's CalledAt is the slot at which
+// RunInstances may be called. It needs the request, the lock and the quota.
 //
-// It refuses with a Wait code and the time to try again, and then changes nothing.
-func (in Intent) Begin(now time.Time, lim Limits) (r Request, l Lock, run Runner, q Quota, wait string, until time.Time) {
-	r, l, q = in.Request, in.Lock, in.Quota
-	if q.Live >= in.MaxRunners {
-		return r, l, run, q, WaitQuota, now.Add(lim.Waits[0])
-	}
-	slot := q.Slot(now, r.Region, in.Pacing)
-	if slot.After(in.Latest) {
-		return r, l, run, q, WaitPaced, slot
-	}
-	q = q.Reserve(slot, r.Region, in.Pacing)
-	slot = maxTime(slot, now)
-	q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners
+// It refuses with a Wait, and then changes nothing.
+func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
+	return c.decide(func(d *Decision) {
+		r, l, q := d.Request, d.Lock, d.Quota
+		if q.Live >= in.MaxRunners {
+			d.Wait = Wait{WaitQuota, now.Add(lim.Waits[0])}
+			return
+		}
+		slot := q.Slot(now, r.Region, in.Slots.Pacing)
+		if slot.After(in.Slots.Latest) {
+			d.Wait = Wait{WaitPaced, slot}
+			return
+		}
+		q = q.Reserve(slot, r.Region, in.Slots.Pacing)
+		slot = maxTime(slot, now)
+		q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners
 
-	hard := now.Add(time.Duration(in.Launch.HardS) * time.Second)
-	bootBy := slot.Add(lim.BootLimit)
-	l = Lock{
-		Meta: l.Meta, Key: r.LockKey(), State: LockLaunching, Runner: in.Runner,
-		Exp: minTime(bootBy.Add(r.Timeout()), hard), Hard: hard, BootBy: bootBy, SharedAt: now,
-	}
-	l.TTL = 0
-	run = Runner{
-		ID: in.Runner, CreatedAt: now, Lock: l.Key, Request: r.ID, Trace: r.Trace,
-		Repository: r.Repository, RunID: r.Origin.RunID, Account: r.Account, Region: r.Region, Mode: r.Mode,
-		Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: slot, Claim: in.Claim,
-		Wanted: 1, Hard: hard,
-	}
-	run.DueAt = now // and it stays: the reaper looks at every live runner in every run
-	run = run.WriteAhead(in.ControlPlane).enter(now, RunnerNew, "for request "+r.ID)
-	r = r.await(now, lim, run.ID, l.BootBy, "launches runner "+run.ID)
-	return r, l, run, q, "", time.Time{}
+		hard := now.Add(time.Duration(in.Launch.HardS) * time.Second)
+		bootBy := slot.Add(lim.BootLimit)
+		l = Lock{
+			Meta: l.Meta, Key: r.LockKey(), State: LockLaunching, Runner: in.Runner,
+			Exp: minTime(bootBy.Add(r.Timeout()), hard), Hard: hard, BootBy: bootBy, SharedAt: now,
+		}
+		l.TTL = 0
+		run := Runner{
+			ID: in.Runner, CreatedAt: now, Lock: l.Key, Request: r.ID, Trace: r.Trace,
+			Repository: r.Repository, RunID: r.Origin.RunID, Account: r.Account, Region: r.Region, Mode: r.Mode,
+			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: slot, Claim: in.Claim,
+			Wanted: 1, Hard: hard,
+		}
+		run.DueAt = now // and it stays: the reaper looks at every live runner in every run
+		run = run.writeAhead(in.ControlPlane).enter(now, RunnerNew, "for request "+r.ID)
+		r = r.await(now, lim, run.ID, l.BootBy, "launches runner "+run.ID)
+		d.Request, d.Lock, d.Quota, d.Runner = r, l, q, run
+	})
 }
 
 // RunnerLabels returns what a runner for r registers with. An ephemeral one has
@@ -160,16 +182,29 @@ func (r Request) RunnerLabels() []string {
 // RunsOn returns what a workflow's runs-on names to get the runner of r.
 func (r Request) RunsOn() []string { return []string{r.OwnLabel} }
 
-// Take claims a runner whose former claim was given back or has lapsed. After a
-// lapse nobody knows which name was used, so that the next one is written ahead;
-// of a crowded runner the last one was not.
-func (r Runner) Take(now time.Time, claim Claim, controlPlane string) Runner {
+// Take claims a runner whose former claim was given back or has lapsed, if a step is
+// open, and reserves the slot of the RunInstances call when that is the step; else it
+// has a Wait. It needs the runner, its lock and the quota.
+func (c Case) Take(now time.Time, claim Claim, controlPlane string, s Slots) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		if r.Claim.By == claim.By || r.Held(now, claim.By) || NextStep(now, *r, d.Lock) == StepNone {
+			return
+		}
+		*r = r.take(now, claim, controlPlane)
+		d.call(now, s)
+	})
+}
+
+// take claims the runner. After a lapse nobody knows which name was used, so that the
+// next one is written ahead; of a crowded runner the last one was not.
+func (r Runner) take(now time.Time, claim Claim, controlPlane string) Runner {
 	lapsed := r.Claim.By != "" && r.Claim.By != claim.By
 	_, named := r.NextName()
 	r.Claim = claim
 	r.Wait, r.WaitUntil = "", time.Time{}
 	if r.needsMint() && (lapsed && !r.Crowded() || !named) {
-		r = r.WriteAhead(controlPlane)
+		r = r.writeAhead(controlPlane)
 	}
 	r.Unclear = r.Unclear || lapsed && r.InstanceID == ""
 	return r.note(now, "claimed by "+claim.By)
@@ -208,47 +243,65 @@ func NextStep(now time.Time, r Runner, l Lock) Step {
 	return StepNone
 }
 
-// Call reserves the slot of one more RunInstances call, at the index that the
-// runner has: two items in one commit. It refuses with the time of the slot
-// when that is after latest.
-func Call(now time.Time, r Runner, q Quota, p Pacing, latest time.Time) (Runner, Quota, time.Time, bool) {
-	slot := q.Slot(now, r.Region, p)
-	if slot.After(latest) {
-		return r, q, slot, false
+// call reserves the slot of one more RunInstances call, at the index that the runner
+// has, if that is its next step. When the slot is too late, the call has to wait for it.
+// It returns the slot.
+func (d *Decision) call(now time.Time, s Slots) time.Time {
+	r := &d.Runner
+	if NextStep(now, *r, d.Lock) != StepLaunch {
+		return now
 	}
-	q = q.Reserve(slot, r.Region, p)
+	slot := d.Quota.Slot(now, r.Region, s.Pacing)
+	if slot.After(s.Latest) {
+		d.Wait = Wait{WaitPaced, slot}
+		return slot
+	}
+	d.Quota = d.Quota.Reserve(slot, r.Region, s.Pacing)
 	r.CalledAt = maxTime(slot, now)
-	return r, q, r.CalledAt, true
+	return r.CalledAt
 }
 
-// Advance records that the current placement has no capacity and moves to index
-// next; boot_by moves along. Three items. The slot of the next call is reserved
-// in the same commit when it is not after latest; else reserved is false, and
-// the call has to wait until slot and Call. With no such placement ok is false.
-func Advance(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, next int, p Pacing, latest time.Time) (_ Runner, _ Lock, _ Quota, slot time.Time, reserved, ok bool) {
-	if next <= r.Index || next >= len(r.Plan) {
-		return r, l, q, now, false, false
-	}
-	r = r.attempted(now, code)
-	r.Index, r.Unclear, r.Said = next, false, Said{}
-	r, q, slot, reserved = Call(now, r, q, p, latest)
-	if l.Names(r.ID) && l.State == LockLaunching {
+// Refusal is EC2's no to a placement.
+type Refusal struct {
+	Code string
+	// Text is in EC2's words, of a placement that it refuses whatever its capacity;
+	// empty: it has no capacity now.
+	Text string
+	// Image is another image, under which the same placement is tried as the next one
+	// of the plan; empty: the plan stays. The client token of the current index stands
+	// for a launch of the former image.
+	Image string
+}
+
+// Advance records EC2's no to placement from, and moves to index next of the plan;
+// boot_by moves along. The slot of the next call is reserved, or that call has a Wait.
+// A runner that is elsewhere by now, or has another step, stays as it is. It needs the
+// runner, its lock and the quota.
+func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, s Slots) Decision {
+	return c.decide(func(d *Decision) {
+		r, l := &d.Runner, &d.Lock
+		if no.Image != "" {
+			r.Plan = slices.Insert(slices.Clone(r.Plan), r.Index+1, r.Placement())
+			r.Launch.Image = no.Image
+		}
+		if r.Index != from || next <= from || next >= len(r.Plan) || NextStep(now, *r, *l) != StepLaunch {
+			*r = d.was.Runner
+			return
+		}
+		*r = r.attempted(now, no.Code)
+		r.Attempts[len(r.Attempts)-1].Text = no.Text
+		r.Index, r.Unclear, r.Said = next, false, Said{}
+		slot := d.call(now, s)
 		bootBy := maxTime(l.BootBy, slot.Add(lim.BootLimit)) // clocks differ; it only rises
 		l.Exp = minTime(l.Exp.Add(bootBy.Sub(l.BootBy)), l.Hard)
 		l.BootBy = bootBy
-	}
-	return r.note(now, code+"; next: "+r.Placement().String()), l, q, slot, reserved, true
+		*r = r.note(now, no.Code+"; next: "+r.Placement().String())
+		d.check(KindLock)
+	})
 }
 
 func (r Runner) attempted(now time.Time, code string) Runner {
 	r.Attempts = append(r.Attempts[:len(r.Attempts):len(r.Attempts)], Attempt{Placement: r.Placement(), Runner: r.ID, At: now, Code: code})
-	return r
-}
-
-// Explain adds EC2's words to the last attempt: why it refuses that placement.
-func (r Runner) Explain(text string) Runner {
-	r.Attempts = slices.Clone(r.Attempts)
-	r.Attempts[len(r.Attempts)-1].Text = text
 	return r
 }
 
@@ -261,24 +314,41 @@ func (r Runner) Hear(code, text string) Runner {
 	return r
 }
 
+// Again records an answer of EC2's that does not tell whether it launched, and reserves
+// the slot of the same call once more, or that call has a Wait. It needs the runner, its
+// lock and the quota.
+func (c Case) Again(now time.Time, said Said, s Slots) Decision {
+	return c.decide(func(d *Decision) {
+		if NextStep(now, d.Runner, d.Lock) == StepLaunch {
+			d.Runner.Said, d.Runner.Unclear = said, true
+			d.call(now, s)
+		}
+	})
+}
+
 // MaxUnfamiliar is how often a launch is repeated in all when EC2 answers each
 // time with the same code that nobody knows: with the pauses of 1, 2, 4 and 8 s
 // between them it has had a quarter of a minute to pass by itself.
 const MaxUnfamiliar = 5
 
-// Reimage puts another image under the placement being tried, as the next one of
-// the plan: the client token of this index stands for a launch of the former image.
-func (r Runner) Reimage(ami string) Runner {
-	r.Plan = slices.Insert(slices.Clone(r.Plan), r.Index+1, r.Placement())
-	r.Launch.Image = ami
-	return r
+// Launched records the instance that EC2 answered. When another machine has booted as
+// this runner, the runner drains. A second, different id is not taken: ok is false, and
+// that instance is left to the sweep. It needs the runner and its lock.
+func (c Case) Launched(now time.Time, instance string) (_ Decision, ok bool) {
+	d := c.decide(func(d *Decision) {
+		if d.Runner, ok = launched(now, d.Runner, instance); ok && d.Runner.Mismatched() {
+			d.drain(now, NewEnd(EndCompromised))
+		}
+		if d.Runner.Mismatched() {
+			d.Alarm = AlarmCompromised
+		}
+	})
+	return d, ok
 }
 
-// Launched records the instance that EC2 answered. It is recorded in any state
-// but a final one, so that the end knows what to terminate; a runner that is
-// not new any more keeps its state. A second, different id is not taken: ok is
-// false, and that instance is left to the sweep.
-func Launched(now time.Time, r Runner, instance string) (_ Runner, ok bool) {
+// launched records the instance in any state but a final one, so that the end knows
+// what to terminate; a runner that is not new any more keeps its state.
+func launched(now time.Time, r Runner, instance string) (_ Runner, ok bool) {
 	if r.InstanceID != "" {
 		return r, r.InstanceID == instance
 	}
@@ -299,40 +369,56 @@ func (r Runner) Mismatched() bool {
 	return r.Boot.NonceHash != "" && r.InstanceID != "" && r.Boot.InstanceID != r.InstanceID
 }
 
-// Abandon ends a runner that could not be launched. One that never had an
-// instance fails at once: its place and its lock are free. Any other drains, as
-// does one of which mayExist says that some call may have launched a machine.
-// code is what EC2 said of the current placement, or empty.
-func Abandon(now time.Time, lim Limits, r Runner, l Lock, q Quota, code string, why Failure, mayExist bool) (Runner, Lock, Quota) {
-	if r.State.Final() {
-		return r, l, q
-	}
-	if code != "" {
-		r = r.attempted(now, code)
-	}
-	r = r.Release(now)
-	if r.State != RunnerNew || r.InstanceID != "" || r.Config.N > 0 || mayExist {
-		r, l = Drain(now, r, l, why)
-		return r, l, q
-	}
-	r.End, r.EndedAt, r.DueAt = &why, now, time.Time{}
-	r = r.enter(now, RunnerFailed, why.Code)
-	r.expire(now, lim.Keep)
-	if l.Names(r.ID) {
-		l = l.empty(now, lim)
-	}
-	return r, l, q.release()
+// Abandon ends a usable runner that could not be launched, and lets the request that
+// launched it learn of that; others that wait for the runner settle by themselves. One
+// that never had an instance fails at once: its place and its lock are free. One that
+// may have a machine drains. code is what EC2 said of the current placement, or empty;
+// said is its answer when that does not tell whether it launched. It needs all but the
+// pulse.
+func (c Case) Abandon(now time.Time, lim Limits, code string, said Said, why Failure) Decision {
+	return c.decide(func(d *Decision) {
+		r, l, q := d.Runner, d.Lock, d.Quota
+		if !r.State.Usable() || r.InstanceID != "" {
+			return
+		}
+		mayExist := r.Unclear || why.Code == EndTerminated || why.Code == EndSpot || why.Code == EndNoLaunch
+		if said.Code != "" {
+			r = r.Hear(said.Code, said.Text)
+		}
+		if code != "" {
+			r = r.attempted(now, code)
+		}
+		r = r.release(now)
+		if r.State != RunnerNew || r.Config.N > 0 || mayExist {
+			r, l = drain(now, r, l, why)
+		} else {
+			r.End, r.EndedAt, r.DueAt = &why, now, time.Time{}
+			r = r.enter(now, RunnerFailed, why.Code)
+			r.expire(now, lim.Keep)
+			if l.Names(r.ID) {
+				l = l.empty(now, lim)
+			}
+			q = q.release()
+		}
+		d.Runner, d.Lock, d.Quota = r, l, q
+		d.settle(now, lim)
+	})
 }
 
-// Settle decides what a waiting request comes to, from the runner that it waits
+// Settle lets a waiting request come to what its runner means for it. It needs the
+// request and the runner that it names.
+func (c Case) Settle(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) { d.settle(now, lim) })
+}
+
+// settle decides what a waiting request comes to, from the runner that it waits
 // for. It changes nothing while that runner may still come online, and gives no
 // runner up that may still hold a live registration. A runner that was online only
 // after give_up_at came too late: the request expires, whenever it is looked at.
-// When again is true, who commits the result sends a start message that is
-// delayed until r.DueAt.
-func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, changed, again bool) {
-	if r.State != Waiting || (run.Version != 0 && run.ID != r.Runner) {
-		return r, false, false
+// When again is true, the request is tried again from its DueAt on.
+func settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, again bool) {
+	if r.State != Waiting {
+		return r, false
 	}
 	if run.Version == 0 { // long ended: its record is deleted
 		run = Runner{ID: r.Runner, State: RunnerEnded}
@@ -340,13 +426,13 @@ func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, change
 	if !run.OnlineAt.IsZero() {
 		if run.OnlineAt.After(r.GiveUpAt) {
 			if !r.Overdue(now) {
-				return r, false, false // clocks differ: a later look expires it
+				return r, false // clocks differ: a later look expires it
 			}
-			return r.Tried(run).expireFor(now, lim, "runner "+run.ID+" was online only at "+run.OnlineAt.UTC().Format(time.TimeOnly)+" UTC"), true, false
+			return r.tried(run).expireFor(now, lim, "runner "+run.ID+" was online only at "+run.OnlineAt.UTC().Format(time.TimeOnly)+" UTC"), false
 		}
 		r = r.ready(now, lim, run.ID, "runner online")
 		r.ReadyAt = run.OnlineAt // whenever somebody looks
-		return r, true, false
+		return r, false
 	}
 	why := Failure{Code: "runner_ended", Text: "The runner ended before it was online.", Retryable: true}
 	if run.End != nil {
@@ -356,18 +442,12 @@ func Settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, change
 		!run.State.Usable() && (run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero())
 	switch {
 	case !run.State.Usable() && !why.Retryable:
-		return r.Tried(run).Fail(now, lim, why), true, false
+		return r.tried(run).fail(now, lim, why), false
 	case over:
-		r = r.Tried(run).retry(now, lim, why)
-		return r, true, r.State == Accepted
+		r = r.tried(run).retry(now, lim, why)
+		return r, r.State == Accepted
 	}
-	return r, false, false
-}
-
-// Remind moves the due_at of a waiting request that Settle left as it is.
-func (r Request) Remind(now time.Time, lim Limits) Request {
-	r.DueAt = now.Add(lim.ReaperPeriod)
-	return r
+	return r, false
 }
 
 func maxTime(a, b time.Time) time.Time {

@@ -81,8 +81,8 @@ func ProgramKey(programs map[string]string) string {
 	return hex.EncodeToString(h.Sum(nil)[:6])
 }
 
-// Refuse remembers that GitHub refused the runner program of r's image.
-func (q Quota) Refuse(now time.Time, r Runner, program string) Quota {
+// refuse remembers that GitHub refused the runner program of r's image.
+func (q Quota) refuse(now time.Time, r Runner, program string) Quota {
 	refused := TooOldImage{Image: r.Launch.Image, Program: program, Runner: r.ID, At: now}
 	q.Account = r.Account
 	q.TooOld = append(slices.DeleteFunc(slices.Clone(q.TooOld), func(i TooOldImage) bool { return i.Image == refused.Image }), refused)

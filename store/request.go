@@ -130,33 +130,69 @@ func (r *Request) name(id string) { r.ID = id }
 // Timeout is how long the request may use its runner.
 func (r Request) Timeout() time.Duration { return time.Duration(r.TimeoutS) * time.Second }
 
-// Accept makes the record of a new request, from one whose identity and wishes
-// are filled in. It counts as sent now: the message follows the record, and the
-// reaper sends it again if that did not happen.
-func (r Request) Accept(now time.Time, giveUp time.Duration) Request {
+// Identity is what a new request gets beside what its caller wishes for.
+type Identity struct {
+	ID       string
+	Trace    string
+	BodyHash string // see Request
+	GiveUp   time.Duration
+	// OwnLabel makes the label of the runner that has a lock key.
+	OwnLabel func(lockKey string) string
+}
+
+// Accept makes the record of a new request, from one whose wishes are filled in. It
+// counts as sent now: the message follows the record, and the reaper sends it again if
+// that did not happen. The commit conflicts when the request exists already.
+func (c Case) Accept(now time.Time, id Identity) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Request
+		r.ID, r.Trace, r.BodyHash = id.ID, id.Trace, id.BodyHash
+		*r = r.accept(now, id.GiveUp)
+		r.OwnLabel = id.OwnLabel(r.LockKey())
+		d.send(r, now)
+	})
+}
+
+func (r Request) accept(now time.Time, giveUp time.Duration) Request {
 	r.State, r.CreatedAt = Accepted, now
 	r.DueAt, r.GiveUpAt = now, now.Add(giveUp)
 	r.Spec = r.Machine.Spec()
-	r = r.Sent(now)
+	r = r.sent(now)
 	r.History = r.History.with(now, string(Accepted), "")
 	return r
 }
 
-// Sent notes that a start message is being sent for an accepted request.
-func (r Request) Sent(now time.Time) Request {
+// sent notes that a start message is being sent for an accepted request.
+func (r Request) sent(now time.Time) Request {
 	r.Sends, r.SentAt = r.Sends+1, now
 	return r
 }
 
-// Hold keeps an accepted request accepted until due, for one of the Wait codes.
-// It is looked at once give_up_at has passed, however long it would wait.
-func (r Request) Hold(now, due time.Time, wait string) Request {
-	due = minTime(due, r.GiveUpAt.Add(time.Second))
-	if r.Wait != wait {
-		r.History = r.History.with(now, string(r.State), wait)
+// Hold keeps an accepted request accepted until a time, and sends its message for then.
+// It is looked at once give_up_at has passed, however long it would wait. It needs the
+// request.
+func (c Case) Hold(now time.Time, w Wait) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Request
+		if r.Wait != w.For {
+			r.History = r.History.with(now, string(r.State), w.For)
+		}
+		r.DueAt, r.Wait = minTime(w.Until, r.GiveUpAt.Add(time.Second)), w.For
+		d.remind()
+	})
+}
+
+// Held sends the message of a request that is held: Hold was committed, and its answer
+// lost. It needs the request.
+func (c Case) Held() Decision {
+	return c.decide(func(d *Decision) { d.remind() })
+}
+
+// remind sends the message of a request that waits, unless the reaper is going to.
+func (d *Decision) remind() {
+	if !d.Request.parked() {
+		d.send(&d.Request, d.Request.DueAt)
 	}
-	r.DueAt, r.Wait = due, wait
-	return r
 }
 
 // await ties an accepted request to a runner that is not online yet.
@@ -185,8 +221,13 @@ func (r Request) ready(now time.Time, lim Limits, runner, reason string) Request
 	return r.finish(now, lim, Ready, reason, nil)
 }
 
-// Fail ends a request that is not final for a reason that trying again cannot mend.
-func (r Request) Fail(now time.Time, lim Limits, f Failure) Request {
+// Fail ends a request that is not final for a reason that trying again cannot change. It
+// needs the request.
+func (c Case) Fail(now time.Time, lim Limits, f Failure) Decision {
+	return c.decide(func(d *Decision) { d.Request = d.Request.fail(now, lim, f) })
+}
+
+func (r Request) fail(now time.Time, lim Limits, f Failure) Request {
 	if r.State.Final() {
 		return r
 	}
@@ -196,8 +237,14 @@ func (r Request) Fail(now time.Time, lim Limits, f Failure) Request {
 // Overdue reports whether r ought to be given up.
 func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.After(r.GiveUpAt) }
 
-// Expire gives up a request that is Overdue.
-func (r Request) Expire(now time.Time, lim Limits) Request {
+// Expire gives up a request that is Overdue. It needs the request, and the runner that it
+// waits for.
+func (c Case) Expire(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) { d.Request = d.Request.tried(d.Runner).giveUp(now, lim) })
+}
+
+// giveUp gives up a request that is Overdue.
+func (r Request) giveUp(now time.Time, lim Limits) Request {
 	why := r.Wait
 	if r.State == Waiting {
 		why = "runner " + r.Runner + " is not online"
@@ -205,7 +252,7 @@ func (r Request) Expire(now time.Time, lim Limits) Request {
 	return r.expireFor(now, lim, why)
 }
 
-// expireFor is Expire, and says what the request waited for.
+// expireFor is giveUp, and says what the request waited for.
 func (r Request) expireFor(now time.Time, lim Limits, why string) Request {
 	if !r.Overdue(now) {
 		return r
@@ -217,16 +264,16 @@ func (r Request) expireFor(now time.Time, lim Limits, why string) Request {
 	return r.finish(now, lim, Expired, why, &Failure{Code: "expired", Text: text, Retryable: true})
 }
 
-// Cancel ends a request that is not final because its caller said so.
-func (r Request) Cancel(now time.Time, lim Limits, by string) Request {
+// cancel ends a request that is not final because its caller said so.
+func (r Request) cancel(now time.Time, lim Limits, by string) Request {
 	if r.State.Final() {
 		return r
 	}
 	return r.finish(now, lim, Cancelled, "by "+by, &Failure{Code: "cancelled", Text: "The request was cancelled."})
 }
 
-// Tried keeps what the runner that r gives up was launched with, or was not.
-func (r Request) Tried(run Runner) Request {
+// tried keeps what the runner that r gives up was launched with, or was not.
+func (r Request) tried(run Runner) Request {
 	r.Attempts = append(slices.Clip(slices.Clone(r.Attempts)), run.Attempts...)
 	r.Attempts = r.Attempts[max(0, len(r.Attempts)-2*MaxPlacements):] // two full plans: what the last tries say matters
 	return r
@@ -248,32 +295,87 @@ func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
 	r.State, r.Runner, r.Tries = Accepted, "", tries+1
 	r.DueAt, r.Wait = now.Add(wait), WaitBackoff
 	r.Sends = 0
-	r = r.Sent(now)
+	r = r.sent(now)
 	r.History = r.History.with(now, string(Accepted), why.Code)
 	return r
 }
 
-// Parked reports whether r waits for minutes rather than for a moment: for the
+// parked reports whether r waits for minutes rather than for a moment: for the
 // account's quota. No message of it is under way meanwhile; the reaper sends one
 // once r is due.
-func (r Request) Parked() bool { return r.State == Accepted && r.Wait == WaitQuota }
+func (r Request) parked() bool { return r.State == Accepted && r.Wait == WaitQuota }
 
-// Forgotten reports whether the reaper is to send the start message of r: once r is
+// forgotten reports whether the reaper is to send the start message of r: once r is
 // parked and due, or when its due_at is so long past that its own was lost.
 //
 // A start that went out a moment ago is not sent again: another run was faster.
 // Half of Resend is longer than any two runs overlap, and still shorter than the
 // time to the next one.
-func (r Request) Forgotten(now time.Time, lim Limits) bool {
+func (r Request) forgotten(now time.Time, lim Limits) bool {
 	wait := lim.Resend
-	if r.Parked() {
+	if r.parked() {
 		wait = 0
 	}
 	return r.State == Accepted && now.Sub(r.DueAt) >= wait && now.Sub(r.SentAt) >= lim.Resend/2
 }
 
-// Unpicked reports whether a poll should send the start message of r again:
+// unpicked reports whether a poll should send the start message of r again:
 // once, when nothing took it up a while after its first send.
-func (r Request) Unpicked(now time.Time, lim Limits) bool {
+func (r Request) unpicked(now time.Time, lim Limits) bool {
 	return r.State == Accepted && r.Sends == 1 && r.Wait == "" && now.Sub(r.SentAt) >= lim.PollResend
+}
+
+// Poll decides what a look at the request by its caller changes: it settles, or its start
+// message is sent again. It needs the request and the runner that it names.
+func (c Case) Poll(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		if d.settle(now, lim); !d.wrote(KindRequest) && d.Request.unpicked(now, lim) {
+			d.Request = d.Request.sent(now)
+			d.send(&d.Request, now)
+		}
+	})
+}
+
+// Outcome is what a review made of a request.
+type Outcome string
+
+// The outcomes.
+const (
+	Settled   Outcome = "settled"    // by the runner that it waits for
+	GivenUp   Outcome = "given up"   // it is Overdue
+	WaitsOn   Outcome = "waits on"   // its runner may still come online
+	Resent    Outcome = "resent"     // its start message is sent again, which was lost
+	ResentNow Outcome = "resent now" // the same for one that waited for the account's quota
+	Left      Outcome = ""           // nothing is to be done now
+)
+
+// ReviewRequest decides what becomes of a request that is due. It needs the request and
+// the runner that it names.
+func (c Case) ReviewRequest(now time.Time, lim Limits) (_ Decision, out Outcome) {
+	d := c.decide(func(d *Decision) { out = d.reviewRequest(now, lim) })
+	return d, out
+}
+
+func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
+	r := &d.Request
+	if d.settle(now, lim); d.wrote(KindRequest) {
+		return Settled
+	}
+	switch {
+	case r.Overdue(now):
+		*r = r.tried(d.Runner).giveUp(now, lim)
+		return GivenUp
+	case r.State == Waiting:
+		r.DueAt = now.Add(lim.ReaperPeriod)
+		return WaitsOn
+	case r.forgotten(now, lim):
+		out := Resent
+		if r.parked() {
+			out = ResentNow
+		}
+		*r = r.sent(now)
+		d.send(r, r.DueAt)
+		return out
+	}
+	return Left
 }

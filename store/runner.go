@@ -266,15 +266,24 @@ func (r Runner) Held(now time.Time, by string) bool {
 	return r.Claim.By != "" && r.Claim.By != by && now.Before(r.Claim.Until)
 }
 
-// Release ends the claim: the holder has no call open any more.
-func (r Runner) Release(now time.Time) Runner {
+// Release gives back the claim of a runner that is not over: its holder has no call
+// open any more. It needs the runner.
+func (c Case) Release(now time.Time) Decision {
+	return c.decide(func(d *Decision) {
+		if !d.Runner.State.Final() {
+			d.Runner = d.Runner.release(now)
+		}
+	})
+}
+
+func (r Runner) release(now time.Time) Runner {
 	r.Claim = Claim{Until: now}
 	return r
 }
 
-// WriteAhead adds the name that the next registration will use. A name that may
+// writeAhead adds the name that the next registration will use. A name that may
 // have been used is never used again, because minting is not idempotent.
-func (r Runner) WriteAhead(controlPlane string) Runner {
+func (r Runner) writeAhead(controlPlane string) Runner {
 	n := max(r.Config.N+1, r.Wanted)
 	if last, ok := r.NextName(); ok {
 		n = max(n, last.N+1)
@@ -283,28 +292,137 @@ func (r Runner) WriteAhead(controlPlane string) Runner {
 	return r
 }
 
-// Configure records the config that was minted under the last name, whose
-// number becomes the config's. Only a runner before draining takes one.
-func (r Runner) Configure(now time.Time, sealed string, runnerID int64) (Runner, bool) {
-	name, ok := r.NextName()
-	if !ok || !r.State.Usable() {
-		return r, false
-	}
-	r.Names = slices.Clone(r.Names)
-	r.Names[len(r.Names)-1].RunnerID = runnerID
-	r.Config = Config{N: name.N, Sealed: sealed, RunnerID: runnerID}
-	r.Wait, r.WaitUntil, r.Unminted = "", time.Time{}, nil
-	r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
-	return r.note(now, fmt.Sprintf("registered at GitHub: config %d", name.N)), true
+// Configure records the config that was registered under the last name, if that has
+// number n, and gives the claim back. Only a runner before draining takes a config: what
+// is registered for any other, the reaper deletes. It needs the runner.
+func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		if name, ok := r.NextName(); !ok || name.N != n || !r.State.Usable() {
+			return
+		}
+		r.Names = slices.Clone(r.Names)
+		r.Names[len(r.Names)-1].RunnerID = runnerID
+		r.Config = Config{N: n, Sealed: sealed, RunnerID: runnerID}
+		r.Wait, r.WaitUntil, r.Unminted = "", time.Time{}, nil
+		r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
+		*r = r.note(now, fmt.Sprintf("registered at GitHub: config %d", n)).release(now)
+	})
 }
 
-// Pause releases the claim until the next step may be tried, for a Wait code.
-func (r Runner) Pause(now, until time.Time, wait string) Runner {
-	if r.Wait != wait {
-		r = r.note(now, "waits: "+wait)
-	}
-	r.Wait, r.WaitUntil = wait, until
-	return r.Release(now)
+// Pause is why a worker leaves a runner for a while.
+type Pause struct {
+	Wait Wait
+	// By holds the claim.
+	By string
+	// Said is what EC2 answered last, if that does not tell whether it launched.
+	Said Said
+	// Code and Text are why GitHub registered nothing, as Unregistered takes them.
+	Code, Text string
+}
+
+// Pause gives the claim on a usable runner back until its next step may be tried, and
+// has a worker go on then. It needs the runner.
+func (c Case) Pause(now time.Time, p Pause) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		if r.Claim.By != p.By {
+			if r.Wait == p.Wait.For && r.WaitUntil.Equal(p.Wait.Until) {
+				d.send(r, p.Wait.Until) // this was committed, and the answer lost
+			}
+			return
+		}
+		if !r.State.Usable() {
+			return
+		}
+		r.Unclear = r.Unclear || p.Wait.For == WaitEC2
+		if p.Said.Code != "" {
+			*r = r.Hear(p.Said.Code, p.Said.Text)
+		}
+		if r.Wait != p.Wait.For {
+			*r = r.note(now, "waits: "+p.Wait.For)
+		}
+		r.Wait, r.WaitUntil = p.Wait.For, p.Wait.Until
+		*r = r.release(now)
+		if p.Code != "" {
+			*r = r.Unregistered(now, p.Code, p.Text)
+		}
+		d.send(r, p.Wait.Until)
+	})
+}
+
+// SpendName records why GitHub did not register name n, and writes the next one ahead.
+// It needs the runner.
+func (c Case) SpendName(now time.Time, n int, code, text, controlPlane string) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		if last, ok := r.NextName(); !r.State.Usable() || ok && last.N > n {
+			return
+		}
+		*r = r.Unregistered(now, code, text).writeAhead(controlPlane)
+	})
+}
+
+// Unregistrable drains a runner that GitHub will never register, and lets the request
+// that launched it learn of that. It needs the runner, its lock and that request.
+func (c Case) Unregistrable(now time.Time, lim Limits, text string) Decision {
+	return c.decide(func(d *Decision) {
+		if d.Runner.State.Usable() {
+			d.Runner = d.Runner.release(now)
+			d.drain(now, Failure{Code: EndMintDenied, Text: text})
+			d.settle(now, lim)
+		}
+	})
+}
+
+// ReviewRunner drains a usable runner that has to, and else has a worker go on with one
+// that seems to be forgotten: a step is outstanding and no worker is at it. The claim is
+// free, the time to wait is over, and nobody wrote the runner for a while. It needs all
+// but the quota.
+//
+// The request that nobody wants, the limits and a lock that names another runner cannot
+// be otherwise a moment later; a share is excluded by the lock's version, and a
+// heartbeat by the pulse's.
+func (c Case) ReviewRunner(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		if why := DrainReason(now, lim, *r, d.Lock, d.Pulse, d.Request); why != "" {
+			d.drain(now, NewEnd(why))
+			switch why {
+			case EndLost:
+				d.check(KindPulse)
+			case EndCompromised:
+				d.Alarm = AlarmCompromised
+			}
+			return
+		}
+		step := NextStep(now, *r, d.Lock) // StepConfirm is the reaper's too: the worker's message comes again by itself
+		if step != StepNone && step != StepConfirm && !r.Held(now, "") &&
+			now.Sub(r.WaitUntil) >= lim.Resend && now.Sub(r.UpdatedAt) >= lim.Resend {
+			d.send(r, now)
+		}
+	})
+}
+
+// Remind has a worker ask GitHub about a runner that waits to come into use and that
+// nobody has asked about. It needs the runner.
+func (c Case) Remind(now time.Time) Decision {
+	return c.decide(func(d *Decision) {
+		if d.Runner.OnlineAt.IsZero() && d.Runner.MissedAt.IsZero() {
+			d.send(&d.Runner, now)
+		}
+	})
+}
+
+// Adopt records the instance that a launch left unrecorded, and has a worker go on with
+// the runner. It needs the runner.
+func (c Case) Adopt(now time.Time, instance string) Decision {
+	return c.decide(func(d *Decision) {
+		d.Runner, _ = launched(now, d.Runner, instance)
+		if NextStep(now, d.Runner, Lock{}) != StepNone { // with an instance, the lock has no say
+			d.send(&d.Runner, now)
+		}
+	})
 }
 
 // Unregistered records why a registration came to nothing: in the story once, however

@@ -2,6 +2,9 @@ package store
 
 import (
 	"fmt"
+	"maps"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,9 +42,9 @@ func (s *Sweep) name(id string) { s.Key = id }
 // SweepKey returns the key of the sweep of an account's region.
 func SweepKey(account, region string) string { return account + "/" + region }
 
-// Sight returns the first sightings of what is seen now: older ones are kept,
+// sight returns the first sightings of what is seen now: older ones are kept,
 // what is not seen any more is forgotten.
-func Sight(now time.Time, known map[string]time.Time, seen []string) map[string]time.Time {
+func sight(now time.Time, known map[string]time.Time, seen []string) map[string]time.Time {
 	out := make(map[string]time.Time, len(seen))
 	for _, id := range seen {
 		at, ok := known[id]
@@ -51,6 +54,76 @@ func Sight(now time.Time, known map[string]time.Time, seen []string) map[string]
 		out[id] = at
 	}
 	return out
+}
+
+// Sighted records which instances without a record are seen now.
+func (s Sweep) Sighted(now time.Time, instances []string) Sweep {
+	s.Instances = sight(now, s.Instances, instances)
+	return s
+}
+
+// SightedAt records which registrations without a record GitHub shows now in a repository,
+// by GitHub's ids, and returns since when each is seen.
+func (s Sweep) SightedAt(now time.Time, repository string, runners []int64) (Sweep, map[int64]time.Time) {
+	prefix := repository + "/"
+	ids := make([]string, len(runners))
+	for i, id := range runners {
+		ids[i] = prefix + strconv.FormatInt(id, 10)
+	}
+	seen, since := sight(now, s.Runners, ids), map[int64]time.Time{}
+	for i, id := range runners {
+		since[id] = seen[ids[i]]
+	}
+	for key, at := range s.Runners {
+		if !strings.HasPrefix(key, prefix) {
+			seen[key] = at
+		}
+	}
+	s.Runners = seen
+	return s, since
+}
+
+// Knows reports whether a registration without a record was seen before.
+func (s Sweep) Knows(repository string, runner int64) bool {
+	_, ok := s.Runners[repository+"/"+strconv.FormatInt(runner, 10)]
+	return ok
+}
+
+// Keep forgets what is known of repositories other than these: nobody uses them now.
+func (s Sweep) Keep(repositories []string) Sweep {
+	checked, runners := map[string]time.Time{}, map[string]time.Time{}
+	for _, id := range repositories {
+		if at, ok := s.Checked[id]; ok {
+			checked[id] = at
+		}
+		for key, at := range s.Runners {
+			if strings.HasPrefix(key, id+"/") {
+				runners[key] = at
+			}
+		}
+	}
+	s.Checked, s.Runners = checked, runners
+	return s
+}
+
+// Listed records that a repository's runners were listed.
+func (s Sweep) Listed(now time.Time, repository string) Sweep {
+	checked := maps.Clone(s.Checked)
+	if checked == nil {
+		checked = map[string]time.Time{}
+	}
+	checked[repository] = now
+	s.Checked = checked
+	return s
+}
+
+// Knowing records what is known of the versions of the runner program.
+func (s Sweep) Knowing(versions map[string]ProgramVersion) Sweep {
+	s.Versions = nil
+	if len(versions) > 0 {
+		s.Versions = versions
+	}
+	return s
 }
 
 // Terminated tells of a machine that was ended since no record counts on it.
@@ -84,9 +157,30 @@ func (s Sweep) Unbrake(now time.Time, left int) Sweep {
 }
 
 // Release lets the next sweep end what the brake spares.
-func (s Sweep) Release(now time.Time, by string) Sweep {
+func (s *Sweep) Release(now time.Time, by string) Decision {
 	s.ReleasedAt, s.ReleasedBy = now, by
 	s.DueAt = now
 	s.History = s.History.with(now, "released", "by "+by)
-	return s
+	return s.write()
+}
+
+// Schedule makes a sweep due that is not in the index yet.
+func (s *Sweep) Schedule(now time.Time) Decision {
+	s.DueAt = now
+	return s.write()
+}
+
+// Swept makes a sweep due again after Limits.SweepPeriod. When it was the last, since
+// nothing is left in its region and nothing new will come, it leaves the index.
+func (s *Sweep) Swept(now time.Time, lim Limits, last bool) Decision {
+	s.DueAt = now.Add(lim.SweepPeriod)
+	if last {
+		s.DueAt = time.Time{}
+	}
+	return s.write()
+}
+
+// write returns the decision to write s, which is the only item of its commit.
+func (s *Sweep) write() Decision {
+	return Decision{Case: &Case{}, Changes: []Change{Put(s)}}
 }

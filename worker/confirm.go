@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -43,23 +42,22 @@ func repositoryOf(r store.Runner) github.Repository {
 // It needs no claim: two that ask at once do no harm. While the answer is no, the
 // message comes again.
 func (in *invocation) confirm(ctx context.Context, v *view) error {
-	log := in.Log.With("runner", v.runner.ID, "trace", v.runner.Trace)
-	config := v.runner.Config.N
+	log := in.Log.With("runner", v.Runner.ID, "trace", v.Runner.Trace)
+	config := v.Runner.Config.N
 	var seen store.Registration
 	var unheard error
-	asked := store.NextStep(in.Now(), v.runner, v.lock) == store.StepConfirm
+	asked := store.NextStep(in.Now(), v.Runner, v.Lock) == store.StepConfirm
 	if asked {
-		seen, unheard = in.look(ctx, v.runner)
+		seen, unheard = in.look(ctx, v.Runner)
 	}
-	verdict, again := store.Unconfirmed, false
-	err := in.apply(ctx, v, func(now time.Time) (changes []store.Change) {
-		run, lock := v.runner, v.lock
-		verdict, again = store.Unconfirmed, false
-		if asked && unheard == nil && store.NextStep(now, run, lock) == store.StepConfirm && run.Config.N == config {
-			v.runner, v.lock, verdict = store.Confirm(now, in.Limits, run, lock, seen)
-			changes = store.Changed(run, &v.runner, lock, &v.lock)
+	verdict := store.Unconfirmed
+	_, err := in.apply(ctx, v, func(now time.Time) (d store.Decision) {
+		if asked && unheard == nil && store.NextStep(now, v.Runner, v.Lock) == store.StepConfirm && v.Runner.Config.N == config {
+			d, verdict = v.Confirm(now, in.Limits, seen)
+			return d
 		}
-		return append(changes, in.settle(now, v, &again)...) // a job that came proves enough, whatever GitHub says
+		verdict = store.Unconfirmed
+		return v.Settle(now, in.Limits) // a job that came proves enough, whatever GitHub says
 	})
 	if errors.Is(err, errLater) {
 		in.sendResume(ctx, v, in.Now().Add(time.Second))
@@ -67,11 +65,8 @@ func (in *invocation) confirm(ctx context.Context, v *view) error {
 	if err != nil {
 		return err
 	}
-	if again {
-		in.send(ctx, queue.StartOf(v.request), v.request.DueAt)
-	}
 	if unheard != nil {
-		at := v.runner.ConfirmAfter(in.Now(), in.Limits)
+		at := v.Runner.ConfirmAfter(in.Now(), in.Limits)
 		if ge, ok := errors.AsType[*github.Error](unheard); ok && ge.RetryAt.After(at) {
 			at = ge.RetryAt
 		}
@@ -80,13 +75,13 @@ func (in *invocation) confirm(ctx context.Context, v *view) error {
 		return errLater
 	}
 	switch {
-	case store.NextStep(in.Now(), v.runner, v.lock) == store.StepConfirm:
-		in.sendResume(ctx, v, v.runner.ConfirmAfter(in.Now(), in.Limits))
+	case store.NextStep(in.Now(), v.Runner, v.Lock) == store.StepConfirm:
+		in.sendResume(ctx, v, v.Runner.ConfirmAfter(in.Now(), in.Limits))
 		return errLater
 	case verdict == store.Lost:
-		log.Info("drains", "reason", v.runner.End.Code)
+		log.Info("drains", "reason", v.Runner.End.Code)
 	case verdict == store.Confirmed:
-		log.Info("GitHub shows the runner online", "request", v.request.ID, "request_state", string(v.request.State))
+		log.Info("GitHub shows the runner online", "request", v.Request.ID, "request_state", string(v.Request.State))
 	}
 	return nil
 }
@@ -103,7 +98,7 @@ func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *st
 	}
 	soon := r.now.Add(in.Limits.PollResend)
 	if !run.Registered() {
-		in.hold(ctx, r, s, req, store.WaitRunner, soon) // its next config is on the way
+		in.hold(ctx, r, s, req, store.Wait{For: store.WaitRunner, Until: soon}) // its next config is on the way
 		return false
 	}
 	seen, err := in.asked.answer(r.now, in.Limits.PollResend, run.ID, run.Config.N, func() (store.Registration, error) { return in.look(ctx, run) })
@@ -116,27 +111,20 @@ func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *st
 			}
 		}
 		in.Log.Warn("GitHub did not say whether the runner is online", "runner", run.ID, "request", req.ID, "trace", req.Trace, "error", err)
-		in.hold(ctx, r, s, req, wait, at)
+		in.hold(ctx, r, s, req, store.Wait{For: wait, Until: at})
 		return false
 	}
-	next, l, verdict := store.Confirm(r.now, in.Limits, run, *lock, seen)
+	d, verdict := store.Case{Runner: run, Lock: *lock}.Confirm(r.now, in.Limits, seen)
 	switch verdict {
 	case store.Confirmed:
-		was := *lock
-		*lock = l // what this round decides next builds on it
-		g := r.group("lock "+lock.Key, s)
-		for _, c := range store.Changed(run, &next, was, lock) {
-			g.put(c)
-		}
+		r.put("lock "+lock.Key, s, d) // what this round decides next builds on it
 		return true
 	case store.Lost:
-		in.drained(ctx, req, next, l)
+		in.drained(ctx, req, d)
 		return false
 	}
-	if !run.MissedAt.Equal(next.MissedAt) {
-		r.group("request "+req.ID, s).put(store.Put(&next))
-	}
-	in.hold(ctx, r, s, req, store.WaitRunner, r.now.Add(in.Limits.SettleSlack))
+	r.put("request "+req.ID, s, d)
+	in.hold(ctx, r, s, req, store.Wait{For: store.WaitRunner, Until: r.now.Add(in.Limits.SettleSlack)})
 	return false
 }
 

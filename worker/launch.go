@@ -16,7 +16,7 @@ import (
 
 // resume takes up a resume or next message: it names a runner.
 func (in *invocation) resume(ctx context.Context, m queue.Message) error {
-	v := &view{runner: store.Runner{ID: m.ID}}
+	v := &view{Case: store.Case{Runner: store.Runner{ID: m.ID}}}
 	s := &start{Message: m, err: new(error)}
 	if err := in.takeOver(ctx, v, s); err != nil || s.drive == nil {
 		return err
@@ -24,77 +24,62 @@ func (in *invocation) resume(ctx context.Context, m queue.Message) error {
 	return in.drive(ctx, v)
 }
 
-// takeOver claims the runner of the view if a step is open and nobody else may
+// takeOver claims the runner of the view if a step is open and no other worker may
 // have a call open for it, and then hands it to s.drive.
 func (in *invocation) takeOver(ctx context.Context, v *view, s *start) error {
 	if err := in.load(ctx, v); err != nil {
 		return err
 	}
-	if v.runner.Version == 0 {
+	if v.Runner.Version == 0 {
 		in.alarm(store.AlarmUnknown, "message for a runner that is not recorded", "runner", s.ID, "trace", s.Trace)
-		return fmt.Errorf("runner %s is not recorded", v.runner.ID)
+		return fmt.Errorf("runner %s is not recorded", v.Runner.ID)
 	}
-	account, err := in.Accounts.Account(ctx, v.runner.Account)
+	account, err := in.Accounts.Account(ctx, v.Runner.Account)
 	if err != nil && !errors.Is(err, store.ErrNoAccount) {
-		return fmt.Errorf("account %s: %w", v.runner.Account, err)
+		return fmt.Errorf("account %s: %w", v.Runner.Account, err)
 	}
 	v.pacing = account.Pacing
 	now := in.Now()
-	if step := store.NextStep(now, v.runner, v.lock); step == store.StepConfirm || v.request.State == store.Waiting && !v.runner.OnlineAt.IsZero() {
+	if step := store.NextStep(now, v.Runner, v.Lock); step == store.StepConfirm || v.Request.State == store.Waiting && !v.Runner.OnlineAt.IsZero() {
 		if err := in.confirm(ctx, v); err != nil || step == store.StepConfirm {
 			return err
 		}
 	}
 	switch {
-	case in.mine(v.runner): // the answer of our own intent was lost
-		if in.enter(v.runner.ID) {
+	case in.mine(v.Runner): // the answer of our own intent was lost
+		if in.enter(v.Runner.ID) {
 			s.drive = v
 		}
 		return nil
-	case store.NextStep(now, v.runner, v.lock) == store.StepNone, v.runner.Held(now, in.id):
+	case store.NextStep(now, v.Runner, v.Lock) == store.StepNone, v.Runner.Held(now, in.id):
 		return nil
-	case v.runner.WaitUntil.After(now.Add(early)):
-		in.send(ctx, s.Message, v.runner.WaitUntil)
+	case v.Runner.WaitUntil.After(now.Add(early)):
+		in.send(ctx, s.Message, v.Runner.WaitUntil)
 		return nil
-	case !in.enter(v.runner.ID):
+	case !in.enter(v.Runner.ID):
 		return nil
 	}
-	reserved, slot := false, time.Time{}
-	err = in.apply(ctx, v, func(now time.Time) (changes []store.Change) {
-		if in.mine(v.runner) || v.runner.Held(now, in.id) || store.NextStep(now, v.runner, v.lock) == store.StepNone {
-			return nil
-		}
-		v.runner = v.runner.Take(now, in.claim(), in.ControlPlane)
-		changes, slot, reserved = in.call(now, v)
-		return changes
+	d, err := in.apply(ctx, v, func(now time.Time) store.Decision {
+		return v.Take(now, in.claim(), in.ControlPlane, in.slots(v))
 	})
 	switch {
 	case errors.Is(err, errLater):
 		in.sendResume(ctx, v, in.Now().Add(time.Second))
 		return errLater
-	case err != nil || !in.mine(v.runner):
+	case err != nil || !in.mine(v.Runner):
 		return err
 	}
-	step := store.NextStep(in.Now(), v.runner, v.lock)
-	in.Log.Info("resumes", "runner", v.runner.ID, "trace", v.runner.Trace, "step", string(step))
-	if step == store.StepLaunch && !reserved {
-		return in.later(ctx, v, store.WaitPaced, slot)
+	in.Log.Info("resumes", "runner", v.Runner.ID, "trace", v.Runner.Trace, "step", string(store.NextStep(in.Now(), v.Runner, v.Lock)))
+	if d.Wait.For != "" {
+		return in.later(ctx, v, store.Pause{Wait: d.Wait})
 	}
 	s.drive = v
 	return nil
 }
 
-// call is the change of the view's runner, and the slot of a RunInstances call if
-// that is the next step and the slot comes in time: then reserved is true.
-func (in *invocation) call(now time.Time, v *view) (changes []store.Change, slot time.Time, reserved bool) {
-	changes = []store.Change{store.Put(&v.runner)}
-	if store.NextStep(now, v.runner, v.lock) == store.StepLaunch {
-		v.runner, v.quota, slot, reserved = store.Call(now, v.runner, v.quota, v.pacing, in.deadline.Add(-lastLaunch))
-	}
-	if reserved {
-		changes = append(changes, store.Put(&v.quota))
-	}
-	return changes, slot, reserved
+// slots says when this invocation may still begin a RunInstances call.
+func (in *invocation) slots(v *view) store.Slots {
+	return store.Slots{Pacing: v.pacing, Latest: in.deadline.Add(-lastLaunch)}
 }
 
 // drive takes a claimed runner through its steps.
@@ -104,17 +89,17 @@ func (in *invocation) drive(ctx context.Context, v *view) error {
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("runner %s: %w", v.runner.ID, err)
+		return fmt.Errorf("runner %s: %w", v.Runner.ID, err)
 	}
 	return nil
 }
 
 func (in *invocation) steps(ctx context.Context, v *view) error {
 	for {
-		if !in.mine(v.runner) {
+		if !in.mine(v.Runner) {
 			return nil // given back: another invocation goes on
 		}
-		switch store.NextStep(in.Now(), v.runner, v.lock) {
+		switch store.NextStep(in.Now(), v.Runner, v.Lock) {
 		case store.StepLaunch:
 			if err := in.launch(ctx, v); err != nil {
 				return err
@@ -131,34 +116,29 @@ func (in *invocation) steps(ctx context.Context, v *view) error {
 
 // release gives the claim back when no step is left for this runner.
 func (in *invocation) release(ctx context.Context, v *view) error {
-	return in.apply(ctx, v, func(now time.Time) []store.Change {
-		if !in.mine(v.runner) || v.runner.State.Final() {
-			return nil
-		}
-		v.runner = v.runner.Release(now)
-		return []store.Change{store.Put(&v.runner)}
-	})
+	_, err := in.step(ctx, v, func(now time.Time) store.Decision { return v.Release(now) })
+	return err
 }
 
 // launch makes one RunInstances call, whose slot is reserved, and records what
 // came of it.
 func (in *invocation) launch(ctx context.Context, v *view) error {
 	now := in.Now()
-	if in.left() < lastLaunch || v.runner.CalledAt.After(in.deadline.Add(-lastLaunch)) {
-		return in.later(ctx, v, store.WaitPaced, now)
+	if in.left() < lastLaunch || v.Runner.CalledAt.After(in.deadline.Add(-lastLaunch)) {
+		return in.later(ctx, v, store.Pause{Wait: store.Wait{For: store.WaitPaced, Until: now}})
 	}
-	if wait := v.runner.CalledAt.Sub(now); wait > 0 {
+	if wait := v.Runner.CalledAt.Sub(now); wait > 0 {
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}
 		if err := in.load(ctx, v); err != nil {
 			return err
 		}
-		if !in.mine(v.runner) || store.NextStep(in.Now(), v.runner, v.lock) != store.StepLaunch {
+		if !in.mine(v.Runner) || store.NextStep(in.Now(), v.Runner, v.Lock) != store.StepLaunch {
 			return nil // it was stopped meanwhile, or boot_by passed
 		}
 	}
-	r := v.runner
+	r := v.Runner
 	l, err := in.render(r)
 	if err != nil {
 		return in.abandon(ctx, v, "", store.Failure{Code: store.EndLaunchDenied, Text: "The machine's user data cannot be made: " + err.Error() + "."})
@@ -190,11 +170,11 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 	}
 	log.Warn("launch unclear", "error", err)
 	if !answered {
-		return in.unclear(ctx, v, nil)
+		return in.unanswered(ctx, v)
 	}
-	if v.runner.Hear(fe.Code, fe.Text).Said.Times >= store.MaxUnfamiliar && errors.Is(err, fleet.ErrUnfamiliar) {
+	if v.Runner.Hear(fe.Code, fe.Text).Said.Times >= store.MaxUnfamiliar && errors.Is(err, fleet.ErrUnfamiliar) {
 		in.alarmRefused(v, fe)
-		v.heard = fe
+		v.heard = store.Said{Code: fe.Code, Text: fe.Text}
 		return in.abandon(ctx, v, fe.Code, store.Failure{
 			Code: store.EndNoLaunch,
 			Text: "EC2 answers the launch with a code that GARO does not know. Look the code up, and at the state of EC2.",
@@ -210,7 +190,7 @@ func (in *invocation) refused(ctx context.Context, v *view, fe *fleet.Error, tex
 }
 
 func (in *invocation) alarmRefused(v *view, fe *fleet.Error) {
-	r := v.runner
+	r := v.Runner
 	in.alarm(store.AlarmLaunchRefused, "launch refused", "runner", r.ID, "request", r.Request, "trace", r.Trace,
 		"account", r.Account, "placement", r.Placement().String(), "code", fe.Code, "text", fe.Text)
 }
@@ -219,13 +199,13 @@ func (in *invocation) alarmRefused(v *view, fe *fleet.Error) {
 // that is another than the one that EC2 does not know. That is done once for a
 // runner, and else the image is refused.
 func (in *invocation) reimage(ctx context.Context, v *view, fe *fleet.Error) error {
-	r := v.runner
+	r := v.Runner
 	account, err := in.Accounts.Account(ctx, r.Account)
 	if err != nil {
 		in.Log.Warn("registration not read", "account", r.Account, "runner", r.ID, "trace", r.Trace, "error", err)
-		return in.later(ctx, v, store.WaitOutage, in.Now().Add(in.Limits.SettleSlack))
+		return in.wait(ctx, v, store.WaitOutage, in.Limits.SettleSlack)
 	}
-	name := imageOf(v.request, account.Regions[r.Region])
+	name := imageOf(v.Request, account.Regions[r.Region])
 	text := refusalText(fe)
 	if strings.HasPrefix(name, "/") {
 		text += fmt.Sprintf(" SSM parameter %s named it.", name)
@@ -240,12 +220,12 @@ func (in *invocation) reimage(ctx context.Context, v *view, fe *fleet.Error) err
 		return in.refused(ctx, v, fe, text+" "+refusalText(err))
 	case err != nil:
 		in.Log.Warn("image not resolved", "account", r.Account, "runner", r.ID, "trace", r.Trace, "error", err)
-		return in.later(ctx, v, store.WaitOutage, in.Now().Add(in.Limits.SettleSlack))
+		return in.wait(ctx, v, store.WaitOutage, in.Limits.SettleSlack)
 	case ami == r.Launch.Image:
 		return in.refused(ctx, v, fe, text)
 	}
 	in.Log.Info("the image is gone; its parameter names another", "runner", r.ID, "trace", r.Trace, "image", r.Launch.Image, "next", ami, "parameter", name)
-	return in.move(ctx, v, r.Index+1, fe, func(r store.Runner) store.Runner { return r.Reimage(ami) })
+	return in.move(ctx, v, r.Index+1, store.Refusal{Code: fe.Code, Image: ami})
 }
 
 // ofImage reports whether a code of an attempt is about the image alone. AuthFailure
@@ -287,31 +267,20 @@ func (in *invocation) render(r store.Runner) (fleet.Launch, error) {
 // need each other, and the machine boots meanwhile.
 func (in *invocation) launched(ctx context.Context, v *view, instance string) error {
 	var begun <-chan minting
-	if v.runner.State == store.RunnerNew {
-		begun = in.beginMint(ctx, v.runner)
+	if v.Runner.State == store.RunnerNew {
+		begun = in.beginMint(ctx, v.Runner)
 	}
 	foreign := false
-	err := in.apply(ctx, v, func(now time.Time) []store.Change {
-		r, ok := store.Launched(now, v.runner, instance)
-		if foreign = !ok; foreign || v.runner.InstanceID == instance {
-			return nil
-		}
-		v.runner = r
-		changes := []store.Change{store.Put(&v.runner)}
-		if v.runner.Mismatched() && v.runner.State.Usable() {
-			was := v.lock
-			v.runner, v.lock = store.Drain(now, v.runner, v.lock, store.NewEnd(store.EndCompromised))
-			if v.lock != was {
-				changes = append(changes, store.Put(&v.lock))
-			}
-		}
-		return changes
+	d, err := in.apply(ctx, v, func(now time.Time) store.Decision {
+		d, ok := v.Launched(now, instance)
+		foreign = !ok
+		return d
 	})
-	if v.runner.Mismatched() {
-		in.alarm(store.AlarmCompromised, "another machine used the boot token", "runner", v.runner.ID, "trace", v.runner.Trace, "instance", instance)
+	if d.Alarm != "" {
+		in.alarm(d.Alarm, "another machine used the boot token", "runner", v.Runner.ID, "trace", v.Runner.Trace, "instance", instance)
 	}
 	if foreign {
-		in.Log.Warn("another instance is recorded; this one is left to the sweep", "runner", v.runner.ID, "trace", v.runner.Trace, "instance", instance)
+		in.Log.Warn("another instance is recorded; this one is left to the sweep", "runner", v.Runner.ID, "trace", v.Runner.Trace, "instance", instance)
 	}
 	if begun == nil {
 		return err
@@ -325,11 +294,15 @@ func (in *invocation) launched(ctx context.Context, v *view, instance string) er
 
 // advance moves to the next placement, or gives the runner up.
 func (in *invocation) advance(ctx context.Context, v *view, fe *fleet.Error) error {
-	next := in.hints.next(in.Now(), v.runner, fe)
-	if next < len(v.runner.Plan) {
-		return in.move(ctx, v, next, fe, func(r store.Runner) store.Runner { return r })
+	next := in.hints.next(in.Now(), v.Runner, fe)
+	if next < len(v.Runner.Plan) {
+		no := store.Refusal{Code: fe.Code}
+		if errors.Is(fe, fleet.ErrUnsuited) {
+			no.Text = fe.Text
+		}
+		return in.move(ctx, v, next, no)
 	}
-	full := errors.Is(fe, fleet.ErrCapacity) || slices.ContainsFunc(v.runner.Attempts, func(a store.Attempt) bool {
+	full := errors.Is(fe, fleet.ErrCapacity) || slices.ContainsFunc(v.Runner.Attempts, func(a store.Attempt) bool {
 		return a.Text == "" && !ofImage(a.Code) // that placement may have room later
 	})
 	if !full {
@@ -345,70 +318,47 @@ func (in *invocation) advance(ctx context.Context, v *view, fe *fleet.Error) err
 	return in.abandon(ctx, v, fe.Code, why)
 }
 
-// move continues at another index of the plan that edit leaves, after EC2 said fe of
-// the current one.
-func (in *invocation) move(ctx context.Context, v *view, next int, fe *fleet.Error, edit func(store.Runner) store.Runner) error {
-	from := v.runner.Index
-	latest := in.deadline.Add(-lastLaunch)
+// move continues at another index of the plan, after EC2's no to the current one.
+func (in *invocation) move(ctx context.Context, v *view, next int, no store.Refusal) error {
+	from, slots := v.Runner.Index, in.slots(v)
 	if in.left() < lastLaunch {
-		latest = time.Time{} // no further call here: move, and go on in another invocation
+		slots.Latest = time.Time{} // no further call here: move, and go on in another invocation
 	}
-	reserved, slot := true, time.Time{}
-	err := in.apply(ctx, v, func(now time.Time) []store.Change {
-		if v.runner.Index != from || store.NextStep(now, v.runner, v.lock) != store.StepLaunch || !in.mine(v.runner) {
-			return nil // done already, or overtaken by an end
-		}
-		// The lock names the runner, or there would be no such step.
-		v.runner, v.lock, v.quota, slot, reserved, _ = store.Advance(now, in.Limits, edit(v.runner), v.lock, v.quota, fe.Code, next, v.pacing, latest)
-		if errors.Is(fe, fleet.ErrUnsuited) {
-			v.runner = v.runner.Explain(fe.Text)
-		}
-		changes := []store.Change{store.Put(&v.runner), store.Put(&v.lock)}
-		if reserved {
-			changes = append(changes, store.Put(&v.quota))
-		}
-		return changes
+	d, err := in.step(ctx, v, func(now time.Time) store.Decision {
+		return v.Advance(now, in.Limits, from, next, no, slots)
 	})
-	if err != nil || !in.mine(v.runner) {
+	if err != nil || d.Wait.For == "" {
 		return err
 	}
-	if !reserved {
-		return in.later(ctx, v, store.WaitPaced, slot)
-	}
-	return nil
+	return in.later(ctx, v, store.Pause{Wait: d.Wait})
+}
+
+// unanswered deals with a call that EC2 did not answer, and which may be open still: it
+// keeps the claim until that is over. Only the same call again can tell whether it
+// launched.
+func (in *invocation) unanswered(ctx context.Context, v *view) error {
+	in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
+	return errLater
 }
 
 // unclear deals with a call that may or may not have launched, which EC2 answered
-// with fe, or not at all: only the same call again can tell. It is repeated here
-// while there is time, else by the next one. A call that is still open keeps the
-// claim.
+// with fe: only the same call again can tell. It is repeated here while there is time,
+// else by the next one.
 func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) error {
-	if fe == nil {
-		in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
-		return errLater
-	}
-	v.heard = fe
-	said := v.runner.Hear(fe.Code, fe.Text).Said // one answer, however often it takes to record it
+	v.heard = store.Said{Code: fe.Code, Text: fe.Text}
+	said := v.Runner.Hear(fe.Code, fe.Text).Said // one answer, however often it takes to record it
 	wait := in.patience(said.Times, fe)
 	if in.left() <= lastLaunch+wait {
-		return in.later(ctx, v, store.WaitEC2, in.Now().Add(wait))
+		return in.wait(ctx, v, store.WaitEC2, wait)
 	}
 	if err := pause(ctx, wait); err != nil {
 		return err
 	}
-	reserved, slot := false, time.Time{}
-	err := in.apply(ctx, v, func(now time.Time) (changes []store.Change) {
-		if store.NextStep(now, v.runner, v.lock) != store.StepLaunch || !in.mine(v.runner) {
-			return nil
-		}
-		v.runner.Said, v.runner.Unclear = said, true
-		changes, slot, reserved = in.call(now, v)
-		return changes
-	})
-	if err != nil || reserved || store.NextStep(in.Now(), v.runner, v.lock) != store.StepLaunch {
+	d, err := in.step(ctx, v, func(now time.Time) store.Decision { return v.Again(now, said, in.slots(v)) })
+	if err != nil || d.Wait.For == "" {
 		return err
 	}
-	return in.later(ctx, v, store.WaitPaced, slot)
+	return in.later(ctx, v, store.Pause{Wait: d.Wait})
 }
 
 // longestPause is the longest time between two calls of one launch: an outage of
@@ -429,7 +379,7 @@ func (in *invocation) patience(times int, fe *fleet.Error) time.Duration {
 // adopt looks for the instance of a token that EC2 knows with other bytes. No new
 // token is ever made up: what that one launched may be alive.
 func (in *invocation) adopt(ctx context.Context, v *view, cause *fleet.Error) error {
-	r := v.runner
+	r := v.Runner
 	instance, err := in.Fleet.ByToken(ctx, place(r), r.ID, r.ClientToken())
 	if err == nil && !instance.State.Over() {
 		in.Log.Info("adopts", "runner", r.ID, "trace", r.Trace, "instance", instance.ID)
@@ -438,17 +388,17 @@ func (in *invocation) adopt(ctx context.Context, v *view, cause *fleet.Error) er
 	if err == nil {
 		return in.buried(ctx, v, cause, instance)
 	}
-	v.heard = cause
+	v.heard = store.Said{Code: cause.Code, Text: cause.Text}
 	in.alarm(store.AlarmMismatch, "EC2 knows the client token with other parameters, and shows no instance of it",
 		"runner", r.ID, "trace", r.Trace, "account", r.Account, "token", r.ClientToken(), "error", err)
-	return in.later(ctx, v, store.WaitEC2, in.Now().Add(in.Limits.SettleSlack))
+	return in.wait(ctx, v, store.WaitEC2, in.Limits.SettleSlack)
 }
 
 // died gives up a runner whose machine has ended, and asks EC2 why.
 func (in *invocation) died(ctx context.Context, v *view, cause *fleet.Error) error {
-	instance, err := in.Fleet.ByToken(ctx, place(v.runner), v.runner.ID, v.runner.ClientToken())
+	instance, err := in.Fleet.ByToken(ctx, place(v.Runner), v.Runner.ID, v.Runner.ClientToken())
 	if err != nil {
-		in.Log.Info("EC2 does not say why", "runner", v.runner.ID, "trace", v.runner.Trace, "error", err)
+		in.Log.Info("EC2 does not say why", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
 		instance = fleet.Instance{State: fleet.Terminated}
 	}
 	return in.buried(ctx, v, cause, instance)
@@ -460,103 +410,60 @@ func (in *invocation) buried(ctx context.Context, v *view, cause *fleet.Error, i
 	if instance.ReasonCode != "" {
 		code = instance.ReasonCode
 	}
-	return in.abandon(ctx, v, code, v.runner.Death(string(fleet.Terminated), instance.ReasonCode, instance.Reason))
+	return in.abandon(ctx, v, code, v.Runner.Death(string(fleet.Terminated), instance.ReasonCode, instance.Reason))
 }
 
-// abandon gives the runner up, and tells the request that launched it in the same
-// commit; others that wait for the runner settle by themselves.
+// abandon gives the runner up. code is what EC2 said of the current placement, or empty.
 func (in *invocation) abandon(ctx context.Context, v *view, code string, why store.Failure) error {
-	again := false
-	err := in.apply(ctx, v, func(now time.Time) []store.Change {
-		if !v.runner.State.Usable() || v.runner.InstanceID != "" {
-			return nil
-		}
-		mayExist := v.runner.Unclear || why.Code == store.EndTerminated || why.Code == store.EndSpot || why.Code == store.EndNoLaunch
-		if why.Code == store.EndNoLaunch && v.heard != nil {
-			v.runner = v.runner.Hear(v.heard.Code, v.heard.Text)
-		}
-		was := v.lock
-		v.runner, v.lock, v.quota = store.Abandon(now, in.Limits, v.runner, v.lock, v.quota, code, why, mayExist)
-		changes := []store.Change{store.Put(&v.runner)}
-		if v.lock != was {
-			changes = append(changes, store.Put(&v.lock))
-		}
-		if v.runner.State.Final() {
-			changes = append(changes, store.Put(&v.quota))
-		}
-		return append(changes, in.settle(now, v, &again)...)
-	})
-	return in.settled(ctx, v, again, err)
-}
-
-// settle adds the launching request, if the runner's end changes it.
-func (in *invocation) settle(now time.Time, v *view, again *bool) []store.Change {
-	var changed bool
-	run := v.runner
-	run.Version = max(run.Version, 1) // as it will be once this is committed
-	v.request, changed, *again = store.Settle(now, in.Limits, v.request, run)
-	if !changed {
-		return nil
+	var said store.Said
+	if why.Code == store.EndNoLaunch {
+		said = v.heard
 	}
-	return []store.Change{store.Put(&v.request)}
+	return in.giveUp(ctx, v, func(now time.Time) store.Decision { return v.Abandon(now, in.Limits, code, said, why) })
 }
 
-// settled tells what came of settle, and sends the request's next try.
-func (in *invocation) settled(ctx context.Context, v *view, again bool, err error) error {
+// giveUp commits the end of the runner's launch, and logs what it means.
+func (in *invocation) giveUp(ctx context.Context, v *view, decide func(now time.Time) store.Decision) error {
+	_, err := in.apply(ctx, v, decide)
 	if errors.Is(err, errLater) {
-		in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
+		in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
 	}
 	if err != nil {
 		return err
 	}
-	if v.runner.End != nil {
-		in.Log.Info("gives up", "runner", v.runner.ID, "trace", v.runner.Trace, "state", string(v.runner.State), "reason", v.runner.End.Code,
-			"request", v.request.ID, "request_state", string(v.request.State))
-	}
-	if again {
-		in.send(ctx, queue.StartOf(v.request), v.request.DueAt)
+	if v.Runner.End != nil {
+		in.Log.Info("gives up", "runner", v.Runner.ID, "trace", v.Runner.Trace, "state", string(v.Runner.State), "reason", v.Runner.End.Code,
+			"request", v.Request.ID, "request_state", string(v.Request.State))
 	}
 	return nil
 }
 
-// later gives the claim back until a time, and sends the message that goes on.
-func (in *invocation) later(ctx context.Context, v *view, wait string, until time.Time, also ...func(store.Runner) store.Runner) error {
-	until = until.Add(in.jitter(time.Second))
-	send := false
-	err := in.apply(ctx, v, func(now time.Time) []store.Change {
-		if !in.mine(v.runner) { // our own commit, if its answer was lost
-			send = v.runner.Wait == wait && v.runner.WaitUntil.Equal(until)
-			return nil
-		}
-		if send = v.runner.State.Usable(); !send {
-			return nil
-		}
-		if wait == store.WaitEC2 {
-			v.runner.Unclear = true
-			if v.heard != nil {
-				v.runner = v.runner.Hear(v.heard.Code, v.heard.Text)
-			}
-		}
-		v.runner = v.runner.Pause(now, until, wait)
-		for _, f := range also {
-			v.runner = f(v.runner)
-		}
-		return []store.Change{store.Put(&v.runner)}
-	})
+// wait is later, for so long.
+func (in *invocation) wait(ctx context.Context, v *view, what string, d time.Duration) error {
+	return in.later(ctx, v, store.Pause{Wait: store.Wait{For: what, Until: in.Now().Add(d)}})
+}
+
+// later gives the claim back until a time, and has a worker go on then.
+func (in *invocation) later(ctx context.Context, v *view, p store.Pause) error {
+	p.By = in.id
+	p.Wait.Until = p.Wait.Until.Add(in.jitter(time.Second))
+	if p.Wait.For == store.WaitEC2 {
+		p.Said = v.heard
+	}
+	d, err := in.apply(ctx, v, func(now time.Time) store.Decision { return v.Pause(now, p) })
 	if errors.Is(err, errLater) {
-		in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
+		in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
 		return errLater
 	}
-	if err != nil || !send {
+	if err != nil || d.Sends == nil {
 		return err
 	}
-	in.Log.Info("waits", "runner", v.runner.ID, "trace", v.runner.Trace, "for", wait, "until", until)
-	in.sendResume(ctx, v, until)
+	in.Log.Info("waits", "runner", v.Runner.ID, "trace", v.Runner.Trace, "for", p.Wait.For, "until", p.Wait.Until)
 	return errLater
 }
 
 func (in *invocation) sendResume(ctx context.Context, v *view, at time.Time) {
-	in.send(ctx, queue.Message{Kind: queue.Resume, ID: v.runner.ID, Trace: v.runner.Trace}, at)
+	in.send(ctx, queue.Message{Kind: queue.Resume, ID: v.Runner.ID, Trace: v.Runner.Trace}, at)
 }
 
 // refusalText is what a request says when EC2 or STS refuses.

@@ -65,23 +65,23 @@ const (
 // registration that was begun already, or nil.
 func (in *invocation) mint(ctx context.Context, v *view, first *minting) error {
 	for {
-		if store.NextStep(in.Now(), v.runner, v.lock) != store.StepMint || !in.mine(v.runner) {
+		if store.NextStep(in.Now(), v.Runner, v.Lock) != store.StepMint || !in.mine(v.Runner) {
 			return nil // it drains, or somebody else goes on
 		}
 		m := first
 		first = nil
 		if m == nil {
-			name, ok := v.runner.NextName()
+			name, ok := v.Runner.NextName()
 			switch {
-			case v.runner.Crowded():
-				return in.later(ctx, v, store.WaitGitHubDown, in.Now().Add(crowdedPause*in.Limits.Resend))
+			case v.Runner.Crowded():
+				return in.wait(ctx, v, store.WaitGitHubDown, crowdedPause*in.Limits.Resend)
 			case !ok || in.left() < lastCommit:
-				return in.later(ctx, v, store.WaitGitHub, in.Now())
+				return in.wait(ctx, v, store.WaitGitHub, 0)
 			}
-			out := in.register(ctx, v.runner, name)
+			out := in.register(ctx, v.Runner, name)
 			m = &out
 		}
-		log := in.Log.With("runner", v.runner.ID, "trace", v.runner.Trace, "name", m.name.Name)
+		log := in.Log.With("runner", v.Runner.ID, "trace", v.Runner.Trace, "name", m.name.Name)
 		if m.err == nil {
 			log.Info("registered", "github_runner", m.minted.RunnerID)
 			return in.configure(ctx, v, m)
@@ -90,16 +90,15 @@ func (in *invocation) mint(ctx context.Context, v *view, first *minting) error {
 		if !ok {
 			ge = &github.Error{Kind: github.ErrUnknown}
 		}
-		code, text := unregisteredText(v.runner, ge)
-		because := func(r store.Runner) store.Runner { return r.Unregistered(in.Now(), code, text) }
-		last := code == store.EndMintDenied && because(v.runner).Unminted.Tries >= maxConflicts
+		code, text := unregisteredText(v.Runner, ge)
+		last := code == store.EndMintDenied && v.Runner.Unregistered(in.Now(), code, text).Unminted.Tries >= maxConflicts
 		switch {
 		case errors.Is(m.err, github.ErrLimited):
 			log.Info("github asks to wait", "until", ge.RetryAt, "error", m.err)
-			return in.later(ctx, v, store.WaitGitHub, ge.RetryAt, because)
+			return in.later(ctx, v, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
 		case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
-			in.alarm(store.AlarmGitHub, "registration refused", "runner", v.runner.ID, "trace", v.runner.Trace, "account", v.runner.Account,
-				"repository", v.runner.Repository.Name, "error", m.err)
+			in.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,
+				"repository", v.Runner.Repository.Name, "error", m.err)
 			return in.unregistered(ctx, v, text)
 		}
 		// The name is taken, or may be, whatever words GitHub has for that: it is never
@@ -108,23 +107,14 @@ func (in *invocation) mint(ctx context.Context, v *view, first *minting) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		err := in.apply(ctx, v, func(time.Time) []store.Change {
-			last, ok := v.runner.NextName()
-			if !in.mine(v.runner) || !v.runner.State.Usable() || ok && last.N > m.name.N {
-				return nil
-			}
-			v.runner = because(v.runner)
-			v.runner = v.runner.WriteAhead(in.ControlPlane)
-			return []store.Change{store.Put(&v.runner)}
+		_, err := in.claimed(ctx, v, func(now time.Time) store.Decision {
+			return v.SpendName(now, m.name.N, code, text, in.ControlPlane)
 		})
-		if errors.Is(err, errLater) {
-			in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
-		}
 		if err != nil {
 			return err
 		}
 		if !errors.Is(m.err, github.ErrNameTaken) {
-			return in.later(ctx, v, store.WaitGitHubDown, in.Now().Add(in.pauseAfter(v.runner))) // GitHub is in trouble: leave it a while
+			return in.wait(ctx, v, store.WaitGitHubDown, in.pauseAfter(v.Runner)) // GitHub is in trouble: leave it a while
 		}
 	}
 }
@@ -182,41 +172,17 @@ func unregisteredText(r store.Runner, e *github.Error) (code, text string) {
 
 // configure seals the config into the record, and gives the claim back.
 func (in *invocation) configure(ctx context.Context, v *view, m *minting) error {
-	sealed, err := in.Keys.Seal(in.Random, v.runner.Launch.KeyID, v.runner.ID, m.name.N, m.minted.Config)
+	sealed, err := in.Keys.Seal(in.Random, v.Runner.Launch.KeyID, v.Runner.ID, m.name.N, m.minted.Config)
 	if err != nil {
 		return err
 	}
-	err = in.apply(ctx, v, func(now time.Time) []store.Change {
-		if name, ok := v.runner.NextName(); !ok || name.N != m.name.N || !in.mine(v.runner) {
-			return nil // recorded already, or somebody else goes on: the reaper deletes what is not used
-		}
-		r, ok := v.runner.Configure(now, sealed, m.minted.RunnerID)
-		if !ok {
-			return nil // it drains: the machine never gets this config
-		}
-		v.runner = r.Release(now)
-		return []store.Change{store.Put(&v.runner)}
+	_, err = in.claimed(ctx, v, func(now time.Time) store.Decision {
+		return v.Configure(now, m.name.N, sealed, m.minted.RunnerID)
 	})
-	if errors.Is(err, errLater) {
-		in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
-	}
 	return err
 }
 
 // unregistered ends a machine that can never be registered.
 func (in *invocation) unregistered(ctx context.Context, v *view, text string) error {
-	again := false
-	err := in.apply(ctx, v, func(now time.Time) []store.Change {
-		if !v.runner.State.Usable() {
-			return nil
-		}
-		was := v.lock
-		v.runner, v.lock = store.Drain(now, v.runner.Release(now), v.lock, store.Failure{Code: store.EndMintDenied, Text: text})
-		changes := []store.Change{store.Put(&v.runner)}
-		if v.lock != was {
-			changes = append(changes, store.Put(&v.lock))
-		}
-		return append(changes, in.settle(now, v, &again)...)
-	})
-	return in.settled(ctx, v, again, err)
+	return in.giveUp(ctx, v, func(now time.Time) store.Decision { return v.Unregistrable(now, in.Limits, text) })
 }

@@ -30,7 +30,7 @@ type start struct {
 // group is what is committed together: everything that is decided from one lock,
 // or all the intents of one account.
 type group struct {
-	changes []store.Change
+	store.Batch
 	members []*start
 	// after is called once the commit is done.
 	after []func()
@@ -119,7 +119,7 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 		}
 	}
 	for _, g := range r.groups {
-		err := in.session.Commit(ctx, g.changes...)
+		err := in.session.Commit(ctx, g.Changes...)
 		switch {
 		case err == nil:
 			for _, s := range g.members {
@@ -149,18 +149,34 @@ func (r *round) get(ctx context.Context, refs []store.Ref) error {
 		return err
 	}
 	for _, i := range items {
-		switch i := i.(type) {
-		case *store.Request:
-			r.requests[i.ID] = i
-		case *store.Lock:
-			r.locks[i.Key] = i
-		case *store.Pulse:
-			r.pulses[i.Key] = i
-		case *store.Quota:
-			r.quotas[i.Account] = i
-		}
+		r.set(i)
 	}
 	return nil
+}
+
+// set makes i what is decided from next.
+func (r *round) set(i store.Item) {
+	switch i := i.(type) {
+	case *store.Request:
+		r.requests[i.ID] = i
+	case *store.Lock:
+		r.locks[i.Key] = i
+	case *store.Pulse:
+		r.pulses[i.Key] = i
+	case *store.Quota:
+		r.quotas[i.Account] = i
+	}
+}
+
+// put adds what was decided for s to the group of that name, and makes it what is
+// decided from next.
+func (r *round) put(name string, s *start, d store.Decision) *group {
+	g := r.group(name, s)
+	g.Add(d)
+	for _, c := range d.Changes {
+		r.set(c.Item)
+	}
+	return g
 }
 
 // group returns the group of that name, with s as a member.
@@ -173,17 +189,6 @@ func (r *round) group(name string, s *start) *group {
 	}
 	g.members = append(g.members, s)
 	return g
-}
-
-// put adds or replaces the change of an item; a check becomes a put if it must.
-func (g *group) put(c store.Change) {
-	for i, old := range g.changes {
-		if old.Item.Ref() == c.Item.Ref() {
-			g.changes[i] = store.Change{Item: c.Item, CheckOnly: old.CheckOnly && c.CheckOnly}
-			return
-		}
-	}
-	g.changes = append(g.changes, c)
 }
 
 // decideOne decides one start message.
@@ -199,44 +204,40 @@ func (in *invocation) decideOne(ctx context.Context, r *round, s *start) error {
 		return nil
 	case req.State == store.Waiting:
 		s.done = true
-		v := &view{runner: store.Runner{ID: req.Runner, Lock: req.LockKey()}, request: *req}
+		v := &view{Case: store.Case{Request: *req, Runner: store.Runner{ID: req.Runner, Lock: req.LockKey()}}}
 		return in.takeOver(ctx, v, s)
 	case req.State != store.Accepted, req.DueAt.After(r.now.Add(early)):
 		s.done = true
 		if req.State == store.Accepted && req.DueAt.Equal(s.until) { // by us: the answer was lost
-			in.held(ctx, s, req)
+			in.held(ctx, store.Case{Request: *req}.Held())
 		}
 		return nil
 	case req.LockKey() != s.Lock || req.Account != s.Account:
 		return fmt.Errorf("message for request %s names another lock or account", s.ID)
 	}
 	if req.Overdue(r.now) {
-		*req = req.Expire(r.now, in.Limits)
-		r.group("request "+req.ID, s).put(store.Put(req))
+		r.put("request "+req.ID, s, store.Case{Request: *req}.Expire(r.now, in.Limits))
 		return nil
 	}
-	lock, pulse := r.locks[s.Lock], r.pulses[s.Lock]
-	shareable := store.Shareable(r.now, in.Limits, *req, *lock, *pulse)
-	if shareable && !lock.Confirmed(r.now, in.Limits) {
-		if shareable = in.reconfirm(ctx, r, s, req, lock); !shareable {
+	shareable := store.Shareable(r.now, in.Limits, *req, *r.locks[s.Lock], *r.pulses[s.Lock])
+	if shareable && !r.locks[s.Lock].Confirmed(r.now, in.Limits) {
+		if shareable = in.reconfirm(ctx, r, s, req, r.locks[s.Lock]); !shareable {
 			return nil
 		}
 	}
+	lock := r.locks[s.Lock]
 	switch {
 	case shareable:
 		name := "lock " + lock.Key
 		if r.launches(lock) {
 			name = "account " + req.Account
 		}
-		g := r.group(name, s)
-		var wrote bool
-		*req, *lock, wrote = store.Share(r.now, in.Limits, *req, *lock)
-		g.put(store.Put(req))
-		g.put(store.Change{Item: lock, CheckOnly: !wrote})
-		g.after = append(g.after, func() { log.Info("shares", "runner", req.Runner, "state", string(req.State)) })
+		d := store.Case{Request: *req, Lock: *lock}.Share(r.now, in.Limits)
+		g := r.put(name, s, d)
+		g.after = append(g.after, func() { log.Info("shares", "runner", d.Request.Runner, "state", string(d.Request.State)) })
 		return nil
 	case !lock.Free():
-		return in.blocked(ctx, r, s, req, lock, pulse)
+		return in.blocked(ctx, r, s, req, lock, r.pulses[s.Lock])
 	}
 	return in.intend(ctx, r, s, req, lock)
 }
@@ -244,7 +245,7 @@ func (in *invocation) decideOne(ctx context.Context, r *round, s *start) error {
 // intended reports whether this round has made the request wait.
 func (r *round) intended(req *store.Request) bool {
 	for _, g := range r.groups {
-		for _, c := range g.changes {
+		for _, c := range g.Changes {
 			if c.Item == store.Item(req) {
 				return true
 			}
@@ -256,7 +257,7 @@ func (r *round) intended(req *store.Request) bool {
 // launches reports whether this round has an intent on the lock.
 func (r *round) launches(l *store.Lock) bool {
 	for _, g := range r.groups {
-		for _, c := range g.changes {
+		for _, c := range g.Changes {
 			if run, ok := c.Item.(*store.Runner); ok && run.ID == l.Runner && run.Version == 0 {
 				return true
 			}
@@ -279,40 +280,36 @@ func (in *invocation) blocked(ctx context.Context, r *round, s *start, req *stor
 			return fmt.Errorf("read request %s: %w", run.Request, err)
 		}
 	}
-	end, until := store.Blocked(r.now, in.Limits, *lock, *pulse, run, launcher)
-	if end == "" {
-		in.hold(ctx, r, s, req, store.WaitRunner, until)
+	d := store.Case{Request: launcher, Runner: run, Lock: *lock, Pulse: *pulse}.Unblock(r.now, in.Limits)
+	if d.Wait.For != "" {
+		in.hold(ctx, r, s, req, d.Wait)
 		return nil
 	}
-	drained, l := store.Drain(r.now, run, *lock, store.NewEnd(end))
-	in.drained(ctx, req, drained, l)
-	return nil // whatever came of it, the message is decided again
+	in.drained(ctx, req, d)
+	return nil // whatever the commit answers, the message is decided again
 }
 
 // drained commits a runner that drains for a request that it cannot serve.
-func (in *invocation) drained(ctx context.Context, req *store.Request, run store.Runner, l store.Lock) {
-	if err := in.session.Commit(ctx, store.Put(&run), store.Put(&l)); err == nil {
-		in.Log.Info("drains", "runner", run.ID, "reason", run.End.Code, "for", req.ID, "trace", req.Trace)
+func (in *invocation) drained(ctx context.Context, req *store.Request, d store.Decision) {
+	if err := in.session.Commit(ctx, d.Changes...); err == nil {
+		in.Log.Info("drains", "runner", d.Runner.ID, "reason", d.Runner.End.Code, "for", req.ID, "trace", req.Trace)
 	}
 }
 
 // hold keeps the request accepted until then.
-func (in *invocation) hold(ctx context.Context, r *round, s *start, req *store.Request, wait string, until time.Time) {
-	until = until.Add(in.jitter(in.Limits.PollResend)) // those who wait for one thing do not all come at once
-	*req = req.Hold(r.now, until, wait)
-	s.until = req.DueAt
-	g := r.group("request "+req.ID, s)
-	g.put(store.Put(req))
-	g.after = append(g.after, func() { in.held(ctx, s, req) })
+func (in *invocation) hold(ctx context.Context, r *round, s *start, req *store.Request, w store.Wait) {
+	w.Until = w.Until.Add(in.jitter(in.Limits.PollResend)) // those who wait for one thing do not all come at once
+	d := store.Case{Request: *req}.Hold(r.now, w)
+	s.until = d.Request.DueAt
+	g := r.put("request "+req.ID, s, d)
+	g.after = append(g.after, func() { in.held(ctx, d) })
 }
 
-// held sends the message of a request that waits, for then, unless the reaper is
-// going to.
-func (in *invocation) held(ctx context.Context, s *start, req *store.Request) {
+// held sends the message of a request that waits.
+func (in *invocation) held(ctx context.Context, d store.Decision) {
+	req := d.Request
 	in.Log.Info("waits", "request", req.ID, "trace", req.Trace, "for", req.Wait, "until", req.DueAt)
-	if !req.Parked() {
-		in.send(ctx, s.Message, req.DueAt)
-	}
+	in.sendAll(ctx, d)
 }
 
 // intend plans a machine for the request and adds the intent to the commit of
@@ -325,7 +322,7 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 		return nil
 	case err != nil:
 		in.alarm(store.AlarmAccess, "registration cannot be read", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
-		in.hold(ctx, r, s, req, store.WaitOutage, r.now.Add(in.Limits.Waits[0]))
+		in.hold(ctx, r, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(in.Limits.Waits[0])})
 		return nil
 	}
 	quota := r.quotas[req.Account]
@@ -346,40 +343,37 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 			return nil
 		}
 		in.Log.Warn("image not resolved", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
-		in.hold(ctx, r, s, req, store.WaitOutage, r.now.Add(in.Limits.Waits[0]))
+		in.hold(ctx, r, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(in.Limits.Waits[0])})
 		return nil
 	}
 	if why, refused := quota.Refuses(r.now, launch.Image, in.ProgramKey); refused {
 		in.refuse(r, s, req, why)
 		return nil
 	}
-	nreq, nlock, run, nquota, wait, until := store.Intent{
-		Request: *req, Lock: *lock, Quota: *quota, Runner: id, ControlPlane: in.ControlPlane,
+	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, in.Limits, store.Intent{
+		Runner: id, ControlPlane: in.ControlPlane, MaxRunners: account.MaxRunners, Claim: in.claim(),
 		Plan: in.hints.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
-		MaxRunners: account.MaxRunners, Pacing: account.Pacing, Claim: in.claim(), Latest: in.deadline.Add(-lastLaunch),
-	}.Begin(r.now, in.Limits)
-	if wait != "" {
-		in.hold(ctx, r, s, req, wait, until)
+		Slots: store.Slots{Pacing: account.Pacing, Latest: in.deadline.Add(-lastLaunch)},
+	})
+	if d.Wait.For != "" {
+		in.hold(ctx, r, s, req, d.Wait)
 		return nil
 	}
-	*req, *lock, *quota = nreq, nlock, nquota
-	g := r.group("account "+req.Account, s)
-	for _, i := range []store.Item{req, lock, quota, &run} {
-		g.put(store.Put(i))
-	}
+	g := r.put("account "+req.Account, s, d)
 	g.after = append(g.after, func() {
+		run := d.Runner
 		in.Log.Info("launches", "request", req.ID, "runner", run.ID, "trace", req.Trace, "placement", run.Placement().String())
 		in.enter(run.ID)
-		s.drive = &view{runner: run, lock: *lock, quota: *quota, request: *req, pacing: account.Pacing}
+		v := &view{Case: *d.Case, pacing: account.Pacing}
+		v.Case = v.With(r.locks[run.Lock], r.quotas[run.Account]) // as later messages of the batch left them
+		s.drive = v
 	})
 	return nil
 }
 
 // refuse fails the request: no machine could ever be launched for it.
 func (in *invocation) refuse(r *round, s *start, req *store.Request, why store.Failure) {
-	*req = req.Fail(r.now, in.Limits, why)
-	g := r.group("request "+req.ID, s)
-	g.put(store.Put(req))
+	g := r.put("request "+req.ID, s, store.Case{Request: *req}.Fail(r.now, in.Limits, why))
 	g.after = append(g.after, func() {
 		in.Log.Info("refused", "request", req.ID, "trace", req.Trace, "code", why.Code, "text", why.Text)
 	})

@@ -6,80 +6,96 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // view is what the launch of one runner reads and writes: the items as they were
 // read or committed last.
 type view struct {
-	runner  store.Runner
-	lock    store.Lock
-	quota   store.Quota
-	request store.Request // the one that launched it
-	pacing  store.Pacing
+	store.Case
+	pacing store.Pacing
 
-	heard *fleet.Error // what EC2 answered and is not recorded yet; nil: nothing
+	heard store.Said // what EC2 answered and is not recorded yet
 }
 
-// load reads the view of a runner anew, in one round trip when the rest of the
+// load reads the view of a runner again, in one round trip when the rest of the
 // names is known from an earlier read, else in two.
 func (in *invocation) load(ctx context.Context, v *view) error {
-	if v.runner.Account == "" {
-		run, err := store.Read[store.Runner](ctx, in.Store, v.runner.ID)
+	if v.Runner.Account == "" {
+		run, err := store.Read[store.Runner](ctx, in.Store, v.Runner.ID)
 		if err != nil {
-			return fmt.Errorf("read runner %s: %w", v.runner.ID, err)
+			return fmt.Errorf("read runner %s: %w", v.Runner.ID, err)
 		}
-		v.runner = run
+		v.Case = v.With(&run)
 		if run.Version == 0 {
 			return nil
 		}
 	}
-	request := &store.Request{ID: v.runner.Request}
-	lock := &store.Lock{Key: v.runner.Lock}
-	quota := &store.Quota{Account: v.runner.Account}
-	items, err := in.Store.Get(ctx, v.runner.Ref(), lock.Ref(), quota.Ref(), request.Ref())
+	items, err := in.Store.Get(ctx, append(v.Runner.Around(store.KindLock, store.KindQuota, store.KindRequest), v.Runner.Ref())...)
 	if err != nil {
-		return fmt.Errorf("read runner %s: %w", v.runner.ID, err)
+		return fmt.Errorf("read runner %s: %w", v.Runner.ID, err)
 	}
-	v.runner, v.lock = *items[0].(*store.Runner), *items[1].(*store.Lock)
-	v.quota, v.request = *items[2].(*store.Quota), *items[3].(*store.Request)
+	v.Case = v.With(items...)
 	return nil
 }
 
-// apply commits what decide makes of the view, until that succeeds: decide is
-// asked again about the items as they are then, and finds in them what an earlier
-// try may have done. It returns no changes when nothing is left to do. After
-// apply, the view is what is stored. errLater: the time is up.
-func (in *invocation) apply(ctx context.Context, v *view, decide func(now time.Time) []store.Change) error {
+// apply commits what decide makes of the view, until that succeeds, and then sends the
+// messages of the decision: decide is asked again about the items as they are then, and
+// finds in them what an earlier try may have done. After apply, the view is what is
+// stored. errLater: the time is up.
+func (in *invocation) apply(ctx context.Context, v *view, decide func(now time.Time) store.Decision) (store.Decision, error) {
 	for try := 1; ; try++ {
-		changes := decide(in.Now())
-		if len(changes) == 0 {
-			return nil
+		d := decide(in.Now())
+		var err error
+		if len(d.Changes) > 0 {
+			err = in.session.Commit(ctx, d.Changes...)
 		}
-		err := in.session.Commit(ctx, changes...)
 		if err == nil {
-			return nil
+			if d.Case != nil {
+				v.Case = *d.Case
+			}
+			in.sendAll(ctx, d)
+			return d, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
-			in.Log.Warn("commit without an answer", "runner", v.runner.ID, "trace", v.runner.Trace, "error", err)
+			in.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("commit runner %s: %w", v.runner.ID, err)
+			return d, fmt.Errorf("commit runner %s: %w", v.Runner.ID, err)
 		}
 		if in.left() < lastCommit {
-			return errLater
+			return d, errLater
 		}
 		if err := in.backoff(ctx, try); err != nil {
-			return err
+			return d, err
 		}
 		if err := in.load(ctx, v); err != nil {
-			return err
+			return d, err
 		}
-		if v.runner.Version == 0 {
-			return fmt.Errorf("runner %s is no longer recorded: look whether the table was emptied or restored", v.runner.ID)
+		if v.Runner.Version == 0 {
+			return d, fmt.Errorf("runner %s is no longer recorded: look whether the table was emptied or restored", v.Runner.ID)
 		}
 	}
+}
+
+// step is apply for as long as this invocation holds the claim on the runner: once
+// another one goes on, nothing is decided.
+func (in *invocation) step(ctx context.Context, v *view, decide func(now time.Time) store.Decision) (store.Decision, error) {
+	return in.apply(ctx, v, func(now time.Time) store.Decision {
+		if !in.mine(v.Runner) {
+			return store.Decision{}
+		}
+		return decide(now)
+	})
+}
+
+// claimed is step. If its time is up, a message for the time after the claim is sent.
+func (in *invocation) claimed(ctx context.Context, v *view, decide func(now time.Time) store.Decision) (store.Decision, error) {
+	d, err := in.step(ctx, v, decide)
+	if errors.Is(err, errLater) {
+		in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
+	}
+	return d, err
 }
 
 // mine reports whether this invocation holds the claim on the runner.

@@ -250,7 +250,14 @@ func (in *invocation) backoff(ctx context.Context, n int) error {
 	return pause(ctx, in.jitter(min(time.Second, 10*time.Millisecond<<min(n, 7))))
 }
 
-// send sends m, to be visible at due. A failure is told, not returned: the
+// sendAll sends the messages of a decision that is committed.
+func (in *invocation) sendAll(ctx context.Context, d store.Decision) {
+	for _, s := range d.Sends {
+		in.send(ctx, queue.Of(s), s.Due)
+	}
+}
+
+// send sends m, to be visible at due. A failure is logged, not returned: the
 // record says what is due, and the reaper sends it again.
 func (in *invocation) send(ctx context.Context, m queue.Message, due time.Time) {
 	delay := min(max(0, due.Sub(in.Now())), queue.MaxDelay)

@@ -39,6 +39,19 @@ func StartOf(r store.Request) Message {
 	return Message{Kind: Start, ID: r.ID, Account: r.Account, Lock: r.LockKey(), Trace: r.Trace}
 }
 
+// Of returns the message of a decision: it asks for a runner for a request, for the
+// next config of a runner that runs, or to continue with any other runner.
+func Of(s store.Send) Message {
+	if r, ok := s.Item.(*store.Request); ok {
+		return StartOf(*r)
+	}
+	r := s.Item.(*store.Runner)
+	if (r.State == store.RunnerOnline || r.State == store.RunnerBusy) && r.Wanted > r.Config.N {
+		return Message{Kind: Next, ID: r.ID, N: r.Wanted, Trace: r.Trace}
+	}
+	return Message{Kind: Resume, ID: r.ID, Trace: r.Trace}
+}
+
 // Delivery is a message on its way to a worker.
 type Delivery struct {
 	// ID names the delivery, to report it as failed.
