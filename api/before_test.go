@@ -37,8 +37,8 @@ func TestMachineThatSaysNothingOfLaterConfigsGoesOn(t *testing.T) {
 			if lock.Confirmed(time.Now(), w.limits) {
 				t.Errorf("config %d is confirmed, and nobody asked GitHub", n)
 			}
-			_, lock, verdict := store.Confirm(time.Now(), w.limits, run, lock, store.Registration{Online: true})
-			if verdict != store.Confirmed || !lock.Confirmed(time.Now(), w.limits) {
+			d, verdict := store.Case{Runner: run, Lock: lock}.Confirm(time.Now(), w.limits, store.Registration{Online: true})
+			if verdict != store.Confirmed || !d.Lock.Confirmed(time.Now(), w.limits) {
 				t.Errorf("config %d: GitHub's word makes it %s, want confirmed though the machine said nothing", n, verdict)
 			}
 		}

@@ -17,35 +17,53 @@ import (
 
 // The worker's part, step by step.
 
+// caseOf reads a runner and what is around it.
+func (w *world) caseOf(runner string) store.Case {
+	w.Helper()
+	run := w.runner(runner)
+	return store.Case{Runner: run, Lock: w.lock(run.Lock), Quota: read[store.Quota](w, run.Account), Request: w.request(run.Request)}
+}
+
+// apply commits a decision of another part, whose messages nobody takes.
+func (w *world) apply(d store.Decision) {
+	w.Helper()
+	var items []store.Item
+	for _, c := range d.Changes {
+		if !c.CheckOnly {
+			items = append(items, c.Item)
+		}
+	}
+	w.put(items...)
+}
+
 func (w *world) intent(request string) store.Runner {
 	w.Helper()
 	r := w.request(request)
 	now := time.Now()
 	id := rnd(w.T)
-	in := store.Intent{
-		Request: r, Lock: w.lock(r.LockKey()), Quota: read[store.Quota](w, r.Account), Runner: id, ControlPlane: "test",
+	d := store.Case{Request: r, Lock: w.lock(r.LockKey()), Quota: read[store.Quota](w, r.Account)}.Begin(now, w.limits, store.Intent{
+		Runner: id, ControlPlane: "test",
 		Plan: []store.Placement{{Market: r.Type, InstanceType: "m7i.large", Subnet: "subnet-a1"}},
 		Launch: store.Launch{
 			Image: "ami-1", KeyID: w.keys.Current(), HardS: int(w.limits.Hard.Seconds()),
 			Tags: map[string]string{fleet.TagControlPlane: "test"},
 		},
-		MaxRunners: 10, Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Latest: now.Add(20 * time.Second),
+		MaxRunners: 10, Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Slots: store.Slots{Latest: now.Add(20 * time.Second)},
+	})
+	if d.Wait.For != "" {
+		w.Fatalf("intent waits: %s", d.Wait.For)
 	}
-	r, lock, run, quota, wait, _ := in.Begin(now, w.limits)
-	if wait != "" {
-		w.Fatalf("intent waits: %s", wait)
-	}
-	w.put(&r, &lock, &run, &quota)
+	w.apply(d)
 	return w.runner(id)
 }
 
 func (w *world) launched(runner, instance string) store.Runner {
 	w.Helper()
-	run, ok := store.Launched(time.Now(), w.runner(runner), instance)
+	d, ok := w.caseOf(runner).Launched(time.Now(), instance)
 	if !ok {
 		w.Fatal("the instance is not taken")
 	}
-	w.put(&run)
+	w.apply(d)
 	return w.runner(runner)
 }
 
@@ -54,19 +72,18 @@ func (w *world) configured(runner string) store.Runner {
 	w.Helper()
 	run := w.runner(runner)
 	if _, ok := run.NextName(); !ok {
-		run = run.WriteAhead("test")
+		w.apply(store.Case{Runner: run}.Take(time.Now(), store.Claim{By: "worker 2"}, "test", store.Slots{}))
+		run = w.runner(runner)
 	}
 	name, _ := run.NextName()
 	sealed, err := w.keys.Seal(rand.Reader, run.Launch.KeyID, run.ID, name.N, secret.New(fmt.Sprintf("%s-%d", configCanary, name.N)))
 	if err != nil {
 		w.Fatal(err)
 	}
-	run, ok := run.Configure(time.Now(), sealed, int64(100+name.N))
-	if !ok {
-		w.Fatal("the config is not taken")
+	w.apply(store.Case{Runner: run}.Configure(time.Now(), name.N, sealed, int64(100+name.N)))
+	if n := w.runner(runner).Config.N; n != name.N {
+		w.Fatalf("config %d is not taken, but %d", name.N, n)
 	}
-	run = run.Release(time.Now())
-	w.put(&run)
 	return w.runner(runner)
 }
 
@@ -165,9 +182,9 @@ func (w *world) confirmed(runner string) {
 		w.Fatalf("sent = %+v, want a resume message at the end", w.sent)
 	}
 	w.sent = w.sent[:len(w.sent)-1]
-	run, lock, verdict := store.Confirm(time.Now(), w.limits, run, w.lock(run.Lock), store.Registration{Online: true})
+	d, verdict := store.Case{Runner: run, Lock: w.lock(run.Lock)}.Confirm(time.Now(), w.limits, store.Registration{Online: true})
 	if verdict != store.Confirmed {
 		w.Fatalf("Confirm = %s, want confirmed", verdict)
 	}
-	w.put(&run, &lock)
+	w.apply(d)
 }

@@ -317,14 +317,12 @@ func TestMachineThatGivesUpTellsItsRequestAtOnce(t *testing.T) {
 // end drains a machine, and brings it to ending, or to its end.
 func (w *world) end(m *machine, all bool) {
 	w.Helper()
-	run, lock := store.Drain(time.Now(), w.runner(m.id), w.lock(m.booted.Lock), store.NewEnd(store.EndStopped))
-	run = run.Ending(time.Now(), "test")
+	w.apply(w.caseOf(m.id).Drain(time.Now(), store.NewEnd(store.EndStopped)))
+	w.apply(w.caseOf(m.id).Ending(time.Now(), "test"))
 	if all {
-		var quota store.Quota
-		run, lock, quota = store.Ended(time.Now(), w.limits, run, lock, read[store.Quota](w, run.Account), "test")
-		w.put(&quota)
+		d, _ := w.caseOf(m.id).Finish(time.Now(), w.limits, store.Instance{ID: instanceID}, "test")
+		w.apply(d)
 	}
-	w.put(&run, &lock)
 }
 
 func TestMachinesAreToldToEnd(t *testing.T) {

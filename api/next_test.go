@@ -58,8 +58,7 @@ func TestRepeatedNextIsSentAgainWhenNobodyIsAtIt(t *testing.T) {
 		if got := next(); got != 2 {
 			t.Errorf("%d messages while a worker holds the runner, want still 2", got)
 		}
-		run = run.Pause(time.Now(), time.Now().Add(time.Minute), store.WaitGitHub)
-		w.put(&run)
+		w.apply(store.Case{Runner: run}.Pause(time.Now(), store.Pause{By: "worker", Wait: store.Wait{For: store.WaitGitHub, Until: time.Now().Add(time.Minute)}}))
 		time.Sleep(20 * time.Second)
 		if got := next(); got != 2 {
 			t.Errorf("%d messages while the worker waits for GitHub, want still 2", got)

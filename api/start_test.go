@@ -347,7 +347,7 @@ func TestUnsentRequestIsAcceptedAndSentByAPoll(t *testing.T) {
 		w := newWorld(t)
 		w.sendErr = errDown
 		got := w.start(workflowToken, apitype.Start{})
-		if len(w.logged("start message not sent")) != 1 {
+		if len(w.logged("message not sent")) != 1 {
 			t.Error("the failed send is not logged")
 		}
 		w.sendErr = nil

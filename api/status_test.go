@@ -237,8 +237,9 @@ func TestRequestIsNotReadyAfterItsTime(t *testing.T) {
 // abandon ends a runner that found no capacity.
 func (w *world) abandon(run store.Runner) {
 	w.Helper()
-	failed, lock, quota := store.Abandon(time.Now(), w.limits, run, w.lock(run.Lock), read[store.Quota](w, run.Account), "InsufficientInstanceCapacity", store.NewEnd(store.EndNoCapacity), false)
-	w.put(&failed, &lock, &quota)
+	c := w.caseOf(run.ID)
+	c.Request = store.Request{} // which is left to the next look
+	w.apply(c.Abandon(time.Now(), w.limits, "InsufficientInstanceCapacity", store.Said{}, store.NewEnd(store.EndNoCapacity)))
 }
 
 func TestOnlyWhoCommitsTheNextTrySendsIt(t *testing.T) {
@@ -250,9 +251,7 @@ func TestOnlyWhoCommitsTheNextTrySendsIt(t *testing.T) {
 		w.fate = func(op string, _ int) storetest.Fate {
 			if op == "commit" { // the reaper settles it between the poll's reads and its commit
 				w.fate = nil
-				r := w.request(started.ID)
-				r, _, _ = store.Settle(time.Now(), w.limits, r, w.runner(r.Runner))
-				w.put(&r)
+				w.apply(w.caseOf(w.request(started.ID).Runner).Settle(time.Now(), w.limits))
 			}
 			return storetest.Pass
 		}
@@ -292,8 +291,7 @@ func TestPollThatLosesAnswersWhatTheWinnerMeans(t *testing.T) {
 		w.fate = func(op string, _ int) storetest.Fate {
 			if op == "commit" {
 				w.fate = nil
-				r := w.request(started.ID).Cancel(time.Now(), w.limits, "another")
-				w.put(&r)
+				w.apply(store.Case{Request: w.request(started.ID)}.Stop(time.Now(), w.limits, "another", false))
 			}
 			return storetest.Pass
 		}
@@ -389,8 +387,7 @@ func TestStopOfASharedRunnerEndsItOnlyForItsOnlyUser(t *testing.T) {
 			w.online(first.ID)
 			if tc.joined {
 				second := w.start(workflowToken, apitype.Start{})
-				r, lock, _ := store.Share(time.Now(), w.limits, w.request(second.ID), w.lock(w.request(first.ID).LockKey()))
-				w.put(&r, &lock)
+				w.apply(store.Case{Request: w.request(second.ID), Lock: w.lock(w.request(first.ID).LockKey())}.Share(time.Now(), w.limits))
 			}
 			got, err := w.client(workflowToken).Stop(t.Context(), first.ID, tc.force)
 			if err != nil || got.State != "ready" || got.Draining != tc.draining {

@@ -19,12 +19,8 @@ func TestMachineThatSaysNothingOfLaterConfigsIsConfirmedAndServedPastItsExp(t *t
 			w.wantRunner(run.ID, store.RunnerBusy)
 			w.hear(run.ID, store.Event{Kind: store.EventJobDone})
 			w.hub.forget("42", w.runner(run.ID).Config.RunnerID)
-			next, lock, _, wanted, _ := store.NextCall(time.Now(), w.runner(run.ID), w.lock(run.Lock), w.runner(run.ID).Config.N+1)
-			if !wanted {
-				t.Fatal("NextCall = not wanted, want a config")
-			}
-			w.put(&next, &lock)
-			next = w.configure(w.runner(run.ID))
+			w.next(run.ID)
+			next := w.configure(w.runner(run.ID))
 			w.hub.online("42", next.Config.RunnerID, true)
 		}
 		serve(1)

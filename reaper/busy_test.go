@@ -177,13 +177,9 @@ func TestQueuedJobsOfASharedRunnerAreServedPastItsExp(t *testing.T) {
 			w.wantRunner(run.ID, store.RunnerBusy)
 			w.hear(run.ID, store.Event{Kind: store.EventJobDone})
 			w.hub.forget("42", w.runner(run.ID).Config.RunnerID)
-			next, lock, _, wanted, _ := store.NextCall(time.Now(), w.runner(run.ID), w.lock(run.Lock), w.runner(run.ID).Config.N+1)
-			if !wanted {
-				t.Fatalf("NextCall = not wanted at %s, exp %s; want a config up to the hard limit", time.Now(), lock.Exp)
-			}
-			w.put(&next, &lock)
+			w.next(run.ID)
 			w.livingMinutes(1, run)
-			next = w.configure(w.runner(run.ID))
+			next := w.configure(w.runner(run.ID))
 			w.hear(run.ID, store.Event{Kind: store.EventOnline})
 			w.hub.online("42", next.Config.RunnerID, true)
 		}

@@ -379,8 +379,7 @@ func TestConfirmationThatIsOutstandingIsSentToNoWorkerAgain(t *testing.T) {
 		time.Sleep(time.Second)
 		w.hear(run.ID, store.Event{Kind: store.EventJobStarted})
 		w.hear(run.ID, store.Event{Kind: store.EventJobDone})
-		next, lock, _, _, _ := store.NextCall(time.Now(), w.runner(run.ID), w.lock(run.Lock), 2)
-		w.put(&next, &lock)
+		w.next(run.ID)
 		w.configure(w.runner(run.ID))
 		w.hear(run.ID, store.Event{Kind: store.EventOnline})
 		w.hub.fail = func(string, github.Repository, int64) error { return refusal(github.ErrUnknown, 502) }

@@ -134,8 +134,7 @@ func TestMachineWithoutAConfigEndsAtOnce(t *testing.T) {
 	inWorld(t, func(w *world) {
 		q := w.accept("r")
 		run := w.configure(w.launch(w.begin(q))) // registered, and never booted
-		q = w.request(q.ID).Cancel(time.Now(), w.lim, "test")
-		w.put(&q)
+		w.cancel(q.ID)
 		w.run()
 		w.wantRunner(run.ID, store.RunnerEnding)
 		if w.hub.count("delete") != 0 || w.fleet.count("terminate") != 1 {
@@ -160,8 +159,7 @@ func TestCompromisedMachineGetsOneDeleteAndNoGrace(t *testing.T) {
 			inWorld(t, func(w *world) {
 				run := w.online("r")
 				w.run()
-				stolen, lock := store.Drain(time.Now(), w.runner(run.ID), w.lock(run.Lock), store.NewEnd(store.EndCompromised))
-				w.put(&stolen, &lock)
+				w.apply(w.caseOf(run.ID).Drain(time.Now(), store.NewEnd(store.EndCompromised)))
 				w.hub.fail = func(op string, _ github.Repository, _ int64) error { return fail }
 				_, _ = w.try()
 				w.wantRunner(run.ID, store.RunnerEnding)
@@ -323,8 +321,7 @@ func TestSilentGitHubCostsARunLittle(t *testing.T) {
 		}
 		q := w.accept("other")
 		dead := w.launch(w.begin(q))
-		q = w.request(q.ID).Cancel(time.Now(), w.lim, "test")
-		w.put(&q)
+		w.cancel(q.ID)
 		w.run0()
 		w.hub.latency = time.Hour
 		began := time.Now()

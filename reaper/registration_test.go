@@ -16,8 +16,7 @@ func (w *world) ended(run store.Runner) store.Runner {
 	w.t.Helper()
 	w.fleet.set(here, run.InstanceID, fleet.Terminated)
 	if run.State.Usable() {
-		next, lock := store.Drain(time.Now(), run, w.lock(run.Lock), store.NewEnd(store.EndAgent))
-		w.put(&next, &lock)
+		w.apply(w.caseOf(run.ID).Drain(time.Now(), store.NewEnd(store.EndAgent)))
 	}
 	w.run()
 	return w.wantRunner(run.ID, store.RunnerEnded)
@@ -28,7 +27,7 @@ func nameOf(run store.Runner, n int) string { return store.GitHubNameFor(control
 func TestNamesAreDeletedAfterTheEnd(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.configure(w.launch(w.begin(w.accept("r"))))
-		run = run.WriteAhead(controlPlane) // minted, and the answer lost
+		run = writtenAhead(run) // minted, and the answer lost
 		w.put(&run)
 		w.hub.register("42", nameOf(run, 2))
 		w.hub.register("42", nameOf(run, 22)) // not one of its names
@@ -97,10 +96,10 @@ func TestNamesBelowTheConfigAreDeletedWhileTheRunnerLives(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.launch(w.begin(w.accept("r", shared)))
 		w.hub.register("42", nameOf(run, 1)) // minted, and the answer lost
-		run = w.boot(w.configure(run.WriteAhead(controlPlane)))
+		run = w.boot(w.configure(writtenAhead(run)))
 		w.hear(run.ID, store.Event{Kind: store.EventOnline})
 		w.confirmed(run.ID)
-		next := w.runner(run.ID).WriteAhead(controlPlane)
+		next := writtenAhead(w.runner(run.ID))
 		w.put(&next)
 		w.hub.register("42", nameOf(run, 3)) // minted, and on its way into the record
 		w.minutes(1)
@@ -118,7 +117,7 @@ func TestNamesOfOneRunAreBounded(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.configure(w.launch(w.begin(w.accept("r"))))
 		for range 250 {
-			run = run.WriteAhead(controlPlane)
+			run = writtenAhead(run)
 		}
 		for i, g := range run.Names[1:] {
 			run.Names[i+1].RunnerID = w.hub.register("42", g.Name)

@@ -43,8 +43,7 @@ func TestForgottenStartIsSentAgain(t *testing.T) {
 func TestRequestThatWaitsForItsNextTryIsLeftAlone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		q := w.accept("quota")
-		q = q.Hold(time.Now(), time.Now().Add(10*time.Minute), store.WaitQuota)
-		w.put(&q)
+		w.hold(q, store.WaitQuota, time.Now().Add(10*time.Minute))
 		w.minutes(9)
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("before its next try, sent %v, want nothing", got)
@@ -59,8 +58,7 @@ func TestRequestThatWaitsForItsNextTryIsLeftAlone(t *testing.T) {
 func TestOtherWaitsAreTheWorkersUntilTheyAreForgotten(t *testing.T) {
 	inWorld(t, func(w *world) {
 		q := w.accept("paced")
-		q = q.Hold(time.Now(), time.Now().Add(time.Minute), store.WaitPaced)
-		w.put(&q)
+		w.hold(q, store.WaitPaced, time.Now().Add(time.Minute))
 		w.minutes(1)
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("when its slot came, sent %v, want nothing: its message is in the queue", got)
@@ -112,8 +110,7 @@ func TestWaitingRequestOfADeadRunnerIsAcceptedAgain(t *testing.T) {
 func TestRequestThatSharesALaunchIsReadyOnceItsRunnerHasBeenOnline(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.begin(w.accept("first", shared))
-		q, l, _ := store.Share(time.Now(), w.lim, w.accept("unasked", shared), w.lock(run.Lock))
-		w.put(&q, &l)
+		q := w.apply(store.Case{Request: w.accept("unasked", shared), Lock: w.lock(run.Lock)}.Share(time.Now(), w.lim)).Request
 		run = w.boot(w.configure(w.launch(w.runner(run.ID))))
 		w.hear(run.ID, store.Event{Kind: store.EventOnline})
 		time.Sleep(10 * time.Second)
@@ -149,10 +146,9 @@ func TestRequestIsNotGivenASecondRunnerWhileTheFirstMayBeRegistered(t *testing.T
 func TestRequestPastGiveUpExpires(t *testing.T) {
 	inWorld(t, func(w *world) {
 		accepted := w.accept("accepted")
-		accepted = accepted.Hold(time.Now(), accepted.GiveUpAt, store.WaitQuota)
+		accepted = w.hold(accepted, store.WaitQuota, accepted.GiveUpAt)
 		waiting := w.accept("waiting")
 		run := w.boot(w.configure(w.launch(w.begin(waiting))))
-		w.put(&accepted)
 		w.hub.busy("42", run.Config.RunnerID, true)
 		w.minutes(16)
 		for _, id := range []string{accepted.ID, waiting.ID} {

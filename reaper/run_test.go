@@ -92,8 +92,7 @@ func TestItemDecidesWhetherItIsDue(t *testing.T) {
 		q := w.accept("waits", shared)
 		w.begin(q)
 		held := w.accept("held")
-		held = held.Hold(time.Now(), time.Now().Add(time.Minute), store.WaitQuota)
-		w.put(&held)
+		w.hold(held, store.WaitQuota, time.Now().Add(time.Minute))
 		ended := w.ended(w.configure(w.launch(w.begin(w.accept("ended"))))) // the sweep is made too
 		ended.DueAt = time.Now().Add(time.Hour)
 		w.put(&ended)
@@ -143,11 +142,10 @@ func (w *world) everything() {
 	w.online("lost")
 	dead := w.online("dead")
 	w.fleet.set(here, dead.InstanceID, fleet.Terminated)
-	named := w.configure(w.launch(w.begin(w.accept("named")))).WriteAhead(controlPlane)
+	named := writtenAhead(w.configure(w.launch(w.begin(w.accept("named")))))
 	w.put(&named)
 	w.hub.register("42", nameOf(named, 2))
-	q := w.request(named.Request).Cancel(time.Now(), w.lim, "test")
-	w.put(&q)
+	w.cancel(named.Request)
 	w.ghosts(2)
 	time.Sleep(10 * time.Minute)
 }

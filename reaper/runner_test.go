@@ -77,17 +77,16 @@ func TestRunnerDrains(t *testing.T) {
 		"WhenItsRequestIsCancelled": {func(w *world) store.Runner {
 			q := w.accept("r")
 			run := w.launch(w.begin(q))
-			q = w.request(q.ID).Cancel(time.Now(), w.lim, "test")
-			w.put(&q)
+			w.cancel(q.ID)
 			return run
 		}, store.EndUnwanted},
 		"NotWhenItsRequestIsCancelledAndAnotherJoined": {func(w *world) store.Runner {
 			q := w.accept("r", shared)
 			run := w.launch(w.begin(q))
-			q = w.request(q.ID).Cancel(time.Now(), w.lim, "test")
+			w.cancel(q.ID)
 			l := w.lock(run.Lock)
 			l.Joined = id("another")
-			w.put(&q, &l)
+			w.put(&l)
 			return run
 		}, ""},
 		"NotInItsUsualLife": {func(w *world) store.Runner { return w.online("r") }, ""},
@@ -193,9 +192,8 @@ func TestForgottenStepIsAskedForAgain(t *testing.T) {
 			queue.Message{Kind: queue.Resume, ID: id("r"), Trace: "trace-r"},
 		},
 		"StepAfterItsWait": {func(w *world) store.Runner {
-			run := w.launch(w.begin(w.accept("r"))).Pause(time.Now(), time.Now().Add(2*time.Minute), store.WaitGitHub)
-			w.put(&run)
-			return run
+			run := w.launch(w.begin(w.accept("r")))
+			return w.apply(store.Case{Runner: run}.Pause(time.Now(), store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: time.Now().Add(2 * time.Minute)}})).Runner
 		}, 3*time.Minute - time.Second, queue.Message{Kind: queue.Resume, ID: id("r"), Trace: "trace-r"}},
 		"StepWhoseClaimIsLong": {func(w *world) store.Runner {
 			run := w.launch(w.begin(w.accept("r")))
@@ -204,10 +202,7 @@ func TestForgottenStepIsAskedForAgain(t *testing.T) {
 			return run
 		}, 90*time.Second - 1, queue.Message{Kind: queue.Resume, ID: id("r"), Trace: "trace-r"}},
 		"NextConfigOfASharedRunner": {func(w *world) store.Runner {
-			run := w.online("r", shared)
-			run, lock, _, _, _ := store.NextCall(time.Now(), run, w.lock(run.Lock), 2)
-			w.put(&run, &lock)
-			return run
+			return w.next(w.online("r", shared).ID).Runner
 		}, 59 * time.Second, queue.Message{Kind: queue.Next, ID: id("r"), N: 2, Trace: "trace-r"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -142,8 +142,8 @@ func TestEmptyTableWithAHundredMachinesEndsNone(t *testing.T) {
 		w.minutes(10)
 		w.wantAlarms(store.AlarmBrake, store.AlarmBrake) // one a sweep
 
-		s = w.sweep().Release(time.Now(), "operator ann")
-		w.put(&s)
+		s = w.sweep()
+		w.apply(s.Release(time.Now(), "operator ann"))
 		w.log.Reset()
 		time.Sleep(time.Second)
 		w.run()
@@ -185,8 +185,8 @@ func TestReleaseHoldsUntilAllAreEnded(t *testing.T) {
 			}
 			return nil
 		}
-		s := w.sweep().Release(time.Now(), "operator ann")
-		w.put(&s)
+		s := w.sweep()
+		w.apply(s.Release(time.Now(), "operator ann"))
 		time.Sleep(time.Second)
 		if _, err := w.try(); err == nil {
 			t.Error("Run = nil, want that four machines cannot be ended")
@@ -263,9 +263,9 @@ func TestMachineIsHeldAgainstItsRecord(t *testing.T) {
 		"ItHasFailed": {func(w *world) (store.Runner, string) {
 			run := w.begin(w.accept("r"))
 			instance := w.machine(run, run.ClientToken())
-			run, l, q := store.Abandon(time.Now(), w.lim, run, w.lock(run.Lock), get[store.Quota](w, account), "", store.NewEnd(store.EndNoCapacity), false)
-			w.put(&run, &l, &q)
-			return run, instance
+			c := w.caseOf(run.ID)
+			c.Request = store.Request{}
+			return w.apply(c.Abandon(time.Now(), w.lim, "", store.Said{}, store.NewEnd(store.EndNoCapacity))).Runner, instance
 		}, nil, reaper.Terminate},
 		"ItHasEnded": {func(w *world) (store.Runner, string) {
 			run := w.ended(w.launch(w.begin(w.accept("r"))))

@@ -93,8 +93,7 @@ func TestNoMachineIsEndedWhileTheLiveRecordsCannotBeRead(t *testing.T) {
 func TestRecordOfAnotherPlaceClaimsNoMachine(t *testing.T) {
 	inWorld(t, func(w *world) {
 		elsewhere := w.begin(w.accept("r", func(q *store.Request) { q.Region = "us-east-1" }))
-		elsewhere, _ = store.Launched(time.Now(), elsewhere, w.ghosts(1)[0])
-		w.put(&elsewhere)
+		w.apply(store.Case{Runner: elsewhere}.Adopt(time.Now(), w.ghosts(1)[0]))
 		r := w.run()
 		if got := lines(r, reaper.Sight); len(got) != 1 {
 			t.Errorf("the sweep saw %v, want the machine without a record", got)

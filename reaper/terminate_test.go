@@ -78,8 +78,7 @@ func TestStaleViewDeclaresNobodyDead(t *testing.T) {
 		q := w.accept("r")
 		run := w.launch(w.begin(q))
 		w.fleet.hidden[run.InstanceID] = true
-		q = w.request(q.ID).Cancel(time.Now(), w.lim, "test")
-		w.put(&q)
+		w.cancel(q.ID)
 		denied := &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "not yet"}
 		w.fleet.fail = func(op string, _ fleet.Place, _ string) error {
 			if op == "terminate" {

@@ -172,9 +172,65 @@ func (w *world) accept(name string, edit ...func(*store.Request)) store.Request 
 	for _, e := range edit {
 		e(&q)
 	}
-	q = q.Accept(time.Now(), w.lim.GiveUp)
-	w.put(&q)
-	return q
+	d := store.Case{Request: q}.Accept(time.Now(), store.Identity{
+		ID: q.ID, Trace: q.Trace, GiveUp: w.lim.GiveUp, OwnLabel: func(string) string { return q.OwnLabel },
+	})
+	return w.apply(d).Request
+}
+
+// apply commits a decision of another part, whose messages nobody takes.
+func (w *world) apply(d store.Decision) store.Decision {
+	w.t.Helper()
+	var items []store.Item
+	for _, c := range d.Changes {
+		if !c.CheckOnly {
+			items = append(items, c.Item)
+		}
+	}
+	if len(items) > 0 {
+		w.put(items...)
+	}
+	return d
+}
+
+// caseOf reads a runner and what is around it.
+func (w *world) caseOf(id string) store.Case {
+	w.t.Helper()
+	run := w.runner(id)
+	return store.Case{Runner: run, Lock: w.lock(run.Lock), Pulse: w.pulse(run.Lock), Quota: get[store.Quota](w, run.Account), Request: w.request(run.Request)}
+}
+
+// cancel ends a request alone: its runner is the reaper's.
+func (w *world) cancel(id string) {
+	w.t.Helper()
+	w.apply(store.Case{Request: w.request(id)}.Stop(time.Now(), w.lim, "test", false))
+}
+
+// hold keeps an accepted request until a time.
+func (w *world) hold(q store.Request, wait string, until time.Time) store.Request {
+	w.t.Helper()
+	return w.apply(store.Case{Request: q}.Hold(time.Now(), store.Wait{For: wait, Until: until})).Request
+}
+
+// next is what a shared machine's call for its next config makes.
+func (w *world) next(id string) store.Decision {
+	w.t.Helper()
+	c := w.caseOf(id)
+	d, verdict := c.Next(time.Now(), w.lim, c.Runner.Config.N+1)
+	if verdict != store.NextLater {
+		w.t.Fatalf("Next = %s at %s, exp %s; want a config up to the hard limit", verdict, time.Now(), c.Lock.Exp)
+	}
+	return w.apply(d)
+}
+
+// writtenAhead writes the name of the next registration ahead, whatever the last one's fate.
+func writtenAhead(run store.Runner) store.Runner {
+	n := run.Config.N + 1
+	if last, ok := run.NextName(); ok {
+		n = last.N + 1
+	}
+	run.Names = append(slices.Clone(run.Names), store.GitHubName{N: n, Name: nameOf(run, n)})
+	return run
 }
 
 func shared(q *store.Request) { q.Mode = store.Shared }
@@ -183,30 +239,26 @@ func shared(q *store.Request) { q.Mode = store.Shared }
 func (w *world) begin(q store.Request) store.Runner {
 	w.t.Helper()
 	now := time.Now()
-	in := store.Intent{
-		Request: q, Lock: w.lock(q.LockKey()), Quota: get[store.Quota](w, q.Account), Runner: q.ID, ControlPlane: controlPlane,
+	d := store.Case{Request: q, Lock: w.lock(q.LockKey()), Quota: get[store.Quota](w, q.Account)}.Begin(now, w.lim, store.Intent{
+		Runner: q.ID, ControlPlane: controlPlane,
 		Plan: []store.Placement{
 			{Market: store.Spot, InstanceType: "m7i.large", Subnet: "subnet-a"},
 			{Market: store.Spot, InstanceType: "m7i.large", Subnet: "subnet-b"},
 		},
-		Launch: store.Launch{Image: "ami-1", HardS: int(w.lim.Hard.Seconds())}, MaxRunners: 1000, Pacing: store.Pacing{Burst: 1000},
-		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Latest: now.Add(time.Hour),
+		Launch: store.Launch{Image: "ami-1", HardS: int(w.lim.Hard.Seconds())}, MaxRunners: 1000,
+		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Slots: store.Slots{Pacing: store.Pacing{Burst: 1000}, Latest: now.Add(time.Hour)},
+	})
+	if d.Wait.For != "" {
+		w.t.Fatalf("Begin waits: %s", d.Wait.For)
 	}
-	q, l, run, quota, wait, _ := in.Begin(now, w.lim)
-	if wait != "" {
-		w.t.Fatalf("Begin waits: %s", wait)
-	}
-	w.put(&q, &l, &run, &quota)
-	return run
+	return w.apply(d).Runner
 }
 
 // launch gives the runner an instance, on record and at EC2.
 func (w *world) launch(run store.Runner) store.Runner {
 	w.t.Helper()
-	run, _ = store.Launched(time.Now(), run, w.machine(run, run.ClientToken()))
-	run = run.Release(time.Now())
-	w.put(&run)
-	return run
+	run = w.apply(store.Case{Runner: run}.Adopt(time.Now(), w.machine(run, run.ClientToken()))).Runner
+	return w.apply(store.Case{Runner: run}.Release(time.Now())).Runner
 }
 
 // machine starts an instance with the tags of the runner, and returns its id.
@@ -225,47 +277,34 @@ func (w *world) configure(run store.Runner) store.Runner {
 	w.t.Helper()
 	name, ok := run.NextName()
 	if !ok {
-		run = run.WriteAhead(controlPlane)
+		run = writtenAhead(run)
 		name, _ = run.NextName()
 	}
-	run, ok = run.Configure(time.Now(), "sealed", w.hub.register(run.Repository.ID, name.Name))
-	if !ok {
+	d := store.Case{Runner: run}.Configure(time.Now(), name.N, "sealed", w.hub.register(run.Repository.ID, name.Name))
+	if d.Runner.Config.N != name.N {
 		w.t.Fatalf("Configure of %s runner refused", run.State)
 	}
-	w.put(&run)
-	return run
+	return w.apply(d).Runner
 }
 
 // boot answers the machine's boot call.
 func (w *world) boot(run store.Runner) store.Runner {
 	w.t.Helper()
-	run, _, verdict, _, _ := store.BootCall(time.Now(), run, w.lock(run.Lock), "nonce", run.InstanceID)
+	d, verdict := store.Case{Runner: run, Lock: w.lock(run.Lock)}.Boot(time.Now(), "nonce", run.InstanceID)
 	if verdict != store.BootGo {
-		w.t.Fatalf("BootCall = %s, want go", verdict)
+		w.t.Fatalf("Boot = %s, want go", verdict)
 	}
-	w.put(&run)
-	return run
+	return w.apply(d).Runner
 }
 
 // hear takes an event of the machine.
 func (w *world) hear(id string, e store.Event) store.Runner {
 	w.t.Helper()
-	run := w.runner(id)
-	e.Counter = max(run.Counter, w.pulse(run.Lock).Counter) + 1
-	heard := store.Hear(time.Now(), w.lim, e, run, w.lock(run.Lock), w.pulse(run.Lock))
-	var items []store.Item
-	if heard.Runner != nil {
-		items = append(items, heard.Runner)
-	}
-	if heard.Lock != nil {
-		items = append(items, heard.Lock)
-	}
-	if heard.Pulse != nil {
-		items = append(items, heard.Pulse)
-	}
-	if len(items) > 0 {
-		w.put(items...)
-	}
+	c := w.caseOf(id)
+	e.Counter = max(c.Runner.Counter, c.Pulse.Counter) + 1
+	c.Request = store.Request{ID: c.Runner.Request} // which the reaper looks after
+	d, _ := c.ApplyEvent(time.Now(), w.lim, e, "")
+	w.apply(d)
 	return w.runner(id)
 }
 
@@ -288,18 +327,14 @@ func (w *world) online(name string, edit ...func(*store.Request)) store.Runner {
 // confirmed connects the runner's program to GitHub, and has a worker confirm it.
 func (w *world) confirmed(id string) store.Runner {
 	w.t.Helper()
-	was, lockWas := w.runner(id), w.lock(w.runner(id).Lock)
-	w.hub.online(was.Repository.ID, was.Config.RunnerID, true)
-	run, lock, verdict := store.Confirm(time.Now(), w.lim, was, lockWas, store.Registration{Online: true})
+	c := w.caseOf(id)
+	w.hub.online(c.Runner.Repository.ID, c.Runner.Config.RunnerID, true)
+	d, verdict := c.Confirm(time.Now(), w.lim, store.Registration{Online: true})
 	if verdict != store.Confirmed {
 		w.t.Fatalf("Confirm = %s, want confirmed", verdict)
 	}
-	items := []store.Item{&run, &lock}
-	if q, settled, _ := store.Settle(time.Now(), w.lim, w.request(run.Request), run); settled {
-		items = append(items, &q)
-	}
-	w.put(items...)
-	if q := w.request(run.Request); q.State != store.Ready {
+	w.apply(d)
+	if q := w.request(c.Runner.Request); q.State != store.Ready {
 		w.t.Fatalf("request is %s, want ready", q.State)
 	}
 	return w.runner(id)

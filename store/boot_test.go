@@ -8,7 +8,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-func TestBootCall(t *testing.T) {
+func TestBoot(t *testing.T) {
 	now := at(2 * time.Minute)
 	bound := func(s *stage) { s.run.Boot = store.Boot{NonceHash: "hash-1", InstanceID: "i-1"} }
 	answered := func(s *stage) {
@@ -16,77 +16,74 @@ func TestBootCall(t *testing.T) {
 		s.run.History = append(slices.Clone(s.run.History), store.Entry{At: now, State: "booting", Reason: "config answered to i-1"})
 	}
 	for _, c := range []struct {
-		name         string
-		stage        func(*testing.T, string) stage
-		edit         func(*stage)
-		now          time.Time
-		nonce        string
-		instance     string
-		want         store.BootVerdict
-		runner, lock bool
-		after        func(*stage) // what is written, where it is not a compromise
+		name     string
+		stage    func(*testing.T, string) stage
+		edit     func(*stage)
+		now      time.Time
+		nonce    string
+		instance string
+		want     store.BootVerdict
+		changes  string
+		after    func(*stage) // what is written, where it is not a compromise
 	}{
-		{"FirstCallGetsTheConfig", launched, nil, now, "hash-1", "i-1", store.BootGo, true, false, func(s *stage) { bound(s); answered(s) }},
-		{"BoundEarlierGetsTheConfig", launched, bound, now, "hash-1", "i-1", store.BootGo, true, false, answered},
-		{"LostAnswerIsGivenAgain", booting, nil, now, "hash-1", "i-1", store.BootGo, false, false, nil},
-		{"JustBeforeBootBy", launched, nil, at(5*time.Minute - 1), "hash-1", "i-1", store.BootGo, true, false, func(s *stage) {
+		{"FirstCallGetsTheConfig", launched, nil, now, "hash-1", "i-1", store.BootGo, "put runner, check lock", func(s *stage) { bound(s); answered(s) }},
+		{"BoundEarlierGetsTheConfig", launched, bound, now, "hash-1", "i-1", store.BootGo, "put runner, check lock", answered},
+		{"LostAnswerIsGivenAgain", booting, nil, now, "hash-1", "i-1", store.BootGo, "check lock", nil},
+		{"JustBeforeBootBy", launched, nil, at(5*time.Minute - 1), "hash-1", "i-1", store.BootGo, "put runner, check lock", func(s *stage) {
 			bound(s)
 			s.run.Boot.At, s.run.State = at(5*time.Minute-1), store.RunnerBooting
 			s.run.History = append(slices.Clone(s.run.History), store.Entry{At: at(5*time.Minute - 1), State: "booting", Reason: "config answered to i-1"})
 		}},
 
-		{"NoInstanceYet", launching, nil, now, "hash-1", "i-1", store.BootLater, true, false, bound},
-		{"NoInstanceYetAskedAgain", launching, bound, now, "hash-1", "i-1", store.BootLater, false, false, nil},
-		{"NoInstanceYetThoughAConfig", launched, func(s *stage) { s.run.InstanceID = "" }, now, "hash-1", "i-1", store.BootLater, true, false, bound},
-		{"NoConfigYet", launched, func(s *stage) { s.run.Config = store.Config{} }, now, "hash-1", "i-1", store.BootLater, true, false, bound},
+		{"NoInstanceYet", launching, nil, now, "hash-1", "i-1", store.BootLater, "put runner", bound},
+		{"NoInstanceYetAskedAgain", launching, bound, now, "hash-1", "i-1", store.BootLater, "", nil},
+		{"NoInstanceYetThoughAConfig", launched, func(s *stage) { s.run.InstanceID = "" }, now, "hash-1", "i-1", store.BootLater, "put runner", bound},
+		{"NoConfigYet", launched, func(s *stage) { s.run.Config = store.Config{} }, now, "hash-1", "i-1", store.BootLater, "put runner", bound},
 
-		{"AtBootBy", launched, nil, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"AtBootByEvenForTheSameMachine", booting, nil, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"ReplacedRunner", launched, func(s *stage) { s.lock.Runner = "x2" }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"EmptyLock", launched, func(s *stage) { s.lock.State = store.LockEmpty }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"DrainingLock", launched, func(s *stage) { s.lock.State = store.LockDraining }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"LiveLock", launched, func(s *stage) { s.lock.State = store.LockLive }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"OnlineAlready", online, func(s *stage) { s.lock.State = store.LockLaunching }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"BusyAlready", busy, func(s *stage) { s.lock.State = store.LockLaunching }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"Draining", launched, func(s *stage) { *s = s.drained(now, store.EndStopped) }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"DrainingForAThiefToo", booting, func(s *stage) { *s = s.drained(now, store.EndStopped) }, now, "hash-2", "i-2", store.BootGone, false, false, nil},
-		{"Ended", launched, func(s *stage) { *s = s.ended(now) }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"Failed", launching, func(s *stage) { s.run.State = store.RunnerFailed }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
-		{"Absent", launched, func(s *stage) { s.run.Version = 0 }, now, "hash-1", "i-1", store.BootGone, false, false, nil},
+		{"AtBootBy", launched, nil, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, "", nil},
+		{"AtBootByEvenForTheSameMachine", booting, nil, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, "", nil},
+		{"ReplacedRunner", launched, func(s *stage) { s.lock.Runner = "x2" }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"EmptyLock", launched, func(s *stage) { s.lock.State = store.LockEmpty }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"DrainingLock", launched, func(s *stage) { s.lock.State = store.LockDraining }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"LiveLock", launched, func(s *stage) { s.lock.State = store.LockLive }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"OnlineAlready", online, func(s *stage) { s.lock.State = store.LockLaunching }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"BusyAlready", busy, func(s *stage) { s.lock.State = store.LockLaunching }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"Draining", launched, func(s *stage) { *s = s.drained(now, store.EndStopped) }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"DrainingForAThiefToo", booting, func(s *stage) { *s = s.drained(now, store.EndStopped) }, now, "hash-2", "i-2", store.BootGone, "", nil},
+		{"Ended", launched, func(s *stage) { *s = s.ended(now) }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"Failed", launching, func(s *stage) { s.run.State = store.RunnerFailed }, now, "hash-1", "i-1", store.BootGone, "", nil},
+		{"Absent", launched, func(s *stage) { s.run.Version = 0 }, now, "hash-1", "i-1", store.BootGone, "", nil},
 
-		{"SecondNonceEndsTheMachine", booting, nil, now, "hash-2", "i-1", store.BootCompromised, true, true, nil},
-		{"SecondNonceBeforeTheConfig", launching, bound, now, "hash-2", "i-1", store.BootCompromised, true, true, nil},
-		{"SecondNonceWhileBusy", busy, nil, now, "hash-2", "i-1", store.BootCompromised, true, true, nil},
-		{"SecondNonceAfterBootBy", booting, nil, at(6 * time.Minute), "hash-2", "i-1", store.BootCompromised, true, true, nil},
-		{"SecondNonceOfAReplacedRunner", booting, func(s *stage) { s.lock.Runner = "x2" }, now, "hash-2", "i-1", store.BootCompromised, true, false, nil},
-		{"SameNonceOfAnotherMachine", booting, nil, now, "hash-1", "i-2", store.BootCompromised, true, true, nil},
-		{"AnotherMachineThanEC2Answered", launched, nil, now, "hash-1", "i-2", store.BootCompromised, true, true, nil},
-		{"AMachineThatNamesNoInstance", launched, nil, now, "hash-1", "", store.BootCompromised, true, true, nil},
-		{"BoundToAnotherMachineThanEC2Answered", launched, func(s *stage) { s.run.Boot = store.Boot{NonceHash: "hash-1", InstanceID: "i-2"} }, now, "hash-1", "i-2", store.BootCompromised, true, true, nil},
+		{"SecondNonceEndsTheMachine", booting, nil, now, "hash-2", "i-1", store.BootCompromised, "put runner, put lock", nil},
+		{"SecondNonceBeforeTheConfig", launching, bound, now, "hash-2", "i-1", store.BootCompromised, "put runner, put lock", nil},
+		{"SecondNonceWhileBusy", busy, nil, now, "hash-2", "i-1", store.BootCompromised, "put runner, put lock", nil},
+		{"SecondNonceAfterBootBy", booting, nil, at(6 * time.Minute), "hash-2", "i-1", store.BootCompromised, "put runner, put lock", nil},
+		{"SecondNonceOfAReplacedRunner", booting, func(s *stage) { s.lock.Runner = "x2" }, now, "hash-2", "i-1", store.BootCompromised, "put runner", nil},
+		{"SameNonceOfAnotherMachine", booting, nil, now, "hash-1", "i-2", store.BootCompromised, "put runner, put lock", nil},
+		{"AnotherMachineThanEC2Answered", launched, nil, now, "hash-1", "i-2", store.BootCompromised, "put runner, put lock", nil},
+		{"AMachineThatNamesNoInstance", launched, nil, now, "hash-1", "", store.BootCompromised, "put runner, put lock", nil},
+		{"BoundToAnotherMachineThanEC2Answered", launched, func(s *stage) { s.run.Boot = store.Boot{NonceHash: "hash-1", InstanceID: "i-2"} }, now, "hash-1", "i-2", store.BootCompromised, "put runner, put lock", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, store.Shared)
 			if c.edit != nil {
 				c.edit(&s)
 			}
-			run, l, verdict, runner, lock := store.BootCall(c.now, s.run, s.lock, c.nonce, c.instance)
-			if verdict != c.want || runner != c.runner || lock != c.lock {
-				t.Errorf("BootCall = %s, writes runner %v, lock %v; want %s, %v, %v", verdict, runner, lock, c.want, c.runner, c.lock)
+			d, verdict := s.c().Boot(c.now, c.nonce, c.instance)
+			if verdict != c.want {
+				t.Errorf("Boot = %s, want %s", verdict, c.want)
 			}
-			want := s
+			want, follows := s, outcome{changes: c.changes}
 			switch {
 			case c.want == store.BootCompromised:
 				if want.run.Boot.NonceHash == "" {
 					want.run.Boot.NonceHash, want.run.Boot.InstanceID = c.nonce, c.instance
 				}
-				want = want.drained(c.now, store.EndCompromised)
+				want, follows.alarm = want.drained(c.now, store.EndCompromised), store.AlarmCompromised
 			case c.after != nil:
 				c.after(&want)
 			}
-			if runner {
-				same(t, "runner", run, want.run)
-			}
-			same(t, "lock", l, want.lock)
+			want.decides(t, d, follows)
 		})
 	}
 }
@@ -109,53 +106,96 @@ func TestMismatched(t *testing.T) {
 	}
 }
 
-func TestNextCall(t *testing.T) {
+func TestNext(t *testing.T) {
 	now := at(10 * time.Minute)
 	for _, c := range []struct {
-		name                   string
-		stage                  func(*testing.T, string) stage
-		mode                   string
-		edit                   func(*stage)
-		n                      int
-		ready, wanted, changed bool
+		name    string
+		stage   func(*testing.T, string) stage
+		mode    string
+		edit    func(*stage)
+		n       int
+		want    store.NextVerdict
+		changed bool // the next config is wanted from now on
 	}{
-		{"AsksForTheNext", online, store.Shared, nil, 2, false, true, true},
-		{"IsBusyAndCountedOnNoMore", online, store.Shared, func(s *stage) { s.lock.Busy, s.lock.CountedOn = true, now }, 2, false, true, true},
-		{"AsksForOneTooFar", online, store.Shared, nil, 3, false, false, false},
-		{"AsksAgain", online, store.Shared, func(s *stage) { s.run.Wanted = 2 }, 2, false, true, false},
-		{"ALaterOneIsOnItsWay", online, store.Shared, func(s *stage) { s.run.Wanted = 3 }, 2, false, true, false},
-		{"IsThere", online, store.Shared, func(s *stage) { s.run.Config.N = 2 }, 2, true, false, false},
-		{"ALaterOneIsThere", online, store.Shared, func(s *stage) { s.run.Config.N = 3 }, 2, true, false, false},
-		{"EphemeralHasOneJob", online, store.Ephemeral, nil, 2, false, false, false},
-		{"BootingHasItsFirst", booting, store.Shared, func(s *stage) { s.lock.State = store.LockLive }, 2, false, false, false},
-		{"BusyHasAJob", busy, store.Shared, nil, 2, false, false, false},
-		{"Draining", online, store.Shared, func(s *stage) { *s = s.drained(now, store.EndIdle); s.lock.State = store.LockLive }, 2, false, false, false},
-		{"Replaced", online, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, 2, false, false, false},
-		{"LockIsNotLive", online, store.Shared, func(s *stage) { s.lock.State = store.LockDraining }, 2, false, false, false},
-		{"JustBeforeExp", online, store.Shared, func(s *stage) { s.lock.Exp = now.Add(1) }, 2, false, true, true},
-		{"PastExpJobsMayBeQueued", online, store.Shared, func(s *stage) { s.lock.Exp = at(2 * time.Minute) }, 2, false, true, true},
-		{"PastExpItIsThere", online, store.Shared, func(s *stage) { s.lock.Exp, s.run.Config.N = at(2*time.Minute), 2 }, 2, true, false, false},
-		{"JustBeforeHard", online, store.Shared, func(s *stage) { s.lock.Exp, s.run.Hard = at(2*time.Minute), now.Add(1) }, 2, false, true, true},
-		{"AtHard", online, store.Shared, func(s *stage) { s.run.Hard = now }, 2, false, false, false},
-		{"AtHardEvenIfItIsThere", online, store.Shared, func(s *stage) { s.run.Hard, s.run.Config.N = now, 2 }, 2, false, false, false},
+		{"AsksForTheNext", online, store.Shared, nil, 2, store.NextLater, true},
+		{"IsBusyAndCountedOnNoMore", online, store.Shared, func(s *stage) { s.lock.Busy, s.lock.CountedOn = true, now }, 2, store.NextLater, true},
+		{"AsksForOneTooFar", online, store.Shared, nil, 3, store.NextDrain, false},
+		{"AsksAgain", online, store.Shared, func(s *stage) { s.run.Wanted = 2 }, 2, store.NextLater, false},
+		{"ALaterOneIsOnItsWay", online, store.Shared, func(s *stage) { s.run.Wanted = 3 }, 2, store.NextLater, false},
+		{"IsThere", online, store.Shared, func(s *stage) { s.run.Config.N = 2 }, 2, store.NextReady, false},
+		{"ALaterOneIsThere", online, store.Shared, func(s *stage) { s.run.Config.N = 3 }, 2, store.NextReady, false},
+		{"EphemeralHasOneJob", online, store.Ephemeral, nil, 2, store.NextDrain, false},
+		{"BootingHasItsFirst", booting, store.Shared, func(s *stage) { s.lock.State = store.LockLive }, 2, store.NextDrain, false},
+		{"BusyHasAJob", busy, store.Shared, nil, 2, store.NextDrain, false},
+		{"Draining", online, store.Shared, func(s *stage) { *s = s.drained(now, store.EndIdle); s.lock.State = store.LockLive }, 2, store.NextDrain, false},
+		{"Replaced", online, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, 2, store.NextDrain, false},
+		{"LockIsNotLive", online, store.Shared, func(s *stage) { s.lock.State = store.LockDraining }, 2, store.NextDrain, false},
+		{"JustBeforeExp", online, store.Shared, func(s *stage) { s.lock.Exp = now.Add(1) }, 2, store.NextLater, true},
+		{"PastExpJobsMayBeQueued", online, store.Shared, func(s *stage) { s.lock.Exp = at(2 * time.Minute) }, 2, store.NextLater, true},
+		{"PastExpItIsThere", online, store.Shared, func(s *stage) { s.lock.Exp, s.run.Config.N = at(2*time.Minute), 2 }, 2, store.NextReady, false},
+		{"JustBeforeHard", online, store.Shared, func(s *stage) { s.lock.Exp, s.run.Hard = at(2*time.Minute), now.Add(1) }, 2, store.NextLater, true},
+		{"AtHard", online, store.Shared, func(s *stage) { s.run.Hard = now }, 2, store.NextDrain, false},
+		{"AtHardEvenIfItIsThere", online, store.Shared, func(s *stage) { s.run.Hard, s.run.Config.N = now, 2 }, 2, store.NextDrain, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, c.mode)
 			if c.edit != nil {
 				c.edit(&s)
 			}
-			got, lock, ready, wanted, changed := store.NextCall(now, s.run, s.lock, c.n)
-			if ready != c.ready || wanted != c.wanted || changed != c.changed {
-				t.Errorf("NextCall = ready %v, wanted %v, changed %v; want %v, %v, %v", ready, wanted, changed, c.ready, c.wanted, c.changed)
+			s.run.UpdatedAt = now.Add(-time.Second) // so that no message is sent again
+			d, verdict := s.c().Next(now, lim, c.n)
+			if verdict != c.want {
+				t.Errorf("Next = %s, want %s", verdict, c.want)
 			}
-			want, wantLock := s.run, s.lock
+			want, follows := s, outcome{}
 			if c.changed { // and no job can come by the config that it had
-				want.Wanted, want.ListeningAt, want.Config.Used, wantLock.ConfirmedAt = c.n, time.Time{}, true, time.Time{}
-				wantLock.Busy, wantLock.CountedOn = false, time.Time{}
-				want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "online", Reason: "asks for config 2"})
+				want.run.Wanted, want.run.ListeningAt, want.run.Config.Used, want.lock.ConfirmedAt = c.n, time.Time{}, true, time.Time{}
+				want.lock.Busy, want.lock.CountedOn = false, time.Time{}
+				want.run.History = noted(want.run.History, now, "online", "asks for config 2")
+				follows = outcome{changes: "put runner, put lock", sends: "runner x1 due 10m0s"}
 			}
-			same(t, "runner", got, want)
-			same(t, "lock", lock, wantLock)
+			want.decides(t, d, follows)
+		})
+	}
+}
+
+func TestNextChecksALockThatItLeavesAsItIs(t *testing.T) {
+	s := online(t, store.Shared)
+	s.lock.ConfirmedAt = time.Time{}
+	d, verdict := s.c().Next(at(10*time.Minute), lim, 2)
+	if got := told(d.Changes); verdict != store.NextLater || got != "put runner, check lock" {
+		t.Errorf("Next = %s and changes %q; want later, and the lock checked", verdict, got)
+	}
+}
+
+// A message to the worker may be lost: a machine that asks again has it sent again.
+func TestNextThatIsAskedAgainIsSentAgain(t *testing.T) {
+	now := at(10 * time.Minute)
+	for _, c := range []struct {
+		name string
+		edit func(*store.Runner)
+		want bool
+	}{
+		{"HalfAHeartbeatAfterTheLastWrite", func(*store.Runner) {}, true},
+		{"Sooner", func(r *store.Runner) { r.UpdatedAt = now.Add(-lim.Heartbeat/2 + 1) }, false},
+		{"WhileAWorkerIsAtIt", func(r *store.Runner) { r.Claim = store.Claim{By: "worker-1", Until: now.Add(1)} }, false},
+		{"AfterTheWorkersClaimLapsed", func(r *store.Runner) { r.Claim = store.Claim{By: "worker-1", Until: now} }, true},
+		{"WhileItWaits", func(r *store.Runner) { r.WaitUntil = now.Add(1) }, false},
+		{"AfterItWaited", func(r *store.Runner) { r.WaitUntil = now }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := online(t, store.Shared)
+			s.run.Wanted, s.run.UpdatedAt = 2, now.Add(-lim.Heartbeat/2)
+			c.edit(&s.run)
+			d, verdict := s.c().Next(now, lim, 2)
+			if verdict != store.NextLater {
+				t.Errorf("Next = %s, want later", verdict)
+			}
+			want := outcome{}
+			if c.want {
+				want.sends = "runner x1 due 10m0s"
+			}
+			s.decides(t, d, want)
 		})
 	}
 }

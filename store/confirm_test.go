@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -10,9 +9,7 @@ import (
 
 func TestConfirm(t *testing.T) {
 	now := at(20 * time.Minute)
-	noted := func(r *store.Runner, reason string) {
-		r.History = append(slices.Clone(r.History), store.Entry{At: now, State: string(r.State), Reason: reason})
-	}
+	noted := func(r *store.Runner, reason string) { r.History = noted(r.History, now, string(r.State), reason) }
 	missed := func(ago time.Duration) func(*stage) {
 		return func(s *stage) { s.run.MissedAt = now.Add(-ago) }
 	}
@@ -21,6 +18,7 @@ func TestConfirm(t *testing.T) {
 	}
 	shown, offline, absent := store.Registration{Online: true}, store.Registration{}, store.Registration{Absent: true}
 	nothing := func(*stage) {}
+	ready := func(s *stage) { s.req = ready(s.req, now, s.run.OnlineAt) }
 	for _, c := range []struct {
 		name  string
 		stage func(*testing.T, string) stage
@@ -28,39 +26,42 @@ func TestConfirm(t *testing.T) {
 		seen  store.Registration
 		want  func(*stage)
 		is    store.Verdict
-		wrote string // what is to be written: "", "runner", "lock" or "both"
+		changes string
 	}{
 		{"TheFirstTimeTakesItIntoUse", listening, nil, shown, func(s *stage) {
 			s.run.State, s.run.OnlineAt, s.lock.State, s.lock.ConfirmedAt = store.RunnerOnline, now, store.LockLive, now
 			noted(&s.run, "GitHub shows it online")
-		}, store.Confirmed, "both"},
+			ready(s)
+		}, store.Confirmed, "put request, put runner, put lock"},
 		{"TheFirstTimeAfterItWasMissed", listening, missed(5 * time.Second), shown, func(s *stage) {
 			s.run.State, s.run.OnlineAt, s.run.MissedAt, s.lock.State, s.lock.ConfirmedAt = store.RunnerOnline, now, time.Time{}, store.LockLive, now
 			noted(&s.run, "GitHub shows it online")
-		}, store.Confirmed, "both"},
+			ready(s)
+		}, store.Confirmed, "put request, put runner, put lock"},
 		{"ItsListeningByAClockAheadIsConfirmed", listening, func(s *stage) { s.run.ListeningAt = now.Add(time.Second) }, shown, func(s *stage) {
 			s.run.State, s.run.OnlineAt, s.lock.State, s.lock.ConfirmedAt = store.RunnerOnline, now, store.LockLive, now.Add(time.Second)
 			noted(&s.run, "GitHub shows it online")
-		}, store.Confirmed, "both"},
-		{"AgainMovesTheLockAlone", online, nil, shown, func(s *stage) { s.lock.ConfirmedAt = now }, store.Confirmed, "lock"},
-		{"AgainWhileBusy", busy, nil, shown, func(s *stage) { s.lock.ConfirmedAt = now }, store.Confirmed, "lock"},
-		{"AgainAfterItWasMissed", online, missed(time.Minute), shown, func(s *stage) { s.lock.ConfirmedAt, s.run.MissedAt = now, time.Time{} }, store.Confirmed, "both"},
+			ready(s)
+		}, store.Confirmed, "put request, put runner, put lock"},
+		{"AgainMovesTheLockAlone", online, nil, shown, func(s *stage) { s.lock.ConfirmedAt = now }, store.Confirmed, "check runner, put lock"},
+		{"AgainWhileBusy", busy, nil, shown, func(s *stage) { s.lock.ConfirmedAt = now }, store.Confirmed, "check runner, put lock"},
+		{"AgainAfterItWasMissed", online, missed(time.Minute), shown, func(s *stage) { s.lock.ConfirmedAt, s.run.MissedAt = now, time.Time{} }, store.Confirmed, "put runner, put lock"},
 		{"AfterAJobProvedIt", func(t *testing.T, mode string) stage {
 			s := listening(t, mode)
-			s.hear(t, at(2*time.Minute), store.Event{Kind: store.EventJobStarted, Counter: 2})
+			s.hear(at(2*time.Minute), store.Event{Kind: store.EventJobStarted, Counter: 2})
 			return s
-		}, nil, shown, func(s *stage) { s.lock.ConfirmedAt = now }, store.Confirmed, "lock"},
-		{"RecordsOfTheOldVersion", online, func(s *stage) { s.run.ListeningAt, s.lock.ConfirmedAt = time.Time{}, time.Time{} }, shown, func(s *stage) { s.lock.ConfirmedAt = now }, store.Confirmed, "lock"},
+		}, nil, shown, func(s *stage) { s.lock.ConfirmedAt = now; ready(s) }, store.Confirmed, "put request, check runner, put lock"},
+		{"RecordsOfTheOldVersion", online, func(s *stage) { s.run.ListeningAt, s.lock.ConfirmedAt = time.Time{}, time.Time{} }, shown, func(s *stage) { s.lock.ConfirmedAt = now }, store.Confirmed, "check runner, put lock"},
 
-		{"AbsentOnceIsMissed", listening, nil, absent, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub does not have its registration") }, store.Unconfirmed, "runner"},
-		{"AbsentOnceWhileBusyIsMissed", busy, nil, absent, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub does not have its registration") }, store.Unconfirmed, "runner"},
+		{"AbsentOnceIsMissed", listening, nil, absent, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub does not have its registration") }, store.Unconfirmed, "put runner, check lock"},
+		{"AbsentOnceWhileBusyIsMissed", busy, nil, absent, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub does not have its registration") }, store.Unconfirmed, "put runner, check lock"},
 		{"AbsentTooSoonAfterwards", online, missed(45*time.Second - 1), absent, nothing, store.Unconfirmed, ""},
-		{"AbsentTwiceIsLost", online, missed(45 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "both"},
-		{"AbsentTwiceBeforeItWasOnlineIsLost", listening, missed(45 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "both"},
-		{"OfflineOnceIsMissed", online, nil, offline, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub shows it offline") }, store.Unconfirmed, "runner"},
+		{"AbsentTwiceIsLost", online, missed(45 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "put runner, put lock"},
+		{"AbsentTwiceBeforeItWasOnlineIsLost", listening, missed(45 * time.Second), absent, drains(store.EndUnlisted), store.Lost, "put runner, put lock"},
+		{"OfflineOnceIsMissed", online, nil, offline, func(s *stage) { s.run.MissedAt = now; noted(&s.run, "GitHub shows it offline") }, store.Unconfirmed, "put runner, check lock"},
 		{"OfflineForLessThan120s", online, missed(2*time.Minute - 1), offline, nothing, store.Unconfirmed, ""},
-		{"OfflineFor120sIsLost", online, missed(2 * time.Minute), offline, drains(store.EndOffline), store.Lost, "both"},
-		{"OfflineFor120sWhileBusyIsLost", busy, missed(2 * time.Minute), offline, drains(store.EndOffline), store.Lost, "both"},
+		{"OfflineFor120sIsLost", online, missed(2 * time.Minute), offline, drains(store.EndOffline), store.Lost, "put runner, put lock"},
+		{"OfflineFor120sWhileBusyIsLost", busy, missed(2 * time.Minute), offline, drains(store.EndOffline), store.Lost, "put runner, put lock"},
 		{"OfflineBeforeItWasOnlineWaitsForItsBootLimit", listening, missed(time.Hour), offline, nothing, store.Unconfirmed, ""},
 
 		{"DrainingStaysSo", online, func(s *stage) { *s = s.drained(at(time.Minute), store.EndIdle) }, shown, nothing, store.Unconfirmed, ""},
@@ -79,20 +80,58 @@ func TestConfirm(t *testing.T) {
 			}
 			want := s
 			c.want(&want)
-			run, lock, verdict := store.Confirm(now, lim, s.run, s.lock, c.seen)
+			d, verdict := s.c().Confirm(now, lim, c.seen)
 			if verdict != c.is {
 				t.Errorf("Confirm = %s, want %s", verdict, c.is)
 			}
-			same(t, "runner", run, want.run)
-			same(t, "lock", lock, want.lock)
-
-			var changes []store.Change
-			if c.wrote != "" {
-				changes = []store.Change{{Item: &run, CheckOnly: c.wrote == "lock"}, {Item: &lock, CheckOnly: c.wrote == "runner"}}
-			}
-			same(t, "changes", store.Changed(s.run, &run, s.lock, &lock), changes)
+			want.decides(t, d, outcome{changes: c.changes})
 		})
 	}
+}
+
+// ready is a request whose runner was online at a time, once somebody looks.
+func ready(r store.Request, now, online time.Time) store.Request {
+	r = ended(r, now, store.Ready, "runner online", nil)
+	r.ReadyAt = online
+	return r
+}
+
+func TestConfirmTellsTheLaunchingRequestAlone(t *testing.T) {
+	now := at(20 * time.Minute)
+	for _, c := range []struct {
+		name    string
+		edit    func(*stage)
+		changes string
+	}{
+		{"Launcher", func(*stage) {}, "put request, put runner, put lock"},
+		{"AnotherRequest", func(s *stage) { s.req.Runner = "x2" }, "put runner, put lock"},
+		{"ARequestThatWaitsForNoRunner", func(s *stage) { s.req.State, s.req.Runner = store.Accepted, "" }, "put runner, put lock"},
+		{"NoneThatWasRead", func(s *stage) { s.req = store.Request{} }, "put runner, put lock"},
+		{"NoneThatExists", func(s *stage) { s.req = store.Request{ID: "r1"} }, "put runner, put lock"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := listening(t, store.Shared)
+			c.edit(&s)
+			d, _ := s.c().Confirm(now, lim, store.Registration{Online: true})
+			if got := told(d.Changes); got != c.changes {
+				t.Errorf("changes %q, want %q", got, c.changes)
+			}
+		})
+	}
+}
+
+// Whatever GitHub says, or is not asked, a job that came proves enough for the request.
+func TestRequestLearnsOfItsRunnerWhateverGitHubSays(t *testing.T) {
+	now := at(20 * time.Minute)
+	s := listening(t, store.Shared)
+	s.hear(at(2*time.Minute), store.Event{Kind: store.EventJobStarted, Counter: 2})
+	s.run.MissedAt = now.Add(-time.Second)
+	d, verdict := s.c().Confirm(now, lim, store.Registration{})
+	if verdict != store.Unconfirmed {
+		t.Errorf("Confirm = %s, want unconfirmed", verdict)
+	}
+	s.req = ready(s.req, now, at(2*time.Minute))
+	s.decides(t, d, outcome{changes: "put request"})
 }
 
 func TestRegistered(t *testing.T) {
@@ -109,13 +148,14 @@ func TestRegistered(t *testing.T) {
 		{"AfterItsJob", idleAgain, func(*store.Runner) {}, false},
 		{"AfterAJobThatWasCut", func(t *testing.T, mode string) stage {
 			s := busy(t, mode)
-			s.hear(t, at(5*time.Minute), store.Event{Kind: store.EventJobDone, Counter: 3, Detail: "the program died"})
+			s.hear(at(5*time.Minute), store.Event{Kind: store.EventJobDone, Counter: 3, Detail: "the program died"})
 			return s
 		}, func(*store.Runner) {}, false},
 		{"WantsAnother", online, func(r *store.Runner) { r.Wanted = 2 }, false},
 		{"HasAnother", idleAgain, func(r *store.Runner) {
 			r.Wanted = 2
-			*r, _ = r.WriteAhead("test").Configure(at(6*time.Minute), "sealed-2", 502)
+			*r = of(*r).SpendName(at(6*time.Minute), 1, "x", "x", "test").Runner
+			*r = of(*r).Configure(at(6*time.Minute), 2, "sealed-2", 502).Runner
 		}, true},
 		{"HasOnlyAnOlderName", online, func(r *store.Runner) { r.Config.N, r.Wanted = 2, 2 }, false},
 		{"WhoseIDIsNotKnown", online, func(r *store.Runner) { r.Config.RunnerID = 0 }, false},
@@ -175,14 +215,20 @@ func TestANewConfigIsNotConfirmedByTheOldOnesWord(t *testing.T) {
 	if !s.lock.ConfirmedAt.IsZero() || !s.run.ListeningAt.IsZero() {
 		t.Errorf("after its job, confirmed at %v and listening since %v; want neither", s.lock.ConfirmedAt, s.run.ListeningAt)
 	}
-	s.run, s.lock, _, _, _ = store.NextCall(at(5*time.Minute), s.run, s.lock, 2)
-	s.run.MissedAt = at(5 * time.Minute)
-	s.run, _ = s.run.WriteAhead("test").Configure(at(6*time.Minute), "sealed-2", 502)
-	if s.lock.Confirmed(at(6*time.Minute), lim) || !s.run.ListeningAt.IsZero() || !s.run.MissedAt.IsZero() {
-		t.Errorf("with its next config: confirmed %v, listening since %v, missed since %v; want none", s.lock.Confirmed(at(6*time.Minute), lim), s.run.ListeningAt, s.run.MissedAt)
+	d, verdict := s.c().Next(at(5*time.Minute), lim, 2)
+	if verdict != store.NextLater {
+		t.Fatalf("Next = %s, want later", verdict)
 	}
-	if h := s.hear(t, at(7*time.Minute), store.Event{Kind: store.EventOnline, Counter: 4}); !h.Confirm {
-		t.Error("that its program listens is not asked about")
+	s.take(d)
+	s.run.MissedAt = at(5 * time.Minute)
+	s.take(s.c().Take(at(6*time.Minute), store.Claim{By: "worker-2", Until: at(7 * time.Minute)}, "test", store.Slots{}))
+	s.take(s.c().Configure(at(6*time.Minute), 2, "sealed-2", 502))
+	if s.lock.Confirmed(at(6*time.Minute), lim) || !s.run.ListeningAt.IsZero() || !s.run.MissedAt.IsZero() || s.run.Config.N != 2 {
+		t.Errorf("with its next config %d: confirmed %v, listening since %v, missed since %v; want none", s.run.Config.N, s.lock.Confirmed(at(6*time.Minute), lim), s.run.ListeningAt, s.run.MissedAt)
+	}
+	d = s.hear(at(7*time.Minute), store.Event{Kind: store.EventOnline, Counter: 4})
+	if got := outcomeOf(d); got.sends != "runner x1 due 7m0s" {
+		t.Errorf("after its program listens, the decision is %+v; want GitHub asked", got)
 	}
 	if verdict := s.confirm(at(8*time.Minute), store.Registration{Online: true}); verdict != store.Confirmed || !s.lock.Confirmed(at(10*time.Minute), lim) || !s.run.OnlineAt.Equal(at(70*time.Second)) {
 		t.Errorf("Confirm = %s, confirmed at %v, online at %v; want confirmed, and online as before", verdict, s.lock.ConfirmedAt, s.run.OnlineAt)

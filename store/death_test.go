@@ -51,8 +51,9 @@ func TestDeathOfAMachineThatWasOnlineIsNotOfItsLaunch(t *testing.T) {
 		t.Errorf("the text is %q, want no word of the launch", why.Text)
 	}
 	run.State = store.RunnerOnline
-	if got, _ := store.Died(time.Unix(2, 0), run, store.Lock{}, "terminated", "Client.UserInitiatedShutdown", ""); len(got.Attempts) != 0 || got.State != store.RunnerDraining {
-		t.Errorf("runner is %s with attempts %v, want it draining with none", got.State, got.Attempts)
+	d := of(run).Died(time.Unix(2, 0), lim, store.Instance{ID: "i-1", State: "terminated", Code: "Client.UserInitiatedShutdown"})
+	if got := d.Runner; len(got.Attempts) != 0 || got.State != store.RunnerDraining || told(d.Changes) != "put runner" {
+		t.Errorf("runner is %s with attempts %v, changes %q; want it draining with none, and put", got.State, got.Attempts, told(d.Changes))
 	}
 }
 
@@ -77,9 +78,44 @@ func TestMachineThatSwitchedItselfOffForWantOfAConfigTellsWhatGitHubSaid(t *test
 				run.Unminted = &store.Unminted{Code: store.EndGitHubDown, Text: "The last answer had status 502.", Tries: 3}
 			}
 			l := store.Lock{State: store.LockLaunching, Runner: run.ID, BootBy: boot}
-			got, _ := store.Died(c.at, run, l, "terminated", c.code, "")
+			d := store.Case{Runner: run, Lock: l}.Died(c.at, lim, store.Instance{ID: "i-1", State: "terminated", Code: c.code})
+			if changes := told(d.Changes); changes != "put runner, put lock" || d.Lock.State != store.LockDraining {
+				t.Errorf("changes %q, the lock is %s; want runner and lock put, and draining", changes, d.Lock.State)
+			}
+			got := d.Runner
 			if got.End.Code != c.want || strings.Contains(got.End.Text, "status 502") != (c.want == store.EndGitHubDown) || got.Attempts[0].Code != c.code {
 				t.Errorf("the end is %+v after %v, want %s, and EC2's reason among the attempts", got.End, got.Attempts, c.want)
+			}
+		})
+	}
+}
+
+func TestRequestLearnsOfTheDeathOfItsMachine(t *testing.T) {
+	now := at(2 * time.Minute)
+	for _, c := range []struct {
+		name  string
+		stage func(*testing.T, string) stage
+		code  string
+		want  store.RequestState
+		out   outcome
+	}{
+		{"BeforeItBootedAnotherMachineMayFareBetter", launched, "Server.InternalError", store.Accepted,
+			outcome{changes: "put request, put runner, put lock", sends: "request r1 due 2m30s"}},
+		{"BeforeItBootedAndSpotIsAtFaultButThereIsOnDemand", launched, "Client.InternalError", store.Accepted,
+			outcome{changes: "put request, put runner, put lock", sends: "request r1 due 2m30s"}},
+		{"BeforeItBootedAndPeopleHaveToMendIt", launched, "Client.InvalidSnapshot.NotFound", store.Failed,
+			outcome{changes: "put request, put runner, put lock"}},
+		{"BootedItMayStillHaveALiveRegistration", booting, "Server.InternalError", store.Waiting,
+			outcome{changes: "put runner, put lock"}},
+		{"OnlineItIsReadyLongSince", online, "Server.InternalError", store.Ready, outcome{changes: "put runner, put lock"}},
+		{"DrainingItIsKnownAlready", func(t *testing.T, mode string) stage { return booting(t, mode).drained(at(time.Minute), store.EndIdle) },
+			"Server.InternalError", store.Waiting, outcome{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t, store.Shared)
+			d := s.c().Died(now, lim, store.Instance{ID: "i-1", State: "shutting-down", Code: c.code})
+			if got := outcomeOf(d); got != c.out || d.Request.State != c.want {
+				t.Errorf("the request is %s and the decision %+v; want %s, %+v", d.Request.State, got, c.want, c.out)
 			}
 		})
 	}
@@ -114,7 +150,8 @@ func TestOnDemandComesFirstOnceSpotWasAtFault(t *testing.T) {
 func TestRunnerOfTheOtherVersionIsRead(t *testing.T) {
 	run := launchedAt(0, store.Placement{Market: store.Spot, InstanceType: "a", Subnet: "s"})
 	run.Attempts = []store.Attempt{{Placement: run.Plan[0], Runner: "x1", Code: "InvalidParameterValue"}}
-	run = run.Explain("It does not fit.").Hear("InternalError", "It broke.")
+	run.Attempts[0].Text = "It does not fit."
+	run = run.Hear("InternalError", "It broke.")
 	b, err := json.Marshal(run)
 	if err != nil {
 		t.Fatal(err)

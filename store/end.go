@@ -342,7 +342,10 @@ type Instance struct {
 // and nothing is decided, for a runner that is over already, or has another machine.
 func (c Case) Finish(now time.Time, lim Limits, in Instance, reason string) (_ Decision, ok bool) {
 	d := c.decide(func(d *Decision) {
-		r, _ := launched(now, d.Runner, in.ID)
+		r := d.Runner
+		if r.Version != 0 && in.ID != "" {
+			r, _ = launched(now, r, in.ID)
+		}
 		if r.Version == 0 || r.State.Final() || r.InstanceID != in.ID {
 			return
 		}

@@ -1,6 +1,9 @@
 package store_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +29,112 @@ type stage struct {
 	pulse store.Pulse
 }
 
+// c is the case that a rule decides over.
+func (s stage) c() store.Case {
+	return store.Case{Request: s.req, Runner: s.run, Lock: s.lock, Pulse: s.pulse, Quota: s.quota}
+}
+
+// take lets a decision happen.
+func (s *stage) take(d store.Decision) {
+	s.req, s.run, s.lock, s.pulse, s.quota = d.Request, d.Runner, d.Lock, d.Pulse, d.Quota
+}
+
+// after is s once a decision has happened.
+func (s stage) after(d store.Decision) stage {
+	s.take(d)
+	return s
+}
+
+// of is the case of a runner alone.
+func of(r store.Runner) store.Case { return store.Case{Runner: r} }
+
+// outcome is what a decision has beside its items.
+type outcome struct {
+	changes string // what is committed, such as "put request, check lock"
+	sends   string // what is sent, such as "runner x1 due 1m0s": since t0
+	alarm   store.Alarm
+	wait    store.Wait
+	need    string // what the rule needs first, such as "quota#123456789012"
+}
+
+// outcomeOf tells what a decision has beside its items.
+func outcomeOf(d store.Decision) outcome {
+	var sends, need []string
+	for _, m := range d.Sends {
+		sends = append(sends, fmt.Sprintf("%s %s due %s", m.Item.Ref().Kind, m.Item.Ref().ID, m.Due.Sub(t0)))
+	}
+	for _, ref := range d.Need {
+		need = append(need, ref.String())
+	}
+	return outcome{told(d.Changes), strings.Join(sends, ", "), d.Alarm, d.Wait, strings.Join(need, ", ")}
+}
+
+// told tells changes in words, such as "put request, check lock".
+func told(changes []store.Change) string {
+	var out []string
+	for _, c := range changes {
+		verb := "put "
+		if c.CheckOnly {
+			verb = "check "
+		}
+		out = append(out, verb+string(c.Item.Ref().Kind))
+	}
+	return strings.Join(out, ", ")
+}
+
+// item returns the item of a kind.
+func item(c store.Case, k store.Kind) store.Item {
+	switch k {
+	case store.KindRequest:
+		return &c.Request
+	case store.KindRunner:
+		return &c.Runner
+	case store.KindLock:
+		return &c.Lock
+	case store.KindPulse:
+		return &c.Pulse
+	}
+	return &c.Quota
+}
+
+// caseKinds are the kinds of the items of a case, in the order of a decision's changes.
+var caseKinds = []store.Kind{store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota}
+
+// commits tells in words the changes of a decision that makes want of s: what differs is
+// put, and of the rest the items of some kinds are checked.
+func (s stage) commits(want stage, checked ...store.Kind) string {
+	var changes []store.Change
+	for _, k := range caseKinds {
+		i := item(want.c(), k)
+		switch {
+		case !cmp.Equal(item(s.c(), k), i):
+			changes = append(changes, store.Put(i))
+		case slices.Contains(checked, k):
+			changes = append(changes, store.Check(i))
+		}
+	}
+	return told(changes)
+}
+
+// decides checks that a decision makes the items of a stage, and has this outcome. Who
+// commits it commits the very items that the decision shows.
+func (s stage) decides(t *testing.T, d store.Decision, want outcome) {
+	t.Helper()
+	same(t, "request", d.Request, s.req)
+	same(t, "runner", d.Runner, s.run)
+	same(t, "lock", d.Lock, s.lock)
+	same(t, "pulse", d.Pulse, s.pulse)
+	same(t, "quota", d.Quota, s.quota)
+	if got := outcomeOf(d); got != want {
+		t.Errorf("the decision is %+v,\nwant %+v", got, want)
+	}
+	for _, c := range d.Changes {
+		if !slices.Contains([]store.Item{&d.Request, &d.Runner, &d.Lock, &d.Pulse, &d.Quota}, c.Item) {
+			t.Errorf("%s of the changes is another one than the decision shows", c.Item.Ref())
+		}
+	}
+}
+
 // same checks that got is want in every field.
 func same(t *testing.T, what string, got, want any) {
 	t.Helper()
@@ -36,21 +145,36 @@ func same(t *testing.T, what string, got, want any) {
 
 // accepted returns an accepted request of an hour.
 func accepted(id, mode string) store.Request {
-	r := store.Request{
-		ID: id, Trace: "trace-" + id, Caller: "github octocat",
+	wishes := store.Request{
+		Caller:     "github octocat",
 		Repository: store.Repository{ID: "42", Name: "alphagov/x", OwnerID: "7", Owner: "alphagov"},
 		Origin:     store.Origin{RunID: "1001"},
 		Account:    "123456789012", Region: "eu-west-2", Type: store.Spot, Labels: []string{"large", "linux"},
-		Mode: mode, OwnLabel: "garo-own", TimeoutS: 3600,
-	}.Accept(t0, lim.GiveUp)
+		Mode: mode, TimeoutS: 3600,
+	}
+	r := store.Case{Request: wishes}.Accept(t0, store.Identity{
+		ID: id, Trace: "trace-" + id, GiveUp: lim.GiveUp, OwnLabel: func(string) string { return "garo-own" },
+	}).Request
 	r.Version = 1
 	return r
 }
 
-// intent returns an intent for r that nothing stands in the way of.
-func intent(r store.Request) store.Intent {
+// held returns an accepted request that is held for what it waits for.
+func held(id string, now, until time.Time, wait string) store.Request {
+	return store.Case{Request: accepted(id, store.Shared)}.Hold(now, store.Wait{For: wait, Until: until}).Request
+}
+
+// intended is the stage before the intent for r: nothing stands in its way.
+func intended(r store.Request) stage {
+	return stage{
+		req: r, lock: store.Lock{Key: r.LockKey()}, pulse: store.Pulse{Key: r.LockKey()},
+		quota: store.Quota{Account: r.Account, Limit: 1},
+	}
+}
+
+// intent returns an intent that nothing stands in the way of.
+func intent() store.Intent {
 	return store.Intent{
-		Request: r, Lock: store.Lock{Key: r.LockKey()}, Quota: store.Quota{Account: r.Account, Limit: 1},
 		Runner: "x1", ControlPlane: "test",
 		Plan: []store.Placement{
 			{Market: store.Spot, InstanceType: "c7i.large", Subnet: "subnet-a"},
@@ -60,7 +184,7 @@ func intent(r store.Request) store.Intent {
 		Launch:     store.Launch{Image: "ami-1", HardS: 6 * 3600},
 		MaxRunners: 10,
 		Claim:      store.Claim{By: "worker-1", Until: at(30 * time.Second)},
-		Latest:     at(20 * time.Second),
+		Slots:      store.Slots{Latest: at(20 * time.Second)},
 	}
 }
 
@@ -68,29 +192,30 @@ func intent(r store.Request) store.Intent {
 // hard 18:00.
 func launching(t *testing.T, mode string) stage {
 	t.Helper()
-	var s stage
-	var wait string
-	s.req, s.lock, s.run, s.quota, wait, _ = intent(accepted("r1", mode)).Begin(t0, lim)
-	if wait != "" {
-		t.Fatalf("Begin waits: %s", wait)
+	s := intended(accepted("r1", mode))
+	d := s.c().Begin(t0, lim, intent())
+	if d.Wait != (store.Wait{}) {
+		t.Fatalf("Begin waits: %+v", d.Wait)
 	}
+	s.take(d)
 	s.req.Version, s.lock.Version, s.run.Version, s.quota.Version = 2, 1, 1, 1
 	return s
 }
 
 // launched is the stage after RunInstances answered at 12:00:02 and the first
-// config was recorded; the claim is given back.
+// config was recorded, with which the claim is given back.
 func launched(t *testing.T, mode string) stage {
 	t.Helper()
 	s := launching(t, mode)
-	var ok bool
-	if s.run, ok = store.Launched(at(2*time.Second), s.run, "i-1"); !ok {
+	d, ok := s.c().Launched(at(2*time.Second), "i-1")
+	if !ok {
 		t.Fatal("Launched: not ok")
 	}
-	if s.run, ok = s.run.Configure(at(3*time.Second), "sealed-1", 501); !ok {
-		t.Fatal("Configure: not ok")
+	s.take(d)
+	s.take(s.c().Configure(at(3*time.Second), 1, "sealed-1", 501))
+	if s.run.Config.N != 1 || s.run.Claim.By != "" {
+		t.Fatalf("after Configure the runner has config %d and the claim %+v", s.run.Config.N, s.run.Claim)
 	}
-	s.run = s.run.Release(at(3 * time.Second))
 	return s
 }
 
@@ -98,11 +223,11 @@ func launched(t *testing.T, mode string) stage {
 func booting(t *testing.T, mode string) stage {
 	t.Helper()
 	s := launched(t, mode)
-	var verdict store.BootVerdict
-	s.run, s.lock, verdict, _, _ = store.BootCall(at(time.Minute), s.run, s.lock, "hash-1", "i-1")
+	d, verdict := s.c().Boot(at(time.Minute), "hash-1", "i-1")
 	if verdict != store.BootGo {
-		t.Fatalf("BootCall = %s, want go", verdict)
+		t.Fatalf("Boot = %s, want go", verdict)
 	}
+	s.take(d)
 	return s
 }
 
@@ -111,8 +236,9 @@ func booting(t *testing.T, mode string) stage {
 func listening(t *testing.T, mode string) stage {
 	t.Helper()
 	s := booting(t, mode)
-	if h := s.hear(t, at(70*time.Second), store.Event{Kind: store.EventOnline, Counter: 1}); !h.Confirm || h.Lock != nil {
-		t.Fatalf("after online, confirm is %v and the lock %+v; want GitHub asked first", h.Confirm, h.Lock)
+	d := s.hear(at(70*time.Second), store.Event{Kind: store.EventOnline, Counter: 1})
+	if got, want := outcomeOf(d), (outcome{changes: "put runner, put pulse", sends: "runner x1 due 1m10s"}); got != want {
+		t.Fatalf("after online, the decision is %+v; want GitHub asked first: %+v", got, want)
 	}
 	return s
 }
@@ -122,10 +248,12 @@ func listening(t *testing.T, mode string) stage {
 func online(t *testing.T, mode string) stage {
 	t.Helper()
 	s := listening(t, mode)
+	waits := s.req
 	if verdict := s.confirm(at(70*time.Second), store.Registration{Online: true}); verdict != store.Confirmed || s.run.State != store.RunnerOnline || s.lock.State != store.LockLive {
 		t.Fatalf("after %s the runner is %s and the lock %s", verdict, s.run.State, s.lock.State)
 	}
-	s.req, _, _ = store.Settle(at(71*time.Second), lim, s.req, s.run)
+	s.req = waits
+	s.take(s.c().Settle(at(71*time.Second), lim))
 	return s
 }
 
@@ -133,7 +261,7 @@ func online(t *testing.T, mode string) stage {
 func busy(t *testing.T, mode string) stage {
 	t.Helper()
 	s := online(t, mode)
-	s.hear(t, at(2*time.Minute), store.Event{Kind: store.EventJobStarted, Counter: 2, RunID: "1001"})
+	s.hear(at(2*time.Minute), store.Event{Kind: store.EventJobStarted, Counter: 2, RunID: "1001"})
 	return s
 }
 
@@ -141,43 +269,45 @@ func busy(t *testing.T, mode string) stage {
 func idleAgain(t *testing.T, mode string) stage {
 	t.Helper()
 	s := busy(t, mode)
-	s.hear(t, at(5*time.Minute), store.Event{Kind: store.EventJobDone, Counter: 3})
+	s.hear(at(5*time.Minute), store.Event{Kind: store.EventJobDone, Counter: 3})
 	return s
 }
 
 // drained is s after its runner began to drain for a reason.
 func (s stage) drained(now time.Time, code string) stage {
-	s.run, s.lock = store.Drain(now, s.run, s.lock, store.NewEnd(code))
-	return s
+	return s.after(s.c().Drain(now, store.NewEnd(code)))
 }
 
-// ended is s after EC2 said that the instance is gone.
+// ending is s after its draining runner may be terminated.
+func (s stage) ending(now time.Time) stage { return s.after(s.c().Ending(now, "")) }
+
+// ended is s after EC2 said that the instance is gone. Its request has not learnt of that.
 func (s stage) ended(now time.Time) stage {
-	s.run, s.lock, s.quota = store.Ended(now, lim, s.run, s.lock, s.quota, "EC2 says so")
+	waits := s.req
+	s = s.drained(now, store.EndTerminated)
+	d, _ := s.c().Finish(now, lim, store.Instance{ID: s.run.InstanceID}, "EC2 says so")
+	s.take(d)
+	s.req = waits
 	return s
 }
 
 // hear lets an event happen.
-func (s *stage) hear(t *testing.T, now time.Time, e store.Event) store.Heard {
-	t.Helper()
-	h := store.Hear(now, lim, e, s.run, s.lock, s.pulse)
-	if h.Runner != nil {
-		s.run = *h.Runner
-	}
-	if h.Lock != nil {
-		s.lock = *h.Lock
-	}
-	if h.Pulse != nil {
-		s.pulse = *h.Pulse
-		s.pulse.Key = s.lock.Key
-	}
-	return h
+func (s *stage) hear(now time.Time, e store.Event) store.Decision {
+	d, _ := s.c().ApplyEvent(now, lim, e, "key-1")
+	s.take(d)
+	return d
 }
 
 // confirm lets GitHub's word happen.
-func (s *stage) confirm(now time.Time, seen store.Registration) (verdict store.Verdict) {
-	s.run, s.lock, verdict = store.Confirm(now, lim, s.run, s.lock, seen)
+func (s *stage) confirm(now time.Time, seen store.Registration) store.Verdict {
+	d, verdict := s.c().Confirm(now, lim, seen)
+	s.take(d)
 	return verdict
+}
+
+// noted is a story with one more line.
+func noted(h store.History, now time.Time, state, reason string) store.History {
+	return append(slices.Clone(h), store.Entry{At: now, State: state, Reason: reason})
 }
 
 // last returns the newest line of a story.

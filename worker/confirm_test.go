@@ -116,7 +116,7 @@ func TestJobMakesItsRequestReadyThoughGitHubIsAway(t *testing.T) {
 		w.start(r)
 		m := w.listening(r)
 		time.Sleep(time.Second)
-		if heard := w.says(r, store.EventJobStarted); !heard.Confirm {
+		if d := w.says(r, store.EventJobStarted); len(d.Sends) != 1 {
 			t.Fatal("the job sends no message")
 		}
 		w.github.down = errLost
@@ -152,8 +152,9 @@ func TestRegistrationThatGitHubDoesNotHaveTwiceDrainsItsRunner(t *testing.T) {
 			t.Errorf("it drains %v after it was missed, want three quarters of a minute and a little", waited)
 		}
 		// The reaper's DELETE says 404 too.
-		got, _, again := store.Settle(time.Now(), w.limits, w.requestNow(r.ID), run.Deregistered(time.Now()))
-		if got.State != store.Accepted || !again || got.Tries != 1 {
+		w.apply(w.caseOf(r).Deregistered(time.Now()))
+		d := w.caseOf(r).Settle(time.Now(), w.limits)
+		if got := d.Request; got.State != store.Accepted || len(d.Sends) != 1 || got.Tries != 1 {
 			t.Errorf("request is %s after %d tries, want accepted again after one", got.State, got.Tries)
 		}
 	})
@@ -172,8 +173,8 @@ func TestDecisionToDrainThatLosesItsCommitIsForgotten(t *testing.T) {
 		w.store.before = func(op string) error {
 			if op == "commit" {
 				w.store.before = nil
-				run, lock, _ := store.Confirm(time.Now(), w.limits, w.runnerOf(r.ID), w.lockOf(r), store.Registration{Online: true})
-				w.commit(&run, &lock)
+				d, _ := store.Case{Runner: w.runnerOf(r.ID), Lock: w.lockOf(r)}.Confirm(time.Now(), w.limits, store.Registration{Online: true})
+				w.apply(d)
 			}
 			return nil
 		}
@@ -272,10 +273,10 @@ func TestEachConfigOfASharedRunnerIsConfirmed(t *testing.T) {
 			time.Sleep(time.Minute)
 			w.job(first)
 			w.handle(w.next(first))
-			heard := w.says(first, store.EventOnline)
+			d := w.says(first, store.EventOnline)
 			w.github.shown[w.runnerOf(first.ID).Config.RunnerID] = true
-			if got, want := w.calls(func() { w.handle(resumeOf(w.runnerOf(first.ID))) }), "2 gets, 1 commits, 1 looks"; !heard.Confirm || got != want {
-				t.Errorf("config %d: confirm %v by %s, want %s", n, heard.Confirm, got, want)
+			if got, want := w.calls(func() { w.handle(resumeOf(w.runnerOf(first.ID))) }), "2 gets, 1 commits, 1 looks"; len(d.Sends) != 1 || got != want {
+				t.Errorf("config %d: sent %d by %s, want %s", n, len(d.Sends), got, want)
 			}
 			if run, lock := w.runnerOf(first.ID), w.lockOf(first); run.Config.N != n || !lock.ConfirmedAt.Equal(time.Now()) || !run.OnlineAt.Equal(online) {
 				t.Errorf("config %d, confirmed at %v, online at %v; want %d, now and %v", run.Config.N, lock.ConfirmedAt, run.OnlineAt, n, online)
@@ -289,7 +290,8 @@ func TestStartOfARefusedImageFailsUntilImageOrProgramsChange(t *testing.T) {
 		w.config.ProgramKey = "key-1"
 		first := w.request()
 		w.start(first)
-		quota := get[store.Quota](w, account).Refuse(time.Now(), w.runnerOf(first.ID), "key-1")
+		quota := get[store.Quota](w, account)
+		quota.TooOld = []store.TooOldImage{{Image: "ami-1", Program: "key-1", Runner: w.runnerOf(first.ID).ID, At: time.Now()}}
 		w.commit(&quota)
 
 		second := w.request()
@@ -322,8 +324,9 @@ func TestResumeOfTheOldVersionSettlesARequestWhoseRunnerIsOnline(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := w.request()
 		w.start(r)
-		run, lock := w.runnerOf(r.ID), w.lockOf(r)
-		run, lock, _, _, _ = store.BootCall(time.Now(), run, lock, "nonce", run.InstanceID)
+		c := w.caseOf(r)
+		d, _ := c.Boot(time.Now(), "nonce", c.Runner.InstanceID)
+		run, lock := d.Runner, d.Lock
 		run.State, run.OnlineAt, lock.State = store.RunnerOnline, time.Now(), store.LockLive // by the machine's word
 		w.commit(&run, &lock)
 		time.Sleep(time.Minute)

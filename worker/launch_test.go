@@ -306,9 +306,7 @@ func TestDrainedDuringTheLaunchRecordsTheInstanceAndMintsNothingFurther(t *testi
 	inWorld(t, func(w *world) {
 		r := w.request()
 		w.fleet.answer = func(n int, l fleet.Launch, _ func()) error {
-			run, lock := w.runnerOf(r.ID), w.lockOf(r)
-			run, lock = store.Drain(time.Now(), run, lock, store.NewEnd(store.EndStopped))
-			w.commit(&run, &lock)
+			w.apply(w.caseOf(r).Drain(time.Now(), store.NewEnd(store.EndStopped)))
 			return nil
 		}
 		w.start(r)
@@ -460,9 +458,7 @@ func TestRunnerThatIsStoppedBeforeItsSlotIsNotLaunched(t *testing.T) {
 		w.commit(&quota)
 		go func() {
 			time.Sleep(5 * time.Second)
-			req, run, lock := w.requestNow(r.ID), w.runnerOf(r.ID), w.lockOf(r)
-			req, run, lock, _, _, _ = store.Stop(time.Now(), w.limits, req, run, lock, "test", false)
-			w.commit(&req, &run, &lock)
+			w.apply(w.caseOf(r).Stop(time.Now(), w.limits, "test", false))
 		}()
 		w.start(r)
 		if len(w.fleet.calls) != 0 || len(w.github.calls) != 0 {

@@ -228,7 +228,7 @@ func TestGitHubDownIsToldAsSuchAndSpendsFewNames(t *testing.T) {
 			t.Errorf("story %v, want GitHub's last status in it", run.History)
 		}
 		end := store.DrainReason(lock.BootBy, w.limits, run, lock, store.Pulse{}, r)
-		drained, _ := store.Drain(lock.BootBy, run, lock, store.NewEnd(end))
+		drained := store.Case{Runner: run, Lock: lock}.Drain(lock.BootBy, store.NewEnd(end)).Runner
 		if end != store.EndGitHubDown || !strings.Contains(drained.End.Text, "status 502") || strings.Contains(drained.End.Text, "subnet") {
 			t.Errorf("at boot_by the runner drains for %q: %v; want github_unavailable with GitHub's last status", end, drained.End)
 		}

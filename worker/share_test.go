@@ -194,8 +194,8 @@ func TestLimitOfGitHubIsWaitedForAMinuteAtMostBeforeAShare(t *testing.T) {
 				if wait := time.Until(got.DueAt); got.Wait != store.WaitGitHub || wait < c.wait || wait > c.wait+w.limits.PollResend {
 					t.Errorf("request waits for %q for %v, want GitHub for %v", got.Wait, wait, c.wait)
 				}
-				run, lock, _ := store.Confirm(time.Now(), w.limits, w.runnerOf(first.ID), w.lockOf(first), store.Registration{Online: true})
-				w.commit(&run, &lock) // the reaper's word
+				d, _ := w.caseOf(first).Confirm(time.Now(), w.limits, store.Registration{Online: true})
+				w.apply(d) // the reaper's word
 				for time.Now().Before(got.DueAt) {
 					w.alive(first, w.limits.Heartbeat)
 				}

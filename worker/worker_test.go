@@ -79,21 +79,21 @@ func TestTenMessagesAtOnceLaunchOnce(t *testing.T) {
 
 func TestMessagesThatNeedNoWork(t *testing.T) {
 	inWorld(t, func(w *world) {
-		for name, edit := range map[string]func(store.Request) store.Request{
-			"cancelled": func(r store.Request) store.Request { return r.Cancel(time.Now(), w.limits, "x") },
-			"due later": func(r store.Request) store.Request {
-				return r.Hold(time.Now(), time.Now().Add(3*time.Second), store.WaitBackoff)
-			},
+		held := func(c store.Case, d time.Duration) store.Decision {
+			return c.Hold(time.Now(), store.Wait{For: store.WaitBackoff, Until: time.Now().Add(d)})
+		}
+		for name, edit := range map[string]func(store.Case) store.Decision{
+			"cancelled": func(c store.Case) store.Decision { return c.Stop(time.Now(), w.limits, "x", false) },
+			"due later": func(c store.Case) store.Decision { return held(c, 3*time.Second) },
 		} {
-			r := edit(w.request())
-			w.commit(&r)
+			r := w.request()
+			w.apply(edit(store.Case{Request: r}))
 			if failed := w.start(r); failed != 0 || len(w.fleet.calls) != 0 {
 				t.Errorf("%s request: %d failed, %d launches; want nothing done", name, failed, len(w.fleet.calls))
 			}
 		}
 		r := w.request()
-		r = r.Hold(time.Now(), time.Now().Add(2*time.Second), store.WaitBackoff)
-		w.commit(&r)
+		w.apply(held(store.Case{Request: r}, 2*time.Second))
 		w.start(r)
 		if len(w.fleet.calls) != 1 {
 			t.Error("a request due within two seconds was not taken up")

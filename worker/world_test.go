@@ -106,11 +106,23 @@ func (w *world) request(edit ...func(*store.Request)) store.Request {
 	for _, f := range edit {
 		f(&r)
 	}
-	r.Spec = r.Machine.Spec()
-	r.OwnLabel = w.keys.OwnLabel(r.LockKey())
-	r = r.Accept(time.Now(), w.limits.GiveUp)
-	w.commit(&r)
-	return r
+	d := store.Case{Request: r}.Accept(time.Now(), store.Identity{ID: id, Trace: r.Trace, GiveUp: w.limits.GiveUp, OwnLabel: w.keys.OwnLabel})
+	w.apply(d)
+	return d.Request
+}
+
+// apply commits a decision of another part, whose messages nobody takes.
+func (w *world) apply(d store.Decision) {
+	w.Helper()
+	if err := store.NewSession(w.store.Store, "test-"+rand.Text(), time.Now).Commit(w.Context(), d.Changes...); err != nil {
+		w.Fatalf("commit %v: %v", d.Changes[0].Item.Ref(), err)
+	}
+}
+
+// caseOf reads the runner of a request, and what is around it.
+func (w *world) caseOf(r store.Request) store.Case {
+	w.Helper()
+	return store.Case{Request: w.requestNow(r.ID), Runner: w.runnerOf(r.ID), Lock: w.lockOf(r), Pulse: get[store.Pulse](w, r.LockKey()), Quota: get[store.Quota](w, r.Account)}
 }
 
 func shared(r *store.Request) { r.Mode = store.Shared }
@@ -222,14 +234,14 @@ func (w *world) live() int { w.Helper(); return get[store.Quota](w, account).Liv
 // listens, as the API does when it calls. It returns the message that the API sends then.
 func (w *world) listening(r store.Request) queue.Message {
 	w.Helper()
-	run, lock := w.runnerOf(r.ID), w.lockOf(r)
-	run, _, verdict, _, _ := store.BootCall(time.Now(), run, lock, "nonce", run.InstanceID)
+	c := w.caseOf(r)
+	d, verdict := c.Boot(time.Now(), "nonce", c.Runner.InstanceID)
 	if verdict != store.BootGo {
 		w.Fatalf("boot = %s, want go", verdict)
 	}
-	w.commit(&run)
+	w.apply(d)
 	w.says(r, store.EventOnline)
-	return resumeOf(run)
+	return resumeOf(c.Runner)
 }
 
 func resumeOf(run store.Runner) queue.Message {
@@ -237,24 +249,14 @@ func resumeOf(run store.Runner) queue.Message {
 }
 
 // says takes an event of the runner of a request, as the API does.
-func (w *world) says(r store.Request, kind string) store.Heard {
+func (w *world) says(r store.Request, kind string) store.Decision {
 	w.Helper()
-	run, pulse := w.runnerOf(r.ID), get[store.Pulse](w, r.LockKey())
-	heard := store.Hear(time.Now(), w.limits, store.Event{Kind: kind, Counter: max(run.Counter, pulse.Counter) + 1}, run, w.lockOf(r), pulse)
-	var items []store.Item
-	if heard.Runner != nil {
-		items = append(items, heard.Runner)
+	c := w.caseOf(r)
+	d, _ := c.ApplyEvent(time.Now(), w.limits, store.Event{Kind: kind, Counter: max(c.Runner.Counter, c.Pulse.Counter) + 1}, "")
+	if len(d.Changes) > 0 {
+		w.apply(d)
 	}
-	if heard.Lock != nil {
-		items = append(items, heard.Lock)
-	}
-	if heard.Pulse != nil {
-		items = append(items, heard.Pulse)
-	}
-	if len(items) > 0 {
-		w.commit(items...)
-	}
-	return heard
+	return d
 }
 
 // online makes a launched runner live: its machine says that it listens, and GitHub
@@ -281,13 +283,12 @@ func (w *world) job(r store.Request) {
 // that the API sends then.
 func (w *world) next(r store.Request) queue.Message {
 	w.Helper()
-	run := w.runnerOf(r.ID)
-	run, lock, ready, wanted, changed := store.NextCall(time.Now(), run, w.lockOf(r), run.Config.N+1)
-	if ready || !wanted || !changed {
-		w.Fatalf("NextCall = ready %v, wanted %v, changed %v", ready, wanted, changed)
+	d, verdict := w.caseOf(r).Next(time.Now(), w.limits, w.runnerOf(r.ID).Config.N+1)
+	if verdict != store.NextLater || len(d.Changes) == 0 {
+		w.Fatalf("Next = %s with %d changes, want later", verdict, len(d.Changes))
 	}
-	w.commit(&run, &lock)
-	return queue.Message{Kind: queue.Next, ID: run.ID, N: run.Wanted, Trace: run.Trace}
+	w.apply(d)
+	return queue.Of(d.Sends[0])
 }
 
 // calls counts what f makes the worker call, such as "2 gets, 1 commit, 1 look".
