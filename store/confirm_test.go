@@ -20,12 +20,12 @@ func TestConfirm(t *testing.T) {
 	nothing := func(*stage) {}
 	ready := func(s *stage) { s.req = ready(s.req, now, s.run.OnlineAt) }
 	for _, c := range []struct {
-		name  string
-		stage func(*testing.T, string) stage
-		edit  func(*stage)
-		seen  store.Registration
-		want  func(*stage)
-		is    store.Verdict
+		name    string
+		stage   func(*testing.T, string) stage
+		edit    func(*stage)
+		seen    store.Registration
+		want    func(*stage)
+		is      store.Verdict
 		changes string
 	}{
 		{"TheFirstTimeTakesItIntoUse", listening, nil, shown, func(s *stage) {

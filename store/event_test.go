@@ -51,7 +51,7 @@ func TestHeartbeat(t *testing.T) {
 		{"NotWithoutAConfig", launched, nil, 8, false, store.OrderGo},
 		{"ReplacedWritesNothing", busy, func(s *stage) { s.lock.Runner = "x2" }, 8, false, store.OrderDrain},
 		{"DrainingIsStillAlive", busy, func(s *stage) { *s = s.drained(now, store.EndIdle) }, 8, true, store.OrderDrain},
-		{"EndingIsStopped", busy, func(s *stage) { *s = s.drained(now, store.EndIdle); s.run = s.run.Ending(now, "") }, 8, false, store.OrderStop},
+		{"EndingIsStopped", busy, func(s *stage) { *s = s.drained(now, store.EndIdle); *s = s.ending(now) }, 8, false, store.OrderStop},
 		{"EndedIsGone", busy, func(s *stage) { *s = s.ended(now) }, 8, false, store.OrderGone},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -60,35 +60,49 @@ func TestHeartbeat(t *testing.T) {
 			if c.edit != nil {
 				c.edit(&s)
 			}
-			want := store.Heard{Order: c.order}
+			want, follows := s, outcome{}
 			if c.beat {
-				want.Pulse = &store.Pulse{Meta: store.Meta{Version: 4, TTL: now.Add(lim.Keep).Unix()}, Key: s.lock.Key, Runner: "x1", Seen: now, Counter: c.counter}
+				want.pulse = store.Pulse{Meta: store.Meta{Version: 4, TTL: now.Add(lim.Keep).Unix()}, Key: s.lock.Key, Runner: "x1", Seen: now, Counter: c.counter}
+				follows.changes = "put pulse"
 			}
-			same(t, "Hear", store.Hear(now, lim, store.Event{Kind: store.EventHeartbeat, Counter: c.counter}, s.run, s.lock, s.pulse), want)
+			d, order := s.c().ApplyEvent(now, lim, store.Event{Kind: store.EventHeartbeat, Counter: c.counter}, "key-1")
+			if order != c.order {
+				t.Errorf("the order is %s, want %s", order, c.order)
+			}
+			want.decides(t, d, follows)
 		})
 	}
 }
 
-func TestHear(t *testing.T) {
+func TestApplyEvent(t *testing.T) {
 	now := at(20 * time.Minute)
-	noted := func(r *store.Runner, reason string) {
-		r.History = append(slices.Clone(r.History), store.Entry{At: now, State: string(r.State), Reason: reason})
+	noted := func(r *store.Runner, reason string) { r.History = noted(r.History, now, string(r.State), reason) }
+	beat := func(counter int64) store.Pulse {
+		return store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Key: launching(t, store.Shared).lock.Key, Runner: "x1", Seen: now, Counter: counter}
 	}
-	beat := func(counter int64) *store.Pulse {
-		return &store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Runner: "x1", Seen: now, Counter: counter}
+	confirmed := func(s *stage, h *heard, counter int64) { // by GitHub, whom a worker is to ask
+		s.pulse = beat(counter)
+		h.sends = "runner x1 due 20m0s"
 	}
-	listens := func(counter int64) func(*stage, *store.Heard) {
-		return func(s *stage, h *store.Heard) {
+	listens := func(counter int64) func(*stage, *heard) {
+		return func(s *stage, h *heard) {
 			s.run.ListeningAt = now
 			noted(&s.run, "the runner program listens")
-			h.Confirm, h.Pulse = true, beat(counter)
+			confirmed(s, h, counter)
 		}
 	}
-	tooOld := func(image bool) func(*stage, *store.Heard) {
-		return func(s *stage, h *store.Heard) {
+	tooOld := func(image bool) func(*stage, *heard) {
+		return func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndTooOld)
 			noted(&s.run, "v2.300")
-			h.Order, h.Alarm, h.TooOld, h.GaveUp = store.OrderDrain, store.AlarmRunnerTooOld, image, image
+			h.order, h.alarm = store.OrderDrain, store.AlarmRunnerTooOld
+			if image { // then it never had a job
+				s.quota.TooOld = []store.TooOldImage{{Image: "ami-1", Program: "key-1", Runner: "x1", At: now}}
+				if s.req.State == store.Waiting {
+					s.req = ended(s.req, now, store.Failed, store.EndTooOld, s.run.End)
+					s.req.Attempts = s.run.Attempts
+				}
+			}
 		}
 	}
 	usedUp := func(s *stage) {
@@ -101,98 +115,98 @@ func TestHear(t *testing.T) {
 		mode  string
 		edit  func(*stage)
 		event store.Event
-		want  func(*stage, *store.Heard) // what the event makes of the stage, and what else it tells
+		want  func(*stage, *heard) // what the event makes of the stage, and what else it tells
 	}{
 		{"BootingIsNoted", booting, store.Shared, nil, store.Event{Kind: store.EventBooting, Detail: "v2"},
-			func(s *stage, _ *store.Heard) { noted(&s.run, "agent runs: v2") }},
+			func(s *stage, _ *heard) { noted(&s.run, "agent runs: v2") }},
 		{"OnlineIsTheMachinesWordAlone", booting, store.Shared, nil, store.Event{Kind: store.EventOnline}, listens(0)},
-		{"OnlineKeepsTheCounterOfItsOwnPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x1", Counter: 5} }, store.Event{Kind: store.EventOnline}, listens(5)},
-		{"OnlineResetsTheCounterOfAnothersPulse", booting, store.Shared, func(s *stage) { s.pulse = store.Pulse{Runner: "x0", Counter: 5} }, store.Event{Kind: store.EventOnline}, listens(0)},
+		{"OnlineKeepsTheCounterOfItsOwnPulse", booting, store.Shared, func(s *stage) { s.pulse.Runner, s.pulse.Counter = "x1", 5 }, store.Event{Kind: store.EventOnline}, listens(5)},
+		{"OnlineResetsTheCounterOfAnothersPulse", booting, store.Shared, func(s *stage) { s.pulse.Runner, s.pulse.Counter = "x0", 5 }, store.Event{Kind: store.EventOnline}, listens(0)},
 		{"OnlineOfAReplacedRunnerDrains", booting, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventOnline},
-			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
-		{"OnlineBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+			func(_ *stage, h *heard) { h.order = store.OrderDrain }},
+		{"OnlineBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *heard) {}},
 		{"OnlineWhileDrainingChangesNothing", booting, store.Shared, func(s *stage) { *s = s.drained(at(time.Minute), store.EndStopped) }, store.Event{Kind: store.EventOnline},
-			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
-		{"OnlineAgainIsAskedNoSecondTime", listening, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
-		{"OnlineAgainOfAConfirmedConfigIsNot", online, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
-		{"OnlineWhileTheNextConfigIsWantedIsOfTheOldOne", online, store.Shared, func(s *stage) { s.run.Wanted, s.run.ListeningAt = 2, time.Time{} }, store.Event{Kind: store.EventOnline}, func(*stage, *store.Heard) {}},
+			func(_ *stage, h *heard) { h.order = store.OrderDrain }},
+		{"OnlineAgainIsAskedNoSecondTime", listening, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *heard) {}},
+		{"OnlineAgainOfAConfirmedConfigIsNot", online, store.Shared, nil, store.Event{Kind: store.EventOnline}, func(*stage, *heard) {}},
+		{"OnlineWhileTheNextConfigIsWantedIsOfTheOldOne", online, store.Shared, func(s *stage) { s.run.Wanted, s.run.ListeningAt = 2, time.Time{} }, store.Event{Kind: store.EventOnline}, func(*stage, *heard) {}},
 		{"OnlineOfALaterConfigIsAskedAbout", online, store.Shared, func(s *stage) { s.run.ListeningAt = time.Time{} }, store.Event{Kind: store.EventOnline}, listens(0)},
 		{"OnlineAgainOfAReplacedRunnerIsNone", online, store.Shared, func(s *stage) { s.lock.Runner, s.run.ListeningAt = "x2", time.Time{} }, store.Event{Kind: store.EventOnline},
-			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
+			func(_ *stage, h *heard) { h.order = store.OrderDrain }},
 		{"OnlineAfterItsJobStartedIsAskedAbout", busy, store.Shared, func(s *stage) { s.run.ListeningAt = time.Time{} }, store.Event{Kind: store.EventOnline}, listens(0)},
 
-		{"AJobProvesThatTheRunnerIsOnline", listening, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+		{"AJobProvesThatTheRunnerIsOnline", listening, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *heard) {
 			s.run.State, s.run.OnlineAt, s.lock.State = store.RunnerOnline, now, store.LockLive
 			noted(&s.run, "GitHub gave it a job")
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
 			s.lock.Busy = true
 			noted(&s.run, "job of run 1001")
-			h.Confirm, h.Pulse = true, beat(0)
+			confirmed(s, h, 0)
 		}},
-		{"AJobProvesItBeforeOnlineIsSaid", booting, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+		{"AJobProvesItBeforeOnlineIsSaid", booting, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *heard) {
 			s.run.State, s.run.OnlineAt, s.run.ListeningAt, s.lock.State = store.RunnerOnline, now, now, store.LockLive
 			noted(&s.run, "GitHub gave it a job")
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
 			noted(&s.run, "job of run 1001")
-			h.Confirm, h.Pulse = true, beat(0)
+			confirmed(s, h, 0)
 		}},
-		{"AJobOfAReplacedRunnerTakesNoLock", booting, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+		{"AJobOfAReplacedRunnerTakesNoLock", booting, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *heard) {
 			s.run.Job = store.Job{RunID: "1001", StartedAt: now}
 			noted(&s.run, "job of run 1001")
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
-		{"AJobBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+		{"AJobBeforeTheConfigIsALie", launched, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *heard) {
 			s.run.Job = store.Job{RunID: "1001", StartedAt: now}
 			s.lock.Busy = true
 			noted(&s.run, "job of run 1001")
 		}},
-		{"JobStartedMakesBusy", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+		{"JobStartedMakesBusy", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
 			s.lock.Busy = true
 			noted(&s.run, "job of run 1001")
 		}},
-		{"SharedServesOtherRuns", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, _ *store.Heard) {
+		{"SharedServesOtherRuns", online, store.Shared, nil, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, _ *heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "2002", StartedAt: now}
 			s.lock.Busy = true
 			noted(&s.run, "job of run 2002")
 		}},
-		{"EphemeralServesItsOwnRun", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+		{"EphemeralServesItsOwnRun", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
 			noted(&s.run, "job of run 1001")
 		}},
-		{"EphemeralJobOfAnotherRunIsStolen", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, h *store.Heard) {
+		{"EphemeralJobOfAnotherRunIsStolen", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, h *heard) {
 			s.run.State, s.run.Job, s.run.Stolen = store.RunnerBusy, store.Job{RunID: "2002", StartedAt: now}, "2002"
 			noted(&s.run, "job of run 2002, which did not ask for this runner")
-			h.Alarm = store.AlarmJobStolen
+			h.alarm = store.AlarmJobStolen
 		}},
-		{"AnOperatorsRequestHasNoRun", online, store.Ephemeral, func(s *stage) { s.run.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, _ *store.Heard) {
+		{"AnOperatorsRequestHasNoRun", online, store.Ephemeral, func(s *stage) { s.run.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, _ *heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "2002", StartedAt: now}
 			noted(&s.run, "job of run 2002")
 		}},
-		{"AJobWithoutARunIsNotStolen", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted}, func(s *stage, _ *store.Heard) {
+		{"AJobWithoutARunIsNotStolen", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobStarted}, func(s *stage, _ *heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{StartedAt: now}
 			noted(&s.run, "a job")
 		}},
-		{"TheRunIsLearntAfterTheStart", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+		{"TheRunIsLearntAfterTheStart", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *heard) {
 			s.run.Job = store.Job{RunID: "1001", StartedAt: at(2 * time.Minute)}
 			noted(&s.run, "job of run 1001")
 		}},
-		{"TheRunIsNotForgotten", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "1001" }, store.Event{Kind: store.EventJobStarted}, func(s *stage, _ *store.Heard) {
+		{"TheRunIsNotForgotten", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "1001" }, store.Event{Kind: store.EventJobStarted}, func(s *stage, _ *heard) {
 			noted(&s.run, "a job")
 		}},
-		{"TheThiefIsLearntAfterTheStart", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, h *store.Heard) {
+		{"TheThiefIsLearntAfterTheStart", busy, store.Ephemeral, func(s *stage) { s.run.Job.RunID = "" }, store.Event{Kind: store.EventJobStarted, RunID: "2002"}, func(s *stage, h *heard) {
 			s.run.Job, s.run.Stolen = store.Job{RunID: "2002", StartedAt: at(2 * time.Minute)}, "2002"
 			noted(&s.run, "job of run 2002, which did not ask for this runner")
-			h.Alarm = store.AlarmJobStolen
+			h.alarm = store.AlarmJobStolen
 		}},
 		{"TheNextJobBeginsAnew", online, store.Shared, func(s *stage) {
 			s.run.Job = store.Job{RunID: "900", StartedAt: at(2 * time.Minute), EndedAt: at(3 * time.Minute)}
-		}, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+		}, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
 			s.lock.Busy = true
 			noted(&s.run, "job of run 1001")
 		}},
-		{"AJobThatComesIsCountedOnNoMore", online, store.Shared, func(s *stage) { s.lock.CountedOn = now.Add(-time.Minute) }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *store.Heard) {
+		{"AJobThatComesIsCountedOnNoMore", online, store.Shared, func(s *stage) { s.lock.CountedOn = now.Add(-time.Minute) }, store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, _ *heard) {
 			s.run.State, s.run.Job = store.RunnerBusy, store.Job{RunID: "1001", StartedAt: now}
 			s.lock.Busy, s.lock.CountedOn = true, time.Time{}
 			noted(&s.run, "job of run 1001")
@@ -201,103 +215,103 @@ func TestHear(t *testing.T) {
 			*s = s.drained(at(19*time.Minute), store.EndExpired)
 			s.run.IdleAt = at(19 * time.Minute)
 		},
-			store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *store.Heard) {
+			store.Event{Kind: store.EventJobStarted, RunID: "1001"}, func(s *stage, h *heard) {
 				s.run.Job, s.run.IdleAt = store.Job{RunID: "1001", StartedAt: now}, time.Time{}
 				s.lock.Busy = true
 				noted(&s.run, "job of run 1001")
-				h.Order = store.OrderDrain
+				h.order = store.OrderDrain
 			}},
 
-		{"JobDoneFreesASharedRunner", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
+		{"JobDoneFreesASharedRunner", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.State = 1, now, []store.GitHubName{}, store.RunnerOnline
 			usedUp(s)
 			noted(&s.run, "job done")
 		}},
-		{"JobDoneIsCountedOnNoMore", busy, store.Shared, func(s *stage) { s.lock.Busy, s.lock.CountedOn = false, at(19*time.Minute) }, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
+		{"JobDoneIsCountedOnNoMore", busy, store.Shared, func(s *stage) { s.lock.Busy, s.lock.CountedOn = false, at(19*time.Minute) }, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.State = 1, now, []store.GitHubName{}, store.RunnerOnline
 			usedUp(s)
 			noted(&s.run, "job done")
 		}},
-		{"JobThatWasCutLeavesItsRegistration", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone, Detail: "the program died"}, func(s *stage, _ *store.Heard) {
+		{"JobThatWasCutLeavesItsRegistration", busy, store.Shared, nil, store.Event{Kind: store.EventJobDone, Detail: "the program died"}, func(s *stage, _ *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.State = 1, now, store.RunnerOnline
 			usedUp(s)
 			noted(&s.run, "job done: the program died")
 		}},
-		{"JobDoneEndsAnEphemeralOne", busy, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+		{"JobDoneEndsAnEphemeralOne", busy, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, h *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
 			usedUp(s)
 			*s = s.drained(now, store.EndDone)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
-		{"JobDoneWhileDrainingIsNoted", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndExpired) }, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+		{"JobDoneWhileDrainingIsNoted", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndExpired) }, store.Event{Kind: store.EventJobDone}, func(s *stage, h *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
 			usedUp(s)
 			noted(&s.run, "job done")
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
-		{"JobDoneWithoutAJobEndsNothing", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *store.Heard) {
+		{"JobDoneWithoutAJobEndsNothing", online, store.Ephemeral, nil, store.Event{Kind: store.EventJobDone}, func(s *stage, _ *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names = 1, now, []store.GitHubName{}
 			usedUp(s)
 			noted(&s.run, "job done")
 		}},
 
-		{"IdleForTenMinutesDrains", online, store.Shared, func(s *stage) { s.run.OnlineAt = now.Add(-10 * time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+		{"IdleForTenMinutesDrains", online, store.Shared, func(s *stage) { s.run.OnlineAt = now.Add(-10 * time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndIdle)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 		{"IdleForLessGoesOnByThisLock", online, store.Shared, func(s *stage) {
 			s.run.OnlineAt, s.run.ListeningAt = now.Add(-10*time.Minute+1), now.Add(-10*time.Minute+1)
 		}, store.Event{Kind: store.EventIdle},
-			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
-		{"IdleCountsFromWhenItListenedFirst", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-9*time.Minute), now.Add(-10*time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			func(_ *stage, h *heard) { h.checked = store.KindLock }},
+		{"IdleCountsFromWhenItListenedFirst", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-9*time.Minute), now.Add(-10*time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndIdle)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
-		{"IdleCountsFromNoLaterListening", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-10*time.Minute), now.Add(-time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+		{"IdleCountsFromNoLaterListening", online, store.Shared, func(s *stage) { s.run.OnlineAt, s.run.ListeningAt = now.Add(-10*time.Minute), now.Add(-time.Minute) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndIdle)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 		{"IdleCountsFromTheLastJob", online, store.Shared, func(s *stage) { s.run.Job.EndedAt = now.Add(-10*time.Minute + 1) }, store.Event{Kind: store.EventIdle},
-			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
+			func(_ *stage, h *heard) { h.checked = store.KindLock }},
 		{"IdleCountsFromTheLastShare", online, store.Shared, func(s *stage) { s.lock.SharedAt = now.Add(-10*time.Minute - 30*time.Second + 1) }, store.Event{Kind: store.EventIdle},
-			func(_ *stage, h *store.Heard) { h.CheckLock = true }},
-		{"IdleSinceTheLastShareDrains", online, store.Shared, func(s *stage) { s.lock.SharedAt = now.Add(-10*time.Minute - 30*time.Second) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			func(_ *stage, h *heard) { h.checked = store.KindLock }},
+		{"IdleSinceTheLastShareDrains", online, store.Shared, func(s *stage) { s.lock.SharedAt = now.Add(-10*time.Minute - 30*time.Second) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndIdle)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
-		{"BusyIsNeverIdle", busy, store.Shared, nil, store.Event{Kind: store.EventIdle}, func(_ *stage, h *store.Heard) { h.CheckLock = true }},
-		{"BootingIsNeverIdle", booting, store.Shared, nil, store.Event{Kind: store.EventIdle}, func(_ *stage, h *store.Heard) { h.CheckLock = true }},
-		{"IdleWhileDrainingIsRecorded", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndExpired) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+		{"BusyIsNeverIdle", busy, store.Shared, nil, store.Event{Kind: store.EventIdle}, func(_ *stage, h *heard) { h.checked = store.KindLock }},
+		{"BootingIsNeverIdle", booting, store.Shared, nil, store.Event{Kind: store.EventIdle}, func(_ *stage, h *heard) { h.checked = store.KindLock }},
+		{"IdleWhileDrainingIsRecorded", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndExpired) }, store.Event{Kind: store.EventIdle}, func(s *stage, h *heard) {
 			s.run.IdleAt = now
 			noted(&s.run, "no job runs")
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 		{"IdleWhileDrainingAsksGitHubAtOnce", busy, store.Shared, func(s *stage) {
 			*s = s.drained(at(19*time.Minute), store.EndExpired)
-			s.run = s.run.Refused(at(19*time.Minute), lim)
-		}, store.Event{Kind: store.EventIdle}, func(s *stage, h *store.Heard) {
+			s.take(s.c().Refused(at(19*time.Minute), lim))
+		}, store.Event{Kind: store.EventIdle}, func(s *stage, h *heard) {
 			s.run.IdleAt, s.run.Refusals, s.run.DeleteAfter = now, 0, time.Time{}
 			noted(&s.run, "no job runs")
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 		{"JobDoneWhileDrainingAsksGitHubAtOnce", busy, store.Shared, func(s *stage) {
 			*s = s.drained(at(19*time.Minute), store.EndExpired)
-			s.run = s.run.Refused(at(19*time.Minute), lim)
-		}, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+			s.take(s.c().Refused(at(19*time.Minute), lim))
+		}, store.Event{Kind: store.EventJobDone}, func(s *stage, h *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.Refusals, s.run.DeleteAfter = 1, now, []store.GitHubName{}, 0, time.Time{}
 			usedUp(s)
 			noted(&s.run, "job done")
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
-		{"JobDoneOfAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventJobDone}, func(s *stage, h *store.Heard) {
+		{"JobDoneOfAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventJobDone}, func(s *stage, h *heard) {
 			s.run.Jobs, s.run.Job.EndedAt, s.run.Names, s.run.ListeningAt, s.run.Config.Used, s.run.State = 1, now, []store.GitHubName{}, time.Time{}, true, store.RunnerOnline
 			noted(&s.run, "job done")
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 
-		{"SpotNoticeDrains", busy, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
+		{"SpotNoticeDrains", busy, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndSpot)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 		{"TooOldBeforeAnyJobIsTheImages", booting, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(true)},
 		{"TooOldWhileListeningIsTheImages", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(true)},
@@ -306,53 +320,100 @@ func TestHear(t *testing.T) {
 			s.run.Job = store.Job{StartedAt: at(2 * time.Minute), EndedAt: at(3 * time.Minute)}
 		}, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(false)},
 		{"TooOldWhileDrainingIsAnAlarmToo", busy, store.Ephemeral, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndDone) }, store.Event{Kind: store.EventDraining, Reason: store.EndTooOld, Detail: "v2.300"}, tooOld(false)},
-		{"IdleReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndIdle}, func(s *stage, h *store.Heard) {
+		{"IdleReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndIdle}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndIdle)
-			h.Order, h.GaveUp = store.OrderDrain, true
+			h.order = store.OrderDrain
 		}},
-		{"HardReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndHard}, func(s *stage, h *store.Heard) {
+		{"HardReasonIsTaken", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndHard}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndHard)
-			h.Order, h.GaveUp = store.OrderDrain, true
+			h.order = store.OrderDrain
 		}},
-		{"DoneReasonIsTaken", online, store.Ephemeral, nil, store.Event{Kind: store.EventDraining, Reason: store.EndDone}, func(s *stage, h *store.Heard) {
+		{"DoneReasonIsTaken", online, store.Ephemeral, nil, store.Event{Kind: store.EventDraining, Reason: store.EndDone}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndDone)
-			h.Order, h.GaveUp = store.OrderDrain, true
+			h.order = store.OrderDrain
 		}},
-		{"OtherReasonsAreTheAgents", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndCompromised}, func(s *stage, h *store.Heard) {
+		{"OtherReasonsAreTheAgents", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndCompromised}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndAgent)
-			h.Order, h.GaveUp = store.OrderDrain, true
+			h.order = store.OrderDrain
 		}},
-		{"ARunnerThatServedAJobGaveNothingUp", idleAgain, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
+		{"ARunnerThatServedAJobGaveNothingUp", idleAgain, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndSpot)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 		{"ARunnerThatDrainsWithoutAJobGaveUpBefore", online, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndSpot) }, store.Event{Kind: store.EventDraining, Reason: store.EndIdle},
-			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
-		{"DrainingOfAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *store.Heard) {
+			func(_ *stage, h *heard) { h.order = store.OrderDrain }},
+		{"DrainingOfAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, store.Event{Kind: store.EventDraining, Reason: store.EndSpot}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndSpot)
-			h.Order = store.OrderDrain
+			h.order = store.OrderDrain
 		}},
 		{"DrainingTwiceKeepsTheFirstReason", busy, store.Shared, func(s *stage) { *s = s.drained(at(19*time.Minute), store.EndSpot) }, store.Event{Kind: store.EventDraining, Reason: store.EndIdle},
-			func(_ *stage, h *store.Heard) { h.Order = store.OrderDrain }},
-		{"UnknownKindsAreCountedAlone", busy, store.Shared, nil, store.Event{Kind: "dancing"}, func(*stage, *store.Heard) {}},
+			func(_ *stage, h *heard) { h.order = store.OrderDrain }},
+		{"UnknownKindsAreCountedAlone", busy, store.Shared, nil, store.Event{Kind: "dancing"}, func(*stage, *heard) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, c.mode)
-			s.pulse = store.Pulse{}
+			s.pulse = store.Pulse{Key: s.lock.Key}
 			if c.edit != nil {
 				c.edit(&s)
 			}
 			c.event.Counter = 50
-			before := s.lock
-			want := store.Heard{Order: store.OrderGo}
-			after := s
-			after.run.Counter = 50
-			c.want(&after, &want)
-			want.Runner = &after.run
-			if after.lock != before {
-				want.Lock = &after.lock
+			want, h := s, heard{order: store.OrderGo}
+			want.run.Counter = 50
+			c.want(&want, &h)
+			d, order := s.c().ApplyEvent(now, lim, c.event, "key-1")
+			if order != h.order {
+				t.Errorf("the order is %s, want %s", order, h.order)
 			}
-			same(t, "Hear", store.Hear(now, lim, c.event, s.run, s.lock, s.pulse), want)
+			want.decides(t, d, outcome{changes: s.commits(want, h.checked), sends: h.sends, alarm: h.alarm})
+		})
+	}
+}
+
+// heard is what an event leads to beside what it makes of the items.
+type heard struct {
+	order   store.Order
+	alarm   store.Alarm
+	sends   string
+	checked store.Kind // of the item that is checked if it is not written; "": none
+}
+
+func TestMachineThatGivesUpTellsItsRequest(t *testing.T) {
+	now := at(4 * time.Minute)
+	gaveUp := store.Event{Kind: store.EventDraining, Reason: store.EndSpot, Counter: 50}
+	for _, c := range []struct {
+		name  string
+		stage func(*testing.T, string) stage
+		edit  func(*stage)
+		want  outcome
+	}{
+		{"BeforeItsConfigTheRequestIsTriedAgain", launched, nil, outcome{changes: "put request, put runner, put lock", sends: "request r1 due 4m30s"}},
+		{"WithAConfigItMayHaveALiveRegistration", booting, nil, outcome{changes: "put runner, put lock"}},
+		{"OnlineTheRequestMayNotHaveLearntOfIt", online, func(s *stage) { s.req = launching(t, store.Shared).req }, outcome{changes: "put request, put runner, put lock"}},
+		{"TheRequestIsNotThere", launched, func(s *stage) { s.req = store.Request{ID: "r1"} }, outcome{changes: "put runner, put lock"}},
+		{"AfterAJobNobodyWaitsForIt", idleAgain, func(s *stage) { s.req = launching(t, store.Shared).req }, outcome{changes: "put runner, put lock"}},
+		{"DuringAJobNobodyWaitsForIt", busy, func(s *stage) { s.req = launching(t, store.Shared).req }, outcome{changes: "put runner, put lock"}},
+
+		{"WithoutTheRequestItIsNeeded", launched, func(s *stage) { s.req = store.Request{} }, outcome{need: "request#r1"}},
+		{"WithoutTheQuotaItIsNeeded", launched, func(s *stage) { s.quota = store.Quota{} }, outcome{need: "quota#123456789012"}},
+		{"WithoutBothTheyAreNeeded", launched, func(s *stage) { s.req, s.quota = store.Request{}, store.Quota{} }, outcome{need: "quota#123456789012, request#r1"}},
+		{"AfterAJobNeitherIsNeeded", idleAgain, func(s *stage) { s.req, s.quota = store.Request{}, store.Quota{} }, outcome{changes: "put runner, put lock"}},
+		{"WhileDrainingNeitherIsNeeded", launched, func(s *stage) {
+			*s = s.drained(at(time.Minute), store.EndStopped)
+			s.req, s.quota = store.Request{}, store.Quota{}
+		}, outcome{changes: "put runner"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t, store.Shared)
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			d, _ := s.c().ApplyEvent(now, lim, gaveUp, "key-1")
+			if got := outcomeOf(d); got != c.want {
+				t.Errorf("the decision is %+v,\nwant %+v", got, c.want)
+			}
+			if c.want.need != "" {
+				s.decides(t, d, c.want) // nothing is decided yet
+			}
 		})
 	}
 }
@@ -361,20 +422,26 @@ func TestEventsAreTakenOnce(t *testing.T) {
 	s := online(t, store.Ephemeral) // its counter is 1
 	for _, kind := range []string{store.EventBooting, store.EventOnline, store.EventJobStarted, store.EventJobDone, store.EventIdle, store.EventDraining} {
 		for _, counter := range []int64{0, 1} {
-			got := store.Hear(at(time.Hour), lim, store.Event{Kind: kind, Counter: counter}, s.run, s.lock, s.pulse)
-			same(t, kind+" that was taken before", got, store.Heard{Order: store.OrderGo})
+			d, order := s.c().ApplyEvent(at(time.Hour), lim, store.Event{Kind: kind, Counter: counter}, "key-1")
+			if order != store.OrderGo {
+				t.Errorf("%s that was taken before: the order is %s, want go", kind, order)
+			}
+			s.decides(t, d, outcome{})
 		}
 	}
 }
 
 func TestNothingIsHeardOfARunnerThatEnds(t *testing.T) {
-	ending := busy(t, store.Shared).drained(at(time.Hour), store.EndIdle)
-	ending.run = ending.run.Ending(at(time.Hour), "")
+	now := at(time.Hour)
+	ending := busy(t, store.Shared).drained(now, store.EndIdle).ending(now)
 	for _, kind := range []string{store.EventBooting, store.EventOnline, store.EventJobStarted, store.EventJobDone, store.EventIdle, store.EventDraining, store.EventHeartbeat} {
-		e := store.Event{Kind: kind, Counter: 50}
-		same(t, kind+" while ending", store.Hear(at(time.Hour), lim, e, ending.run, ending.lock, ending.pulse), store.Heard{Order: store.OrderStop})
-		s := ending.ended(at(time.Hour))
-		same(t, kind+" when ended", store.Hear(at(time.Hour), lim, e, s.run, s.lock, s.pulse), store.Heard{Order: store.OrderGone})
+		for want, s := range map[store.Order]stage{store.OrderStop: ending, store.OrderGone: ending.ended(now)} {
+			d, order := s.c().ApplyEvent(now, lim, store.Event{Kind: kind, Counter: 50}, "key-1")
+			if order != want {
+				t.Errorf("%s: the order is %s, want %s", kind, order, want)
+			}
+			s.decides(t, d, outcome{})
+		}
 	}
 }
 

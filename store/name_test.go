@@ -31,9 +31,13 @@ func TestWriteAheadTakesANumberThatNothingHad(t *testing.T) {
 		{"OldNamesDoNotMatter", store.Runner{Config: store.Config{N: 5}, Wanted: 6, Names: names(4, 5)}, 6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.run.ID = "x1"
+			c.run.ID, c.run.State = "x1", store.RunnerLaunched
 			before := slices.Clone(c.run.Names)
-			got := c.run.WriteAhead("test")
+			d := of(c.run).SpendName(t0, 9, "x", "x", "test") // whatever its number, it is the last one
+			if changes := told(d.Changes); changes != "put runner" {
+				t.Errorf("changes %q, want the runner put", changes)
+			}
+			got := d.Runner
 			same(t, "names", got.Names, append(slices.Clone(before), names(c.number)...))
 			same(t, "the given runner's names", c.run.Names, before)
 			next, ok := got.NextName()
@@ -62,24 +66,49 @@ func TestNamesFitGitHub(t *testing.T) {
 	}
 }
 
+func TestSpendName(t *testing.T) {
+	now := at(4 * time.Second)
+	s := launched(t, store.Shared)
+	s.run.Config, s.run.Names = store.Config{}, names(1)
+	t.Run("WritesTheNextOneAhead", func(t *testing.T) {
+		want := s
+		want.run.Names = names(1, 2)
+		want.run.Unminted = &store.Unminted{Code: store.EndMintDenied, Text: "It is taken.", Tries: 1}
+		want.run.History = noted(s.run.History, now, "launched", "not registered at GitHub: It is taken.")
+		want.decides(t, s.c().SpendName(now, 1, store.EndMintDenied, "It is taken.", "test"), outcome{changes: "put runner"})
+	})
+	for _, c := range []struct {
+		name string
+		edit func(*store.Runner)
+	}{
+		{"OneThatWasSpentBeforeIsNotSpentTwice", func(r *store.Runner) { r.Names = names(1, 2) }},
+		{"ADrainingRunnerNeedsNoName", func(r *store.Runner) { r.State = store.RunnerDraining }},
+		{"AnEndedOneNeitherDoes", func(r *store.Runner) { r.State = store.RunnerEnded }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := s
+			c.edit(&s.run)
+			s.decides(t, s.c().SpendName(now, 1, store.EndMintDenied, "It is taken.", "test"), outcome{})
+		})
+	}
+}
+
 func TestConfigure(t *testing.T) {
 	now := at(4 * time.Second)
-	ready := launching(t, store.Shared)
-	ready.run.State, ready.run.InstanceID = store.RunnerLaunched, "i-1"
-	ready.run = ready.run.WriteAhead("test").Pause(t0, now, store.WaitGitHub)
+	s := launching(t, store.Shared)
+	s.run.State, s.run.InstanceID = store.RunnerLaunched, "i-1"
+	s.take(s.c().SpendName(t0, 1, store.EndGitHubDown, "x", "test"))
+	s.run.Wait, s.run.WaitUntil = store.WaitGitHub, now
 	t.Run("TakesTheLastName", func(t *testing.T) {
-		want := ready.run
-		want.Names = names(1, 2)
-		want.Names[1].RunnerID = 77
-		want.Config = store.Config{N: 2, Sealed: "sealed", RunnerID: 77}
-		want.Wait, want.WaitUntil = "", time.Time{}
-		want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "launched", Reason: "registered at GitHub: config 2"})
-		got, ok := ready.run.Configure(now, "sealed", 77)
-		if !ok {
-			t.Error("ok = false, want true")
-		}
-		same(t, "runner", got, want)
-		if ready.run.Names[1].RunnerID != 0 {
+		want := s
+		want.run.Names = names(1, 2)
+		want.run.Names[1].RunnerID = 77
+		want.run.Config = store.Config{N: 2, Sealed: "sealed", RunnerID: 77}
+		want.run.Wait, want.run.WaitUntil, want.run.Unminted = "", time.Time{}, nil
+		want.run.Claim = store.Claim{Until: now}
+		want.run.History = noted(s.run.History, now, "launched", "registered at GitHub: config 2")
+		want.decides(t, s.c().Configure(now, 2, "sealed", 77), outcome{changes: "put runner"})
+		if s.run.Names[1].RunnerID != 0 {
 			t.Error("Configure changed the names that it was given")
 		}
 	})
@@ -88,19 +117,17 @@ func TestConfigure(t *testing.T) {
 		edit func(*store.Runner)
 	}{
 		{"WithoutANameThereIsNoConfig", func(r *store.Runner) { r.Config.N = 2 }},
+		{"AnEarlierNameIsSpent", func(r *store.Runner) { r.Names = names(1, 2, 3) }},
+		{"AnotherNameIsAhead", func(r *store.Runner) { r.Names = names(1) }},
 		{"DrainingTakesNone", func(r *store.Runner) { r.State = store.RunnerDraining }},
 		{"EndingTakesNone", func(r *store.Runner) { r.State = store.RunnerEnding }},
 		{"EndedTakesNone", func(r *store.Runner) { r.State = store.RunnerEnded }},
 		{"FailedTakesNone", func(r *store.Runner) { r.State = store.RunnerFailed }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			run := ready.run
-			c.edit(&run)
-			got, ok := run.Configure(now, "sealed", 77)
-			if ok {
-				t.Error("ok = true, want false")
-			}
-			same(t, "runner", got, run)
+			s := s
+			c.edit(&s.run)
+			s.decides(t, s.c().Configure(now, 2, "sealed", 77), outcome{})
 		})
 	}
 }
@@ -124,12 +151,15 @@ func TestUnusedSparesWhatTheMachineMayUse(t *testing.T) {
 }
 
 func TestClientTokenIsOfRunnerAndIndexAlone(t *testing.T) {
-	run := launching(t, store.Shared).run
-	token := run.ClientToken()
+	s := launching(t, store.Shared)
+	token := s.run.ClientToken()
 	if token != "garo-x1-0" {
 		t.Errorf("ClientToken = %s, want garo-x1-0", token)
 	}
-	taken := run.Take(at(time.Minute), store.Claim{By: "worker-2", Until: at(2 * time.Minute)}, "test")
+	taken := s.c().Take(at(time.Minute), store.Claim{By: "worker-2", Until: at(2 * time.Minute)}, "test", store.Slots{Latest: at(2 * time.Minute)}).Runner
+	if taken.Claim.By != "worker-2" {
+		t.Fatalf("the claim is %+v, want it taken over", taken.Claim)
+	}
 	if got := taken.ClientToken(); got != token {
 		t.Errorf("ClientToken after a takeover = %s, want %s as before", got, token)
 	}

@@ -9,13 +9,26 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
+// refused is a quota after a machine of an image said that GitHub refuses its runner
+// program.
+func refused(t *testing.T, q store.Quota, now time.Time, image, program string) store.Quota {
+	t.Helper()
+	s := booting(t, store.Shared)
+	s.quota, s.run.Launch.Image = q, image
+	d, _ := s.c().ApplyEvent(now, lim, store.Event{Kind: store.EventDraining, Counter: 50, Reason: store.EndTooOld}, program)
+	if got := told(d.Changes); got != "put request, put runner, put lock, put quota" {
+		t.Errorf("changes %q, want the quota put with the rest", got)
+	}
+	return d.Quota
+}
+
 func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 	run := booting(t, store.Shared).run
-	q := store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10}.Refuse(at(time.Hour), run, "key-1")
+	q := refused(t, store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10}, at(time.Hour), "ami-1", "key-1")
 	same(t, "quota", q, store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10,
 		TooOld: []store.TooOldImage{{Image: "ami-1", Program: "key-1", Runner: "x1", At: at(time.Hour)}}})
-	why, refused := q.Refuses(at(2*time.Hour), "ami-1", "key-1")
-	if !refused || why.Code != store.EndTooOld || why.Retryable {
+	why, found := q.Refuses(at(2*time.Hour), "ami-1", "key-1")
+	if !found || why.Code != store.EndTooOld || why.Retryable {
 		t.Errorf("Refuses = %+v, %v; want runner_too_old, not retryable", why, refused)
 	}
 	for _, word := range []string{"ami-1", "x1", "2026-03-01T13:00:00Z", "runner_programs"} {
@@ -28,7 +41,7 @@ func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 		{"AnotherProgram", "ami-1", "key-2"},
 		{"NoProgram", "ami-1", ""},
 	} {
-		if why, refused := q.Refuses(at(2*time.Hour), c.image, c.program); refused {
+		if why, found := q.Refuses(at(2*time.Hour), c.image, c.program); refused {
 			t.Errorf("%s is refused: %v", c.name, why)
 		}
 	}
@@ -44,29 +57,25 @@ func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 
 func TestFirstRefusalOfAnAccountNamesIt(t *testing.T) {
 	run := booting(t, store.Shared).run
-	if q := (store.Quota{}).Refuse(t0, run, ""); q.Account != run.Account {
-		t.Errorf("account = %q, want %s", q.Account, run.Account)
-	}
+	q := refused(t, store.Quota{Account: run.Account}, t0, "ami-1", "") // as Get returns what is absent
+	same(t, "quota", q, store.Quota{Account: run.Account, TooOld: []store.TooOldImage{{Image: "ami-1", Runner: "x1", At: t0}}})
 }
 
 func TestImageIsRefusedByItsNewestProgramAlone(t *testing.T) {
-	run := booting(t, store.Shared).run
-	first := store.Quota{}.Refuse(t0, run, "key-1")
-	q := first.Refuse(at(time.Minute), run, "key-2")
+	first := refused(t, store.Quota{Account: "123456789012"}, t0, "ami-1", "key-1")
+	q := refused(t, first, at(time.Minute), "ami-1", "key-2")
 	if len(q.TooOld) != 1 || q.TooOld[0].Program != "key-2" || !q.TooOld[0].At.Equal(at(time.Minute)) {
 		t.Errorf("remembered are %+v, want the newest alone", q.TooOld)
 	}
 	if first.TooOld[0].Program != "key-1" {
-		t.Error("Refuse changed the quota that it was given")
+		t.Error("the quota that was given has changed")
 	}
 }
 
 func TestTwentyImagesAreRemembered(t *testing.T) {
-	run := booting(t, store.Shared).run
-	var q store.Quota
+	q := store.Quota{Account: "123456789012"}
 	for n := 1; n <= 21; n++ {
-		run.Launch.Image = fmt.Sprintf("ami-%d", n)
-		q = q.Refuse(at(time.Duration(n)), run, "")
+		q = refused(t, q, at(time.Duration(n)), fmt.Sprintf("ami-%d", n), "")
 	}
 	if len(q.TooOld) != 20 {
 		t.Errorf("%d images are remembered, want 20", len(q.TooOld))

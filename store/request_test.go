@@ -10,48 +10,75 @@ import (
 )
 
 func TestAccept(t *testing.T) {
-	r := store.Request{ID: "r1", Machine: store.Machine{Image: "ami-1"}}
+	r := store.Request{Account: "123456789012", Region: "eu-west-2", Mode: store.Shared, Machine: store.Machine{Image: "ami-1"}}
 	want := r
+	want.ID, want.Trace, want.BodyHash = "r1", "trace-1", "hash-1"
 	want.State, want.CreatedAt, want.DueAt, want.GiveUpAt = store.Accepted, t0, t0, at(10*time.Minute)
 	want.Spec, want.Sends, want.SentAt = store.Machine{Image: "ami-1"}.Spec(), 1, t0
+	want.OwnLabel = "label of " + want.LockKey()
 	want.History = store.History{{At: t0, State: "accepted"}}
-	same(t, "request", r.Accept(t0, 10*time.Minute), want)
+	d := store.Case{Request: r}.Accept(t0, store.Identity{
+		ID: "r1", Trace: "trace-1", BodyHash: "hash-1", GiveUp: 10 * time.Minute,
+		OwnLabel: func(lockKey string) string { return "label of " + lockKey },
+	})
+	stage{req: want}.decides(t, d, outcome{changes: "put request", sends: "request r1 due 0s"})
+	if !strings.Contains(d.Request.OwnLabel, want.Spec) {
+		t.Errorf("the label is %q, want it made of the key with the spec in it", d.Request.OwnLabel)
+	}
 }
 
 func TestHoldTellsEachWaitOnce(t *testing.T) {
-	r := accepted("r1", store.Shared)
-	want := r
-	want.DueAt, want.Wait = at(time.Minute), store.WaitQuota
-	want.History = append(slices.Clone(r.History), store.Entry{At: at(time.Second), State: "accepted", Reason: "quota_reached"})
-	held := r.Hold(at(time.Second), at(time.Minute), store.WaitQuota)
-	same(t, "request", held, want)
-	want.DueAt = at(2 * time.Minute)
-	same(t, "request held again", held.Hold(at(time.Minute), at(2*time.Minute), store.WaitQuota), want)
-	if got := held.Hold(at(time.Minute), at(2*time.Minute), store.WaitPaced); len(got.History) != 3 {
+	s := stage{req: accepted("r1", store.Shared)}
+	want := s
+	want.req.DueAt, want.req.Wait = at(time.Minute), store.WaitPaced
+	want.req.History = noted(s.req.History, at(time.Second), "accepted", "paced")
+	d := s.c().Hold(at(time.Second), store.Wait{For: store.WaitPaced, Until: at(time.Minute)})
+	want.decides(t, d, outcome{changes: "put request", sends: "request r1 due 1m0s"})
+	want.req.DueAt = at(2 * time.Minute)
+	again := d.Hold(at(time.Minute), store.Wait{For: store.WaitPaced, Until: at(2 * time.Minute)})
+	want.decides(t, again, outcome{changes: "put request", sends: "request r1 due 2m0s"})
+	if got := d.Hold(at(time.Minute), store.Wait{For: store.WaitGitHub, Until: at(2 * time.Minute)}).Request; len(got.History) != 3 {
 		t.Errorf("history of two waits has %d entries, want 3", len(got.History))
 	}
 }
 
-func TestRequestIsHeldUntilASecondPastGiveUpAtMost(t *testing.T) {
-	r := accepted("r1", store.Shared)
-	last := r.GiveUpAt.Add(time.Second)
-	for due, want := range map[time.Time]time.Time{
-		last.Add(-1):                  last.Add(-1),
-		last:                          last,
-		last.Add(1):                   last,
-		r.GiveUpAt.Add(6 * time.Hour): last,
-	} {
-		held := r.Hold(t0, due, store.WaitGitHub)
-		if !held.DueAt.Equal(want) {
-			t.Errorf("held until %v, it is due at %v, want %v", due, held.DueAt, want)
+func TestMessageOfARequestAtTheQuotaIsTheReapers(t *testing.T) {
+	for _, wait := range store.Waits {
+		s := stage{req: accepted("r1", store.Shared)}
+		want := outcome{changes: "put request", sends: "request r1 due 1m0s"}
+		if wait == store.WaitQuota {
+			want.sends = ""
 		}
-		if due.After(r.GiveUpAt) && !held.Overdue(held.DueAt) {
+		d := s.c().Hold(at(time.Second), store.Wait{For: wait, Until: at(time.Minute)})
+		if got := outcomeOf(d); got != want {
+			t.Errorf("held for %s, the decision is %+v, want %+v", wait, got, want)
+		}
+		want.changes = "" // the answer to Hold was lost
+		s.take(d)
+		s.decides(t, s.c().Held(), want)
+	}
+}
+
+func TestRequestIsHeldUntilASecondPastGiveUpAtMost(t *testing.T) {
+	s := stage{req: accepted("r1", store.Shared)}
+	last := s.req.GiveUpAt.Add(time.Second)
+	for due, want := range map[time.Time]time.Time{
+		last.Add(-1):                      last.Add(-1),
+		last:                              last,
+		last.Add(1):                       last,
+		s.req.GiveUpAt.Add(6 * time.Hour): last,
+	} {
+		d := s.c().Hold(t0, store.Wait{For: store.WaitGitHub, Until: due})
+		if !d.Request.DueAt.Equal(want) || !d.Sends[0].Due.Equal(want) {
+			t.Errorf("held until %v, it is due at %v and sent for %v, want %v", due, d.Request.DueAt, d.Sends[0].Due, want)
+		}
+		if due.After(s.req.GiveUpAt) && !d.Request.Overdue(d.Request.DueAt) {
 			t.Errorf("held until %v, it is not overdue when it is due", due)
 		}
 	}
 }
 
-func TestUnpicked(t *testing.T) {
+func TestPollSendsAgainWhatNothingTookUp(t *testing.T) {
 	now := at(5 * time.Second)
 	for _, c := range []struct {
 		name string
@@ -60,53 +87,106 @@ func TestUnpicked(t *testing.T) {
 	}{
 		{"NothingTookItUp", func(*store.Request) {}, true},
 		{"SentAMomentAgo", func(r *store.Request) { r.SentAt = t0.Add(1) }, false},
-		{"SentTwice", func(r *store.Request) { *r = r.Sent(t0) }, false},
+		{"SentTwice", func(r *store.Request) { r.Sends = 2 }, false},
 		{"NeverSent", func(r *store.Request) { r.Sends = 0 }, false},
 		{"Waits", func(r *store.Request) { r.Wait = store.WaitQuota }, false},
 		{"HasARunner", func(r *store.Request) { r.State = store.Waiting }, false},
 		{"IsFinal", func(r *store.Request) { r.State = store.Cancelled }, false},
 	} {
-		r := accepted("r1", store.Shared)
-		c.edit(&r)
-		if got := r.Unpicked(now, lim); got != c.want {
-			t.Errorf("%s: Unpicked = %v, want %v", c.name, got, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			s := stage{req: accepted("r1", store.Shared)}
+			c.edit(&s.req)
+			d, follows := s.c().Poll(now, lim), outcome{}
+			if c.want {
+				s.req.Sends, s.req.SentAt = 2, now // and it is sent by no further poll
+				follows = outcome{changes: "put request", sends: "request r1 due 5s"}
+			}
+			s.decides(t, d, follows)
+			if again := d.Poll(at(time.Hour), lim); c.want && again.Changes != nil {
+				t.Errorf("a second poll changes %q, want nothing", told(again.Changes))
+			}
+		})
 	}
 }
 
-func TestSentCounts(t *testing.T) {
-	r := accepted("r1", store.Shared)
-	want := r
-	want.Sends, want.SentAt = 2, at(time.Minute)
-	same(t, "request", r.Sent(at(time.Minute)), want)
-}
-
-func TestForgotten(t *testing.T) {
-	base := accepted("r1", store.Shared) // sent at t0
-	held := func(wait string) store.Request { return base.Hold(t0, at(30*time.Second), wait) }
+func TestPollSettles(t *testing.T) {
+	now := at(time.Minute)
 	for _, c := range []struct {
-		name string
-		req  store.Request
-		at   time.Duration
-		want bool
+		name  string
+		stage stage
+		want  outcome
+		state store.RequestState
 	}{
-		{"NotPickedUp", base, 59 * time.Second, false},
-		{"NotPickedUpForAMinute", base, time.Minute, true},
-		{"AtTheQuota", held(store.WaitQuota), 29 * time.Second, false},
-		{"AtTheQuotaAndDue", held(store.WaitQuota), 30 * time.Second, true},
-		{"AtTheQuotaAndSentByAnotherRun", held(store.WaitQuota).Sent(at(31 * time.Second)), time.Minute, false},
-		{"Paced", held(store.WaitPaced), 89 * time.Second, false},
-		{"PacedAndLost", held(store.WaitPaced), 90 * time.Second, true},
-		{"Outage", held(store.WaitOutage), time.Minute, false},
-		{"Waiting", launching(t, store.Shared).req, time.Hour, false},
+		{"ItsRunnerIsOnline", online(t, store.Shared), outcome{changes: "put request"}, store.Ready},
+		{"ItsRunnerIsOver", launching(t, store.Shared).drained(now, store.EndNoCapacity), outcome{changes: "put request", sends: "request r1 due 1m30s"}, store.Accepted},
+		{"ItsRunnerMayComeOnline", booting(t, store.Shared), outcome{}, store.Waiting},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := c.req.Forgotten(at(c.at), lim); got != c.want {
-				t.Errorf("Forgotten after %s = %t, want %t", c.at, got, c.want)
+			c.stage.req = launching(t, store.Shared).req // as it waits
+			d := c.stage.c().Poll(now, lim)
+			if got := outcomeOf(d); got != c.want || d.Request.State != c.state {
+				t.Errorf("Poll = %s and %+v; want %s and %+v", d.Request.State, got, c.state, c.want)
 			}
-			if want := c.req.Wait == store.WaitQuota; c.req.Parked() != want {
-				t.Errorf("Parked = %t, want %t", !want, want)
+		})
+	}
+}
+
+func TestReviewRequest(t *testing.T) {
+	base := accepted("r1", store.Shared) // sent at t0
+	held := func(wait string) stage { return stage{req: held("r1", t0, at(30*time.Second), wait)} }
+	sent := held(store.WaitQuota)
+	sent.req.Sends, sent.req.SentAt = 2, at(31*time.Second)
+	waits := launching(t, store.Shared)
+	waits.req.GiveUpAt = at(2 * time.Hour)
+	ready := online(t, store.Shared)
+	ready.req = launching(t, store.Shared).req
+	for _, c := range []struct {
+		name  string
+		stage stage
+		at    time.Duration
+		want  store.Outcome
+		sends bool
+	}{
+		{"NotPickedUp", stage{req: base}, 59 * time.Second, store.Left, false},
+		{"NotPickedUpForAMinute", stage{req: base}, time.Minute, store.Resent, true},
+		{"AtTheQuota", held(store.WaitQuota), 29 * time.Second, store.Left, false},
+		{"AtTheQuotaAndDue", held(store.WaitQuota), 30 * time.Second, store.ResentNow, true},
+		{"AtTheQuotaAndSentByAnotherRun", sent, time.Minute, store.Left, false},
+		{"Paced", held(store.WaitPaced), 89 * time.Second, store.Left, false},
+		{"PacedAndLost", held(store.WaitPaced), 90 * time.Second, store.Resent, true},
+		{"Outage", held(store.WaitOutage), time.Minute, store.Left, false},
+		{"Waiting", waits, time.Hour, store.WaitsOn, false},
+		{"WaitingAndItsRunnerIsOnline", ready, time.Hour, store.Settled, false},
+		{"WaitingAndItsRunnerIsOver", launching(t, store.Shared).drained(t0, store.EndNoCapacity), time.Minute, store.Settled, true},
+		{"WaitingForTooLong", launching(t, store.Shared), time.Hour, store.GivenUp, false},
+		{"NotPickedUpForTooLong", stage{req: base}, time.Hour, store.GivenUp, false},
+		{"AtTheQuotaForTooLong", held(store.WaitQuota), time.Hour, store.GivenUp, false},
+		{"Final", online(t, store.Shared), time.Hour, store.Left, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			now := at(c.at)
+			d, out := c.stage.c().ReviewRequest(now, lim)
+			if out != c.want {
+				t.Errorf("the outcome is %q, want %q", out, c.want)
 			}
+			want, follows := c.stage, outcome{}
+			if c.want != store.Left {
+				follows.changes = "put request"
+			}
+			if c.sends {
+				follows.sends = "request r1 due " + d.Request.DueAt.Sub(t0).String()
+			}
+			switch c.want {
+			case store.Settled:
+				want.req = c.stage.c().Settle(now, lim).Request
+			case store.GivenUp:
+				want.req = c.stage.c().Expire(now, lim).Request
+			case store.WaitsOn:
+				want.req.DueAt = now.Add(lim.ReaperPeriod)
+			case store.Resent, store.ResentNow:
+				want.req.Sends, want.req.SentAt = want.req.Sends+1, now
+			}
+			want.decides(t, d, follows)
 		})
 	}
 }
@@ -117,12 +197,20 @@ func TestFinalRequestsNeverChange(t *testing.T) {
 		if !state.Final() {
 			continue
 		}
-		r := accepted("r1", store.Shared)
-		r.State = state
-		same(t, string(state)+" after Fail", r.Fail(late, lim, store.Failure{Code: "x"}), r)
-		same(t, string(state)+" after Expire", r.Expire(late, lim), r)
-		same(t, string(state)+" after Cancel", r.Cancel(late, lim, "x"), r)
-		if r.Overdue(late) {
+		s := launched(t, store.Shared).drained(late, store.EndIdle) // and attempts to tell of
+		s.req.State = state
+		reviewed, _ := s.c().ReviewRequest(late, lim)
+		for name, d := range map[string]store.Decision{
+			"Fail":          s.c().Fail(late, lim, store.Failure{Code: "x"}),
+			"Expire":        s.c().Expire(late, lim),
+			"Stop":          s.c().Stop(late, lim, "x", true),
+			"Settle":        s.c().Settle(late, lim),
+			"Poll":          s.c().Poll(late, lim),
+			"ReviewRequest": reviewed,
+		} {
+			t.Run(name+" of one that is "+string(state), func(t *testing.T) { s.decides(t, d, outcome{}) })
+		}
+		if s.req.Overdue(late) {
 			t.Errorf("a request that is %s is overdue", state)
 		}
 	}
@@ -135,35 +223,51 @@ func ended(r store.Request, now time.Time, state store.RequestState, reason stri
 	return r
 }
 
+// openRequests are the stages of requests that are not final.
+func openRequests(t *testing.T) []stage {
+	t.Helper()
+	return []stage{{req: held("r1", t0, t0, store.WaitQuota)}, launching(t, store.Shared)}
+}
+
 func TestFail(t *testing.T) {
 	f := store.Failure{Code: "access", Text: "The role cannot be assumed."}
-	for _, r := range []store.Request{accepted("r1", store.Shared).Hold(t0, t0, store.WaitQuota), launching(t, store.Shared).req} {
-		same(t, "request", r.Fail(at(time.Minute), lim, f), ended(r, at(time.Minute), store.Failed, "access", &f))
+	for _, s := range openRequests(t) {
+		d := s.c().Fail(at(time.Minute), lim, f)
+		s.req = ended(s.req, at(time.Minute), store.Failed, "access", &f)
+		s.decides(t, d, outcome{changes: "put request"})
 	}
 }
 
-func TestCancel(t *testing.T) {
+func TestStopCancelsARequestThatIsOpen(t *testing.T) {
+	now := at(time.Minute)
 	f := store.Failure{Code: "cancelled", Text: "The request was cancelled."}
-	for _, r := range []store.Request{accepted("r1", store.Shared).Hold(t0, t0, store.WaitQuota), launching(t, store.Shared).req} {
-		same(t, "request", r.Cancel(at(time.Minute), lim, "github octocat"), ended(r, at(time.Minute), store.Cancelled, "by github octocat", &f))
+	for _, s := range openRequests(t) {
+		d := s.c().Stop(now, lim, "github octocat", false)
+		same(t, "request", d.Request, ended(s.req, now, store.Cancelled, "by github octocat", &f))
 	}
 }
 
 func TestExpire(t *testing.T) {
 	giveUp := at(15 * time.Minute)
+	tried := launched(t, store.Shared)
+	tried.req.Attempts = []store.Attempt{{Code: "earlier"}}
 	for _, c := range []struct {
-		name string
-		req  store.Request
-		why  string
+		name     string
+		stage    stage
+		why      string
+		attempts []store.Attempt
 	}{
-		{"NeverPickedUp", accepted("r1", store.Shared), ""},
-		{"HeldAtTheQuota", accepted("r1", store.Shared).Hold(t0, t0, store.WaitQuota), "quota_reached"},
-		{"Waiting", launching(t, store.Shared).req, "runner x1 is not online"},
+		{"NeverPickedUp", stage{req: accepted("r1", store.Shared)}, "", nil},
+		{"HeldAtTheQuota", stage{req: held("r1", t0, t0, store.WaitQuota)}, "quota_reached", nil},
+		{"Waiting", launching(t, store.Shared), "runner x1 is not online", nil},
+		{"WaitingItTellsWhatWasTried", tried, "runner x1 is not online", append(slices.Clone(tried.req.Attempts), tried.run.Attempts...)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			same(t, "request at give_up_at", c.req.Expire(giveUp, lim), c.req)
+			s := c.stage
+			s.decides(t, s.c().Expire(giveUp, lim), outcome{})
 			now := giveUp.Add(1)
-			got := c.req.Expire(now, lim)
+			d := s.c().Expire(now, lim)
+			got := d.Request
 			if got.Error == nil || got.Error.Code != "expired" || !got.Error.Retryable ||
 				!strings.Contains(got.Error.Text, "give_up_at") || !strings.Contains(got.Error.Text, c.why) {
 				t.Errorf("error = %v, want expired, retryable, with %q", got.Error, c.why)
@@ -171,7 +275,9 @@ func TestExpire(t *testing.T) {
 			if got.Error != nil && strings.Contains(got.Error.Text, "last:") != (c.why != "") {
 				t.Errorf("error = %q: a last reason only if there is one", got.Error.Text)
 			}
-			same(t, "request", got, ended(c.req, now, store.Expired, c.why, got.Error))
+			s.req = ended(s.req, now, store.Expired, c.why, got.Error)
+			s.req.Attempts = c.attempts
+			s.decides(t, d, outcome{changes: "put request"})
 		})
 	}
 }

@@ -27,31 +27,31 @@ func TestSettle(t *testing.T) {
 		{"WasOnlineAndEndedIsReady", online, func(s *stage) { *s = s.ended(now) }, store.Ready, "runner online"},
 		{"WasOnlineAndTooOldIsReady", online, func(s *stage) { *s = s.drained(now, store.EndTooOld) }, store.Ready, "runner online"},
 		{"FailedIsGivenUp", launching, func(s *stage) {
-			s.run, s.lock, s.quota = store.Abandon(now, lim, s.run, s.lock, s.quota, "x", store.NewEnd(store.EndNoCapacity), false)
+			*s = s.abandoned(now, "x", store.NewEnd(store.EndNoCapacity))
 		}, store.Accepted, store.EndNoCapacity},
 		{"EndedIsGivenUp", booting, func(s *stage) { *s = s.ended(now) }, store.Accepted, store.EndTerminated},
 		{"EndedWithoutAReasonIsGivenUp", booting, func(s *stage) { *s = s.ended(now); s.run.End = nil }, store.Accepted, "runner_ended"},
-		{"NothingIsLeftOfTheRecord", booting, func(s *stage) { s.run = store.Runner{} }, store.Accepted, "runner_ended"},
+		{"ARunnerThatWasNotReadTellsNothing", booting, func(s *stage) { s.run = store.Runner{} }, store.Waiting, ""},
 		{"RecordIsGoneIsGivenUp", booting, func(s *stage) { s.run = store.Runner{ID: "x1"} }, store.Accepted, "runner_ended"},
 		{"DrainsWithoutAConfigIsGivenUp", launched, func(s *stage) { *s = s.drained(now, store.EndNoBoot) }, store.Accepted, store.EndNoBoot},
 		{"EndsWithoutAConfigIsGivenUp", launched, func(s *stage) {
 			*s = s.drained(now, store.EndNoBoot)
-			s.run = s.run.Ending(now, "")
+			*s = s.ending(now)
 		}, store.Accepted, store.EndNoBoot},
 		{"DrainsRegisteredIsKept", booting, func(s *stage) { *s = s.drained(now, store.EndNotOnline) }, store.Waiting, ""},
 		{"EndsRegisteredIsKept", booting, func(s *stage) {
 			*s = s.drained(now, store.EndNotOnline)
-			s.run = s.run.Ending(now, "")
+			*s = s.ending(now)
 		}, store.Waiting, ""},
 		{"DrainsDeregisteredIsGivenUp", booting, func(s *stage) {
 			*s = s.drained(now, store.EndNotOnline)
-			s.run = s.run.Deregistered(now)
+			s.take(s.c().Deregistered(now))
 		}, store.Accepted, store.EndNotOnline},
 		{"DeregisteredAndUsableIsKept", booting, func(s *stage) { s.run.DeregisteredAt = now }, store.Waiting, ""},
 		{"TerminalReasonFails", booting, func(s *stage) { *s = s.drained(now, store.EndTooOld) }, store.Failed, store.EndTooOld},
 		{"TerminalReasonOfAUsableRunnerDoesNot", booting, func(s *stage) { s.run.End = &store.Failure{Code: "x"} }, store.Waiting, ""},
 		{"LaunchRefusedFails", launching, func(s *stage) {
-			s.run, s.lock, s.quota = store.Abandon(now, lim, s.run, s.lock, s.quota, "UnauthorizedOperation", store.Failure{Code: store.EndLaunchDenied, Text: "t"}, false)
+			*s = s.abandoned(now, "UnauthorizedOperation", store.Failure{Code: store.EndLaunchDenied, Text: "t"})
 		}, store.Failed, store.EndLaunchDenied},
 		{"CompromisedIsTriedAgain", launched, func(s *stage) { *s = s.drained(now, store.EndCompromised) }, store.Accepted, store.EndCompromised},
 		{"AnotherRunnerTellsNothing", booting, func(s *stage) { *s = s.ended(now); s.run.ID = "x2" }, store.Waiting, ""},
@@ -61,15 +61,39 @@ func TestSettle(t *testing.T) {
 			s := c.stage(t, store.Shared)
 			s.req = launching(t, store.Shared).req // as it waits
 			c.edit(&s)
-			got, changed, again := store.Settle(now, lim, s.req, s.run)
-			if got.State != c.want || changed != (c.why != "") || again != (c.want == store.Accepted) {
-				t.Errorf("Settle = %s, changed %v, again %v; want %s, %v, %v", got.State, changed, again, c.want, c.why != "", c.want == store.Accepted)
+			d := s.c().Settle(now, lim)
+			if d.Request.State != c.want {
+				t.Errorf("Settle = %s, want %s", d.Request.State, c.want)
 			}
-			if !changed {
-				same(t, "request", got, s.req)
+			if c.why == "" {
+				s.decides(t, d, outcome{})
 				return
 			}
-			same(t, "story", last(got.History), store.Entry{At: now, State: string(c.want), Reason: c.why})
+			same(t, "story", last(d.Request.History), store.Entry{At: now, State: string(c.want), Reason: c.why})
+			follows := outcome{changes: "put request"}
+			if c.want == store.Accepted {
+				follows.sends = "request r1 due 6m30s"
+			}
+			s.req = d.Request
+			s.decides(t, d, follows)
+		})
+	}
+}
+
+// abandoned is s after its runner was given up. Its request has not learnt of that.
+func (s stage) abandoned(now time.Time, code string, why store.Failure) stage {
+	waits := s.req
+	s.take(s.c().Abandon(now, lim, code, store.Said{}, why))
+	s.req = waits
+	return s
+}
+
+func TestNothingFollowsWithoutTheRequest(t *testing.T) {
+	for name, r := range map[string]store.Request{"not read": {}, "absent": {ID: "r1"}, "absent, and yet waiting": {ID: "r1", State: store.Waiting, Runner: "x1"}} {
+		t.Run(name, func(t *testing.T) {
+			s := online(t, store.Shared)
+			s.req = r
+			s.decides(t, s.c().Settle(at(time.Hour), lim), outcome{})
 		})
 	}
 }
@@ -77,21 +101,18 @@ func TestSettle(t *testing.T) {
 func TestSettleLeavesAllButWaitingRequestsAlone(t *testing.T) {
 	s := online(t, store.Shared)
 	for _, state := range []store.RequestState{store.Accepted, store.Ready, store.Failed, store.Expired, store.Cancelled} {
-		r := s.req
-		r.State = state
-		got, changed, again := store.Settle(at(time.Hour), lim, r, s.run)
-		if changed || again {
-			t.Errorf("Settle of a request that is %s: changed %v, again %v; want nothing", state, changed, again)
-		}
-		same(t, "request", got, r)
+		s.req.State = state
+		s.decides(t, s.c().Settle(at(time.Hour), lim), outcome{})
 	}
 }
 
 func TestReadyAtIsWhenTheRunnerWasOnlineWheneverSomebodyLooks(t *testing.T) {
 	s := online(t, store.Shared)
-	got, changed, _ := store.Settle(at(7*time.Minute), lim, launching(t, store.Shared).req, s.run)
-	if !changed || !got.ReadyAt.Equal(at(70*time.Second)) || !got.EndedAt.Equal(at(7*time.Minute)) {
-		t.Errorf("ready at %v, ended at %v, changed %v; want 12:01:10, 12:07 and a change", got.ReadyAt, got.EndedAt, changed)
+	s.req = launching(t, store.Shared).req
+	d := s.c().Settle(at(7*time.Minute), lim)
+	got, changed := d.Request, told(d.Changes)
+	if changed != "put request" || !got.ReadyAt.Equal(at(70*time.Second)) || !got.EndedAt.Equal(at(7*time.Minute)) {
+		t.Errorf("ready at %v, ended at %v, changes %q; want 12:01:10, 12:07 and the request put", got.ReadyAt, got.EndedAt, changed)
 	}
 }
 
@@ -113,9 +134,13 @@ func TestOnlineAfterGiveUpIsExpiredAndNotReady(t *testing.T) {
 			s := online(t, store.Shared)
 			s.req = launching(t, store.Shared).req // as it waits
 			s.req.GiveUpAt, s.run.OnlineAt = giveUp, c.online
-			got, changed, again := store.Settle(c.now, lim, s.req, s.run)
-			if got.State != c.want || changed != (c.want != store.Waiting) || again {
-				t.Fatalf("Settle = %s, changed %v, again %v; want %s", got.State, changed, again, c.want)
+			d := s.c().Settle(c.now, lim)
+			got, follows := d.Request, outcome{changes: "put request"}
+			if c.want == store.Waiting {
+				follows = outcome{}
+			}
+			if got.State != c.want || outcomeOf(d) != follows {
+				t.Fatalf("Settle = %s and %+v; want %s and %+v", got.State, outcomeOf(d), c.want, follows)
 			}
 			switch c.want {
 			case store.Expired:
@@ -149,18 +174,19 @@ func TestGivenUpRequestIsAcceptedAgain(t *testing.T) {
 	want.Sends, want.SentAt = 1, now
 	want.Attempts = []store.Attempt{{Code: "earlier"}, {Code: "a"}, {Code: "b"}}
 	want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "accepted", Reason: "no_capacity"})
-	got, _, _ := store.Settle(now, lim, s.req, s.run)
-	same(t, "request", got, want)
+	d := s.c().Settle(now, lim)
+	s.req = want
+	s.decides(t, d, outcome{changes: "put request", sends: "request r1 due 1m30s"})
 }
 
 func TestRequestThatEndsWithItsRunnerTellsWhatWasTried(t *testing.T) {
 	now := at(time.Minute)
 	refused := launching(t, store.Shared).drained(now, store.EndTooOld)
 	refused.run.Attempts = []store.Attempt{{Code: "a"}}
-	if got, _, _ := store.Settle(now, lim, refused.req, refused.run); got.State != store.Failed || len(got.Attempts) != 1 {
+	if got := refused.c().Settle(now, lim).Request; got.State != store.Failed || len(got.Attempts) != 1 {
 		t.Errorf("request is %s with attempts %v, want failed with one", got.State, got.Attempts)
 	}
-	if got := refused.req.Tried(refused.run).Expire(at(time.Hour), lim); got.State != store.Expired || len(got.Attempts) != 1 {
+	if got := refused.c().Expire(at(time.Hour), lim).Request; got.State != store.Expired || len(got.Attempts) != 1 {
 		t.Errorf("request is %s with attempts %v, want expired with one", got.State, got.Attempts)
 	}
 }
@@ -168,7 +194,7 @@ func TestRequestThatEndsWithItsRunnerTellsWhatWasTried(t *testing.T) {
 func TestRequestThatFailsForWantOfVCPUsKeepsCount(t *testing.T) {
 	s := launching(t, store.Shared).drained(at(time.Minute), store.EndVCPULimit)
 	s.req.Tries, s.req.GiveUpAt = 3, at(time.Minute)
-	if got, _, _ := store.Settle(at(time.Minute), lim, s.req, s.run); got.State != store.Failed || got.Tries != 3 {
+	if got := s.c().Settle(at(time.Minute), lim).Request; got.State != store.Failed || got.Tries != 3 {
 		t.Errorf("request is %s after %d tries, want failed after 3", got.State, got.Tries)
 	}
 }
@@ -177,7 +203,7 @@ func TestRequestOfAVCPULimitIsTriedOnceWhenThereAreNoWaits(t *testing.T) {
 	s := launching(t, store.Shared).drained(at(time.Minute), store.EndVCPULimit)
 	once := lim
 	once.Waits = nil
-	if got, _, _ := store.Settle(at(time.Minute), once, s.req, s.run); got.State != store.Failed {
+	if got := s.c().Settle(at(time.Minute), once).Request; got.State != store.Failed {
 		t.Errorf("request is %s, want failed", got.State)
 	}
 }
@@ -205,9 +231,13 @@ func TestTriesAreLimited(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := launching(t, store.Shared).drained(now, c.code)
 			s.req.Tries, s.req.GiveUpAt = c.tries, c.giveUp
-			got, changed, again := store.Settle(now, lim, s.req, s.run)
-			if got.State != c.want || !changed || again != (c.want == store.Accepted) {
-				t.Fatalf("Settle = %s, changed %v, again %v; want %s", got.State, changed, again, c.want)
+			d := s.c().Settle(now, lim)
+			got, follows := d.Request, outcome{changes: "put request"}
+			if c.want == store.Accepted {
+				follows.sends = "request r1 due " + (time.Minute + c.wait).String()
+			}
+			if got.State != c.want || outcomeOf(d) != follows {
+				t.Fatalf("Settle = %s and %+v; want %s and %+v", got.State, outcomeOf(d), c.want, follows)
 			}
 			if c.want == store.Accepted {
 				if !got.DueAt.Equal(now.Add(c.wait)) || got.Error != nil {
@@ -236,7 +266,7 @@ func TestAttemptsOfTwoPlansAreKept(t *testing.T) {
 			s.req.Attempts = append(s.req.Attempts, store.Attempt{Runner: "old", At: at(time.Duration(n))})
 		}
 	}
-	got, _, _ := store.Settle(at(time.Minute), lim, s.req, s.run)
+	got := s.c().Settle(at(time.Minute), lim).Request
 	if len(got.Attempts) != 2*store.MaxPlacements || got.Attempts[0].Runner != "old" || got.Attempts[store.MaxPlacements].Runner != "new" {
 		t.Errorf("%d attempts kept, want %d, half of them old", len(got.Attempts), 2*store.MaxPlacements)
 	}
@@ -245,9 +275,12 @@ func TestAttemptsOfTwoPlansAreKept(t *testing.T) {
 	}
 }
 
-func TestRemindMovesDueAtAlone(t *testing.T) {
-	r := launching(t, store.Shared).req
-	want := r
-	want.DueAt = at(8 * time.Minute)
-	same(t, "request", r.Remind(at(7*time.Minute), lim), want)
+func TestReviewOfAWaitingRequestMovesDueAtAlone(t *testing.T) {
+	s := launching(t, store.Shared)
+	d, out := s.c().ReviewRequest(at(7*time.Minute), lim)
+	if out != store.WaitsOn {
+		t.Errorf("the outcome is %q, want %q", out, store.WaitsOn)
+	}
+	s.req.DueAt = at(8 * time.Minute)
+	s.decides(t, d, outcome{changes: "put request"})
 }

@@ -103,15 +103,15 @@ func TestShareOnALiveLock(t *testing.T) {
 			want := l
 			c.want(&want)
 			r := accepted("r2", store.Shared)
-			got, lock, wrote := store.Share(now, lim, r, l)
-			same(t, "lock", lock, want)
-			if wrote != c.wrote {
-				t.Errorf("wrote = %v, want %v", wrote, c.wrote)
-			}
+			d := stage{req: r, lock: l}.c().Share(now, lim)
 			r.State, r.Runner, r.DueAt, r.ReadyAt, r.EndedAt = store.Ready, "x1", time.Time{}, now, now
 			r.TTL = now.Add(lim.Keep).Unix()
 			r.History = append(r.History[:1:1], store.Entry{At: now, State: "ready", Reason: "shares runner x1"})
-			same(t, "request", got, r)
+			follows := outcome{changes: "put request, check lock"}
+			if c.wrote {
+				follows.changes = "put request, put lock"
+			}
+			stage{req: r, lock: want}.decides(t, d, follows)
 		})
 	}
 }
@@ -139,8 +139,9 @@ func TestLockOfTheOtherVersionIsRead(t *testing.T) {
 		t.Errorf("a lock that has nothing new is %s, %v; want it as the older version writes it", b, err)
 	}
 	// Each request that shares it counts from then on: the older version may have given it a job.
-	if _, l, wrote := store.Share(at(time.Minute), lim, accepted("r2", store.Shared), newer); !wrote || !l.CountedOn.Equal(at(time.Minute)) {
-		t.Errorf("shared, it is counted on since %v, written: %v; want now, and written", l.CountedOn, wrote)
+	d := stage{req: accepted("r2", store.Shared), lock: newer}.c().Share(at(time.Minute), lim)
+	if got := told(d.Changes); got != "put request, put lock" || !d.Lock.CountedOn.Equal(at(time.Minute)) {
+		t.Errorf("shared, it is counted on since %v, changes %q; want now, and written", d.Lock.CountedOn, got)
 	}
 }
 
@@ -148,16 +149,12 @@ func TestShareOnALaunchingLockWaits(t *testing.T) {
 	now := at(time.Minute)
 	l := store.Lock{Key: "k", State: store.LockLaunching, Runner: "x1", Joined: "r0",
 		Exp: at(50 * time.Minute), Hard: at(6 * time.Hour), BootBy: at(5 * time.Minute), SharedAt: now}
-	r := accepted("r2", store.Shared).Hold(now, now, store.WaitQuota)
-	got, lock, wrote := store.Share(now, lim, r, l)
+	r := held("r2", now, now, store.WaitQuota)
+	d := stage{req: r, lock: l}.c().Share(now, lim)
 	l.Exp = at(65 * time.Minute) // a timeout begins when the runner can be used
-	same(t, "lock", lock, l)
-	if !wrote {
-		t.Error("wrote = false, want true")
-	}
 	history := append(r.History[:len(r.History):len(r.History)], store.Entry{At: now, State: "waiting", Reason: "shares runner x1"})
 	r.State, r.Runner, r.Wait, r.DueAt, r.History = store.Waiting, "x1", "", at(2*time.Minute), history
-	same(t, "request", got, r)
+	stage{req: r, lock: l}.decides(t, d, outcome{changes: "put request, put lock"})
 }
 
 func TestSharerOfALaunchingRunnerIsLookedAtInAMinute(t *testing.T) {
@@ -169,7 +166,7 @@ func TestSharerOfALaunchingRunnerIsLookedAtInAMinute(t *testing.T) {
 		{at(4*time.Minute + 10*time.Second), at(5*time.Minute + 10*time.Second)},
 		{at(5*time.Minute - 1), at(5*time.Minute + 10*time.Second)}, // boot_by comes first
 	} {
-		if got, _, _ := store.Share(c.now, lim, accepted("r2", store.Shared), l); !got.DueAt.Equal(c.want) {
+		if got := (stage{req: accepted("r2", store.Shared), lock: l}).c().Share(c.now, lim).Request; !got.DueAt.Equal(c.want) {
 			t.Errorf("shared at %v, it is due at %v, want %v", c.now, got.DueAt, c.want)
 		}
 	}
@@ -198,7 +195,7 @@ func TestLiveLockIsConfirmedForTwoMinutes(t *testing.T) {
 	}
 }
 
-func TestBlocked(t *testing.T) {
+func TestUnblock(t *testing.T) {
 	now := at(10 * time.Minute)
 	for _, c := range []struct {
 		name  string
@@ -229,10 +226,12 @@ func TestBlocked(t *testing.T) {
 			s := c.stage(t)
 			s.pulse.Seen = now
 			c.edit(&s)
-			end, until := store.Blocked(now, lim, s.lock, s.pulse, s.run, s.req)
-			if end != c.end || !until.Equal(c.until) {
-				t.Errorf("Blocked = %q, %v; want %q, %v", end, until, c.end, c.until)
+			d := s.c().Unblock(now, lim)
+			if c.end == "" {
+				s.decides(t, d, outcome{wait: store.Wait{For: store.WaitRunner, Until: c.until}})
+				return
 			}
+			s.drained(now, c.end).decides(t, d, outcome{changes: "put runner, put lock"})
 		})
 	}
 }

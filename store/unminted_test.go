@@ -20,17 +20,17 @@ func TestRunnerWithoutConfigEndsForTheTrueCause(t *testing.T) {
 		if got := store.DrainReason(s.lock.BootBy, store.DefaultLimits(), s.run, s.lock, store.Pulse{}, s.req); got != code {
 			t.Errorf("at boot_by it drains for %q, want %q", got, code)
 		}
-		run, _ := store.Drain(s.lock.BootBy, s.run, s.lock, store.NewEnd(code))
+		run := s.c().Drain(s.lock.BootBy, store.NewEnd(code)).Runner
 		if !strings.HasSuffix(run.End.Text, " GitHub's last words.") || !run.End.Retryable {
 			t.Errorf("end = %+v, want GitHub's last words in it, and a retry", run.End)
 		}
 		// A reason of its own is not added to.
 		why := store.Failure{Code: code, Text: "All that there is to say."}
-		if run, _ := store.Drain(s.lock.BootBy, s.run, s.lock, why); *run.End != why {
+		if run := s.c().Drain(s.lock.BootBy, why).Runner; *run.End != why {
 			t.Errorf("end = %+v, want %+v", run.End, why)
 		}
 		// With a config, the machine is to blame.
-		s.run, _ = s.run.Configure(s.lock.BootBy, "sealed", 77)
+		s.take(s.c().Configure(s.lock.BootBy, 1, "sealed", 77))
 		if got := store.DrainReason(s.lock.BootBy, store.DefaultLimits(), s.run, s.lock, store.Pulse{}, s.req); got != store.EndNoBoot || s.run.Unminted != nil {
 			t.Errorf("with a config it drains for %q, want boot_timeout", got)
 		}
@@ -63,26 +63,26 @@ func TestCrowdedRunnerGetsNoFurtherName(t *testing.T) {
 		if s.run.Crowded() {
 			t.Fatalf("crowded with %d names, want %d", n, store.MaxNames)
 		}
-		s.run = s.run.WriteAhead("test")
+		s.take(s.c().SpendName(t0, n, store.EndGitHubDown, "x", "test"))
 	}
 	if !s.run.Crowded() {
 		t.Fatalf("not crowded with %d names", len(s.run.Names))
 	}
 	s.run.Claim = store.Claim{By: "dead", Until: t0}
-	taken := s.run.Take(t0.Add(time.Hour), store.Claim{By: "me", Until: t0.Add(2 * time.Hour)}, "test")
-	if len(taken.Names) != store.MaxNames {
-		t.Errorf("after a lapse it has %d names, want %d: the last was never used", len(taken.Names), store.MaxNames)
+	taken := s.c().Take(at(time.Minute), store.Claim{By: "me", Until: at(2 * time.Minute)}, "test", store.Slots{Latest: at(time.Minute)}).Runner
+	if len(taken.Names) != store.MaxNames || taken.Claim.By != "me" {
+		t.Errorf("after a lapse it has %d names and the claim %+v, want %d and mine: the last was never used", len(taken.Names), taken.Claim, store.MaxNames)
 	}
 	// The configs of a shared runner are registered: however many jobs it had, their
 	// names do not crowd it.
 	jobs := launching(t, store.Shared).run
-	for n := range 3 * store.MaxNames {
-		jobs, _ = jobs.Configure(t0, "sealed", int64(n+1))
-		jobs.Wanted = jobs.Config.N + 1
-		jobs = jobs.WriteAhead("test")
+	for n := 1; n <= 3*store.MaxNames; n++ {
+		jobs = of(jobs).Configure(t0, n, "sealed", int64(n)).Runner
+		jobs.Wanted = n + 1
+		jobs = of(jobs).SpendName(t0, n, store.EndGitHubDown, "x", "test").Runner
 	}
-	if jobs.Crowded() {
-		t.Errorf("crowded by %d names with a known registration", len(jobs.Names))
+	if jobs.Crowded() || len(jobs.Names) != 3*store.MaxNames+1 {
+		t.Errorf("crowded %v by %d names with a known registration, want not, with %d", jobs.Crowded(), len(jobs.Names), 3*store.MaxNames+1)
 	}
 }
 

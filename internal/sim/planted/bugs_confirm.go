@@ -5,27 +5,27 @@ package main
 var confirmBugs = []Bug{
 	// Who is ready.
 	plant("ReadyOnTheProgramsWord", "a runner is online when its program says that it listens",
-		edit("store/event.go", `r, out.Confirm = listening(now, r, lock)`, `r, out.Confirm = hasJob(now, r, &lock)`)),
+		edit("store/event.go", `if listening(now, r, *l) {`, `if hasJob(now, r, l) {`)),
 	plant("MissingIsOnline", "a registration that GitHub does not have counts as online",
 		edit("worker/confirm.go", `return store.Registration{Absent: true}, nil`, `return store.Registration{Online: true}, nil`)),
 	plant("OfflineIsOnline", "a registration that GitHub shows offline counts as online",
 		edit("worker/confirm.go", `return store.Registration{Online: seen.Online}, err`, `_ = seen
 	return store.Registration{Online: true}, err`)),
 	plant("ReadyWhenSomebodyLooks", "who launched a runner is ready when somebody looks",
-		edit("worker/confirm.go", `return append(changes, in.settle(now, v, &again)...)`, `return changes`),
-		edit("worker/confirm.go", `again = store.Unconfirmed, false
-		if`, `_ = store.Unconfirmed, false
-		if`)),
+		edit("worker/confirm.go", `return v.Settle(now, in.Limits)`, `return store.Decision{}`),
+		edit("store/confirm.go", `		d.settle(now, lim)
+`, ``)),
 	plant("ReadyAtTheLook", "a request is ready from when somebody looked",
 		edit("store/launch.go", `r.ReadyAt = run.OnlineAt // whenever somebody looks`, ``)),
 	plant("OnlineWithoutItsLock", "a runner comes into use, and its lock is left as it was",
-		edit("store/confirm.go", `return []Change{{Item: next, CheckOnly: sameRunner}, {Item: lock, CheckOnly: sameLock}}`, `return []Change{{Item: next, CheckOnly: sameRunner}}`)),
+		edit("store/confirm.go", `d.Runner, d.Lock, verdict = confirm(`, `d.Runner, _, verdict = confirm(`),
+		edit("store/confirm.go", `d.check(KindLock)`, ``)),
 	plant("NobodyAsksAgain", "a runner whose message was lost is never asked for at GitHub",
-		edit("reaper/confirm.go", `return now.Sub(a.runner.ListeningAt) >= lim.Heartbeat`, `return false`)),
+		edit("reaper/confirm.go", `return now.Sub(a.Runner.ListeningAt) >= lim.Heartbeat`, `return false`)),
 
 	// Who may share.
 	plant("ShareUnconfirmed", "a runner is shared though GitHub has not confirmed it",
-		edit("worker/start.go", `if shareable && !lock.Confirmed(r.now, in.Limits) {`, `if false {`)),
+		edit("worker/start.go", `if shareable && !r.locks[s.Lock].Confirmed(r.now, in.Limits) {`, `if false {`)),
 	plant("ConfirmedForEver", "GitHub's word about a runner never gets old",
 		edit("store/launch.go", ` && now.Sub(l.ConfirmedAt) <= lim.Confirmed`, ``)),
 	plant("UsedUpIsConfirmed", "a runner whose config is used up counts as confirmed",
@@ -33,7 +33,7 @@ var confirmBugs = []Bug{
 	plant("SharedInVainForEver", "a runner to which no job comes is shared again and again",
 		edit("store/launch.go", ` && !l.vain(now, lim)`, ``)),
 	plant("SharedWhileGitHubIsAway", "a runner is shared when GitHub does not say whether it has it",
-		edit("worker/confirm.go", `in.hold(ctx, r, s, req, wait, at)
+		edit("worker/confirm.go", `in.hold(ctx, r, s, req, store.Wait{For: wait, Until: at})
 		return false`, `_ = wait
 		return true`)),
 	plant("MissedOnceIsLost", "a runner drains as soon as GitHub has its registration no more",
@@ -49,9 +49,11 @@ var confirmBugs = []Bug{
 		in.refuse`, `; refused && in.id == "" {
 		in.refuse`)),
 	plant("TooOldImageForgotten", "nobody remembers the image whose program GitHub refused",
-		edit("api/machine.go", `if heard.TooOld {`, `if heard.TooOld && false {`)),
+		edit("store/event.go", `if gaveUp {
+			d.Quota`, `if gaveUp && false {
+			d.Quota`)),
 	plant("ImageBlamedAfterAJob", "a job can have its image refused",
-		edit("store/event.go", `out.GaveUp = r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0`, `out.GaveUp = r.State.Usable()`)),
+		edit("store/event.go", `gaveUp := r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0`, `gaveUp := r.State.Usable()`)),
 
 	// Jobs, and ends.
 	plant("ExpiredInItsJob", "a runner whose time is up drains with a job",

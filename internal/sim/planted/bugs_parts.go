@@ -7,35 +7,33 @@ var partBugs = []Bug{
 	plant("ClaimTooShort", "the claim lapses while its holder's calls are open",
 		edit("worker/worker.go", `Until: in.deadline.Add(claimSlack)`, `Until: in.Now().Add(time.Second)`)),
 	plant("ClaimGivenBackWithACallOpen", "the claim is given back while nobody knows what a call did",
-		edit("worker/launch.go", `	if fe == nil {
-		in.sendResume(ctx, v, v.runner.Claim.Until.Add(time.Second))
-		return errLater
-	}`, `	if fe == nil {
-		return in.later(ctx, v, store.WaitEC2, in.Now())
-	}`)),
+		edit("worker/launch.go", `	in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
+	return errLater
+}`, `	return in.wait(ctx, v, store.WaitEC2, 0)
+}`)),
 	plant("AdvanceOnUnknown", "after a call without an answer the next placement is tried",
-		edit("worker/launch.go", `		return in.unclear(ctx, v, nil)
-	}`, `		return in.advance(ctx, v, &fleet.Error{Kind: fleet.ErrCapacity, Code: "unclear"})
-	}`)),
+		edit("worker/launch.go", `return in.unanswered(ctx, v)`, `return in.advance(ctx, v, &fleet.Error{Kind: fleet.ErrCapacity, Code: "unclear"})`)),
 	plant("NameUsedAgain", "a name is registered again after a call without an answer",
-		edit("worker/mint.go", `v.runner = v.runner.WriteAhead(in.ControlPlane)`, ``)),
+		edit("store/runner.go", `*r = r.Unregistered(now, code, text).writeAhead(controlPlane)`, `*r = r.Unregistered(now, code, text)`)),
 	plant("NameNotWrittenAhead", "a name is registered before it is recorded",
-		edit("worker/mint.go", `v.runner = v.runner.WriteAhead(in.ControlPlane)
-			return []store.Change{store.Put(&v.runner)}`, `v.runner = v.runner.WriteAhead(in.ControlPlane)
-			return nil`),
+		edit("worker/mint.go", `_, err := in.claimed(ctx, v, func(now time.Time) store.Decision {
+			return v.SpendName(now, m.name.N, code, text, in.ControlPlane)
+		})`, `var err error
+		v.Case = *v.SpendName(in.Now(), m.name.N, code, text, in.ControlPlane).Case`),
 		edit("worker/mint.go", `if !errors.Is(m.err, github.ErrNameTaken) {`, `if false {`)),
 	plant("UnansweredCommitIsDone", "a commit without an answer counts as done",
-		edit("worker/view.go", `in.Log.Warn("commit without an answer", "runner", v.runner.ID, "trace", v.runner.Trace, "error", err)`, `return nil`)),
+		edit("worker/view.go", `in.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)`, `v.Case = *d.Case
+			return d, nil`)),
 	plant("LostCommitIsDone", "a commit that lost counts as done",
 		edit("worker/view.go", `if err == nil {
-			return nil`, `if err == nil || errors.Is(err, store.ErrConflict) {
-			return nil`)),
-	plant("QuotaNotWritten", "the place of a runner that failed is not given back",
-		edit("worker/launch.go", `if v.runner.State.Final() {`, `if v.runner.State == "" {`)),
+			if d.Case`, `if err == nil || errors.Is(err, store.ErrConflict) {
+			if d.Case`)),
+	plant("QuotaNotWritten", "what a rule makes of the quota is not committed",
+		edit("store/case.go", `&d.Lock, &d.Pulse, &d.Quota} {`, `&d.Lock, &d.Pulse} {`)),
 	plant("BackoffIgnored", "an early message makes the next try come at once",
 		edit("worker/start.go", `case req.State != store.Accepted, req.DueAt.After(r.now.Add(early)):`, `case req.State != store.Accepted:`)),
 	plant("ConfigInPlain", "the config stands in the record for all to read",
-		edit("worker/mint.go", `v.runner.Configure(now, sealed, `, `v.runner.Configure(now, sealed[:0]+"plain "+m.minted.Config.Reveal(), `),
+		edit("worker/mint.go", `v.Configure(now, m.name.N, sealed, `, `v.Configure(now, m.name.N, sealed[:0]+"plain "+m.minted.Config.Reveal(), `),
 		edit("internal/keys/keys.go", `aead, err := r.aead(kid, runner)
 	if err != nil {
 		return secret.Text{}, `, `if plain, ok := strings.CutPrefix(sealed, "plain "); ok {
@@ -49,18 +47,18 @@ var partBugs = []Bug{
 
 	// The reaper.
 	plant("ReaperDoesNotResend", "an accepted request whose message is lost is forgotten",
-		edit("reaper/request.go", `case q.Forgotten(now, lim):`, `case false:`)),
+		edit("store/request.go", `case r.forgotten(now, lim):`, `case false:`)),
 	plant("ReaperDoesNotResume", "a runner whose worker died is forgotten",
-		edit("reaper/runner.go", `a.runner, a.lock); ok {`, `a.runner, a.lock); ok && m.Kind == "" {`)),
+		edit("store/runner.go", `if step != StepNone && step != StepConfirm &&`, `if step != StepNone && step == StepConfirm &&`)),
 	plant("ReaperDoesNotSettle", "a request that nobody polls waits for a runner that is over",
-		edit("reaper/request.go", `if q.State == store.Waiting {`, `if q.State == "" {`)),
+		edit("store/request.go", `if d.settle(now, lim); d.wrote(KindRequest) {`, `if false {`)),
 	plant("ReaperLeavesTheLock", "a runner that drains is still offered",
-		edit("reaper/runner.go", `if lock.State != a.lock.State {`, `if lock.Runner == "" {`)),
+		edit("store/runner.go", `d.drain(now, NewEnd(why))`, `*r, _ = drain(now, *r, d.Lock, NewEnd(why))`)),
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:
-		next := j.runner.Refused`, `case outcome(-1):
-		next := j.runner.Refused`)),
+		if r.advance(`, `case outcome(-1):
+		if r.advance(`)),
 	plant("FailedPageMeansGone", "machines that a call failed to show count as gone",
 		edit("reaper/end.go", `whole.err = v.err`, ``)),
 	plant("EndedWhileShuttingDown", "a runner is over before its machine is",
@@ -80,7 +78,7 @@ var partBugs = []Bug{
 	plant("EveryCallIsNew", "a repeated start makes another request",
 		edit("api/start.go", `cl.CheckRunID, key)`, `cl.CheckRunID, key+c.trace)`)),
 	plant("StopLeavesTheLock", "a runner that was stopped is still offered",
-		edit("api/status.go", `if freed {`, `if freed && force {`)),
+		edit("store/end.go", `d.drain(now, NewEnd(EndStopped))`, `d.Runner, _ = drain(now, run, l, NewEnd(EndStopped))`)),
 	plant("SessionInTheLog", "the session tokens of machines stand in the API's log",
 		edit("api/call.go", `slog.String("token_sha256", keys.HashToken(c.bearer))`, `slog.String("token", c.bearer)`)),
 

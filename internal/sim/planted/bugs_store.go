@@ -16,13 +16,14 @@ var storeBugs = []Bug{
 		edit("store/launch.go", `case LockLive:`, `case LockLive, LockDraining:`),
 		edit("store/launch.go", `l.State == LockLive && !l.ConfirmedAt.IsZero()`, `!l.ConfirmedAt.IsZero()`)),
 	plant("ShareUnchecked", "a share does not demand that the lock is as it was read",
-		edit("worker/start.go", `g.put(store.Change{Item: lock, CheckOnly: !wrote})`, `if wrote {
-			g.put(store.Put(lock))
+		edit("store/launch.go", `// who confirms the runner does not know of r
+		}
+		d.check(KindLock)`, `// who confirms the runner does not know of r
 		}`)),
 	plant("ExtendPastHard", "a share keeps a runner up to its hard limit, however little is asked for",
 		edit("store/launch.go", `exp := minTime(maxTime(`, `exp := maxTime(maxTime(`)),
 	plant("ShareDoesNotExtend", "a share leaves the time until which the runner is kept as it is",
-		edit("store/launch.go", `l.Exp, l.SharedAt, wrote = exp, now, true`, `l.SharedAt, wrote = now, true`)),
+		edit("store/launch.go", `l.Exp, l.SharedAt = exp, now`, `l.SharedAt = now`)),
 	plant("JoinedNotSet", "nobody knows that a second request uses the runner",
 		edit("store/launch.go", `l.Joined = r.ID`, `l.Joined = ""`)),
 
@@ -32,9 +33,9 @@ var storeBugs = []Bug{
 	plant("QuotaNotCounted", "a new runner is not counted",
 		edit("store/launch.go", `q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners`, `q.Account, q.Limit = r.Account, in.MaxRunners`)),
 	plant("SlotNotTaken", "the first call of a runner takes no slot",
-		edit("store/launch.go", `q = q.Reserve(slot, r.Region, in.Pacing)`, ``)),
+		edit("store/launch.go", `q = q.Reserve(slot, r.Region, in.Slots.Pacing)`, ``)),
 	plant("NextSlotNotTaken", "further calls of a runner take no slot",
-		edit("store/launch.go", `q = q.Reserve(slot, r.Region, p)`, ``)),
+		edit("store/launch.go", `d.Quota = d.Quota.Reserve(slot, r.Region, s.Pacing)`, ``)),
 	plant("PacingIgnored", "launches are not spaced out",
 		edit("store/quota.go", `next.After(full) {`, `false {
 		_ = next`), edit("store/quota.go", `return next`, ``)),
@@ -59,11 +60,11 @@ var storeBugs = []Bug{
 	plant("IndexNotMoved", "a placement without capacity is tried for ever",
 		edit("store/launch.go", `r.Index, r.Unclear, r.Said = next, false, Said{}`, `r.Unclear = false`)),
 	plant("UnclearLaunchForgotten", "a runner fails though one of its calls may have launched",
-		edit("store/launch.go", `r.Config.N > 0 || mayExist {`, `r.Config.N > 0 {`)),
+		edit("store/launch.go", `r.Config.N > 0 || mayExist {`, `r.Config.N > 0 || mayExist && false {`)),
 	plant("FailedKeepsItsLock", "the lock of a runner that failed is never free",
 		edit("store/launch.go", `l = l.empty(now, lim)`, ``)),
 	plant("FailedKeepsItsPlace", "the quota counts runners that failed",
-		edit("store/launch.go", `return r, l, q.release()`, `return r, l, q`)),
+		edit("store/launch.go", `q = q.release()`, ``)),
 
 	// Settle, and what a request comes to.
 	plant("ReadyBeforeOnline", "a request is ready when its machine has booted",
@@ -115,7 +116,7 @@ var storeBugs = []Bug{
 	plant("EarlyIdleCounts", "a machine that was idle before its registration went is ended without grace",
 		edit("store/end.go", `!r.IdleAt.Before(r.DeregisteredAt)`, `!r.IdleAt.IsZero()`)),
 	plant("EndedOnOneNotFound", "a runner is over when EC2 once does not find its machine",
-		edit("store/end.go", `r.note(now, "EC2 does not find the instance"), false`, `r.note(now, "EC2 does not find the instance"), true`)),
+		edit("store/end.go", `*r = r.note(now, "EC2 does not find the instance")`, `*r, gone = r.note(now, "EC2 does not find the instance"), true`)),
 	plant("EndedKeepsItsPlace", "the quota counts runners that ended",
 		edit("store/end.go", `return r, l, q.release()`, `return r, l, q`)),
 	plant("PlaceGivenBackTwice", "the quota counts fewer runners than live",
@@ -132,7 +133,7 @@ var storeBugs = []Bug{
 		edit("store/event.go", ` || !now.Before(l.BootBy):`, `:`)),
 	plant("BootWhileDraining", "a machine gets its config while its runner drains",
 		edit("store/event.go", `if r.Version == 0 || !r.State.Usable() {`, `if r.Version == 0 || r.State.Final() {`),
-		edit("store/event.go", ` || !l.Names(r.ID) || l.State != LockLaunching || !now.Before(l.BootBy):`, `:`)),
+		edit("store/event.go", ` || !l.Names(r.ID) || l.State != LockLaunching || !now.Before(l.BootBy):`, ` || l.Key == "none":`)),
 	plant("OtherNonceTaken", "anyone with the boot token gets the config too",
 		edit("store/event.go", `if r.Boot.NonceHash != nonceHash || instance`, `if instance`)),
 	plant("OtherInstanceTaken", "another machine than the launched one gets the config",
@@ -143,11 +144,12 @@ var storeBugs = []Bug{
 	plant("BootBeforeInstance", "a machine gets the config before EC2's answer says which it is (equivalent: no config is recorded before the instance)",
 		edit("store/event.go", `case r.InstanceID == "" || r.Config.N == 0:`, `case r.Config.N == 0:`)),
 	plant("NonceNotBound", "the first machine that calls too early can be overtaken by another",
-		edit("store/event.go", `return r, l, BootLater, first, false`, `return r, l, BootLater, false, false`)),
+		edit("store/event.go", `return BootLater`, `r.Boot = bound
+		return BootLater`)),
 	plant("AnyPulseCounts", "another runner of the key keeps the pulse alive",
-		edit("store/event.go", `if l.Names(r.ID) && !r.Boot.At.IsZero() && fresh {`, `if fresh {`)),
+		edit("store/event.go", `if l.Names(r.ID) && !r.Boot.At.IsZero() && fresh {`, `if fresh && l.Key != "none" {`)),
 	plant("RepeatedEventTaken", "an event whose answer was lost counts twice",
-		edit("store/event.go", `if e.Counter <= r.Counter {`, `if e.Counter < r.Counter {`)),
+		edit("store/event.go", `case e.Counter > c.Runner.Counter:`, `case e.Counter >= c.Runner.Counter:`)),
 	plant("NextPastHard", "a machine gets another config though its time is up (equivalent: by then it has switched itself off)",
 		edit("store/event.go", ` || !now.Before(r.Hard) ||`, ` ||`)),
 	plant("IdleThoughShared", "a runner is ended as idle a moment after it was shared",
