@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -50,6 +51,7 @@ type Config struct {
 
 type server struct {
 	Config
+	intake     intake.Intake
 	mux        *http.ServeMux
 	programKey string // of Programs
 }
@@ -70,7 +72,10 @@ func New(cfg Config) http.Handler {
 	for arch, p := range cfg.Programs {
 		sums[arch] = p.SHA256
 	}
-	s := &server{Config: cfg, mux: http.NewServeMux(), programKey: store.ProgramKey(sums)}
+	s := &server{
+		Config: cfg, mux: http.NewServeMux(), programKey: store.ProgramKey(sums),
+		intake: intake.Intake{Accounts: cfg.Accounts, Keys: cfg.Keys, Limits: cfg.Limits},
+	}
 	for _, r := range s.routes() {
 		s.mux.Handle(r.pattern, r.handler)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -53,22 +54,17 @@ func Authorize(lim store.Limits, c Caller, a store.Account, r store.Request) Ver
 	default:
 		return deny("unknown kind of caller", "", "This token may not start runners.")
 	}
-	if !numeric.MatchString(r.Repository.ID) || !a.Serves(r.Repository) {
-		return notServed()
+	if !numeric.MatchString(r.Repository.ID) {
+		return refusedBy(intake.NotServed())
 	}
-	if field, value, ok := a.Permits(r); !ok {
-		return deny(field+" not allowed", field, "Account %s does not allow %s %q.", a.ID, field, value)
-	}
-	if limit := a.MaxTimeout(lim); r.Timeout() > limit {
-		return deny("timeout not allowed", "timeout", "Account %s allows at most %d seconds.", a.ID, int(limit.Seconds()))
+	if no := intake.Allowed(lim, a, r); no != nil {
+		return refusedBy(no)
 	}
 	return Verdict{Allowed: true, Reason: "registered"}
 }
 
-// notServed is the answer for an account that does not serve the repository,
-// and for one that is not registered at all: callers cannot tell them apart.
-func notServed() Verdict {
-	return deny("account does not serve the repository", "account_id", "No such account is registered for this repository. Ask its owner to register it.")
+func refusedBy(r *intake.Refusal) Verdict {
+	return Verdict{Reason: r.Reason, Field: r.Field, Text: r.Text}
 }
 
 func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
@@ -98,7 +94,7 @@ func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 		return deny("another repository", "repo", "A workflow gets runners for its own repository only.")
 	}
 	if !a.Serves(cl.repository()) {
-		return notServed()
+		return refusedBy(intake.NotServed())
 	}
 	switch cl.RunnerEnvironment {
 	case "github-hosted":

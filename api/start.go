@@ -1,25 +1,19 @@
 package api
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// start records a request and tells the worker. Whoever repeats the call gets
-// the record that the first one made: the commit demands that there is none.
+// start records a request and sends its message to a worker. A call that is repeated
+// gets the record that the first one made: the commit demands that there is none.
 func (s *server) start(ctx context.Context, c *call, body apitype.Start) (apitype.Started, error) {
 	who, err := c.caller(ctx)
 	if err != nil {
@@ -29,13 +23,17 @@ func (s *server) start(ctx context.Context, c *call, body apitype.Start) (apityp
 	if err != nil {
 		return apitype.Started{}, err
 	}
+	w, err := s.wish(c, who, labels, body)
+	if err != nil {
+		return apitype.Started{}, err
+	}
 	account, repo, err := s.place(ctx, c, who, body)
 	if err != nil {
 		return apitype.Started{}, err
 	}
-	r, err := s.wish(who, account, repo, labels, body)
+	r, err := s.intake.Complete(account, repo, w)
 	if err != nil {
-		return apitype.Started{}, err
+		return apitype.Started{}, c.refusal(err)
 	}
 	c.about("account", account.ID)
 	c.about("repository", repo.ID)
@@ -45,55 +43,33 @@ func (s *server) start(ctx context.Context, c *call, body apitype.Start) (apityp
 		return apitype.Started{}, forbidden(v.Field, v.Text)
 	}
 	c.allow(v.Reason)
-	giveUp := s.Limits.GiveUp
-	if body.GiveUp != 0 {
-		giveUp = time.Duration(body.GiveUp) * time.Second
-	}
-	key := body.IdempotencyKey
-	if key == "" && who.Kind == Operator {
-		if key, err = keys.NewID(s.Random); err != nil {
-			return apitype.Started{}, err
-		}
-	}
-	cl := who.Claims
 	now := s.Now()
-	d := store.Case{Request: r}.Accept(now, store.Identity{
-		ID:    s.Keys.RequestID(repo.Key(), cl.RunID, cl.RunAttempt, cl.CheckRunID, key),
-		Trace: c.trace, BodyHash: bodyHash(r, giveUp), GiveUp: giveUp, OwnLabel: s.Keys.OwnLabel,
-	})
-	r = d.Request
-	c.about("request", r.ID)
-	err = c.apply(ctx, d)
-	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
-		return s.replayed(c, r, conflict)
-	}
-	if err != nil {
-		return apitype.Started{}, err
+	d := s.intake.Accept(now, r, w)
+	c.about("request", d.Request.ID)
+	if err := c.apply(ctx, d); err != nil {
+		return s.replayed(c, d, err)
 	}
 	c.status = http.StatusAccepted
-	return s.started(r, now), nil
+	return s.started(d.Request, now), nil
 }
 
 // replayed answers a call whose request exists already.
-func (s *server) replayed(c *call, r store.Request, conflict *store.ConflictError) (apitype.Started, error) {
-	for _, i := range conflict.Current {
-		was, ok := i.(*store.Request)
-		if !ok || was.ID != r.ID || was.Version == 0 {
-			continue
+func (s *server) replayed(c *call, d store.Decision, err error) (apitype.Started, error) {
+	was, ok, err := intake.Replayed(d, err)
+	switch {
+	case errors.Is(err, intake.ErrMismatch):
+		return apitype.Started{}, &problem{
+			code: apitype.CodeMismatch, field: "idempotency_key",
+			detail: "This key, or none, was used by the same job with another body. Use another key for another request.",
 		}
-		if was.BodyHash != r.BodyHash {
-			return apitype.Started{}, &problem{
-				code: apitype.CodeMismatch, field: "idempotency_key",
-				detail: "This key, or none, was used by the same job with another body. Use another key for another request.",
-			}
-		}
-		c.status = http.StatusAccepted
-		if was.State.Final() {
-			c.status = http.StatusOK
-		}
-		return s.started(*was, s.Now()), nil
+	case !ok:
+		return apitype.Started{}, err
 	}
-	return apitype.Started{}, conflict
+	c.status = http.StatusAccepted
+	if was.State.Final() {
+		c.status = http.StatusOK
+	}
+	return s.started(was, s.Now()), nil
 }
 
 func (s *server) started(r store.Request, now time.Time) apitype.Started {
@@ -105,122 +81,60 @@ func (s *server) started(r store.Request, now time.Time) apitype.Started {
 	}
 }
 
-// bodyHash returns the SHA-256 of what is wished for, with all defaults filled
-// in: two bodies that mean the same are the same.
-func bodyHash(r store.Request, giveUp time.Duration) string {
-	b, err := json.Marshal(struct {
-		Account, Region, Repository, Type, Mode string
-		Labels                                  []string
-		Machine                                 store.Machine
-		TimeoutS                                int
-		GiveUp                                  time.Duration
-	}{r.Account, r.Region, r.Repository.Key(), r.Type, r.Mode, r.Labels, r.Machine, r.TimeoutS, giveUp})
-	if err != nil {
-		panic(err) // strings and numbers always marshal
+// wish returns what a body asks for. An operator that names no key wishes for something
+// new with each call.
+func (s *server) wish(c *call, who Caller, labels []string, b apitype.Start) (intake.Wish, error) {
+	w := intake.Wish{
+		Caller: printable(who.String(), 128), Trace: c.trace, Key: b.IdempotencyKey,
+		Region: b.Region, Type: b.Type, Mode: b.Mode, Labels: labels,
+		Machine:  store.Machine{InstanceTypes: b.InstanceTypes, Image: b.ImageID, Subnets: b.Subnets, SecurityGroups: b.SecurityGroups},
+		TimeoutS: b.Timeout, GiveUp: time.Duration(b.GiveUp) * time.Second,
 	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
-}
-
-// wish fills in what a request asks for, with the account's defaults.
-func (s *server) wish(who Caller, a store.Account, repo store.Repository, labels []string, b apitype.Start) (store.Request, error) {
-	r := store.Request{
-		Caller: printable(who.String(), 128), Repository: repo, Account: a.ID, Labels: labels,
-		Region: cmp.Or(b.Region, a.DefaultRegion), Type: cmp.Or(b.Type, first(a.Markets)), Mode: cmp.Or(b.Mode, first(a.Modes)),
-		Machine: store.Machine{
-			InstanceTypes: b.InstanceTypes, Image: b.ImageID,
-			Subnets: sorted(b.Subnets), SecurityGroups: sorted(b.SecurityGroups),
-		},
-		TimeoutS: b.Timeout,
-	}
-	if r.Region == "" {
-		if len(a.Regions) != 1 {
-			return r, invalid("region", "Name one: account %s has no default.", a.ID)
+	switch who.Kind {
+	case Operator:
+		if w.Key == "" {
+			var err error
+			if w.Key, err = keys.NewID(s.Random); err != nil {
+				return w, err
+			}
 		}
-		for name := range a.Regions {
-			r.Region = name
-		}
-	}
-	if r.TimeoutS == 0 {
-		r.TimeoutS = max(1, int(min(s.Limits.Timeout, a.MaxTimeout(s.Limits)).Seconds()))
-	}
-	if who.Kind == GitHub {
+	case GitHub:
 		cl := who.Claims
-		r.Origin = store.Origin{
+		w.Origin = store.Origin{
 			RunID: cl.RunID, RunAttempt: cl.RunAttempt, CheckRunID: cl.CheckRunID, Actor: printable(cl.Actor, 128), Event: cl.Event,
 			Ref: printable(cl.Ref, 256), Workflow: printable(cl.Workflow, 256), Environment: printable(cl.Environment, 256),
 		}
 	}
-	return r, nil
+	return w, nil
 }
 
 // place finds the account to launch into, and the repository to launch for: a
 // workflow's own, an operator's by the name that the account is registered for.
 func (s *server) place(ctx context.Context, c *call, who Caller, b apitype.Start) (store.Account, store.Repository, error) {
-	cl := who.Claims
-	repo := cl.repository()
+	repo := who.Claims.repository()
 	serves := func(a store.Account) (store.Repository, bool) { return repo, a.Serves(repo) }
 	switch {
 	case who.Kind == Operator && b.Repo == "":
 		return store.Account{}, repo, invalid("repo", "Name the repository: an operator's token belongs to none.")
 	case who.Kind == Operator:
-		serves = func(a store.Account) (store.Repository, bool) { return registered(a, b.Repo) }
-	case b.Repo != "" && b.Repo != cl.Repository:
+		serves = func(a store.Account) (store.Repository, bool) { return intake.Named(a, b.Repo) }
+	case b.Repo != "" && b.Repo != who.Claims.Repository:
 		c.deny("another repository")
 		return store.Account{}, repo, forbidden("repo", "A workflow gets runners for its own repository only. Leave repo out.")
 	}
-	ids := []string{b.AccountID}
-	if b.AccountID == "" {
-		var err error
-		if ids, err = s.Accounts.List(ctx); err != nil {
-			return store.Account{}, repo, outage(fmt.Errorf("list accounts: %w", err))
-		}
-	}
-	var account store.Account
-	found := 0
-	for _, id := range ids {
-		a, err := s.Accounts.Account(ctx, id)
-		if errors.Is(err, store.ErrNoAccount) {
-			continue
-		}
-		if err != nil {
-			return store.Account{}, repo, outage(fmt.Errorf("account %s: %w", id, err))
-		}
-		if r, ok := serves(a); ok {
-			account, repo = a, r
-			found++
-		}
-	}
+	account, repo, err := s.intake.Place(ctx, b.AccountID, serves)
+	return account, repo, c.refusal(err)
+}
+
+// refusal returns how the intake's error is answered.
+func (c *call) refusal(err error) error {
+	r, ok := errors.AsType[*intake.Refusal](err)
 	switch {
-	case found == 0:
-		v := notServed()
-		c.deny(v.Reason)
-		return store.Account{}, repo, forbidden(v.Field, v.Text)
-	case found > 1:
-		return store.Account{}, repo, invalid("account_id", "Name one: %d accounts are registered for this repository.", found)
+	case !ok:
+		return outage(err)
+	case r.Invalid:
+		return invalid(r.Field, "%s", r.Text)
 	}
-	return account, repo, nil
+	c.deny(r.Reason)
+	return forbidden(r.Field, r.Text)
 }
-
-// registered finds the repository of exactly that name in the registration.
-func registered(a store.Account, name string) (store.Repository, bool) {
-	i := slices.IndexFunc(a.Repositories, func(n store.Named) bool { return n.Name == name })
-	if i < 0 {
-		return store.Repository{}, false
-	}
-	owner, _, _ := strings.Cut(name, "/")
-	repo := store.Repository{Server: a.Server, ID: a.Repositories[i].ID, Name: name, Owner: owner}
-	if j := slices.IndexFunc(a.Owners, func(n store.Named) bool { return n.Name == owner }); j >= 0 {
-		repo.OwnerID = a.Owners[j].ID
-	}
-	return repo, true
-}
-
-func first(s []string) string {
-	if len(s) == 0 {
-		return ""
-	}
-	return s[0]
-}
-
-func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }

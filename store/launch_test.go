@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -8,88 +9,85 @@ import (
 )
 
 func TestBeginCommitsTheIntent(t *testing.T) {
-	in := intent(accepted("r1", store.Shared).Hold(t0, t0, store.WaitQuota))
-	in.Lock = store.Lock{Meta: store.Meta{Version: 8, TTL: 99}, Key: in.Request.LockKey(), State: store.LockDraining, Runner: "x0",
+	s := intended(held("r1", t0, t0, store.WaitQuota))
+	s.lock = store.Lock{Meta: store.Meta{Version: 8, TTL: 99}, Key: s.req.LockKey(), State: store.LockDraining, Runner: "x0",
 		Joined: "r0", Exp: at(9 * time.Hour), Hard: at(9 * time.Hour), BootBy: at(9 * time.Hour)}
-	in.Quota = store.Quota{Meta: store.Meta{Version: 5}, Live: 9, Limit: 20, Next: map[string]time.Time{"eu-west-2": at(5 * time.Second), "eu-west-1": at(time.Hour)}}
-	nextBefore := in.Quota.Next["eu-west-2"]
+	s.quota = store.Quota{Meta: store.Meta{Version: 5}, Live: 9, Limit: 20, Next: map[string]time.Time{"eu-west-2": at(5 * time.Second), "eu-west-1": at(time.Hour)}}
+	nextBefore := s.quota.Next["eu-west-2"]
 	now := t0
-	r, l, run, q, wait, until := in.Begin(now, lim)
-	if wait != "" || !until.IsZero() {
-		t.Fatalf("Begin waits: %q until %v", wait, until)
-	}
+	in := intent()
+	d := s.c().Begin(now, lim, in)
 	bootBy := at(5*time.Minute + 5*time.Second) // boot limit after the slot
-	same(t, "lock", l, store.Lock{
+	want := s
+	want.lock = store.Lock{
 		Meta: store.Meta{Version: 8}, Key: "123456789012/eu-west-2/42/spot/default/large,linux", State: store.LockLaunching, Runner: "x1",
 		Exp: bootBy.Add(time.Hour), Hard: at(6 * time.Hour), BootBy: bootBy, SharedAt: now,
-	})
-	same(t, "quota", q, store.Quota{
+	}
+	want.quota = store.Quota{
 		Meta: store.Meta{Version: 5}, Account: "123456789012", Live: 10, Limit: 10,
 		Next: map[string]time.Time{"eu-west-2": at(5500 * time.Millisecond), "eu-west-1": at(time.Hour)},
-	})
-	if got := in.Quota.Next["eu-west-2"]; got != nextBefore {
+	}
+	if got := s.quota.Next["eu-west-2"]; got != nextBefore {
 		t.Errorf("Begin changed the quota that it was given: next %v", got)
 	}
-	same(t, "runner", run, store.Runner{
-		Meta: store.Meta{DueAt: now}, ID: "x1", State: store.RunnerNew, CreatedAt: now, Lock: l.Key, Request: "r1", Trace: "trace-r1",
-		Repository: in.Request.Repository, RunID: "1001", Account: "123456789012", Region: "eu-west-2", Mode: store.Shared,
+	want.run = store.Runner{
+		Meta: store.Meta{DueAt: now}, ID: "x1", State: store.RunnerNew, CreatedAt: now, Lock: want.lock.Key, Request: "r1", Trace: "trace-r1",
+		Repository: s.req.Repository, RunID: "1001", Account: "123456789012", Region: "eu-west-2", Mode: store.Shared,
 		Labels: []string{"garo-own", "spot", "large", "linux"}, Plan: in.Plan, Launch: in.Launch,
 		CalledAt: at(5 * time.Second), Claim: in.Claim, Wanted: 1, Hard: at(6 * time.Hour),
 		Names:   []store.GitHubName{{N: 1, Name: "garo-test-x1-1"}},
 		History: store.History{{At: now, State: "new", Reason: "for request r1"}},
-	})
-	want := in.Request
-	want.State, want.Runner, want.Wait, want.DueAt = store.Waiting, "x1", "", bootBy.Add(10*time.Second)
-	want.History = append(want.History[:len(want.History):len(want.History)], store.Entry{At: now, State: "waiting", Reason: "launches runner x1"})
-	same(t, "request", r, want)
+	}
+	want.req.State, want.req.Runner, want.req.Wait, want.req.DueAt = store.Waiting, "x1", "", bootBy.Add(10*time.Second)
+	want.req.History = noted(s.req.History, now, "waiting", "launches runner x1")
+	want.decides(t, d, outcome{changes: "put request, put runner, put lock, put quota"})
 }
 
 func TestBeginSlotIsNeverInThePast(t *testing.T) {
-	_, l, run, q, _, _ := intent(accepted("r1", store.Shared)).Begin(t0, lim)
-	if !run.CalledAt.Equal(t0) || !l.BootBy.Equal(at(5*time.Minute)) {
-		t.Errorf("called at %v, boot by %v; want %v and 5m later", run.CalledAt, l.BootBy, t0)
+	d := intended(accepted("r1", store.Shared)).c().Begin(t0, lim, intent())
+	if !d.Runner.CalledAt.Equal(t0) || !d.Lock.BootBy.Equal(at(5*time.Minute)) {
+		t.Errorf("called at %v, boot by %v; want %v and 5m later", d.Runner.CalledAt, d.Lock.BootBy, t0)
 	}
-	if want := at(-1500 * time.Millisecond); !q.Next["eu-west-2"].Equal(want) {
-		t.Errorf("next slot = %v, want %v: the burst is not used up", q.Next["eu-west-2"], want)
+	if want := at(-1500 * time.Millisecond); !d.Quota.Next["eu-west-2"].Equal(want) {
+		t.Errorf("next slot = %v, want %v: the burst is not used up", d.Quota.Next["eu-west-2"], want)
 	}
 }
 
 func TestBeginExpStopsAtHard(t *testing.T) {
-	in := intent(accepted("r1", store.Shared))
+	in := intent()
 	in.Launch.HardS = 1800
-	_, l, run, _, _, _ := in.Begin(t0, lim)
-	if want := at(30 * time.Minute); !l.Exp.Equal(want) || !l.Hard.Equal(want) || !run.Hard.Equal(want) {
-		t.Errorf("exp %v, hard %v and %v; want %v", l.Exp, l.Hard, run.Hard, want)
+	d := intended(accepted("r1", store.Shared)).c().Begin(t0, lim, in)
+	if want := at(30 * time.Minute); !d.Lock.Exp.Equal(want) || !d.Lock.Hard.Equal(want) || !d.Runner.Hard.Equal(want) {
+		t.Errorf("exp %v, hard %v and %v; want %v", d.Lock.Exp, d.Lock.Hard, d.Runner.Hard, want)
 	}
 }
 
 func TestBeginRefuses(t *testing.T) {
+	next := func(region string, after time.Duration) func(*store.Quota) {
+		return func(q *store.Quota) { q.Next = map[string]time.Time{region: at(after)} }
+	}
 	for _, c := range []struct {
-		name  string
-		edit  func(*store.Intent)
-		wait  string
-		until time.Time
+		name string
+		edit func(*store.Quota)
+		want store.Wait
 	}{
-		{"AtTheQuota", func(in *store.Intent) { in.Quota.Live = 10 }, store.WaitQuota, at(30 * time.Second)},
-		{"AboveALoweredQuota", func(in *store.Intent) { in.Quota.Live = 11 }, store.WaitQuota, at(30 * time.Second)},
-		{"BelowTheQuota", func(in *store.Intent) { in.Quota.Live = 9 }, "", time.Time{}},
-		{"SlotTooLate", func(in *store.Intent) { in.Quota.Next = map[string]time.Time{"eu-west-2": at(20*time.Second + 1)} },
-			store.WaitPaced, at(20*time.Second + 1)},
-		{"SlotJustInTime", func(in *store.Intent) { in.Quota.Next = map[string]time.Time{"eu-west-2": at(20 * time.Second)} }, "", time.Time{}},
-		{"SlotsOfAnotherRegionDoNotCount", func(in *store.Intent) { in.Quota.Next = map[string]time.Time{"eu-west-1": at(time.Hour)} }, "", time.Time{}},
+		{"AtTheQuota", func(q *store.Quota) { q.Live = 10 }, store.Wait{For: store.WaitQuota, Until: at(30 * time.Second)}},
+		{"AboveALoweredQuota", func(q *store.Quota) { q.Live = 11 }, store.Wait{For: store.WaitQuota, Until: at(30 * time.Second)}},
+		{"BelowTheQuota", func(q *store.Quota) { q.Live = 9 }, store.Wait{}},
+		{"SlotTooLate", next("eu-west-2", 20*time.Second+1), store.Wait{For: store.WaitPaced, Until: at(20*time.Second + 1)}},
+		{"SlotJustInTime", next("eu-west-2", 20*time.Second), store.Wait{}},
+		{"SlotsOfAnotherRegionDoNotCount", next("eu-west-1", time.Hour), store.Wait{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			in := intent(accepted("r1", store.Shared))
-			c.edit(&in)
-			r, l, run, q, wait, until := in.Begin(t0, lim)
-			if wait != c.wait || !until.Equal(c.until) {
-				t.Errorf("Begin = %q until %v, want %q until %v", wait, until, c.wait, c.until)
+			s := intended(accepted("r1", store.Shared))
+			c.edit(&s.quota)
+			d := s.c().Begin(t0, lim, intent())
+			if c.want != (store.Wait{}) {
+				s.decides(t, d, outcome{wait: c.want})
+				return
 			}
-			if wait != "" {
-				same(t, "request", r, in.Request)
-				same(t, "lock", l, in.Lock)
-				same(t, "quota", q, in.Quota)
-				same(t, "runner", run, store.Runner{})
+			if got, want := outcomeOf(d), (outcome{changes: "put request, put runner, put lock, put quota"}); got != want {
+				t.Errorf("the decision is %+v, want %+v", got, want)
 			}
 		})
 	}
@@ -100,34 +98,55 @@ func TestTake(t *testing.T) {
 	mine := store.Claim{By: "worker-2", Until: now.Add(30 * time.Second)}
 	first := []store.GitHubName{{N: 1, Name: "garo-test-x1-1"}}
 	second := append(first[:1:1], store.GitHubName{N: 2, Name: "garo-test-x1-2"})
+	release := func(s *stage) { s.take(s.c().Release(t0)) }
+	const launch, mint, nothing = "put runner, put quota", "put runner", ""
 	for _, c := range []struct {
 		name    string
-		edit    func(*store.Runner)
+		edit    func(*stage)
 		names   []store.GitHubName
 		unclear bool
+		changes string // by which step is open
 	}{
-		{"GivenBackKeepsTheName", func(r *store.Runner) { *r = r.Release(t0) }, first, false},
-		{"LapsedWritesTheNextNameAhead", func(*store.Runner) {}, second, true},
-		{"OnesOwnIsNoLapse", func(r *store.Runner) { r.Claim.By = "worker-2" }, first, false},
-		{"LapsedWithAnInstanceIsNotUnclear", func(r *store.Runner) { r.InstanceID = "i-1" }, second, false},
-		{"UnclearStaysUnclear", func(r *store.Runner) { *r = r.Release(t0); r.Unclear = true }, first, true},
-		{"NoNameLeftWritesOneAhead", func(r *store.Runner) {
-			*r = r.Release(t0)
-			r.InstanceID, r.Config.N, r.Wanted, r.Names = "i-1", 1, 2, nil
-		}, second[1:], false},
-		{"OldNameIsNoName", func(r *store.Runner) { *r = r.Release(t0); r.Config.N, r.Wanted = 1, 2 }, second, false},
-		{"NothingWantedWritesNothing", func(r *store.Runner) { r.InstanceID, r.Config.N = "i-1", 1 }, first, false},
+		{"GivenBackKeepsTheName", release, first, false, launch},
+		{"LapsedWritesTheNextNameAhead", func(*stage) {}, second, true, launch},
+		{"OnesOwnIsNoLapse", func(s *stage) { s.run.Claim.By = "worker-2" }, first, false, nothing},
+		{"OnesOwnThatLapsedIsNone", func(s *stage) { s.run.Claim = store.Claim{By: "worker-2", Until: t0} }, first, false, nothing},
+		{"HeldByAnotherIsNotTaken", func(s *stage) { s.run.Claim.Until = now.Add(1) }, first, false, nothing},
+		{"HeldUntilNowIsTaken", func(s *stage) { s.run.Claim.Until = now }, second, true, launch},
+		{"LapsedWithAnInstanceIsNotUnclear", func(s *stage) { s.run.InstanceID = "i-1" }, second, false, mint},
+		{"UnclearStaysUnclear", func(s *stage) { release(s); s.run.Unclear = true }, first, true, launch},
+		{"NoNameLeftWritesOneAhead", func(s *stage) {
+			release(s)
+			s.run.InstanceID, s.run.Config.N, s.run.Wanted, s.run.Names = "i-1", 1, 2, nil
+		}, second[1:], false, mint},
+		{"OldNameIsNoName", func(s *stage) { release(s); s.run.Config.N, s.run.Wanted = 1, 2 }, second, false, launch},
+		{"NothingWantedWritesNothing", func(s *stage) { s.run.InstanceID, s.run.Config.N = "i-1", 1 }, first, false, nothing},
+		{"AConfiguredOneThatIsLaunchedNeedsNoName", func(s *stage) { release(s); s.run.Config.N = 1 }, first, false, launch},
+		{"DrainingIsNotTaken", func(s *stage) { release(s); *s = s.drained(t0, store.EndStopped) }, first, false, nothing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			run := launching(t, store.Shared).run
-			run.Wait, run.WaitUntil = store.WaitGitHub, now
-			c.edit(&run)
-			want := run
-			want.Claim, want.Names, want.Unclear, want.Wait, want.WaitUntil = mine, c.names, c.unclear, "", time.Time{}
-			want.History = append(want.History[:1:1], store.Entry{At: now, State: "new", Reason: "claimed by worker-2"})
-			same(t, "runner", run.Take(now, mine, "test"), want)
+			s := launching(t, store.Shared)
+			s.run.Wait, s.run.WaitUntil = store.WaitGitHub, now
+			c.edit(&s)
+			want := s
+			if c.changes != nothing {
+				want.run.Claim, want.run.Names, want.run.Unclear, want.run.Wait, want.run.WaitUntil = mine, c.names, c.unclear, "", time.Time{}
+				want.run.History = noted(s.run.History, now, "new", "claimed by worker-2")
+			}
+			if c.changes == launch {
+				want.run.CalledAt, want.quota.Next = now, map[string]time.Time{"eu-west-2": at(58500 * time.Millisecond)}
+			}
+			want.decides(t, s.c().Take(now, mine, "test", store.Slots{Latest: now}), outcome{changes: c.changes})
 		})
 	}
+	t.Run("WithoutASlotInTimeItWaits", func(t *testing.T) {
+		s := launching(t, store.Shared)
+		s.run.Claim = store.Claim{}
+		want := s
+		want.run.Claim = mine
+		want.run.History = noted(s.run.History, now, "new", "claimed by worker-2")
+		want.decides(t, s.c().Take(now, mine, "test", store.Slots{}), outcome{changes: "put runner", wait: store.Wait{For: store.WaitPaced, Until: at(58 * time.Second)}})
+	})
 }
 
 func TestClaimIsHeldByOthersUntilItLapsesOrIsReleased(t *testing.T) {
@@ -142,8 +161,8 @@ func TestClaimIsHeldByOthersUntilItLapsesOrIsReleased(t *testing.T) {
 		{"Others", run, at(29 * time.Second), "worker-2", true},
 		{"OnesOwn", run, at(29 * time.Second), "worker-1", false},
 		{"Lapsed", run, at(30 * time.Second), "worker-2", false},
-		{"Released", run.Release(at(20 * time.Second)), at(20 * time.Second), "worker-2", false},
-		{"ReleasedSeenByASlowerClock", run.Release(at(20 * time.Second)), at(15 * time.Second), "worker-2", false},
+		{"Released", of(run).Release(at(20 * time.Second)).Runner, at(20 * time.Second), "worker-2", false},
+		{"ReleasedSeenByASlowerClock", of(run).Release(at(20 * time.Second)).Runner, at(15 * time.Second), "worker-2", false},
 		{"NeverClaimed", store.Runner{}, t0, "worker-2", false},
 	} {
 		if got := c.run.Held(c.now, c.by); got != c.want {
@@ -153,18 +172,60 @@ func TestClaimIsHeldByOthersUntilItLapsesOrIsReleased(t *testing.T) {
 }
 
 func TestReleaseNamesNobody(t *testing.T) {
-	same(t, "claim", launching(t, store.Shared).run.Release(at(time.Second)).Claim, store.Claim{Until: at(time.Second)})
+	s := launching(t, store.Shared)
+	want := s
+	want.run.Claim = store.Claim{Until: at(time.Second)}
+	want.decides(t, s.c().Release(at(time.Second)), outcome{changes: "put runner"})
+	s.run.State = store.RunnerFailed // and its claim matters no more
+	s.decides(t, s.c().Release(at(time.Second)), outcome{})
 }
 
 func TestPauseReleasesTheClaimAndTellsWhy(t *testing.T) {
-	run := launching(t, store.Shared).run
-	want := run
-	want.Claim, want.Wait, want.WaitUntil = store.Claim{Until: at(time.Second)}, store.WaitGitHub, at(time.Minute)
-	want.History = append(want.History[:1:1], store.Entry{At: at(time.Second), State: "new", Reason: "waits: github_limited"})
-	paused := run.Pause(at(time.Second), at(time.Minute), store.WaitGitHub)
-	same(t, "runner", paused, want)
-	if again := paused.Pause(at(2*time.Second), at(2*time.Minute), store.WaitGitHub); len(again.History) != 2 || !again.WaitUntil.Equal(at(2*time.Minute)) {
-		t.Errorf("the same wait again: history of %d entries until %v; want 2, %v", len(again.History), again.WaitUntil, at(2*time.Minute))
+	s := launching(t, store.Shared)
+	now, wait := at(time.Second), store.Wait{For: store.WaitGitHub, Until: at(time.Minute)}
+	paused := func(s *stage, wait string) {
+		s.run.Claim, s.run.Wait, s.run.WaitUntil = store.Claim{Until: now}, wait, at(time.Minute)
+		s.run.History = noted(s.run.History, now, "new", "waits: "+wait)
+	}
+	sent := outcome{changes: "put runner", sends: "runner x1 due 1m0s"}
+	for _, c := range []struct {
+		name  string
+		edit  func(*stage)
+		pause store.Pause
+		want  func(*stage)
+		out   outcome
+	}{
+		{"WaitsForGitHub", nil, store.Pause{Wait: wait, By: "worker-1"}, func(s *stage) { paused(s, store.WaitGitHub) }, sent},
+		{"WaitsForGitHubThatRegisteredNothing", nil, store.Pause{Wait: wait, By: "worker-1", Code: store.EndGitHubLimit, Text: "It said so."}, func(s *stage) {
+			paused(s, store.WaitGitHub)
+			s.run.Unminted = &store.Unminted{Code: store.EndGitHubLimit, Text: "It said so.", Tries: 1}
+			s.run.History = noted(s.run.History, now, "new", "not registered at GitHub: It said so.")
+		}, sent},
+		{"WaitsForEC2ThatDidNotSayWhetherItLaunched", nil, store.Pause{Wait: store.Wait{For: store.WaitEC2, Until: wait.Until}, By: "worker-1", Said: store.Said{Code: "InternalError", Text: "It broke."}}, func(s *stage) {
+			paused(s, store.WaitEC2)
+			s.run.Unclear, s.run.Said = true, store.Said{Code: "InternalError", Text: "It broke.", Times: 1}
+		}, sent},
+		{"StaysUnclear", func(s *stage) { s.run.Unclear = true }, store.Pause{Wait: wait, By: "worker-1"}, func(s *stage) { paused(s, store.WaitGitHub) }, sent},
+		{"TellsTheSameWaitOnce", func(s *stage) { s.run.Wait = store.WaitGitHub }, store.Pause{Wait: wait, By: "worker-1"}, func(s *stage) {
+			story := s.run.History
+			paused(s, store.WaitGitHub)
+			s.run.History = story
+		}, sent},
+		{"AnotherHoldsTheClaim", nil, store.Pause{Wait: wait, By: "worker-2"}, func(*stage) {}, outcome{}},
+		{"ItWasCommittedAndTheAnswerLost", func(s *stage) { paused(s, store.WaitGitHub) }, store.Pause{Wait: wait, By: "worker-1"}, func(*stage) {}, outcome{sends: sent.sends}},
+		{"AnotherPauseWasCommitted", func(s *stage) { paused(s, store.WaitEC2) }, store.Pause{Wait: wait, By: "worker-1"}, func(*stage) {}, outcome{}},
+		{"AnotherTimeWasCommitted", func(s *stage) { paused(s, store.WaitGitHub); s.run.WaitUntil = at(2 * time.Minute) }, store.Pause{Wait: wait, By: "worker-1"}, func(*stage) {}, outcome{}},
+		{"DrainingWaitsForNothing", func(s *stage) { *s = s.drained(t0, store.EndStopped) }, store.Pause{Wait: wait, By: "worker-1"}, func(*stage) {}, outcome{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := s
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			want := s
+			c.want(&want)
+			want.decides(t, s.c().Pause(now, c.pause), c.out)
+		})
 	}
 }
 
@@ -203,94 +264,96 @@ func TestNextStep(t *testing.T) {
 }
 
 func TestCallReservesItsSlot(t *testing.T) {
-	s := launching(t, store.Shared)
 	for _, c := range []struct {
-		name   string
-		next   time.Time
-		slot   time.Time
-		ok     bool
-		called time.Time
-		after  time.Time
+		name    string
+		next    time.Time
+		called  time.Time
+		after   time.Time
+		changes string
+		wait    store.Wait
 	}{
-		{"RoomInTheBucket", t0, at(10 * time.Second), true, at(10 * time.Second), at(8500 * time.Millisecond)},
-		{"SlotAhead", at(15 * time.Second), at(15 * time.Second), true, at(15 * time.Second), at(15500 * time.Millisecond)},
-		{"JustInTime", at(20 * time.Second), at(20 * time.Second), true, at(20 * time.Second), at(20500 * time.Millisecond)},
-		{"TooLate", at(20*time.Second + 1), at(20*time.Second + 1), false, t0, at(20*time.Second + 1)},
+		{"RoomInTheBucket", t0, at(10 * time.Second), at(8500 * time.Millisecond), "put runner, put quota", store.Wait{}},
+		{"SlotAhead", at(15 * time.Second), at(15 * time.Second), at(15500 * time.Millisecond), "put runner, put quota", store.Wait{}},
+		{"JustInTime", at(20 * time.Second), at(20 * time.Second), at(20500 * time.Millisecond), "put runner, put quota", store.Wait{}},
+		{"TooLate", at(20*time.Second + 1), t0, at(20*time.Second + 1), "put runner", store.Wait{For: store.WaitPaced, Until: at(20*time.Second + 1)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			q := s.quota
-			q.Next = map[string]time.Time{"eu-west-2": c.next}
-			run, quota, slot, ok := store.Call(at(10*time.Second), s.run, q, store.Pacing{}, at(20*time.Second))
-			if ok != c.ok || !slot.Equal(c.slot) {
-				t.Errorf("Call = slot %v, %v; want %v, %v", slot, ok, c.slot, c.ok)
-			}
-			wantRun, wantQuota := s.run, s.quota
-			wantRun.CalledAt, wantQuota.Next = c.called, map[string]time.Time{"eu-west-2": c.after}
-			same(t, "runner", run, wantRun)
-			same(t, "quota", quota, wantQuota)
+			s := launching(t, store.Shared)
+			s.quota.Next = map[string]time.Time{"eu-west-2": c.next}
+			said := store.Said{Code: "InternalError", Text: "It broke.", Times: 2}
+			want := s
+			want.run.Said, want.run.Unclear = said, true
+			want.run.CalledAt, want.quota.Next = c.called, map[string]time.Time{"eu-west-2": c.after}
+			want.decides(t, s.c().Again(at(10*time.Second), said, store.Slots{Latest: at(20 * time.Second)}), outcome{changes: c.changes, wait: c.wait})
+		})
+	}
+	for name, s := range map[string]stage{
+		"LaunchedNeedsNoCall": launched(t, store.Shared),
+		"DrainingNeedsNone":   launching(t, store.Shared).drained(t0, store.EndStopped),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.decides(t, s.c().Again(at(10*time.Second), store.Said{Code: "x"}, store.Slots{Latest: at(20 * time.Second)}), outcome{})
 		})
 	}
 }
 
 func TestAdvance(t *testing.T) {
 	now := at(10 * time.Second)
-	attempt := store.Attempt{Placement: intent(accepted("r1", store.Shared)).Plan[0], Runner: "x1", At: now, Code: "InsufficientInstanceCapacity"}
+	attempt := store.Attempt{Placement: intent().Plan[0], Runner: "x1", At: now, Code: "InsufficientInstanceCapacity"}
 	moved := func(s *stage, index int, to string) {
 		s.run.Index, s.run.Unclear = index, false
 		s.run.Attempts = []store.Attempt{attempt}
-		s.run.History = append(s.run.History[:1:1], store.Entry{At: now, State: "new", Reason: attempt.Code + "; next: " + to})
+		s.run.History = noted(s.run.History, now, "new", attempt.Code+"; next: "+to)
 	}
+	const all = "put runner, put lock, put quota"
 	for _, c := range []struct {
-		name         string
-		edit         func(*stage)
-		next         int
-		slot         time.Time
-		reserved, ok bool
-		want         func(*stage)
+		name    string
+		edit    func(*stage)
+		next    int
+		changes string
+		wait    store.Wait
+		want    func(*stage)
 	}{
-		{"NextPlacementAtOnce", func(*stage) {}, 1, now, true, true, func(s *stage) {
+		{"NextPlacementAtOnce", func(*stage) {}, 1, all, store.Wait{}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+10*time.Second), at(65*time.Minute+10*time.Second)
 		}},
-		{"ASkippedPlacement", func(*stage) {}, 2, now, true, true, func(s *stage) {
+		{"ASkippedPlacement", func(*stage) {}, 2, all, store.Wait{}, func(s *stage) {
 			moved(s, 2, "ondemand c7i.large in subnet-a")
 			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+10*time.Second), at(65*time.Minute+10*time.Second)
 		}},
-		{"NoSlotInTimeMovesWithoutOne", func(s *stage) { s.quota.Next = map[string]time.Time{"eu-west-2": at(40 * time.Second)} }, 1, at(40 * time.Second), false, true, func(s *stage) {
+		{"NoSlotInTimeMovesWithoutOne", func(s *stage) { s.quota.Next = map[string]time.Time{"eu-west-2": at(40 * time.Second)} }, 1, "put runner, put lock", store.Wait{For: store.WaitPaced, Until: at(40 * time.Second)}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+40*time.Second), at(65*time.Minute+40*time.Second)
 		}},
-		{"NoCallInThisInvocationMovesWithoutASlot", func(s *stage) { s.quota.Next = nil; s.run.CalledAt = at(-time.Minute) }, 1, at(8 * time.Second), false, true, func(s *stage) {
+		{"NoCallInThisInvocationMovesWithoutASlot", func(s *stage) { s.quota.Next = nil; s.run.CalledAt = at(-time.Minute) }, 1, "put runner, put lock", store.Wait{For: store.WaitPaced, Until: at(8 * time.Second)}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+8*time.Second), at(65*time.Minute+8*time.Second)
 		}},
-		{"ExpStopsAtHard", func(s *stage) { s.lock.Hard = s.lock.Exp.Add(time.Second) }, 1, now, true, true, func(s *stage) {
+		{"ExpStopsAtHard", func(s *stage) { s.lock.Hard = s.lock.Exp.Add(time.Second) }, 1, all, store.Wait{}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+10*time.Second), at(65*time.Minute+time.Second)
 		}},
-		{"ASlowerClockLowersNothing", func(s *stage) { s.lock.BootBy, s.lock.Exp = at(6*time.Minute), at(66*time.Minute) }, 1, now, true, true, func(s *stage) {
+		{"ASlowerClockLowersNothing", func(s *stage) { s.lock.BootBy, s.lock.Exp = at(6*time.Minute), at(66*time.Minute) }, 1, "put runner, check lock, put quota", store.Wait{}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
 		}},
-		{"UnclearEndsWithTheIndex", func(s *stage) { s.run.Unclear = true }, 1, now, true, true, func(s *stage) {
+		{"UnclearEndsWithTheIndex", func(s *stage) { s.run.Unclear = true }, 1, all, store.Wait{}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
 			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+10*time.Second), at(65*time.Minute+10*time.Second)
 		}},
-		{"AnotherRunnersLockIsLeftAlone", func(s *stage) { s.lock.Runner = "x2" }, 1, now, true, true, func(s *stage) {
-			moved(s, 1, "spot c7i.large in subnet-b")
-			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
-		}},
-		{"DrainingLockIsLeftAlone", func(s *stage) { s.lock.State = store.LockDraining }, 1, now, true, true, func(s *stage) {
-			moved(s, 1, "spot c7i.large in subnet-b")
-			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
-		}},
-		{"PlanIsUsedUp", func(*stage) {}, 3, now, false, false, func(*stage) {}},
-		{"SamePlacementIsNoNext", func(*stage) {}, 0, now, false, false, func(*stage) {}},
-		{"NeverBack", func(s *stage) { s.run.Index = 2 }, 1, now, false, false, func(*stage) {}},
+		{"AnotherRunnersLockIsLeftAlone", func(s *stage) { s.lock.Runner = "x2" }, 1, "", store.Wait{}, func(*stage) {}},
+		{"DrainingLockIsLeftAlone", func(s *stage) { s.lock.State = store.LockDraining }, 1, "", store.Wait{}, func(*stage) {}},
+		{"PastBootByNobodyCalls", func(s *stage) { s.lock.BootBy = now }, 1, "", store.Wait{}, func(*stage) {}},
+		{"LaunchedMovesNoMore", func(s *stage) { s.run.State, s.run.InstanceID = store.RunnerLaunched, "i-1" }, 1, "", store.Wait{}, func(*stage) {}},
+		{"ElsewhereByNow", func(s *stage) { s.run.Index = 1 }, 2, "", store.Wait{}, func(*stage) {}},
+		{"PlanIsUsedUp", func(*stage) {}, 3, "", store.Wait{}, func(*stage) {}},
+		{"SamePlacementIsNoNext", func(*stage) {}, 0, "", store.Wait{}, func(*stage) {}},
+		{"NeverBack", func(s *stage) { s.run.Index = 2 }, 1, "", store.Wait{}, func(*stage) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := launching(t, store.Shared)
@@ -300,104 +363,176 @@ func TestAdvance(t *testing.T) {
 			if c.name == "NoCallInThisInvocationMovesWithoutASlot" {
 				latest = time.Time{}
 			}
-			run, l, q, slot, reserved, ok := store.Advance(now, lim, s.run, s.lock, s.quota, "InsufficientInstanceCapacity", c.next, store.Pacing{}, latest)
+			d := s.c().Advance(now, lim, 0, c.next, store.Refusal{Code: attempt.Code}, store.Slots{Latest: latest})
 			c.want(&want)
-			if !slot.Equal(c.slot) || reserved != c.reserved || ok != c.ok {
-				t.Errorf("Advance = slot %v, reserved %v, ok %v; want %v, %v, %v", slot, reserved, ok, c.slot, c.reserved, c.ok)
-			}
-			same(t, "runner", run, want.run)
-			same(t, "lock", l, want.lock)
-			same(t, "quota", q, want.quota)
+			want.decides(t, d, outcome{changes: c.changes, wait: c.wait})
 		})
+	}
+}
+
+func TestAdvanceTellsWhyAPlacementIsRefused(t *testing.T) {
+	now := at(10 * time.Second)
+	s := launching(t, store.Shared)
+	d := s.c().Advance(now, lim, 0, 1, store.Refusal{Code: "Unsupported", Text: "Not there."}, store.Slots{Latest: now})
+	same(t, "attempts", d.Runner.Attempts, []store.Attempt{{Placement: s.run.Plan[0], Runner: "x1", At: now, Code: "Unsupported", Text: "Not there."}})
+	same(t, "plan", d.Runner.Plan, s.run.Plan)
+}
+
+func TestAdvanceTriesAnotherImageInTheSamePlace(t *testing.T) {
+	now := at(10 * time.Second)
+	s := launching(t, store.Shared)
+	no := store.Refusal{Code: "InvalidAMIID.NotFound", Image: "ami-2"}
+	d := s.c().Advance(now, lim, 0, 1, no, store.Slots{Latest: now})
+	plan := intent().Plan
+	same(t, "plan", d.Runner.Plan, []store.Placement{plan[0], plan[0], plan[1], plan[2]})
+	if d.Runner.Index != 1 || d.Runner.Launch.Image != "ami-2" || told(d.Changes) != "put runner, put lock, put quota" {
+		t.Errorf("index %d of image %s, changes %q; want 1 of ami-2, all put", d.Runner.Index, d.Runner.Launch.Image, told(d.Changes))
+	}
+	same(t, "the given plan", s.run.Plan, plan)
+	s.take(d)
+	s.decides(t, s.c().Advance(now, lim, 0, 1, no, store.Slots{Latest: now}), outcome{}) // it was committed, and the answer lost
+	s = launching(t, store.Shared)
+	s.run.Index = 2
+	d = s.c().Advance(now, lim, 2, 3, no, store.Slots{Latest: now})
+	if d.Runner.Index != 3 || d.Runner.Placement() != plan[2] {
+		t.Errorf("index %d of plan %v; want the last placement once more", d.Runner.Index, d.Runner.Plan)
 	}
 }
 
 func TestLaunched(t *testing.T) {
 	now := at(5 * time.Second)
-	attempt := func(s stage) store.Attempt {
-		return store.Attempt{Placement: s.run.Plan[0], Runner: "x1", At: now, Code: "launched"}
+	recorded := func(s *stage) {
+		s.run.InstanceID, s.run.LaunchedAt, s.run.Wait, s.run.WaitUntil = "i-1", now, "", time.Time{}
+		s.run.Attempts = []store.Attempt{{Placement: s.run.Plan[0], Runner: "x1", At: now, Code: "launched"}}
+		if s.run.State == store.RunnerNew {
+			s.run.State = store.RunnerLaunched
+		}
+		s.run.History = noted(s.run.History, now, string(s.run.State), "instance i-1")
 	}
-	t.Run("NewBecomesLaunched", func(t *testing.T) {
-		s := launching(t, store.Shared)
-		s.run.Wait, s.run.WaitUntil = store.WaitEC2, now
-		want := s.run
-		want.State, want.InstanceID, want.LaunchedAt, want.Wait, want.WaitUntil = store.RunnerLaunched, "i-1", now, "", time.Time{}
-		want.Attempts = []store.Attempt{attempt(s)}
-		want.History = append(want.History[:1:1], store.Entry{At: now, State: "launched", Reason: "instance i-1"})
-		got, ok := store.Launched(now, s.run, "i-1")
-		if !ok {
-			t.Error("ok = false, want true")
-		}
-		same(t, "runner", got, want)
-	})
-	t.Run("DrainingKeepsItsStateAndLearnsTheID", func(t *testing.T) {
-		s := launching(t, store.Shared).drained(at(time.Second), store.EndStopped)
-		want := s.run
-		want.InstanceID, want.LaunchedAt = "i-1", now
-		want.Attempts = []store.Attempt{attempt(s)}
-		want.History = append(want.History[:2:2], store.Entry{At: now, State: "draining", Reason: "instance i-1"})
-		got, ok := store.Launched(now, s.run, "i-1")
-		if !ok {
-			t.Error("ok = false, want true")
-		}
-		same(t, "runner", got, want)
-	})
+	boots := func(instance string) func(*stage) {
+		return func(s *stage) { s.run.Boot = store.Boot{NonceHash: "hash-1", InstanceID: instance} }
+	}
 	for _, c := range []struct {
 		name     string
-		run      store.Runner
+		stage    stage
+		edit     func(*stage)
 		instance string
 		ok       bool
+		want     func(*stage)
+		out      outcome
 	}{
-		{"TheSameIDAgainChangesNothing", launched(t, store.Shared).run, "i-1", true},
-		{"ASecondIDIsNotTaken", launched(t, store.Shared).run, "i-2", false},
-		{"EndedTakesNone", launching(t, store.Shared).ended(at(time.Second)).run, "i-1", false},
-		{"EndedKnowsItsOwn", launched(t, store.Shared).ended(at(time.Second)).run, "i-1", true},
+		{"NewBecomesLaunched", launching(t, store.Shared), func(s *stage) { s.run.Wait, s.run.WaitUntil = store.WaitEC2, now }, "i-1", true,
+			recorded, outcome{changes: "put runner"}},
+		{"DrainingKeepsItsStateAndLearnsTheID", launching(t, store.Shared).drained(at(time.Second), store.EndStopped), nil, "i-1", true,
+			recorded, outcome{changes: "put runner"}},
+		{"TheSameIDAgainChangesNothing", launched(t, store.Shared), nil, "i-1", true, nil, outcome{}},
+		{"ASecondIDIsNotTaken", launched(t, store.Shared), nil, "i-2", false, nil, outcome{}},
+		{"EndedTakesNone", launching(t, store.Shared).ended(at(time.Second)), nil, "i-1", false, nil, outcome{}},
+		{"EndedKnowsItsOwn", launched(t, store.Shared).ended(at(time.Second)), nil, "i-1", true, nil, outcome{}},
+		{"ItsMachineBootedBefore", launching(t, store.Shared), boots("i-1"), "i-1", true, recorded, outcome{changes: "put runner"}},
+		{"AnotherMachineBootedBefore", launching(t, store.Shared), boots("i-2"), "i-1", true, func(s *stage) {
+			recorded(s)
+			*s = s.drained(now, store.EndCompromised)
+		}, outcome{changes: "put runner, put lock", alarm: store.AlarmCompromised}},
+		{"AnotherMachineBootedBeforeItDrained", launching(t, store.Shared).drained(at(time.Second), store.EndStopped), boots("i-2"), "i-1", true,
+			recorded, outcome{changes: "put runner", alarm: store.AlarmCompromised}},
+		{"AnotherMachineBootedAndALockThatIsNotItsOwnIsSpared", launching(t, store.Shared), func(s *stage) {
+			boots("i-2")(s)
+			s.lock.Runner = "x2"
+		}, "i-1", true, func(s *stage) {
+			recorded(s)
+			*s = s.drained(now, store.EndCompromised)
+		}, outcome{changes: "put runner", alarm: store.AlarmCompromised}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, ok := store.Launched(now, c.run, c.instance)
+			s := c.stage
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			want := s
+			if c.want != nil {
+				c.want(&want)
+			}
+			d, ok := s.c().Launched(now, c.instance)
 			if ok != c.ok {
 				t.Errorf("ok = %v, want %v", ok, c.ok)
 			}
-			same(t, "runner", got, c.run)
+			want.decides(t, d, c.out)
+		})
+	}
+}
+
+func TestAdopt(t *testing.T) {
+	now := at(time.Minute)
+	for _, c := range []struct {
+		name  string
+		stage stage
+		want  store.RunnerState
+		out   outcome
+	}{
+		{"NewIsLaunchedAndGoesOn", launching(t, store.Shared), store.RunnerLaunched, outcome{changes: "put runner", sends: "runner x1 due 1m0s"}},
+		{"DrainingLearnsTheIDAlone", launching(t, store.Shared).drained(at(time.Second), store.EndStopped), store.RunnerDraining, outcome{changes: "put runner"}},
+		{"EndedIsOver", launching(t, store.Shared).ended(at(time.Second)), store.RunnerEnded, outcome{}},
+		{"ConfiguredHasNothingToDo", launched(t, store.Shared), store.RunnerLaunched, outcome{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := c.stage.c().Adopt(now, "i-1")
+			if got := outcomeOf(d); got != c.out || d.Runner.State != c.want {
+				t.Errorf("Adopt = %s and %+v; want %s and %+v", d.Runner.State, got, c.want, c.out)
+			}
 		})
 	}
 }
 
 func TestAbandon(t *testing.T) {
 	now := at(10 * time.Second)
-	why := store.Failure{Code: store.EndNoCapacity, Text: "none", Retryable: true}
+	unclear := func(s *stage) { s.run.Unclear = true }
+	const failed, drained = "put request, put runner, put lock, put quota", "put request, put runner, put lock"
 	for _, c := range []struct {
-		name     string
-		stage    func(*testing.T, string) stage
-		edit     func(*stage)
-		code     string
-		mayExist bool
-		want     store.RunnerState
-		lock     store.LockState
-		live     int
+		name    string
+		stage   func(*testing.T, string) stage
+		edit    func(*stage)
+		code    string
+		why     string
+		want    store.RunnerState
+		lock    store.LockState
+		live    int
+		changes string
 	}{
-		{"NewWithoutAMachineFails", launching, func(*stage) {}, "InsufficientInstanceCapacity", false, store.RunnerFailed, store.LockEmpty, 0},
-		{"NoCodeIsNoAttempt", launching, func(*stage) {}, "", false, store.RunnerFailed, store.LockEmpty, 0},
-		{"AMachineMayExist", launching, func(*stage) {}, "RequestLimitExceeded", true, store.RunnerDraining, store.LockDraining, 1},
-		{"AMachineExists", launching, func(s *stage) { s.run.InstanceID = "i-1" }, "", false, store.RunnerDraining, store.LockDraining, 1},
-		{"AConfigWasMinted", launching, func(s *stage) { s.run.Config.N = 1 }, "", false, store.RunnerDraining, store.LockDraining, 1},
-		{"LaunchedDrains", launched, func(s *stage) { s.run.InstanceID, s.run.Config = "", store.Config{} }, "", false, store.RunnerDraining, store.LockDraining, 1},
-		{"AnotherRunnersLockIsLeftAlone", launching, func(s *stage) { s.lock.Runner = "x2" }, "", false, store.RunnerFailed, store.LockLaunching, 0},
-		{"AnotherRunnersLockIsNotDrained", launching, func(s *stage) { s.lock.Runner = "x2" }, "", true, store.RunnerDraining, store.LockLaunching, 1},
-		{"DrainingGoesOnDraining", launching, func(s *stage) { *s = s.drained(at(time.Second), store.EndStopped) }, "x", false, store.RunnerDraining, store.LockDraining, 1},
+		{"NewWithoutAMachineFails", launching, nil, "InsufficientInstanceCapacity", store.EndNoCapacity, store.RunnerFailed, store.LockEmpty, 0, failed},
+		{"NoCodeIsNoAttempt", launching, nil, "", store.EndNoCapacity, store.RunnerFailed, store.LockEmpty, 0, failed},
+		{"AMachineMayExist", launching, unclear, "RequestLimitExceeded", store.EndNoCapacity, store.RunnerDraining, store.LockDraining, 1, drained},
+		{"AMachineMayExistThatHasEnded", launching, nil, "x", store.EndTerminated, store.RunnerDraining, store.LockDraining, 1, drained},
+		{"AMachineMayExistThatWasReclaimed", launching, nil, "x", store.EndSpot, store.RunnerDraining, store.LockDraining, 1, drained},
+		{"AMachineMayExistAfterNoClearAnswer", launching, nil, "x", store.EndNoLaunch, store.RunnerDraining, store.LockDraining, 1, drained},
+		{"AConfigWasMinted", launching, func(s *stage) { s.run.Config.N = 1 }, "", store.EndNoCapacity, store.RunnerDraining, store.LockDraining, 1, drained},
+		{"LaunchedDrains", launched, func(s *stage) { s.run.InstanceID, s.run.Config = "", store.Config{} }, "", store.EndNoCapacity, store.RunnerDraining, store.LockDraining, 1, drained},
+		{"AnotherRunnersLockIsLeftAlone", launching, func(s *stage) { s.lock.Runner = "x2" }, "", store.EndNoCapacity, store.RunnerFailed, store.LockLaunching, 0, "put request, put runner, put quota"},
+		{"AnotherRunnersLockIsNotDrained", launching, func(s *stage) { unclear(s); s.lock.Runner = "x2" }, "", store.EndNoCapacity, store.RunnerDraining, store.LockLaunching, 1, "put request, put runner"},
+		{"ARequestThatIsNotThereLearnsNothing", launching, func(s *stage) { s.req = store.Request{ID: "r1"} }, "", store.EndNoCapacity, store.RunnerFailed, store.LockEmpty, 0, "put runner, put lock, put quota"},
+		{"AnotherRunnersRequestLearnsNothing", launching, func(s *stage) { s.req.Runner = "x2" }, "", store.EndNoCapacity, store.RunnerFailed, store.LockEmpty, 0, "put runner, put lock, put quota"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, store.Shared)
-			c.edit(&s)
-			attempts, end := len(s.run.Attempts), s.run.End
-			run, l, q := store.Abandon(now, lim, s.run, s.lock, s.quota, c.code, why, c.mayExist)
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			why := store.NewEnd(c.why)
+			attempts := len(s.run.Attempts)
+			d := s.c().Abandon(now, lim, c.code, store.Said{}, why)
+			run, l, q := d.Runner, d.Lock, d.Quota
 			if run.State != c.want || l.State != c.lock || q.Live != c.live {
 				t.Errorf("Abandon = runner %s, lock %s, live %d; want %s, %s, %d", run.State, l.State, q.Live, c.want, c.lock, c.live)
 			}
-			if end == nil {
-				end = &why
+			follows := outcome{changes: c.changes}
+			if strings.Contains(c.changes, "put request") {
+				follows.sends = "request r1 due 40s"
+				same(t, "request", d.Request, s.after(store.Case{Request: s.req, Runner: run}.Settle(now, lim)).req)
 			}
-			same(t, "end", run.End, end)
+			if got := outcomeOf(d); got != follows {
+				t.Errorf("the decision is %+v, want %+v", got, follows)
+			}
+			same(t, "end", run.End, &why)
 			same(t, "claim", run.Claim, store.Claim{Until: now})
 			if c.code != "" {
 				attempts++
@@ -417,15 +552,104 @@ func TestAbandon(t *testing.T) {
 			}
 		})
 	}
-	t.Run("FinalChangesNothing", func(t *testing.T) {
-		for _, s := range []stage{launched(t, store.Shared).ended(at(time.Second)), launching(t, store.Shared)} {
-			if !s.run.State.Final() {
-				s.run.State = store.RunnerFailed
+	failedNew := launching(t, store.Shared)
+	failedNew.run.State = store.RunnerFailed
+	withMachine := launching(t, store.Shared)
+	withMachine.run.InstanceID = "i-1"
+	for name, s := range map[string]stage{
+		"EndedChangesNothing":         launched(t, store.Shared).ended(at(time.Second)),
+		"FailedChangesNothing":        failedNew,
+		"AMachineExists":              withMachine,
+		"DrainingGoesOnDraining":      launching(t, store.Shared).drained(at(time.Second), store.EndStopped),
+		"LaunchedInTheMeantimeGoesOn": launched(t, store.Shared),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.decides(t, s.c().Abandon(now, lim, "x", store.Said{Code: "x"}, store.NewEnd(store.EndNoCapacity)), outcome{})
+		})
+	}
+}
+
+func TestAbandonKeepsWhatEC2SaidLast(t *testing.T) {
+	s := launching(t, store.Shared)
+	s.run.Said = store.Said{Code: "InternalError", Text: "It broke.", Times: 4}
+	d := s.c().Abandon(at(10*time.Second), lim, "InternalError", store.Said{Code: "InternalError", Text: "It broke again."}, store.NewEnd(store.EndNoLaunch))
+	same(t, "said", d.Runner.Said, store.Said{Code: "InternalError", Text: "It broke again.", Times: 5})
+	if want := "EC2's last answer, 5 times: It broke again. (InternalError)."; !strings.HasSuffix(d.Runner.End.Text, want) {
+		t.Errorf("the end is %q, want it to end with %q", d.Runner.End.Text, want)
+	}
+}
+
+func TestUnregistrableDrainsAndTellsItsRequest(t *testing.T) {
+	now := at(10 * time.Second)
+	s := launched(t, store.Shared)
+	s.run.Claim = store.Claim{By: "worker-1", Until: at(time.Minute)}
+	d := s.c().Unregistrable(now, lim, "GitHub says no.")
+	want := s
+	want.run.Claim = store.Claim{Until: now}
+	why := store.Failure{Code: store.EndMintDenied, Text: "GitHub says no."}
+	want.take(want.c().Drain(now, why))
+	want.req = ended(s.req, now, store.Failed, store.EndMintDenied, &why)
+	want.req.Attempts = s.run.Attempts
+	want.decides(t, d, outcome{changes: "put request, put runner, put lock"})
+	s = s.drained(now, store.EndStopped)
+	s.decides(t, s.c().Unregistrable(now, lim, "GitHub says no."), outcome{})
+}
+
+func TestReviewRunner(t *testing.T) {
+	now := at(time.Minute)
+	quiet := func(s *stage) { // as nobody wrote it for a while
+		s.take(s.c().Release(t0))
+		s.run.UpdatedAt = now.Add(-lim.Resend)
+	}
+	for _, c := range []struct {
+		name  string
+		stage func(*testing.T, string) stage
+		edit  func(*stage)
+		end   string
+		out   outcome
+	}{
+		{"LaunchIsForgotten", launching, quiet, "", outcome{sends: "runner x1 due 1m0s"}},
+		{"MintIsForgotten", launched, func(s *stage) { quiet(s); s.run.Config = store.Config{} }, "", outcome{sends: "runner x1 due 1m0s"}},
+		{"ConfirmIsTheReapersToo", listening, func(s *stage) { quiet(s); s.pulse.Seen = now }, "", outcome{}},
+		{"NothingIsOpen", launched, quiet, "", outcome{}},
+		{"AWorkerIsAtIt", launching, func(s *stage) { quiet(s); s.run.Claim = store.Claim{By: "worker-1", Until: now.Add(1)} }, "", outcome{}},
+		{"ItWaits", launching, func(s *stage) { quiet(s); s.run.WaitUntil = now.Add(-lim.Resend + 1) }, "", outcome{}},
+		{"ItHasWaited", launching, func(s *stage) { quiet(s); s.run.WaitUntil = now.Add(-lim.Resend) }, "", outcome{sends: "runner x1 due 1m0s"}},
+		{"SomebodyWroteIt", launching, func(s *stage) { quiet(s); s.run.UpdatedAt = now.Add(-lim.Resend + 1) }, "", outcome{}},
+
+		{"ItHasToDrain", launching, func(s *stage) { s.lock.BootBy = now }, store.EndNoLaunch, outcome{changes: "put runner, put lock"}},
+		{"ItsLockNamesAnother", launching, func(s *stage) { s.lock.Runner = "x2" }, store.EndHandover, outcome{changes: "put runner"}},
+		{"ItIsLostUnlessItsPulseMoves", busy, func(s *stage) { s.pulse.Seen, s.run.OnlineAt, s.run.Boot.At = at(-time.Hour), at(-time.Hour), at(-time.Hour) },
+			store.EndLost, outcome{changes: "put runner, put lock, check pulse"}},
+		{"AnotherMachineBooted", launched, func(s *stage) { s.run.Boot = store.Boot{NonceHash: "hash-1", InstanceID: "i-2"} },
+			store.EndCompromised, outcome{changes: "put runner, put lock", alarm: store.AlarmCompromised}},
+		{"ItDrainsAlready", launching, func(s *stage) { *s = s.drained(t0, store.EndStopped); s.lock.BootBy = now }, "", outcome{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t, store.Shared)
+			c.edit(&s)
+			d := s.c().ReviewRunner(now, lim)
+			if c.end != "" {
+				s = s.drained(now, c.end)
 			}
-			run, l, q := store.Abandon(now, lim, s.run, s.lock, s.quota, "x", why, false)
-			same(t, "runner", run, s.run)
-			same(t, "lock", l, s.lock)
-			same(t, "quota", q, s.quota)
-		}
-	})
+			s.decides(t, d, c.out)
+		})
+	}
+}
+
+func TestRemindAsksAboutARunnerThatNobodyHasAskedAbout(t *testing.T) {
+	now := at(2 * time.Minute)
+	missed := listening(t, store.Shared)
+	missed.run.MissedAt = at(90 * time.Second)
+	for _, c := range []struct {
+		name  string
+		stage stage
+		want  outcome
+	}{
+		{"Listening", listening(t, store.Shared), outcome{sends: "runner x1 due 2m0s"}},
+		{"Missed", missed, outcome{}},
+		{"Online", online(t, store.Shared), outcome{}},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.stage.decides(t, c.stage.c().Remind(now), c.want) })
+	}
 }

@@ -116,19 +116,86 @@ func TestReserveLeavesTheGivenQuotaAlone(t *testing.T) {
 	same(t, "the given quota", q.Next, map[string]time.Time{"r": t0, "other": t0})
 }
 
-func TestSight(t *testing.T) {
+func TestSighted(t *testing.T) {
 	known := map[string]time.Time{"i-1": at(-time.Hour), "i-2": at(-time.Minute)}
-	same(t, "sightings", store.Sight(t0, known, []string{"i-2", "i-3"}), map[string]time.Time{"i-2": at(-time.Minute), "i-3": t0})
+	s := store.Sweep{Key: "1/eu-west-2", Instances: known}
+	seen := func(s store.Sweep, instances map[string]time.Time) store.Sweep {
+		s.Instances = instances
+		return s
+	}
+	same(t, "sweep", s.Sighted(t0, []string{"i-2", "i-3"}), seen(s, map[string]time.Time{"i-2": at(-time.Minute), "i-3": t0}))
 	same(t, "the given sightings", known, map[string]time.Time{"i-1": at(-time.Hour), "i-2": at(-time.Minute)})
-	same(t, "sightings of nothing", store.Sight(t0, known, nil), map[string]time.Time{})
-	same(t, "first sightings", store.Sight(t0, nil, []string{"i-1"}), map[string]time.Time{"i-1": t0})
+	same(t, "sweep that sees nothing", s.Sighted(t0, nil), seen(s, map[string]time.Time{}))
+	same(t, "first sweep", store.Sweep{Key: "1"}.Sighted(t0, []string{"i-1"}), store.Sweep{Key: "1", Instances: map[string]time.Time{"i-1": t0}})
+}
+
+func TestSightedAt(t *testing.T) {
+	known := map[string]time.Time{"42/1": at(-time.Hour), "42/2": at(-time.Minute), "7/3": at(-time.Hour), "421/1": at(-time.Second)}
+	s := store.Sweep{Key: "1/eu-west-2", Runners: known}
+	if !s.Knows("42", 1) || s.Knows("42", 3) || s.Knows("4", 21) {
+		t.Error("it knows 42/1 alone of 42/1, 42/3 and 4/21")
+	}
+	got, since := s.SightedAt(t0, "42", []int64{2, 4})
+	same(t, "since when each is seen", since, map[int64]time.Time{2: at(-time.Minute), 4: t0})
+	same(t, "sightings, with those of other repositories", got.Runners, map[string]time.Time{"42/2": at(-time.Minute), "42/4": t0, "7/3": at(-time.Hour), "421/1": at(-time.Second)})
+	same(t, "the given sightings", s.Runners, map[string]time.Time{"42/1": at(-time.Hour), "42/2": at(-time.Minute), "7/3": at(-time.Hour), "421/1": at(-time.Second)})
+	none, since := s.SightedAt(t0, "42", nil)
+	same(t, "sightings after a look that showed none", none.Runners, map[string]time.Time{"7/3": at(-time.Hour), "421/1": at(-time.Second)})
+	if len(since) != 0 {
+		t.Errorf("none is seen, and yet since %v", since)
+	}
+	first, _ := store.Sweep{}.SightedAt(t0, "42", []int64{1})
+	same(t, "first sightings", first.Runners, map[string]time.Time{"42/1": t0})
+}
+
+func TestListedRepositoriesAreKeptWhileTheyAreUsed(t *testing.T) {
+	first := store.Sweep{Key: "1/eu-west-2"}.Listed(t0, "42")
+	s := first.Listed(at(time.Minute), "7")
+	same(t, "lists", s.Checked, map[string]time.Time{"42": t0, "7": at(time.Minute)})
+	same(t, "the given lists", first.Checked, map[string]time.Time{"42": t0})
+	s.Runners = map[string]time.Time{"42/1": t0, "7/1": t0, "421/1": t0}
+	kept := s.Keep([]string{"42", "99"})
+	same(t, "lists that are kept", kept.Checked, map[string]time.Time{"42": t0})
+	same(t, "sightings that are kept", kept.Runners, map[string]time.Time{"42/1": t0})
+	same(t, "the given sightings", s.Runners, map[string]time.Time{"42/1": t0, "7/1": t0, "421/1": t0})
+}
+
+func TestKnowing(t *testing.T) {
+	known := map[string]store.ProgramVersion{"2.336.0": {SeenAt: t0}}
+	s := store.Sweep{}.Knowing(known)
+	same(t, "versions", s.Versions, known)
+	if got := s.Knowing(map[string]store.ProgramVersion{}); got.Versions != nil {
+		t.Errorf("of no version, %v are kept, want nil as in a record that has none", got.Versions)
+	}
+}
+
+func TestSweepIsTheOnlyItemOfItsCommit(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		rule func(*store.Sweep) store.Decision
+		due  time.Time
+	}{
+		{"Scheduled", func(s *store.Sweep) store.Decision { return s.Schedule(t0) }, t0},
+		{"Released", func(s *store.Sweep) store.Decision { return s.Release(t0, "ada") }, t0},
+		{"Swept", func(s *store.Sweep) store.Decision { return s.Swept(t0, lim, false) }, t0.Add(lim.SweepPeriod)},
+		{"SweptForTheLastTime", func(s *store.Sweep) store.Decision { return s.Swept(t0, lim, true) }, time.Time{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := store.Sweep{Key: "1/eu-west-2", Meta: store.Meta{DueAt: at(time.Second)}}
+			d := c.rule(&s)
+			if got, want := outcomeOf(d), (outcome{changes: "put sweep"}); got != want || d.Changes[0].Item != &s || !s.DueAt.Equal(c.due) {
+				t.Errorf("the decision is %+v, due at %v; want %+v of this very sweep, due at %v", got, s.DueAt, want, c.due)
+			}
+		})
+	}
 }
 
 func TestBrake(t *testing.T) {
 	braked := store.Sweep{Key: "1/eu-west-2"}.Brake(t0, 7)
 	same(t, "sweep", braked, store.Sweep{Key: "1/eu-west-2", BrakeAt: t0, History: store.History{{At: t0, State: "braked", Reason: "7 machines without a record"}}})
 	same(t, "sweep that was braked again", braked.Brake(at(time.Minute), 9), braked)
-	released := braked.Release(at(time.Minute), "ada")
+	released := braked
+	released.Release(at(time.Minute), "ada")
 	for _, c := range []struct {
 		name string
 		s    store.Sweep
@@ -168,7 +235,8 @@ func TestReleaseOfTheBrakeIsDueAtOnce(t *testing.T) {
 	want := s
 	want.DueAt, want.ReleasedAt, want.ReleasedBy = t0, t0, "ada"
 	want.History = store.History{{At: t0, State: "released", Reason: "by ada"}}
-	same(t, "sweep", s.Release(t0, "ada"), want)
+	s.Release(t0, "ada")
+	same(t, "sweep", s, want)
 	if s.Key != "1/eu-west-2" {
 		t.Errorf("SweepKey = %s, want 1/eu-west-2", s.Key)
 	}

@@ -1,0 +1,205 @@
+// Package intake is the one way to a recorded request. Whatever door a wish comes
+// through, it is completed with the account's defaults, held against the account's
+// registration, and recorded under an id that the same wish gets again.
+//
+// It promises that nothing is recorded which the registration does not allow, and that
+// a wish that comes twice has one record. Who may ask is for the door to say.
+package intake
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// Intake is what the doors share. It is safe for concurrent use.
+type Intake struct {
+	Accounts store.Accounts
+	Keys     *keys.Ring
+	Limits   store.Limits
+}
+
+// Wish is what a caller asks for. What is empty or zero is the account's choice.
+type Wish struct {
+	Caller   string
+	Origin   store.Origin // of a workflow's job
+	Region   string
+	Type     string
+	Mode     string
+	Labels   []string // as store.ParseLabels returns them
+	Machine  store.Machine
+	TimeoutS int
+	GiveUp   time.Duration
+	// Key tells the wishes of one job apart, and those of callers without a job.
+	Key   string
+	Trace string
+}
+
+// Refusal is an error that a caller may read: why its wish is not granted.
+type Refusal struct {
+	// Invalid: it has to ask otherwise. Else it may not have what it asks for.
+	Invalid bool
+	Reason  string // a few words for the audit
+	Field   string // of the wish, by its name in the API; empty: none is to blame
+	Text    string // a sentence that says what to do
+}
+
+func (r *Refusal) Error() string { return strings.TrimSpace(r.Field + ": " + r.Text) }
+
+// NotServed is the refusal for an account that does not serve the repository, and for
+// one that is not registered at all: callers cannot tell them apart.
+func NotServed() *Refusal {
+	return &Refusal{
+		Reason: "account does not serve the repository", Field: "account_id",
+		Text: "No such account is registered for this repository. Ask its owner to register it.",
+	}
+}
+
+// ErrMismatch is the error of a wish whose id has a record of another wish.
+var ErrMismatch = errors.New("the same key was used for another wish")
+
+// Place finds the account to launch into, and the repository to launch for as serves
+// returns it: the named account, or the only one that serves it. An error that is no
+// Refusal is an outage.
+func (in Intake) Place(ctx context.Context, account string, serves func(store.Account) (store.Repository, bool)) (a store.Account, repo store.Repository, err error) {
+	ids := []string{account}
+	if account == "" {
+		if ids, err = in.Accounts.List(ctx); err != nil {
+			return a, repo, fmt.Errorf("list accounts: %w", err)
+		}
+	}
+	found := 0
+	for _, id := range ids {
+		candidate, err := in.Accounts.Account(ctx, id)
+		if errors.Is(err, store.ErrNoAccount) {
+			continue
+		}
+		if err != nil {
+			return a, repo, fmt.Errorf("account %s: %w", id, err)
+		}
+		if r, ok := serves(candidate); ok {
+			a, repo = candidate, r
+			found++
+		}
+	}
+	switch found {
+	case 0:
+		return a, repo, NotServed()
+	case 1:
+		return a, repo, nil
+	}
+	return a, repo, &Refusal{Invalid: true, Field: "account_id", Text: fmt.Sprintf("Name one: %d accounts are registered for this repository.", found)}
+}
+
+// Named finds the repository of exactly that name in a registration.
+func Named(a store.Account, name string) (store.Repository, bool) {
+	i := slices.IndexFunc(a.Repositories, func(n store.Named) bool { return n.Name == name })
+	if i < 0 {
+		return store.Repository{}, false
+	}
+	owner, _, _ := strings.Cut(name, "/")
+	repo := store.Repository{Server: a.Server, ID: a.Repositories[i].ID, Name: name, Owner: owner}
+	if j := slices.IndexFunc(a.Owners, func(n store.Named) bool { return n.Name == owner }); j >= 0 {
+		repo.OwnerID = a.Owners[j].ID
+	}
+	return repo, true
+}
+
+// Complete returns the request that a wish stands for, with the account's defaults. It
+// has no id yet. The error is a Refusal.
+func (in Intake) Complete(a store.Account, repo store.Repository, w Wish) (store.Request, error) {
+	region := cmp.Or(w.Region, a.DefaultRegion)
+	if region == "" && len(a.Regions) == 1 {
+		for name := range a.Regions {
+			region = name
+		}
+	}
+	if region == "" {
+		return store.Request{}, &Refusal{Invalid: true, Field: "region", Text: fmt.Sprintf("Name one: account %s has no default.", a.ID)}
+	}
+	m := w.Machine
+	return store.Request{
+		Caller: w.Caller, Repository: repo, Origin: w.Origin, Account: a.ID, Region: region,
+		Type: cmp.Or(w.Type, first(a.Markets)), Mode: cmp.Or(w.Mode, first(a.Modes)), Labels: w.Labels,
+		Machine: store.Machine{
+			InstanceTypes: m.InstanceTypes, Image: m.Image,
+			Subnets: slices.Sorted(slices.Values(m.Subnets)), SecurityGroups: slices.Sorted(slices.Values(m.SecurityGroups)),
+		},
+		TimeoutS: cmp.Or(w.TimeoutS, max(1, int(min(in.Limits.Timeout, a.MaxTimeout(in.Limits)).Seconds()))),
+	}, nil
+}
+
+func first(s []string) string {
+	if len(s) == 0 {
+		return ""
+	}
+	return s[0]
+}
+
+// Allowed returns why a does not allow r, or nil. It is pure.
+func Allowed(lim store.Limits, a store.Account, r store.Request) *Refusal {
+	if !a.Serves(r.Repository) {
+		return NotServed()
+	}
+	if field, value, ok := a.Permits(r); !ok {
+		return &Refusal{Reason: field + " not allowed", Field: field, Text: fmt.Sprintf("Account %s does not allow %s %q.", a.ID, field, value)}
+	}
+	if limit := a.MaxTimeout(lim); r.Timeout() > limit {
+		return &Refusal{Reason: "timeout not allowed", Field: "timeout", Text: fmt.Sprintf("Account %s allows at most %d seconds.", a.ID, int(limit.Seconds()))}
+	}
+	return nil
+}
+
+// Accept decides the record of a request that is complete and allowed.
+func (in Intake) Accept(now time.Time, r store.Request, w Wish) store.Decision {
+	giveUp := cmp.Or(w.GiveUp, in.Limits.GiveUp)
+	return store.Case{Request: r}.Accept(now, store.Identity{
+		ID:    in.Keys.RequestID(r.Repository.Key(), w.Origin.RunID, w.Origin.RunAttempt, w.Origin.CheckRunID, w.Key),
+		Trace: w.Trace, BodyHash: hash(r, giveUp), GiveUp: giveUp, OwnLabel: in.Keys.OwnLabel,
+	})
+}
+
+// Replayed returns the record that a wish has already, after the commit of Accept's
+// decision answered err. It is false, and err stays, when that is no such conflict. A
+// record of another wish is ErrMismatch.
+func Replayed(d store.Decision, err error) (store.Request, bool, error) {
+	conflict, ok := errors.AsType[*store.ConflictError](err)
+	if !ok {
+		return store.Request{}, false, err
+	}
+	was := store.Case{}.With(conflict.Current...).Request
+	switch {
+	case was.ID != d.Request.ID || was.Version == 0:
+		return store.Request{}, false, err
+	case was.BodyHash != d.Request.BodyHash:
+		return was, true, ErrMismatch
+	}
+	return was, true, nil
+}
+
+// hash returns the SHA-256 of what is wished for, with all defaults filled in: two
+// wishes that mean the same are the same.
+func hash(r store.Request, giveUp time.Duration) string {
+	b, err := json.Marshal(struct {
+		Account, Region, Repository, Type, Mode string
+		Labels                                  []string
+		Machine                                 store.Machine
+		TimeoutS                                int
+		GiveUp                                  time.Duration
+	}{r.Account, r.Region, r.Repository.Key(), r.Type, r.Mode, r.Labels, r.Machine, r.TimeoutS, giveUp})
+	if err != nil {
+		panic(err) // strings and numbers always marshal
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,207 @@
+package intake_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/store/storetest"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// accounts are registrations by id; one that is nil cannot be read.
+type accounts map[string]*store.Account
+
+var errAway = errors.New("away")
+
+func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
+	r, ok := a[id]
+	switch {
+	case !ok:
+		return store.Account{}, store.ErrNoAccount
+	case r == nil:
+		return store.Account{}, errAway
+	}
+	return *r, nil
+}
+
+func (a accounts) List(context.Context) ([]string, error) {
+	var ids []string
+	for id := range a {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+func account(id string, repositories ...string) *store.Account {
+	a := &store.Account{
+		ID: id, Owners: []store.Named{{ID: "7", Name: "acme"}},
+		Regions:       map[string]store.Region{"eu-west-2": {Subnets: []string{"subnet-a", "subnet-b"}, SecurityGroups: []string{"sg-1"}, Images: []string{"ami-1"}}},
+		InstanceTypes: []string{"m7i.large"}, DefaultInstanceTypes: []string{"m7i.large"},
+		Markets: []string{store.Spot, store.OnDemand}, Modes: []string{store.Ephemeral}, MaxRunners: 1,
+	}
+	for _, name := range repositories {
+		a.Repositories = append(a.Repositories, store.Named{ID: "42", Name: name})
+	}
+	return a
+}
+
+func newIntake(t *testing.T, a accounts) intake.Intake {
+	t.Helper()
+	ring, err := keys.NewRing(secret.New(strings.Repeat("i", 32)), "1", map[string]secret.Text{"1": secret.New(strings.Repeat("k", 32))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return intake.Intake{Accounts: a, Keys: ring, Limits: store.DefaultLimits()}
+}
+
+func TestPlace(t *testing.T) {
+	named := func(a store.Account) (store.Repository, bool) { return intake.Named(a, "acme/shop") }
+	for name, c := range map[string]struct {
+		accounts accounts
+		account  string
+		want     string // the account's id
+		field    string // of the refusal
+		invalid  bool
+		outage   bool
+	}{
+		"TheOnlyOneThatServes": {accounts: accounts{"1": account("1"), "2": account("2", "acme/shop")}, want: "2"},
+		"TheNamedOne":          {accounts: accounts{"1": account("1", "acme/shop"), "2": account("2", "acme/shop")}, account: "1", want: "1"},
+		"OneOfTwoIsToBeNamed":  {accounts: accounts{"1": account("1", "acme/shop"), "2": account("2", "acme/shop")}, field: "account_id", invalid: true},
+		"NoneServes":           {accounts: accounts{"1": account("1")}, field: "account_id"},
+		"TheNamedOneDoesNot":   {accounts: accounts{"1": account("1"), "2": account("2", "acme/shop")}, account: "1", field: "account_id"},
+		"TheNamedOneIsUnknown": {accounts: accounts{}, account: "1", field: "account_id"},
+		"OneCannotBeRead":      {accounts: accounts{"1": account("1", "acme/shop"), "2": nil}, outage: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, repo, err := newIntake(t, c.accounts).Place(t.Context(), c.account, named)
+			r, refused := errors.AsType[*intake.Refusal](err)
+			switch {
+			case c.outage:
+				if !errors.Is(err, errAway) || refused {
+					t.Errorf("Place = %v, want the outage", err)
+				}
+			case c.field != "":
+				if !refused || r.Field != c.field || r.Invalid != c.invalid || r.Text == "" {
+					t.Errorf("Place = %+v, want a refusal of %s, invalid %v", err, c.field, c.invalid)
+				}
+			case err != nil || a.ID != c.want || repo != (store.Repository{ID: "42", Name: "acme/shop", OwnerID: "7", Owner: "acme"}):
+				t.Errorf("Place = %s, %+v, %v; want account %s and the repository with its ids", a.ID, repo, err, c.want)
+			}
+		})
+	}
+}
+
+func TestAccountsThatDoNotServeAndUnknownOnesAreRefusedAlike(t *testing.T) {
+	named := func(a store.Account) (store.Repository, bool) { return intake.Named(a, "acme/shop") }
+	_, _, unknown := newIntake(t, accounts{}).Place(t.Context(), "1", named)
+	_, _, other := newIntake(t, accounts{"1": account("1")}).Place(t.Context(), "1", named)
+	if d := cmp.Diff(unknown, other); d != "" {
+		t.Errorf("the refusals differ:\n%s", d)
+	}
+}
+
+func TestCompleteTakesTheAccountsDefaults(t *testing.T) {
+	in := newIntake(t, nil)
+	repo := store.Repository{ID: "42", OwnerID: "7"}
+	got, err := in.Complete(*account("1"), repo, intake.Wish{Caller: "operator ann", Labels: []string{"large"}})
+	want := store.Request{
+		Caller: "operator ann", Repository: repo, Account: "1", Region: "eu-west-2", Type: store.Spot, Mode: store.Ephemeral,
+		Labels: []string{"large"}, TimeoutS: 3600,
+	}
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Errorf("Complete: %v (-want +got):\n%s", err, d)
+	}
+
+	w := intake.Wish{Region: "us-east-1", Type: store.OnDemand, Mode: store.Shared, TimeoutS: 60, Machine: store.Machine{Subnets: []string{"subnet-b", "subnet-a"}}}
+	got, err = in.Complete(*account("1"), repo, w)
+	if err != nil || got.Region != w.Region || got.Type != w.Type || got.Mode != w.Mode || got.TimeoutS != 60 || !slices.IsSorted(got.Machine.Subnets) {
+		t.Errorf("Complete = %+v, %v; want what was wished for, subnets sorted", got, err)
+	}
+	if w.Machine.Subnets[0] != "subnet-b" {
+		t.Error("Complete sorted the caller's own list")
+	}
+
+	two := account("1")
+	two.Regions["us-east-1"] = store.Region{}
+	_, err = in.Complete(*two, repo, intake.Wish{})
+	if r, ok := errors.AsType[*intake.Refusal](err); !ok || r.Field != "region" || !r.Invalid {
+		t.Errorf("Complete with two regions = %v, want that one is to be named", err)
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit  func(*store.Request)
+		field string
+	}{
+		"AllThatIsRegistered": {func(*store.Request) {}, ""},
+		"AnotherRepository":   {func(r *store.Request) { r.Repository = store.Repository{ID: "43", OwnerID: "8"} }, "account_id"},
+		"AnotherServer":       {func(r *store.Request) { r.Repository.Server = "ghe.acme" }, "account_id"},
+		"AnotherMode":         {func(r *store.Request) { r.Mode = store.Shared }, "mode"},
+		"AnotherType":         {func(r *store.Request) { r.Machine.InstanceTypes = []string{"m7i.metal"} }, "instance_types"},
+		"TooLong":             {func(r *store.Request) { r.TimeoutS = 24 * 3600 }, "timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := store.Request{Repository: store.Repository{ID: "42", OwnerID: "7"}, Region: "eu-west-2", Type: store.Spot, Mode: store.Ephemeral, TimeoutS: 3600}
+			c.edit(&r)
+			got := intake.Allowed(store.DefaultLimits(), *account("1", "acme/shop"), r)
+			if (got == nil) != (c.field == "") || got != nil && (got.Field != c.field || got.Invalid || got.Reason == "" || got.Text == "") {
+				t.Errorf("Allowed = %+v, want the field %q", got, c.field)
+			}
+		})
+	}
+}
+
+// A wish that comes twice has one record, and another one under its key is told apart.
+func TestTheSameWishGetsTheSameRecord(t *testing.T) {
+	in, s := newIntake(t, nil), storetest.NewMemory()
+	session := store.NewSession(s, "test", func() time.Time { return now })
+	w := intake.Wish{Trace: "t1", Key: "k", Origin: store.Origin{RunID: "1001", RunAttempt: "1"}}
+	record := func(w intake.Wish) (store.Decision, error) {
+		r, err := in.Complete(*account("1"), store.Repository{ID: "42", OwnerID: "7"}, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := in.Accept(now, r, w)
+		return d, session.Commit(t.Context(), d.Changes...)
+	}
+	first, err := record(w)
+	if err != nil || len(first.Changes) != 1 || len(first.Sends) != 1 || first.Request.OwnLabel == "" || first.Request.State != store.Accepted {
+		t.Fatalf("Accept = %+v, %v; want one record and one message", first, err)
+	}
+
+	w.Trace = "t2"
+	again, err := record(w)
+	was, ok, err := intake.Replayed(again, err)
+	if !ok || err != nil || was.ID != first.Request.ID || was.Trace != "t1" {
+		t.Errorf("Replayed = %s, %v, %v; want the first record", was.ID, ok, err)
+	}
+
+	longer := w
+	longer.GiveUp = time.Hour
+	other, err := record(longer)
+	if _, _, err := intake.Replayed(other, err); !errors.Is(err, intake.ErrMismatch) {
+		t.Errorf("another wish under the same key: %v, want ErrMismatch", err)
+	}
+
+	w.Key = "another"
+	if d, err := record(w); err != nil || d.Request.ID == first.Request.ID {
+		t.Errorf("a wish under another key has id %s, %v; want its own record", d.Request.ID, err)
+	}
+
+	if _, ok, err := intake.Replayed(first, errAway); ok || !errors.Is(err, errAway) {
+		t.Errorf("Replayed after an outage = %v, %v; want the outage", ok, err)
+	}
+}
