@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,18 +24,21 @@ func TestDrain(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, state := range store.RunnerStates {
-				run := online(t, store.Shared).run
-				run.State, run.Wait, run.WaitUntil = state, store.WaitGitHub, now
-				got, l := store.Drain(now, run, c.lock, why)
-				want, wantLock := run, c.lock
+				s := online(t, store.Shared)
+				s.lock = c.lock
+				s.run.State, s.run.Wait, s.run.WaitUntil = state, store.WaitGitHub, now
+				want, follows := s, outcome{}
 				if state.Usable() {
-					want.State, want.End, want.DrainingAt, want.Wait, want.WaitUntil = store.RunnerDraining, &why, now, "", time.Time{}
-					want.Config.Sealed = ""
-					want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "draining", Reason: "idle"})
-					wantLock.State = c.want
+					want.run.State, want.run.End, want.run.DrainingAt, want.run.Wait, want.run.WaitUntil = store.RunnerDraining, &why, now, "", time.Time{}
+					want.run.Config.Sealed = ""
+					want.run.History = noted(s.run.History, now, "draining", "idle")
+					want.lock.State = c.want
+					follows.changes = "put runner"
+					if c.want == store.LockDraining {
+						follows.changes = "put runner, put lock"
+					}
 				}
-				same(t, "runner that was "+string(state), got, want)
-				same(t, "lock", l, wantLock)
+				t.Run(string(state), func(t *testing.T) { want.decides(t, s.c().Drain(now, why), follows) })
 			}
 		})
 	}
@@ -169,7 +173,7 @@ func jobThenListens(done, listens time.Duration) func(*stage) {
 func TestNextEndStep(t *testing.T) {
 	const drainedAt = 10 * time.Minute
 	gone := func(after time.Duration) func(*store.Runner) {
-		return func(r *store.Runner) { *r = r.Deregistered(at(drainedAt + after)) }
+		return func(r *store.Runner) { *r = of(*r).Deregistered(at(drainedAt + after)).Runner }
 	}
 	stopped := false // whether EC2 shows the machine, and not running
 	off := func(*store.Runner) { stopped = true }
@@ -184,7 +188,7 @@ func TestNextEndStep(t *testing.T) {
 		{"NoConfigWasAnswered", launched, store.EndNoBoot, 0, nil, store.EndBegin},
 		{"NoConfigWasAnsweredToAThief", launched, store.EndCompromised, 0, nil, store.EndBegin},
 		{"RegisteredIsDeleted", busy, store.EndExpired, 0, nil, store.EndDelete},
-		{"RefusedDeleteIsRepeated", busy, store.EndExpired, time.Hour, func(r *store.Runner) { *r = r.Deleting(at(drainedAt)) }, store.EndDelete},
+		{"RefusedDeleteIsRepeated", busy, store.EndExpired, time.Hour, func(r *store.Runner) { *r = of(*r).Deleting(at(drainedAt)).Runner }, store.EndDelete},
 		{"AJobMayHaveComeAMomentBefore", idleAgain, store.EndExpired, 90*time.Second - 1, gone(0), store.EndWait},
 		{"GraceIsOver", idleAgain, store.EndExpired, 90 * time.Second, gone(0), store.EndBegin},
 		{"GraceIsOverOfARunnerWithoutAJob", online, store.EndExpired, 90 * time.Second, gone(0), store.EndBegin},
@@ -194,20 +198,20 @@ func TestNextEndStep(t *testing.T) {
 		{"AJobOfALostMachineIsWaitedForToo", busy, store.EndLost, time.Hour, gone(0), store.EndWait},
 		{"AMachineThatIsOffRunsNoJob", busy, store.EndExpired, 0, off, store.EndBegin},
 		{"AMachineThatIsOffRunsNoneAfterADeleteEither", busy, store.EndExpired, time.Second, func(r *store.Runner) { gone(0)(r); off(r) }, store.EndBegin},
-		{"AMachineThatIsOffNeedsNoSecondDelete", busy, store.EndLost, time.Minute, func(r *store.Runner) { *r = r.Deleting(at(drainedAt)).Refused(at(drainedAt), lim); off(r) }, store.EndBegin},
-		{"BusyIsAskedAgainAfterAPause", busy, store.EndExpired, 45 * time.Second, func(r *store.Runner) { *r = r.Refused(at(drainedAt), lim) }, store.EndDelete},
-		{"BusyIsNotAskedAgainBefore", busy, store.EndExpired, 45*time.Second - 1, func(r *store.Runner) { *r = r.Refused(at(drainedAt), lim) }, store.EndWait},
-		{"CompromisedHasNoPause", busy, store.EndCompromised, 0, func(r *store.Runner) { *r = r.Refused(at(drainedAt), lim) }, store.EndDelete},
+		{"AMachineThatIsOffNeedsNoSecondDelete", busy, store.EndLost, time.Minute, func(r *store.Runner) { *r = of(*r).Deleting(at(drainedAt)).Refused(at(drainedAt), lim).Runner; off(r) }, store.EndBegin},
+		{"BusyIsAskedAgainAfterAPause", busy, store.EndExpired, 45 * time.Second, func(r *store.Runner) { *r = of(*r).Refused(at(drainedAt), lim).Runner }, store.EndDelete},
+		{"BusyIsNotAskedAgainBefore", busy, store.EndExpired, 45*time.Second - 1, func(r *store.Runner) { *r = of(*r).Refused(at(drainedAt), lim).Runner }, store.EndWait},
+		{"CompromisedHasNoPause", busy, store.EndCompromised, 0, func(r *store.Runner) { *r = of(*r).Refused(at(drainedAt), lim).Runner }, store.EndDelete},
 		{"IdleAfterwardsEndsTheGrace", busy, store.EndExpired, 3 * time.Second, func(r *store.Runner) { gone(time.Second)(r); r.IdleAt = at(drainedAt + 2*time.Second) }, store.EndBegin},
 		{"IdleBeforehandDoesNot", busy, store.EndExpired, 3 * time.Second, func(r *store.Runner) { gone(2 * time.Second)(r); r.IdleAt = at(drainedAt + time.Second) }, store.EndWait},
 		{"IdleAloneStillDeletes", busy, store.EndExpired, time.Second, func(r *store.Runner) { r.IdleAt = at(drainedAt) }, store.EndDelete},
 		{"HardIsStrongerThanAJob", busy, store.EndExpired, 6*time.Hour - drainedAt, nil, store.EndBegin},
 		{"JustBeforeHard", busy, store.EndExpired, 6*time.Hour - drainedAt - 1, nil, store.EndDelete},
 		{"CompromisedGetsOneDelete", busy, store.EndCompromised, 0, nil, store.EndDelete},
-		{"CompromisedGetsNoSecondOne", busy, store.EndCompromised, 0, func(r *store.Runner) { *r = r.Deleting(at(drainedAt)) }, store.EndBegin},
+		{"CompromisedGetsNoSecondOne", busy, store.EndCompromised, 0, func(r *store.Runner) { *r = of(*r).Deleting(at(drainedAt)).Runner }, store.EndBegin},
 		{"CompromisedGetsNoGrace", busy, store.EndCompromised, time.Second, gone(0), store.EndBegin},
 		{"WithoutAReasonTheGraceHolds", busy, store.EndExpired, time.Second, func(r *store.Runner) { gone(0)(r); r.End = nil }, store.EndWait},
-		{"EndingTerminates", busy, store.EndExpired, 0, func(r *store.Runner) { *r = r.Ending(at(drainedAt), "") }, store.EndTerminate},
+		{"EndingTerminates", busy, store.EndExpired, 0, func(r *store.Runner) { *r = of(*r).Ending(at(drainedAt), "").Runner }, store.EndTerminate},
 		{"EndedCleansUpItsNames", busy, store.EndExpired, 24*time.Hour - 1, func(r *store.Runner) { r.State, r.EndedAt = store.RunnerEnded, at(drainedAt) }, store.EndNames},
 		{"EndedStopsAfterADay", busy, store.EndExpired, 24 * time.Hour, func(r *store.Runner) { r.State, r.EndedAt = store.RunnerEnded, at(drainedAt) }, store.EndNothing},
 		{"EndedWithoutNames", busy, store.EndExpired, 0, func(r *store.Runner) { r.State, r.EndedAt, r.Names = store.RunnerEnded, at(drainedAt), nil }, store.EndNothing},
@@ -231,38 +235,42 @@ func TestNextEndStep(t *testing.T) {
 }
 
 func TestDeletingRecordsTheFirstTry(t *testing.T) {
-	run := busy(t, store.Shared).run
-	want := run
-	want.DeletedAt = at(time.Hour)
-	got := run.Deleting(at(time.Hour))
-	same(t, "runner", got, want)
-	same(t, "runner", got.Deleting(at(2*time.Hour)), want)
+	s := busy(t, store.Shared)
+	want := s
+	want.run.DeletedAt = at(time.Hour)
+	d := s.c().Deleting(at(time.Hour))
+	want.decides(t, d, outcome{changes: "put runner"})
+	want.decides(t, d.Deleting(at(2*time.Hour)), outcome{})
 }
 
 func TestDeregisteredForgetsTheConfigsName(t *testing.T) {
-	run := busy(t, store.Shared).run.WriteAhead("test")
-	want := run
-	want.DeregisteredAt, want.Names = at(time.Hour), names(2)
-	want.History = append(slices.Clone(want.History), store.Entry{At: at(time.Hour), State: "busy", Reason: "deregistered"})
-	got := run.Deregistered(at(time.Hour))
-	same(t, "runner", got, want)
-	same(t, "runner", got.Deregistered(at(2*time.Hour)), want)
+	s := busy(t, store.Shared)
+	s.run.Names = append(slices.Clone(s.run.Names), names(2)...)
+	want := s
+	want.run.DeregisteredAt, want.run.Names = at(time.Hour), names(2)
+	want.run.History = noted(s.run.History, at(time.Hour), "busy", "deregistered")
+	d := s.c().Deregistered(at(time.Hour))
+	want.decides(t, d, outcome{changes: "put runner"})
+	want.decides(t, d.Deregistered(at(2*time.Hour)), outcome{})
 }
 
 func TestEndingComesFromDrainingAlone(t *testing.T) {
 	for _, state := range store.RunnerStates {
-		run := busy(t, store.Shared).run
-		run.State = state
-		want := run
-		if state == store.RunnerDraining {
-			want.State, want.EndingAt = store.RunnerEnding, at(time.Hour)
-			want.History = append(slices.Clone(want.History), store.Entry{At: at(time.Hour), State: "ending", Reason: "why"})
-		}
-		same(t, "runner that was "+string(state), run.Ending(at(time.Hour), "why"), want)
+		t.Run(string(state), func(t *testing.T) {
+			s := busy(t, store.Shared)
+			s.run.State = state
+			want, follows := s, outcome{}
+			if state == store.RunnerDraining {
+				want.run.State, want.run.EndingAt = store.RunnerEnding, at(time.Hour)
+				want.run.History = noted(s.run.History, at(time.Hour), "ending", "why")
+				follows.changes = "put runner"
+			}
+			want.decides(t, s.c().Ending(at(time.Hour), "why"), follows)
+		})
 	}
 }
 
-func TestMissing(t *testing.T) {
+func TestLookedAndNotFound(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		first   time.Duration // of the first miss, since the call
@@ -275,129 +283,228 @@ func TestMissing(t *testing.T) {
 		{"OnceIsNever", 0, 24 * time.Hour, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			run := launched(t, store.Shared).run
+			s := launched(t, store.Shared)
 			if c.another {
-				var gone bool
-				want := run
-				want.MissingAt = at(c.first)
-				want.History = append(slices.Clone(want.History), store.Entry{At: at(c.first), State: "launched", Reason: "EC2 does not find the instance"})
-				if run, gone = run.Missing(at(c.first), lim); gone {
+				want := s
+				want.run.MissingAt = at(c.first)
+				want.run.History = noted(s.run.History, at(c.first), "launched", "EC2 does not find the instance")
+				d, gone := s.c().Looked(at(c.first), lim, false, false)
+				if gone {
 					t.Error("gone at the first miss")
 				}
-				same(t, "runner", run, want)
+				want.decides(t, d, outcome{changes: "put runner"})
+				s = want
 			}
-			got, gone := run.Missing(at(c.now), lim)
+			d, gone := s.c().Looked(at(c.now), lim, false, false)
 			if gone != c.gone {
 				t.Errorf("gone = %v, want %v", gone, c.gone)
 			}
 			if c.another {
-				same(t, "runner", got, run)
+				s.decides(t, d, outcome{})
 			}
 		})
 	}
 }
 
 func TestYoungInstanceThatIsNotFoundIsNotMissing(t *testing.T) {
-	want := launched(t, store.Shared).run
-	run, gone := want.Missing(at(5*time.Minute-1), lim)
+	s := launched(t, store.Shared)
+	d, gone := s.c().Looked(at(5*time.Minute-1), lim, false, false)
 	if gone {
 		t.Error("gone while EC2's view may lag")
 	}
-	same(t, "runner", run, want)
-	if _, gone := run.Missing(at(time.Hour), lim); gone {
+	s.decides(t, d, outcome{})
+	if _, gone := d.Looked(at(time.Hour), lim, false, false); gone {
 		t.Error("gone at the first miss that counts")
 	}
 }
 
 func TestOneSightingEndsTheSearch(t *testing.T) {
-	run, _ := launched(t, store.Shared).run.Missing(at(5*time.Minute), lim)
-	want := run
-	want.MissingAt = time.Time{}
-	run = run.Found()
-	same(t, "runner", run, want)
-	if _, gone := run.Missing(at(time.Hour), lim); gone {
+	s := launched(t, store.Shared)
+	d, _ := s.c().Looked(at(5*time.Minute), lim, false, false)
+	s.take(d)
+	want := s
+	want.run.MissingAt = time.Time{}
+	d, _ = s.c().Looked(at(6*time.Minute), lim, false, true)
+	want.decides(t, d, outcome{changes: "put runner"})
+	if _, gone := d.Looked(at(time.Hour), lim, false, false); gone {
 		t.Error("gone at the first miss after it was found")
+	}
+	d, _ = d.Looked(at(time.Hour), lim, false, true)
+	want.decides(t, d, outcome{}) // and there is no news while EC2 shows it
+}
+
+func TestLookedRecordsTheLastCallToTerminate(t *testing.T) {
+	s := busy(t, store.Shared)
+	want := s
+	for _, now := range []time.Time{at(time.Hour), at(2 * time.Hour)} {
+		d, _ := s.c().Looked(now, lim, true, true)
+		want.run.TerminatedAt = now
+		want.decides(t, d, outcome{changes: "put runner"})
+		s.take(d)
+	}
+	d, gone := s.c().Looked(at(3*time.Hour), lim, true, false) // EC2 was asked, and does not find it
+	want.run.TerminatedAt, want.run.MissingAt = at(3*time.Hour), at(3*time.Hour)
+	want.run.History = noted(s.run.History, at(3*time.Hour), "busy", "EC2 does not find the instance")
+	want.decides(t, d, outcome{changes: "put runner"})
+	if gone {
+		t.Error("gone at the first miss")
 	}
 }
 
-func TestTerminatingRecordsTheLastCall(t *testing.T) {
-	want := busy(t, store.Shared).run
-	run := want.Terminating(at(time.Hour)).Terminating(at(2 * time.Hour))
-	want.TerminatedAt = at(2 * time.Hour)
-	same(t, "runner", run, want)
-}
-
-func TestEnded(t *testing.T) {
+func TestFinish(t *testing.T) {
 	now := at(time.Hour)
+	over := store.Instance{ID: "i-1", State: "terminated"}
+	const all = "put runner, put lock, put quota"
 	for _, c := range []struct {
-		name  string
-		stage func(*testing.T, string) stage
-		edit  func(*stage)
-		end   string
-		lock  store.LockState
-		live  int
-		due   time.Time
+		name    string
+		stage   func(*testing.T, string) stage
+		edit    func(*stage)
+		in      store.Instance
+		end     string
+		lock    store.LockState
+		live    int
+		due     time.Time
+		changes string
 	}{
-		{"DrainedByUs", busy, func(s *stage) { *s = s.drained(at(time.Minute), store.EndIdle); s.run = s.run.Ending(now, "") }, store.EndIdle, store.LockEmpty, 0, now},
-		{"ByItself", busy, func(*stage) {}, store.EndTerminated, store.LockEmpty, 0, now},
-		{"BeforeItWasLaunched", launching, func(*stage) {}, store.EndTerminated, store.LockEmpty, 0, now},
-		{"NoNamesLeft", busy, func(s *stage) { s.run.Names = nil }, store.EndTerminated, store.LockEmpty, 0, time.Time{}},
-		{"AnotherRunnersLock", busy, func(s *stage) { s.lock.Runner = "x2" }, store.EndTerminated, store.LockLive, 0, now},
-		{"OthersLive", busy, func(s *stage) { s.quota.Live = 4 }, store.EndTerminated, store.LockEmpty, 3, now},
-		{"CounterNeverBelowZero", busy, func(s *stage) { s.quota.Live = 0 }, store.EndTerminated, store.LockEmpty, 0, now},
+		{"DrainedByUs", busy, func(s *stage) { *s = s.drained(at(time.Minute), store.EndIdle).ending(now) }, over, store.EndIdle, store.LockEmpty, 0, now, all},
+		{"ByItself", busy, func(*stage) {}, over, store.EndTerminated, store.LockEmpty, 0, now, all},
+		{"BeforeItWasLaunched", launching, func(s *stage) { s.req = store.Request{ID: "r1"} }, store.Instance{}, store.EndTerminated, store.LockEmpty, 0, now, all},
+		{"NoNamesLeft", busy, func(s *stage) { s.run.Names = nil }, over, store.EndTerminated, store.LockEmpty, 0, time.Time{}, all},
+		{"AnotherRunnersLock", busy, func(s *stage) { s.lock.Runner = "x2" }, over, store.EndTerminated, store.LockLive, 0, now, "put runner, put quota"},
+		{"OthersLive", busy, func(s *stage) { s.quota.Live = 4 }, over, store.EndTerminated, store.LockEmpty, 3, now, all},
+		{"CounterNeverBelowZero", busy, func(s *stage) { s.quota.Live = 0 }, over, store.EndTerminated, store.LockEmpty, 0, now, "put runner, put lock"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, store.Shared)
 			c.edit(&s)
-			run, l, q := store.Ended(now, lim, s.run, s.lock, s.quota, "terminated")
-			want := s.run
-			if s.run.State.Usable() {
-				want, _ = store.Drain(now, s.run, s.lock, store.NewEnd(store.EndTerminated))
+			d, ok := s.c().Finish(now, lim, c.in, "terminated")
+			if !ok {
+				t.Error("ok = false, want true")
 			}
-			want.State, want.EndedAt, want.Claim, want.DueAt, want.TTL = store.RunnerEnded, now, store.Claim{}, c.due, now.Add(lim.Keep).Unix()
-			want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "ended", Reason: "terminated"})
-			same(t, "runner", run, want)
-			if run.End.Code != c.end || l.State != c.lock {
-				t.Errorf("end %s, lock %s; want %s, %s", run.End.Code, l.State, c.end, c.lock)
+			want := s
+			if s.run.State.Usable() {
+				want = s.after(s.c().Died(now, lim, c.in))
+			}
+			want.run.State, want.run.EndedAt, want.run.Claim, want.run.DueAt, want.run.TTL = store.RunnerEnded, now, store.Claim{}, c.due, now.Add(lim.Keep).Unix()
+			want.run.History = noted(want.run.History, now, "ended", "terminated")
+			if d.Runner.End.Code != c.end || d.Lock.State != c.lock {
+				t.Errorf("end %s, lock %s; want %s, %s", d.Runner.End.Code, d.Lock.State, c.end, c.lock)
 			}
 			if c.lock == store.LockEmpty {
-				same(t, "lock", l, store.Lock{Meta: store.Meta{Version: 1, TTL: now.Add(lim.Keep).Unix()}, Key: s.lock.Key, State: store.LockEmpty})
+				want.lock = store.Lock{Meta: store.Meta{Version: 1, TTL: now.Add(lim.Keep).Unix()}, Key: s.lock.Key, State: store.LockEmpty}
 			}
-			s.quota.Live = c.live
-			same(t, "quota", q, s.quota)
+			want.quota.Live = c.live
+			want.decides(t, d, outcome{changes: c.changes})
 		})
 	}
-	t.Run("FinalChangesNothing", func(t *testing.T) {
-		failed := launching(t, store.Shared)
-		failed.run.State = store.RunnerFailed
-		for _, s := range []stage{failed, busy(t, store.Shared).ended(at(time.Minute))} {
-			got := s.ended(now)
-			same(t, "runner", got.run, s.run)
-			same(t, "lock", got.lock, s.lock)
-			same(t, "quota", got.quota, s.quota)
-		}
-	})
+
+	another := busy(t, store.Shared)
+	another.run.InstanceID = "i-2"
+	failed := launching(t, store.Shared)
+	failed.run.State = store.RunnerFailed
+	deleted := busy(t, store.Shared)
+	deleted.run.Version = 0
+	absent := busy(t, store.Shared)
+	absent.run = store.Runner{ID: "x1"}
+	for name, c := range map[string]struct {
+		stage stage
+		in    store.Instance
+	}{
+		"FailedChangesNothing":                    {failed, store.Instance{}},
+		"FailedHasNoMachine":                      {failed, over},
+		"EndedChangesNothing":                     {busy(t, store.Shared).ended(at(time.Minute)), over},
+		"ADeletedRecordChangesNothing":            {deleted, over},
+		"AnAbsentRecordChangesNothing":            {absent, over},
+		"AnAbsentRecordWithoutAMachineNeither":    {absent, store.Instance{}},
+		"AnotherMachineIsNotItsOwn":               {another, over},
+		"AMachineThatWasFoundMeanwhileMayWellRun": {busy(t, store.Shared), store.Instance{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, ok := c.stage.c().Finish(now, lim, c.in, "terminated")
+			if ok {
+				t.Error("ok = true, want false")
+			}
+			c.stage.decides(t, d, outcome{})
+		})
+	}
 }
 
-func TestNamesLeft(t *testing.T) {
-	run := busy(t, store.Shared).ended(at(time.Hour)).run
-	for _, c := range []struct {
-		name string
-		now  time.Time
-		edit func(*store.Runner)
-		want time.Time
-	}{
-		{"LooksAgainInAnHour", at(2 * time.Hour), func(*store.Runner) {}, at(3 * time.Hour)},
-		{"JustBeforeADay", at(25*time.Hour - 1), func(*store.Runner) {}, at(26*time.Hour - 1)},
-		{"StopsAfterADay", at(25 * time.Hour), func(*store.Runner) {}, time.Time{}},
-		{"NothingIsLeft", at(2 * time.Hour), func(r *store.Runner) { *r = r.Forget(1) }, time.Time{}},
-	} {
-		run := run
-		c.edit(&run)
-		want := run
-		want.DueAt = c.want
-		same(t, c.name, run.NamesLeft(c.now, lim), want)
+func TestFinishRecordsTheMachineThatALaunchLeftUnrecorded(t *testing.T) {
+	now := at(time.Hour)
+	s := launching(t, store.Shared).drained(at(time.Minute), store.EndStopped).ending(at(time.Minute))
+	d, ok := s.c().Finish(now, lim, store.Instance{ID: "i-1", State: "terminated"}, "terminated")
+	if !ok || d.Runner.InstanceID != "i-1" || d.Runner.State != store.RunnerEnded || d.Runner.Attempts[0].Code != "launched" {
+		t.Errorf("ok %v, the runner is %s with instance %q and attempts %v; want it ended, and its machine recorded", ok, d.Runner.State, d.Runner.InstanceID, d.Runner.Attempts)
 	}
+}
+
+func TestFinishOfARunnerThatWasNeverLaunchedTellsOfNoLaunch(t *testing.T) {
+	now := at(time.Hour)
+	s := launching(t, store.Shared).drained(at(time.Minute), store.EndStopped).ending(at(time.Minute))
+	d, ok := s.c().Finish(now, lim, store.Instance{}, "EC2 does not know the instance")
+	if !ok || d.Runner.InstanceID != "" || d.Runner.Attempts != nil || !d.Runner.LaunchedAt.IsZero() || len(d.Runner.History) != len(s.run.History)+1 {
+		t.Errorf("ok %v, attempts %v, launched at %v, story %v; want it ended, and no launch in it", ok, d.Runner.Attempts, d.Runner.LaunchedAt, d.Runner.History)
+	}
+}
+
+func TestFinishTellsTheRequestOfAMachineThatEndedBeforeItWasOnline(t *testing.T) {
+	now := at(2 * time.Minute)
+	for _, c := range []struct {
+		name  string
+		stage stage
+		code  string
+		want  store.RequestState
+		out   outcome
+	}{
+		{"ItIsTriedAgain", booting(t, store.Shared), "Server.InternalError", store.Accepted, outcome{changes: "put request, put runner, put lock, put quota", sends: "request r1 due 2m30s"}},
+		{"ItFails", booting(t, store.Shared), "Client.InvalidSnapshot.NotFound", store.Failed, outcome{changes: "put request, put runner, put lock, put quota"}},
+		{"ItIsReady", online(t, store.Shared), "Server.InternalError", store.Ready, outcome{changes: "put runner, put lock, put quota"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, _ := c.stage.c().Finish(now, lim, store.Instance{ID: "i-1", State: "terminated", Code: c.code}, "terminated")
+			if got := outcomeOf(d); got != c.out || d.Request.State != c.want {
+				t.Errorf("the request is %s and the decision %+v; want %s and %+v", d.Request.State, got, c.want, c.out)
+			}
+		})
+	}
+}
+
+func TestForgottenNamesMoveTheNextLook(t *testing.T) {
+	s := busy(t, store.Shared)
+	s.run.Names = append(slices.Clone(s.run.Names), names(2, 3)...)
+	s = s.ended(at(time.Hour))
+	for _, c := range []struct {
+		name    string
+		now     time.Time
+		gone    []int
+		all     bool
+		due     time.Time
+		left    []int
+		changes string
+	}{
+		{"LooksAgainInAnHour", at(2 * time.Hour), nil, true, at(3 * time.Hour), []int{1, 2, 3}, "put runner"},
+		{"JustBeforeADay", at(25*time.Hour - 1), nil, true, at(26*time.Hour - 1), []int{1, 2, 3}, "put runner"},
+		{"StopsAfterADay", at(25 * time.Hour), nil, true, time.Time{}, []int{1, 2, 3}, "put runner"},
+		{"SomeAreLeft", at(2 * time.Hour), []int{1, 3}, true, at(3 * time.Hour), []int{2}, "put runner"},
+		{"NothingIsLeft", at(2 * time.Hour), []int{1, 2, 3}, true, time.Time{}, nil, "put runner"},
+		{"SomeWereNotLookedAt", at(2 * time.Hour), []int{1}, false, at(time.Hour), []int{2, 3}, "put runner"},
+		{"NoneWasLookedAt", at(2 * time.Hour), nil, false, at(time.Hour), []int{1, 2, 3}, ""},
+		{"NobodyKnowsThatName", at(2 * time.Hour), []int{9}, false, at(time.Hour), []int{1, 2, 3}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := s.c().Forgotten(c.now, lim, c.gone, c.all)
+			want := s
+			want.run.DueAt = c.due
+			want.run.Names = slices.DeleteFunc(slices.Clone(s.run.Names), func(g store.GitHubName) bool { return !slices.Contains(c.left, g.N) })
+			want.decides(t, d, outcome{changes: c.changes})
+		})
+	}
+	t.Run("ARunnerThatLivesIsLookedAtInEveryRun", func(t *testing.T) {
+		s := busy(t, store.Shared)
+		want := s
+		want.run.Names = []store.GitHubName{}
+		want.decides(t, s.c().Forgotten(at(2*time.Hour), lim, []int{1}, true), outcome{changes: "put runner"})
+	})
 }
 
 func TestStop(t *testing.T) {
@@ -405,50 +512,67 @@ func TestStop(t *testing.T) {
 	joined := func(s *stage) { s.lock.Joined = "r2" }
 	other := func(s *stage) { s.req.ID = "r2" }
 	for _, c := range []struct {
-		name                  string
-		stage                 func(*testing.T, string) stage
-		mode                  string
-		edit                  func(*stage)
-		force                 bool
-		request, runner, lock bool
+		name    string
+		stage   func(*testing.T, string) stage
+		mode    string
+		edit    func(*stage)
+		force   bool
+		changes string
 	}{
-		{"AcceptedHasNoRunner", launching, store.Shared, func(s *stage) { s.req, s.run = accepted("r1", store.Shared), store.Runner{} }, false, true, false, false},
-		{"WaitingLauncherTakesItsRunnerAlong", launching, store.Shared, nil, false, true, true, true},
-		{"WaitingLauncherLeavesAJoinedRunner", launching, store.Shared, joined, false, true, false, false},
-		{"WaitingSharerLeavesTheRunner", launching, store.Shared, other, false, true, false, false},
-		{"ReadyLauncherDrainsAnUnsharedRunner", busy, store.Shared, nil, false, false, true, true},
-		{"ReadyLauncherLeavesAJoinedRunner", busy, store.Shared, joined, false, false, false, false},
-		{"ReadySharerLeavesTheRunner", busy, store.Shared, other, false, false, false, false},
-		{"ForceDrainsAJoinedRunner", busy, store.Shared, joined, true, false, true, true},
-		{"ForceOfASharerDrainsToo", busy, store.Shared, other, true, false, true, true},
-		{"ReplacedRunnerIsNotTheLocks", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, false, false, false, false},
-		{"ForceOnAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, true, false, true, false},
-		{"EphemeralDrainsAlways", busy, store.Ephemeral, joined, false, false, true, true},
-		{"AnotherRunnerIsSpared", busy, store.Ephemeral, func(s *stage) { s.run.ID = "x2" }, true, false, false, false},
-		{"AnAbsentRunnerIsNoRunner", busy, store.Ephemeral, func(s *stage) { s.run = store.Runner{ID: "x1", State: store.RunnerBusy} }, true, false, false, false},
-		{"ADrainingRunnerGoesOn", busy, store.Ephemeral, func(s *stage) { *s = s.drained(at(time.Minute), store.EndIdle) }, true, false, false, false},
-		{"AnEndedRunnerStaysEnded", busy, store.Ephemeral, func(s *stage) { *s = s.ended(at(time.Minute)) }, true, false, false, false},
-		{"ExpiredIsFinal", launching, store.Shared, func(s *stage) { s.req = s.req.Expire(at(time.Hour), lim) }, false, false, true, true},
+		{"AcceptedHasNoRunner", launching, store.Shared, func(s *stage) { s.req, s.run = accepted("r1", store.Shared), store.Runner{} }, false, "put request"},
+		{"WaitingLauncherTakesItsRunnerAlong", launching, store.Shared, nil, false, "put request, put runner, put lock"},
+		{"WaitingLauncherLeavesAJoinedRunner", launching, store.Shared, joined, false, "put request"},
+		{"WaitingSharerLeavesTheRunner", launching, store.Shared, other, false, "put request"},
+		{"ReadyLauncherDrainsAnUnsharedRunner", busy, store.Shared, nil, false, "put runner, put lock"},
+		{"ReadyLauncherLeavesAJoinedRunner", busy, store.Shared, joined, false, ""},
+		{"ReadySharerLeavesTheRunner", busy, store.Shared, other, false, ""},
+		{"ForceDrainsAJoinedRunner", busy, store.Shared, joined, true, "put runner, put lock"},
+		{"ForceOfASharerDrainsToo", busy, store.Shared, other, true, "put runner, put lock"},
+		{"ReplacedRunnerIsNotTheLocks", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, false, ""},
+		{"ForceOnAReplacedRunnerSparesTheLock", busy, store.Shared, func(s *stage) { s.lock.Runner = "x2" }, true, "put runner"},
+		{"EphemeralDrainsAlways", busy, store.Ephemeral, joined, false, "put runner, put lock"},
+		{"AnotherRunnerIsSpared", busy, store.Ephemeral, func(s *stage) { s.run.ID = "x2" }, true, ""},
+		{"AnAbsentRunnerIsNoRunner", busy, store.Ephemeral, func(s *stage) { s.run = store.Runner{ID: "x1", State: store.RunnerBusy} }, true, ""},
+		{"ADrainingRunnerGoesOn", busy, store.Ephemeral, func(s *stage) { *s = s.drained(at(time.Minute), store.EndIdle) }, true, ""},
+		{"AnEndedRunnerStaysEnded", busy, store.Ephemeral, func(s *stage) { *s = s.ended(at(time.Minute)) }, true, ""},
+		{"ExpiredIsFinal", launching, store.Shared, func(s *stage) { s.take(s.c().Expire(at(time.Hour), lim)) }, false, "put runner, put lock"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, c.mode)
 			if c.edit != nil {
 				c.edit(&s)
 			}
-			r, run, l, request, runner, lock := store.Stop(now, lim, s.req, s.run, s.lock, "github octocat", c.force)
-			if request != c.request || runner != c.runner || lock != c.lock {
-				t.Errorf("Stop writes request %v, runner %v, lock %v; want %v, %v, %v", request, runner, lock, c.request, c.runner, c.lock)
-			}
 			want := s
-			if c.request {
-				want.req = s.req.Cancel(now, lim, "github octocat")
+			if strings.Contains(c.changes, "put request") {
+				why := &store.Failure{Code: "cancelled", Text: "The request was cancelled."}
+				want.req = ended(s.req, now, store.Cancelled, "by github octocat", why)
 			}
-			if c.runner {
+			if strings.Contains(c.changes, "put runner") {
 				want = want.drained(now, store.EndStopped)
 			}
-			same(t, "request", r, want.req)
-			same(t, "runner", run, want.run)
-			same(t, "lock", l, want.lock)
+			want.decides(t, s.c().Stop(now, lim, "github octocat", c.force), outcome{changes: c.changes})
+		})
+	}
+}
+
+func TestStopComesAfterWhatTheRunnerMeansForTheRequest(t *testing.T) {
+	now := at(10 * time.Minute)
+	for _, c := range []struct {
+		name    string
+		stage   stage
+		want    store.RequestState
+		changes string
+	}{
+		{"OnlineItIsReadyAndNotCancelled", online(t, store.Shared), store.Ready, "put request, put runner, put lock"},
+		{"OverItIsNotTriedAgain", launching(t, store.Shared).drained(at(time.Minute), store.EndNoCapacity), store.Cancelled, "put request"},
+		{"OverForGoodItHasFailed", booting(t, store.Shared).drained(at(time.Minute), store.EndTooOld), store.Failed, "put request"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.stage.req = launching(t, store.Shared).req // as it waits
+			d := c.stage.c().Stop(now, lim, "github octocat", false)
+			if got, want := outcomeOf(d), (outcome{changes: c.changes}); got != want || d.Request.State != c.want {
+				t.Errorf("the request is %s and the decision %+v; want %s and %+v", d.Request.State, got, c.want, want)
+			}
 		})
 	}
 }
@@ -478,7 +602,7 @@ func TestBusyRegistrationCosts27DeletesInSixHours(t *testing.T) {
 			pauses = append(pauses, now.Sub(lastly))
 		}
 		lastly = now
-		run = run.Deleting(now).Refused(now, lim)
+		run = of(run).Deleting(now).Refused(now, lim).Runner
 	}
 	if want := []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 15 * time.Minute, 15 * time.Minute}; !slices.Equal(pauses[:6], want) {
 		t.Errorf("the first pauses are %v, want %v", pauses[:6], want)
@@ -489,11 +613,11 @@ func TestBusyRegistrationCosts27DeletesInSixHours(t *testing.T) {
 }
 
 func TestRefusedDoesNotOverflow(t *testing.T) {
-	run := busy(t, store.Shared).run
-	run.Refusals = 1000
-	if got := run.Refused(t0, lim).DeleteAfter.Sub(t0); got != 15*time.Minute-15*time.Second {
-		t.Errorf("after a thousand refusals, GitHub is asked again in %v, want 14m45s", got)
-	}
+	s := busy(t, store.Shared)
+	s.run.Refusals = 1000
+	d := s.c().Refused(t0, lim)
+	s.run.Refusals, s.run.DeleteAfter = 1001, t0.Add(15*time.Minute-15*time.Second)
+	s.decides(t, d, outcome{changes: "put runner"})
 }
 
 func TestSilentMachineWhoseJobIsKnownIsSuspect(t *testing.T) {
@@ -516,16 +640,20 @@ func TestSilentMachineWhoseJobIsKnownIsSuspect(t *testing.T) {
 		{"AfterItsJob", idleAgain, "x1", time.Hour, now, false},
 	} {
 		s := c.stage(t, store.Shared).drained(at(drainedAt), store.EndExpired)
-		p := store.Pulse{Runner: c.runner, Seen: c.now.Add(-c.silent)}
-		if got, suspect := s.run.Suspect(c.now, lim, p); suspect != c.want || got.SuspectAt.Equal(c.now) != c.want {
-			t.Errorf("%s: Suspect = %v, suspected at %v; want %v", c.name, suspect, got.SuspectAt, c.want)
+		s.pulse = store.Pulse{Key: s.lock.Key, Runner: c.runner, Seen: c.now.Add(-c.silent)}
+		want := outcome{}
+		if c.want {
+			want = outcome{changes: "put runner", alarm: store.AlarmBusy}
+		}
+		if d := s.c().Suspect(c.now, lim); outcomeOf(d) != want || d.Runner.SuspectAt.Equal(c.now) != c.want {
+			t.Errorf("%s: the decision is %+v, suspected at %v; want %+v", c.name, outcomeOf(d), d.Runner.SuspectAt, want)
 		}
 	}
 }
 
 func TestSuspect(t *testing.T) {
 	const drainedAt = 10 * time.Minute
-	refused := func(r *store.Runner) { *r = r.Deleting(at(drainedAt)).Refused(at(drainedAt), lim) }
+	refused := func(r *store.Runner) { *r = of(*r).Deleting(at(drainedAt)).Refused(at(drainedAt), lim).Runner }
 	for _, c := range []struct {
 		name  string
 		stage func(*testing.T, string) stage
@@ -540,14 +668,14 @@ func TestSuspect(t *testing.T) {
 		{"AJobThatRunsIsNoSuspect", busy, store.EndExpired, 5 * time.Hour, refused, false},
 		{"AJobOnALostMachineIs", busy, store.EndLost, 15 * time.Minute, refused, true},
 		{"AJobOnALostMachineForLess", busy, store.EndLost, 15*time.Minute - 1, refused, false},
-		{"AJobOnALostMachineThatGitHubForgotIs", busy, store.EndLost, 15 * time.Minute, func(r *store.Runner) { *r = r.Deregistered(at(drainedAt)) }, true},
+		{"AJobOnALostMachineThatGitHubForgotIs", busy, store.EndLost, 15 * time.Minute, func(r *store.Runner) { *r = of(*r).Deregistered(at(drainedAt)).Runner }, true},
 		{"ALongJobThatJustEnded", busy, store.EndExpired, time.Hour, func(r *store.Runner) { refused(r); r.Job.EndedAt = at(drainedAt + 46*time.Minute) }, false},
 		{"ALongJobThatEndedLongAgo", busy, store.EndExpired, time.Hour, func(r *store.Runner) { refused(r); r.Job.EndedAt = at(drainedAt + 45*time.Minute) }, true},
-		{"GoneAtGitHubWaitsForItsGraceAlone", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); *r = r.Deregistered(at(drainedAt + time.Hour)) }, false},
+		{"GoneAtGitHubWaitsForItsGraceAlone", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); *r = of(*r).Deregistered(at(drainedAt + time.Hour)).Runner }, false},
 		{"NotAskedYetSinceTheReaperWasAway", online, store.EndIdle, time.Hour, func(*store.Runner) {}, false},
 		{"OnceIsEnough", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); r.SuspectAt = at(drainedAt + 15*time.Minute) }, false},
 		{"WithoutAReason", busy, store.EndLost, time.Hour, func(r *store.Runner) { refused(r); r.End = nil }, false},
-		{"EndingIsOver", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); *r = r.Ending(at(drainedAt), "") }, false},
+		{"EndingIsOver", online, store.EndIdle, time.Hour, func(r *store.Runner) { refused(r); *r = of(*r).Ending(at(drainedAt), "").Runner }, false},
 		{"UsableIsNotEnded", online, "", time.Hour, refused, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -556,20 +684,39 @@ func TestSuspect(t *testing.T) {
 				s = s.drained(at(drainedAt), c.code)
 			}
 			c.edit(&s.run)
+			s.pulse = store.Pulse{Key: s.lock.Key}
 			now := at(drainedAt + c.after)
-			want := s.run
+			want, follows := s, outcome{}
 			if c.want {
-				want.SuspectAt = now
-				want.History = append(slices.Clone(want.History), store.Entry{At: now, State: "draining", Reason: "waits for a job that nobody knows of, or whose machine is silent"})
+				want.run.SuspectAt = now
+				want.run.History = noted(s.run.History, now, "draining", "waits for a job that nobody knows of, or whose machine is silent")
+				follows = outcome{changes: "put runner", alarm: store.AlarmBusy}
 			}
-			got, suspect := s.run.Suspect(now, lim, store.Pulse{})
-			if suspect != c.want {
-				t.Errorf("Suspect = %v, want %v", suspect, c.want)
-			}
-			same(t, "runner", got, want)
-			if _, again := got.Suspect(now.Add(time.Hour), lim, store.Pulse{}); suspect && again {
-				t.Error("Suspect a second time")
-			}
+			d := s.c().Suspect(now, lim)
+			want.decides(t, d, follows)
+			want.decides(t, d.Suspect(now.Add(time.Hour), lim), outcome{}) // a person is alarmed once
+		})
+	}
+}
+
+func TestSuspectNeedsThePulseOfARunnerThatDrainsForLong(t *testing.T) {
+	const drainedAt = 10 * time.Minute
+	for _, c := range []struct {
+		name  string
+		after time.Duration
+		edit  func(*stage)
+		need  string
+	}{
+		{"ForLong", 15 * time.Minute, func(*stage) {}, "pulse#123456789012/eu-west-2/42/spot/default/large,linux"},
+		{"ForLess", 15*time.Minute - 1, func(*stage) {}, ""},
+		{"APersonKnows", 15 * time.Minute, func(s *stage) { s.run.SuspectAt = at(drainedAt) }, ""},
+		{"ItEnds", 15 * time.Minute, func(s *stage) { *s = s.ending(at(drainedAt)) }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := busy(t, store.Shared).drained(at(drainedAt), store.EndLost)
+			s.pulse = store.Pulse{}
+			c.edit(&s)
+			s.decides(t, s.c().Suspect(at(drainedAt+c.after), lim), outcome{need: c.need})
 		})
 	}
 }

@@ -619,7 +619,9 @@ func TestReviewRunner(t *testing.T) {
 
 		{"ItHasToDrain", launching, func(s *stage) { s.lock.BootBy = now }, store.EndNoLaunch, outcome{changes: "put runner, put lock"}},
 		{"ItsLockNamesAnother", launching, func(s *stage) { s.lock.Runner = "x2" }, store.EndHandover, outcome{changes: "put runner"}},
-		{"ItIsLostUnlessItsPulseMoves", busy, func(s *stage) { s.pulse.Seen, s.run.OnlineAt, s.run.Boot.At = at(-time.Hour), at(-time.Hour), at(-time.Hour) },
+		{"ItIsLostUnlessItsPulseMoves", busy, func(s *stage) {
+			s.pulse.Seen, s.run.OnlineAt, s.run.Boot.At = at(-time.Hour), at(-time.Hour), at(-time.Hour)
+		},
 			store.EndLost, outcome{changes: "put runner, put lock, check pulse"}},
 		{"AnotherMachineBooted", launched, func(s *stage) { s.run.Boot = store.Boot{NonceHash: "hash-1", InstanceID: "i-2"} },
 			store.EndCompromised, outcome{changes: "put runner, put lock", alarm: store.AlarmCompromised}},
