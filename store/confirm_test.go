@@ -75,6 +75,7 @@ func TestConfirm(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, store.Shared)
+			s.req.GiveUpAt = at(time.Hour)
 			if c.edit != nil {
 				c.edit(&s)
 			}
@@ -111,6 +112,7 @@ func TestConfirmTellsTheLaunchingRequestAlone(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := listening(t, store.Shared)
+			s.req.GiveUpAt = at(time.Hour)
 			c.edit(&s)
 			d, _ := s.c().Confirm(now, lim, store.Registration{Online: true})
 			if got := told(d.Changes); got != c.changes {

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -77,11 +76,8 @@ func TestHeartbeat(t *testing.T) {
 func TestApplyEvent(t *testing.T) {
 	now := at(20 * time.Minute)
 	noted := func(r *store.Runner, reason string) { r.History = noted(r.History, now, string(r.State), reason) }
-	beat := func(counter int64) store.Pulse {
-		return store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Key: launching(t, store.Shared).lock.Key, Runner: "x1", Seen: now, Counter: counter}
-	}
 	confirmed := func(s *stage, h *heard, counter int64) { // by GitHub, whom a worker is to ask
-		s.pulse = beat(counter)
+		s.pulse = store.Pulse{Meta: store.Meta{TTL: now.Add(lim.Keep).Unix()}, Key: s.lock.Key, Runner: "x1", Seen: now, Counter: counter}
 		h.sends = "runner x1 due 20m0s"
 	}
 	listens := func(counter int64) func(*stage, *heard) {

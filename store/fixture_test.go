@@ -143,18 +143,25 @@ func same(t *testing.T, what string, got, want any) {
 	}
 }
 
-// accepted returns an accepted request of an hour.
-func accepted(id, mode string) store.Request {
-	wishes := store.Request{
+// wishes is the case of a request of an hour, as its caller wishes for it.
+func wishes(mode string) store.Case {
+	return store.Case{Request: store.Request{
 		Caller:     "github octocat",
 		Repository: store.Repository{ID: "42", Name: "alphagov/x", OwnerID: "7", Owner: "alphagov"},
 		Origin:     store.Origin{RunID: "1001"},
 		Account:    "123456789012", Region: "eu-west-2", Type: store.Spot, Labels: []string{"large", "linux"},
 		Mode: mode, TimeoutS: 3600,
-	}
-	r := store.Case{Request: wishes}.Accept(t0, store.Identity{
-		ID: id, Trace: "trace-" + id, GiveUp: lim.GiveUp, OwnLabel: func(string) string { return "garo-own" },
-	}).Request
+	}}
+}
+
+// identity is what the request of an id gets beside its wishes.
+func identity(id string, giveUp time.Duration) store.Identity {
+	return store.Identity{ID: id, Trace: "trace-" + id, GiveUp: giveUp, OwnLabel: func(string) string { return "garo-own" }}
+}
+
+// accepted returns an accepted request of an hour.
+func accepted(id, mode string) store.Request {
+	r := wishes(mode).Accept(t0, identity(id, lim.GiveUp)).Request
 	r.Version = 1
 	return r
 }

@@ -98,7 +98,7 @@ func TestHistoryKeepsTheFirstTenAndTheLastForty(t *testing.T) {
 			wait = store.WaitPaced
 		}
 		before := slices.Clone(r.History)
-		next := r.Hold(at(time.Duration(n)*time.Second), t0, wait)
+		next := store.Case{Request: r}.Hold(at(time.Duration(n)*time.Second), store.Wait{For: wait, Until: t0}).Request
 		same(t, "the history before", r.History, before)
 		r = next
 		want = append(want, store.Entry{At: at(time.Duration(n) * time.Second), State: "accepted", Reason: wait})
@@ -113,10 +113,10 @@ func TestHistoryKeepsTheFirstTenAndTheLastForty(t *testing.T) {
 func TestHistoriesOfOneOriginDoNotShareMemory(t *testing.T) {
 	r := accepted("r1", store.Shared)
 	r.History = append(make(store.History, 0, 100), r.History...)
-	quota := r.Hold(at(1), t0, store.WaitQuota)
-	paced := r.Hold(at(2), t0, store.WaitPaced)
-	if last(quota.History).Reason != store.WaitQuota || last(paced.History).Reason != store.WaitPaced {
-		t.Errorf("two histories overwrote each other: %v, %v", quota.History, paced.History)
+	quota := store.Case{Request: r}.Hold(at(1), store.Wait{For: store.WaitQuota, Until: t0})
+	paced := store.Case{Request: r}.Hold(at(2), store.Wait{For: store.WaitPaced, Until: t0})
+	if last(quota.Request.History).Reason != store.WaitQuota || last(paced.Request.History).Reason != store.WaitPaced {
+		t.Errorf("two histories overwrote each other: %v, %v", quota.Request.History, paced.Request.History)
 	}
 }
 

@@ -165,7 +165,7 @@ func TestRequestsShareOnlyIfEveryFieldIsEqual(t *testing.T) {
 			Labels:     labels.Draw(t, "labels"),
 		}
 		r.Machine.Image = rapid.SampledFrom([]string{"", "ami-1"}).Draw(t, "image")
-		return r.Accept(t0, lim.GiveUp)
+		return store.Case{Request: r}.Accept(t0, identity(r.ID, lim.GiveUp)).Request
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := draw.Draw(t, "a"), draw.Draw(t, "b")

@@ -9,9 +9,9 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// refused is a quota after a machine of an image said that GitHub refuses its runner
+// refusing is a quota after a machine of an image said that GitHub refuses its runner
 // program.
-func refused(t *testing.T, q store.Quota, now time.Time, image, program string) store.Quota {
+func refusing(t *testing.T, q store.Quota, now time.Time, image, program string) store.Quota {
 	t.Helper()
 	s := booting(t, store.Shared)
 	s.quota, s.run.Launch.Image = q, image
@@ -24,11 +24,11 @@ func refused(t *testing.T, q store.Quota, now time.Time, image, program string) 
 
 func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 	run := booting(t, store.Shared).run
-	q := refused(t, store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10}, at(time.Hour), "ami-1", "key-1")
+	q := refusing(t, store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10}, at(time.Hour), "ami-1", "key-1")
 	same(t, "quota", q, store.Quota{Meta: store.Meta{Version: 3}, Account: run.Account, Live: 2, Limit: 10,
 		TooOld: []store.TooOldImage{{Image: "ami-1", Program: "key-1", Runner: "x1", At: at(time.Hour)}}})
-	why, found := q.Refuses(at(2*time.Hour), "ami-1", "key-1")
-	if !found || why.Code != store.EndTooOld || why.Retryable {
+	why, refused := q.Refuses(at(2*time.Hour), "ami-1", "key-1")
+	if !refused || why.Code != store.EndTooOld || why.Retryable {
 		t.Errorf("Refuses = %+v, %v; want runner_too_old, not retryable", why, refused)
 	}
 	for _, word := range []string{"ami-1", "x1", "2026-03-01T13:00:00Z", "runner_programs"} {
@@ -41,7 +41,7 @@ func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 		{"AnotherProgram", "ami-1", "key-2"},
 		{"NoProgram", "ami-1", ""},
 	} {
-		if why, found := q.Refuses(at(2*time.Hour), c.image, c.program); refused {
+		if why, refused := q.Refuses(at(2*time.Hour), c.image, c.program); refused {
 			t.Errorf("%s is refused: %v", c.name, why)
 		}
 	}
@@ -57,13 +57,13 @@ func TestImageWithATooOldRunnerProgramIsRefused(t *testing.T) {
 
 func TestFirstRefusalOfAnAccountNamesIt(t *testing.T) {
 	run := booting(t, store.Shared).run
-	q := refused(t, store.Quota{Account: run.Account}, t0, "ami-1", "") // as Get returns what is absent
+	q := refusing(t, store.Quota{Account: run.Account}, t0, "ami-1", "") // as Get returns what is absent
 	same(t, "quota", q, store.Quota{Account: run.Account, TooOld: []store.TooOldImage{{Image: "ami-1", Runner: "x1", At: t0}}})
 }
 
 func TestImageIsRefusedByItsNewestProgramAlone(t *testing.T) {
-	first := refused(t, store.Quota{Account: "123456789012"}, t0, "ami-1", "key-1")
-	q := refused(t, first, at(time.Minute), "ami-1", "key-2")
+	first := refusing(t, store.Quota{Account: "123456789012"}, t0, "ami-1", "key-1")
+	q := refusing(t, first, at(time.Minute), "ami-1", "key-2")
 	if len(q.TooOld) != 1 || q.TooOld[0].Program != "key-2" || !q.TooOld[0].At.Equal(at(time.Minute)) {
 		t.Errorf("remembered are %+v, want the newest alone", q.TooOld)
 	}
@@ -75,7 +75,7 @@ func TestImageIsRefusedByItsNewestProgramAlone(t *testing.T) {
 func TestTwentyImagesAreRemembered(t *testing.T) {
 	q := store.Quota{Account: "123456789012"}
 	for n := 1; n <= 21; n++ {
-		q = refused(t, q, at(time.Duration(n)), fmt.Sprintf("ami-%d", n), "")
+		q = refusing(t, q, at(time.Duration(n)), fmt.Sprintf("ami-%d", n), "")
 	}
 	if len(q.TooOld) != 20 {
 		t.Errorf("%d images are remembered, want 20", len(q.TooOld))

@@ -90,7 +90,7 @@ func TestPollSendsAgainWhatNothingTookUp(t *testing.T) {
 		{"SentTwice", func(r *store.Request) { r.Sends = 2 }, false},
 		{"NeverSent", func(r *store.Request) { r.Sends = 0 }, false},
 		{"Waits", func(r *store.Request) { r.Wait = store.WaitQuota }, false},
-		{"HasARunner", func(r *store.Request) { r.State = store.Waiting }, false},
+		{"HasARunner", func(r *store.Request) { r.State, r.Runner = store.Waiting, "x1" }, false},
 		{"IsFinal", func(r *store.Request) { r.State = store.Cancelled }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -71,8 +71,23 @@ func (w *world) draw(n int) int { return w.random.IntN(n) }
 // one draws one of those.
 func one[T any](w *world, of ...T) T { return of[w.draw(len(of))] }
 
-// decide commits now, or at some later time, or never.
+// around is the case of a runner, with everything around it.
+func (w *world) around(run store.Runner) store.Case {
+	if run.Version == 0 {
+		return store.Case{Runner: run}
+	}
+	items, err := w.store.Get(w.Context(), run.Around(store.KindLock, store.KindPulse, store.KindQuota, store.KindRequest)...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return store.Case{Runner: run}.With(items...)
+}
+
+// decide commits a decision now, or at some later time, or never.
 func (w *world) decide(what string, changes ...store.Change) {
+	if len(changes) == 0 {
+		return // nothing is to be written
+	}
 	c := commit{what, changes}
 	switch w.draw(10) {
 	case 8:
@@ -177,10 +192,8 @@ func (w *world) accept() {
 	if id[0] == 'e' {
 		mode = store.Ephemeral
 	}
-	r := accepted(id, mode)
-	r.Version = 0
-	r.CreatedAt, r.DueAt, r.GiveUpAt = w.now, w.now, w.now.Add(one(w, lim.GiveUp, lim.GiveUp, time.Second, time.Minute))
-	w.decide("accept "+id, store.Put(&r))
+	d := wishes(mode).Accept(w.now, identity(id, one(w, lim.GiveUp, lim.GiveUp, time.Second, time.Minute)))
+	w.decide("accept "+id, d.Changes...)
 }
 
 // work is what a worker does with a start message.
@@ -195,34 +208,27 @@ func (w *world) work() {
 		return
 	}
 	if store.Shareable(w.now, lim, r, l, p) {
-		r, l, wrote := store.Share(w.now, lim, r, l)
-		change := store.Check(&l)
-		if wrote {
-			change = store.Put(&l)
-		}
-		w.decide(fmt.Sprintf("%s shares %s", r.ID, l.Runner), store.Put(&r), change)
+		d := store.Case{Request: r, Lock: l}.Share(w.now, lim)
+		w.decide(fmt.Sprintf("%s shares %s", r.ID, l.Runner), d.Changes...)
 		return
 	}
 	if !l.Free() {
-		run := get[store.Runner](w, l.Runner)
-		if end, _ := store.Blocked(w.now, lim, l, p, run, get[store.Request](w, run.Request)); end != "" {
-			run, l = store.Drain(w.now, run, l, store.NewEnd(end))
-			w.decide(fmt.Sprintf("%s drains %s: %s", r.ID, run.ID, end), store.Put(&run), store.Put(&l))
-		}
+		d := w.around(get[store.Runner](w, l.Runner)).With(&l, &p).Unblock(w.now, lim)
+		w.decide(fmt.Sprintf("%s drains %s", r.ID, l.Runner), d.Changes...)
 		return
 	}
 	w.runners++
-	in := intent(r)
-	in.Lock, in.Quota, in.Runner, in.MaxRunners = l, w.quota(), fmt.Sprintf("x%d", w.runners), worldRunners
-	in.Launch.HardS, in.Latest, in.Claim = 2*3600, w.now.Add(20*time.Second), w.claim()
-	r, l, run, q, wait, until := in.Begin(w.now, lim)
-	if wait != "" {
+	in := intent()
+	in.Runner, in.MaxRunners = fmt.Sprintf("x%d", w.runners), worldRunners
+	in.Launch.HardS, in.Slots.Latest, in.Claim = 2*3600, w.now.Add(20*time.Second), w.claim()
+	d := store.Case{Request: r, Lock: l, Quota: w.quota()}.Begin(w.now, lim, in)
+	if d.Wait.For != "" {
 		w.runners--
-		r = r.Hold(w.now, until, wait)
-		w.decide(fmt.Sprintf("%s waits: %s", r.ID, wait), store.Put(&r))
+		d = store.Case{Request: r}.Hold(w.now, d.Wait)
+		w.decide(fmt.Sprintf("%s waits: %s", r.ID, d.Request.Wait), d.Changes...)
 		return
 	}
-	w.decide(fmt.Sprintf("%s begins %s", r.ID, run.ID), store.Put(&r), store.Put(&l), store.Put(&run), store.Put(&q))
+	w.decide(fmt.Sprintf("%s begins %s", r.ID, in.Runner), d.Changes...)
 }
 
 // claim is that of a new worker.
@@ -232,12 +238,10 @@ func (w *world) claim() store.Claim {
 }
 
 func (w *world) take() {
-	run := w.anyRunner()
-	claim := w.claim()
-	if run.State.Usable() && !run.Held(w.now, claim.By) {
-		run = run.Take(w.now, claim, "test")
-		w.decide(fmt.Sprintf("%s takes %s", claim.By, run.ID), store.Put(&run))
-	}
+	run, claim := w.anyRunner(), w.claim()
+	latest := one(w, w.now.Add(10*time.Second), time.Time{})
+	d := w.around(run).Take(w.now, claim, "test", store.Slots{Latest: latest})
+	w.decide(fmt.Sprintf("%s takes %s", claim.By, run.ID), d.Changes...)
 }
 
 // holder returns who may call EC2 and GitHub for a runner now, if anybody may.
@@ -251,35 +255,27 @@ func (w *world) holder(run store.Runner) string {
 // launch is one answer to RunInstances, and what the worker makes of it.
 func (w *world) launch() {
 	run := w.anyRunner()
-	l, q := get[store.Lock](w, run.Lock), w.quota()
-	if w.holder(run) == "" || store.NextStep(w.now, run, l) != store.StepLaunch {
+	c := w.around(run)
+	if w.holder(run) == "" || store.NextStep(w.now, run, c.Lock) != store.StepLaunch {
 		return
 	}
+	const code = "InsufficientInstanceCapacity"
 	switch one(w, "instance", "instance", "instance", "no capacity", "no placement", "refused", "unclear") {
 	case "instance":
-		run, _ = store.Launched(w.now, run, "i-"+run.ClientToken())
-		w.decide(run.ID+" is launched", store.Put(&run))
+		d, _ := c.Launched(w.now, "i-"+run.ClientToken())
+		w.decide(run.ID+" is launched", d.Changes...)
 	case "no capacity":
-		next := run.Index + w.draw(3)
-		latest := one(w, w.now.Add(10*time.Second), time.Time{}) // or no call in this invocation
-		if run, l, q, _, reserved, ok := store.Advance(w.now, lim, run, l, q, "InsufficientInstanceCapacity", next, store.Pacing{}, latest); ok {
-			changes := []store.Change{store.Put(&run), store.Put(&l)}
-			if reserved {
-				changes = append(changes, store.Put(&q))
-			}
-			w.decide(run.ID+" moves on", changes...)
-		}
+		slots := store.Slots{Latest: one(w, w.now.Add(10*time.Second), time.Time{})} // or no call in this invocation
+		no := store.Refusal{Code: code, Image: one(w, "", "", "ami-2")}
+		w.decide(run.ID+" moves on", c.Advance(w.now, lim, run.Index, run.Index+w.draw(3), no, slots).Changes...)
 	case "no placement":
-		run, l, q = store.Abandon(w.now, lim, run, l, q, "InsufficientInstanceCapacity", store.NewEnd(store.EndNoCapacity), run.Unclear)
-		w.decide(run.ID+" is abandoned", store.Put(&run), store.Put(&l), store.Put(&q))
+		w.decide(run.ID+" is abandoned", c.Abandon(w.now, lim, code, store.Said{}, store.NewEnd(store.EndNoCapacity)).Changes...)
 	case "refused":
-		run, l, q = store.Abandon(w.now, lim, run, l, q, "UnauthorizedOperation", store.Failure{Code: store.EndLaunchDenied, Text: "t"}, run.Unclear)
-		w.decide(run.ID+" is refused", store.Put(&run), store.Put(&l), store.Put(&q))
+		why := store.Failure{Code: store.EndLaunchDenied, Text: "t"}
+		w.decide(run.ID+" is refused", c.Abandon(w.now, lim, "UnauthorizedOperation", store.Said{}, why).Changes...)
 	case "unclear":
-		if run, q, _, ok := store.Call(w.now, run, q, store.Pacing{}, w.now.Add(10*time.Second)); ok {
-			run.Unclear = true
-			w.decide(run.ID+" is called again", store.Put(&run), store.Put(&q))
-		}
+		said := run.Hear("InternalError", "It broke.").Said
+		w.decide(run.ID+" is called again", c.Again(w.now, said, store.Slots{Latest: w.now.Add(10 * time.Second)}).Changes...)
 	}
 }
 
@@ -292,19 +288,19 @@ func (w *world) mint() {
 	}
 	name, ok := run.NextName()
 	if !ok || w.minted[name.Name] == by {
-		run = run.WriteAhead("test")
-		w.decide(run.ID+" writes a name ahead", store.Put(&run))
+		d := of(run).SpendName(w.now, name.N, store.EndGitHubDown, "No answer.", "test")
+		w.decide(run.ID+" writes a name ahead", d.Changes...)
 		return
 	}
 	if user := w.minted[name.Name]; user != "" {
 		w.Fatalf("%s uses the name %s, which %s has used", by, name.Name, user)
 	}
 	w.minted[name.Name], w.lost[name.Name] = by, true
-	run, ok = run.Configure(w.now, "sealed", int64(len(w.minted)))
-	if !ok {
+	d := of(run).Configure(w.now, name.N, "sealed", int64(len(w.minted)))
+	if d.Runner.Config.N != name.N {
 		w.Fatalf("%s has a name and takes no config", run.ID)
 	}
-	c := commit{fmt.Sprintf("%s gets config %d", run.ID, run.Config.N), []store.Change{store.Put(&run)}}
+	c := commit{fmt.Sprintf("%s gets config %d", run.ID, name.N), d.Changes}
 	if one(w, "comes", "comes", "is lost") == "comes" && w.commit(c) {
 		delete(w.lost, name.Name)
 	}
@@ -321,15 +317,9 @@ func (w *world) look() {
 
 // confirm asks GitHub about a runner.
 func (w *world) confirm(run store.Runner) {
-	l := get[store.Lock](w, run.Lock)
 	seen := one(w, store.Registration{Online: true}, store.Registration{Online: true}, store.Registration{Online: true}, store.Registration{}, store.Registration{Absent: true})
-	next, lock, verdict := store.Confirm(w.now, lim, run, l, seen)
-	if changes := store.Changed(run, &next, l, &lock); len(changes) > 0 {
-		if r, settled, _ := store.Settle(w.now, lim, get[store.Request](w, run.Request), next); settled {
-			changes = append(changes, store.Put(&r))
-		}
-		w.decide(fmt.Sprintf("%s is %s", run.ID, verdict), changes...)
-	}
+	d, verdict := w.around(run).Confirm(w.now, lim, seen)
+	w.decide(fmt.Sprintf("%s is %s", run.ID, verdict), d.Changes...)
 }
 
 // release gives a claim back. Whoever may have lost an answer does not, and
@@ -337,8 +327,7 @@ func (w *world) confirm(run store.Runner) {
 func (w *world) release() {
 	run := w.anyRunner()
 	if name, _ := run.NextName(); w.holder(run) != "" && !w.lost[name.Name] {
-		run = run.Release(w.now)
-		w.commit(commit{run.ID + " is released", []store.Change{store.Put(&run)}})
+		w.commit(commit{run.ID + " is released", of(run).Release(w.now).Changes})
 	}
 }
 
@@ -347,28 +336,18 @@ func (w *world) kill() { w.dead[w.anyRunner().Claim.By] = true }
 // boot is a boot call: of the machine mostly, and sometimes of a thief.
 func (w *world) boot() {
 	run := w.anyRunner()
-	l := get[store.Lock](w, run.Lock)
+	if run.Version == 0 {
+		return
+	}
 	nonce, instance := "mine", "i-"+run.ClientToken()
 	if w.draw(30) == 29 {
 		nonce, instance = one(w, "mine", "theirs"), one(w, instance, "i-9")
 	}
-	run, l, verdict, writeRun, writeLock := store.BootCall(w.now, run, l, nonce, instance)
-	if verdict == store.BootGo && (run.Boot.NonceHash != nonce || run.InstanceID != instance) {
+	d, verdict := w.around(run).Boot(w.now, nonce, instance)
+	if verdict == store.BootGo && (d.Runner.Boot.NonceHash != nonce || d.Runner.InstanceID != instance) {
 		w.Fatalf("%s gives its config to %s with the nonce %s", run.ID, instance, nonce)
 	}
-	var changes []store.Change
-	if writeRun {
-		changes = append(changes, store.Put(&run))
-	}
-	switch {
-	case writeLock:
-		changes = append(changes, store.Put(&l))
-	case verdict == store.BootGo:
-		changes = append(changes, store.Check(&l))
-	}
-	if len(changes) > 0 {
-		w.decide(fmt.Sprintf("boot of %s: %s", run.ID, verdict), changes...)
-	}
+	w.decide(fmt.Sprintf("boot of %s: %s", run.ID, verdict), d.Changes...)
 }
 
 // event is one thing that a machine says; it may be a lie.
@@ -377,7 +356,7 @@ func (w *world) event() {
 	if run.Boot.At.IsZero() {
 		return // nobody has its session key
 	}
-	l, p := get[store.Lock](w, run.Lock), get[store.Pulse](w, run.Lock)
+	c := w.around(run)
 	e := store.Event{
 		Kind: one(w, store.EventOnline, store.EventOnline, store.EventOnline, store.EventHeartbeat, store.EventHeartbeat, store.EventHeartbeat,
 			store.EventJobStarted, store.EventJobDone, store.EventIdle, store.EventDraining, store.EventBooting),
@@ -386,34 +365,19 @@ func (w *world) event() {
 		RunID:   "1001",
 	}
 	if e.Kind == store.EventHeartbeat {
-		e.Counter = p.Counter + 1
+		e.Counter = c.Pulse.Counter + 1
 	}
-	h := store.Hear(w.now, lim, e, run, l, p)
-	var changes []store.Change
-	if h.Runner != nil {
-		changes = append(changes, store.Put(h.Runner))
+	d, _ := c.ApplyEvent(w.now, lim, e, "key-1")
+	if d.Need != nil {
+		w.Fatalf("%s says %s, which needs %v of a case that has everything", run.ID, e.Kind, d.Need)
 	}
-	if h.Lock != nil {
-		changes = append(changes, store.Put(h.Lock))
-	}
-	if h.Pulse != nil {
-		changes = append(changes, store.Put(h.Pulse))
-	}
-	if h.CheckLock {
-		changes = append(changes, store.Check(&l))
-	}
-	if len(changes) > 0 {
-		w.decide(fmt.Sprintf("%s says %s", run.ID, e.Kind), changes...)
-	}
+	w.decide(fmt.Sprintf("%s says %s", run.ID, e.Kind), d.Changes...)
 }
 
 func (w *world) next() {
 	run := w.anyRunner()
-	l := get[store.Lock](w, run.Lock)
-	run, l, _, wanted, changed := store.NextCall(w.now, run, l, run.Config.N+1)
-	if wanted && changed {
-		w.decide(run.ID+" asks for the next config", store.Put(&run), store.Put(&l))
-	}
+	d, _ := w.around(run).Next(w.now, lim, run.Config.N+1)
+	w.decide(run.ID+" asks for the next config", d.Changes...)
 }
 
 // reap is what the reaper does with a runner: it drains, then ends step by step.
@@ -422,43 +386,46 @@ func (w *world) reap() {
 	if run.Version == 0 {
 		return
 	}
-	l, p := get[store.Lock](w, run.Lock), get[store.Pulse](w, run.Lock)
-	if end := store.DrainReason(w.now, lim, run, l, p, get[store.Request](w, run.Request)); end != "" {
-		run, l = store.Drain(w.now, run, l, store.NewEnd(end))
-		w.decide(fmt.Sprintf("%s drains: %s", run.ID, end), store.Put(&run), store.Put(&l))
+	c := w.around(run)
+	if d := c.ReviewRunner(w.now, lim); d.Runner.State != run.State {
+		w.decide(fmt.Sprintf("%s drains: %s", run.ID, d.Runner.End.Code), d.Changes...)
 		return
 	}
 	off := one(w, true, false, false, false, false, false)
 	w.off[run.ID] = w.off[run.ID] || off
 	step := store.NextEndStep(w.now, lim, run, off)
+	var all store.Batch
 	switch step {
 	case store.EndDelete:
-		run = run.Deleting(w.now)
+		d := c.Deleting(w.now)
+		all.Add(d)
 		if one(w, "204", "422") == "204" {
-			run = run.Deregistered(w.now)
+			all.Add(d.Deregistered(w.now))
 		} else {
-			run = run.Refused(w.now, lim)
+			all.Add(d.Refused(w.now, lim))
 		}
 	case store.EndBegin:
-		run = run.Ending(w.now, "the reaper says so")
+		all.Add(c.Ending(w.now, "the reaper says so"))
 	case store.EndTerminate:
 		w.end(run)
 		return
 	case store.EndNames:
-		run = run.Forget(run.Unused()[0].N).NamesLeft(w.now, lim)
+		all.Add(c.Forgotten(w.now, lim, []int{run.Unused()[0].N}, true))
+	case store.EndWait:
+		all.Add(c.Suspect(w.now, lim))
 	default:
 		return
 	}
-	w.decide(fmt.Sprintf("%s: %s", run.ID, step), store.Put(&run))
+	w.decide(fmt.Sprintf("%s: %s", run.ID, step), all.Changes...)
 }
 
 func (w *world) end(run store.Runner) {
-	run, l, q := store.Ended(w.now, lim, run, get[store.Lock](w, run.Lock), w.quota(), "EC2 says so")
-	changes := []store.Change{store.Put(&run), store.Put(&q)}
-	if l.State == store.LockEmpty {
-		changes = append(changes, store.Put(&l))
+	in := store.Instance{ID: run.InstanceID, State: "terminated", Code: one(w, "", "Server.InternalError", "Client.InvalidSnapshot.NotFound")}
+	d, ok := w.around(run).Finish(w.now, lim, in, "EC2 says so")
+	if ok == (len(d.Changes) == 0) {
+		w.Fatalf("the end of %s is %v, and has %d changes", run.ID, ok, len(d.Changes))
 	}
-	w.decide(run.ID+" ends", changes...)
+	w.decide(run.ID+" ends", d.Changes...)
 }
 
 // gone is a machine that ends by itself, in whatever state.
@@ -473,38 +440,28 @@ func (w *world) stop() {
 	if r.Version == 0 {
 		return
 	}
-	run, l := store.Runner{}, get[store.Lock](w, r.LockKey())
-	if r.Runner != "" {
-		run = get[store.Runner](w, r.Runner)
-	}
-	r, run, l, putRequest, putRunner, putLock := store.Stop(w.now, lim, r, run, l, "somebody", one(w, false, false, true))
-	var changes []store.Change
-	if putRequest {
-		changes = append(changes, store.Put(&r))
-	}
-	if putRunner {
-		changes = append(changes, store.Put(&run))
-	}
-	if putLock {
-		changes = append(changes, store.Put(&l))
-	}
-	if len(changes) > 0 {
-		w.decide("stop of "+r.ID, changes...)
-	}
+	lock := get[store.Lock](w, r.LockKey())
+	c := store.Case{Request: r, Runner: get[store.Runner](w, r.Runner), Lock: lock}
+	w.decide("stop of "+r.ID, c.Stop(w.now, lim, "somebody", one(w, false, false, true)).Changes...)
 }
 
 // settle is what the reaper, a poll or the worker does with a request.
 func (w *world) settle() {
 	r := get[store.Request](w, one(w, worldRequests...))
-	if r.State == store.Waiting {
-		var changed bool
-		if r, changed, _ = store.Settle(w.now, lim, r, get[store.Runner](w, r.Runner)); changed {
-			w.decide(fmt.Sprintf("%s settles: %s", r.ID, r.State), store.Put(&r))
-			return
+	if r.Version == 0 {
+		return
+	}
+	c := store.Case{Request: r, Runner: get[store.Runner](w, r.Runner)}
+	var d store.Decision
+	switch one(w, "reaper", "poll", "worker") {
+	case "reaper":
+		d, _ = c.ReviewRequest(w.now, lim)
+	case "poll":
+		d = c.Poll(w.now, lim)
+	case "worker":
+		if d = c.Settle(w.now, lim); d.Changes == nil && r.Overdue(w.now) {
+			d = c.Expire(w.now, lim)
 		}
 	}
-	if r.Overdue(w.now) {
-		r = r.Expire(w.now, lim)
-		w.decide(r.ID+" expires", store.Put(&r))
-	}
+	w.decide(fmt.Sprintf("%s settles: %s", r.ID, d.Request.State), d.Changes...)
 }
