@@ -11,6 +11,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -148,7 +149,7 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 		return in.later(ctx, v, store.WaitPaced, now)
 	}
 	if wait := v.runner.CalledAt.Sub(now); wait > 0 {
-		if err := pause(ctx, wait); err != nil {
+		if err := sleep.For(ctx, wait); err != nil {
 			return err
 		}
 		if err := in.load(ctx, v); err != nil {
@@ -393,7 +394,7 @@ func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) err
 	if in.left() <= lastLaunch+wait {
 		return in.later(ctx, v, store.WaitEC2, in.Now().Add(wait))
 	}
-	if err := pause(ctx, wait); err != nil {
+	if err := sleep.For(ctx, wait); err != nil {
 		return err
 	}
 	reserved, slot := false, time.Time{}
