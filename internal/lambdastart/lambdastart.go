@@ -3,11 +3,11 @@
 // works with.
 //
 // It promises that a function which cannot start says why in one line of the log,
-// and that what is slow is begun at once and together, before the first event. An
-// environment that is wrong ends the process: only a new deployment mends it. What
-// has to be fetched does not: it may be there in a moment, or once somebody has
-// written it, and is asked for again when an event needs it. So nothing that
-// fails here can keep a function from working later.
+// and that what is slow is begun at once and together, before the first event. A
+// wrong environment ends the process: only a new deployment corrects it. What has to
+// be fetched does not: it may be there in a moment, or once somebody has written it,
+// and the next event that needs it fetches it again. So nothing that fails here can
+// keep a function from working later.
 package lambdastart
 
 import (
@@ -38,7 +38,7 @@ import (
 
 const (
 	// fetchLimit is how long a function waits for what it fetches before the first
-	// event. Lambda starts a process anew that takes more than 10 s
+	// event. Lambda restarts a process that takes more than 10 s
 	// (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib).
 	fetchLimit = 5 * time.Second
 	// exchange is how long one HTTP exchange with AWS may take. Answers take
@@ -110,11 +110,11 @@ func Open(out io.Writer, c lambdaconfig.Common) (*Base, error) {
 	}, nil
 }
 
-// Fetch opens the connections to the table and the queue, reads the accounts'
-// registrations, so that they are there later, does next with the id of each, such
-// as taking on its role, and does the tasks: all of it together. nil: nothing comes
-// next. It returns when all is done, or after five seconds. What fails is told in
-// the log: it is asked for again by whatever needs it.
+// Fetch does all at once that can be done before the first event: the tasks, the
+// connections to the table and the queue, and the accounts' registrations, each with
+// next for its id, such as taking on its role (nil: nothing). It returns when all is
+// done, or after five seconds. It logs what fails: the first event that needs it
+// fetches it again.
 func (b *Base) Fetch(ctx context.Context, next func(ctx context.Context, id string) error, tasks ...Task) {
 	fetch(ctx, b.Log, append(tasks, registrations(b.Log, b.Parameters, next), table(b.Store), connection(b.AWS, b.queueURL))...)
 }
