@@ -46,6 +46,16 @@ func mustContract(t *testing.T) contract {
 	return c
 }
 
+func TestContractHasEveryKindOfEvent(t *testing.T) {
+	var got []string
+	for _, word := range mustContract(t).doc.Components.Schemas["Event"].Value.Properties["event"].Value.Enum {
+		got = append(got, word.(string))
+	}
+	if !slices.Equal(got, store.EventKinds) {
+		t.Errorf("openapi.yaml has the events %q, want %q", got, store.EventKinds)
+	}
+}
+
 // checkContract fails the test when an answer is not as openapi.yaml says, or is
 // a good one to a request that it does not allow.
 func checkContract(t *testing.T, r *http.Request, rec *httptest.ResponseRecorder) {

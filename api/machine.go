@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
@@ -169,9 +170,6 @@ func lockAndPulse(key string) []store.Ref {
 	return []store.Ref{{Kind: store.KindLock, ID: key}, {Kind: store.KindPulse, ID: key}}
 }
 
-var eventKinds = []string{store.EventHeartbeat, store.EventBooting, store.EventOnline, store.EventJobStarted,
-	store.EventJobDone, store.EventIdle, store.EventDraining, store.EventNote}
-
 const (
 	maxDetail = 4 << 10 // bytes; fifty entries of a history stay far below DynamoDB's 400 KB
 	maxReason = 32      // bytes: reasons are words
@@ -179,8 +177,9 @@ const (
 
 func checkEvent(e apitype.Event) error {
 	switch {
-	case !slices.Contains(eventKinds, e.Event):
-		return invalid("event", "Want one of heartbeat, booting, online, job_started, job_done, idle, draining and note.")
+	case !slices.Contains(store.EventKinds, e.Event):
+		last := len(store.EventKinds) - 1
+		return invalid("event", "Want one of %s and %s.", strings.Join(store.EventKinds[:last], ", "), store.EventKinds[last])
 	case e.Counter < 0:
 		return invalid("counter", "Want a number that rises from zero.")
 	case e.RunID != "" && !numeric.MatchString(e.RunID):

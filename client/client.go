@@ -28,6 +28,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 // Token is a bearer token. It prints as *** in every format.
@@ -141,7 +142,7 @@ func (c *Client) Wait(ctx context.Context, id string, progress func(apitype.Stat
 		if wait <= 0 {
 			wait = pollEvery
 		}
-		if err := sleep(ctx, max(wait, c.pause)); err != nil {
+		if err := sleep.For(ctx, max(wait, c.pause)); err != nil {
 			return s, wrap("wait for "+id, err)
 		}
 	}
@@ -240,7 +241,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, out any) (
 		if err == nil || !again || try == maxTries-1 || ctx.Err() != nil {
 			return wait, err
 		}
-		if stop := sleep(ctx, max(wait, c.backoff(try))); stop != nil {
+		if stop := sleep.For(ctx, max(wait, c.backoff(try))); stop != nil {
 			return 0, errors.Join(stop, err)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 // Static returns the source of one token, such as an operator's.
@@ -111,7 +113,7 @@ func (c *Client) idToken(ctx context.Context, at string, key Token) (Token, erro
 		if err == nil || !again || try == maxTries-1 || ctx.Err() != nil {
 			return t, err
 		}
-		if stop := sleep(ctx, max(wait, c.backoff(try))); stop != nil {
+		if stop := sleep.For(ctx, max(wait, c.backoff(try))); stop != nil {
 			return Token{}, errors.Join(stop, err)
 		}
 	}

@@ -17,6 +17,9 @@ const (
 	EventDraining   = "draining"
 )
 
+// EventKinds has every event, in the order of a machine's life.
+var EventKinds = []string{EventHeartbeat, EventBooting, EventOnline, EventJobStarted, EventJobDone, EventIdle, EventDraining, EventNote}
+
 // Event is one thing that a machine says. Machines may lie: an event can change
 // its own runner alone, and after a job started only shorten its life.
 type Event struct {

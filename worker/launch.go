@@ -11,6 +11,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -128,7 +129,7 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 		return in.later(ctx, v, store.Pause{Wait: store.Wait{For: store.WaitPaced, Until: now}})
 	}
 	if wait := v.Runner.CalledAt.Sub(now); wait > 0 {
-		if err := pause(ctx, wait); err != nil {
+		if err := sleep.For(ctx, wait); err != nil {
 			return err
 		}
 		if err := in.load(ctx, v); err != nil {
@@ -351,7 +352,7 @@ func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) err
 	if in.left() <= lastLaunch+wait {
 		return in.wait(ctx, v, store.WaitEC2, wait)
 	}
-	if err := pause(ctx, wait); err != nil {
+	if err := sleep.For(ctx, wait); err != nil {
 		return err
 	}
 	d, err := in.step(ctx, v, func(now time.Time) store.Decision { return v.Again(now, said, in.slots(v)) })

@@ -29,6 +29,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -229,25 +230,10 @@ func (in *invocation) jitter(d time.Duration) time.Duration {
 	return time.Duration(binary.BigEndian.Uint64(b[:]) % uint64(d))
 }
 
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // backoff is the pause before try n (from 1) of a commit that lost: short, since
 // the winner is done already, and random, so that the losers do not meet again.
 func (in *invocation) backoff(ctx context.Context, n int) error {
-	return pause(ctx, in.jitter(min(time.Second, 10*time.Millisecond<<min(n, 7))))
+	return sleep.For(ctx, in.jitter(min(time.Second, 10*time.Millisecond<<min(n, 7))))
 }
 
 // sendAll sends the messages of a decision that is committed.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 const (
@@ -90,7 +91,7 @@ func (s *step) await(ctx context.Context, api *client.Client, asks []ask) error 
 	pause := time.Duration(len(asks)) * time.Second / pollsASecond
 	errs := each(len(asks), len(asks), func(i int) error {
 		// They take turns, all within one pause.
-		if err := sleep(waiting, pause*time.Duration(i)/time.Duration(len(asks))); err != nil {
+		if err := sleep.For(waiting, pause*time.Duration(i)/time.Duration(len(asks))); err != nil {
 			return err
 		}
 		err := s.follow(waiting, api.WithToken(asks[i].token).WithPause(pause), asks[i].ID, i, &results[i])
@@ -158,7 +159,7 @@ func (s *step) follow(ctx context.Context, api *client.Client, id string, i int,
 			return err
 		}
 		s.say("          the API does not answer, and is asked again: %v", err)
-		if err := sleep(ctx, askAgain); err != nil {
+		if err := sleep.For(ctx, askAgain); err != nil {
 			return err
 		}
 	}
@@ -331,18 +332,6 @@ func first(errs []error) error {
 		}
 	}
 	return nil
-}
-
-// sleep returns early, with the cause, when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // outlast returns a context that ends d after ctx does.

@@ -184,7 +184,7 @@ type Orders struct {
 
 // Event is the body of POST /runners/{id}/events.
 type Event struct {
-	Event   string `json:"event"`            // heartbeat, booting, online, job_started, job_done, idle, draining, note
+	Event   string `json:"event"`            // what happened, such as booting: openapi.yaml lists the words
 	Counter int64  `json:"counter"`          // rises by every event
 	RunID   string `json:"run_id,omitempty"` // of job_started
 	Reason  string `json:"reason,omitempty"` // of draining

@@ -14,10 +14,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdahttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqsqueue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
-	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 )
 
 func main() { lambdastart.Main("garo-api", start) }
@@ -30,45 +28,39 @@ func start(ctx context.Context, p lambdastart.Process) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := lambdastart.Log(p.Out, cfg.Common)
+	b, err := lambdastart.Open(p.Out, cfg.Common)
+	if err != nil {
+		return nil, err
+	}
 	agents, err := bundle.Agents(p.Dir)
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := verifier(cfg, log)
+	tokens, err := verifier(cfg, b.Log)
 	if err != nil {
 		return nil, err
 	}
-	sdk, err := lambdastart.AWS()
-	if err != nil {
-		return nil, err
-	}
-	parameters := ssmparam.New(ssmparam.Config{AWS: sdk, Prefix: cfg.Parameters, Log: log})
-	records := dynamostore.New(sdk, cfg.Table, nil)
 	c := api.Config{
-		Store: records, Queue: sqsqueue.NewSender(sdk, cfg.QueueURL), Accounts: parameters, Limits: store.DefaultLimits(), URL: cfg.URL,
-		Auth:     api.ByPrefix{Operators: operators{parameters}, GitHub: api.IDTokens{Verifier: tokens}},
-		Programs: cfg.Programs, Agents: agents, Log: log,
+		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Limits: store.DefaultLimits(), URL: cfg.URL,
+		Auth:     api.ByPrefix{Operators: operators{b.Parameters}, GitHub: api.IDTokens{Verifier: tokens}},
+		Programs: cfg.Programs, Agents: agents, Log: b.Log,
 	}
-	lambdastart.Fetch(ctx, log,
+	b.Fetch(ctx, nil,
 		// One after the other, on one connection: to open another takes more time than
 		// it saves, since registrations take two calls too.
 		lambdastart.Task{Name: "keys and operators", Do: func(ctx context.Context) error {
-			_, err := parameters.Keys(ctx)
-			_, err2 := parameters.Operators(ctx)
+			_, err := b.Parameters.Keys(ctx)
+			_, err2 := b.Parameters.Operators(ctx)
 			return errors.Join(err, err2)
 		}},
-		lambdastart.Registrations(log, parameters, nil),
 		lambdastart.Task{Name: "issuers' keys", Do: tokens.Prefetch},
-		lambdastart.Table(records),
-		lambdastart.Connection(sdk, cfg.QueueURL),
 	)
 	handler := lambdastart.Kept[http.Handler]{Make: func(ctx context.Context) (_ http.Handler, err error) {
 		c := c
-		c.Keys, err = parameters.Keys(ctx)
+		c.Keys, err = b.Parameters.Keys(ctx)
 		return api.New(c), err
 	}}
-	return lambdahttp.New(handler.Get, log), nil
+	return lambdahttp.New(handler.Get, b.Log), nil
 }
 
 func verifier(cfg lambdaconfig.API, log *slog.Logger) (*oidc.Verifier, error) {

@@ -5,18 +5,13 @@ package main
 import (
 	"context"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bundle"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/ec2fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/accounts"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqsqueue"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
-	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
@@ -28,48 +23,32 @@ func start(ctx context.Context, p lambdastart.Process) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := lambdastart.Log(p.Out, cfg.Common)
+	b, err := lambdastart.Open(p.Out, cfg.Common)
+	if err != nil {
+		return nil, err
+	}
 	agents, err := bundle.Sums(p.Dir)
 	if err != nil {
 		return nil, err
 	}
-	sdk, err := lambdastart.AWS()
-	if err != nil {
-		return nil, err
-	}
-	parameters := ssmparam.New(ssmparam.Config{AWS: sdk, Prefix: cfg.Parameters, Log: log})
-	sessions := assume.New(assume.Config{AWS: sdk, Accounts: parameters, ControlPlane: cfg.ControlPlane, Part: assume.Worker, Log: log})
-	creds, err := github.NewCredentials(github.CredentialsConfig{
-		BaseURL: cfg.GitHubURL, Account: parameters.Account, Parameter: sessions.Credential, HTTP: lambdastart.GitHub(),
+	access, err := accounts.Open(b, accounts.Config{
+		ControlPlane: cfg.ControlPlane, Part: assume.Worker, GitHubURL: cfg.GitHubURL, GitHubShare: github.DefaultShare,
 	})
 	if err != nil {
 		return nil, err
 	}
-	gh, err := github.New(github.Config{
-		BaseURL: cfg.GitHubURL, Token: creds.Token, Renew: creds.Renew, Share: github.DefaultShare, HTTP: lambdastart.GitHub(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	records := dynamostore.New(sdk, cfg.Table, nil)
 	c := worker.Config{
-		Store: records, Queue: sqsqueue.NewSender(sdk, cfg.QueueURL), Accounts: parameters, Fleet: ec2fleet.New(lambdastart.EC2(sdk), sessions),
-		GitHub: gh, Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents,
-		ProgramKey: store.ProgramKey(cfg.ProgramSums), Log: log,
+		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub,
+		Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents,
+		ProgramKey: store.ProgramKey(cfg.ProgramSums), Log: b.Log,
 	}
-	lambdastart.Fetch(ctx, log,
-		lambdastart.Task{Name: "keys", Do: func(ctx context.Context) error { _, err := parameters.Keys(ctx); return err }},
-		lambdastart.Registrations(log, parameters, func(ctx context.Context, id string) error {
-			return sessions.Do(ctx, id, func(aws.CredentialsProvider) error { return nil }) // takes on the role
-		}),
-		lambdastart.Table(records),
-		lambdastart.Connection(sdk, cfg.QueueURL),
-	)
-	// A worker that is made anew forgets which placements had no capacity, which
+	b.Fetch(ctx, access.TakeOn,
+		lambdastart.Task{Name: "keys", Do: func(ctx context.Context) error { _, err := b.Parameters.Keys(ctx); return err }})
+	// A worker that is made again forgets which placements had no capacity, which
 	// counts for three minutes only.
-	f := &function{log: log, worker: &lambdastart.Kept[*worker.Worker]{Make: func(ctx context.Context) (_ *worker.Worker, err error) {
+	f := &function{log: b.Log, worker: &lambdastart.Kept[*worker.Worker]{Make: func(ctx context.Context) (_ *worker.Worker, err error) {
 		c := c
-		c.Keys, err = parameters.Keys(ctx)
+		c.Keys, err = b.Parameters.Keys(ctx)
 		return worker.New(c), err
 	}}}
 	return f.handle, nil

@@ -1,12 +1,13 @@
 // Package lambdastart is how the Lambda functions begin: what their three mains
-// have in common.
+// have in common, with the table, the queue and the parameters that each of them
+// works with.
 //
 // It promises that a function which cannot start says why in one line of the log,
-// and that what is slow is begun at once and together, before the first event. An
-// environment that is wrong ends the process: only a new deployment mends it. What
-// has to be fetched does not: it may be there in a moment, or once somebody has
-// written it, and is asked for again when an event needs it. So nothing that
-// fails here can keep a function from working later.
+// and that what is slow is begun at once and together, before the first event. A
+// wrong environment ends the process: only a new deployment corrects it. What has to
+// be fetched does not: it may be there in a moment, or once somebody has written it,
+// and the next event that needs it fetches it again. So nothing that fails here can
+// keep a function from working later.
 package lambdastart
 
 import (
@@ -29,25 +30,21 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bundle"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqsqueue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 )
 
 const (
 	// fetchLimit is how long a function waits for what it fetches before the first
-	// event. Lambda starts a process anew that takes more than 10 s
+	// event. Lambda restarts a process that takes more than 10 s
 	// (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib).
 	fetchLimit = 5 * time.Second
 	// exchange is how long one HTTP exchange with AWS may take. Answers take
 	// milliseconds; what takes seconds is lost, and there must be time to ask again
 	// within the 10 s of a call of the API.
 	exchange = 3 * time.Second
-	// launching is how long an exchange with EC2 may take: RunInstances answers in
-	// seconds, and one that is given up has to be asked for again.
-	launching = 15 * time.Second
-	// registering is how long an exchange with GitHub may take. A registration whose
-	// answer is lost costs another name, and GitHub itself gives up after ten seconds
-	// (https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api#timeouts).
-	registering = 11 * time.Second
 	// maxAccounts is how many registrations are fetched in advance: SSM gives 40
 	// reads a second to all processes that start together.
 	maxAccounts = 10
@@ -86,14 +83,40 @@ func begin(ctx context.Context, name string, out io.Writer, start func(context.C
 	return handler, err
 }
 
-// Log returns the log of a function: one JSON object a line. It tells of what is
-// probably misspelt in the environment.
-func Log(out io.Writer, c lambdaconfig.Common) *slog.Logger {
+// Base is what every function works with.
+type Base struct {
+	Log        *slog.Logger
+	AWS        aws.Config // of the SDK's clients, with an HTTP client that they share
+	Parameters *ssmparam.Parameters
+	Store      *dynamostore.Store
+	Queue      *sqsqueue.Sender
+
+	queueURL string
+}
+
+// Open returns what a function works with, and calls nothing yet.
+func Open(out io.Writer, c lambdaconfig.Common) (*Base, error) {
 	log := newLog(out, c.LogLevel)
 	for _, typo := range c.Typos {
 		log.Warn("environment", "typo", typo)
 	}
-	return log
+	cfg, err := sdk()
+	if err != nil {
+		return nil, err
+	}
+	return &Base{
+		Log: log, AWS: cfg, Parameters: ssmparam.New(ssmparam.Config{AWS: cfg, Prefix: c.Parameters, Log: log}),
+		Store: dynamostore.New(cfg, c.Table, nil), Queue: sqsqueue.NewSender(cfg, c.QueueURL), queueURL: c.QueueURL,
+	}, nil
+}
+
+// Fetch does all at once that can be done before the first event: the tasks, the
+// connections to the table and the queue, and the accounts' registrations, each with
+// next for its id, such as taking on its role (nil: nothing). It returns when all is
+// done, or after five seconds. It logs what fails: the first event that needs it
+// fetches it again.
+func (b *Base) Fetch(ctx context.Context, next func(ctx context.Context, id string) error, tasks ...Task) {
+	fetch(ctx, b.Log, append(tasks, registrations(b.Log, b.Parameters, next), table(b.Store), connection(b.AWS, b.queueURL))...)
 }
 
 // newLog calls the time as Lambda does: it takes a line without a timestamp for one
@@ -108,10 +131,9 @@ func newLog(out io.Writer, level slog.Level) *slog.Logger {
 	}}))
 }
 
-// AWS returns the configuration of the SDK's clients, with an HTTP client that
-// they share. Lambda puts credentials and region into the environment; nothing else
+// sdk returns the configuration of the SDK's clients. Lambda puts credentials and region into the environment; nothing else
 // is asked, so that a program contains no other way to come by credentials.
-func AWS() (aws.Config, error) {
+func sdk() (aws.Config, error) {
 	env, err := config.NewEnvConfig()
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("configure the AWS SDK: %w", err)
@@ -129,16 +151,6 @@ func AWS() (aws.Config, error) {
 	}
 	return cfg, nil
 }
-
-// EC2 returns cfg for a Fleet, whose calls take longer than others.
-func EC2(cfg aws.Config) aws.Config {
-	cfg = cfg.Copy()
-	cfg.HTTPClient = awshttp.Client(launching)
-	return cfg
-}
-
-// GitHub returns a client for calls of GitHub.
-func GitHub() *http.Client { return &http.Client{Timeout: registering} }
 
 // keep is how long a Kept value is used: as long as parameters are.
 const keep = 5 * time.Minute
@@ -179,10 +191,7 @@ type Task struct {
 	Do   func(context.Context) error
 }
 
-// Fetch does the tasks together, and returns when all are done, or after five
-// seconds. One that fails is told in the log: what it would have fetched is asked
-// for again by whoever needs it.
-func Fetch(ctx context.Context, log *slog.Logger, tasks ...Task) {
+func fetch(ctx context.Context, log *slog.Logger, tasks ...Task) {
 	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
 	began := time.Now()
@@ -202,9 +211,7 @@ func together(ctx context.Context, log *slog.Logger, tasks []Task) {
 	wg.Wait()
 }
 
-// Registrations reads the accounts' registrations, so that they are there later,
-// and does what comes next with each of them, such as taking on its role.
-func Registrations(log *slog.Logger, accounts store.Accounts, next func(ctx context.Context, id string) error) Task {
+func registrations(log *slog.Logger, accounts store.Accounts, next func(ctx context.Context, id string) error) Task {
 	return Task{"registrations", func(ctx context.Context) error {
 		ids, err := accounts.List(ctx)
 		if err != nil {
@@ -224,18 +231,18 @@ func Registrations(log *slog.Logger, accounts store.Accounts, next func(ctx cont
 	}}
 }
 
-// Table reads an item that is not there: it opens the connection to the table,
+// table reads an item that is not there: it opens the connection to the table,
 // and shows whether there is one.
-func Table(records store.Store) Task {
+func table(records store.Store) Task {
 	return Task{"table", func(ctx context.Context) error {
 		_, err := records.Get(ctx, store.Ref{Kind: store.KindRequest, ID: "none"})
 		return err
 	}}
 }
 
-// Connection opens a connection to the host of an address. What is answered does
+// connection opens a connection to the host of an address. What is answered does
 // not matter.
-func Connection(cfg aws.Config, address string) Task {
+func connection(cfg aws.Config, address string) Task {
 	return Task{"connection to " + address, func(ctx context.Context) error {
 		u, err := url.Parse(address)
 		if err != nil {

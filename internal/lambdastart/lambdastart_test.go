@@ -63,7 +63,14 @@ func TestFunctionIsStartedWithTheProcesssOwn(t *testing.T) {
 
 func TestLogTellsOfTyposAndKeepsToItsLevel(t *testing.T) {
 	var out bytes.Buffer
-	log := Log(&out, lambdaconfig.Common{LogLevel: slog.LevelWarn, Typos: []string{"GARO_TABEL is read by no function"}})
+	for name, value := range map[string]string{"AWS_REGION": "eu-west-2", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
+		t.Setenv(name, value)
+	}
+	base, err := Open(&out, lambdaconfig.Common{LogLevel: slog.LevelWarn, Typos: []string{"GARO_TABEL is read by no function"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := base.Log
 	log.Info("quiet")
 	log.Error("loud", "alarm", "panic")
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -87,7 +94,7 @@ func TestSDKIsConfiguredByTheEnvironmentAlone(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	cfg, err := AWS()
+	cfg, err := sdk()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,25 +104,22 @@ func TestSDKIsConfiguredByTheEnvironmentAlone(t *testing.T) {
 	if _, err := sqs.NewFromConfig(cfg).ListQueues(t.Context(), nil); err != nil {
 		t.Errorf("SQS at its own address: %v", err)
 	}
-	if got := EC2(cfg).HTTPClient.(*http.Client).Timeout; got <= cfg.HTTPClient.(*http.Client).Timeout {
-		t.Errorf("a call of EC2 may take %v, want more than others", got)
-	}
 	t.Setenv("AWS_ENDPOINT_URL_DYNAMODB", "")
-	if cfg, err = AWS(); err != nil || *cfg.BaseEndpoint != "http://127.0.0.1:1" || cfg.RetryMaxAttempts != 1 {
-		t.Errorf("AWS = %+v, %v; want the address of all services, and one attempt", cfg, err)
+	if cfg, err = sdk(); err != nil || *cfg.BaseEndpoint != "http://127.0.0.1:1" || cfg.RetryMaxAttempts != 1 {
+		t.Errorf("sdk = %+v, %v; want the address of all services, and one attempt", cfg, err)
 	}
 	for _, name := range []string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, "")
-			if _, err := AWS(); err == nil || !strings.Contains(err.Error(), name) {
-				t.Errorf("AWS without %s = %v, want an error that names it", name, err)
+			if _, err := sdk(); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("sdk without %s = %v, want an error that names it", name, err)
 			}
 		})
 	}
 	t.Run("AWS_MAX_ATTEMPTS", func(t *testing.T) {
 		t.Setenv("AWS_MAX_ATTEMPTS", "x")
-		if _, err := AWS(); err == nil || !strings.Contains(err.Error(), "AWS_MAX_ATTEMPTS") {
-			t.Errorf("AWS with a malformed variable = %v, want an error that names it", err)
+		if _, err := sdk(); err == nil || !strings.Contains(err.Error(), "AWS_MAX_ATTEMPTS") {
+			t.Errorf("sdk with a malformed variable = %v, want an error that names it", err)
 		}
 	})
 }
@@ -151,7 +155,7 @@ func TestTasksAreDoneTogetherAndNoneForLong(t *testing.T) {
 		log, told := logged()
 		second := func(context.Context) error { time.Sleep(time.Second); return nil }
 		began := time.Now()
-		Fetch(t.Context(), log, Task{"a", second}, Task{"b", second}, Task{"c", func(context.Context) error { return errors.New("not there") }})
+		fetch(t.Context(), log, Task{"a", second}, Task{"b", second}, Task{"c", func(context.Context) error { return errors.New("not there") }})
 		if took := time.Since(began); took != time.Second {
 			t.Errorf("two tasks of a second took %v, want a second", took)
 		}
@@ -159,7 +163,7 @@ func TestTasksAreDoneTogetherAndNoneForLong(t *testing.T) {
 			t.Errorf("log = %s, want the one that failed", told)
 		}
 		began = time.Now()
-		Fetch(t.Context(), log, Task{"slow", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+		fetch(t.Context(), log, Task{"slow", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
 		if took := time.Since(began); took != fetchLimit || !strings.Contains(told.String(), "what=slow") {
 			t.Errorf("a task without an end took %v and is told as %s; want %v", took, told, fetchLimit)
 		}
@@ -196,7 +200,7 @@ func TestTenRegistrationsAreReadInAdvance(t *testing.T) {
 	a := &accounts{n: 12}
 	var mu sync.Mutex
 	var next []string
-	if err := Registrations(log, a, func(_ context.Context, id string) error {
+	if err := registrations(log, a, func(_ context.Context, id string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		next = append(next, id)
@@ -210,22 +214,22 @@ func TestTenRegistrationsAreReadInAdvance(t *testing.T) {
 	if !strings.Contains(told.String(), "account 000000000001") || !strings.Contains(told.String(), "markets") {
 		t.Errorf("log = %s, want the bad registration", told)
 	}
-	if err := Registrations(log, &accounts{n: 1}, nil).Do(t.Context()); err != nil {
+	if err := registrations(log, &accounts{n: 1}, nil).Do(t.Context()); err != nil {
 		t.Errorf("without anything to go on with: %v", err)
 	}
-	if err := Registrations(log, &accounts{err: errors.New("no list")}, nil).Do(t.Context()); err == nil {
+	if err := registrations(log, &accounts{err: errors.New("no list")}, nil).Do(t.Context()); err == nil {
 		t.Error("no error for accounts that cannot be listed")
 	}
 }
 
 func TestTableIsReadAndNotWritten(t *testing.T) {
 	memory := storetest.NewMemory()
-	if err := Table(memory).Do(t.Context()); err != nil {
+	if err := table(memory).Do(t.Context()); err != nil {
 		t.Errorf("a table without the item: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Table(memory).Do(ctx); err == nil {
+	if err := table(memory).Do(ctx); err == nil {
 		t.Error("no error for a table that cannot be read")
 	}
 }
@@ -244,12 +248,12 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 	for name, value := range map[string]string{"AWS_REGION": "eu-west-2", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
 		t.Setenv(name, value)
 	}
-	cfg, err := AWS()
+	cfg, err := sdk()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := Connection(cfg, server.URL+"/123456789012/queue?x").Do(t.Context()); err != nil {
+		if err := connection(cfg, server.URL+"/123456789012/queue?x").Do(t.Context()); err != nil {
 			t.Errorf("Connection: %v", err)
 		}
 	}
@@ -257,13 +261,7 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 		t.Errorf("connections %v for %q, want one, and nothing asked of the queue", connections, paths)
 	}
 	server.Close()
-	if err := Connection(cfg, server.URL).Do(t.Context()); err == nil {
+	if err := connection(cfg, server.URL).Do(t.Context()); err == nil {
 		t.Error("no error for a host that is not there")
-	}
-}
-
-func TestGitHubIsGivenUpBeforeTheWorkerIs(t *testing.T) {
-	if got := GitHub().Timeout; got < 10*time.Second || got > 20*time.Second {
-		t.Errorf("an exchange with GitHub may take %v, want what GitHub itself takes", got)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
@@ -58,7 +59,7 @@ func (s *System) work(ctx, under context.Context) {
 	for ctx.Err() == nil {
 		if err := s.take(ctx, under); err != nil && ctx.Err() == nil {
 			s.cfg.Log.Error("queue", "error", err)
-			sleep(ctx, time.Second)
+			_ = sleep.For(ctx, time.Second)
 		}
 	}
 }
@@ -177,11 +178,4 @@ func (s *System) Serve(ctx context.Context, l net.Listener) error {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
 	}
 	return errors.Join(err, os.Remove(urlFile))
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

@@ -40,6 +40,13 @@ func TestChecksSee(t *testing.T) {
 		{"WorkPutOffNextToTheSanctionedSkip", leftovers, map[string]string{"internal/awstest/need.go": "package awstest // TO" + "DO\n"}, "need.go:1: TO" + "DO"},
 		{"OtherWordsAreFine", leftovers, map[string]string{"a.go": "package a // fs.SkipDir, todos\n", "a.md": "TO" + "DO"}, ""},
 
+		{"TypeWithTooManyMethods", crowded, map[string]string{
+			"a/a.go": "package a\n" + strings.Repeat("func (t *T[V]) m() {}\n", maxMethods), "a/b.go": "package a\nfunc (T[V]) m() {}\n",
+		}, "a.T: 41 methods"},
+		{"MethodsOfTestsAndOfOtherTypes", crowded, map[string]string{
+			"a/a.go": "package a\n" + strings.Repeat("func (t T) m() {}\n", maxMethods) + "func (u U) m() {}\nfunc f() {}\n", "a/a_test.go": "package a\nfunc (t T) n() {}\n",
+		}, ""},
+
 		{"NeighbouringFolder", foreign, map[string]string{"a.md": "see .." + "/shared/x"}, `a.md:1: "../sha`},
 		{"NeighbouringFolderForCIAlone", foreign, map[string]string{".ci/run": "ls .." + "/shared"}, ""},
 		{"PathOfOneMachine", foreign, map[string]string{"a.go": "\n// in /wo" + "rk/main\n"}, "a.go:2"},

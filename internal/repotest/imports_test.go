@@ -63,7 +63,7 @@ var importRules = []rule{
 	{
 		from:    []string{"./client/..."},
 		never:   []string{"./..."},
-		but:     []string{"./client/...", "./internal/secret"},
+		but:     []string{"./client/...", "./internal/secret", "./internal/sleep"},
 		because: "a caller's program should contain the client and nothing of the control plane",
 	},
 	{

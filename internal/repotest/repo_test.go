@@ -131,6 +131,7 @@ func TestRepository(t *testing.T) {
 	for name, problems := range map[string][]string{
 		"EveryPackageSaysWhatItIs":       packageDocs(all),
 		"GoFilesLeaveNothingUndone":      leftovers(all),
+		"TypesAreNotCrowded":             crowded(all),
 		"TextsSpeakOfTheProjectAlone":    foreign(all),
 		"DocumentsNameTargetsThatExist":  makeTargets(all),
 		"LinksLeadSomewhere":             links(all),

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -101,6 +102,43 @@ func leftovers(all []file) []string {
 	}
 	return problems
 }
+
+// maxMethods is how many methods a type may have. One with more is several types
+// that share their fields.
+const maxMethods = 40
+
+var mayBeCrowded = []string{
+	"internal/agent.Agent",
+	"internal/fleet/simfleet.World",
+	"internal/github/githubtest.Server",
+	"internal/sim.",
+	"reaper.run",
+	"store.Runner",
+	"worker.invocation",
+}
+
+// crowded returns the types with too many methods, tests aside.
+func crowded(all []file) []string {
+	methods := map[string]int{} // by directory and type
+	for _, f := range all {
+		if path.Ext(f.path) != ".go" || strings.HasSuffix(f.path, "_test.go") || strings.Contains("/"+f.path, "/testdata/") {
+			continue
+		}
+		for _, m := range method.FindAllStringSubmatch(f.text, -1) {
+			methods[path.Dir(f.path)+"."+m[1]]++
+		}
+	}
+	var problems []string
+	for _, name := range slices.Sorted(maps.Keys(methods)) {
+		spared := slices.ContainsFunc(mayBeCrowded, func(s string) bool { return name == s || strings.HasSuffix(s, ".") && strings.HasPrefix(name, s) })
+		if n := methods[name]; n > maxMethods && !spared {
+			problems = append(problems, fmt.Sprintf("%s: %d methods, and a type may have %d: split it", name, n, maxMethods))
+		}
+	}
+	return problems
+}
+
+var method = regexp.MustCompile(`(?m)^func \((?:\w+ )?\*?(\w+)`)
 
 // strangers are texts that mean something on one machine or to one person only.
 var strangers = []struct {

@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 const (
@@ -103,7 +105,7 @@ func (s *Store) try(ctx context.Context, repeatable bool, call func() error) err
 				return fmt.Errorf("after %d failures: %w", tries, err)
 			}
 		}
-		if !pause(ctx, s.jitter(min(lastWait, firstWait<<min(n, 10)))) { // 10: no overflow
+		if sleep.For(ctx, s.jitter(min(lastWait, firstWait<<min(n, 10)))) != nil { // 10: no overflow
 			return fmt.Errorf("%w after %d tries: %w", ctx.Err(), n+1, err)
 		}
 	}
@@ -116,18 +118,6 @@ func (s *Store) jitter(d time.Duration) time.Duration {
 		return d
 	}
 	return time.Duration(binary.LittleEndian.Uint64(b[:]) % uint64(d))
-}
-
-// pause reports whether d passed before ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // advice is what an operator can do about an error, by its code.

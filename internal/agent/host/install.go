@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 const (
@@ -112,12 +113,7 @@ func (m *Machine) download(ctx context.Context, p apitype.RunnerProgram, name st
 			return fmt.Errorf("download the runner program: %w", err)
 		}
 		m.log.Warn("download interrupted", slog.Int("try", try), slog.Any("err", err))
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-		case <-t.C:
-		}
+		_ = sleep.For(ctx, pause)
 		pause = min(2*pause, maxPause)
 	}
 	f, err := os.Open(name)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 // Config says where things are. All fields are needed but Log.
@@ -108,12 +109,8 @@ func (m *Machine) InstanceID(ctx context.Context) (string, error) {
 		if err == nil {
 			return id, writeFile(m.path("instance-id"), []byte(id))
 		}
-		t := time.NewTimer(time.Second) // the network may come up after the agent
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if sleep.For(ctx, time.Second) != nil { // the network may come up after the agent
 			return "", fmt.Errorf("instance id: %w", err)
-		case <-t.C:
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 var errOff = errors.New("the machine is off")
@@ -125,7 +126,7 @@ func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]stri
 	p := newProgram()
 	m.program = p
 	m.wg.Go(func() {
-		_ = sleep(m.on, startTime) // a program whose machine is off connects to nothing
+		_ = sleep.For(m.on, startTime) // a program whose machine is off connects to nothing
 		p.run(m.on, m.f.broker, config.Reveal())
 	})
 	return p, nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 // maxEvents is how many events one run of the runner program has at most: one of
@@ -125,20 +126,9 @@ func insist(ctx context.Context, call func() error) error {
 		if err == nil || errors.Is(err, ErrDeleted) || errors.Is(err, ErrUnknownConfig) || errors.Is(err, ErrTooOld) {
 			return err
 		}
-		if err := sleep(ctx, reconnect); err != nil {
+		if err := sleep.For(ctx, reconnect); err != nil {
 			return err
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 

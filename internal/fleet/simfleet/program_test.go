@@ -11,6 +11,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 // scripted is a Broker and its Session: each call takes the next error of its
@@ -45,7 +46,7 @@ func (s *scripted) Watch(ctx context.Context) error {
 	case s.forgotten:
 		return ErrDeleted
 	case s.refused > 0:
-		if err := sleep(ctx, s.refused); err != nil {
+		if err := sleep.For(ctx, s.refused); err != nil {
 			return err
 		}
 		return ErrTooOld
