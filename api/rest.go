@@ -51,7 +51,7 @@ func (s *server) requests(ctx context.Context, c *call, _ none) (apitype.Page, e
 			page.After = store.Cursor(last)
 			break
 		}
-		page.Requests, last = append(page.Requests, view(*r, store.Runner{}, store.Lock{})), r
+		page.Requests, last = append(page.Requests, statusOf(*r, store.Runner{}, store.Lock{})), r
 	}
 	return page, nil
 }

@@ -35,7 +35,7 @@ func (s *server) status(ctx context.Context, c *call, _ none) (apitype.Status, e
 	if !r.State.Final() {
 		c.retryAfter = pollAfter
 	}
-	return view(r, run, lock), nil
+	return statusOf(r, run, lock), nil
 }
 
 // runnerOf reads the runner of r and its lock; without one, both are absent.

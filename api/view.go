@@ -8,9 +8,9 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// view returns what people and clients see of a request, and of its runner if
+// statusOf returns what people and clients see of a request, and of its runner if
 // that is known.
-func view(r store.Request, run store.Runner, lock store.Lock) apitype.Status {
+func statusOf(r store.Request, run store.Runner, lock store.Lock) apitype.Status {
 	out := apitype.Status{
 		ID: r.ID, State: string(r.State), Wait: r.Wait, Repository: r.Repository.Name, Account: r.Account,
 		Region: r.Region, Type: r.Type, Mode: r.Mode, Labels: list(r.Labels), OwnLabel: r.OwnLabel, RunsOn: r.RunsOn(),

@@ -24,23 +24,23 @@ func boots(r store.Runner) bool {
 // at once, so that one which EC2 ends at once is known in this run and not when
 // boot_by has passed. A machine that EC2 does not show may still come to be seen:
 // nothing follows from that.
-func (r *run) boot(ctx context.Context, all []*boot) {
+func (p *pass) boot(ctx context.Context, all []*boot) {
 	runners := make([]*store.Runner, len(all))
 	for i, b := range all {
 		runners[i] = b.runner
 	}
-	views := r.look(ctx, runners)
+	views := p.lookUp(ctx, runners)
 	for _, b := range all {
 		in, seen := views[placeOf(b.runner)].instances[b.runner.InstanceID]
-		r.guard("runner", b.runner.ID, func() {
+		p.guard("runner", b.runner.ID, func() {
 			switch {
-			case r.isLate(ctx):
+			case p.isLate(ctx):
 			case seen && in.State.Over():
-				r.finish(ctx, b.runner, in, over(in))
+				p.finish(ctx, b.runner, in, over(in))
 			case seen && doomed(in.State):
-				*b.runner = r.died(ctx, b.around, in)
+				*b.runner = p.died(ctx, b.around, in)
 			default:
-				*b.runner = r.usable(ctx, b.around)
+				*b.runner = p.usable(ctx, b.around)
 			}
 		})
 	}
@@ -54,14 +54,14 @@ func doomed(s fleet.State) bool {
 
 // died drains a runner whose machine is on its way to its end. It returns the runner as
 // it then is.
-func (r *run) died(ctx context.Context, c store.Case, in fleet.Instance) store.Runner {
-	d := c.Died(r.cfg.Now(), r.cfg.Limits, shown(in))
-	if !r.apply(ctx, &d.Runner, d) {
+func (p *pass) died(ctx context.Context, c store.Case, in fleet.Instance) store.Runner {
+	d := c.Died(p.cfg.Now(), p.cfg.Limits, shown(in))
+	if !p.apply(ctx, &d.Runner, d) {
 		return c.Runner
 	}
-	r.note(&d.Runner, Drain, over(in))
-	r.diedAlarm(&d.Runner, in)
-	r.settled(c, d)
+	p.note(&d.Runner, Drain, over(in))
+	p.diedAlarm(&d.Runner, in)
+	p.settled(c, d)
 	return d.Runner
 }
 
@@ -71,17 +71,17 @@ func shown(in fleet.Instance) store.Instance {
 }
 
 // settled reports what a decision made of the request of a case, if it changed that.
-func (r *run) settled(c store.Case, d store.Decision) {
+func (p *pass) settled(c store.Case, d store.Decision) {
 	if d.Request.State != c.Request.State {
-		r.note(&d.Request, Settle, story(d.Request))
+		p.note(&d.Request, Settle, story(d.Request))
 	}
 }
 
 // diedAlarm tells people of a machine that died of what they have to mend, once in
 // a run for each account and reason.
-func (r *run) diedAlarm(run *store.Runner, in fleet.Instance) {
+func (p *pass) diedAlarm(run *store.Runner, in fleet.Instance) {
 	if store.PeopleMend(in.ReasonCode) {
-		r.alarm(store.AlarmLaunchRefused, run.Account+" "+in.ReasonCode, "EC2 ends machines when they are launched: "+run.End.Text,
+		p.alarm(store.AlarmLaunchRefused, run.Account+" "+in.ReasonCode, "EC2 ends machines when they are launched: "+run.End.Text,
 			"runner", run.ID, "request", run.Request, "trace", run.Trace, "account", run.Account, "region", run.Region,
 			"instance", in.ID, "placement", run.Placement().String(), "code", in.ReasonCode)
 	}

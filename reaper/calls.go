@@ -73,12 +73,12 @@ func timed(ctx context.Context, limit time.Duration) (context.Context, context.C
 }
 
 // askGitHub makes one call about repo, unless its credential has to rest.
-func (r *run) askGitHub(ctx context.Context, repo github.Repository, limit time.Duration, call func(context.Context) error) error {
+func (p *pass) askGitHub(ctx context.Context, repo github.Repository, limit time.Duration, call func(context.Context) error) error {
 	account, repository := "GitHub for "+repo.Account, "GitHub for "+repo.Account+" in "+repo.Name
-	if err := r.gate.err(repository, account); err != nil {
+	if err := p.gate.err(repository, account); err != nil {
 		return err
 	}
-	if until := r.restsUntil(repo.Account); r.cfg.Now().Before(until) {
+	if until := p.restsUntil(repo.Account); p.cfg.Now().Before(until) {
 		return fmt.Errorf("GitHub asked to wait until %s: %w", until.UTC().Format(time.RFC3339), errLater)
 	}
 	ctx, cancel := timed(ctx, limit)
@@ -90,33 +90,33 @@ func (r *run) askGitHub(ctx context.Context, repo github.Repository, limit time.
 		e, ok := errors.AsType[*github.Error](err)
 		err = fmt.Errorf("%w: %w", err, errLater)
 		if ok && e.Status != 0 { // GitHub itself asks: a part of our own that is spent leaves the other purposes theirs
-			r.rest(repo.Account, e.RetryAt)
-			r.gate.close(account, err)
+			p.rest(repo.Account, e.RetryAt)
+			p.gate.close(account, err)
 		}
 	case errors.Is(err, github.ErrDenied):
-		r.gate.close(repository, err)
+		p.gate.close(repository, err)
 	default:
-		r.gate.unanswered(account, ctx.Err() != nil)
+		p.gate.unanswered(account, ctx.Err() != nil)
 	}
 	return err
 }
 
-func (p *Reaper) restsUntil(account string) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.limited[account]
+func (r *Reaper) restsUntil(account string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.limited[account]
 }
 
-func (p *Reaper) rest(account string, until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.limited[account] = until
+func (r *Reaper) rest(account string, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limited[account] = until
 }
 
 // askEC2 makes one call, unless that place throttles us or does not answer.
-func (r *run) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, call func(context.Context) error) error {
+func (p *pass) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, call func(context.Context) error) error {
 	key := "EC2 in " + at.String()
-	if err := r.gate.err(key); err != nil {
+	if err := p.gate.err(key); err != nil {
 		return err
 	}
 	ctx, cancel := timed(ctx, limit)
@@ -125,9 +125,9 @@ func (r *run) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, c
 	switch {
 	case err == nil, errors.Is(err, fleet.ErrNotFound), refused(err):
 	case errors.Is(err, fleet.ErrThrottled):
-		r.gate.close(key, fmt.Errorf("%s throttles: %w", key, errLater))
+		p.gate.close(key, fmt.Errorf("%s throttles: %w", key, errLater))
 	default:
-		r.gate.unanswered(key, ctx.Err() != nil)
+		p.gate.unanswered(key, ctx.Err() != nil)
 	}
 	return err
 }
@@ -135,7 +135,7 @@ func (r *run) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, c
 // each calls f for every i below n and returns when all calls have. At most
 // parallel are under way for one account, which start in order; once the run is
 // late no more do.
-func (r *run) each(ctx context.Context, n int, account func(i int) string, f func(i int)) {
+func (p *pass) each(ctx context.Context, n int, account func(i int) string, f func(i int)) {
 	type thrown struct {
 		value any
 		stack []byte
@@ -160,7 +160,7 @@ func (r *run) each(ctx context.Context, n int, account func(i int) string, f fun
 			wg.Go(func() {
 				for {
 					i := int(next.Add(1)) - 1
-					if i >= len(mine) || r.isLate(ctx) {
+					if i >= len(mine) || p.isLate(ctx) {
 						return
 					}
 					guarded(mine[i])
@@ -169,9 +169,9 @@ func (r *run) each(ctx context.Context, n int, account func(i int) string, f fun
 		}
 	}
 	wg.Wait()
-	for i, p := range panics {
-		if p.value != nil {
-			r.panicked("account", account(i), p.value, p.stack)
+	for i, t := range panics {
+		if t.value != nil {
+			p.panicked("account", account(i), t.value, t.stack)
 		}
 	}
 }

@@ -52,8 +52,8 @@ type sight struct {
 // repository, and by its id for each that the list leaves out, which proves nothing.
 // Those that have waited longest come first; what a run cannot ask, the next one
 // does, or a worker: for one that waits to come into use it is reminded.
-func (r *run) confirm(ctx context.Context, wanted []store.Case) {
-	if r.cfg.DryRun {
+func (p *pass) confirm(ctx context.Context, wanted []store.Case) {
+	if p.cfg.DryRun {
 		return
 	}
 	slices.SortStableFunc(wanted, func(a, b store.Case) int { return asked(a).Compare(asked(b)) })
@@ -64,7 +64,7 @@ func (r *run) confirm(ctx context.Context, wanted []store.Case) {
 		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
 		if i < 0 {
 			if made[repo.Account] == confirmCalls-1 {
-				r.remind(ctx, a)
+				p.remind(ctx, a)
 				continue
 			}
 			made[repo.Account]++
@@ -73,10 +73,10 @@ func (r *run) confirm(ctx context.Context, wanted []store.Case) {
 		}
 		sights[i].wanted = append(sights[i].wanted, a)
 	}
-	r.each(ctx, len(sights), func(i int) string { return sights[i].repo.Account }, func(i int) {
+	p.each(ctx, len(sights), func(i int) string { return sights[i].repo.Account }, func(i int) {
 		s := sights[i]
-		s.err = r.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range r.cfg.GitHub.List(ctx, s.repo, r.prefix()) {
+		s.err = p.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range p.cfg.GitHub.List(ctx, s.repo, p.prefix()) {
 				if err != nil {
 					return err
 				}
@@ -88,66 +88,66 @@ func (r *run) confirm(ctx context.Context, wanted []store.Case) {
 	slices.SortStableFunc(sights, func(a, b *sight) int { return cmp.Compare(a.repo.ID, b.repo.ID) })
 	for _, s := range sights {
 		if s.err != nil {
-			r.unseen(s.repo, s.err)
+			p.unseen(s.repo, s.err)
 			continue
 		}
 		for _, a := range s.wanted {
 			online, listed := s.online[a.Runner.Config.RunnerID]
 			seen := store.Registration{Online: online}
 			if !listed {
-				if made[s.repo.Account] == confirmCalls || r.isLate(ctx) {
-					r.remind(ctx, a)
+				if made[s.repo.Account] == confirmCalls || p.isLate(ctx) {
+					p.remind(ctx, a)
 					continue
 				}
 				made[s.repo.Account]++
-				err := r.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
-					g, err := r.cfg.GitHub.Get(ctx, s.repo, a.Runner.Config.RunnerID)
+				err := p.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
+					g, err := p.cfg.GitHub.Get(ctx, s.repo, a.Runner.Config.RunnerID)
 					seen.Online = g.Online
 					return err
 				})
 				if seen.Absent = errors.Is(err, github.ErrNotFound); err != nil && !seen.Absent {
-					r.unseen(s.repo, err)
+					p.unseen(s.repo, err)
 					continue
 				}
 			}
-			r.guard("runner", a.Runner.ID, func() { r.seen(ctx, a, seen) })
+			p.guard("runner", a.Runner.ID, func() { p.seen(ctx, a, seen) })
 		}
 	}
 }
 
 // remind has a worker ask GitHub about a runner that waits to come into use, and
 // that no worker has asked about: its own message comes again by itself.
-func (r *run) remind(ctx context.Context, a store.Case) {
-	if d := a.Remind(r.cfg.Now()); d.Sends != nil && r.apply(ctx, &d.Runner, d) {
-		r.note(&d.Runner, Resend, "no worker asked GitHub whether it is online")
+func (p *pass) remind(ctx context.Context, a store.Case) {
+	if d := a.Remind(p.cfg.Now()); d.Sends != nil && p.apply(ctx, &d.Runner, d) {
+		p.note(&d.Runner, Resend, "no worker asked GitHub whether it is online")
 	}
 }
 
 // seen commits what GitHub's word makes of a runner, together with what that means
 // for the request that launched it.
-func (r *run) seen(ctx context.Context, a store.Case, seen store.Registration) {
-	d, verdict := a.Confirm(r.cfg.Now(), r.cfg.Limits, seen)
-	if len(d.Changes) == 0 || !r.apply(ctx, &d.Runner, d) {
+func (p *pass) seen(ctx context.Context, a store.Case, seen store.Registration) {
+	d, verdict := a.Confirm(p.cfg.Now(), p.cfg.Limits, seen)
+	if len(d.Changes) == 0 || !p.apply(ctx, &d.Runner, d) {
 		return
 	}
 	switch verdict {
 	case store.Lost:
-		r.note(&d.Runner, Drain, d.Runner.End.Code)
+		p.note(&d.Runner, Drain, d.Runner.End.Code)
 	case store.Confirmed:
-		r.note(&d.Runner, Confirm, "GitHub shows it online")
+		p.note(&d.Runner, Confirm, "GitHub shows it online")
 	default:
-		r.note(&d.Runner, Confirm, "GitHub does not show it online")
+		p.note(&d.Runner, Confirm, "GitHub does not show it online")
 	}
 }
 
 // unseen reports that GitHub did not show a repository's runners.
-func (r *run) unseen(repo github.Repository, err error) {
+func (p *pass) unseen(repo github.Repository, err error) {
 	if errors.Is(err, errLater) {
-		r.line(Line{Kind: "repository", ID: repo.Name, Action: Skip, Reason: err.Error()})
+		p.line(Line{Kind: "repository", ID: repo.Name, Action: Skip, Reason: err.Error()})
 		return
 	}
-	r.fail("repository", repo.Name, fmt.Errorf("see which runners of %s are online: %w", repo.Name, err))
+	p.fail("repository", repo.Name, fmt.Errorf("see which runners of %s are online: %w", repo.Name, err))
 	if errors.Is(err, github.ErrDenied) || errors.Is(err, github.ErrNotFound) || errors.Is(err, github.ErrRefused) {
-		r.deniedBy(repo, err)
+		p.deniedBy(repo, err)
 	}
 }

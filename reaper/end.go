@@ -20,8 +20,8 @@ const (
 	finishTries = 3
 )
 
-// view is what EC2 showed of the instances of a place.
-type view struct {
+// lookup is what EC2 showed of the instances of a place.
+type lookup struct {
 	at        fleet.Place
 	ids       []string
 	instances map[string]fleet.Instance
@@ -32,52 +32,52 @@ func placeOf(r *store.Runner) fleet.Place { return fleet.Place{Account: r.Accoun
 
 // end takes draining and ending runners on towards their end, in the order that
 // protects a job: first the registration goes, then the machine.
-func (r *run) end(ctx context.Context, runners []*store.Runner) {
-	views := r.look(ctx, runners)
+func (p *pass) end(ctx context.Context, runners []*store.Runner) {
+	views := p.lookUp(ctx, runners)
 	left := runners[:0:0]
 	for _, run := range runners {
 		v := views[placeOf(run)]
-		if in, ok := v.instances[run.InstanceID]; ok && run.InstanceID != "" && in.State.Over() && !r.isLate(ctx) {
-			r.guard("runner", run.ID, func() { r.finish(ctx, run, in, over(in)) })
+		if in, ok := v.instances[run.InstanceID]; ok && run.InstanceID != "" && in.State.Over() && !p.isLate(ctx) {
+			p.guard("runner", run.ID, func() { p.finish(ctx, run, in, over(in)) })
 			continue
 		}
 		left = append(left, run)
 	}
-	r.deregister(ctx, left, views)
-	r.begin(ctx, left, views)
-	r.terminate(ctx, left, views)
+	p.deregister(ctx, left, views)
+	p.begin(ctx, left, views)
+	p.terminate(ctx, left, views)
 }
 
 // off reports that EC2 shows the runner's machine, and not running: no job is on it,
 // whatever GitHub says.
-func off(run *store.Runner, views map[fleet.Place]*view) bool {
+func off(run *store.Runner, views map[fleet.Place]*lookup) bool {
 	in, shown := views[placeOf(run)].instances[run.InstanceID]
 	return shown && run.InstanceID != "" && in.State != fleet.Pending && in.State != fleet.Running
 }
 
 // look reads the instances of all runners: one call for each place and hundred.
-func (r *run) look(ctx context.Context, runners []*store.Runner) map[fleet.Place]*view {
-	views := map[fleet.Place]*view{}
-	var calls []*view
+func (p *pass) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.Place]*lookup {
+	views := map[fleet.Place]*lookup{}
+	var calls []*lookup
 	for _, run := range runners {
 		at := placeOf(run)
 		if views[at] == nil {
-			views[at] = &view{at: at, instances: map[string]fleet.Instance{}}
+			views[at] = &lookup{at: at, instances: map[string]fleet.Instance{}}
 		}
 		if run.InstanceID == "" {
 			continue
 		}
-		i := slices.IndexFunc(calls, func(v *view) bool { return v.at == at && len(v.ids) < getAtOnce })
+		i := slices.IndexFunc(calls, func(v *lookup) bool { return v.at == at && len(v.ids) < getAtOnce })
 		if i < 0 {
-			calls = append(calls, &view{at: at, err: errLater})
+			calls = append(calls, &lookup{at: at, err: errLater})
 			i = len(calls) - 1
 		}
 		calls[i].ids = append(calls[i].ids, run.InstanceID)
 	}
-	r.each(ctx, len(calls), func(i int) string { return calls[i].at.Account }, func(i int) {
+	p.each(ctx, len(calls), func(i int) string { return calls[i].at.Account }, func(i int) {
 		v := calls[i]
-		v.err = r.askEC2(ctx, v.at, callLimit, func(ctx context.Context) (err error) {
-			v.instances, err = r.cfg.Fleet.Get(ctx, v.at, v.ids...)
+		v.err = p.askEC2(ctx, v.at, callLimit, func(ctx context.Context) (err error) {
+			v.instances, err = p.cfg.Fleet.Get(ctx, v.at, v.ids...)
 			return err
 		})
 	})
@@ -85,7 +85,7 @@ func (r *run) look(ctx context.Context, runners []*store.Runner) map[fleet.Place
 		whole := views[v.at]
 		if v.err != nil {
 			whole.err = v.err
-			r.unreachable(v.at, fmt.Errorf("get %d instances in %s: %w", len(v.ids), v.at, v.err))
+			p.unreachable(v.at, fmt.Errorf("get %d instances in %s: %w", len(v.ids), v.at, v.err))
 			continue
 		}
 		maps.Copy(whole.instances, v.instances)
@@ -95,14 +95,14 @@ func (r *run) look(ctx context.Context, runners []*store.Runner) map[fleet.Place
 
 // unreachable reports that a place could not be asked. An account that refuses
 // us is never silent.
-func (r *run) unreachable(at fleet.Place, err error) {
+func (p *pass) unreachable(at fleet.Place, err error) {
 	if errors.Is(err, errLater) {
-		r.line(Line{Kind: "account", ID: at.String(), Action: Skip, Reason: err.Error()})
+		p.line(Line{Kind: "account", ID: at.String(), Action: Skip, Reason: err.Error()})
 		return
 	}
-	r.fail("account", at.String(), err)
+	p.fail("account", at.String(), err)
 	if refused(err) {
-		r.alarm(store.AlarmAccess, at.String(), "the account's machines cannot be seen or ended: "+err.Error(),
+		p.alarm(store.AlarmAccess, at.String(), "the account's machines cannot be seen or ended: "+err.Error(),
 			"account", at.Account, "region", at.Region)
 	}
 }
@@ -115,84 +115,84 @@ func refused(err error) bool {
 // deregister asks GitHub to delete the registrations of those whose turn it is.
 // That it is being asked is committed first: a compromised machine gets one
 // DELETE, and no second wait for it.
-func (r *run) deregister(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*view) {
+func (p *pass) deregister(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
 	var jobs []*removal
 	for _, run := range runners {
-		now := r.cfg.Now()
-		if store.NextEndStep(now, r.cfg.Limits, *run, off(run, views)) != store.EndDelete || r.isLate(ctx) {
+		now := p.cfg.Now()
+		if store.NextEndStep(now, p.cfg.Limits, *run, off(run, views)) != store.EndDelete || p.isLate(ctx) {
 			continue
 		}
-		if !r.advance(ctx, run, store.Case{Runner: *run}.Deleting(now)) {
+		if !p.advance(ctx, run, store.Case{Runner: *run}.Deleting(now)) {
 			continue
 		}
 		jobs = append(jobs, &removal{runner: run, repo: repositoryOf(run), id: run.Config.RunnerID})
 	}
-	r.remove(ctx, jobs)
+	p.remove(ctx, jobs)
 	for _, j := range jobs {
-		r.guard("runner", j.runner.ID, func() { r.deregistered(ctx, j) })
+		p.guard("runner", j.runner.ID, func() { p.deregistered(ctx, j) })
 	}
 }
 
 // advance applies a decision about a runner, which it replaces by what it then is.
-func (r *run) advance(ctx context.Context, run *store.Runner, d store.Decision) bool {
-	if !r.apply(ctx, run, d) {
+func (p *pass) advance(ctx context.Context, run *store.Runner, d store.Decision) bool {
+	if !p.apply(ctx, run, d) {
 		return false
 	}
 	*run = d.Runner
 	return true
 }
 
-func (r *run) deregistered(ctx context.Context, j *removal) {
-	c, now := store.Case{Runner: *j.runner}, r.cfg.Now()
+func (p *pass) deregistered(ctx context.Context, j *removal) {
+	c, now := store.Case{Runner: *j.runner}, p.cfg.Now()
 	switch j.out {
 	case removed, absent:
-		if r.advance(ctx, j.runner, c.Deregistered(now)) {
-			r.note(j.runner, Deregister, j.String())
+		if p.advance(ctx, j.runner, c.Deregistered(now)) {
+			p.note(j.runner, Deregister, j.String())
 		}
 	case busy:
-		if r.advance(ctx, j.runner, c.Refused(now, r.cfg.Limits)) {
-			r.note(j.runner, Wait, "GitHub says that a job runs; it is asked again after "+j.runner.DeleteAfter.UTC().Format("15:04:05"))
+		if p.advance(ctx, j.runner, c.Refused(now, p.cfg.Limits)) {
+			p.note(j.runner, Wait, "GitHub says that a job runs; it is asked again after "+j.runner.DeleteAfter.UTC().Format("15:04:05"))
 		}
 	default:
-		r.unremoved(j)
+		p.unremoved(j)
 	}
 }
 
 // suspect alarms a person about a runner whose end waits for a job that seems to be
 // none, once.
-func (r *run) suspect(ctx context.Context, run *store.Runner) {
+func (p *pass) suspect(ctx context.Context, run *store.Runner) {
 	c := store.Case{Runner: *run}
-	d := c.Suspect(r.cfg.Now(), r.cfg.Limits)
+	d := c.Suspect(p.cfg.Now(), p.cfg.Limits)
 	if d.Need != nil {
-		items, ok := read[store.Item](ctx, r, "runner", d.Need...)
+		items, ok := read[store.Item](ctx, p, "runner", d.Need...)
 		if !ok {
 			return
 		}
-		d = c.With(items...).Suspect(r.cfg.Now(), r.cfg.Limits)
+		d = c.With(items...).Suspect(p.cfg.Now(), p.cfg.Limits)
 	}
-	if d.Alarm == "" || !r.advance(ctx, run, d) {
+	if d.Alarm == "" || !p.advance(ctx, run, d) {
 		return
 	}
-	r.alarm(d.Alarm, run.ID, "a runner drains for a long time, for a job that nobody knows of or whose machine is silent; it ends at its hard limit",
+	p.alarm(d.Alarm, run.ID, "a runner drains for a long time, for a job that nobody knows of or whose machine is silent; it ends at its hard limit",
 		"runner", run.ID, "request", run.Request, "trace", run.Trace, "instance", run.InstanceID, "repository", run.Repository.Name,
 		"registration", run.Config.RunnerID, "hard", run.Hard)
 }
 
 // begin commits the state ending for those who need not wait any more.
-func (r *run) begin(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*view) {
+func (p *pass) begin(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
 	for _, run := range runners {
-		if r.isLate(ctx) {
+		if p.isLate(ctx) {
 			return
 		}
-		now := r.cfg.Now()
-		r.suspect(ctx, run)
-		switch store.NextEndStep(now, r.cfg.Limits, *run, off(run, views)) {
+		now := p.cfg.Now()
+		p.suspect(ctx, run)
+		switch store.NextEndStep(now, p.cfg.Limits, *run, off(run, views)) {
 		case store.EndWait:
-			r.note(run, Wait, waitsFor(now, r.cfg.Limits, *run))
+			p.note(run, Wait, waitsFor(now, p.cfg.Limits, *run))
 		case store.EndBegin:
 			why := endable(now, *run, off(run, views))
-			if r.advance(ctx, run, store.Case{Runner: *run}.Ending(now, why)) {
-				r.note(run, End, why)
+			if p.advance(ctx, run, store.Case{Runner: *run}.Ending(now, why)) {
+				p.note(run, End, why)
 			}
 		}
 	}
@@ -231,41 +231,41 @@ func endable(now time.Time, r store.Runner, off bool) string {
 // runner, its account's quota and its lock in one commit. instance is what was
 // seen to be over; its zero value: none was ever launched. A request that waits for
 // a machine which ended before it was online learns of it in the same commit.
-func (r *run) finish(ctx context.Context, seen *store.Runner, instance fleet.Instance, reason string) {
-	if r.finished[seen.ID] {
+func (p *pass) finish(ctx context.Context, seen *store.Runner, instance fleet.Instance, reason string) {
+	if p.finished[seen.ID] {
 		return
 	}
 	for range finishTries {
-		items, ok := read[store.Item](ctx, r, "runner", append(seen.Around(store.KindLock, store.KindQuota, store.KindRequest), seen.Ref())...)
+		items, ok := read[store.Item](ctx, p, "runner", append(seen.Around(store.KindLock, store.KindQuota, store.KindRequest), seen.Ref())...)
 		if !ok {
 			return
 		}
 		c := store.Case{}.With(items...)
-		d, ok := c.Finish(r.cfg.Now(), r.cfg.Limits, shown(instance), reason)
+		d, ok := c.Finish(p.cfg.Now(), p.cfg.Limits, shown(instance), reason)
 		if !ok {
-			r.note(seen, Skip, "somebody was faster")
+			p.note(seen, Skip, "somebody was faster")
 			return
 		}
 		var err error
-		if !r.cfg.DryRun {
-			err = r.store.Commit(ctx, d.Changes...)
+		if !p.cfg.DryRun {
+			err = p.store.Commit(ctx, d.Changes...)
 		}
 		switch {
 		case err == nil:
-			r.finished[d.Runner.ID] = true
-			r.note(&d.Runner, Ended, reason)
+			p.finished[d.Runner.ID] = true
+			p.note(&d.Runner, Ended, reason)
 			if c.Runner.State.Usable() {
-				r.diedAlarm(&d.Runner, instance)
+				p.diedAlarm(&d.Runner, instance)
 			}
-			r.settled(c, d)
-			r.sendAll(ctx, d)
+			p.settled(c, d)
+			p.sendAll(ctx, d)
 			return
 		case !errors.Is(err, store.ErrConflict):
-			r.fail("runner", seen.ID, fmt.Errorf("commit the end of runner %s: %w", seen.ID, err))
+			p.fail("runner", seen.ID, fmt.Errorf("commit the end of runner %s: %w", seen.ID, err))
 			return
 		}
 	}
-	r.note(seen, Skip, "somebody was faster, again and again")
+	p.note(seen, Skip, "somebody was faster, again and again")
 }
 
 // over tells why an instance is over, in EC2's words.

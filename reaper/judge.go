@@ -11,23 +11,23 @@ import (
 var zero time.Time
 
 // verdict is what a sweep makes of an instance.
-type verdict string
+type finding string
 
 const (
-	kept       verdict = "kept"       // its record counts on it, or may come to
-	terminated verdict = "terminated" // its runner is over without knowing it
-	unmade     verdict = "unmade"     // it is its runner's, and nobody recorded it
-	stray      verdict = "stray"      // its record never counts on it again
-	orphan     verdict = "orphan"     // there is no record
+	kept       finding = "kept"       // its record counts on it, or may come to
+	terminated finding = "terminated" // its runner is over without knowing it
+	unrecorded finding = "unrecorded" // it is its runner's, and nobody recorded it
+	stray      finding = "stray"      // its record never counts on it again
+	orphan     finding = "orphan"     // there is no record
 )
 
 // judge decides over an instance with our tag that EC2 listed before r, the
-// record that its tag names, was read; with Version 0 there is none. It condemns
+// record that its tag names, was read; with Version 0 there is none. It ends a machine
 // only for what cannot change any more: a final record stays final, a runner
 // takes one instance id and no second, and an index only rises. Tags can be edited
-// by hand, so that a condemned instance is held against the instance ids of all
+// by hand, so that such an instance is held against the instance ids of all
 // live records before it is ended.
-func judge(now time.Time, at fleet.Place, in fleet.Instance, r store.Runner) (_ verdict, why string) {
+func judge(now time.Time, at fleet.Place, in fleet.Instance, r store.Runner) (_ finding, why string) {
 	mine := in.ID == r.InstanceID && r.Version != 0
 	switch {
 	case in.State.Over() && mine && !r.State.Final():
@@ -51,7 +51,7 @@ func judge(now time.Time, at fleet.Place, in fleet.Instance, r store.Runner) (_ 
 	// A worker whose claim holds has the call open, and records the answer itself.
 	if in.ClientToken == r.ClientToken() && r.Account == at.Account && r.Region == at.Region &&
 		r.Boot.At.IsZero() && !r.Held(now, "") {
-		return unmade, ""
+		return unrecorded, ""
 	}
 	return kept, ""
 }

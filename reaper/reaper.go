@@ -109,8 +109,8 @@ const (
 	batch = 25
 )
 
-// run is one run of a Reaper.
-type run struct {
+// pass is one run of a Reaper.
+type pass struct {
 	*Reaper
 	store  *store.Session
 	gate   gate
@@ -118,9 +118,9 @@ type run struct {
 	errs   []error
 	// alarmed has the alarms that were raised, so that each thing raises one.
 	alarmed map[string]bool
-	// sees tells whether a credential can list the registrations of a
+	// canList tells whether a credential can list the registrations of a
 	// repository; nil: it can.
-	sees map[github.Repository]error
+	canList map[github.Repository]error
 	// finished has the runners that this run ended: a dry run meets them again.
 	finished map[string]bool
 	// recent has the repositories with a runner in the last day, by account and id.
@@ -134,47 +134,47 @@ type run struct {
 // deadline; what is left then stays due. The error joins what failed, all of
 // which was logged; the report is valid with it, and no failure keeps the run
 // from the rest.
-func (p *Reaper) Run(ctx context.Context) (Report, error) {
-	id, err := keys.NewID(p.cfg.Random)
+func (r *Reaper) Run(ctx context.Context) (Report, error) {
+	id, err := keys.NewID(r.cfg.Random)
 	if err != nil {
 		return Report{}, fmt.Errorf("name the run: %w", err)
 	}
-	r := &run{
-		Reaper:  p,
-		store:   store.NewSession(p.cfg.Store, "reaper-"+id, p.cfg.Now),
+	p := &pass{
+		Reaper:  r,
+		store:   store.NewSession(r.cfg.Store, "reaper-"+id, r.cfg.Now),
 		gate:    gate{silent: map[string]int{}, shut: map[string]error{}},
-		report:  Report{StartedAt: p.cfg.Now().UTC(), DryRun: p.cfg.DryRun, Counts: map[Action]int{}, Lines: []Line{}},
+		report:  Report{StartedAt: r.cfg.Now().UTC(), DryRun: r.cfg.DryRun, Counts: map[Action]int{}, Lines: []Line{}},
 		alarmed: map[string]bool{}, finished: map[string]bool{},
-		sees: map[github.Repository]error{},
+		canList: map[github.Repository]error{},
 	}
-	due := r.due(ctx)
+	due := p.due(ctx)
 	var ending, naming []*store.Runner
 	var asked []store.Case
 	for _, phase := range []struct {
 		name string
 		do   func()
 	}{
-		{"runners", func() { ending, naming, asked = r.runners(ctx, due[store.KindRunner]) }},
-		{"requests", func() { r.requests(ctx, due[store.KindRequest]) }},
-		{"end", func() { r.end(ctx, ending) }},
-		{"confirm", func() { r.confirm(ctx, asked) }},
-		{"names", func() { r.names(ctx, naming) }},
-		{"sweeps", func() { r.sweeps(ctx, r.dueSweeps(ctx, due[store.KindSweep])) }},
+		{"runners", func() { ending, naming, asked = p.runners(ctx, due[store.KindRunner]) }},
+		{"requests", func() { p.requests(ctx, due[store.KindRequest]) }},
+		{"end", func() { p.end(ctx, ending) }},
+		{"confirm", func() { p.confirm(ctx, asked) }},
+		{"names", func() { p.names(ctx, naming) }},
+		{"sweeps", func() { p.sweeps(ctx, p.dueSweeps(ctx, due[store.KindSweep])) }},
 	} {
-		r.guard("phase", phase.name, phase.do)
+		p.guard("phase", phase.name, phase.do)
 	}
-	r.report.Late = r.late.Load()
-	r.report.EndedAt = p.cfg.Now().UTC()
-	return r.report, errors.Join(r.errs...)
+	p.report.Late = p.late.Load()
+	p.report.EndedAt = p.cfg.Now().UTC()
+	return p.report, errors.Join(p.errs...)
 }
 
 // due returns what the index lists, by kind, oldest first. After an error it is
 // what came before it.
-func (r *run) due(ctx context.Context) map[store.Kind][]store.Ref {
+func (p *pass) due(ctx context.Context) map[store.Kind][]store.Ref {
 	refs, seen := map[store.Kind][]store.Ref{}, map[store.Ref]bool{}
-	for ref, err := range r.store.Due(ctx, r.cfg.Now()) {
+	for ref, err := range p.store.Due(ctx, p.cfg.Now()) {
 		if err != nil {
-			r.fail("index", "", fmt.Errorf("read the due index: %w", err))
+			p.fail("index", "", fmt.Errorf("read the due index: %w", err))
 			break
 		}
 		if !seen[ref] {
@@ -192,7 +192,7 @@ func isDue(m *store.Meta, now time.Time) bool {
 
 // read gets items of one type; false when that failed, which is then reported
 // under what.
-func read[T store.Item](ctx context.Context, r *run, what string, refs ...store.Ref) ([]T, bool) {
+func read[T store.Item](ctx context.Context, r *pass, what string, refs ...store.Ref) ([]T, bool) {
 	var out []T
 	for part := range slices.Chunk(refs, 4*batch) {
 		items, err := r.store.Get(ctx, part...)
@@ -210,107 +210,107 @@ func read[T store.Item](ctx context.Context, r *run, what string, refs ...store.
 // apply commits a decision about an item and sends its messages, or in a dry run does
 // nothing, and reports whether the run may go on from it. It may not when somebody was
 // faster, or when the outcome is not known: the next run looks again.
-func (r *run) apply(ctx context.Context, it store.Item, d store.Decision) bool {
-	if r.cfg.DryRun {
+func (p *pass) apply(ctx context.Context, it store.Item, d store.Decision) bool {
+	if p.cfg.DryRun {
 		return true
 	}
 	var err error
 	if len(d.Changes) > 0 {
-		err = r.store.Commit(ctx, d.Changes...)
+		err = p.store.Commit(ctx, d.Changes...)
 	}
 	switch {
 	case err == nil:
-		r.sendAll(ctx, d)
+		p.sendAll(ctx, d)
 		return true
 	case errors.Is(err, store.ErrConflict):
-		r.note(it, Skip, "somebody was faster: "+err.Error())
+		p.note(it, Skip, "somebody was faster: "+err.Error())
 	default:
-		r.fail(string(it.Ref().Kind), it.Ref().ID, fmt.Errorf("commit %s: %w", it.Ref(), err))
+		p.fail(string(it.Ref().Kind), it.Ref().ID, fmt.Errorf("commit %s: %w", it.Ref(), err))
 	}
 	return false
 }
 
 // sendAll puts the messages of a decision into the queue. A failure is reported, and the
 // next run sends the message again.
-func (r *run) sendAll(ctx context.Context, d store.Decision) {
+func (p *pass) sendAll(ctx context.Context, d store.Decision) {
 	for _, s := range d.Sends {
-		if r.cfg.DryRun {
+		if p.cfg.DryRun {
 			return
 		}
 		m := queue.Of(s)
-		if err := r.cfg.Queue.Send(ctx, m, min(max(s.Due.Sub(r.cfg.Now()), 0), queue.MaxDelay)); err != nil {
+		if err := p.cfg.Queue.Send(ctx, m, min(max(s.Due.Sub(p.cfg.Now()), 0), queue.MaxDelay)); err != nil {
 			kind := s.Item.Ref().Kind
-			r.fail(string(kind), m.ID, fmt.Errorf("send %s of %s %s: %w", m.Kind, kind, m.ID, err))
+			p.fail(string(kind), m.ID, fmt.Errorf("send %s of %s %s: %w", m.Kind, kind, m.ID, err))
 		}
 	}
 }
 
 // isLate reports whether the run may start nothing new any more.
-func (r *run) isLate(ctx context.Context) bool {
+func (p *pass) isLate(ctx context.Context) bool {
 	end, ok := ctx.Deadline()
 	if ctx.Err() != nil || ok && time.Until(end) < margin {
-		r.late.Store(true)
+		p.late.Store(true)
 	}
-	return r.late.Load()
+	return p.late.Load()
 }
 
 // note reports one decision on an item, and logs it.
-func (r *run) note(it store.Item, act Action, reason string) {
+func (p *pass) note(it store.Item, act Action, reason string) {
 	l := Line{Kind: string(it.Ref().Kind), ID: it.Ref().ID, Action: act, Reason: reason}
 	switch it := it.(type) {
 	case *store.Request:
-		r.line(l, "runner", it.Runner, "trace", it.Trace)
+		p.line(l, "runner", it.Runner, "trace", it.Trace)
 	case *store.Runner:
-		r.line(l, "request", it.Request, "trace", it.Trace)
+		p.line(l, "request", it.Request, "trace", it.Trace)
 	default:
-		r.line(l)
+		p.line(l)
 	}
 }
 
 // line adds a line to the report, and logs it with further attributes.
-func (r *run) line(l Line, attrs ...any) {
-	r.report.Lines = append(r.report.Lines, l)
-	r.report.Counts[l.Action]++
+func (p *pass) line(l Line, attrs ...any) {
+	p.report.Lines = append(p.report.Lines, l)
+	p.report.Counts[l.Action]++
 	attrs = append([]any{l.Kind, l.ID, "action", string(l.Action), "reason", l.Reason}, attrs...)
-	if r.cfg.DryRun {
+	if p.cfg.DryRun {
 		attrs = append(attrs, "dry_run", true)
 	}
 	level := slog.LevelInfo
 	if l.Action == Fail {
 		level = slog.LevelWarn
 	}
-	r.cfg.Log.Log(context.Background(), level, "reaper", attrs...)
+	p.cfg.Log.Log(context.Background(), level, "reaper", attrs...)
 }
 
 // fail reports an error, logs it, and leaves the rest of the run alone. The run fails
 // with it, and people hear of it when run after run fails: what passes by itself needs
 // no alarm of its own.
-func (r *run) fail(kind, id string, err error) {
-	r.errs = append(r.errs, err)
-	r.line(Line{Kind: kind, ID: id, Action: Fail, Reason: err.Error()})
+func (p *pass) fail(kind, id string, err error) {
+	p.errs = append(p.errs, err)
+	p.line(Line{Kind: kind, ID: id, Action: Fail, Reason: err.Error()})
 }
 
 // alarm raises code for the thing that key names, once in a run: for what stays
 // wrong until a person acts.
-func (r *run) alarm(code store.Alarm, key, msg string, attrs ...any) {
-	if r.alarmed[string(code)+" "+key] {
+func (p *pass) alarm(code store.Alarm, key, msg string, attrs ...any) {
+	if p.alarmed[string(code)+" "+key] {
 		return
 	}
-	r.alarmed[string(code)+" "+key] = true
-	r.cfg.Log.Error(msg, append([]any{"alarm", string(code)}, attrs...)...)
+	p.alarmed[string(code)+" "+key] = true
+	p.cfg.Log.Error(msg, append([]any{"alarm", string(code)}, attrs...)...)
 }
 
 // guard calls f. A record that makes it panic is reported, and spoils no other.
-func (r *run) guard(kind, id string, f func()) {
+func (p *pass) guard(kind, id string, f func()) {
 	defer func() {
-		if p := recover(); p != nil {
-			r.panicked(kind, id, p, debug.Stack())
+		if thrown := recover(); thrown != nil {
+			p.panicked(kind, id, thrown, debug.Stack())
 		}
 	}()
 	f()
 }
 
-func (r *run) panicked(kind, id string, p any, stack []byte) {
-	r.fail(kind, id, fmt.Errorf("%s %s: panic: %v", kind, id, p))
-	r.alarm(store.AlarmPanic, kind+" "+id, "the reaper panicked", kind, id, "panic", fmt.Sprint(p), "stack", string(stack))
+func (p *pass) panicked(kind, id string, thrown any, stack []byte) {
+	p.fail(kind, id, fmt.Errorf("%s %s: panic: %v", kind, id, thrown))
+	p.alarm(store.AlarmPanic, kind+" "+id, "the reaper panicked", kind, id, "panic", fmt.Sprint(thrown), "stack", string(stack))
 }

@@ -19,7 +19,7 @@ func repositoryOf(r *store.Runner) github.Repository {
 	return github.Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
 }
 
-func (p *Reaper) prefix() string { return "garo-" + p.cfg.ControlPlane + "-" }
+func (r *Reaper) prefix() string { return "garo-" + r.cfg.ControlPlane + "-" }
 
 // outcome is what came of a removal.
 type outcome int
@@ -54,13 +54,13 @@ func (j *removal) String() string {
 
 // remove makes GitHub delete the registrations, and says what came of each. In
 // a dry run it tries none.
-func (r *run) remove(ctx context.Context, jobs []*removal) {
-	if r.cfg.DryRun {
+func (p *pass) remove(ctx context.Context, jobs []*removal) {
+	if p.cfg.DryRun {
 		return
 	}
-	r.each(ctx, len(jobs), func(i int) string { return jobs[i].repo.Account }, func(i int) {
+	p.each(ctx, len(jobs), func(i int) string { return jobs[i].repo.Account }, func(i int) {
 		j := jobs[i]
-		j.err = r.removeOne(ctx, j)
+		j.err = p.removeOne(ctx, j)
 		switch {
 		case j.err == nil:
 			j.out = removed
@@ -80,7 +80,7 @@ func (r *run) remove(ctx context.Context, jobs []*removal) {
 	// repository. It proves something only if the same credential sees the rest.
 	var repos []github.Repository
 	for _, j := range jobs {
-		if _, known := r.sees[j.repo]; j.out == absent && !known && !slices.Contains(repos, j.repo) {
+		if _, known := p.canList[j.repo]; j.out == absent && !known && !slices.Contains(repos, j.repo) {
 			repos = append(repos, j.repo)
 		}
 	}
@@ -88,9 +88,9 @@ func (r *run) remove(ctx context.Context, jobs []*removal) {
 	for i := range errs {
 		errs[i] = errLater
 	}
-	r.each(ctx, len(repos), func(i int) string { return repos[i].Account }, func(i int) {
-		errs[i] = r.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
-			for _, err := range r.cfg.GitHub.List(ctx, repos[i], r.prefix()) {
+	p.each(ctx, len(repos), func(i int) string { return repos[i].Account }, func(i int) {
+		errs[i] = p.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
+			for _, err := range p.cfg.GitHub.List(ctx, repos[i], p.prefix()) {
 				if err != nil {
 					return err
 				}
@@ -99,13 +99,13 @@ func (r *run) remove(ctx context.Context, jobs []*removal) {
 		})
 	})
 	for i, repo := range repos {
-		r.sees[repo] = errs[i]
+		p.canList[repo] = errs[i]
 	}
 	for _, j := range jobs {
-		if j.out != absent || r.sees[j.repo] == nil {
+		if j.out != absent || p.canList[j.repo] == nil {
 			continue
 		}
-		j.err = r.sees[j.repo]
+		j.err = p.canList[j.repo]
 		switch {
 		case errors.Is(j.err, errLater):
 			j.out = untried
@@ -117,10 +117,10 @@ func (r *run) remove(ctx context.Context, jobs []*removal) {
 	}
 }
 
-func (r *run) removeOne(ctx context.Context, j *removal) error {
+func (p *pass) removeOne(ctx context.Context, j *removal) error {
 	if j.id == 0 && j.name != "" {
-		err := r.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
-			found, err := r.cfg.GitHub.Find(ctx, j.repo, j.name)
+		err := p.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
+			found, err := p.cfg.GitHub.Find(ctx, j.repo, j.name)
 			j.id = found.ID
 			return err
 		})
@@ -128,55 +128,55 @@ func (r *run) removeOne(ctx context.Context, j *removal) error {
 			return err
 		}
 	}
-	return r.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
-		return r.cfg.GitHub.Delete(ctx, j.repo, j.id)
+	return p.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
+		return p.cfg.GitHub.Delete(ctx, j.repo, j.id)
 	})
 }
 
 // unremoved reports a removal that did not come about, for other reasons than a job.
-func (r *run) unremoved(j *removal) {
+func (p *pass) unremoved(j *removal) {
 	kind, id := "registration", fmt.Sprintf("%s/%d", j.repo.Name, j.id)
 	if j.runner != nil {
 		kind, id = "runner", j.runner.ID
 	}
 	switch {
-	case j.out == untried && r.cfg.DryRun:
-		r.line(Line{Kind: kind, ID: id, Action: Deregister, Reason: "ask GitHub to delete the registration"})
+	case j.out == untried && p.cfg.DryRun:
+		p.line(Line{Kind: kind, ID: id, Action: Deregister, Reason: "ask GitHub to delete the registration"})
 	case j.out == untried && j.err == nil:
-		r.line(Line{Kind: kind, ID: id, Action: Skip, Reason: "time ran out"})
+		p.line(Line{Kind: kind, ID: id, Action: Skip, Reason: "time ran out"})
 	case j.out == untried:
-		r.line(Line{Kind: kind, ID: id, Action: Skip, Reason: j.err.Error()})
+		p.line(Line{Kind: kind, ID: id, Action: Skip, Reason: j.err.Error()})
 	default:
-		r.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.repo.Name, j.err))
+		p.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.repo.Name, j.err))
 		if j.out == denied {
-			r.deniedBy(j.repo, j.err)
+			p.deniedBy(j.repo, j.err)
 		}
 	}
 }
 
 // deniedBy raises the alarm for a credential that does not serve a repository.
-func (r *run) deniedBy(repo github.Repository, err error) {
-	r.alarm(store.AlarmGitHub, repo.Account+" "+repo.ID, "GitHub refuses the account's credential: "+err.Error(),
+func (p *pass) deniedBy(repo github.Repository, err error) {
+	p.alarm(store.AlarmGitHub, repo.Account+" "+repo.ID, "GitHub refuses the account's credential: "+err.Error(),
 		"account", repo.Account, "repository", repo.Name)
 }
 
 // names deletes at GitHub what ended runners left there, and what usable ones no
 // longer need. Nothing waits for it.
-func (r *run) names(ctx context.Context, runners []*store.Runner) {
+func (p *pass) names(ctx context.Context, runners []*store.Runner) {
 	var jobs []*removal
 	var mine [][]*removal
 	for _, run := range runners {
 		var todo []*removal
-		for _, g := range deletable(r.cfg.Now(), r.cfg.Limits, *run) {
+		for _, g := range deletable(p.cfg.Now(), p.cfg.Limits, *run) {
 			todo = append(todo, &removal{runner: run, repo: repositoryOf(run), id: g.RunnerID, name: g.Name, n: g.N})
 		}
 		todo = todo[:min(len(todo), namesAtOnce-len(jobs))]
 		jobs = append(jobs, todo...)
 		mine = append(mine, todo)
 	}
-	r.remove(ctx, jobs)
+	p.remove(ctx, jobs)
 	for i, run := range runners {
-		r.guard("runner", run.ID, func() { r.named(ctx, run, mine[i]) })
+		p.guard("runner", run.ID, func() { p.named(ctx, run, mine[i]) })
 	}
 }
 
@@ -194,24 +194,24 @@ func deletable(now time.Time, lim store.Limits, r store.Runner) []store.GitHubNa
 
 // named records which names of a runner are gone. An ended one is looked at
 // again in an hour if some are left, or at once if some were not yet tried.
-func (r *run) named(ctx context.Context, run *store.Runner, jobs []*removal) {
+func (p *pass) named(ctx context.Context, run *store.Runner, jobs []*removal) {
 	var gone []int
 	tried := len(jobs)
 	for _, j := range jobs {
 		switch j.out {
 		case removed, absent:
 			gone = append(gone, j.n)
-			r.note(run, Forget, j.name+": "+j.String())
+			p.note(run, Forget, j.name+": "+j.String())
 		case busy:
-			r.note(run, Wait, j.name+": a job runs")
+			p.note(run, Wait, j.name+": a job runs")
 		case untried:
 			tried--
-			r.unremoved(j)
+			p.unremoved(j)
 		default:
-			r.unremoved(j)
+			p.unremoved(j)
 		}
 	}
-	now := r.cfg.Now()
-	all := tried == len(run.Names) || store.NextEndStep(now, r.cfg.Limits, *run, false) == store.EndNothing
-	r.advance(ctx, run, store.Case{Runner: *run}.Forgotten(now, r.cfg.Limits, gone, all))
+	now := p.cfg.Now()
+	all := tried == len(run.Names) || store.NextEndStep(now, p.cfg.Limits, *run, false) == store.EndNothing
+	p.advance(ctx, run, store.Case{Runner: *run}.Forgotten(now, p.cfg.Limits, gone, all))
 }

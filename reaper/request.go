@@ -8,19 +8,19 @@ import (
 )
 
 // requests looks at the due requests, each with the runner that it waits for.
-func (r *run) requests(ctx context.Context, refs []store.Ref) {
+func (p *pass) requests(ctx context.Context, refs []store.Ref) {
 	for part := range slices.Chunk(refs, batch) {
-		if r.isLate(ctx) {
+		if p.isLate(ctx) {
 			return
 		}
-		all, ok := read[*store.Request](ctx, r, "request", part...)
+		all, ok := read[*store.Request](ctx, p, "request", part...)
 		if !ok {
 			continue
 		}
 		var due []*store.Request
 		var waitedFor []store.Ref
 		for _, q := range all {
-			if !isDue(q.Base(), r.cfg.Now()) || q.State.Final() {
+			if !isDue(q.Base(), p.cfg.Now()) || q.State.Final() {
 				continue
 			}
 			due = append(due, q)
@@ -28,8 +28,8 @@ func (r *run) requests(ctx context.Context, refs []store.Ref) {
 				waitedFor = append(waitedFor, ref)
 			}
 		}
-		r.report.Requests += len(due)
-		found, ok := read[*store.Runner](ctx, r, "runner", waitedFor...)
+		p.report.Requests += len(due)
+		found, ok := read[*store.Runner](ctx, p, "runner", waitedFor...)
 		runners := map[string]store.Runner{}
 		for _, run := range found {
 			runners[run.ID] = *run
@@ -38,10 +38,10 @@ func (r *run) requests(ctx context.Context, refs []store.Ref) {
 			if q.State == store.Waiting && !ok {
 				continue // its runner could not be read
 			}
-			if r.isLate(ctx) {
+			if p.isLate(ctx) {
 				return
 			}
-			r.guard("request", q.ID, func() { r.request(ctx, store.Case{Request: *q, Runner: runners[q.Runner]}) })
+			p.guard("request", q.ID, func() { p.request(ctx, store.Case{Request: *q, Runner: runners[q.Runner]}) })
 		}
 	}
 }
@@ -51,9 +51,9 @@ var actions = map[store.Outcome]Action{
 	store.Settled: Settle, store.GivenUp: Expire, store.WaitsOn: Remind, store.Resent: Resend, store.ResentNow: Resend,
 }
 
-func (r *run) request(ctx context.Context, c store.Case) {
-	d, out := c.ReviewRequest(r.cfg.Now(), r.cfg.Limits)
-	if out == store.Left || !r.apply(ctx, &d.Request, d) {
+func (p *pass) request(ctx context.Context, c store.Case) {
+	d, out := c.ReviewRequest(p.cfg.Now(), p.cfg.Limits)
+	if out == store.Left || !p.apply(ctx, &d.Request, d) {
 		return
 	}
 	why := story(d.Request)
@@ -65,7 +65,7 @@ func (r *run) request(ctx context.Context, c store.Case) {
 	case store.WaitsOn:
 		why = "waits for runner " + d.Request.Runner
 	}
-	r.note(&d.Request, actions[out], why)
+	p.note(&d.Request, actions[out], why)
 }
 
 // story tells what a request has come to, in a few words.

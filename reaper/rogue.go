@@ -29,31 +29,31 @@ type listing struct {
 // registrations looks for registrations that have our name and no record, in the
 // account's repositories with a recent runner. It does so once an hour, and notes
 // in s what it sees.
-func (r *run) registrations(ctx context.Context, account string, s store.Sweep) store.Sweep {
-	now := r.cfg.Now()
+func (p *pass) registrations(ctx context.Context, account string, s store.Sweep) store.Sweep {
+	now := p.cfg.Now()
 	oldest := zero
 	for _, at := range s.Checked {
 		if oldest.IsZero() || at.Before(oldest) {
 			oldest = at
 		}
 	}
-	if now.Sub(oldest) < r.cfg.Limits.RogueGap {
+	if now.Sub(oldest) < p.cfg.Limits.RogueGap {
 		return s
 	}
-	repos, ok := r.recentRepositories(ctx, account)
+	repos, ok := p.recentRepositories(ctx, account)
 	if !ok {
 		return s
 	}
 	var lists []*listing
 	for _, repo := range repos {
-		if now.Sub(s.Checked[repo.ID]) >= r.cfg.Limits.RogueGap {
+		if now.Sub(s.Checked[repo.ID]) >= p.cfg.Limits.RogueGap {
 			lists = append(lists, &listing{repo: repo, err: errLater})
 		}
 	}
-	r.each(ctx, len(lists), func(int) string { return account }, func(i int) {
+	p.each(ctx, len(lists), func(int) string { return account }, func(i int) {
 		l := lists[i]
-		l.err = r.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range r.cfg.GitHub.List(ctx, l.repo, "garo-") {
+		l.err = p.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range p.cfg.GitHub.List(ctx, l.repo, "garo-") {
 				if err != nil {
 					return err
 				}
@@ -71,47 +71,47 @@ func (r *run) registrations(ctx context.Context, account string, s store.Sweep) 
 	for _, l := range lists {
 		switch {
 		case l.err == nil:
-			if rogues, ok := r.rogues(ctx, l); ok {
-				s = r.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
+			if rogues, ok := p.rogues(ctx, l); ok {
+				s = p.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
 			}
 		case errors.Is(l.err, errLater):
-			r.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
+			p.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
 		default:
-			r.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
+			p.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
 			if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {
-				r.deniedBy(l.repo, l.err)
+				p.deniedBy(l.repo, l.err)
 				s = s.Listed(now, l.repo.ID) // once an hour is enough to say so
 			}
 		}
 	}
-	return r.versions(ctx, account, lists, s)
+	return p.versions(ctx, account, lists, s)
 }
 
 // recentRepositories returns the repositories for which the account had a new
 // runner within a day, by id.
-func (r *run) recentRepositories(ctx context.Context, account string) ([]github.Repository, bool) {
-	if r.recent == nil {
-		r.recent = map[string]map[string]github.Repository{}
-		since := r.cfg.Now().Add(-recently)
-		for it, err := range r.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
+func (p *pass) recentRepositories(ctx context.Context, account string) ([]github.Repository, bool) {
+	if p.recent == nil {
+		p.recent = map[string]map[string]github.Repository{}
+		since := p.cfg.Now().Add(-recently)
+		for it, err := range p.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
 			if err != nil {
-				r.fail("index", "", fmt.Errorf("list the runners of a day: %w", err))
-				r.recent = nil
+				p.fail("index", "", fmt.Errorf("list the runners of a day: %w", err))
+				p.recent = nil
 				return nil, false
 			}
 			run := it.(*store.Runner)
 			if run.CreatedAt.Before(since) {
 				break
 			}
-			if r.recent[run.Account] == nil {
-				r.recent[run.Account] = map[string]github.Repository{}
+			if p.recent[run.Account] == nil {
+				p.recent[run.Account] = map[string]github.Repository{}
 			}
-			if _, ok := r.recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
-				r.recent[run.Account][run.Repository.ID] = repositoryOf(run)
+			if _, ok := p.recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
+				p.recent[run.Account][run.Repository.ID] = repositoryOf(run)
 			}
 		}
 	}
-	repos := slices.Collect(maps.Values(r.recent[account]))
+	repos := slices.Collect(maps.Values(p.recent[account]))
 	slices.SortFunc(repos, func(a, b github.Repository) int { return cmp.Compare(a.ID, b.ID) })
 	return repos, true
 }
@@ -119,14 +119,14 @@ func (r *run) recentRepositories(ctx context.Context, account string) ([]github.
 // rogues returns the registrations of a listing that have our name and no record
 // that names them, and tells of those of other control planes. It is false when
 // the records could not be read.
-func (r *run) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
+func (p *pass) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
 	slices.SortFunc(l.found, func(a, b github.Runner) int { return cmp.Compare(a.ID, b.ID) })
 	var ours []github.Runner
 	var refs []store.Ref
 	for _, g := range l.found {
-		id, ok := runnerIn(r.cfg.ControlPlane, g.Name)
+		id, ok := runnerIn(p.cfg.ControlPlane, g.Name)
 		if !ok {
-			r.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", l.repo.Name, g.ID), Action: Tell,
+			p.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", l.repo.Name, g.ID), Action: Notice,
 				Reason: g.Name + " is not of this control plane"})
 			continue
 		}
@@ -135,7 +135,7 @@ func (r *run) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
 			refs = append(refs, ref)
 		}
 	}
-	records, ok := read[*store.Runner](ctx, r, "runner", refs...)
+	records, ok := read[*store.Runner](ctx, p, "runner", refs...)
 	if !ok {
 		return nil, false
 	}
@@ -144,9 +144,9 @@ func (r *run) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
 		runners[run.ID] = run
 	}
 	return slices.DeleteFunc(ours, func(g github.Runner) bool {
-		id, _ := runnerIn(r.cfg.ControlPlane, g.Name)
+		id, _ := runnerIn(p.cfg.ControlPlane, g.Name)
 		run, ok := runners[id]
-		return ok && countsOn(r.cfg.Now(), r.cfg.Limits, *run, g)
+		return ok && countsOn(p.cfg.Now(), p.cfg.Limits, *run, g)
 	}), true
 }
 
@@ -187,8 +187,8 @@ func countsOn(now time.Time, lim store.Limits, r store.Runner, g github.Runner) 
 
 // endRogues deletes those that were first seen long enough ago, and returns the
 // sweep with the sightings in this repository brought up to date.
-func (r *run) endRogues(ctx context.Context, repo github.Repository, known store.Sweep, rogues []github.Runner) store.Sweep {
-	now := r.cfg.Now()
+func (p *pass) endRogues(ctx context.Context, repo github.Repository, known store.Sweep, rogues []github.Runner) store.Sweep {
+	now := p.cfg.Now()
 	ids := make([]int64, len(rogues))
 	for i, g := range rogues {
 		ids[i] = g.ID
@@ -197,27 +197,27 @@ func (r *run) endRogues(ctx context.Context, repo github.Repository, known store
 	var jobs []*removal
 	for _, g := range rogues {
 		if !known.Knows(repo.ID, g.ID) {
-			r.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", repo.Name, g.ID), Action: Sight, Reason: "no record names " + g.Name})
+			p.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", repo.Name, g.ID), Action: Observe, Reason: "no record names " + g.Name})
 		}
-		if now.Sub(since[g.ID]) >= r.cfg.Limits.RogueGap {
+		if now.Sub(since[g.ID]) >= p.cfg.Limits.RogueGap {
 			jobs = append(jobs, &removal{repo: repo, id: g.ID, name: g.Name})
 		}
 	}
-	r.remove(ctx, jobs)
+	p.remove(ctx, jobs)
 	for _, j := range jobs {
 		id := fmt.Sprintf("%s/%d", repo.Name, j.id)
 		alarm := func(what string) {
-			r.alarm(store.AlarmRogue, id, what, "repository", repo.Name, "registration", j.id, "name", j.name)
+			p.alarm(store.AlarmRogue, id, what, "repository", repo.Name, "registration", j.id, "name", j.name)
 		}
 		switch j.out {
 		case removed, absent:
-			r.line(Line{Kind: "registration", ID: id, Action: Remove, Reason: "no record names " + j.name})
+			p.line(Line{Kind: "registration", ID: id, Action: Remove, Reason: "no record names " + j.name})
 			alarm("deleted a registration that no record names")
 		case busy:
-			r.line(Line{Kind: "registration", ID: id, Action: Wait, Reason: "no record names " + j.name + ", and a job runs on it"})
+			p.line(Line{Kind: "registration", ID: id, Action: Wait, Reason: "no record names " + j.name + ", and a job runs on it"})
 			alarm("a job runs on a registration that no record names")
 		default:
-			r.unremoved(j)
+			p.unremoved(j)
 		}
 	}
 	return next

@@ -360,7 +360,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 
 		w.config.Store, w.config.DryRun, w.queue.err = w.store, false, nil
 		real := w.run()
-		for _, act := range []reaper.Action{reaper.Resend, reaper.Drain, reaper.Deregister, reaper.Ended, reaper.Sight, reaper.Swept} {
+		for _, act := range []reaper.Action{reaper.Resend, reaper.Drain, reaper.Deregister, reaper.Ended, reaper.Observe, reaper.Swept} {
 			if got, want := lines(dry, act), lines(real, act); !slices.Equal(got, want) {
 				t.Errorf("the dry run would %s %v, a run does it to %v", act, got, want)
 			}

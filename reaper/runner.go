@@ -12,9 +12,9 @@ import (
 // worker of forgotten ones, and returns those that are on their way to the end,
 // those with names at GitHub that nothing needs any more, and those of which GitHub
 // is to be asked whether they are online.
-func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*store.Runner, asked []store.Case) {
+func (p *pass) runners(ctx context.Context, refs []store.Ref) (ending, naming []*store.Runner, asked []store.Case) {
 	next := func(run *store.Runner, a store.Case) {
-		if run.State.Usable() && run.Version == a.Runner.Version && unconfirmed(r.cfg.Now(), r.cfg.Limits, a) {
+		if run.State.Usable() && run.Version == a.Runner.Version && unconfirmed(p.cfg.Now(), p.cfg.Limits, a) {
 			asked = append(asked, a)
 		}
 		switch {
@@ -26,16 +26,16 @@ func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*
 	}
 	var booting []*boot
 	for part := range slices.Chunk(refs, batch) {
-		if r.isLate(ctx) {
+		if p.isLate(ctx) {
 			break
 		}
-		all, ok := read[*store.Runner](ctx, r, "runner", part...)
+		all, ok := read[*store.Runner](ctx, p, "runner", part...)
 		if !ok {
 			continue
 		}
-		due := slices.DeleteFunc(all, func(run *store.Runner) bool { return !isDue(run.Base(), r.cfg.Now()) })
-		r.report.Runners += len(due)
-		surroundings := r.around(ctx, due)
+		due := slices.DeleteFunc(all, func(run *store.Runner) bool { return !isDue(run.Base(), p.cfg.Now()) })
+		p.report.Runners += len(due)
+		surroundings := p.around(ctx, due)
 		for _, run := range due {
 			a, ok := surroundings[run.ID]
 			if ok && boots(*run) {
@@ -43,12 +43,12 @@ func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*
 				continue
 			}
 			if ok {
-				r.guard("runner", run.ID, func() { *run = r.usable(ctx, a) })
+				p.guard("runner", run.ID, func() { *run = p.usable(ctx, a) })
 			}
 			next(run, a)
 		}
 	}
-	r.boot(ctx, booting)
+	p.boot(ctx, booting)
 	for _, b := range booting {
 		next(b.runner, b.around)
 	}
@@ -57,7 +57,7 @@ func (r *run) runners(ctx context.Context, refs []store.Ref) (ending, naming []*
 
 // around reads, in one round trip, what is around the usable ones of the runners.
 // After a failure it has none of them.
-func (r *run) around(ctx context.Context, runners []*store.Runner) map[string]store.Case {
+func (p *pass) around(ctx context.Context, runners []*store.Runner) map[string]store.Case {
 	var refs []store.Ref
 	at := map[store.Ref]int{}
 	// Two runners that took turns on one lock share it, and one read may name it once.
@@ -69,7 +69,7 @@ func (r *run) around(ctx context.Context, runners []*store.Runner) map[string]st
 			}
 		}
 	}
-	items, ok := read[store.Item](ctx, r, "runner", refs...)
+	items, ok := read[store.Item](ctx, p, "runner", refs...)
 	if !ok {
 		return nil
 	}
@@ -98,22 +98,22 @@ func surroundings(run *store.Runner) []store.Ref {
 
 // usable drains the runner if it has to, else reminds the worker of it if that
 // seems to have forgotten it. It returns the runner as it then is.
-func (r *run) usable(ctx context.Context, c store.Case) store.Runner {
-	if r.isLate(ctx) {
+func (p *pass) usable(ctx context.Context, c store.Case) store.Runner {
+	if p.isLate(ctx) {
 		return c.Runner
 	}
-	d := c.ReviewRunner(r.cfg.Now(), r.cfg.Limits)
-	if !r.apply(ctx, &d.Runner, d) {
+	d := c.ReviewRunner(p.cfg.Now(), p.cfg.Limits)
+	if !p.apply(ctx, &d.Runner, d) {
 		return c.Runner
 	}
 	switch {
 	case d.Runner.State != c.Runner.State:
-		r.note(&d.Runner, Drain, d.Runner.End.Code)
+		p.note(&d.Runner, Drain, d.Runner.End.Code)
 	case d.Sends != nil:
-		r.note(&d.Runner, Resend, "no worker goes on with it: "+string(queue.Of(d.Sends[0]).Kind))
+		p.note(&d.Runner, Resend, "no worker goes on with it: "+string(queue.Of(d.Sends[0]).Kind))
 	}
 	if d.Alarm != "" {
-		r.alarm(d.Alarm, d.Runner.ID, "another machine than the launched one used the boot token",
+		p.alarm(d.Alarm, d.Runner.ID, "another machine than the launched one used the boot token",
 			"runner", d.Runner.ID, "request", d.Runner.Request, "trace", d.Runner.Trace)
 	}
 	return d.Runner

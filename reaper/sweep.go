@@ -30,11 +30,11 @@ type sweep struct {
 // dueSweeps returns the sweeps that are due, in the order of their keys: those of
 // all registered accounts and regions, whose items are created if they are
 // missing, and those among the refs, which the index listed.
-func (r *run) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
-	if r.isLate(ctx) {
+func (p *pass) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
+	if p.isLate(ctx) {
 		return nil
 	}
-	all, complete := r.registered(ctx)
+	all, complete := p.registered(ctx)
 	for _, ref := range listed {
 		if all[ref.ID] == nil {
 			all[ref.ID] = &sweep{registered: !complete}
@@ -47,7 +47,7 @@ func (r *run) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
 		for i, key := range part {
 			refs[i] = store.Ref{Kind: store.KindSweep, ID: key}
 		}
-		items, ok := read[*store.Sweep](ctx, r, "sweep", refs...)
+		items, ok := read[*store.Sweep](ctx, p, "sweep", refs...)
 		if !ok {
 			continue
 		}
@@ -57,37 +57,37 @@ func (r *run) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
 			account, region, _ := strings.Cut(it.Key, "/")
 			s.at = fleet.Place{Account: account, Region: region}
 			if s.item.DueAt.IsZero() && s.registered {
-				if !r.apply(ctx, &s.item, s.item.Schedule(r.cfg.Now())) {
+				if !p.apply(ctx, &s.item, s.item.Schedule(p.cfg.Now())) {
 					continue
 				}
 			}
-			if !s.item.DueAt.IsZero() && !s.item.DueAt.After(r.cfg.Now()) {
+			if !s.item.DueAt.IsZero() && !s.item.DueAt.After(p.cfg.Now()) {
 				due = append(due, s)
 			}
 		}
 	}
-	r.report.Sweeps = len(due)
+	p.report.Sweeps = len(due)
 	return due
 }
 
 // registered returns a sweep for each region of each registered account, by key,
 // and whether these are all.
-func (r *run) registered(ctx context.Context) (_ map[string]*sweep, complete bool) {
+func (p *pass) registered(ctx context.Context) (_ map[string]*sweep, complete bool) {
 	all := map[string]*sweep{}
-	accounts, err := r.cfg.Accounts.List(ctx)
+	accounts, err := p.cfg.Accounts.List(ctx)
 	if err != nil {
-		r.fail("account", "", fmt.Errorf("list the accounts: %w", err))
+		p.fail("account", "", fmt.Errorf("list the accounts: %w", err))
 		return all, false
 	}
 	complete = true
 	for _, id := range accounts {
-		a, err := r.cfg.Accounts.Account(ctx, id)
+		a, err := p.cfg.Accounts.Account(ctx, id)
 		if errors.Is(err, store.ErrNoAccount) {
 			continue // taken out a moment ago
 		}
 		if err != nil {
 			complete = false
-			r.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err)) // an outage: a fault in it has its own alarm
+			p.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err)) // an outage: a fault in it has its own alarm
 			continue
 		}
 		for i, region := range slices.Sorted(maps.Keys(a.Regions)) {
@@ -100,14 +100,14 @@ func (r *run) registered(ctx context.Context) (_ map[string]*sweep, complete boo
 // sweeps compares EC2 and GitHub with the records. EC2 is listed before the
 // records are read: a launch is recorded before it is made, so a machine that is
 // seen has a record by then, if it ever had one.
-func (r *run) sweeps(ctx context.Context, due []*sweep) {
+func (p *pass) sweeps(ctx context.Context, due []*sweep) {
 	for _, s := range due {
 		s.err = errLater
 	}
-	r.each(ctx, len(due), func(i int) string { return due[i].at.Account }, func(i int) {
+	p.each(ctx, len(due), func(i int) string { return due[i].at.Account }, func(i int) {
 		s := due[i]
-		s.err = r.askEC2(ctx, s.at, listLimit, func(ctx context.Context) error {
-			for in, err := range r.cfg.Fleet.List(ctx, s.at, r.cfg.ControlPlane) {
+		s.err = p.askEC2(ctx, s.at, listLimit, func(ctx context.Context) error {
+			for in, err := range p.cfg.Fleet.List(ctx, s.at, p.cfg.ControlPlane) {
 				if err != nil {
 					return err
 				}
@@ -117,44 +117,44 @@ func (r *run) sweeps(ctx context.Context, due []*sweep) {
 		})
 	})
 	for _, s := range due {
-		if r.isLate(ctx) {
+		if p.isLate(ctx) {
 			return
 		}
-		r.guard("sweep", s.item.Key, func() { r.sweep(ctx, s) })
+		p.guard("sweep", s.item.Key, func() { p.sweep(ctx, s) })
 	}
 }
 
 // sweep does one place, and commits when that is done: a run that dies before
 // then leaves it due, and whatever it did is as good when it is done twice.
-func (r *run) sweep(ctx context.Context, s *sweep) {
+func (p *pass) sweep(ctx context.Context, s *sweep) {
 	next := s.item
 	if s.err != nil {
-		r.unreachable(s.at, fmt.Errorf("list the instances in %s: %w", s.at, s.err))
+		p.unreachable(s.at, fmt.Errorf("list the instances in %s: %w", s.at, s.err))
 		if errors.Is(s.err, store.ErrNoAccount) && !s.registered {
-			r.apply(ctx, &next, next.Swept(r.cfg.Now(), r.cfg.Limits, true))
+			p.apply(ctx, &next, next.Swept(p.cfg.Now(), p.cfg.Limits, true))
 		}
 		return // nothing follows from a part of the list
 	}
 	// Whatever the listing says, only what has our tag is ours.
 	found := slices.DeleteFunc(s.found, func(in fleet.Instance) bool {
-		return in.Tags[fleet.TagControlPlane] != r.cfg.ControlPlane
+		return in.Tags[fleet.TagControlPlane] != p.cfg.ControlPlane
 	})
 	slices.SortFunc(found, func(a, b fleet.Instance) int { return cmp.Compare(a.ID, b.ID) })
-	next, ok := r.instances(ctx, s.at, next, found)
+	next, ok := p.instances(ctx, s.at, next, found)
 	if !ok {
 		return
 	}
 	if s.first {
-		next = r.registrations(ctx, s.at.Account, next)
+		next = p.registrations(ctx, s.at.Account, next)
 	}
-	if r.apply(ctx, &next, next.Swept(r.cfg.Now(), r.cfg.Limits, !s.registered && len(found) == 0)) {
-		r.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))
+	if p.apply(ctx, &next, next.Swept(p.cfg.Now(), p.cfg.Limits, !s.registered && len(found) == 0)) {
+		p.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))
 	}
 }
 
 // instances compares the instances of a place with their records and ends what
 // is to be ended. It is false when the records could not be read.
-func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, found []fleet.Instance) (store.Sweep, bool) {
+func (p *pass) instances(ctx context.Context, at fleet.Place, s store.Sweep, found []fleet.Instance) (store.Sweep, bool) {
 	var refs []store.Ref
 	for _, in := range found {
 		ref := store.Ref{Kind: store.KindRunner, ID: in.Tags[fleet.TagRunner]}
@@ -162,7 +162,7 @@ func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, foun
 			refs = append(refs, ref)
 		}
 	}
-	records, ok := read[*store.Runner](ctx, r, "runner", refs...)
+	records, ok := read[*store.Runner](ctx, p, "runner", refs...)
 	if !ok {
 		return s, false
 	}
@@ -172,48 +172,48 @@ func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, foun
 	}
 
 	var unknown []fleet.Instance
-	var ends []condemned
+	var ends []termination
 	for _, in := range found {
 		run := runners[in.Tags[fleet.TagRunner]]
-		what, why := judge(r.cfg.Now(), at, in, run)
+		what, why := judge(p.cfg.Now(), at, in, run)
 		if what == stray || what == orphan {
-			used, ok := r.used(ctx)
+			used, ok := p.used(ctx)
 			if !ok {
 				return s, false
 			}
 			if owner, mine := used[in.ID]; mine && placeOf(&owner) == at {
-				r.edited(owner, in)
+				p.edited(owner, in)
 				continue
 			}
 		}
 		switch what {
 		case terminated:
-			r.guard("runner", run.ID, func() { r.finish(ctx, &run, in, over(in)) })
-		case unmade:
-			r.guard("runner", run.ID, func() { r.adopt(ctx, run, in) })
+			p.guard("runner", run.ID, func() { p.finish(ctx, &run, in, over(in)) })
+		case unrecorded:
+			p.guard("runner", run.ID, func() { p.adopt(ctx, run, in) })
 		case stray:
-			ends = append(ends, condemned{in.ID, "runner " + run.ID + ": " + why})
+			ends = append(ends, termination{in.ID, "runner " + run.ID + ": " + why})
 		case orphan:
 			unknown = append(unknown, in)
 		}
 	}
 
-	now := r.cfg.Now()
+	now := p.cfg.Now()
 	for _, in := range unknown {
 		if _, known := s.Instances[in.ID]; !known {
-			r.line(Line{Kind: "instance", ID: in.ID, Action: Sight, Reason: noRecord(in)})
+			p.line(Line{Kind: "instance", ID: in.ID, Action: Observe, Reason: noRecord(in)})
 		}
 	}
-	s, ripe := orphans(now, r.cfg.Limits, s, unknown)
+	s, ripe := orphans(now, p.cfg.Limits, s, unknown)
 	if s.Braked() {
 		why := fmt.Sprintf("%d machines without a record: none is ended until an operator releases the brake", len(unknown))
-		r.note(&s, Brake, why)
-		r.alarm(store.AlarmBrake, s.Key, why, "account", at.Account, "region", at.Region)
+		p.note(&s, Brake, why)
+		p.alarm(store.AlarmBrake, s.Key, why, "account", at.Account, "region", at.Region)
 	}
 	for _, in := range ripe {
-		ends = append(ends, condemned{in.ID, noRecord(in)})
+		ends = append(ends, termination{in.ID, noRecord(in)})
 	}
-	gone := r.endInstances(ctx, at, ends)
+	gone := p.endInstances(ctx, at, ends)
 	for _, c := range ends {
 		if gone[c.id] {
 			s = s.Terminated(now, c.id, c.why)
@@ -233,14 +233,14 @@ func (r *run) instances(ctx context.Context, at fleet.Place, s store.Sweep, foun
 // up. They are read once in a run, when a first machine would be ended, and so only
 // while there is one: as many records as machines live. The index lists them all;
 // those that it lists for later are among them.
-func (r *run) used(ctx context.Context) (map[string]store.Runner, bool) {
-	if r.inUse != nil {
-		return r.inUse, true
+func (p *pass) used(ctx context.Context) (map[string]store.Runner, bool) {
+	if p.inUse != nil {
+		return p.inUse, true
 	}
 	var refs []store.Ref
-	for ref, err := range r.store.Due(ctx, r.cfg.Now().Add(r.cfg.Limits.HardMax)) {
+	for ref, err := range p.store.Due(ctx, p.cfg.Now().Add(p.cfg.Limits.HardMax)) {
 		if err != nil {
-			r.fail("index", "", fmt.Errorf("read the index of live runners: %w", err))
+			p.fail("index", "", fmt.Errorf("read the index of live runners: %w", err))
 			return nil, false
 		}
 		if ref.Kind == store.KindRunner && !slices.Contains(refs, ref) {
@@ -249,10 +249,10 @@ func (r *run) used(ctx context.Context) (map[string]store.Runner, bool) {
 	}
 	used := map[string]store.Runner{}
 	for part := range slices.Chunk(refs, 4*batch) {
-		if r.isLate(ctx) {
+		if p.isLate(ctx) {
 			return nil, false
 		}
-		runners, ok := read[*store.Runner](ctx, r, "runner", part...)
+		runners, ok := read[*store.Runner](ctx, p, "runner", part...)
 		if !ok {
 			return nil, false
 		}
@@ -262,16 +262,16 @@ func (r *run) used(ctx context.Context) (map[string]store.Runner, bool) {
 			}
 		}
 	}
-	r.inUse = used
+	p.inUse = used
 	return used, true
 }
 
 // edited tells people of a machine that a live record names and whose tags say
 // otherwise. It is not ended for that: the record counts more than a tag.
-func (r *run) edited(owner store.Runner, in fleet.Instance) {
+func (p *pass) edited(owner store.Runner, in fleet.Instance) {
 	why := fmt.Sprintf("runner %s has this machine on record, and its tag %s is %.100q: somebody edited it", owner.ID, fleet.TagRunner, in.Tags[fleet.TagRunner])
-	r.line(Line{Kind: "instance", ID: in.ID, Action: Tell, Reason: why})
-	r.alarm(store.AlarmTags, in.ID, why, "instance", in.ID, "runner", owner.ID, "request", owner.Request, "trace", owner.Trace,
+	p.line(Line{Kind: "instance", ID: in.ID, Action: Notice, Reason: why})
+	p.alarm(store.AlarmTags, in.ID, why, "instance", in.ID, "runner", owner.ID, "request", owner.Request, "trace", owner.Trace,
 		"account", owner.Account, "region", owner.Region)
 }
 
@@ -281,26 +281,26 @@ func noRecord(in fleet.Instance) string {
 
 // adopt records the instance that a launch left unrecorded, and has a worker go on
 // with it.
-func (r *run) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
-	if r.advance(ctx, &run, store.Case{Runner: run}.Adopt(r.cfg.Now(), in.ID)) {
-		r.note(&run, Adopt, "instance "+in.ID)
+func (p *pass) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
+	if p.advance(ctx, &run, store.Case{Runner: run}.Adopt(p.cfg.Now(), in.ID)) {
+		p.note(&run, Adopt, "instance "+in.ID)
 	}
 }
 
-// condemned is an instance that no record counts on, and why.
-type condemned struct{ id, why string }
+// termination is the end of an instance that no record counts on, and why.
+type termination struct{ id, why string }
 
 // endInstances terminates instances, and returns the ids of those that EC2 agreed
 // to end. Each that EC2 refuses to end raises an alarm.
-func (r *run) endInstances(ctx context.Context, at fleet.Place, ends []condemned) map[string]bool {
+func (p *pass) endInstances(ctx context.Context, at fleet.Place, ends []termination) map[string]bool {
 	errs := make([]error, len(ends))
-	if !r.cfg.DryRun {
+	if !p.cfg.DryRun {
 		for i := range errs {
 			errs[i] = errLater
 		}
-		r.each(ctx, len(ends), func(int) string { return at.Account }, func(i int) {
-			errs[i] = r.askEC2(ctx, at, callLimit, func(ctx context.Context) error {
-				return r.cfg.Fleet.Terminate(ctx, at, ends[i].id)
+		p.each(ctx, len(ends), func(int) string { return at.Account }, func(i int) {
+			errs[i] = p.askEC2(ctx, at, callLimit, func(ctx context.Context) error {
+				return p.cfg.Fleet.Terminate(ctx, at, ends[i].id)
 			})
 		})
 	}
@@ -309,13 +309,13 @@ func (r *run) endInstances(ctx context.Context, at fleet.Place, ends []condemned
 		switch err := errs[i]; {
 		case err == nil, errors.Is(err, fleet.ErrNotFound):
 			gone[c.id] = true
-			r.line(Line{Kind: "instance", ID: c.id, Action: Terminate, Reason: c.why})
+			p.line(Line{Kind: "instance", ID: c.id, Action: Terminate, Reason: c.why})
 		case errors.Is(err, errLater):
-			r.line(Line{Kind: "instance", ID: c.id, Action: Skip, Reason: err.Error()})
+			p.line(Line{Kind: "instance", ID: c.id, Action: Skip, Reason: err.Error()})
 		default:
-			r.fail("instance", c.id, fmt.Errorf("terminate instance %s in %s: %w", c.id, at, err))
+			p.fail("instance", c.id, fmt.Errorf("terminate instance %s in %s: %w", c.id, at, err))
 			if refused(err) {
-				r.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
+				p.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
 					"instance", c.id, "account", at.Account, "region", at.Region)
 			}
 		}

@@ -64,7 +64,7 @@ func TestMachineWithoutARecordIsEndedWhenOldAndSeenTwice(t *testing.T) {
 	inWorld(t, func(w *world) {
 		ghost := w.ghosts(1)[0]
 		r := w.run()
-		if got := lines(r, reaper.Sight); !slices.Equal(got, []string{"instance " + ghost}) {
+		if got := lines(r, reaper.Observe); !slices.Equal(got, []string{"instance " + ghost}) {
 			t.Errorf("sighted %v, want the machine", got)
 		}
 		w.minutes(9)

@@ -95,7 +95,7 @@ func TestRecordOfAnotherPlaceClaimsNoMachine(t *testing.T) {
 		elsewhere := w.begin(w.accept("r", func(q *store.Request) { q.Region = "us-east-1" }))
 		w.apply(store.Case{Runner: elsewhere}.Adopt(time.Now(), w.ghosts(1)[0]))
 		r := w.run()
-		if got := lines(r, reaper.Sight); len(got) != 1 {
+		if got := lines(r, reaper.Observe); len(got) != 1 {
 			t.Errorf("the sweep saw %v, want the machine without a record", got)
 		}
 	})

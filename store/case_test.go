@@ -42,7 +42,7 @@ func TestAroundNamesWhatBelongsToTheRunner(t *testing.T) {
 func TestDecisionThatChangesNothingHasNothingToCommit(t *testing.T) {
 	s := online(t, store.Shared)
 	s.decides(t, s.c().Settle(at(time.Hour), lim), outcome{})
-	s.decides(t, store.Case{}.Settle(t0, lim), outcome{}) // of no items: shown next
+	stage{}.decides(t, store.Case{}.Settle(t0, lim), outcome{})
 }
 
 func TestDecisionLeavesTheCaseAsItWas(t *testing.T) {
@@ -177,7 +177,7 @@ var rules = map[string]rule{
 	"Adopt": func(w *dice, now time.Time, c store.Case) store.Decision { return c.Adopt(now, pick(w, "i-1", "i-2")) },
 	"Advance": func(w *dice, now time.Time, c store.Case) store.Decision {
 		no := store.Refusal{Code: "x", Text: pick(w, "", "no"), Image: pick(w, "", "ami-2")}
-		return c.Advance(now, lim, pick(w, 0, 1), pick(w, 1, 0, 2, 3), no, w.slots(now))
+		return c.Advance(now, lim, c.Runner.Index+pick(w, 0, 1), c.Runner.Index+pick(w, 1, 0, 2), no, w.slots(now))
 	},
 	"Again": func(w *dice, now time.Time, c store.Case) store.Decision {
 		return c.Again(now, store.Said{Code: "InternalError", Times: pick(w, 1, 2)}, w.slots(now))
@@ -257,7 +257,9 @@ var rules = map[string]rule{
 	"SpendName": func(w *dice, now time.Time, c store.Case) store.Decision {
 		return c.SpendName(now, c.Runner.Config.N+pick(w, 1, 0), store.EndGitHubDown, "It is down.", "test")
 	},
-	"Stop":    func(w *dice, now time.Time, c store.Case) store.Decision { return c.Stop(now, lim, "somebody", w.yes()) },
+	"Stop": func(w *dice, now time.Time, c store.Case) store.Decision {
+		return c.Stop(now, lim, "somebody", w.yes())
+	},
 	"Suspect": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Suspect(now, lim) },
 	"Take": func(w *dice, now time.Time, c store.Case) store.Decision {
 		return c.Take(now, store.Claim{By: "worker-9", Until: now.Add(time.Minute)}, "test", w.slots(now))
@@ -282,15 +284,15 @@ func TestRulesAreAllRulesOfCase(t *testing.T) {
 func TestDecisionsAreWhole(t *testing.T) {
 	var stages []stage
 	for _, mode := range []string{store.Shared, store.Ephemeral} {
-		for _, at := range []func(*testing.T, string) stage{launching, launched, booting, listening, online, busy, idleAgain} {
-			stages = append(stages, at(t, mode))
+		for _, reach := range []func(*testing.T, string) stage{launching, launched, booting, listening, online, busy, idleAgain} {
+			stages = append(stages, reach(t, mode))
 		}
 	}
 	names := slices.Sorted(maps.Keys(rules))
 	put := map[string]bool{} // which rules ever changed something
 	rapid.Check(t, func(t *rapid.T) {
 		w := &dice{t}
-		c, now := pick(w, stages...).c(), at(5*time.Minute)
+		c, now := pick(w, stages...).c(), pick(w, at(time.Minute), at(20*time.Minute))
 		for range rapid.IntRange(0, 8).Draw(t, "steps") {
 			name := pick(w, names...)
 			d := rules[name](w, now, c)
@@ -304,16 +306,16 @@ func TestDecisionsAreWhole(t *testing.T) {
 		for _, name := range names {
 			d := rules[name](w, now, c)
 			whole(t, name, c, d)
-			put[name] = put[name] || len(d.Changes) > 0
+			if len(d.Changes) > 0 {
+				put[name] = true
+			}
 		}
 	})
-	if len(put) < len(rules) {
-		t.Errorf("%d of %d rules were applied", len(put), len(rules))
+	if put["Held"] || put["Remind"] {
+		t.Error("Held or Remind changes something, want them to send alone")
 	}
-	for _, name := range names {
-		if quiet := name == "Held" || name == "Remind"; quiet && put[name] {
-			t.Errorf("%s changes something, want it to send alone", name)
-		}
+	if len(put) < 30 { // of 38: some need much to come together
+		t.Errorf("only these rules ever changed something: %v", slices.Sorted(maps.Keys(put)))
 	}
 }
 
@@ -373,12 +375,12 @@ func whole(t *rapid.T, rule string, was store.Case, d store.Decision) {
 	}
 	for _, kind := range caseKinds {
 		old := item(was, kind)
-		diff := cmp.Diff(old, items[kind])
+		differs := !reflect.DeepEqual(old, items[kind]) && !cmp.Equal(old, items[kind]) // the first is faster
 		c, in := changed[kind]
 		switch {
-		case diff != "" && (!in || c.CheckOnly):
-			t.Fatalf("%s commits %q, and yet changes the %s:\n%s", rule, told(d.Changes), kind, diff)
-		case diff == "" && in && !c.CheckOnly:
+		case differs && (!in || c.CheckOnly):
+			t.Fatalf("%s commits %q, and yet changes the %s:\n%s", rule, told(d.Changes), kind, cmp.Diff(old, items[kind]))
+		case !differs && in && !c.CheckOnly:
 			t.Fatalf("%s puts the %s, which stays as it is", rule, kind)
 		}
 		if version := items[kind].Base().Version; version != old.Base().Version && (rule != "Begin" || kind != store.KindRunner) {
@@ -396,6 +398,7 @@ func whole(t *rapid.T, rule string, was store.Case, d store.Decision) {
 // decision shares with the case: that is decided again when the commit loses.
 func TestRulesLeaveWhatTheyAreGivenAlone(t *testing.T) {
 	stages := []stage{launching(t, store.Shared), busy(t, store.Shared), booting(t, store.Ephemeral).drained(at(2*time.Minute), store.EndSpot)}
+	names := slices.Sorted(maps.Keys(rules))
 	rapid.Check(t, func(t *rapid.T) {
 		w := &dice{t}
 		c := pick(w, stages...).c()
@@ -407,10 +410,11 @@ func TestRulesLeaveWhatTheyAreGivenAlone(t *testing.T) {
 		c.Request.Attempts = append(make([]store.Attempt, 0, 9), store.Attempt{Code: "earlier"})
 		c.Request.History = append(make(store.History, 0, 99), c.Request.History...)
 		read := written(t, c)
-		var made []string // of each rule
 		var decisions []store.Decision
-		for _, name := range slices.Sorted(maps.Keys(rules)) {
-			d := rules[name](w, at(10*time.Minute), c)
+		var made []string // by each of them
+		for range 8 {
+			name := pick(w, names...)
+			d := rules[name](w, pick(w, at(time.Minute), at(20*time.Minute)), c)
 			decisions, made = append(decisions, d), append(made, written(t, *d.Case))
 			if got := written(t, c); got != read {
 				t.Fatalf("%s changes what it was given:\n%s", name, cmp.Diff(read, got))

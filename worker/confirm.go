@@ -37,11 +37,11 @@ func repositoryOf(r store.Runner) github.Repository {
 	return github.Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
 }
 
-// confirm asks GitHub whether it shows the view's runner online, and records the
+// confirm asks GitHub whether it shows the runner online, and records the
 // answer together with what it means for the request that launched the runner.
 // It needs no claim: two that ask at once do no harm. While the answer is no, the
 // message comes again.
-func (in *invocation) confirm(ctx context.Context, v *view) error {
+func (in *invocation) confirm(ctx context.Context, v *launching) error {
 	log := in.Log.With("runner", v.Runner.ID, "trace", v.Runner.Trace)
 	config := v.Runner.Config.N
 	var seen store.Registration

@@ -17,7 +17,7 @@ import (
 
 // resume takes up a resume or next message: it names a runner.
 func (in *invocation) resume(ctx context.Context, m queue.Message) error {
-	v := &view{Case: store.Case{Runner: store.Runner{ID: m.ID}}}
+	v := &launching{Case: store.Case{Runner: store.Runner{ID: m.ID}}}
 	s := &start{Message: m, err: new(error)}
 	if err := in.takeOver(ctx, v, s); err != nil || s.drive == nil {
 		return err
@@ -25,9 +25,9 @@ func (in *invocation) resume(ctx context.Context, m queue.Message) error {
 	return in.drive(ctx, v)
 }
 
-// takeOver claims the runner of the view if a step is open and no other worker may
+// takeOver claims the runner if a step is open and no other worker may
 // have a call open for it, and then hands it to s.drive.
-func (in *invocation) takeOver(ctx context.Context, v *view, s *start) error {
+func (in *invocation) takeOver(ctx context.Context, v *launching, s *start) error {
 	if err := in.load(ctx, v); err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (in *invocation) takeOver(ctx context.Context, v *view, s *start) error {
 	}
 	switch {
 	case in.mine(v.Runner): // the answer of our own intent was lost
-		if in.enter(v.Runner.ID) {
+		if in.first(v.Runner.ID) {
 			s.drive = v
 		}
 		return nil
@@ -57,7 +57,7 @@ func (in *invocation) takeOver(ctx context.Context, v *view, s *start) error {
 	case v.Runner.WaitUntil.After(now.Add(early)):
 		in.send(ctx, s.Message, v.Runner.WaitUntil)
 		return nil
-	case !in.enter(v.Runner.ID):
+	case !in.first(v.Runner.ID):
 		return nil
 	}
 	d, err := in.apply(ctx, v, func(now time.Time) store.Decision {
@@ -79,12 +79,12 @@ func (in *invocation) takeOver(ctx context.Context, v *view, s *start) error {
 }
 
 // slots says when this invocation may still begin a RunInstances call.
-func (in *invocation) slots(v *view) store.Slots {
+func (in *invocation) slots(v *launching) store.Slots {
 	return store.Slots{Pacing: v.pacing, Latest: in.deadline.Add(-lastLaunch)}
 }
 
 // drive takes a claimed runner through its steps.
-func (in *invocation) drive(ctx context.Context, v *view) error {
+func (in *invocation) drive(ctx context.Context, v *launching) error {
 	err := in.steps(ctx, v)
 	if errors.Is(err, errLater) {
 		return err
@@ -95,7 +95,7 @@ func (in *invocation) drive(ctx context.Context, v *view) error {
 	return nil
 }
 
-func (in *invocation) steps(ctx context.Context, v *view) error {
+func (in *invocation) steps(ctx context.Context, v *launching) error {
 	for {
 		if !in.mine(v.Runner) {
 			return nil // given back: another invocation goes on
@@ -116,14 +116,14 @@ func (in *invocation) steps(ctx context.Context, v *view) error {
 }
 
 // release gives the claim back when no step is left for this runner.
-func (in *invocation) release(ctx context.Context, v *view) error {
+func (in *invocation) release(ctx context.Context, v *launching) error {
 	_, err := in.step(ctx, v, func(now time.Time) store.Decision { return v.Release(now) })
 	return err
 }
 
 // launch makes one RunInstances call, whose slot is reserved, and records what
 // came of it.
-func (in *invocation) launch(ctx context.Context, v *view) error {
+func (in *invocation) launch(ctx context.Context, v *launching) error {
 	now := in.Now()
 	if in.left() < lastLaunch || v.Runner.CalledAt.After(in.deadline.Add(-lastLaunch)) {
 		return in.later(ctx, v, store.Pause{Wait: store.Wait{For: store.WaitPaced, Until: now}})
@@ -154,7 +154,7 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 		return in.launched(ctx, v, instance.ID)
 	case errors.Is(err, fleet.ErrCapacity):
 		log.Info("no capacity", "code", fe.Code)
-		in.hints.empty(in.Now(), r.Account, r.Region, r.Placement())
+		in.capacity.empty(in.Now(), r.Account, r.Region, r.Placement())
 		return in.advance(ctx, v, fe)
 	case errors.Is(err, fleet.ErrUnsuited):
 		log.Warn("placement refused", "code", fe.Code, "text", fe.Text)
@@ -185,12 +185,12 @@ func (in *invocation) launch(ctx context.Context, v *view) error {
 }
 
 // refused gives the runner up, and tells people: only they can change something.
-func (in *invocation) refused(ctx context.Context, v *view, fe *fleet.Error, text string) error {
+func (in *invocation) refused(ctx context.Context, v *launching, fe *fleet.Error, text string) error {
 	in.alarmRefused(v, fe)
 	return in.abandon(ctx, v, fe.Code, store.Failure{Code: store.EndLaunchDenied, Text: text})
 }
 
-func (in *invocation) alarmRefused(v *view, fe *fleet.Error) {
+func (in *invocation) alarmRefused(v *launching, fe *fleet.Error) {
 	r := v.Runner
 	in.alarm(store.AlarmLaunchRefused, "launch refused", "runner", r.ID, "request", r.Request, "trace", r.Trace,
 		"account", r.Account, "placement", r.Placement().String(), "code", fe.Code, "text", fe.Text)
@@ -199,7 +199,7 @@ func (in *invocation) alarmRefused(v *view, fe *fleet.Error) {
 // reimage continues with the image that the account's SSM parameter names by now, if
 // that is another than the one that EC2 does not know. That is done once for a
 // runner, and else the image is refused.
-func (in *invocation) reimage(ctx context.Context, v *view, fe *fleet.Error) error {
+func (in *invocation) reimage(ctx context.Context, v *launching, fe *fleet.Error) error {
 	r := v.Runner
 	account, err := in.Accounts.Account(ctx, r.Account)
 	if err != nil {
@@ -215,7 +215,7 @@ func (in *invocation) reimage(ctx context.Context, v *view, fe *fleet.Error) err
 	if tried || !strings.HasPrefix(name, "/") {
 		return in.refused(ctx, v, fe, text)
 	}
-	ami, err := in.Fleet.Image(ctx, place(r), name)
+	ami, err := in.Fleet.Image(ctx, placeOf(r), name)
 	switch {
 	case errors.Is(err, fleet.ErrRefused):
 		return in.refused(ctx, v, fe, text+" "+refusalText(err))
@@ -237,10 +237,10 @@ func ofImage(code string) bool { return strings.HasPrefix(code, "InvalidAMI") ||
 func (in *invocation) run(ctx context.Context, r store.Runner, l fleet.Launch) (fleet.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
-	return in.Fleet.Launch(ctx, place(r), l)
+	return in.Fleet.Launch(ctx, placeOf(r), l)
 }
 
-func place(r store.Runner) fleet.Place { return fleet.Place{Account: r.Account, Region: r.Region} }
+func placeOf(r store.Runner) fleet.Place { return fleet.Place{Account: r.Account, Region: r.Region} }
 
 // render makes the call from what is frozen: the same bytes for the same runner
 // and index, whoever makes it.
@@ -266,7 +266,7 @@ func (in *invocation) render(r store.Runner) (fleet.Launch, error) {
 
 // launched records the instance while the config is being minted: the two do not
 // need each other, and the machine boots meanwhile.
-func (in *invocation) launched(ctx context.Context, v *view, instance string) error {
+func (in *invocation) launched(ctx context.Context, v *launching, instance string) error {
 	var begun <-chan minting
 	if v.Runner.State == store.RunnerNew {
 		begun = in.beginMint(ctx, v.Runner)
@@ -294,8 +294,8 @@ func (in *invocation) launched(ctx context.Context, v *view, instance string) er
 }
 
 // advance moves to the next placement, or gives the runner up.
-func (in *invocation) advance(ctx context.Context, v *view, fe *fleet.Error) error {
-	next := in.hints.next(in.Now(), v.Runner, fe)
+func (in *invocation) advance(ctx context.Context, v *launching, fe *fleet.Error) error {
+	next := in.capacity.next(in.Now(), v.Runner, fe)
 	if next < len(v.Runner.Plan) {
 		no := store.Refusal{Code: fe.Code}
 		if errors.Is(fe, fleet.ErrUnsuited) {
@@ -320,7 +320,7 @@ func (in *invocation) advance(ctx context.Context, v *view, fe *fleet.Error) err
 }
 
 // move continues at another index of the plan, after EC2's no to the current one.
-func (in *invocation) move(ctx context.Context, v *view, next int, no store.Refusal) error {
+func (in *invocation) move(ctx context.Context, v *launching, next int, no store.Refusal) error {
 	from, slots := v.Runner.Index, in.slots(v)
 	if in.left() < lastLaunch {
 		slots.Latest = time.Time{} // no further call here: move, and go on in another invocation
@@ -337,7 +337,7 @@ func (in *invocation) move(ctx context.Context, v *view, next int, no store.Refu
 // unanswered deals with a call that EC2 did not answer, and which may be open still: it
 // keeps the claim until that is over. Only the same call again can tell whether it
 // launched.
-func (in *invocation) unanswered(ctx context.Context, v *view) error {
+func (in *invocation) unanswered(ctx context.Context, v *launching) error {
 	in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
 	return errLater
 }
@@ -345,7 +345,7 @@ func (in *invocation) unanswered(ctx context.Context, v *view) error {
 // unclear deals with a call that may or may not have launched, which EC2 answered
 // with fe: only the same call again can tell. It is repeated here while there is time,
 // else by the next one.
-func (in *invocation) unclear(ctx context.Context, v *view, fe *fleet.Error) error {
+func (in *invocation) unclear(ctx context.Context, v *launching, fe *fleet.Error) error {
 	v.heard = store.Said{Code: fe.Code, Text: fe.Text}
 	said := v.Runner.Hear(fe.Code, fe.Text).Said // one answer, however often it takes to record it
 	wait := in.patience(said.Times, fe)
@@ -379,15 +379,15 @@ func (in *invocation) patience(times int, fe *fleet.Error) time.Duration {
 
 // adopt looks for the instance of a token that EC2 knows with other bytes. No new
 // token is ever made up: what that one launched may be alive.
-func (in *invocation) adopt(ctx context.Context, v *view, cause *fleet.Error) error {
+func (in *invocation) adopt(ctx context.Context, v *launching, cause *fleet.Error) error {
 	r := v.Runner
-	instance, err := in.Fleet.ByToken(ctx, place(r), r.ID, r.ClientToken())
+	instance, err := in.Fleet.ByToken(ctx, placeOf(r), r.ID, r.ClientToken())
 	if err == nil && !instance.State.Over() {
 		in.Log.Info("adopts", "runner", r.ID, "trace", r.Trace, "instance", instance.ID)
 		return in.launched(ctx, v, instance.ID)
 	}
 	if err == nil {
-		return in.buried(ctx, v, cause, instance)
+		return in.endDead(ctx, v, cause, instance)
 	}
 	v.heard = store.Said{Code: cause.Code, Text: cause.Text}
 	in.alarm(store.AlarmMismatch, "EC2 knows the client token with other parameters, and shows no instance of it",
@@ -396,17 +396,17 @@ func (in *invocation) adopt(ctx context.Context, v *view, cause *fleet.Error) er
 }
 
 // died gives up a runner whose machine has ended, and asks EC2 why.
-func (in *invocation) died(ctx context.Context, v *view, cause *fleet.Error) error {
-	instance, err := in.Fleet.ByToken(ctx, place(v.Runner), v.Runner.ID, v.Runner.ClientToken())
+func (in *invocation) died(ctx context.Context, v *launching, cause *fleet.Error) error {
+	instance, err := in.Fleet.ByToken(ctx, placeOf(v.Runner), v.Runner.ID, v.Runner.ClientToken())
 	if err != nil {
 		in.Log.Info("EC2 does not say why", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
 		instance = fleet.Instance{State: fleet.Terminated}
 	}
-	return in.buried(ctx, v, cause, instance)
+	return in.endDead(ctx, v, cause, instance)
 }
 
 // buried is died, with what EC2 shows of the machine.
-func (in *invocation) buried(ctx context.Context, v *view, cause *fleet.Error, instance fleet.Instance) error {
+func (in *invocation) endDead(ctx context.Context, v *launching, cause *fleet.Error, instance fleet.Instance) error {
 	code := cause.Code
 	if instance.ReasonCode != "" {
 		code = instance.ReasonCode
@@ -415,7 +415,7 @@ func (in *invocation) buried(ctx context.Context, v *view, cause *fleet.Error, i
 }
 
 // abandon gives the runner up. code is what EC2 said of the current placement, or empty.
-func (in *invocation) abandon(ctx context.Context, v *view, code string, why store.Failure) error {
+func (in *invocation) abandon(ctx context.Context, v *launching, code string, why store.Failure) error {
 	var said store.Said
 	if why.Code == store.EndNoLaunch {
 		said = v.heard
@@ -424,7 +424,7 @@ func (in *invocation) abandon(ctx context.Context, v *view, code string, why sto
 }
 
 // giveUp commits the end of the runner's launch, and logs what it means.
-func (in *invocation) giveUp(ctx context.Context, v *view, decide func(now time.Time) store.Decision) error {
+func (in *invocation) giveUp(ctx context.Context, v *launching, decide func(now time.Time) store.Decision) error {
 	_, err := in.apply(ctx, v, decide)
 	if errors.Is(err, errLater) {
 		in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
@@ -440,12 +440,12 @@ func (in *invocation) giveUp(ctx context.Context, v *view, decide func(now time.
 }
 
 // wait is later, for so long.
-func (in *invocation) wait(ctx context.Context, v *view, what string, d time.Duration) error {
+func (in *invocation) wait(ctx context.Context, v *launching, what string, d time.Duration) error {
 	return in.later(ctx, v, store.Pause{Wait: store.Wait{For: what, Until: in.Now().Add(d)}})
 }
 
 // later gives the claim back until a time, and has a worker go on then.
-func (in *invocation) later(ctx context.Context, v *view, p store.Pause) error {
+func (in *invocation) later(ctx context.Context, v *launching, p store.Pause) error {
 	p.By = in.id
 	p.Wait.Until = p.Wait.Until.Add(in.jitter(time.Second))
 	if p.Wait.For == store.WaitEC2 {
@@ -463,7 +463,7 @@ func (in *invocation) later(ctx context.Context, v *view, p store.Pause) error {
 	return errLater
 }
 
-func (in *invocation) sendResume(ctx context.Context, v *view, at time.Time) {
+func (in *invocation) sendResume(ctx context.Context, v *launching, at time.Time) {
 	in.send(ctx, queue.Message{Kind: queue.Resume, ID: v.Runner.ID, Trace: v.Runner.Trace}, at)
 }
 

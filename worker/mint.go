@@ -63,7 +63,7 @@ const (
 
 // mint takes the runner to a recorded config. first is the outcome of a
 // registration that was begun already, or nil.
-func (in *invocation) mint(ctx context.Context, v *view, first *minting) error {
+func (in *invocation) mint(ctx context.Context, v *launching, first *minting) error {
 	for {
 		if store.NextStep(in.Now(), v.Runner, v.Lock) != store.StepMint || !in.mine(v.Runner) {
 			return nil // it drains, or somebody else goes on
@@ -171,7 +171,7 @@ func unregisteredText(r store.Runner, e *github.Error) (code, text string) {
 }
 
 // configure seals the config into the record, and gives the claim back.
-func (in *invocation) configure(ctx context.Context, v *view, m *minting) error {
+func (in *invocation) configure(ctx context.Context, v *launching, m *minting) error {
 	sealed, err := in.Keys.Seal(in.Random, v.Runner.Launch.KeyID, v.Runner.ID, m.name.N, m.minted.Config)
 	if err != nil {
 		return err
@@ -183,6 +183,6 @@ func (in *invocation) configure(ctx context.Context, v *view, m *minting) error 
 }
 
 // unregistered ends a machine that can never be registered.
-func (in *invocation) unregistered(ctx context.Context, v *view, text string) error {
+func (in *invocation) unregistered(ctx context.Context, v *launching, text string) error {
 	return in.giveUp(ctx, v, func(now time.Time) store.Decision { return v.Unregistrable(now, in.Limits, text) })
 }

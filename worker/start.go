@@ -24,7 +24,7 @@ type start struct {
 	// until is when the request is to be looked at again, if it was told to wait.
 	until time.Time
 	// drive is the runner whose launch goes on for this message.
-	drive *view
+	drive *launching
 }
 
 // group is what is committed together: everything that is decided from one lock,
@@ -204,7 +204,7 @@ func (in *invocation) decideOne(ctx context.Context, r *round, s *start) error {
 		return nil
 	case req.State == store.Waiting:
 		s.done = true
-		v := &view{Case: store.Case{Request: *req, Runner: store.Runner{ID: req.Runner, Lock: req.LockKey()}}}
+		v := &launching{Case: store.Case{Request: *req, Runner: store.Runner{ID: req.Runner, Lock: req.LockKey()}}}
 		return in.takeOver(ctx, v, s)
 	case req.State != store.Accepted, req.DueAt.After(r.now.Add(early)):
 		s.done = true
@@ -352,7 +352,7 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, in.Limits, store.Intent{
 		Runner: id, ControlPlane: in.ControlPlane, MaxRunners: account.MaxRunners, Claim: in.claim(),
-		Plan: in.hints.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
+		Plan: in.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
 		Slots: store.Slots{Pacing: account.Pacing, Latest: in.deadline.Add(-lastLaunch)},
 	})
 	if d.Wait.For != "" {
@@ -363,8 +363,8 @@ func (in *invocation) intend(ctx context.Context, r *round, s *start, req *store
 	g.after = append(g.after, func() {
 		run := d.Runner
 		in.Log.Info("launches", "request", req.ID, "runner", run.ID, "trace", req.Trace, "placement", run.Placement().String())
-		in.enter(run.ID)
-		v := &view{Case: *d.Case, pacing: account.Pacing}
+		in.first(run.ID)
+		v := &launching{Case: *d.Case, pacing: account.Pacing}
 		v.Case = v.With(r.locks[run.Lock], r.quotas[run.Account]) // as later messages of the batch left them
 		s.drive = v
 	})

@@ -68,7 +68,7 @@ type Config struct {
 // Worker handles batches of messages. It is safe for concurrent use.
 type Worker struct {
 	Config
-	hints hints
+	capacity capacity
 	asked asked
 }
 
@@ -120,7 +120,7 @@ type invocation struct {
 
 // enter reports whether the caller is the first of this invocation to take the
 // runner on: one batch can name it more than once.
-func (in *invocation) enter(runner string) bool {
+func (in *invocation) first(runner string) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	first := !in.driving[runner]

@@ -22,10 +22,10 @@ var partBugs = []Bug{
 		v.Case = *v.SpendName(in.Now(), m.name.N, code, text, in.ControlPlane).Case`),
 		edit("worker/mint.go", `if !errors.Is(m.err, github.ErrNameTaken) {`, `if false {`)),
 	plant("UnansweredCommitIsDone", "a commit without an answer counts as done",
-		edit("worker/view.go", `in.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)`, `v.Case = *d.Case
+		edit("worker/apply.go", `in.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)`, `v.Case = *d.Case
 			return d, nil`)),
 	plant("LostCommitIsDone", "a commit that lost counts as done",
-		edit("worker/view.go", `if err == nil {
+		edit("worker/apply.go", `if err == nil {
 			if d.Case`, `if err == nil || errors.Is(err, store.ErrConflict) {
 			if d.Case`)),
 	plant("QuotaNotWritten", "what a rule makes of the quota is not committed",
@@ -57,16 +57,16 @@ var partBugs = []Bug{
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:
-		if r.advance(`, `case outcome(-1):
-		if r.advance(`)),
+		if p.advance(`, `case outcome(-1):
+		if p.advance(`)),
 	plant("FailedPageMeansGone", "machines that a call failed to show count as gone",
 		edit("reaper/end.go", `whole.err = v.err`, ``)),
 	plant("EndedWhileShuttingDown", "a runner is over before its machine is",
-		edit("reaper/end.go", `in.State.Over() && !r.isLate(ctx)`, `(in.State.Over() || in.State == fleet.ShuttingDown) && !r.isLate(ctx)`)),
+		edit("reaper/end.go", `in.State.Over() && !p.isLate(ctx)`, `(in.State.Over() || in.State == fleet.ShuttingDown) && !p.isLate(ctx)`)),
 	plant("LateMachineIsKept", "a machine of a launch that took effect too late is left alone",
 		edit("reaper/judge.go", `return stray, "its record is " + string(r.State)`, `return kept, ""`)),
 	plant("UnrecordedMachineIsEnded", "a machine whose launch had no answer is ended, not adopted",
-		edit("reaper/judge.go", `return unmade, ""`, `return stray, "nobody recorded it"`)),
+		edit("reaper/judge.go", `return unrecorded, ""`, `return stray, "nobody recorded it"`)),
 	plant("BrakeIgnored", "an empty table ends every machine",
 		edit("reaper/judge.go", `if s.Braked() {`, `if s.BrakeAt.After(now) {`)),
 	plant("BrakeTooLate", "the brake comes on at ten times as many machines",
@@ -76,7 +76,7 @@ var partBugs = []Bug{
 
 	// The API.
 	plant("EveryCallIsNew", "a repeated start makes another request",
-		edit("api/start.go", `cl.CheckRunID, key)`, `cl.CheckRunID, key+c.trace)`)),
+		edit("internal/intake/intake.go", `w.Origin.CheckRunID, w.Key)`, `w.Origin.CheckRunID, w.Key+w.Trace)`)),
 	plant("StopLeavesTheLock", "a runner that was stopped is still offered",
 		edit("store/end.go", `d.drain(now, NewEnd(EndStopped))`, `d.Runner, _ = drain(now, run, l, NewEnd(EndStopped))`)),
 	plant("SessionInTheLog", "the session tokens of machines stand in the API's log",

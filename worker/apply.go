@@ -9,18 +9,18 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// view is what the launch of one runner reads and writes: the items as they were
+// launching is what the launch of one runner reads and writes: the items as they were
 // read or committed last.
-type view struct {
+type launching struct {
 	store.Case
 	pacing store.Pacing
 
 	heard store.Said // what EC2 answered and is not recorded yet
 }
 
-// load reads the view of a runner again, in one round trip when the rest of the
+// load reads the items of a launch again, in one round trip when the rest of the
 // names is known from an earlier read, else in two.
-func (in *invocation) load(ctx context.Context, v *view) error {
+func (in *invocation) load(ctx context.Context, v *launching) error {
 	if v.Runner.Account == "" {
 		run, err := store.Read[store.Runner](ctx, in.Store, v.Runner.ID)
 		if err != nil {
@@ -39,11 +39,11 @@ func (in *invocation) load(ctx context.Context, v *view) error {
 	return nil
 }
 
-// apply commits what decide makes of the view, until that succeeds, and then sends the
+// apply commits what decide makes of the items, until that succeeds, and then sends the
 // messages of the decision: decide is asked again about the items as they are then, and
-// finds in them what an earlier try may have done. After apply, the view is what is
+// finds in them what an earlier try may have done. After apply, v is what is
 // stored. errLater: the time is up.
-func (in *invocation) apply(ctx context.Context, v *view, decide func(now time.Time) store.Decision) (store.Decision, error) {
+func (in *invocation) apply(ctx context.Context, v *launching, decide func(now time.Time) store.Decision) (store.Decision, error) {
 	for try := 1; ; try++ {
 		d := decide(in.Now())
 		var err error
@@ -80,7 +80,7 @@ func (in *invocation) apply(ctx context.Context, v *view, decide func(now time.T
 
 // step is apply for as long as this invocation holds the claim on the runner: once
 // another one goes on, nothing is decided.
-func (in *invocation) step(ctx context.Context, v *view, decide func(now time.Time) store.Decision) (store.Decision, error) {
+func (in *invocation) step(ctx context.Context, v *launching, decide func(now time.Time) store.Decision) (store.Decision, error) {
 	return in.apply(ctx, v, func(now time.Time) store.Decision {
 		if !in.mine(v.Runner) {
 			return store.Decision{}
@@ -90,7 +90,7 @@ func (in *invocation) step(ctx context.Context, v *view, decide func(now time.Ti
 }
 
 // claimed is step. If its time is up, a message for the time after the claim is sent.
-func (in *invocation) claimed(ctx context.Context, v *view, decide func(now time.Time) store.Decision) (store.Decision, error) {
+func (in *invocation) claimed(ctx context.Context, v *launching, decide func(now time.Time) store.Decision) (store.Decision, error) {
 	d, err := in.step(ctx, v, decide)
 	if errors.Is(err, errLater) {
 		in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))

@@ -12,21 +12,21 @@ import (
 
 // hintFor is how long a placement without capacity is avoided: capacity comes
 // back in minutes, and a miss costs one call.
-const hintFor = 3 * time.Minute
+const scarceFor = 3 * time.Minute
 
-// hints remembers, for this process alone, which placements had no capacity.
+// capacity remembers, for this process alone, which placements had no capacity.
 // It only orders what is tried; the record says what was tried.
-type hints struct {
+type capacity struct {
 	mu    sync.Mutex
 	until map[string]time.Time
 }
 
-func hintKey(account, region string, p store.Placement) string {
+func placementKey(account, region string, p store.Placement) string {
 	return strings.Join([]string{account, region, p.Market, p.InstanceType, p.Subnet}, "|")
 }
 
 // empty remembers that p has no capacity.
-func (h *hints) empty(now time.Time, account, region string, p store.Placement) {
+func (h *capacity) empty(now time.Time, account, region string, p store.Placement) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.until == nil {
@@ -37,17 +37,17 @@ func (h *hints) empty(now time.Time, account, region string, p store.Placement) 
 			delete(h.until, k)
 		}
 	}
-	h.until[hintKey(account, region, p)] = now.Add(hintFor)
+	h.until[placementKey(account, region, p)] = now.Add(scarceFor)
 }
 
-func (h *hints) avoids(now time.Time, account, region string, p store.Placement) bool {
+func (h *capacity) avoids(now time.Time, account, region string, p store.Placement) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return now.Before(h.until[hintKey(account, region, p)])
+	return now.Before(h.until[placementKey(account, region, p)])
 }
 
 // sorted returns the plan with the avoided placements last.
-func (h *hints) sorted(now time.Time, account, region string, plan []store.Placement) []store.Placement {
+func (h *capacity) sorted(now time.Time, account, region string, plan []store.Placement) []store.Placement {
 	var good, bad []store.Placement
 	for _, p := range plan {
 		if h.avoids(now, account, region, p) {
@@ -75,7 +75,7 @@ func suits(p, refused store.Placement, code string) bool {
 
 // next returns the index to try after EC2 said fe of the current placement: the
 // next one that may have room, or one past the plan's end.
-func (h *hints) next(now time.Time, r store.Runner, fe *fleet.Error) int {
+func (h *capacity) next(now time.Time, r store.Runner, fe *fleet.Error) int {
 	here := r.Placement()
 	fits := func(p store.Placement) bool {
 		for _, a := range r.Attempts {
