@@ -10,7 +10,7 @@ import (
 
 var zero time.Time
 
-// verdict is what a sweep makes of an instance.
+// finding is what a sweep makes of an instance.
 type finding string
 
 const (

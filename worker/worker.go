@@ -69,7 +69,7 @@ type Config struct {
 type Worker struct {
 	Config
 	capacity capacity
-	asked asked
+	asked    asked
 }
 
 // New returns a Worker.
