@@ -12,6 +12,7 @@ import (
 // launching is what the launch of one runner reads and writes: the items as they were
 // read or committed last.
 type launching struct {
+	*invocation
 	store.Case
 	pacing store.Pacing
 
@@ -20,9 +21,9 @@ type launching struct {
 
 // load reads the items of a launch again, in one round trip when the rest of the
 // names is known from an earlier read, else in two.
-func (in *invocation) load(ctx context.Context, v *launching) error {
+func (v *launching) load(ctx context.Context) error {
 	if v.Runner.Account == "" {
-		run, err := store.Read[store.Runner](ctx, in.Store, v.Runner.ID)
+		run, err := store.Read[store.Runner](ctx, v.Store, v.Runner.ID)
 		if err != nil {
 			return fmt.Errorf("read runner %s: %w", v.Runner.ID, err)
 		}
@@ -31,7 +32,7 @@ func (in *invocation) load(ctx context.Context, v *launching) error {
 			return nil
 		}
 	}
-	items, err := in.Store.Get(ctx, append(v.Runner.Around(store.KindLock, store.KindQuota, store.KindRequest), v.Runner.Ref())...)
+	items, err := v.Store.Get(ctx, append(v.Runner.Around(store.KindLock, store.KindQuota, store.KindRequest), v.Runner.Ref())...)
 	if err != nil {
 		return fmt.Errorf("read runner %s: %w", v.Runner.ID, err)
 	}
@@ -43,33 +44,33 @@ func (in *invocation) load(ctx context.Context, v *launching) error {
 // messages of the decision: decide is asked again about the items as they are then, and
 // finds in them what an earlier try may have done. After apply, v is what is
 // stored. errLater: the time is up.
-func (in *invocation) apply(ctx context.Context, v *launching, decide func(now time.Time) store.Decision) (store.Decision, error) {
+func (v *launching) apply(ctx context.Context, decide func(now time.Time) store.Decision) (store.Decision, error) {
 	for try := 1; ; try++ {
-		d := decide(in.Now())
+		d := decide(v.Now())
 		var err error
 		if len(d.Changes) > 0 {
-			err = in.session.Commit(ctx, d.Changes...)
+			err = v.session.Commit(ctx, d.Changes...)
 		}
 		if err == nil {
 			if d.Case != nil {
 				v.Case = *d.Case
 			}
-			in.sendAll(ctx, d)
+			v.sendAll(ctx, d)
 			return d, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
-			in.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
+			v.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
 		}
 		if ctx.Err() != nil {
 			return d, fmt.Errorf("commit runner %s: %w", v.Runner.ID, err)
 		}
-		if in.left() < lastCommit {
+		if v.left() < lastCommit {
 			return d, errLater
 		}
-		if err := in.backoff(ctx, try); err != nil {
+		if err := v.backoff(ctx, try); err != nil {
 			return d, err
 		}
-		if err := in.load(ctx, v); err != nil {
+		if err := v.load(ctx); err != nil {
 			return d, err
 		}
 		if v.Runner.Version == 0 {
@@ -80,9 +81,9 @@ func (in *invocation) apply(ctx context.Context, v *launching, decide func(now t
 
 // step is apply for as long as this invocation holds the claim on the runner: once
 // another one goes on, nothing is decided.
-func (in *invocation) step(ctx context.Context, v *launching, decide func(now time.Time) store.Decision) (store.Decision, error) {
-	return in.apply(ctx, v, func(now time.Time) store.Decision {
-		if !in.mine(v.Runner) {
+func (v *launching) step(ctx context.Context, decide func(now time.Time) store.Decision) (store.Decision, error) {
+	return v.apply(ctx, func(now time.Time) store.Decision {
+		if !v.mine(v.Runner) {
 			return store.Decision{}
 		}
 		return decide(now)
@@ -90,10 +91,10 @@ func (in *invocation) step(ctx context.Context, v *launching, decide func(now ti
 }
 
 // claimed is step. If its time is up, a message for the time after the claim is sent.
-func (in *invocation) claimed(ctx context.Context, v *launching, decide func(now time.Time) store.Decision) (store.Decision, error) {
-	d, err := in.step(ctx, v, decide)
+func (v *launching) claimed(ctx context.Context, decide func(now time.Time) store.Decision) (store.Decision, error) {
+	d, err := v.step(ctx, decide)
 	if errors.Is(err, errLater) {
-		in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
+		v.sendResume(ctx, v.Runner.Claim.Until.Add(time.Second))
 	}
 	return d, err
 }

@@ -41,42 +41,42 @@ func repositoryOf(r store.Runner) github.Repository {
 // answer together with what it means for the request that launched the runner.
 // It needs no claim: two that ask at once do no harm. While the answer is no, the
 // message comes again.
-func (in *invocation) confirm(ctx context.Context, v *launching) error {
-	log := in.Log.With("runner", v.Runner.ID, "trace", v.Runner.Trace)
+func (v *launching) confirm(ctx context.Context) error {
+	log := v.Log.With("runner", v.Runner.ID, "trace", v.Runner.Trace)
 	config := v.Runner.Config.N
 	var seen store.Registration
 	var unheard error
-	asked := store.NextStep(in.Now(), v.Runner, v.Lock) == store.StepConfirm
+	asked := store.NextStep(v.Now(), v.Runner, v.Lock) == store.StepConfirm
 	if asked {
-		seen, unheard = in.look(ctx, v.Runner)
+		seen, unheard = v.look(ctx, v.Runner)
 	}
 	verdict := store.Unconfirmed
-	_, err := in.apply(ctx, v, func(now time.Time) (d store.Decision) {
+	_, err := v.apply(ctx, func(now time.Time) (d store.Decision) {
 		if asked && unheard == nil && store.NextStep(now, v.Runner, v.Lock) == store.StepConfirm && v.Runner.Config.N == config {
-			d, verdict = v.Confirm(now, in.Limits, seen)
+			d, verdict = v.Confirm(now, v.Limits, seen)
 			return d
 		}
 		verdict = store.Unconfirmed
-		return v.Settle(now, in.Limits) // a job that came proves enough, whatever GitHub says
+		return v.Settle(now, v.Limits) // a job that came proves enough, whatever GitHub says
 	})
 	if errors.Is(err, errLater) {
-		in.sendResume(ctx, v, in.Now().Add(time.Second))
+		v.sendResume(ctx, v.Now().Add(time.Second))
 	}
 	if err != nil {
 		return err
 	}
 	if unheard != nil {
-		at := v.Runner.ConfirmAfter(in.Now(), in.Limits)
+		at := v.Runner.ConfirmAfter(v.Now(), v.Limits)
 		if ge, ok := errors.AsType[*github.Error](unheard); ok && ge.RetryAt.After(at) {
 			at = ge.RetryAt
 		}
 		log.Warn("GitHub did not say whether the runner is online", "error", unheard, "again", at)
-		in.sendResume(ctx, v, at)
+		v.sendResume(ctx, at)
 		return errLater
 	}
 	switch {
-	case store.NextStep(in.Now(), v.Runner, v.Lock) == store.StepConfirm:
-		in.sendResume(ctx, v, v.Runner.ConfirmAfter(in.Now(), in.Limits))
+	case store.NextStep(v.Now(), v.Runner, v.Lock) == store.StepConfirm:
+		v.sendResume(ctx, v.Runner.ConfirmAfter(v.Now(), v.Limits))
 		return errLater
 	case verdict == store.Lost:
 		log.Info("drains", "reason", v.Runner.End.Code)
@@ -90,41 +90,41 @@ func (in *invocation) confirm(ctx context.Context, v *launching) error {
 // GitHub has not confirmed lately. It is true when the request may share it now.
 // Otherwise the request waits a little, or the runner drained and the message is
 // decided again.
-func (in *invocation) reconfirm(ctx context.Context, r *round, s *start, req *store.Request, lock *store.Lock) bool {
-	run, err := store.Read[store.Runner](ctx, in.Store, lock.Runner)
+func (r *round) reconfirm(ctx context.Context, s *start, req *store.Request, lock *store.Lock) bool {
+	run, err := store.Read[store.Runner](ctx, r.Store, lock.Runner)
 	if err != nil {
 		*s.err, s.done = fmt.Errorf("read runner %s: %w", lock.Runner, err), true
 		return false
 	}
-	soon := r.now.Add(in.Limits.PollResend)
+	soon := r.now.Add(r.Limits.PollResend)
 	if !run.Registered() {
-		in.hold(ctx, r, s, req, store.Wait{For: store.WaitRunner, Until: soon}) // its next config is on the way
+		r.hold(ctx, s, req, store.Wait{For: store.WaitRunner, Until: soon}) // its next config is on the way
 		return false
 	}
-	seen, err := in.asked.answer(r.now, in.Limits.PollResend, run.ID, run.Config.N, func() (store.Registration, error) { return in.look(ctx, run) })
+	seen, err := r.asked.answer(r.now, r.Limits.PollResend, run.ID, run.Config.N, func() (store.Registration, error) { return r.look(ctx, run) })
 	if err != nil {
-		wait, at := store.WaitGitHubDown, r.now.Add(in.Limits.Waits[0])
+		wait, at := store.WaitGitHubDown, r.now.Add(r.Limits.Waits[0])
 		if ge, ok := errors.AsType[*github.Error](err); ok && errors.Is(err, github.ErrLimited) {
 			wait = store.WaitGitHub
 			if ge.RetryAt.After(at) {
-				at = r.now.Add(in.Limits.ReaperPeriod) // the reaper may learn it meanwhile, or the runner drain
+				at = r.now.Add(r.Limits.ReaperPeriod) // the reaper may learn it meanwhile, or the runner drain
 			}
 		}
-		in.Log.Warn("GitHub did not say whether the runner is online", "runner", run.ID, "request", req.ID, "trace", req.Trace, "error", err)
-		in.hold(ctx, r, s, req, store.Wait{For: wait, Until: at})
+		r.Log.Warn("GitHub did not say whether the runner is online", "runner", run.ID, "request", req.ID, "trace", req.Trace, "error", err)
+		r.hold(ctx, s, req, store.Wait{For: wait, Until: at})
 		return false
 	}
-	d, verdict := store.Case{Runner: run, Lock: *lock}.Confirm(r.now, in.Limits, seen)
+	d, verdict := store.Case{Runner: run, Lock: *lock}.Confirm(r.now, r.Limits, seen)
 	switch verdict {
 	case store.Confirmed:
 		r.put("lock "+lock.Key, s, d) // what this round decides next builds on it
 		return true
 	case store.Lost:
-		in.drained(ctx, req, d)
+		r.drained(ctx, req, d)
 		return false
 	}
 	r.put("request "+req.ID, s, d)
-	in.hold(ctx, r, s, req, store.Wait{For: store.WaitRunner, Until: r.now.Add(in.Limits.SettleSlack)})
+	r.hold(ctx, s, req, store.Wait{For: store.WaitRunner, Until: r.now.Add(r.Limits.SettleSlack)})
 	return false
 }
 

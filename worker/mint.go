@@ -3,9 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -63,10 +60,10 @@ const (
 
 // mint takes the runner to a recorded config. first is the outcome of a
 // registration that was begun already, or nil.
-func (in *invocation) mint(ctx context.Context, v *launching, first *minting) error {
+func (v *launching) mint(ctx context.Context, first *minting) error {
 	for {
-		if store.NextStep(in.Now(), v.Runner, v.Lock) != store.StepMint || !in.mine(v.Runner) {
-			return nil // it drains, or somebody else goes on
+		if store.NextStep(v.Now(), v.Runner, v.Lock) != store.StepMint || !v.mine(v.Runner) {
+			return nil // it drains, or another invocation continues
 		}
 		m := first
 		first = nil
@@ -74,49 +71,55 @@ func (in *invocation) mint(ctx context.Context, v *launching, first *minting) er
 			name, ok := v.Runner.NextName()
 			switch {
 			case v.Runner.Crowded():
-				return in.wait(ctx, v, store.WaitGitHubDown, crowdedPause*in.Limits.Resend)
-			case !ok || in.left() < lastCommit:
-				return in.wait(ctx, v, store.WaitGitHub, 0)
+				return v.wait(ctx, store.WaitGitHubDown, crowdedPause*v.Limits.Resend)
+			case !ok || v.left() < lastCommit:
+				return v.wait(ctx, store.WaitGitHub, 0)
 			}
-			out := in.register(ctx, v.Runner, name)
+			out := v.register(ctx, v.Runner, name)
 			m = &out
 		}
-		log := in.Log.With("runner", v.Runner.ID, "trace", v.Runner.Trace, "name", m.name.Name)
 		if m.err == nil {
-			log.Info("registered", "github_runner", m.minted.RunnerID)
-			return in.configure(ctx, v, m)
+			v.Log.Info("registered", "github_runner", m.minted.RunnerID, "runner", v.Runner.ID, "trace", v.Runner.Trace, "name", m.name.Name)
+			return v.configure(ctx, m)
 		}
-		ge, ok := errors.AsType[*github.Error](m.err)
-		if !ok {
-			ge = &github.Error{Kind: github.ErrUnknown}
-		}
-		code, text := unregisteredText(v.Runner, ge)
-		last := code == store.EndMintDenied && v.Runner.Unregistered(in.Now(), code, text).Unminted.Tries >= maxConflicts
-		switch {
-		case errors.Is(m.err, github.ErrLimited):
-			log.Info("github asks to wait", "until", ge.RetryAt, "error", m.err)
-			return in.later(ctx, v, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
-		case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
-			in.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,
-				"repository", v.Runner.Repository.Name, "error", m.err)
-			return in.unregistered(ctx, v, text)
-		}
-		// The name is taken, or may be, whatever words GitHub has for that: it is never
-		// used again.
-		log.Warn("name is spent", "error", m.err)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		_, err := in.claimed(ctx, v, func(now time.Time) store.Decision {
-			return v.SpendName(now, m.name.N, code, text, in.ControlPlane)
-		})
-		if err != nil {
+		if err := v.unminted(ctx, m); err != nil {
 			return err
 		}
-		if !errors.Is(m.err, github.ErrNameTaken) {
-			return in.wait(ctx, v, store.WaitGitHubDown, in.pauseAfter(v.Runner)) // GitHub is in trouble: leave it a while
-		}
 	}
+}
+
+// unminted deals with a registration that failed: the next name is tried, at once or
+// later, or the runner ends.
+func (v *launching) unminted(ctx context.Context, m *minting) error {
+	log := v.Log.With("runner", v.Runner.ID, "trace", v.Runner.Trace, "name", m.name.Name)
+	ge, ok := errors.AsType[*github.Error](m.err)
+	if !ok {
+		ge = &github.Error{Kind: github.ErrUnknown}
+	}
+	code, text := unregisteredText(v.Runner, ge)
+	last := code == store.EndMintDenied && v.Runner.Unregistered(v.Now(), code, text).Unminted.Tries >= maxConflicts
+	switch {
+	case errors.Is(m.err, github.ErrLimited):
+		log.Info("github asks to wait", "until", ge.RetryAt, "error", m.err)
+		return v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
+	case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
+		v.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,
+			"repository", v.Runner.Repository.Name, "error", m.err)
+		return v.unregistered(ctx, text)
+	}
+	// The name is taken, or may be, whatever words GitHub has for that: it is never
+	// used again.
+	log.Warn("name is spent", "error", m.err)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	_, err := v.claimed(ctx, func(now time.Time) store.Decision {
+		return v.SpendName(now, m.name.N, code, text, v.ControlPlane)
+	})
+	if err != nil || errors.Is(m.err, github.ErrNameTaken) {
+		return err
+	}
+	return v.wait(ctx, store.WaitGitHubDown, v.pauseAfter(v.Runner)) // GitHub is in trouble: leave it a while
 }
 
 // pauseAfter returns how long to leave GitHub alone after so many answers that did
@@ -129,60 +132,19 @@ func (in *invocation) pauseAfter(r store.Runner) time.Duration {
 	return min(d, maxPause)
 }
 
-// unregisteredText says in a sentence why GitHub did not register r, in its own
-// words, and what to do; and with which code the runner ends if that stays so.
-func unregisteredText(r store.Runner, e *github.Error) (code, text string) {
-	repo, account := r.Repository.Name, r.Account
-	says := ""
-	if e.Said != "" {
-		says = fmt.Sprintf(" GitHub says: \"%s\".", strings.TrimRight(e.Said, "."))
-	}
-	switch {
-	case e.Kind == github.ErrFull:
-		return store.EndMintDenied, fmt.Sprintf("There is no room for another runner in %s (status %d).%s Remove runners that are offline from its list, or wait: GitHub removes them itself, those for one job after a day.", repo, e.Status, says)
-	case errors.Is(e.Kind, github.ErrLimited):
-		return store.EndGitHubLimit, "The last limit ends at " + e.RetryAt.UTC().Format(time.RFC3339) + "." + says
-	case errors.Is(e.Kind, github.ErrUnknown) && e.Status == 0:
-		return store.EndGitHubDown, "The last call had no answer."
-	case errors.Is(e.Kind, github.ErrUnknown):
-		return store.EndGitHubDown, fmt.Sprintf("The last answer had status %d.%s", e.Status, says)
-	case errors.Is(e.Kind, github.ErrForbidden):
-		text = fmt.Sprintf("GitHub lets %s have no runners of its own (status %d).%s Allow self-hosted runners of repositories in the Actions settings of its organization or enterprise.", repo, e.Status, says)
-	case errors.Is(e.Kind, github.ErrNameTaken):
-		text = fmt.Sprintf("GitHub knows a runner by each of the names that were tried in %s (status %d).%s Find out who else registers runners for this control plane.", repo, e.Status, says)
-	case errors.Is(e.Kind, github.ErrConflict):
-		text = fmt.Sprintf("GitHub does not register a runner in %s now (status %d).%s Look at the Actions settings of the repository.", repo, e.Status, says)
-	case e.Status == http.StatusUnauthorized:
-		text = fmt.Sprintf("GitHub refuses the credential of account %s for %s (status %d).%s Renew it.", account, repo, e.Status, says)
-	case e.Status == http.StatusForbidden && e.Said != "" && !strings.HasPrefix(e.Said, "Resource not accessible"):
-		text = fmt.Sprintf("GitHub refuses the credential of account %s in %s (status %d).%s Do as it says; if that names no cause, give the credential the permission administration: write.", account, repo, e.Status, says)
-	case e.Status == http.StatusForbidden:
-		text = fmt.Sprintf("The credential of account %s may not register runners in %s (status %d).%s Give it the permission administration: write.", account, repo, e.Status, says)
-	case e.Status == http.StatusNotFound:
-		text = fmt.Sprintf("GitHub shows repository %s (id %s) to nobody with the credential of account %s (status %d).%s If the repository is there, perhaps under another name, give the credential access to it and the permission administration: write.", repo, r.Repository.ID, account, e.Status, says)
-	case e.Status == http.StatusUnprocessableEntity:
-		text = fmt.Sprintf("GitHub refuses the labels or the name of the runner for %s (status %d).%s Ask for other labels.", repo, e.Status, says)
-	case e.Status == 0:
-		text = fmt.Sprintf("GARO cannot use the GitHub credential of account %s for %s. Look at the parameter that the account's registration names.", account, repo)
-	default:
-		text = fmt.Sprintf("GitHub refuses to register a runner for %s (status %d).%s Check the credential of account %s.", repo, e.Status, says, account)
-	}
-	return store.EndMintDenied, text
-}
-
 // configure seals the config into the record, and gives the claim back.
-func (in *invocation) configure(ctx context.Context, v *launching, m *minting) error {
-	sealed, err := in.Keys.Seal(in.Random, v.Runner.Launch.KeyID, v.Runner.ID, m.name.N, m.minted.Config)
+func (v *launching) configure(ctx context.Context, m *minting) error {
+	sealed, err := v.Keys.Seal(v.Random, v.Runner.Launch.KeyID, v.Runner.ID, m.name.N, m.minted.Config)
 	if err != nil {
 		return err
 	}
-	_, err = in.claimed(ctx, v, func(now time.Time) store.Decision {
+	_, err = v.claimed(ctx, func(now time.Time) store.Decision {
 		return v.Configure(now, m.name.N, sealed, m.minted.RunnerID)
 	})
 	return err
 }
 
 // unregistered ends a machine that can never be registered.
-func (in *invocation) unregistered(ctx context.Context, v *launching, text string) error {
-	return in.giveUp(ctx, v, func(now time.Time) store.Decision { return v.Unregistrable(now, in.Limits, text) })
+func (v *launching) unregistered(ctx context.Context, text string) error {
+	return v.giveUp(ctx, func(now time.Time) store.Decision { return v.Unregistrable(now, v.Limits, text) })
 }

@@ -152,6 +152,19 @@ func (w *Worker) Handle(ctx context.Context, batch []queue.Delivery) (failed []s
 	in.id = "worker-" + id[:12]
 	in.session = store.NewSession(w.Store, in.id, w.Now)
 
+	errs := in.work(ctx, batch)
+	for i, d := range batch {
+		if errs[i] != nil && !errors.Is(errs[i], errLater) {
+			failed = append(failed, d.ID)
+			w.Log.Error("message comes again", "delivery", d.ID, "receives", d.Receives, "error", errs[i])
+		}
+	}
+	return failed
+}
+
+// work works on all messages of a batch side by side, those about one runner one after
+// another, and returns the error of each.
+func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error {
 	errs := make([]error, len(batch))
 	var starts []*start
 	var runners []string              // those that resume and next messages name
@@ -186,14 +199,7 @@ func (w *Worker) Handle(ctx context.Context, batch []queue.Delivery) (failed []s
 			*s.err = broken
 		}
 	}
-
-	for i, d := range batch {
-		if errs[i] != nil && !errors.Is(errs[i], errLater) {
-			failed = append(failed, d.ID)
-			w.Log.Error("message comes again", "delivery", d.ID, "receives", d.Receives, "error", errs[i])
-		}
-	}
-	return failed
+	return errs
 }
 
 // guard turns a panic into the failure of one message.

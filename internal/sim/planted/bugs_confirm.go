@@ -12,7 +12,7 @@ var confirmBugs = []Bug{
 		edit("worker/confirm.go", `return store.Registration{Online: seen.Online}, err`, `_ = seen
 	return store.Registration{Online: true}, err`)),
 	plant("ReadyWhenSomebodyLooks", "who launched a runner is ready when somebody looks",
-		edit("worker/confirm.go", `return v.Settle(now, in.Limits)`, `return store.Decision{}`),
+		edit("worker/confirm.go", `return v.Settle(now, v.Limits)`, `return store.Decision{}`),
 		edit("store/confirm.go", `		d.settle(now, lim)
 `, ``)),
 	plant("ReadyAtTheLook", "a request is ready from when somebody looked",
@@ -25,7 +25,7 @@ var confirmBugs = []Bug{
 
 	// Who may share.
 	plant("ShareUnconfirmed", "a runner is shared though GitHub has not confirmed it",
-		edit("worker/start.go", `if shareable && !r.locks[s.Lock].Confirmed(r.now, in.Limits) {`, `if false {`)),
+		edit("worker/start.go", `!r.locks[s.Lock].Confirmed(r.now, r.Limits) && `, `false && `)),
 	plant("ConfirmedForEver", "GitHub's word about a runner never gets old",
 		edit("store/launch.go", ` && now.Sub(l.ConfirmedAt) <= lim.Confirmed`, ``)),
 	plant("UsedUpIsConfirmed", "a runner whose config is used up counts as confirmed",
@@ -33,7 +33,7 @@ var confirmBugs = []Bug{
 	plant("SharedInVainForEver", "a runner to which no job comes is shared again and again",
 		edit("store/launch.go", ` && !l.vain(now, lim)`, ``)),
 	plant("SharedWhileGitHubIsAway", "a runner is shared when GitHub does not say whether it has it",
-		edit("worker/confirm.go", `in.hold(ctx, r, s, req, store.Wait{For: wait, Until: at})
+		edit("worker/confirm.go", `r.hold(ctx, s, req, store.Wait{For: wait, Until: at})
 		return false`, `_ = wait
 		return true`)),
 	plant("MissedOnceIsLost", "a runner drains as soon as GitHub has its registration no more",
@@ -46,8 +46,8 @@ var confirmBugs = []Bug{
 		edit("internal/agent/program.go", `case code == ExitTooOld:`, `case code == ExitTooOld && !hadJob:`)),
 	plant("TooOldImageLaunchedAgain", "an image whose program GitHub refused is launched again",
 		edit("worker/start.go", `; refused {
-		in.refuse`, `; refused && in.id == "" {
-		in.refuse`)),
+		r.refuse`, `; refused && r.id == "" {
+		r.refuse`)),
 	plant("TooOldImageForgotten", "nobody remembers the image whose program GitHub refused",
 		edit("store/event.go", `if gaveUp {
 			d.Quota`, `if gaveUp && false {

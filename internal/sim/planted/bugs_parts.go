@@ -7,22 +7,22 @@ var partBugs = []Bug{
 	plant("ClaimTooShort", "the claim lapses while its holder's calls are open",
 		edit("worker/worker.go", `Until: in.deadline.Add(claimSlack)`, `Until: in.Now().Add(time.Second)`)),
 	plant("ClaimGivenBackWithACallOpen", "the claim is given back while nobody knows what a call did",
-		edit("worker/launch.go", `	in.sendResume(ctx, v, v.Runner.Claim.Until.Add(time.Second))
+		edit("worker/refusal.go", `	v.sendResume(ctx, v.Runner.Claim.Until.Add(time.Second))
 	return errLater
-}`, `	return in.wait(ctx, v, store.WaitEC2, 0)
+}`, `	return v.wait(ctx, store.WaitEC2, 0)
 }`)),
 	plant("AdvanceOnUnknown", "after a call without an answer the next placement is tried",
-		edit("worker/launch.go", `return in.unanswered(ctx, v)`, `return in.advance(ctx, v, &fleet.Error{Kind: fleet.ErrCapacity, Code: "unclear"})`)),
+		edit("worker/launch.go", `return v.unanswered(ctx)`, `return v.advance(ctx, &fleet.Error{Kind: fleet.ErrCapacity, Code: "unclear"})`)),
 	plant("NameUsedAgain", "a name is registered again after a call without an answer",
 		edit("store/runner.go", `*r = r.Unregistered(now, code, text).writeAhead(controlPlane)`, `*r = r.Unregistered(now, code, text)`)),
 	plant("NameNotWrittenAhead", "a name is registered before it is recorded",
-		edit("worker/mint.go", `_, err := in.claimed(ctx, v, func(now time.Time) store.Decision {
-			return v.SpendName(now, m.name.N, code, text, in.ControlPlane)
-		})`, `var err error
-		v.Case = *v.SpendName(in.Now(), m.name.N, code, text, in.ControlPlane).Case`),
-		edit("worker/mint.go", `if !errors.Is(m.err, github.ErrNameTaken) {`, `if false {`)),
+		edit("worker/mint.go", `_, err := v.claimed(ctx, func(now time.Time) store.Decision {
+		return v.SpendName(now, m.name.N, code, text, v.ControlPlane)
+	})`, `var err error
+	v.Case = *v.SpendName(v.Now(), m.name.N, code, text, v.ControlPlane).Case`),
+		edit("worker/mint.go", `if err != nil || errors.Is(m.err, github.ErrNameTaken) {`, `if true {`)),
 	plant("UnansweredCommitIsDone", "a commit without an answer counts as done",
-		edit("worker/apply.go", `in.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)`, `v.Case = *d.Case
+		edit("worker/apply.go", `v.Log.Warn("commit without an answer", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)`, `v.Case = *d.Case
 			return d, nil`)),
 	plant("LostCommitIsDone", "a commit that lost counts as done",
 		edit("worker/apply.go", `if err == nil {
@@ -43,7 +43,7 @@ var partBugs = []Bug{
 	if err != nil {
 		return secret.Text{}, `)),
 	plant("ConfigInTheLog", "the config stands in the worker's log",
-		edit("worker/mint.go", `log.Info("registered", "github_runner", m.minted.RunnerID)`, `log.Info("registered", "config", m.minted.Config.Reveal())`)),
+		edit("worker/mint.go", `v.Log.Info("registered", "github_runner", m.minted.RunnerID,`, `v.Log.Info("registered", "config", m.minted.Config.Reveal(),`)),
 
 	// The reaper.
 	plant("ReaperDoesNotResend", "an accepted request whose message is lost is forgotten",
