@@ -24,23 +24,23 @@ func boots(r store.Runner) bool {
 // at once, so that one which EC2 ends at once is known in this run and not when
 // boot_by has passed. A machine that EC2 does not show may still come to be seen:
 // nothing follows from that.
-func (p *pass) boot(ctx context.Context, all []*boot) {
+func (ec2 atEC2) boot(ctx context.Context, all []*boot) {
 	runners := make([]*store.Runner, len(all))
 	for i, b := range all {
 		runners[i] = b.runner
 	}
-	views := p.lookUp(ctx, runners)
+	views := ec2.lookUp(ctx, runners)
 	for _, b := range all {
 		in, seen := views[placeOf(b.runner)].instances[b.runner.InstanceID]
-		p.guard("runner", b.runner.ID, func() {
+		ec2.guard("runner", b.runner.ID, func() {
 			switch {
-			case p.isLate(ctx):
+			case ec2.isLate(ctx):
 			case seen && in.State.Over():
-				p.finish(ctx, b.runner, in, over(in))
+				ec2.finish(ctx, b.runner, in, over(in))
 			case seen && doomed(in.State):
-				*b.runner = p.died(ctx, b.around, in)
+				*b.runner = ec2.died(ctx, b.around, in)
 			default:
-				*b.runner = p.usable(ctx, b.around)
+				*b.runner = ec2.usable(ctx, b.around)
 			}
 		})
 	}
@@ -54,14 +54,14 @@ func doomed(s fleet.State) bool {
 
 // died drains a runner whose machine is on its way to its end. It returns the runner as
 // it then is.
-func (p *pass) died(ctx context.Context, c store.Case, in fleet.Instance) store.Runner {
-	d := c.Died(p.cfg.Now(), p.cfg.Limits, shown(in))
-	if !p.apply(ctx, &d.Runner, d) {
+func (ec2 atEC2) died(ctx context.Context, c store.Case, in fleet.Instance) store.Runner {
+	d := c.Died(ec2.cfg.Now(), ec2.cfg.Limits, shown(in))
+	if !ec2.apply(ctx, &d.Runner, d) {
 		return c.Runner
 	}
-	p.note(&d.Runner, Drain, over(in))
-	p.diedAlarm(&d.Runner, in)
-	p.settled(c, d)
+	ec2.note(&d.Runner, Drain, over(in))
+	ec2.diedAlarm(&d.Runner, in)
+	ec2.settled(c, d)
 	return d.Runner
 }
 

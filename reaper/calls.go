@@ -64,6 +64,13 @@ func (g *gate) unanswered(key string, hung bool) {
 	}
 }
 
+// atGitHub is what a pass does at GitHub: it removes registrations, sees which runners
+// are online, and looks for what no record names.
+type atGitHub struct{ *pass }
+
+// atEC2 is what a pass does at EC2: it sees machines, and ends them.
+type atEC2 struct{ *pass }
+
 // timed returns ctx for one call: it ends early enough to record the answer.
 func timed(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if end, ok := ctx.Deadline(); ok {
@@ -73,12 +80,12 @@ func timed(ctx context.Context, limit time.Duration) (context.Context, context.C
 }
 
 // askGitHub makes one call about repo, unless its credential has to rest.
-func (p *pass) askGitHub(ctx context.Context, repo github.Repository, limit time.Duration, call func(context.Context) error) error {
+func (gh atGitHub) askGitHub(ctx context.Context, repo github.Repository, limit time.Duration, call func(context.Context) error) error {
 	account, repository := "GitHub for "+repo.Account, "GitHub for "+repo.Account+" in "+repo.Name
-	if err := p.gate.err(repository, account); err != nil {
+	if err := gh.gate.err(repository, account); err != nil {
 		return err
 	}
-	if until := p.restsUntil(repo.Account); p.cfg.Now().Before(until) {
+	if until := gh.restsUntil(repo.Account); gh.cfg.Now().Before(until) {
 		return fmt.Errorf("GitHub asked to wait until %s: %w", until.UTC().Format(time.RFC3339), errLater)
 	}
 	ctx, cancel := timed(ctx, limit)
@@ -90,13 +97,13 @@ func (p *pass) askGitHub(ctx context.Context, repo github.Repository, limit time
 		e, ok := errors.AsType[*github.Error](err)
 		err = fmt.Errorf("%w: %w", err, errLater)
 		if ok && e.Status != 0 { // GitHub itself asks: a part of our own that is spent leaves the other purposes theirs
-			p.rest(repo.Account, e.RetryAt)
-			p.gate.close(account, err)
+			gh.rest(repo.Account, e.RetryAt)
+			gh.gate.close(account, err)
 		}
 	case errors.Is(err, github.ErrDenied):
-		p.gate.close(repository, err)
+		gh.gate.close(repository, err)
 	default:
-		p.gate.unanswered(account, ctx.Err() != nil)
+		gh.gate.unanswered(account, ctx.Err() != nil)
 	}
 	return err
 }
@@ -114,9 +121,9 @@ func (r *Reaper) rest(account string, until time.Time) {
 }
 
 // askEC2 makes one call, unless that place throttles us or does not answer.
-func (p *pass) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, call func(context.Context) error) error {
+func (ec2 atEC2) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, call func(context.Context) error) error {
 	key := "EC2 in " + at.String()
-	if err := p.gate.err(key); err != nil {
+	if err := ec2.gate.err(key); err != nil {
 		return err
 	}
 	ctx, cancel := timed(ctx, limit)
@@ -125,9 +132,9 @@ func (p *pass) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, 
 	switch {
 	case err == nil, errors.Is(err, fleet.ErrNotFound), refused(err):
 	case errors.Is(err, fleet.ErrThrottled):
-		p.gate.close(key, fmt.Errorf("%s throttles: %w", key, errLater))
+		ec2.gate.close(key, fmt.Errorf("%s throttles: %w", key, errLater))
 	default:
-		p.gate.unanswered(key, ctx.Err() != nil)
+		ec2.gate.unanswered(key, ctx.Err() != nil)
 	}
 	return err
 }

@@ -52,8 +52,8 @@ type sight struct {
 // repository, and by its id for each that the list leaves out, which proves nothing.
 // Those that have waited longest come first; what a run cannot ask, the next one
 // does, or a worker: for one that waits to come into use it is reminded.
-func (p *pass) confirm(ctx context.Context, wanted []store.Case) {
-	if p.cfg.DryRun {
+func (gh atGitHub) confirm(ctx context.Context, wanted []store.Case) {
+	if gh.cfg.DryRun {
 		return
 	}
 	slices.SortStableFunc(wanted, func(a, b store.Case) int { return asked(a).Compare(asked(b)) })
@@ -64,7 +64,7 @@ func (p *pass) confirm(ctx context.Context, wanted []store.Case) {
 		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
 		if i < 0 {
 			if made[repo.Account] == confirmCalls-1 {
-				p.remind(ctx, a)
+				gh.remind(ctx, a)
 				continue
 			}
 			made[repo.Account]++
@@ -73,10 +73,10 @@ func (p *pass) confirm(ctx context.Context, wanted []store.Case) {
 		}
 		sights[i].wanted = append(sights[i].wanted, a)
 	}
-	p.each(ctx, len(sights), func(i int) string { return sights[i].repo.Account }, func(i int) {
+	gh.each(ctx, len(sights), func(i int) string { return sights[i].repo.Account }, func(i int) {
 		s := sights[i]
-		s.err = p.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range p.cfg.GitHub.List(ctx, s.repo, p.prefix()) {
+		s.err = gh.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range gh.cfg.GitHub.List(ctx, s.repo, gh.prefix()) {
 				if err != nil {
 					return err
 				}
@@ -88,66 +88,66 @@ func (p *pass) confirm(ctx context.Context, wanted []store.Case) {
 	slices.SortStableFunc(sights, func(a, b *sight) int { return cmp.Compare(a.repo.ID, b.repo.ID) })
 	for _, s := range sights {
 		if s.err != nil {
-			p.unseen(s.repo, s.err)
+			gh.unseen(s.repo, s.err)
 			continue
 		}
 		for _, a := range s.wanted {
 			online, listed := s.online[a.Runner.Config.RunnerID]
 			seen := store.Registration{Online: online}
 			if !listed {
-				if made[s.repo.Account] == confirmCalls || p.isLate(ctx) {
-					p.remind(ctx, a)
+				if made[s.repo.Account] == confirmCalls || gh.isLate(ctx) {
+					gh.remind(ctx, a)
 					continue
 				}
 				made[s.repo.Account]++
-				err := p.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
-					g, err := p.cfg.GitHub.Get(ctx, s.repo, a.Runner.Config.RunnerID)
+				err := gh.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
+					g, err := gh.cfg.GitHub.Get(ctx, s.repo, a.Runner.Config.RunnerID)
 					seen.Online = g.Online
 					return err
 				})
 				if seen.Absent = errors.Is(err, github.ErrNotFound); err != nil && !seen.Absent {
-					p.unseen(s.repo, err)
+					gh.unseen(s.repo, err)
 					continue
 				}
 			}
-			p.guard("runner", a.Runner.ID, func() { p.seen(ctx, a, seen) })
+			gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, seen) })
 		}
 	}
 }
 
 // remind has a worker ask GitHub about a runner that waits to come into use, and
 // that no worker has asked about: its own message comes again by itself.
-func (p *pass) remind(ctx context.Context, a store.Case) {
-	if d := a.Remind(p.cfg.Now()); d.Sends != nil && p.apply(ctx, &d.Runner, d) {
-		p.note(&d.Runner, Resend, "no worker asked GitHub whether it is online")
+func (gh atGitHub) remind(ctx context.Context, a store.Case) {
+	if d := a.Remind(gh.cfg.Now()); d.Sends != nil && gh.apply(ctx, &d.Runner, d) {
+		gh.note(&d.Runner, Resend, "no worker asked GitHub whether it is online")
 	}
 }
 
 // seen commits what GitHub's word makes of a runner, together with what that means
 // for the request that launched it.
-func (p *pass) seen(ctx context.Context, a store.Case, seen store.Registration) {
-	d, verdict := a.Confirm(p.cfg.Now(), p.cfg.Limits, seen)
-	if len(d.Changes) == 0 || !p.apply(ctx, &d.Runner, d) {
+func (gh atGitHub) seen(ctx context.Context, a store.Case, seen store.Registration) {
+	d, verdict := a.Confirm(gh.cfg.Now(), gh.cfg.Limits, seen)
+	if len(d.Changes) == 0 || !gh.apply(ctx, &d.Runner, d) {
 		return
 	}
 	switch verdict {
 	case store.Lost:
-		p.note(&d.Runner, Drain, d.Runner.End.Code)
+		gh.note(&d.Runner, Drain, d.Runner.End.Code)
 	case store.Confirmed:
-		p.note(&d.Runner, Confirm, "GitHub shows it online")
+		gh.note(&d.Runner, Confirm, "GitHub shows it online")
 	default:
-		p.note(&d.Runner, Confirm, "GitHub does not show it online")
+		gh.note(&d.Runner, Confirm, "GitHub does not show it online")
 	}
 }
 
 // unseen reports that GitHub did not show a repository's runners.
-func (p *pass) unseen(repo github.Repository, err error) {
+func (gh atGitHub) unseen(repo github.Repository, err error) {
 	if errors.Is(err, errLater) {
-		p.line(Line{Kind: "repository", ID: repo.Name, Action: Skip, Reason: err.Error()})
+		gh.line(Line{Kind: "repository", ID: repo.Name, Action: Skip, Reason: err.Error()})
 		return
 	}
-	p.fail("repository", repo.Name, fmt.Errorf("see which runners of %s are online: %w", repo.Name, err))
+	gh.fail("repository", repo.Name, fmt.Errorf("see which runners of %s are online: %w", repo.Name, err))
 	if errors.Is(err, github.ErrDenied) || errors.Is(err, github.ErrNotFound) || errors.Is(err, github.ErrRefused) {
-		p.deniedBy(repo, err)
+		gh.deniedBy(repo, err)
 	}
 }

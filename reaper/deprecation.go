@@ -26,8 +26,8 @@ const (
 // week and after. What it knows is kept in s for as long as the version was seen
 // within a day. A question that fails is asked again with the next lists, and
 // spoils nothing else: the end of a version shows by itself.
-func (p *pass) versions(ctx context.Context, account string, lists []*listing, s store.Sweep) store.Sweep {
-	now := p.cfg.Now()
+func (gh atGitHub) versions(ctx context.Context, account string, lists []*listing, s store.Sweep) store.Sweep {
+	now := gh.cfg.Now()
 	known := map[string]store.ProgramVersion{}
 	for version, v := range s.Versions {
 		if now.Sub(v.SeenAt) < recently {
@@ -37,7 +37,7 @@ func (p *pass) versions(ctx context.Context, account string, lists []*listing, s
 	repos := map[string]github.Repository{}
 	for _, l := range lists {
 		for _, g := range l.found {
-			if _, ours := runnerIn(p.cfg.ControlPlane, g.Name); !ours || g.Version == "" || l.err != nil {
+			if _, ours := runnerIn(gh.cfg.ControlPlane, g.Name); !ours || g.Version == "" || l.err != nil {
 				continue
 			}
 			v := known[g.Version]
@@ -54,12 +54,12 @@ func (p *pass) versions(ctx context.Context, account string, lists []*listing, s
 			continue
 		}
 		var d github.Deprecation
-		err := p.askGitHub(ctx, repo, callLimit, func(ctx context.Context) (err error) {
-			d, err = p.cfg.GitHub.Deprecation(ctx, repo, version)
+		err := gh.askGitHub(ctx, repo, callLimit, func(ctx context.Context) (err error) {
+			d, err = gh.cfg.GitHub.Deprecation(ctx, repo, version)
 			return err
 		})
 		if err != nil && !errors.Is(err, github.ErrNotFound) { // which an Enterprise Server always says
-			p.line(Line{Kind: "version", ID: version, Action: Skip, Reason: err.Error()})
+			gh.line(Line{Kind: "version", ID: version, Action: Skip, Reason: err.Error()})
 			continue
 		}
 		v.AskedAt, v.EndsAt = now, d.Ends()
@@ -68,8 +68,8 @@ func (p *pass) versions(ctx context.Context, account string, lists []*listing, s
 			continue
 		}
 		ends := v.EndsAt.UTC().Format(time.RFC3339)
-		p.line(Line{Kind: "version", ID: version, Action: Notice, Reason: fmt.Sprintf("GitHub serves it until %s, and runners of account %s have it", ends, account)})
-		p.alarm(store.AlarmVersionEnds, account+" "+version, "GitHub will refuse a version of the runner program that is in use",
+		gh.line(Line{Kind: "version", ID: version, Action: Notice, Reason: fmt.Sprintf("GitHub serves it until %s, and runners of account %s have it", ends, account)})
+		gh.alarm(store.AlarmVersionEnds, account+" "+version, "GitHub will refuse a version of the runner program that is in use",
 			"account", account, "version", version, "ends", ends, "repository", repo.Name)
 	}
 	return s.Knowing(known)

@@ -33,7 +33,7 @@ func placeOf(r *store.Runner) fleet.Place { return fleet.Place{Account: r.Accoun
 // end takes draining and ending runners on towards their end, in the order that
 // protects a job: first the registration goes, then the machine.
 func (p *pass) end(ctx context.Context, runners []*store.Runner) {
-	views := p.lookUp(ctx, runners)
+	views := atEC2{p}.lookUp(ctx, runners)
 	left := runners[:0:0]
 	for _, run := range runners {
 		v := views[placeOf(run)]
@@ -43,9 +43,9 @@ func (p *pass) end(ctx context.Context, runners []*store.Runner) {
 		}
 		left = append(left, run)
 	}
-	p.deregister(ctx, left, views)
+	atGitHub{p}.deregister(ctx, left, views)
 	p.begin(ctx, left, views)
-	p.terminate(ctx, left, views)
+	atEC2{p}.terminate(ctx, left, views)
 }
 
 // off reports that EC2 shows the runner's machine, and not running: no job is on it,
@@ -56,7 +56,7 @@ func off(run *store.Runner, views map[fleet.Place]*lookup) bool {
 }
 
 // look reads the instances of all runners: one call for each place and hundred.
-func (p *pass) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.Place]*lookup {
+func (ec2 atEC2) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.Place]*lookup {
 	views := map[fleet.Place]*lookup{}
 	var calls []*lookup
 	for _, run := range runners {
@@ -74,10 +74,10 @@ func (p *pass) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.Pl
 		}
 		calls[i].ids = append(calls[i].ids, run.InstanceID)
 	}
-	p.each(ctx, len(calls), func(i int) string { return calls[i].at.Account }, func(i int) {
+	ec2.each(ctx, len(calls), func(i int) string { return calls[i].at.Account }, func(i int) {
 		v := calls[i]
-		v.err = p.askEC2(ctx, v.at, callLimit, func(ctx context.Context) (err error) {
-			v.instances, err = p.cfg.Fleet.Get(ctx, v.at, v.ids...)
+		v.err = ec2.askEC2(ctx, v.at, callLimit, func(ctx context.Context) (err error) {
+			v.instances, err = ec2.cfg.Fleet.Get(ctx, v.at, v.ids...)
 			return err
 		})
 	})
@@ -85,7 +85,7 @@ func (p *pass) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.Pl
 		whole := views[v.at]
 		if v.err != nil {
 			whole.err = v.err
-			p.unreachable(v.at, fmt.Errorf("get %d instances in %s: %w", len(v.ids), v.at, v.err))
+			ec2.unreachable(v.at, fmt.Errorf("get %d instances in %s: %w", len(v.ids), v.at, v.err))
 			continue
 		}
 		maps.Copy(whole.instances, v.instances)
@@ -95,14 +95,14 @@ func (p *pass) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.Pl
 
 // unreachable reports that a place could not be asked. An account that refuses
 // us is never silent.
-func (p *pass) unreachable(at fleet.Place, err error) {
+func (ec2 atEC2) unreachable(at fleet.Place, err error) {
 	if errors.Is(err, errLater) {
-		p.line(Line{Kind: "account", ID: at.String(), Action: Skip, Reason: err.Error()})
+		ec2.line(Line{Kind: "account", ID: at.String(), Action: Skip, Reason: err.Error()})
 		return
 	}
-	p.fail("account", at.String(), err)
+	ec2.fail("account", at.String(), err)
 	if refused(err) {
-		p.alarm(store.AlarmAccess, at.String(), "the account's machines cannot be seen or ended: "+err.Error(),
+		ec2.alarm(store.AlarmAccess, at.String(), "the account's machines cannot be seen or ended: "+err.Error(),
 			"account", at.Account, "region", at.Region)
 	}
 }
@@ -115,21 +115,21 @@ func refused(err error) bool {
 // deregister asks GitHub to delete the registrations of those whose turn it is.
 // That it is being asked is committed first: a compromised machine gets one
 // DELETE, and no second wait for it.
-func (p *pass) deregister(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
+func (gh atGitHub) deregister(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
 	var jobs []*removal
 	for _, run := range runners {
-		now := p.cfg.Now()
-		if store.NextEndStep(now, p.cfg.Limits, *run, off(run, views)) != store.EndDelete || p.isLate(ctx) {
+		now := gh.cfg.Now()
+		if store.NextEndStep(now, gh.cfg.Limits, *run, off(run, views)) != store.EndDelete || gh.isLate(ctx) {
 			continue
 		}
-		if !p.advance(ctx, run, store.Case{Runner: *run}.Deleting(now)) {
+		if !gh.advance(ctx, run, store.Case{Runner: *run}.Deleting(now)) {
 			continue
 		}
 		jobs = append(jobs, &removal{runner: run, repo: repositoryOf(run), id: run.Config.RunnerID})
 	}
-	p.remove(ctx, jobs)
+	gh.remove(ctx, jobs)
 	for _, j := range jobs {
-		p.guard("runner", j.runner.ID, func() { p.deregistered(ctx, j) })
+		gh.guard("runner", j.runner.ID, func() { gh.deregistered(ctx, j) })
 	}
 }
 
@@ -142,19 +142,19 @@ func (p *pass) advance(ctx context.Context, run *store.Runner, d store.Decision)
 	return true
 }
 
-func (p *pass) deregistered(ctx context.Context, j *removal) {
-	c, now := store.Case{Runner: *j.runner}, p.cfg.Now()
+func (gh atGitHub) deregistered(ctx context.Context, j *removal) {
+	c, now := store.Case{Runner: *j.runner}, gh.cfg.Now()
 	switch j.out {
 	case removed, absent:
-		if p.advance(ctx, j.runner, c.Deregistered(now)) {
-			p.note(j.runner, Deregister, j.String())
+		if gh.advance(ctx, j.runner, c.Deregistered(now)) {
+			gh.note(j.runner, Deregister, j.String())
 		}
 	case busy:
-		if p.advance(ctx, j.runner, c.Refused(now, p.cfg.Limits)) {
-			p.note(j.runner, Wait, "GitHub says that a job runs; it is asked again after "+j.runner.DeleteAfter.UTC().Format("15:04:05"))
+		if gh.advance(ctx, j.runner, c.Refused(now, gh.cfg.Limits)) {
+			gh.note(j.runner, Wait, "GitHub says that a job runs; it is asked again after "+j.runner.DeleteAfter.UTC().Format("15:04:05"))
 		}
 	default:
-		p.unremoved(j)
+		gh.unremoved(j)
 	}
 }
 

@@ -157,9 +157,9 @@ func (r *Reaper) Run(ctx context.Context) (Report, error) {
 		{"runners", func() { ending, naming, asked = p.runners(ctx, due[store.KindRunner]) }},
 		{"requests", func() { p.requests(ctx, due[store.KindRequest]) }},
 		{"end", func() { p.end(ctx, ending) }},
-		{"confirm", func() { p.confirm(ctx, asked) }},
-		{"names", func() { p.names(ctx, naming) }},
-		{"sweeps", func() { p.sweeps(ctx, p.dueSweeps(ctx, due[store.KindSweep])) }},
+		{"confirm", func() { atGitHub{p}.confirm(ctx, asked) }},
+		{"names", func() { atGitHub{p}.names(ctx, naming) }},
+		{"sweeps", func() { atEC2{p}.sweeps(ctx, atEC2{p}.dueSweeps(ctx, due[store.KindSweep])) }},
 	} {
 		p.guard("phase", phase.name, phase.do)
 	}

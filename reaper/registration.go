@@ -54,13 +54,13 @@ func (j *removal) String() string {
 
 // remove makes GitHub delete the registrations, and says what came of each. In
 // a dry run it tries none.
-func (p *pass) remove(ctx context.Context, jobs []*removal) {
-	if p.cfg.DryRun {
+func (gh atGitHub) remove(ctx context.Context, jobs []*removal) {
+	if gh.cfg.DryRun {
 		return
 	}
-	p.each(ctx, len(jobs), func(i int) string { return jobs[i].repo.Account }, func(i int) {
+	gh.each(ctx, len(jobs), func(i int) string { return jobs[i].repo.Account }, func(i int) {
 		j := jobs[i]
-		j.err = p.removeOne(ctx, j)
+		j.err = gh.removeOne(ctx, j)
 		switch {
 		case j.err == nil:
 			j.out = removed
@@ -80,7 +80,7 @@ func (p *pass) remove(ctx context.Context, jobs []*removal) {
 	// repository. It proves something only if the same credential sees the rest.
 	var repos []github.Repository
 	for _, j := range jobs {
-		if _, known := p.canList[j.repo]; j.out == absent && !known && !slices.Contains(repos, j.repo) {
+		if _, known := gh.canList[j.repo]; j.out == absent && !known && !slices.Contains(repos, j.repo) {
 			repos = append(repos, j.repo)
 		}
 	}
@@ -88,9 +88,9 @@ func (p *pass) remove(ctx context.Context, jobs []*removal) {
 	for i := range errs {
 		errs[i] = errLater
 	}
-	p.each(ctx, len(repos), func(i int) string { return repos[i].Account }, func(i int) {
-		errs[i] = p.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
-			for _, err := range p.cfg.GitHub.List(ctx, repos[i], p.prefix()) {
+	gh.each(ctx, len(repos), func(i int) string { return repos[i].Account }, func(i int) {
+		errs[i] = gh.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
+			for _, err := range gh.cfg.GitHub.List(ctx, repos[i], gh.prefix()) {
 				if err != nil {
 					return err
 				}
@@ -99,13 +99,13 @@ func (p *pass) remove(ctx context.Context, jobs []*removal) {
 		})
 	})
 	for i, repo := range repos {
-		p.canList[repo] = errs[i]
+		gh.canList[repo] = errs[i]
 	}
 	for _, j := range jobs {
-		if j.out != absent || p.canList[j.repo] == nil {
+		if j.out != absent || gh.canList[j.repo] == nil {
 			continue
 		}
-		j.err = p.canList[j.repo]
+		j.err = gh.canList[j.repo]
 		switch {
 		case errors.Is(j.err, errLater):
 			j.out = untried
@@ -117,10 +117,10 @@ func (p *pass) remove(ctx context.Context, jobs []*removal) {
 	}
 }
 
-func (p *pass) removeOne(ctx context.Context, j *removal) error {
+func (gh atGitHub) removeOne(ctx context.Context, j *removal) error {
 	if j.id == 0 && j.name != "" {
-		err := p.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
-			found, err := p.cfg.GitHub.Find(ctx, j.repo, j.name)
+		err := gh.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
+			found, err := gh.cfg.GitHub.Find(ctx, j.repo, j.name)
 			j.id = found.ID
 			return err
 		})
@@ -128,55 +128,55 @@ func (p *pass) removeOne(ctx context.Context, j *removal) error {
 			return err
 		}
 	}
-	return p.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
-		return p.cfg.GitHub.Delete(ctx, j.repo, j.id)
+	return gh.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
+		return gh.cfg.GitHub.Delete(ctx, j.repo, j.id)
 	})
 }
 
 // unremoved reports a removal that did not come about, for other reasons than a job.
-func (p *pass) unremoved(j *removal) {
+func (gh atGitHub) unremoved(j *removal) {
 	kind, id := "registration", fmt.Sprintf("%s/%d", j.repo.Name, j.id)
 	if j.runner != nil {
 		kind, id = "runner", j.runner.ID
 	}
 	switch {
-	case j.out == untried && p.cfg.DryRun:
-		p.line(Line{Kind: kind, ID: id, Action: Deregister, Reason: "ask GitHub to delete the registration"})
+	case j.out == untried && gh.cfg.DryRun:
+		gh.line(Line{Kind: kind, ID: id, Action: Deregister, Reason: "ask GitHub to delete the registration"})
 	case j.out == untried && j.err == nil:
-		p.line(Line{Kind: kind, ID: id, Action: Skip, Reason: "time ran out"})
+		gh.line(Line{Kind: kind, ID: id, Action: Skip, Reason: "time ran out"})
 	case j.out == untried:
-		p.line(Line{Kind: kind, ID: id, Action: Skip, Reason: j.err.Error()})
+		gh.line(Line{Kind: kind, ID: id, Action: Skip, Reason: j.err.Error()})
 	default:
-		p.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.repo.Name, j.err))
+		gh.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.repo.Name, j.err))
 		if j.out == denied {
-			p.deniedBy(j.repo, j.err)
+			gh.deniedBy(j.repo, j.err)
 		}
 	}
 }
 
 // deniedBy raises the alarm for a credential that does not serve a repository.
-func (p *pass) deniedBy(repo github.Repository, err error) {
-	p.alarm(store.AlarmGitHub, repo.Account+" "+repo.ID, "GitHub refuses the account's credential: "+err.Error(),
+func (gh atGitHub) deniedBy(repo github.Repository, err error) {
+	gh.alarm(store.AlarmGitHub, repo.Account+" "+repo.ID, "GitHub refuses the account's credential: "+err.Error(),
 		"account", repo.Account, "repository", repo.Name)
 }
 
 // names deletes at GitHub what ended runners left there, and what usable ones no
 // longer need. Nothing waits for it.
-func (p *pass) names(ctx context.Context, runners []*store.Runner) {
+func (gh atGitHub) names(ctx context.Context, runners []*store.Runner) {
 	var jobs []*removal
 	var mine [][]*removal
 	for _, run := range runners {
 		var todo []*removal
-		for _, g := range deletable(p.cfg.Now(), p.cfg.Limits, *run) {
+		for _, g := range deletable(gh.cfg.Now(), gh.cfg.Limits, *run) {
 			todo = append(todo, &removal{runner: run, repo: repositoryOf(run), id: g.RunnerID, name: g.Name, n: g.N})
 		}
 		todo = todo[:min(len(todo), namesAtOnce-len(jobs))]
 		jobs = append(jobs, todo...)
 		mine = append(mine, todo)
 	}
-	p.remove(ctx, jobs)
+	gh.remove(ctx, jobs)
 	for i, run := range runners {
-		p.guard("runner", run.ID, func() { p.named(ctx, run, mine[i]) })
+		gh.guard("runner", run.ID, func() { gh.named(ctx, run, mine[i]) })
 	}
 }
 
@@ -194,24 +194,24 @@ func deletable(now time.Time, lim store.Limits, r store.Runner) []store.GitHubNa
 
 // named records which names of a runner are gone. An ended one is looked at
 // again in an hour if some are left, or at once if some were not yet tried.
-func (p *pass) named(ctx context.Context, run *store.Runner, jobs []*removal) {
+func (gh atGitHub) named(ctx context.Context, run *store.Runner, jobs []*removal) {
 	var gone []int
 	tried := len(jobs)
 	for _, j := range jobs {
 		switch j.out {
 		case removed, absent:
 			gone = append(gone, j.n)
-			p.note(run, Forget, j.name+": "+j.String())
+			gh.note(run, Forget, j.name+": "+j.String())
 		case busy:
-			p.note(run, Wait, j.name+": a job runs")
+			gh.note(run, Wait, j.name+": a job runs")
 		case untried:
 			tried--
-			p.unremoved(j)
+			gh.unremoved(j)
 		default:
-			p.unremoved(j)
+			gh.unremoved(j)
 		}
 	}
-	now := p.cfg.Now()
-	all := tried == len(run.Names) || store.NextEndStep(now, p.cfg.Limits, *run, false) == store.EndNothing
-	p.advance(ctx, run, store.Case{Runner: *run}.Forgotten(now, p.cfg.Limits, gone, all))
+	now := gh.cfg.Now()
+	all := tried == len(run.Names) || store.NextEndStep(now, gh.cfg.Limits, *run, false) == store.EndNothing
+	gh.advance(ctx, run, store.Case{Runner: *run}.Forgotten(now, gh.cfg.Limits, gone, all))
 }

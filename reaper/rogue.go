@@ -29,31 +29,31 @@ type listing struct {
 // registrations looks for registrations that have our name and no record, in the
 // account's repositories with a recent runner. It does so once an hour, and notes
 // in s what it sees.
-func (p *pass) registrations(ctx context.Context, account string, s store.Sweep) store.Sweep {
-	now := p.cfg.Now()
+func (gh atGitHub) registrations(ctx context.Context, account string, s store.Sweep) store.Sweep {
+	now := gh.cfg.Now()
 	oldest := zero
 	for _, at := range s.Checked {
 		if oldest.IsZero() || at.Before(oldest) {
 			oldest = at
 		}
 	}
-	if now.Sub(oldest) < p.cfg.Limits.RogueGap {
+	if now.Sub(oldest) < gh.cfg.Limits.RogueGap {
 		return s
 	}
-	repos, ok := p.recentRepositories(ctx, account)
+	repos, ok := gh.recentRepositories(ctx, account)
 	if !ok {
 		return s
 	}
 	var lists []*listing
 	for _, repo := range repos {
-		if now.Sub(s.Checked[repo.ID]) >= p.cfg.Limits.RogueGap {
+		if now.Sub(s.Checked[repo.ID]) >= gh.cfg.Limits.RogueGap {
 			lists = append(lists, &listing{repo: repo, err: errLater})
 		}
 	}
-	p.each(ctx, len(lists), func(int) string { return account }, func(i int) {
+	gh.each(ctx, len(lists), func(int) string { return account }, func(i int) {
 		l := lists[i]
-		l.err = p.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range p.cfg.GitHub.List(ctx, l.repo, "garo-") {
+		l.err = gh.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range gh.cfg.GitHub.List(ctx, l.repo, "garo-") {
 				if err != nil {
 					return err
 				}
@@ -71,47 +71,47 @@ func (p *pass) registrations(ctx context.Context, account string, s store.Sweep)
 	for _, l := range lists {
 		switch {
 		case l.err == nil:
-			if rogues, ok := p.rogues(ctx, l); ok {
-				s = p.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
+			if rogues, ok := gh.rogues(ctx, l); ok {
+				s = gh.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
 			}
 		case errors.Is(l.err, errLater):
-			p.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
+			gh.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
 		default:
-			p.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
+			gh.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
 			if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {
-				p.deniedBy(l.repo, l.err)
+				gh.deniedBy(l.repo, l.err)
 				s = s.Listed(now, l.repo.ID) // once an hour is enough to say so
 			}
 		}
 	}
-	return p.versions(ctx, account, lists, s)
+	return gh.versions(ctx, account, lists, s)
 }
 
 // recentRepositories returns the repositories for which the account had a new
 // runner within a day, by id.
-func (p *pass) recentRepositories(ctx context.Context, account string) ([]github.Repository, bool) {
-	if p.recent == nil {
-		p.recent = map[string]map[string]github.Repository{}
-		since := p.cfg.Now().Add(-recently)
-		for it, err := range p.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
+func (gh atGitHub) recentRepositories(ctx context.Context, account string) ([]github.Repository, bool) {
+	if gh.recent == nil {
+		gh.recent = map[string]map[string]github.Repository{}
+		since := gh.cfg.Now().Add(-recently)
+		for it, err := range gh.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
 			if err != nil {
-				p.fail("index", "", fmt.Errorf("list the runners of a day: %w", err))
-				p.recent = nil
+				gh.fail("index", "", fmt.Errorf("list the runners of a day: %w", err))
+				gh.recent = nil
 				return nil, false
 			}
 			run := it.(*store.Runner)
 			if run.CreatedAt.Before(since) {
 				break
 			}
-			if p.recent[run.Account] == nil {
-				p.recent[run.Account] = map[string]github.Repository{}
+			if gh.recent[run.Account] == nil {
+				gh.recent[run.Account] = map[string]github.Repository{}
 			}
-			if _, ok := p.recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
-				p.recent[run.Account][run.Repository.ID] = repositoryOf(run)
+			if _, ok := gh.recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
+				gh.recent[run.Account][run.Repository.ID] = repositoryOf(run)
 			}
 		}
 	}
-	repos := slices.Collect(maps.Values(p.recent[account]))
+	repos := slices.Collect(maps.Values(gh.recent[account]))
 	slices.SortFunc(repos, func(a, b github.Repository) int { return cmp.Compare(a.ID, b.ID) })
 	return repos, true
 }
@@ -119,14 +119,14 @@ func (p *pass) recentRepositories(ctx context.Context, account string) ([]github
 // rogues returns the registrations of a listing that have our name and no record
 // that names them, and tells of those of other control planes. It is false when
 // the records could not be read.
-func (p *pass) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
+func (gh atGitHub) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
 	slices.SortFunc(l.found, func(a, b github.Runner) int { return cmp.Compare(a.ID, b.ID) })
 	var ours []github.Runner
 	var refs []store.Ref
 	for _, g := range l.found {
-		id, ok := runnerIn(p.cfg.ControlPlane, g.Name)
+		id, ok := runnerIn(gh.cfg.ControlPlane, g.Name)
 		if !ok {
-			p.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", l.repo.Name, g.ID), Action: Notice,
+			gh.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", l.repo.Name, g.ID), Action: Notice,
 				Reason: g.Name + " is not of this control plane"})
 			continue
 		}
@@ -135,7 +135,7 @@ func (p *pass) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
 			refs = append(refs, ref)
 		}
 	}
-	records, ok := read[*store.Runner](ctx, p, "runner", refs...)
+	records, ok := read[*store.Runner](ctx, gh.pass, "runner", refs...)
 	if !ok {
 		return nil, false
 	}
@@ -144,9 +144,9 @@ func (p *pass) rogues(ctx context.Context, l *listing) ([]github.Runner, bool) {
 		runners[run.ID] = run
 	}
 	return slices.DeleteFunc(ours, func(g github.Runner) bool {
-		id, _ := runnerIn(p.cfg.ControlPlane, g.Name)
+		id, _ := runnerIn(gh.cfg.ControlPlane, g.Name)
 		run, ok := runners[id]
-		return ok && countsOn(p.cfg.Now(), p.cfg.Limits, *run, g)
+		return ok && countsOn(gh.cfg.Now(), gh.cfg.Limits, *run, g)
 	}), true
 }
 
@@ -187,8 +187,8 @@ func countsOn(now time.Time, lim store.Limits, r store.Runner, g github.Runner) 
 
 // endRogues deletes those that were first seen long enough ago, and returns the
 // sweep with the sightings in this repository brought up to date.
-func (p *pass) endRogues(ctx context.Context, repo github.Repository, known store.Sweep, rogues []github.Runner) store.Sweep {
-	now := p.cfg.Now()
+func (gh atGitHub) endRogues(ctx context.Context, repo github.Repository, known store.Sweep, rogues []github.Runner) store.Sweep {
+	now := gh.cfg.Now()
 	ids := make([]int64, len(rogues))
 	for i, g := range rogues {
 		ids[i] = g.ID
@@ -197,27 +197,27 @@ func (p *pass) endRogues(ctx context.Context, repo github.Repository, known stor
 	var jobs []*removal
 	for _, g := range rogues {
 		if !known.Knows(repo.ID, g.ID) {
-			p.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", repo.Name, g.ID), Action: Observe, Reason: "no record names " + g.Name})
+			gh.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", repo.Name, g.ID), Action: Observe, Reason: "no record names " + g.Name})
 		}
-		if now.Sub(since[g.ID]) >= p.cfg.Limits.RogueGap {
+		if now.Sub(since[g.ID]) >= gh.cfg.Limits.RogueGap {
 			jobs = append(jobs, &removal{repo: repo, id: g.ID, name: g.Name})
 		}
 	}
-	p.remove(ctx, jobs)
+	gh.remove(ctx, jobs)
 	for _, j := range jobs {
 		id := fmt.Sprintf("%s/%d", repo.Name, j.id)
 		alarm := func(what string) {
-			p.alarm(store.AlarmRogue, id, what, "repository", repo.Name, "registration", j.id, "name", j.name)
+			gh.alarm(store.AlarmRogue, id, what, "repository", repo.Name, "registration", j.id, "name", j.name)
 		}
 		switch j.out {
 		case removed, absent:
-			p.line(Line{Kind: "registration", ID: id, Action: Remove, Reason: "no record names " + j.name})
+			gh.line(Line{Kind: "registration", ID: id, Action: Remove, Reason: "no record names " + j.name})
 			alarm("deleted a registration that no record names")
 		case busy:
-			p.line(Line{Kind: "registration", ID: id, Action: Wait, Reason: "no record names " + j.name + ", and a job runs on it"})
+			gh.line(Line{Kind: "registration", ID: id, Action: Wait, Reason: "no record names " + j.name + ", and a job runs on it"})
 			alarm("a job runs on a registration that no record names")
 		default:
-			p.unremoved(j)
+			gh.unremoved(j)
 		}
 	}
 	return next

@@ -48,7 +48,7 @@ func (p *pass) runners(ctx context.Context, refs []store.Ref) (ending, naming []
 			next(run, a)
 		}
 	}
-	p.boot(ctx, booting)
+	atEC2{p}.boot(ctx, booting)
 	for _, b := range booting {
 		next(b.runner, b.around)
 	}

@@ -30,11 +30,11 @@ type sweep struct {
 // dueSweeps returns the sweeps that are due, in the order of their keys: those of
 // all registered accounts and regions, whose items are created if they are
 // missing, and those among the refs, which the index listed.
-func (p *pass) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
-	if p.isLate(ctx) {
+func (ec2 atEC2) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
+	if ec2.isLate(ctx) {
 		return nil
 	}
-	all, complete := p.registered(ctx)
+	all, complete := ec2.registered(ctx)
 	for _, ref := range listed {
 		if all[ref.ID] == nil {
 			all[ref.ID] = &sweep{registered: !complete}
@@ -47,7 +47,7 @@ func (p *pass) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
 		for i, key := range part {
 			refs[i] = store.Ref{Kind: store.KindSweep, ID: key}
 		}
-		items, ok := read[*store.Sweep](ctx, p, "sweep", refs...)
+		items, ok := read[*store.Sweep](ctx, ec2.pass, "sweep", refs...)
 		if !ok {
 			continue
 		}
@@ -57,37 +57,37 @@ func (p *pass) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
 			account, region, _ := strings.Cut(it.Key, "/")
 			s.at = fleet.Place{Account: account, Region: region}
 			if s.item.DueAt.IsZero() && s.registered {
-				if !p.apply(ctx, &s.item, s.item.Schedule(p.cfg.Now())) {
+				if !ec2.apply(ctx, &s.item, s.item.Schedule(ec2.cfg.Now())) {
 					continue
 				}
 			}
-			if !s.item.DueAt.IsZero() && !s.item.DueAt.After(p.cfg.Now()) {
+			if !s.item.DueAt.IsZero() && !s.item.DueAt.After(ec2.cfg.Now()) {
 				due = append(due, s)
 			}
 		}
 	}
-	p.report.Sweeps = len(due)
+	ec2.report.Sweeps = len(due)
 	return due
 }
 
 // registered returns a sweep for each region of each registered account, by key,
 // and whether these are all.
-func (p *pass) registered(ctx context.Context) (_ map[string]*sweep, complete bool) {
+func (ec2 atEC2) registered(ctx context.Context) (_ map[string]*sweep, complete bool) {
 	all := map[string]*sweep{}
-	accounts, err := p.cfg.Accounts.List(ctx)
+	accounts, err := ec2.cfg.Accounts.List(ctx)
 	if err != nil {
-		p.fail("account", "", fmt.Errorf("list the accounts: %w", err))
+		ec2.fail("account", "", fmt.Errorf("list the accounts: %w", err))
 		return all, false
 	}
 	complete = true
 	for _, id := range accounts {
-		a, err := p.cfg.Accounts.Account(ctx, id)
+		a, err := ec2.cfg.Accounts.Account(ctx, id)
 		if errors.Is(err, store.ErrNoAccount) {
 			continue // taken out a moment ago
 		}
 		if err != nil {
 			complete = false
-			p.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err)) // an outage: a fault in it has its own alarm
+			ec2.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err)) // an outage: a fault in it has its own alarm
 			continue
 		}
 		for i, region := range slices.Sorted(maps.Keys(a.Regions)) {
@@ -100,14 +100,14 @@ func (p *pass) registered(ctx context.Context) (_ map[string]*sweep, complete bo
 // sweeps compares EC2 and GitHub with the records. EC2 is listed before the
 // records are read: a launch is recorded before it is made, so a machine that is
 // seen has a record by then, if it ever had one.
-func (p *pass) sweeps(ctx context.Context, due []*sweep) {
+func (ec2 atEC2) sweeps(ctx context.Context, due []*sweep) {
 	for _, s := range due {
 		s.err = errLater
 	}
-	p.each(ctx, len(due), func(i int) string { return due[i].at.Account }, func(i int) {
+	ec2.each(ctx, len(due), func(i int) string { return due[i].at.Account }, func(i int) {
 		s := due[i]
-		s.err = p.askEC2(ctx, s.at, listLimit, func(ctx context.Context) error {
-			for in, err := range p.cfg.Fleet.List(ctx, s.at, p.cfg.ControlPlane) {
+		s.err = ec2.askEC2(ctx, s.at, listLimit, func(ctx context.Context) error {
+			for in, err := range ec2.cfg.Fleet.List(ctx, s.at, ec2.cfg.ControlPlane) {
 				if err != nil {
 					return err
 				}
@@ -117,44 +117,44 @@ func (p *pass) sweeps(ctx context.Context, due []*sweep) {
 		})
 	})
 	for _, s := range due {
-		if p.isLate(ctx) {
+		if ec2.isLate(ctx) {
 			return
 		}
-		p.guard("sweep", s.item.Key, func() { p.sweep(ctx, s) })
+		ec2.guard("sweep", s.item.Key, func() { ec2.sweep(ctx, s) })
 	}
 }
 
 // sweep does one place, and commits when that is done: a run that dies before
 // then leaves it due, and whatever it did is as good when it is done twice.
-func (p *pass) sweep(ctx context.Context, s *sweep) {
+func (ec2 atEC2) sweep(ctx context.Context, s *sweep) {
 	next := s.item
 	if s.err != nil {
-		p.unreachable(s.at, fmt.Errorf("list the instances in %s: %w", s.at, s.err))
+		ec2.unreachable(s.at, fmt.Errorf("list the instances in %s: %w", s.at, s.err))
 		if errors.Is(s.err, store.ErrNoAccount) && !s.registered {
-			p.apply(ctx, &next, next.Swept(p.cfg.Now(), p.cfg.Limits, true))
+			ec2.apply(ctx, &next, next.Swept(ec2.cfg.Now(), ec2.cfg.Limits, true))
 		}
 		return // nothing follows from a part of the list
 	}
 	// Whatever the listing says, only what has our tag is ours.
 	found := slices.DeleteFunc(s.found, func(in fleet.Instance) bool {
-		return in.Tags[fleet.TagControlPlane] != p.cfg.ControlPlane
+		return in.Tags[fleet.TagControlPlane] != ec2.cfg.ControlPlane
 	})
 	slices.SortFunc(found, func(a, b fleet.Instance) int { return cmp.Compare(a.ID, b.ID) })
-	next, ok := p.instances(ctx, s.at, next, found)
+	next, ok := ec2.instances(ctx, s.at, next, found)
 	if !ok {
 		return
 	}
 	if s.first {
-		next = p.registrations(ctx, s.at.Account, next)
+		next = atGitHub{ec2.pass}.registrations(ctx, s.at.Account, next)
 	}
-	if p.apply(ctx, &next, next.Swept(p.cfg.Now(), p.cfg.Limits, !s.registered && len(found) == 0)) {
-		p.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))
+	if ec2.apply(ctx, &next, next.Swept(ec2.cfg.Now(), ec2.cfg.Limits, !s.registered && len(found) == 0)) {
+		ec2.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))
 	}
 }
 
 // instances compares the instances of a place with their records and ends what
 // is to be ended. It is false when the records could not be read.
-func (p *pass) instances(ctx context.Context, at fleet.Place, s store.Sweep, found []fleet.Instance) (store.Sweep, bool) {
+func (ec2 atEC2) instances(ctx context.Context, at fleet.Place, s store.Sweep, found []fleet.Instance) (store.Sweep, bool) {
 	var refs []store.Ref
 	for _, in := range found {
 		ref := store.Ref{Kind: store.KindRunner, ID: in.Tags[fleet.TagRunner]}
@@ -162,7 +162,7 @@ func (p *pass) instances(ctx context.Context, at fleet.Place, s store.Sweep, fou
 			refs = append(refs, ref)
 		}
 	}
-	records, ok := read[*store.Runner](ctx, p, "runner", refs...)
+	records, ok := read[*store.Runner](ctx, ec2.pass, "runner", refs...)
 	if !ok {
 		return s, false
 	}
@@ -175,22 +175,22 @@ func (p *pass) instances(ctx context.Context, at fleet.Place, s store.Sweep, fou
 	var ends []termination
 	for _, in := range found {
 		run := runners[in.Tags[fleet.TagRunner]]
-		what, why := judge(p.cfg.Now(), at, in, run)
+		what, why := judge(ec2.cfg.Now(), at, in, run)
 		if what == stray || what == orphan {
-			used, ok := p.used(ctx)
+			used, ok := ec2.used(ctx)
 			if !ok {
 				return s, false
 			}
 			if owner, mine := used[in.ID]; mine && placeOf(&owner) == at {
-				p.edited(owner, in)
+				ec2.edited(owner, in)
 				continue
 			}
 		}
 		switch what {
 		case terminated:
-			p.guard("runner", run.ID, func() { p.finish(ctx, &run, in, over(in)) })
+			ec2.guard("runner", run.ID, func() { ec2.finish(ctx, &run, in, over(in)) })
 		case unrecorded:
-			p.guard("runner", run.ID, func() { p.adopt(ctx, run, in) })
+			ec2.guard("runner", run.ID, func() { ec2.adopt(ctx, run, in) })
 		case stray:
 			ends = append(ends, termination{in.ID, "runner " + run.ID + ": " + why})
 		case orphan:
@@ -198,22 +198,22 @@ func (p *pass) instances(ctx context.Context, at fleet.Place, s store.Sweep, fou
 		}
 	}
 
-	now := p.cfg.Now()
+	now := ec2.cfg.Now()
 	for _, in := range unknown {
 		if _, known := s.Instances[in.ID]; !known {
-			p.line(Line{Kind: "instance", ID: in.ID, Action: Observe, Reason: noRecord(in)})
+			ec2.line(Line{Kind: "instance", ID: in.ID, Action: Observe, Reason: noRecord(in)})
 		}
 	}
-	s, ripe := orphans(now, p.cfg.Limits, s, unknown)
+	s, ripe := orphans(now, ec2.cfg.Limits, s, unknown)
 	if s.Braked() {
 		why := fmt.Sprintf("%d machines without a record: none is ended until an operator releases the brake", len(unknown))
-		p.note(&s, Brake, why)
-		p.alarm(store.AlarmBrake, s.Key, why, "account", at.Account, "region", at.Region)
+		ec2.note(&s, Brake, why)
+		ec2.alarm(store.AlarmBrake, s.Key, why, "account", at.Account, "region", at.Region)
 	}
 	for _, in := range ripe {
 		ends = append(ends, termination{in.ID, noRecord(in)})
 	}
-	gone := p.endInstances(ctx, at, ends)
+	gone := ec2.endInstances(ctx, at, ends)
 	for _, c := range ends {
 		if gone[c.id] {
 			s = s.Terminated(now, c.id, c.why)
@@ -233,14 +233,14 @@ func (p *pass) instances(ctx context.Context, at fleet.Place, s store.Sweep, fou
 // up. They are read once in a run, when a first machine would be ended, and so only
 // while there is one: as many records as machines live. The index lists them all;
 // those that it lists for later are among them.
-func (p *pass) used(ctx context.Context) (map[string]store.Runner, bool) {
-	if p.inUse != nil {
-		return p.inUse, true
+func (ec2 atEC2) used(ctx context.Context) (map[string]store.Runner, bool) {
+	if ec2.inUse != nil {
+		return ec2.inUse, true
 	}
 	var refs []store.Ref
-	for ref, err := range p.store.Due(ctx, p.cfg.Now().Add(p.cfg.Limits.HardMax)) {
+	for ref, err := range ec2.store.Due(ctx, ec2.cfg.Now().Add(ec2.cfg.Limits.HardMax)) {
 		if err != nil {
-			p.fail("index", "", fmt.Errorf("read the index of live runners: %w", err))
+			ec2.fail("index", "", fmt.Errorf("read the index of live runners: %w", err))
 			return nil, false
 		}
 		if ref.Kind == store.KindRunner && !slices.Contains(refs, ref) {
@@ -249,10 +249,10 @@ func (p *pass) used(ctx context.Context) (map[string]store.Runner, bool) {
 	}
 	used := map[string]store.Runner{}
 	for part := range slices.Chunk(refs, 4*batch) {
-		if p.isLate(ctx) {
+		if ec2.isLate(ctx) {
 			return nil, false
 		}
-		runners, ok := read[*store.Runner](ctx, p, "runner", part...)
+		runners, ok := read[*store.Runner](ctx, ec2.pass, "runner", part...)
 		if !ok {
 			return nil, false
 		}
@@ -262,16 +262,16 @@ func (p *pass) used(ctx context.Context) (map[string]store.Runner, bool) {
 			}
 		}
 	}
-	p.inUse = used
+	ec2.inUse = used
 	return used, true
 }
 
 // edited tells people of a machine that a live record names and whose tags say
 // otherwise. It is not ended for that: the record counts more than a tag.
-func (p *pass) edited(owner store.Runner, in fleet.Instance) {
+func (ec2 atEC2) edited(owner store.Runner, in fleet.Instance) {
 	why := fmt.Sprintf("runner %s has this machine on record, and its tag %s is %.100q: somebody edited it", owner.ID, fleet.TagRunner, in.Tags[fleet.TagRunner])
-	p.line(Line{Kind: "instance", ID: in.ID, Action: Notice, Reason: why})
-	p.alarm(store.AlarmTags, in.ID, why, "instance", in.ID, "runner", owner.ID, "request", owner.Request, "trace", owner.Trace,
+	ec2.line(Line{Kind: "instance", ID: in.ID, Action: Notice, Reason: why})
+	ec2.alarm(store.AlarmTags, in.ID, why, "instance", in.ID, "runner", owner.ID, "request", owner.Request, "trace", owner.Trace,
 		"account", owner.Account, "region", owner.Region)
 }
 
@@ -281,9 +281,9 @@ func noRecord(in fleet.Instance) string {
 
 // adopt records the instance that a launch left unrecorded, and has a worker go on
 // with it.
-func (p *pass) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
-	if p.advance(ctx, &run, store.Case{Runner: run}.Adopt(p.cfg.Now(), in.ID)) {
-		p.note(&run, Adopt, "instance "+in.ID)
+func (ec2 atEC2) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
+	if ec2.advance(ctx, &run, store.Case{Runner: run}.Adopt(ec2.cfg.Now(), in.ID)) {
+		ec2.note(&run, Adopt, "instance "+in.ID)
 	}
 }
 
@@ -292,15 +292,15 @@ type termination struct{ id, why string }
 
 // endInstances terminates instances, and returns the ids of those that EC2 agreed
 // to end. Each that EC2 refuses to end raises an alarm.
-func (p *pass) endInstances(ctx context.Context, at fleet.Place, ends []termination) map[string]bool {
+func (ec2 atEC2) endInstances(ctx context.Context, at fleet.Place, ends []termination) map[string]bool {
 	errs := make([]error, len(ends))
-	if !p.cfg.DryRun {
+	if !ec2.cfg.DryRun {
 		for i := range errs {
 			errs[i] = errLater
 		}
-		p.each(ctx, len(ends), func(int) string { return at.Account }, func(i int) {
-			errs[i] = p.askEC2(ctx, at, callLimit, func(ctx context.Context) error {
-				return p.cfg.Fleet.Terminate(ctx, at, ends[i].id)
+		ec2.each(ctx, len(ends), func(int) string { return at.Account }, func(i int) {
+			errs[i] = ec2.askEC2(ctx, at, callLimit, func(ctx context.Context) error {
+				return ec2.cfg.Fleet.Terminate(ctx, at, ends[i].id)
 			})
 		})
 	}
@@ -309,13 +309,13 @@ func (p *pass) endInstances(ctx context.Context, at fleet.Place, ends []terminat
 		switch err := errs[i]; {
 		case err == nil, errors.Is(err, fleet.ErrNotFound):
 			gone[c.id] = true
-			p.line(Line{Kind: "instance", ID: c.id, Action: Terminate, Reason: c.why})
+			ec2.line(Line{Kind: "instance", ID: c.id, Action: Terminate, Reason: c.why})
 		case errors.Is(err, errLater):
-			p.line(Line{Kind: "instance", ID: c.id, Action: Skip, Reason: err.Error()})
+			ec2.line(Line{Kind: "instance", ID: c.id, Action: Skip, Reason: err.Error()})
 		default:
-			p.fail("instance", c.id, fmt.Errorf("terminate instance %s in %s: %w", c.id, at, err))
+			ec2.fail("instance", c.id, fmt.Errorf("terminate instance %s in %s: %w", c.id, at, err))
 			if refused(err) {
-				p.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
+				ec2.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
 					"instance", c.id, "account", at.Account, "region", at.Region)
 			}
 		}

@@ -21,10 +21,10 @@ type ending struct {
 // terminate takes the ending ones of the runners to their end: it finds the
 // instance, asks EC2 to terminate it unless that is under way, and leaves the
 // rest to a later look.
-func (p *pass) terminate(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
+func (ec2 atEC2) terminate(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
 	var all, unknown []*ending
 	for _, run := range runners {
-		if store.NextEndStep(p.cfg.Now(), p.cfg.Limits, *run, false) != store.EndTerminate {
+		if store.NextEndStep(ec2.cfg.Now(), ec2.cfg.Limits, *run, false) != store.EndTerminate {
 			continue
 		}
 		e := &ending{runner: run, err: errLater}
@@ -37,21 +37,21 @@ func (p *pass) terminate(ctx context.Context, runners []*store.Runner, views map
 			all = append(all, e)
 		}
 	}
-	all = append(all, p.find(ctx, unknown)...)
+	all = append(all, ec2.find(ctx, unknown)...)
 
 	calls := make([]*ending, 0, len(all))
 	for _, e := range all {
 		// A call of a moment ago, by an overlapping run, is not repeated.
-		recent := p.cfg.Now().Sub(e.runner.TerminatedAt) < p.cfg.Limits.Resend/2
+		recent := ec2.cfg.Now().Sub(e.runner.TerminatedAt) < ec2.cfg.Limits.Resend/2
 		if !recent && e.in.State != fleet.ShuttingDown && e.runner.InstanceID != "" {
 			calls = append(calls, e)
 		}
 	}
-	if !p.cfg.DryRun {
-		p.each(ctx, len(calls), func(i int) string { return calls[i].runner.Account }, func(i int) {
+	if !ec2.cfg.DryRun {
+		ec2.each(ctx, len(calls), func(i int) string { return calls[i].runner.Account }, func(i int) {
 			e := calls[i]
-			e.err = p.askEC2(ctx, placeOf(e.runner), callLimit, func(ctx context.Context) error {
-				return p.cfg.Fleet.Terminate(ctx, placeOf(e.runner), e.runner.InstanceID)
+			e.err = ec2.askEC2(ctx, placeOf(e.runner), callLimit, func(ctx context.Context) error {
+				return ec2.cfg.Fleet.Terminate(ctx, placeOf(e.runner), e.runner.InstanceID)
 			})
 		})
 	}
@@ -59,24 +59,24 @@ func (p *pass) terminate(ctx context.Context, runners []*store.Runner, views map
 		e.called = true
 	}
 	for _, e := range all {
-		p.guard("runner", e.runner.ID, func() { p.terminated(ctx, e) })
+		ec2.guard("runner", e.runner.ID, func() { ec2.terminated(ctx, e) })
 	}
 }
 
 // find looks up the instances of runners that have none on record, by client
 // token and tag, and records what it finds. It returns those that go on.
-func (p *pass) find(ctx context.Context, unknown []*ending) []*ending {
-	p.each(ctx, len(unknown), func(i int) string { return unknown[i].runner.Account }, func(i int) {
+func (ec2 atEC2) find(ctx context.Context, unknown []*ending) []*ending {
+	ec2.each(ctx, len(unknown), func(i int) string { return unknown[i].runner.Account }, func(i int) {
 		e := unknown[i]
-		e.err = p.askEC2(ctx, placeOf(e.runner), callLimit, func(ctx context.Context) (err error) {
-			e.in, err = p.cfg.Fleet.ByToken(ctx, placeOf(e.runner), e.runner.ID, e.runner.ClientToken())
+		e.err = ec2.askEC2(ctx, placeOf(e.runner), callLimit, func(ctx context.Context) (err error) {
+			e.in, err = ec2.cfg.Fleet.ByToken(ctx, placeOf(e.runner), e.runner.ID, e.runner.ClientToken())
 			return err
 		})
 	})
 	var out []*ending
 	for _, e := range unknown {
-		p.guard("runner", e.runner.ID, func() {
-			if p.found(ctx, e) {
+		ec2.guard("runner", e.runner.ID, func() {
+			if ec2.found(ctx, e) {
 				out = append(out, &ending{runner: e.runner, in: e.in, shown: e.err == nil, err: errLater})
 			}
 		})
@@ -85,56 +85,56 @@ func (p *pass) find(ctx context.Context, unknown []*ending) []*ending {
 }
 
 // found records what a look-up came to, and reports whether the end goes on.
-func (p *pass) found(ctx context.Context, e *ending) bool {
+func (ec2 atEC2) found(ctx context.Context, e *ending) bool {
 	run := e.runner
 	switch {
 	case errors.Is(e.err, fleet.ErrNotFound):
 		return true
 	case e.err != nil:
-		p.unreachable(placeOf(run), fmt.Errorf("find the instance of runner %s in %s: %w", run.ID, placeOf(run), e.err))
+		ec2.unreachable(placeOf(run), fmt.Errorf("find the instance of runner %s in %s: %w", run.ID, placeOf(run), e.err))
 		return false
 	case e.in.State.Over():
-		p.finish(ctx, run, e.in, over(e.in))
+		ec2.finish(ctx, run, e.in, over(e.in))
 		return false
 	}
-	if !p.advance(ctx, run, store.Case{Runner: *run}.Adopt(p.cfg.Now(), e.in.ID)) {
+	if !ec2.advance(ctx, run, store.Case{Runner: *run}.Adopt(ec2.cfg.Now(), e.in.ID)) {
 		return false
 	}
-	p.note(run, Adopt, "instance "+e.in.ID)
+	ec2.note(run, Adopt, "instance "+e.in.ID)
 	return true
 }
 
 // terminated records what came of one instance in this run.
-func (p *pass) terminated(ctx context.Context, e *ending) {
+func (ec2 atEC2) terminated(ctx context.Context, e *ending) {
 	run, asked := *e.runner, false
 	switch {
-	case e.called && p.cfg.DryRun:
-		p.note(e.runner, Terminate, "instance "+run.InstanceID)
+	case e.called && ec2.cfg.DryRun:
+		ec2.note(e.runner, Terminate, "instance "+run.InstanceID)
 	case e.called && e.err == nil:
 		asked = true
-		p.note(e.runner, Terminate, "instance "+run.InstanceID)
+		ec2.note(e.runner, Terminate, "instance "+run.InstanceID)
 	case e.called && errors.Is(e.err, fleet.ErrNotFound):
 		e.shown = false
 	case e.called && errors.Is(e.err, errLater):
-		p.note(e.runner, Skip, e.err.Error())
+		ec2.note(e.runner, Skip, e.err.Error())
 		return
 	case e.called:
-		p.fail("runner", run.ID, fmt.Errorf("terminate instance %s of runner %s: %w", run.InstanceID, run.ID, e.err))
+		ec2.fail("runner", run.ID, fmt.Errorf("terminate instance %s of runner %s: %w", run.InstanceID, run.ID, e.err))
 		if refused(e.err) {
-			p.alarm(store.AlarmTerminate, run.ID, "a machine cannot be terminated; its own timer ends it at its hard limit",
+			ec2.alarm(store.AlarmTerminate, run.ID, "a machine cannot be terminated; its own timer ends it at its hard limit",
 				"runner", run.ID, "request", run.Request, "trace", run.Trace, "instance", run.InstanceID, "hard", run.Hard)
 		}
 		return
 	case e.shown:
-		p.note(e.runner, Wait, "EC2: "+string(e.in.State))
+		ec2.note(e.runner, Wait, "EC2: "+string(e.in.State))
 	}
-	d, gone := store.Case{Runner: run}.Looked(p.cfg.Now(), p.cfg.Limits, asked, e.shown)
+	d, gone := store.Case{Runner: run}.Looked(ec2.cfg.Now(), ec2.cfg.Limits, asked, e.shown)
 	if gone {
-		p.finish(ctx, e.runner, fleet.Instance{ID: run.InstanceID}, "EC2 does not know the instance")
+		ec2.finish(ctx, e.runner, fleet.Instance{ID: run.InstanceID}, "EC2 does not know the instance")
 		return
 	}
 	if !e.shown {
-		p.note(e.runner, Missing, "EC2 does not find the instance, since "+d.Runner.MissingAt.UTC().Format("15:04:05"))
+		ec2.note(e.runner, Missing, "EC2 does not find the instance, since "+d.Runner.MissingAt.UTC().Format("15:04:05"))
 	}
-	p.advance(ctx, e.runner, d)
+	ec2.advance(ctx, e.runner, d)
 }

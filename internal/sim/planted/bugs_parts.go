@@ -57,8 +57,8 @@ var partBugs = []Bug{
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:
-		if p.advance(`, `case outcome(-1):
-		if p.advance(`)),
+		if gh.advance(`, `case outcome(-1):
+		if gh.advance(`)),
 	plant("FailedPageMeansGone", "machines that a call failed to show count as gone",
 		edit("reaper/end.go", `whole.err = v.err`, ``)),
 	plant("EndedWhileShuttingDown", "a runner is over before its machine is",
