@@ -23,7 +23,6 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -252,65 +251,4 @@ func (p *pass) isLate(ctx context.Context) bool {
 		p.late.Store(true)
 	}
 	return p.late.Load()
-}
-
-// note reports one decision on an item, and logs it.
-func (p *pass) note(it store.Item, act Action, reason string) {
-	l := Line{Kind: string(it.Ref().Kind), ID: it.Ref().ID, Action: act, Reason: reason}
-	switch it := it.(type) {
-	case *store.Request:
-		p.line(l, "runner", it.Runner, "trace", it.Trace)
-	case *store.Runner:
-		p.line(l, "request", it.Request, "trace", it.Trace)
-	default:
-		p.line(l)
-	}
-}
-
-// line adds a line to the report, and logs it with further attributes.
-func (p *pass) line(l Line, attrs ...any) {
-	p.report.Lines = append(p.report.Lines, l)
-	p.report.Counts[l.Action]++
-	attrs = append([]any{l.Kind, l.ID, "action", string(l.Action), "reason", l.Reason}, attrs...)
-	if p.cfg.DryRun {
-		attrs = append(attrs, "dry_run", true)
-	}
-	level := slog.LevelInfo
-	if l.Action == Fail {
-		level = slog.LevelWarn
-	}
-	p.cfg.Log.Log(context.Background(), level, "reaper", attrs...)
-}
-
-// fail reports an error, logs it, and leaves the rest of the run alone. The run fails
-// with it, and people hear of it when run after run fails: what passes by itself needs
-// no alarm of its own.
-func (p *pass) fail(kind, id string, err error) {
-	p.errs = append(p.errs, err)
-	p.line(Line{Kind: kind, ID: id, Action: Fail, Reason: err.Error()})
-}
-
-// alarm raises code for the thing that key names, once in a run: for what stays
-// wrong until a person acts.
-func (p *pass) alarm(code store.Alarm, key, msg string, attrs ...any) {
-	if p.alarmed[string(code)+" "+key] {
-		return
-	}
-	p.alarmed[string(code)+" "+key] = true
-	p.cfg.Log.Error(msg, append([]any{"alarm", string(code)}, attrs...)...)
-}
-
-// guard calls f. A record that makes it panic is reported, and spoils no other.
-func (p *pass) guard(kind, id string, f func()) {
-	defer func() {
-		if thrown := recover(); thrown != nil {
-			p.panicked(kind, id, thrown, debug.Stack())
-		}
-	}()
-	f()
-}
-
-func (p *pass) panicked(kind, id string, thrown any, stack []byte) {
-	p.fail(kind, id, fmt.Errorf("%s %s: panic: %v", kind, id, thrown))
-	p.alarm(store.AlarmPanic, kind+" "+id, "the reaper panicked", kind, id, "panic", fmt.Sprint(thrown), "stack", string(stack))
 }

@@ -61,21 +61,39 @@ func (gh atGitHub) remove(ctx context.Context, jobs []*removal) {
 	gh.each(ctx, len(jobs), func(i int) string { return jobs[i].repo.Account }, func(i int) {
 		j := jobs[i]
 		j.err = gh.removeOne(ctx, j)
-		switch {
-		case j.err == nil:
-			j.out = removed
-		case errors.Is(j.err, github.ErrNotFound):
-			j.out = absent
-		case errors.Is(j.err, github.ErrBusy):
-			j.out = busy
-		case errors.Is(j.err, errLater):
-			j.out = untried
-		case errors.Is(j.err, github.ErrDenied), errors.Is(j.err, github.ErrRefused):
-			j.out = denied
-		default:
-			j.out = unclear
-		}
+		j.out = outcomeOf(j.err)
 	})
+	gh.askWhetherAbsent(ctx, jobs)
+	for _, j := range jobs {
+		if err := gh.canList[j.repo]; j.out == absent && err != nil {
+			j.err = err
+			if j.out = outcomeOf(err); j.out == absent {
+				j.out = denied // the repository itself is not there, for this credential
+			}
+		}
+	}
+}
+
+// outcomeOf returns what GitHub's answer to a removal means.
+func outcomeOf(err error) outcome {
+	switch {
+	case err == nil:
+		return removed
+	case errors.Is(err, github.ErrNotFound):
+		return absent
+	case errors.Is(err, github.ErrBusy):
+		return busy
+	case errors.Is(err, errLater):
+		return untried
+	case errors.Is(err, github.ErrDenied), errors.Is(err, github.ErrRefused):
+		return denied
+	}
+	return unclear
+}
+
+// askWhetherAbsent finds out which repositories with an absent registration the
+// credential can list at all.
+func (gh atGitHub) askWhetherAbsent(ctx context.Context, jobs []*removal) {
 	// 404 is also what GitHub answers to a credential that may not see the
 	// repository. It proves something only if the same credential sees the rest.
 	var repos []github.Repository
@@ -100,20 +118,6 @@ func (gh atGitHub) remove(ctx context.Context, jobs []*removal) {
 	})
 	for i, repo := range repos {
 		gh.canList[repo] = errs[i]
-	}
-	for _, j := range jobs {
-		if j.out != absent || gh.canList[j.repo] == nil {
-			continue
-		}
-		j.err = gh.canList[j.repo]
-		switch {
-		case errors.Is(j.err, errLater):
-			j.out = untried
-		case errors.Is(j.err, github.ErrNotFound), errors.Is(j.err, github.ErrDenied), errors.Is(j.err, github.ErrRefused):
-			j.out = denied
-		default:
-			j.out = unclear
-		}
 	}
 }
 

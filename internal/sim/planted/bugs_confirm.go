@@ -90,5 +90,5 @@ var realBugs = []Bug{
 	plant("NamesWithoutEnd", "names are written ahead for as long as GitHub is away",
 		edit("store/runner.go", `return n >= MaxNames`, `return n >= 100*MaxNames`)),
 	plant("TagsBeforeRecords", "a machine is ended for a tag, whatever record names it",
-		edit("reaper/sweep.go", `if run.InstanceID != "" && !run.State.Final() {`, `if run.InstanceID == "" && !run.State.Final() {`)),
+		edit("reaper/instances.go", `if run.InstanceID != "" && !run.State.Final() {`, `if run.InstanceID == "" && !run.State.Final() {`)),
 }

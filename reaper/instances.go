@@ -1,0 +1,194 @@
+package reaper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// instances compares the instances of a place with their records and ends what
+// is to be ended. It is false when the records could not be read.
+func (ec2 atEC2) instances(ctx context.Context, at fleet.Place, s store.Sweep, found []fleet.Instance) (store.Sweep, bool) {
+	unknown, ends, ok := ec2.compare(ctx, at, found)
+	if !ok {
+		return s, false
+	}
+	now := ec2.cfg.Now()
+	for _, in := range unknown {
+		if _, known := s.Instances[in.ID]; !known {
+			ec2.line(Line{Kind: "instance", ID: in.ID, Action: Observe, Reason: noRecord(in)})
+		}
+	}
+	s, ripe := orphans(now, ec2.cfg.Limits, s, unknown)
+	if s.Braked() {
+		why := fmt.Sprintf("%d machines without a record: none is ended until an operator releases the brake", len(unknown))
+		ec2.note(&s, Brake, why)
+		ec2.alarm(store.AlarmBrake, s.Key, why, "account", at.Account, "region", at.Region)
+	}
+	for _, in := range ripe {
+		ends = append(ends, termination{in.ID, noRecord(in)})
+	}
+	gone := ec2.endInstances(ctx, at, ends)
+	for _, c := range ends {
+		if gone[c.id] {
+			s = s.Terminated(now, c.id, c.why)
+		}
+	}
+	left := 0
+	for _, in := range unknown {
+		if !gone[in.ID] {
+			left++
+		}
+	}
+	return s.Unbrake(now, left), true
+}
+
+// compare finishes and adopts the runners that the instances belong to, and returns the
+// instances without a record, and those that are to be ended for what their record says.
+func (ec2 atEC2) compare(ctx context.Context, at fleet.Place, found []fleet.Instance) (unknown []fleet.Instance, ends []termination, ok bool) {
+	runners, ok := ec2.tagged(ctx, found)
+	if !ok {
+		return nil, nil, false
+	}
+	for _, in := range found {
+		run := runners[in.Tags[fleet.TagRunner]]
+		what, why := judge(ec2.cfg.Now(), at, in, run)
+		if what == stray || what == orphan {
+			used, ok := ec2.used(ctx)
+			if !ok {
+				return nil, nil, false
+			}
+			if owner, mine := used[in.ID]; mine && placeOf(&owner) == at {
+				ec2.edited(owner, in)
+				continue
+			}
+		}
+		switch what {
+		case terminated:
+			ec2.guard("runner", run.ID, func() { ec2.finish(ctx, &run, in, over(in)) })
+		case unrecorded:
+			ec2.guard("runner", run.ID, func() { ec2.adopt(ctx, run, in) })
+		case stray:
+			ends = append(ends, termination{in.ID, "runner " + run.ID + ": " + why})
+		case orphan:
+			unknown = append(unknown, in)
+		}
+	}
+	return unknown, ends, true
+}
+
+// tagged reads the runners that the tags of the instances name, by id.
+func (ec2 atEC2) tagged(ctx context.Context, found []fleet.Instance) (map[string]store.Runner, bool) {
+	var refs []store.Ref
+	for _, in := range found {
+		ref := store.Ref{Kind: store.KindRunner, ID: in.Tags[fleet.TagRunner]}
+		if ref.ID != "" && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	records, ok := read[*store.Runner](ctx, ec2.pass, "runner", refs...)
+	runners := map[string]store.Runner{}
+	for _, run := range records {
+		runners[run.ID] = *run
+	}
+	return runners, ok
+}
+
+// used returns the live runners by the instance that each names on record,
+// whatever the instances' own tags say; false: they cannot be read, or the time is
+// up. They are read once in a run, when a first machine would be ended, and so only
+// while there is one: as many records as machines live. The index lists them all;
+// those that it lists for later are among them.
+func (ec2 atEC2) used(ctx context.Context) (map[string]store.Runner, bool) {
+	if ec2.inUse != nil {
+		return ec2.inUse, true
+	}
+	var refs []store.Ref
+	for ref, err := range ec2.store.Due(ctx, ec2.cfg.Now().Add(ec2.cfg.Limits.HardMax)) {
+		if err != nil {
+			ec2.fail("index", "", fmt.Errorf("read the index of live runners: %w", err))
+			return nil, false
+		}
+		if ref.Kind == store.KindRunner && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	used := map[string]store.Runner{}
+	for part := range slices.Chunk(refs, 4*batch) {
+		if ec2.isLate(ctx) {
+			return nil, false
+		}
+		runners, ok := read[*store.Runner](ctx, ec2.pass, "runner", part...)
+		if !ok {
+			return nil, false
+		}
+		for _, run := range runners {
+			if run.InstanceID != "" && !run.State.Final() {
+				used[run.InstanceID] = *run
+			}
+		}
+	}
+	ec2.inUse = used
+	return used, true
+}
+
+// edited tells people of a machine that a live record names and whose tags say
+// otherwise. It is not ended for that: the record counts more than a tag.
+func (ec2 atEC2) edited(owner store.Runner, in fleet.Instance) {
+	why := fmt.Sprintf("runner %s has this machine on record, and its tag %s is %.100q: somebody edited it", owner.ID, fleet.TagRunner, in.Tags[fleet.TagRunner])
+	ec2.line(Line{Kind: "instance", ID: in.ID, Action: Notice, Reason: why})
+	ec2.alarm(store.AlarmTags, in.ID, why, "instance", in.ID, "runner", owner.ID, "request", owner.Request, "trace", owner.Trace,
+		"account", owner.Account, "region", owner.Region)
+}
+
+func noRecord(in fleet.Instance) string {
+	return fmt.Sprintf("there is no record of runner %q", in.Tags[fleet.TagRunner])
+}
+
+// adopt records the instance that a launch left unrecorded, and has a worker go on
+// with it.
+func (ec2 atEC2) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
+	if ec2.advance(ctx, &run, store.Case{Runner: run}.Adopt(ec2.cfg.Now(), in.ID)) {
+		ec2.note(&run, Adopt, "instance "+in.ID)
+	}
+}
+
+// termination is the end of an instance that no record counts on, and why.
+type termination struct{ id, why string }
+
+// endInstances terminates instances, and returns the ids of those that EC2 agreed
+// to end. Each that EC2 refuses to end raises an alarm.
+func (ec2 atEC2) endInstances(ctx context.Context, at fleet.Place, ends []termination) map[string]bool {
+	errs := make([]error, len(ends))
+	if !ec2.cfg.DryRun {
+		for i := range errs {
+			errs[i] = errLater
+		}
+		ec2.each(ctx, len(ends), func(int) string { return at.Account }, func(i int) {
+			errs[i] = ec2.askEC2(ctx, at, callLimit, func(ctx context.Context) error {
+				return ec2.cfg.Fleet.Terminate(ctx, at, ends[i].id)
+			})
+		})
+	}
+	gone := map[string]bool{}
+	for i, c := range ends {
+		switch err := errs[i]; {
+		case err == nil, errors.Is(err, fleet.ErrNotFound):
+			gone[c.id] = true
+			ec2.line(Line{Kind: "instance", ID: c.id, Action: Terminate, Reason: c.why})
+		case errors.Is(err, errLater):
+			ec2.line(Line{Kind: "instance", ID: c.id, Action: Skip, Reason: err.Error()})
+		default:
+			ec2.fail("instance", c.id, fmt.Errorf("terminate instance %s in %s: %w", c.id, at, err))
+			if refused(err) {
+				ec2.alarm(store.AlarmTerminate, c.id, "a machine cannot be terminated; its own timer ends it at its hard limit",
+					"instance", c.id, "account", at.Account, "region", at.Region)
+			}
+		}
+	}
+	return gone
+}
