@@ -1,14 +1,9 @@
 package store
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -259,76 +254,4 @@ func nonEmpty(s string) []string {
 		return nil
 	}
 	return []string{s}
-}
-
-// ParseAccount reads a registration strictly: an unknown field, a wrong form or
-// a contradiction is an error that names the field, and nothing is half used.
-func ParseAccount(id string, b []byte) (Account, error) {
-	var a Account
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&a); err != nil {
-		return Account{}, fmt.Errorf("registration of account %s: %w", id, err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return Account{}, fmt.Errorf("registration of account %s: more than one JSON value", id)
-	}
-	if err := a.check(id); err != nil {
-		return Account{}, fmt.Errorf("registration of account %s: %w", id, err)
-	}
-	return a, nil
-}
-
-var (
-	accountForm = regexp.MustCompile(`\A[0-9]{12}\z`)
-	hostForm    = regexp.MustCompile(`\A[a-z0-9.-]{1,253}(:[0-9]{1,5})?\z`)
-	numberForm  = regexp.MustCompile(`\A[0-9]{1,20}\z`)
-)
-
-// ValidAccountID reports whether s has the form of an AWS account's id.
-func ValidAccountID(s string) bool { return accountForm.MatchString(s) }
-
-// check returns every fault of a registration at once.
-func (a Account) check(id string) error {
-	var errs []error
-	want := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	want(ValidAccountID(a.ID) && a.ID == id, "id %q: want the account's twelve digits, %s", a.ID, id)
-	want(a.RoleARN == "" || strings.HasPrefix(a.RoleARN, "arn:"), "role_arn %q: want an ARN", a.RoleARN)
-	want(!a.ExternalID.Empty(), "external_id: want the one that the role's trust policy asks for")
-	want(len(a.Repositories)+len(a.Owners) > 0, "repositories, owners: name at least one")
-	for _, n := range slices.Concat(a.Repositories, a.Owners) {
-		want(numberForm.MatchString(n.ID) && n.Name != "", "repositories, owners: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)
-	}
-	want(a.Server == "" || hostForm.MatchString(a.Server), "server %q: want the host in the issuer of the server's ID tokens, or nothing for github.com", a.Server)
-	want(len(a.Regions) > 0, "regions: want at least one")
-	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
-		r := a.Regions[name]
-		want(len(r.Subnets) > 0, "regions.%s.subnets: want at least one", name)
-		want(len(r.Images) > 0, "regions.%s.images: want an AMI id or the path of an SSM parameter", name)
-	}
-	_, ok := a.Regions[a.DefaultRegion]
-	want(ok || a.DefaultRegion == "", "default_region %q: not one of the regions", a.DefaultRegion)
-	want(len(a.DefaultInstanceTypes) > 0, "default_instance_types: want at least one")
-	for _, t := range a.DefaultInstanceTypes {
-		want(slices.Contains(a.InstanceTypes, t), "default_instance_types: %q is not in instance_types", t)
-	}
-	want(len(a.Markets) > 0, "markets: want %s, %s or both", Spot, OnDemand)
-	for _, m := range a.Markets {
-		want(m == Spot || m == OnDemand, "markets: %q: want %s or %s", m, Spot, OnDemand)
-	}
-	want(len(a.Modes) > 0, "modes: want %s, %s or both", Shared, Ephemeral)
-	for _, m := range a.Modes {
-		want(m == Shared || m == Ephemeral, "modes: %q: want %s or %s", m, Shared, Ephemeral)
-	}
-	want(a.MaxRunners > 0, "max_runners: want at least 1")
-	want(a.HardS >= 0 && a.HardS <= 24*3600, "hard: want at most 86400 seconds")
-	want(a.MaxTimeoutS >= 0, "max_timeout: want seconds")
-	want(a.Pacing.Burst >= 0 && a.Pacing.IntervalMS >= 0, "pacing: want no negative number")
-	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
-	errs = append(errs, checkEnvironment(a.Environment)...)
-	return errors.Join(errs...)
 }

@@ -126,3 +126,17 @@ func (h History) with(now time.Time, state, reason string) History {
 	}
 	return out
 }
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func minTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

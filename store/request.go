@@ -1,8 +1,8 @@
 package store
 
 import (
+	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -24,39 +24,6 @@ var RequestStates = []RequestState{Accepted, Waiting, Ready, Failed, Expired, Ca
 
 // Final reports whether nothing ever follows s.
 func (s RequestState) Final() bool { return s != Accepted && s != Waiting }
-
-// Repository is the GitHub repository that a request is for. The ids decide;
-// the names are for people and for GitHub's API.
-type Repository struct {
-	// Server is the host of the GitHub server whose ids these are, as the issuer of
-	// its ID tokens has it. Empty: github.com.
-	Server  string `json:"server,omitempty"`
-	ID      string `json:"id"`
-	Name    string `json:"name"` // owner/name
-	OwnerID string `json:"owner_id"`
-	Owner   string `json:"owner"`
-}
-
-// Same reports whether two are one repository, whatever their names are by now.
-func (r Repository) Same(other Repository) bool {
-	return r.ID != "" && r.ID == other.ID && r.Server == other.Server
-}
-
-// Key names the repository among those of all GitHub servers.
-func (r Repository) Key() string { return strings.TrimPrefix(r.Server+":"+r.ID, ":") }
-
-// Origin is the workflow run that a request comes from, for the audit. It is
-// empty for an operator's request.
-type Origin struct {
-	RunID       string `json:"run_id,omitempty"`
-	RunAttempt  string `json:"run_attempt,omitempty"`
-	CheckRunID  string `json:"check_run_id,omitempty"`
-	Actor       string `json:"actor,omitempty"`
-	Event       string `json:"event,omitempty"`
-	Ref         string `json:"ref,omitempty"`
-	Workflow    string `json:"workflow,omitempty"`
-	Environment string `json:"environment,omitempty"`
-}
 
 // Failure says why something did not go on. Code is stable and for programs,
 // Text is a sentence for people that says what to do.
@@ -305,77 +272,4 @@ func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
 // once r is due.
 func (r Request) parked() bool { return r.State == Accepted && r.Wait == WaitQuota }
 
-// forgotten reports whether the reaper is to send the start message of r: once r is
-// parked and due, or when its due_at is so long past that its own was lost.
-//
-// A start that went out a moment ago is not sent again: another run was faster.
-// Half of Resend is longer than any two runs overlap, and still shorter than the
-// time to the next one.
-func (r Request) forgotten(now time.Time, lim Limits) bool {
-	wait := lim.Resend
-	if r.parked() {
-		wait = 0
-	}
-	return r.State == Accepted && now.Sub(r.DueAt) >= wait && now.Sub(r.SentAt) >= lim.Resend/2
-}
-
-// unpicked reports whether a poll should send the start message of r again:
-// once, when nothing took it up a while after its first send.
-func (r Request) unpicked(now time.Time, lim Limits) bool {
-	return r.State == Accepted && r.Sends == 1 && r.Wait == "" && now.Sub(r.SentAt) >= lim.PollResend
-}
-
-// Poll decides what a look at the request by its caller changes: it settles, or its start
-// message is sent again. It needs the request and the runner that it names.
-func (c Case) Poll(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
-		if d.settle(now, lim); !d.wrote(KindRequest) && d.Request.unpicked(now, lim) {
-			d.Request = d.Request.sent(now)
-			d.send(&d.Request, now)
-		}
-	})
-}
-
-// Outcome is what a review made of a request.
-type Outcome string
-
-// The outcomes.
-const (
-	Settled   Outcome = "settled"    // by the runner that it waits for
-	GivenUp   Outcome = "given up"   // it is Overdue
-	WaitsOn   Outcome = "waits on"   // its runner may still come online
-	Resent    Outcome = "resent"     // its start message is sent again, which was lost
-	ResentNow Outcome = "resent now" // the same for one that waited for the account's quota
-	Left      Outcome = ""           // nothing is to be done now
-)
-
-// ReviewRequest decides what becomes of a request that is due. It needs the request and
-// the runner that it names.
-func (c Case) ReviewRequest(now time.Time, lim Limits) (_ Decision, out Outcome) {
-	d := c.decide(func(d *Decision) { out = d.reviewRequest(now, lim) })
-	return d, out
-}
-
-func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
-	r := &d.Request
-	if d.settle(now, lim); d.wrote(KindRequest) {
-		return Settled
-	}
-	switch {
-	case r.Overdue(now):
-		*r = r.tried(d.Runner).giveUp(now, lim)
-		return GivenUp
-	case r.State == Waiting:
-		r.DueAt = now.Add(lim.ReaperPeriod)
-		return WaitsOn
-	case r.forgotten(now, lim):
-		out := Resent
-		if r.parked() {
-			out = ResentNow
-		}
-		*r = r.sent(now)
-		d.send(r, r.DueAt)
-		return out
-	}
-	return Left
-}
+func (f Failure) String() string { return fmt.Sprintf("%s: %s", f.Code, f.Text) }

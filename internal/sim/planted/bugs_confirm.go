@@ -16,7 +16,7 @@ var confirmBugs = []Bug{
 		edit("store/confirm.go", `		d.settle(now, lim)
 `, ``)),
 	plant("ReadyAtTheLook", "a request is ready from when somebody looked",
-		edit("store/launch.go", `r.ReadyAt = run.OnlineAt // whenever somebody looks`, ``)),
+		edit("store/settle.go", `r.ReadyAt = run.OnlineAt // whenever somebody looks`, ``)),
 	plant("OnlineWithoutItsLock", "a runner comes into use, and its lock is left as it was",
 		edit("store/confirm.go", `d.Runner, d.Lock, verdict = confirm(`, `d.Runner, _, verdict = confirm(`),
 		edit("store/confirm.go", `d.check(KindLock)`, ``)),
@@ -27,11 +27,11 @@ var confirmBugs = []Bug{
 	plant("ShareUnconfirmed", "a runner is shared though GitHub has not confirmed it",
 		edit("worker/start.go", `!r.locks[s.Lock].Confirmed(r.now, r.Limits) && `, `false && `)),
 	plant("ConfirmedForEver", "GitHub's word about a runner never gets old",
-		edit("store/launch.go", ` && now.Sub(l.ConfirmedAt) <= lim.Confirmed`, ``)),
+		edit("store/share.go", ` && now.Sub(l.ConfirmedAt) <= lim.Confirmed`, ``)),
 	plant("UsedUpIsConfirmed", "a runner whose config is used up counts as confirmed",
 		edit("store/confirm.go", `l.ConfirmedAt, l.Busy, l.CountedOn = time.Time{}, false, time.Time{}`, `l.Busy, l.CountedOn = false, time.Time{}`)),
 	plant("SharedInVainForEver", "a runner to which no job comes is shared again and again",
-		edit("store/launch.go", ` && !l.vain(now, lim)`, ``)),
+		edit("store/share.go", ` && !l.vain(now, lim)`, ``)),
 	plant("SharedWhileGitHubIsAway", "a runner is shared when GitHub does not say whether it has it",
 		edit("worker/confirm.go", `r.hold(ctx, s, req, store.Wait{For: wait, Until: at})
 		return false`, `_ = wait
@@ -57,13 +57,13 @@ var confirmBugs = []Bug{
 
 	// Jobs, and ends.
 	plant("ExpiredInItsJob", "a runner whose time is up drains with a job",
-		edit("store/end.go", `case r.jobRuns():
+		edit("store/drain.go", `case r.jobRuns():
 		return false`, `case r.jobRuns():
 		return true`)),
 	plant("ExpiredBeforeTheNextJob", "a runner whose time is up drains before a queued job can come",
-		edit("store/end.go", `return now.Sub(maxTime(r.ListeningAt, r.OnlineAt)) >= lim.ShareStep`, `return true`)),
+		edit("store/drain.go", `return now.Sub(maxTime(r.ListeningAt, r.OnlineAt)) >= lim.ShareStep`, `return true`)),
 	plant("NeverExpired", "a runner whose time is up never drains for it",
-		edit("store/end.go", ` && r.unused(now, lim):`, ` && r.jobRuns():`)),
+		edit("store/drain.go", ` && r.unused(now, lim):`, ` && r.jobRuns():`)),
 	plant("JobForgottenAtTheEnd", "a machine ends with its job, since GitHub deleted its registration",
 		edit("store/end.go", ` && !r.jobRuns():
 			return EndBegin`, `:
@@ -86,9 +86,9 @@ var realBugs = []Bug{
 	plant("UnknownAnswerAskedAgain", "an answer of EC2 that nobody knows is asked for until the boot limit",
 		edit("worker/launch.go", `.Said.Times >= store.MaxUnfamiliar &&`, `.Said.Times >= 1000*store.MaxUnfamiliar &&`)),
 	plant("SubnetBlamed", "the network is blamed for a machine that GitHub gave no config",
-		edit("store/end.go", ` && r.Config.N == 0 && r.Unminted != nil`, ` && r.Config.N == 0 && r.Unminted != nil && r.State == RunnerOnline`)),
+		edit("store/drain.go", ` && r.Config.N == 0 && r.Unminted != nil`, ` && r.Config.N == 0 && r.Unminted != nil && r.State == RunnerOnline`)),
 	plant("NamesWithoutEnd", "names are written ahead for as long as GitHub is away",
-		edit("store/runner.go", `return n >= MaxNames`, `return n >= 100*MaxNames`)),
+		edit("store/name.go", `return n >= MaxNames`, `return n >= 100*MaxNames`)),
 	plant("TagsBeforeRecords", "a machine is ended for a tag, whatever record names it",
 		edit("reaper/instances.go", `if run.InstanceID != "" && !run.State.Final() {`, `if run.InstanceID == "" && !run.State.Final() {`)),
 }

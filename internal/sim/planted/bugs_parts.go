@@ -14,7 +14,7 @@ var partBugs = []Bug{
 	plant("AdvanceOnUnknown", "after a call without an answer the next placement is tried",
 		edit("worker/launch.go", `return v.unanswered(ctx)`, `return v.advance(ctx, &fleet.Error{Kind: fleet.ErrCapacity, Code: "unclear"})`)),
 	plant("NameUsedAgain", "a name is registered again after a call without an answer",
-		edit("store/runner.go", `*r = r.Unregistered(now, code, text).writeAhead(controlPlane)`, `*r = r.Unregistered(now, code, text)`)),
+		edit("store/name.go", `*r = r.Unregistered(now, code, text).writeAhead(controlPlane)`, `*r = r.Unregistered(now, code, text)`)),
 	plant("NameNotWrittenAhead", "a name is registered before it is recorded",
 		edit("worker/mint.go", `_, err := v.claimed(ctx, func(now time.Time) store.Decision {
 		return v.SpendName(now, m.name.N, code, text, v.ControlPlane)
@@ -47,13 +47,13 @@ var partBugs = []Bug{
 
 	// The reaper.
 	plant("ReaperDoesNotResend", "an accepted request whose message is lost is forgotten",
-		edit("store/request.go", `case r.forgotten(now, lim):`, `case false:`)),
+		edit("store/review.go", `case r.forgotten(now, lim):`, `case false:`)),
 	plant("ReaperDoesNotResume", "a runner whose worker died is forgotten",
-		edit("store/runner.go", `if step != StepNone && step != StepConfirm &&`, `if step != StepNone && step == StepConfirm &&`)),
+		edit("store/review.go", `if step != StepNone && step != StepConfirm &&`, `if step != StepNone && step == StepConfirm &&`)),
 	plant("ReaperDoesNotSettle", "a request that nobody polls waits for a runner that is over",
-		edit("store/request.go", `if d.settle(now, lim); d.wrote(KindRequest) {`, `if false {`)),
+		edit("store/review.go", `if d.settle(now, lim); d.wrote(KindRequest) {`, `if false {`)),
 	plant("ReaperLeavesTheLock", "a runner that drains is still offered",
-		edit("store/runner.go", `d.drain(now, NewEnd(why))`, `*r, _ = drain(now, *r, d.Lock, NewEnd(why))`)),
+		edit("store/review.go", `d.drain(now, NewEnd(why))`, `*r, _ = drain(now, *r, d.Lock, NewEnd(why))`)),
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:
@@ -78,7 +78,7 @@ var partBugs = []Bug{
 	plant("EveryCallIsNew", "a repeated start makes another request",
 		edit("internal/intake/intake.go", `w.Origin.CheckRunID, w.Key)`, `w.Origin.CheckRunID, w.Key+w.Trace)`)),
 	plant("StopLeavesTheLock", "a runner that was stopped is still offered",
-		edit("store/end.go", `d.drain(now, NewEnd(EndStopped))`, `d.Runner, _ = drain(now, run, l, NewEnd(EndStopped))`)),
+		edit("store/drain.go", `d.drain(now, NewEnd(EndStopped))`, `d.Runner, _ = drain(now, run, l, NewEnd(EndStopped))`)),
 	plant("SessionInTheLog", "the session tokens of machines stand in the API's log",
 		edit("api/call.go", `slog.String("token_sha256", keys.HashToken(c.bearer))`, `slog.String("token", c.bearer)`)),
 

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"fmt"
+	"time"
+)
+
+// BootVerdict is the answer to a machine's boot call.
+type BootVerdict string
+
+// The verdicts, with the statuses that they are answered with.
+const (
+	BootGo          BootVerdict = "go"          // 200: here is the config
+	BootLater       BootVerdict = "later"       // 425: not everything is recorded yet
+	BootGone        BootVerdict = "gone"        // 410: power off
+	BootCompromised BootVerdict = "compromised" // 409: somebody else was here first
+)
+
+// Boot decides a boot call whose token was verified for the runner's recorded index. It
+// needs the runner and its lock, which is checked when the config may be answered: two
+// runners that take turns on one lock can never both be answered.
+func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootVerdict) {
+	d := c.decide(func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
+	return d, verdict
+}
+
+func (d *Decision) boot(now time.Time, nonceHash, instance string) BootVerdict {
+	r, l := &d.Runner, d.Lock
+	if r.Version == 0 || !r.State.Usable() {
+		return BootGone
+	}
+	bound := r.Boot
+	if r.Boot.NonceHash == "" {
+		r.Boot.NonceHash, r.Boot.InstanceID = nonceHash, instance
+	}
+	if r.Boot.NonceHash != nonceHash || instance != r.Boot.InstanceID || r.Mismatched() {
+		d.drain(now, NewEnd(EndCompromised))
+		d.Alarm = AlarmCompromised
+		return BootCompromised
+	}
+	switch {
+	case r.State == RunnerOnline || r.State == RunnerBusy || !l.Names(r.ID) || l.State != LockLaunching || !now.Before(l.BootBy):
+		r.Boot = bound
+		return BootGone
+	case r.InstanceID == "" || r.Config.N == 0:
+		return BootLater
+	case r.Boot.At.IsZero():
+		r.Boot.At = now
+		*r = r.enter(now, RunnerBooting, "config answered to "+instance)
+	}
+	d.check(KindLock)
+	return BootGo
+}
+
+// NextVerdict is the answer to a shared machine's call for its next config.
+type NextVerdict string
+
+// The verdicts.
+const (
+	NextReady NextVerdict = "ready" // 200: the recorded config is the one
+	NextLater NextVerdict = "later" // 425: a worker is to register it
+	NextDrain NextVerdict = "drain" // 200: no config any more
+)
+
+// Next decides a shared machine's call for config n. It needs the runner and its lock.
+// Past the lock's exp the machine still gets configs, up to its hard limit: jobs may be
+// queued for it, and DrainReason ends it when none comes.
+//
+// A repeated call asks a worker again, as the message may be lost: unless a worker is
+// at it, or waits, and continues by itself.
+func (c Case) Next(now time.Time, lim Limits, n int) (_ Decision, verdict NextVerdict) {
+	d := c.decide(func(d *Decision) { verdict = d.next(now, lim, n) })
+	return d, verdict
+}
+
+func (d *Decision) next(now time.Time, lim Limits, n int) NextVerdict {
+	r, l := &d.Runner, &d.Lock
+	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(r.Hard) || n > r.Config.N+1 {
+		return NextDrain
+	}
+	if r.Config.N >= n {
+		return NextReady
+	}
+	if r.Wanted >= n {
+		if now.Sub(r.UpdatedAt) >= lim.Heartbeat/2 && !r.Held(now, "") && !now.Before(r.WaitUntil) {
+			d.send(r, now)
+		}
+		return NextLater
+	}
+	r.Wanted = n
+	*r, *l = r.usedUp(*l)
+	*r = r.note(now, fmt.Sprintf("asks for config %d", n))
+	d.check(KindLock)
+	d.send(r, now)
+	return NextLater
+}

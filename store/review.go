@@ -1,0 +1,128 @@
+package store
+
+import "time"
+
+// ReviewRunner drains a usable runner that has to, and else has a worker go on with one
+// that seems to be forgotten: a step is outstanding and no worker is at it. The claim is
+// free, the time to wait is over, and nobody wrote the runner for a while. It needs all
+// but the quota.
+//
+// The request that nobody wants, the limits and a lock that names another runner cannot
+// be otherwise a moment later; a share is excluded by the lock's version, and a
+// heartbeat by the pulse's.
+func (c Case) ReviewRunner(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		r := &d.Runner
+		if why := DrainReason(now, lim, *r, d.Lock, d.Pulse, d.Request); why != "" {
+			d.drain(now, NewEnd(why))
+			switch why {
+			case EndLost:
+				d.check(KindPulse)
+			case EndCompromised:
+				d.Alarm = AlarmCompromised
+			}
+			return
+		}
+		step := NextStep(now, *r, d.Lock) // StepConfirm is the reaper's too: the worker's message comes again by itself
+		if step != StepNone && step != StepConfirm && !r.Held(now, "") &&
+			now.Sub(r.WaitUntil) >= lim.Resend && now.Sub(r.UpdatedAt) >= lim.Resend {
+			d.send(r, now)
+		}
+	})
+}
+
+// Remind has a worker ask GitHub about a runner that waits to come into use and that
+// nobody has asked about. It needs the runner.
+func (c Case) Remind(now time.Time) Decision {
+	return c.decide(func(d *Decision) {
+		if d.Runner.OnlineAt.IsZero() && d.Runner.MissedAt.IsZero() {
+			d.send(&d.Runner, now)
+		}
+	})
+}
+
+// Adopt records the instance that a launch left unrecorded, and has a worker go on with
+// the runner. It needs the runner.
+func (c Case) Adopt(now time.Time, instance string) Decision {
+	return c.decide(func(d *Decision) {
+		d.Runner, _ = launched(now, d.Runner, instance)
+		if NextStep(now, d.Runner, Lock{}) != StepNone { // with an instance, the lock has no say
+			d.send(&d.Runner, now)
+		}
+	})
+}
+
+// forgotten reports whether the reaper is to send the start message of r: once r is
+// parked and due, or when its due_at is so long past that its own was lost.
+//
+// A start that went out a moment ago is not sent again: another run was faster.
+// Half of Resend is longer than any two runs overlap, and still shorter than the
+// time to the next one.
+func (r Request) forgotten(now time.Time, lim Limits) bool {
+	wait := lim.Resend
+	if r.parked() {
+		wait = 0
+	}
+	return r.State == Accepted && now.Sub(r.DueAt) >= wait && now.Sub(r.SentAt) >= lim.Resend/2
+}
+
+// unpicked reports whether a poll should send the start message of r again:
+// once, when nothing took it up a while after its first send.
+func (r Request) unpicked(now time.Time, lim Limits) bool {
+	return r.State == Accepted && r.Sends == 1 && r.Wait == "" && now.Sub(r.SentAt) >= lim.PollResend
+}
+
+// Poll decides what a look at the request by its caller changes: it settles, or its start
+// message is sent again. It needs the request and the runner that it names.
+func (c Case) Poll(now time.Time, lim Limits) Decision {
+	return c.decide(func(d *Decision) {
+		if d.settle(now, lim); !d.wrote(KindRequest) && d.Request.unpicked(now, lim) {
+			d.Request = d.Request.sent(now)
+			d.send(&d.Request, now)
+		}
+	})
+}
+
+// Outcome is what a review made of a request.
+type Outcome string
+
+// The outcomes.
+const (
+	Settled   Outcome = "settled"    // by the runner that it waits for
+	GivenUp   Outcome = "given up"   // it is Overdue
+	WaitsOn   Outcome = "waits on"   // its runner may still come online
+	Resent    Outcome = "resent"     // its start message is sent again, which was lost
+	ResentNow Outcome = "resent now" // the same for one that waited for the account's quota
+	Left      Outcome = ""           // nothing is to be done now
+)
+
+// ReviewRequest decides what becomes of a request that is due. It needs the request and
+// the runner that it names.
+func (c Case) ReviewRequest(now time.Time, lim Limits) (_ Decision, out Outcome) {
+	d := c.decide(func(d *Decision) { out = d.reviewRequest(now, lim) })
+	return d, out
+}
+
+func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
+	r := &d.Request
+	if d.settle(now, lim); d.wrote(KindRequest) {
+		return Settled
+	}
+	switch {
+	case r.Overdue(now):
+		*r = r.tried(d.Runner).giveUp(now, lim)
+		return GivenUp
+	case r.State == Waiting:
+		r.DueAt = now.Add(lim.ReaperPeriod)
+		return WaitsOn
+	case r.forgotten(now, lim):
+		out := Resent
+		if r.parked() {
+			out = ResentNow
+		}
+		*r = r.sent(now)
+		d.send(r, r.DueAt)
+		return out
+	}
+	return Left
+}
