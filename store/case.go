@@ -162,7 +162,7 @@ func (c Case) decide(rule func(*Decision)) Decision {
 // settle lets the request of the case come to what its runner means for it. Without
 // the request nothing follows.
 func (d *Decision) settle(now time.Time, lim Limits) {
-	if d.Request.Version == 0 || d.Request.Runner != d.Runner.ID {
+	if d.Request.Version == 0 || d.Runner.ID == "" || d.Request.Runner != d.Runner.ID {
 		return
 	}
 	again := false

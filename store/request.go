@@ -207,7 +207,11 @@ func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.Af
 // Expire gives up a request that is Overdue. It needs the request, and the runner that it
 // waits for.
 func (c Case) Expire(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) { d.Request = d.Request.tried(d.Runner).giveUp(now, lim) })
+	return c.decide(func(d *Decision) {
+		if d.Request.Overdue(now) {
+			d.Request = d.Request.tried(d.Runner).giveUp(now, lim)
+		}
+	})
 }
 
 // giveUp gives up a request that is Overdue.
