@@ -30,7 +30,7 @@ type call struct {
 	trace  string
 	query  url.Values
 	bearer string // the token; empty: none
-	store  *store.Session
+	store  *store.Writer
 
 	status     int // of a good answer; 0: 200
 	retryAfter int // seconds; 0: not said
@@ -95,7 +95,7 @@ func serve[Req, Resp any](s *server, r *http.Request, do func(context.Context, *
 		return c, answer, err
 	}
 	c.trace = traceOf(r.Header, invocation)
-	c.store = store.NewSession(s.Store, invocation, s.Now)
+	c.store = store.NewWriter(s.Store, invocation, s.Now)
 	c.bearer = bearer(r.Header)
 	var body Req
 	if _, nowhere := any(body).(unread); !nowhere {

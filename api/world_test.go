@@ -333,7 +333,7 @@ func (w *world) put(items ...store.Item) {
 	for i, it := range items {
 		changes[i] = store.Put(it)
 	}
-	if err := store.NewSession(w.items, rnd(w.T), time.Now).Commit(w.Context(), changes...); err != nil {
+	if err := store.NewWriter(w.items, rnd(w.T), time.Now).Commit(w.Context(), changes...); err != nil {
 		w.Fatalf("commit: %v", err)
 	}
 }

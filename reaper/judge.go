@@ -64,7 +64,7 @@ func orphans(now time.Time, lim store.Limits, s store.Sweep, found []fleet.Insta
 	for i, in := range found {
 		ids[i] = in.ID
 	}
-	s = s.Sighted(now, ids)
+	s = s.Observe(now, ids)
 	if len(found) > store.BrakeAbove {
 		s = s.Brake(now, len(found))
 	}

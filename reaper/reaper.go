@@ -111,7 +111,7 @@ const (
 // pass is one run of a Reaper.
 type pass struct {
 	*Reaper
-	store  *store.Session
+	store  *store.Writer
 	gate   gate
 	report Report
 	errs   []error
@@ -140,7 +140,7 @@ func (r *Reaper) Run(ctx context.Context) (Report, error) {
 	}
 	p := &pass{
 		Reaper:  r,
-		store:   store.NewSession(r.cfg.Store, "reaper-"+id, r.cfg.Now),
+		store:   store.NewWriter(r.cfg.Store, "reaper-"+id, r.cfg.Now),
 		gate:    gate{silent: map[string]int{}, shut: map[string]error{}},
 		report:  Report{StartedAt: r.cfg.Now().UTC(), DryRun: r.cfg.DryRun, Counts: map[Action]int{}, Lines: []Line{}},
 		alarmed: map[string]bool{}, finished: map[string]bool{},

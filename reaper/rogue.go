@@ -193,7 +193,7 @@ func (gh atGitHub) endRogues(ctx context.Context, repo github.Repository, known 
 	for i, g := range rogues {
 		ids[i] = g.ID
 	}
-	next, since := known.SightedAt(now, repo.ID, ids)
+	next, since := known.ObserveRunners(now, repo.ID, ids)
 	var jobs []*removal
 	for _, g := range rogues {
 		if !known.Knows(repo.ID, g.ID) {

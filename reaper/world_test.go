@@ -95,7 +95,7 @@ func (w *world) put(items ...store.Item) {
 	for _, it := range items {
 		changes = append(changes, store.Put(it))
 	}
-	if err := store.NewSession(w.store, "setup", time.Now).Commit(w.t.Context(), changes...); err != nil {
+	if err := store.NewWriter(w.store, "setup", time.Now).Commit(w.t.Context(), changes...); err != nil {
 		w.t.Fatalf("commit: %v", err)
 	}
 }

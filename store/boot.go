@@ -6,25 +6,25 @@ import (
 )
 
 // BootVerdict is the answer to a machine's boot call.
-type BootVerdict string
+type BootAnswer string
 
 // The verdicts, with the statuses that they are answered with.
 const (
-	BootGo          BootVerdict = "go"          // 200: here is the config
-	BootLater       BootVerdict = "later"       // 425: not everything is recorded yet
-	BootGone        BootVerdict = "gone"        // 410: power off
-	BootCompromised BootVerdict = "compromised" // 409: somebody else was here first
+	BootGo          BootAnswer = "go"          // 200: here is the config
+	BootLater       BootAnswer = "later"       // 425: not everything is recorded yet
+	BootGone        BootAnswer = "gone"        // 410: power off
+	BootCompromised BootAnswer = "compromised" // 409: somebody else was here first
 )
 
 // Boot decides a boot call whose token was verified for the runner's recorded index. It
 // needs the runner and its lock, which is checked when the config may be answered: two
 // runners that take turns on one lock can never both be answered.
-func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootVerdict) {
+func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
 	d := c.decide(func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
 	return d, verdict
 }
 
-func (d *Decision) boot(now time.Time, nonceHash, instance string) BootVerdict {
+func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {
 	r, l := &d.Runner, d.Lock
 	if r.Version == 0 || !r.State.Usable() {
 		return BootGone
@@ -46,20 +46,20 @@ func (d *Decision) boot(now time.Time, nonceHash, instance string) BootVerdict {
 		return BootLater
 	case r.Boot.At.IsZero():
 		r.Boot.At = now
-		*r = r.enter(now, RunnerBooting, "config answered to "+instance)
+		*r = r.transition(now, RunnerBooting, "config answered to "+instance)
 	}
 	d.check(KindLock)
 	return BootGo
 }
 
 // NextVerdict is the answer to a shared machine's call for its next config.
-type NextVerdict string
+type NextAnswer string
 
 // The verdicts.
 const (
-	NextReady NextVerdict = "ready" // 200: the recorded config is the one
-	NextLater NextVerdict = "later" // 425: a worker is to register it
-	NextDrain NextVerdict = "drain" // 200: no config any more
+	NextReady NextAnswer = "ready" // 200: the recorded config is the one
+	NextLater NextAnswer = "later" // 425: a worker is to register it
+	NextDrain NextAnswer = "drain" // 200: no config any more
 )
 
 // Next decides a shared machine's call for config n. It needs the runner and its lock.
@@ -68,12 +68,12 @@ const (
 //
 // A repeated call asks a worker again, as the message may be lost: unless a worker is
 // at it, or waits, and continues by itself.
-func (c Case) Next(now time.Time, lim Limits, n int) (_ Decision, verdict NextVerdict) {
+func (c Case) Next(now time.Time, lim Limits, n int) (_ Decision, verdict NextAnswer) {
 	d := c.decide(func(d *Decision) { verdict = d.next(now, lim, n) })
 	return d, verdict
 }
 
-func (d *Decision) next(now time.Time, lim Limits, n int) NextVerdict {
+func (d *Decision) next(now time.Time, lim Limits, n int) NextAnswer {
 	r, l := &d.Runner, &d.Lock
 	if r.Mode != Shared || r.State != RunnerOnline || !l.Names(r.ID) || l.State != LockLive || !now.Before(r.Hard) || n > r.Config.N+1 {
 		return NextDrain

@@ -22,7 +22,7 @@ func TestBoot(t *testing.T) {
 		now      time.Time
 		nonce    string
 		instance string
-		want     store.BootVerdict
+		want     store.BootAnswer
 		changes  string
 		after    func(*stage) // what is written, where it is not a compromise
 	}{
@@ -114,7 +114,7 @@ func TestNext(t *testing.T) {
 		mode    string
 		edit    func(*stage)
 		n       int
-		want    store.NextVerdict
+		want    store.NextAnswer
 		changed bool // the next config is wanted from now on
 	}{
 		{"AsksForTheNext", online, store.Shared, nil, 2, store.NextLater, true},

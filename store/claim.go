@@ -57,7 +57,7 @@ func (c Case) Pause(now time.Time, p Pause) Decision {
 		}
 		r.Unclear = r.Unclear || p.Wait.For == WaitEC2
 		if p.Said.Code != "" {
-			*r = r.Hear(p.Said.Code, p.Said.Text)
+			*r = r.HearEC2(p.Said.Code, p.Said.Text)
 		}
 		if r.Wait != p.Wait.For {
 			*r = r.note(now, "waits: "+p.Wait.For)

@@ -9,19 +9,19 @@ type Registration struct {
 }
 
 // Verdict is what GitHub's word means for a runner.
-type Verdict string
+type Confirmation string
 
 // The verdicts.
 const (
-	Confirmed   Verdict = "confirmed"   // jobs can come to it
-	Unconfirmed Verdict = "unconfirmed" // not now: ask again in a while
-	Lost        Verdict = "lost"        // it drains
+	Confirmed   Confirmation = "confirmed"   // jobs can come to it
+	Unconfirmed Confirmation = "unconfirmed" // not now: ask again in a while
+	Lost        Confirmation = "lost"        // it drains
 )
 
 // Confirm decides what GitHub's word about its registration makes of the runner, and
 // of the request that launched it. It needs the runner and its lock; without the
 // request, or with another than the launching one, that learns of it later.
-func (c Case) Confirm(now time.Time, lim Limits, seen Registration) (Decision, Verdict) {
+func (c Case) Confirm(now time.Time, lim Limits, seen Registration) (Decision, Confirmation) {
 	verdict := Unconfirmed
 	d := c.decide(func(d *Decision) {
 		d.Runner, d.Lock, verdict = confirm(now, lim, d.Runner, d.Lock, seen)
@@ -41,14 +41,14 @@ func (c Case) Confirm(now time.Time, lim Limits, seen Registration) (Decision, V
 // Missed for Limits.Silent, in which a machine would have said so, or for Limits.Lost
 // while GitHub has it and shows it offline, it drains. Before it was ever online,
 // offline means nothing until its boot limit.
-func confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Runner, Lock, Verdict) {
+func confirm(now time.Time, lim Limits, r Runner, l Lock, seen Registration) (Runner, Lock, Confirmation) {
 	switch {
 	case !r.State.Usable() || !l.Names(r.ID) || !r.Registered():
 		return r, l, Unconfirmed
 	case seen.Online && r.OnlineAt.IsZero():
 		l.State, l.ConfirmedAt = LockLive, maxTime(now, r.ListeningAt)
 		r.OnlineAt, r.MissedAt = now, time.Time{}
-		return r.enter(now, RunnerOnline, "GitHub shows it online"), l, Confirmed
+		return r.transition(now, RunnerOnline, "GitHub shows it online"), l, Confirmed
 	case seen.Online:
 		l.ConfirmedAt, r.MissedAt = maxTime(now, r.ListeningAt), time.Time{}
 		return r, l, Confirmed

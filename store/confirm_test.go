@@ -25,7 +25,7 @@ func TestConfirm(t *testing.T) {
 		edit    func(*stage)
 		seen    store.Registration
 		want    func(*stage)
-		is      store.Verdict
+		is      store.Confirmation
 		changes string
 	}{
 		{"TheFirstTimeTakesItIntoUse", listening, nil, shown, func(s *stage) {

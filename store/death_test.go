@@ -151,7 +151,7 @@ func TestRunnerOfTheOtherVersionIsRead(t *testing.T) {
 	run := launchedAt(0, store.Placement{Market: store.Spot, InstanceType: "a", Subnet: "s"})
 	run.Attempts = []store.Attempt{{Placement: run.Plan[0], Runner: "x1", Code: "InvalidParameterValue"}}
 	run.Attempts[0].Text = "It does not fit."
-	run = run.Hear("InternalError", "It broke.")
+	run = run.HearEC2("InternalError", "It broke.")
 	b, err := json.Marshal(run)
 	if err != nil {
 		t.Fatal(err)

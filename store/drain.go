@@ -21,7 +21,7 @@ func drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 	}
 	r.End, r.DrainingAt, r.Wait, r.WaitUntil = &why, now, "", time.Time{}
 	r.Config.Sealed = ""
-	r = r.enter(now, RunnerDraining, why.Code)
+	r = r.transition(now, RunnerDraining, why.Code)
 	if l.Names(r.ID) {
 		l.State = LockDraining
 	}

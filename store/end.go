@@ -187,7 +187,7 @@ func (c Case) Ending(now time.Time, reason string) Decision {
 	return c.decide(func(d *Decision) {
 		if r := &d.Runner; r.State == RunnerDraining {
 			r.EndingAt = now
-			*r = r.enter(now, RunnerEnding, reason)
+			*r = r.transition(now, RunnerEnding, reason)
 		}
 	})
 }
@@ -227,7 +227,7 @@ func ended(now time.Time, lim Limits, r Runner, l Lock, q Quota, reason string) 
 		r, l = drain(now, r, l, NewEnd(EndTerminated))
 	}
 	r.EndedAt, r.Claim = now, Claim{}
-	r = r.enter(now, RunnerEnded, reason)
+	r = r.transition(now, RunnerEnded, reason)
 	r.DueAt = time.Time{}
 	if len(r.Names) > 0 {
 		r.DueAt = now

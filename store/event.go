@@ -88,9 +88,9 @@ func (d *Decision) apply(now time.Time, lim Limits, e Event, programs string) {
 	r, l := &d.Runner, &d.Lock
 	switch e.Kind {
 	case EventBooting:
-		*r = r.note(now, said("agent runs", e.Detail))
+		*r = r.note(now, withDetail("agent runs", e.Detail))
 	case EventNote:
-		*r = r.note(now, said("agent", e.Detail))
+		*r = r.note(now, withDetail("agent", e.Detail))
 	case EventOnline:
 		if listening(now, r, *l) {
 			d.confirmLater(now, lim)
@@ -174,7 +174,7 @@ func hasJob(now time.Time, r *Runner, l *Lock) (confirm bool) {
 	if r.ListeningAt.IsZero() {
 		r.ListeningAt = now
 	}
-	*r = r.enter(now, RunnerOnline, "GitHub gave it a job")
+	*r = r.transition(now, RunnerOnline, "GitHub gave it a job")
 	return true
 }
 
@@ -198,7 +198,7 @@ func jobStarted(now time.Time, r Runner, e Event) (Runner, Alarm) {
 		reason += ", which did not ask for this runner"
 	}
 	if r.State == RunnerOnline {
-		return r.enter(now, RunnerBusy, reason), alarm
+		return r.transition(now, RunnerBusy, reason), alarm
 	}
 	return r.note(now, reason), alarm
 }
@@ -216,9 +216,9 @@ func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 		return drain(now, r, l, NewEnd(EndDone))
 	}
 	if r.State == RunnerBusy {
-		return r.enter(now, RunnerOnline, said("job done", e.Detail)), l
+		return r.transition(now, RunnerOnline, withDetail("job done", e.Detail)), l
 	}
-	return r.note(now, said("job done", e.Detail)), l
+	return r.note(now, withDetail("job done", e.Detail)), l
 }
 
 // idle answers a machine that has no job: while draining it may be ended at
@@ -249,7 +249,7 @@ func saidEnd(e Event) Failure {
 	return NewEnd(EndAgent)
 }
 
-func said(what, detail string) string {
+func withDetail(what, detail string) string {
 	if detail == "" {
 		return what
 	}

@@ -306,7 +306,7 @@ func (s *stage) hear(now time.Time, e store.Event) store.Decision {
 }
 
 // confirm lets GitHub's word happen.
-func (s *stage) confirm(now time.Time, seen store.Registration) store.Verdict {
+func (s *stage) confirm(now time.Time, seen store.Registration) store.Confirmation {
 	d, verdict := s.c().Confirm(now, lim, seen)
 	s.take(d)
 	return verdict

@@ -55,7 +55,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 			Wanted: 1, Hard: hard,
 		}
 		run.DueAt = now // and it stays: the reaper looks at every live runner in every run
-		run = run.writeAhead(in.ControlPlane).enter(now, RunnerNew, "for request "+r.ID)
+		run = run.writeAhead(in.ControlPlane).transition(now, RunnerNew, "for request "+r.ID)
 		r = r.await(now, lim, run.ID, l.BootBy, "launches runner "+run.ID)
 		d.Request, d.Lock, d.Quota, d.Runner = r, l, q, run
 	})

@@ -141,7 +141,7 @@ func TestCursorsSortAsTimesDo(t *testing.T) {
 func TestSessionSignsEachCommitDifferently(t *testing.T) {
 	m := storetest.NewMemory()
 	now := t0.In(time.FixedZone("east", 3600))
-	s := store.NewSession(m, "worker-1", func() time.Time { return now })
+	s := store.NewWriter(m, "worker-1", func() time.Time { return now })
 	r, l := accepted("r1", store.Shared), store.Lock{Meta: store.Meta{Writer: "somebody", UpdatedAt: at(-time.Hour)}, Key: "k"}
 	r.Version = 0
 	for n, want := range []string{"worker-1/1", "worker-1/2"} {

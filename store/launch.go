@@ -100,8 +100,8 @@ func (r Runner) attempted(now time.Time, code string) Runner {
 	return r
 }
 
-// Hear keeps what EC2 answered that does not tell whether it launched.
-func (r Runner) Hear(code, text string) Runner {
+// HearEC2 keeps what EC2 answered that does not tell whether it launched.
+func (r Runner) HearEC2(code, text string) Runner {
 	if r.Said.Code != code {
 		r.Said.Times = 0
 	}
@@ -153,7 +153,7 @@ func launched(now time.Time, r Runner, instance string) (_ Runner, ok bool) {
 	r = r.attempted(now, "launched")
 	r.InstanceID, r.LaunchedAt, r.Wait, r.WaitUntil, r.Said = instance, now, "", time.Time{}, Said{}
 	if r.State == RunnerNew {
-		return r.enter(now, RunnerLaunched, "instance "+instance), true
+		return r.transition(now, RunnerLaunched, "instance "+instance), true
 	}
 	return r.note(now, "instance "+instance), true
 }
@@ -178,7 +178,7 @@ func (c Case) Abandon(now time.Time, lim Limits, code string, said Said, why Fai
 		}
 		mayExist := r.Unclear || why.Code == EndTerminated || why.Code == EndSpot || why.Code == EndNoLaunch
 		if said.Code != "" {
-			r = r.Hear(said.Code, said.Text)
+			r = r.HearEC2(said.Code, said.Text)
 		}
 		if code != "" {
 			r = r.attempted(now, code)
@@ -188,7 +188,7 @@ func (c Case) Abandon(now time.Time, lim Limits, code string, said Said, why Fai
 			r, l = drain(now, r, l, why)
 		} else {
 			r.End, r.EndedAt, r.DueAt = &why, now, time.Time{}
-			r = r.enter(now, RunnerFailed, why.Code)
+			r = r.transition(now, RunnerFailed, why.Code)
 			r.expire(now, lim.Keep)
 			if l.Names(r.ID) {
 				l = l.empty(now, lim)

@@ -123,10 +123,10 @@ func TestSighted(t *testing.T) {
 		s.Instances = instances
 		return s
 	}
-	same(t, "sweep", s.Sighted(t0, []string{"i-2", "i-3"}), seen(s, map[string]time.Time{"i-2": at(-time.Minute), "i-3": t0}))
+	same(t, "sweep", s.Observe(t0, []string{"i-2", "i-3"}), seen(s, map[string]time.Time{"i-2": at(-time.Minute), "i-3": t0}))
 	same(t, "the given sightings", known, map[string]time.Time{"i-1": at(-time.Hour), "i-2": at(-time.Minute)})
-	same(t, "sweep that sees nothing", s.Sighted(t0, nil), seen(s, map[string]time.Time{}))
-	same(t, "first sweep", store.Sweep{Key: "1"}.Sighted(t0, []string{"i-1"}), store.Sweep{Key: "1", Instances: map[string]time.Time{"i-1": t0}})
+	same(t, "sweep that sees nothing", s.Observe(t0, nil), seen(s, map[string]time.Time{}))
+	same(t, "first sweep", store.Sweep{Key: "1"}.Observe(t0, []string{"i-1"}), store.Sweep{Key: "1", Instances: map[string]time.Time{"i-1": t0}})
 }
 
 func TestSightedAt(t *testing.T) {
@@ -135,16 +135,16 @@ func TestSightedAt(t *testing.T) {
 	if !s.Knows("42", 1) || s.Knows("42", 3) || s.Knows("4", 21) {
 		t.Error("it knows 42/1 alone of 42/1, 42/3 and 4/21")
 	}
-	got, since := s.SightedAt(t0, "42", []int64{2, 4})
+	got, since := s.ObserveRunners(t0, "42", []int64{2, 4})
 	same(t, "since when each is seen", since, map[int64]time.Time{2: at(-time.Minute), 4: t0})
 	same(t, "sightings, with those of other repositories", got.Runners, map[string]time.Time{"42/2": at(-time.Minute), "42/4": t0, "7/3": at(-time.Hour), "421/1": at(-time.Second)})
 	same(t, "the given sightings", s.Runners, map[string]time.Time{"42/1": at(-time.Hour), "42/2": at(-time.Minute), "7/3": at(-time.Hour), "421/1": at(-time.Second)})
-	none, since := s.SightedAt(t0, "42", nil)
+	none, since := s.ObserveRunners(t0, "42", nil)
 	same(t, "sightings after a look that showed none", none.Runners, map[string]time.Time{"7/3": at(-time.Hour), "421/1": at(-time.Second)})
 	if len(since) != 0 {
 		t.Errorf("none is seen, and yet since %v", since)
 	}
-	first, _ := store.Sweep{}.SightedAt(t0, "42", []int64{1})
+	first, _ := store.Sweep{}.ObserveRunners(t0, "42", []int64{1})
 	same(t, "first sightings", first.Runners, map[string]time.Time{"42/1": t0})
 }
 

@@ -204,7 +204,7 @@ func (r Runner) Placement() Placement { return r.Plan[r.Index] }
 func (r Runner) ClientToken() string { return fmt.Sprintf("garo-%s-%d", r.ID, r.Index) }
 
 // enter moves r to another state.
-func (r Runner) enter(now time.Time, state RunnerState, reason string) Runner {
+func (r Runner) transition(now time.Time, state RunnerState, reason string) Runner {
 	r.State = state
 	r.History = r.History.with(now, string(state), reason)
 	return r

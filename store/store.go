@@ -155,23 +155,23 @@ const cursorTime = "2006-01-02T15:04:05.000000000Z"
 
 func cursor(at time.Time, id string) string { return at.UTC().Format(cursorTime) + "#" + id }
 
-// Session is one invocation's way to commit: it signs what it writes. It is
+// Writer is one invocation's way to commit: it signs what it writes. It is
 // safe for concurrent use.
-type Session struct {
+type Writer struct {
 	Store
 	invocation string
 	now        func() time.Time
 	commits    atomic.Int64
 }
 
-// NewSession returns a Session of s for the invocation of that id, which no
+// NewWriter returns a Writer to s for the invocation of that id, which no
 // other invocation, in any process, may have. now stamps what is written.
-func NewSession(s Store, invocation string, now func() time.Time) *Session {
-	return &Session{Store: s, invocation: invocation, now: now}
+func NewWriter(s Store, invocation string, now func() time.Time) *Writer {
+	return &Writer{Store: s, invocation: invocation, now: now}
 }
 
 // Commit signs the changes, and commits them as Store.Commit does.
-func (s *Session) Commit(ctx context.Context, changes ...Change) error {
+func (s *Writer) Commit(ctx context.Context, changes ...Change) error {
 	writer := fmt.Sprintf("%s/%d", s.invocation, s.commits.Add(1))
 	now := s.now().UTC()
 	for _, c := range changes {

@@ -44,7 +44,7 @@ func SweepKey(account, region string) string { return account + "/" + region }
 
 // sight returns the first sightings of what is seen now: older ones are kept,
 // what is not seen any more is forgotten.
-func sight(now time.Time, known map[string]time.Time, seen []string) map[string]time.Time {
+func observe(now time.Time, known map[string]time.Time, seen []string) map[string]time.Time {
 	out := make(map[string]time.Time, len(seen))
 	for _, id := range seen {
 		at, ok := known[id]
@@ -57,20 +57,20 @@ func sight(now time.Time, known map[string]time.Time, seen []string) map[string]
 }
 
 // Sighted records which instances without a record are seen now.
-func (s Sweep) Sighted(now time.Time, instances []string) Sweep {
-	s.Instances = sight(now, s.Instances, instances)
+func (s Sweep) Observe(now time.Time, instances []string) Sweep {
+	s.Instances = observe(now, s.Instances, instances)
 	return s
 }
 
 // SightedAt records which registrations without a record GitHub shows now in a repository,
 // by GitHub's ids, and returns since when each is seen.
-func (s Sweep) SightedAt(now time.Time, repository string, runners []int64) (Sweep, map[int64]time.Time) {
+func (s Sweep) ObserveRunners(now time.Time, repository string, runners []int64) (Sweep, map[int64]time.Time) {
 	prefix := repository + "/"
 	ids := make([]string, len(runners))
 	for i, id := range runners {
 		ids[i] = prefix + strconv.FormatInt(id, 10)
 	}
-	seen, since := sight(now, s.Runners, ids), map[int64]time.Time{}
+	seen, since := observe(now, s.Runners, ids), map[int64]time.Time{}
 	for i, id := range runners {
 		since[id] = seen[ids[i]]
 	}

@@ -274,7 +274,7 @@ func (w *world) launch() {
 		why := store.Failure{Code: store.EndLaunchDenied, Text: "t"}
 		w.decide(run.ID+" is refused", c.Abandon(w.now, lim, "UnauthorizedOperation", store.Said{}, why).Changes...)
 	case "unclear":
-		said := run.Hear("InternalError", "It broke.").Said
+		said := run.HearEC2("InternalError", "It broke.").Said
 		w.decide(run.ID+" is called again", c.Again(w.now, said, store.Slots{Latest: w.now.Add(10 * time.Second)}).Changes...)
 	}
 }

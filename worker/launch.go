@@ -76,7 +76,7 @@ func (v *launching) failed(ctx context.Context, log *slog.Logger, err error) err
 	if !answered {
 		return v.unanswered(ctx)
 	}
-	if v.Runner.Hear(fe.Code, fe.Text).Said.Times >= store.MaxUnfamiliar && errors.Is(err, fleet.ErrUnfamiliar) {
+	if v.Runner.HearEC2(fe.Code, fe.Text).Said.Times >= store.MaxUnfamiliar && errors.Is(err, fleet.ErrUnfamiliar) {
 		v.alarmRefused(fe)
 		v.heard = store.Said{Code: fe.Code, Text: fe.Text}
 		return v.abandon(ctx, fe.Code, store.Failure{

@@ -65,7 +65,7 @@ func (v *launching) unanswered(ctx context.Context) error {
 // else by the next one.
 func (v *launching) unclear(ctx context.Context, fe *fleet.Error) error {
 	v.heard = store.Said{Code: fe.Code, Text: fe.Text}
-	said := v.Runner.Hear(fe.Code, fe.Text).Said // one answer, however often it takes to record it
+	said := v.Runner.HearEC2(fe.Code, fe.Text).Said // one answer, however often it takes to record it
 	wait := v.patience(said.Times, fe)
 	if v.left() <= lastLaunch+wait {
 		return v.wait(ctx, store.WaitEC2, wait)

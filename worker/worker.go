@@ -111,7 +111,7 @@ var errLater = errors.New("goes on later")
 type invocation struct {
 	*Worker
 	id       string
-	session  *store.Session
+	session  *store.Writer
 	deadline time.Time
 
 	mu      sync.Mutex
@@ -150,7 +150,7 @@ func (w *Worker) Handle(ctx context.Context, batch []queue.Delivery) (failed []s
 		return failed
 	}
 	in.id = "worker-" + id[:12]
-	in.session = store.NewSession(w.Store, in.id, w.Now)
+	in.session = store.NewWriter(w.Store, in.id, w.Now)
 
 	errs := in.work(ctx, batch)
 	for i, d := range batch {

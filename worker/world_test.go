@@ -114,7 +114,7 @@ func (w *world) request(edit ...func(*store.Request)) store.Request {
 // apply commits a decision of another part, whose messages nobody takes.
 func (w *world) apply(d store.Decision) {
 	w.Helper()
-	if err := store.NewSession(w.store.Store, "test-"+rand.Text(), time.Now).Commit(w.Context(), d.Changes...); err != nil {
+	if err := store.NewWriter(w.store.Store, "test-"+rand.Text(), time.Now).Commit(w.Context(), d.Changes...); err != nil {
 		w.Fatalf("commit %v: %v", d.Changes[0].Item.Ref(), err)
 	}
 }
@@ -133,7 +133,7 @@ func (w *world) commit(items ...store.Item) {
 	for _, i := range items {
 		changes = append(changes, store.Put(i))
 	}
-	if err := store.NewSession(w.store.Store, "test-"+rand.Text(), time.Now).Commit(w.Context(), changes...); err != nil {
+	if err := store.NewWriter(w.store.Store, "test-"+rand.Text(), time.Now).Commit(w.Context(), changes...); err != nil {
 		w.Fatalf("commit %v: %v", items[0].Ref(), err)
 	}
 }

@@ -146,7 +146,7 @@ func edit[T any, P interface {
 	store.Item
 }](w *world, id string, change func(P)) {
 	w.Helper()
-	session := store.NewSession(w.store, w.Name(), time.Now)
+	session := store.NewWriter(w.store, w.Name(), time.Now)
 	item, err := store.Read[T, P](w.Context(), w.store, id)
 	if err == nil {
 		change(&item)

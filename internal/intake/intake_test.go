@@ -167,7 +167,7 @@ func TestAllowed(t *testing.T) {
 // A wish that comes twice has one record, and another one under its key is told apart.
 func TestTheSameWishGetsTheSameRecord(t *testing.T) {
 	in, s := newIntake(t, nil), storetest.NewMemory()
-	session := store.NewSession(s, "test", func() time.Time { return now })
+	session := store.NewWriter(s, "test", func() time.Time { return now })
 	w := intake.Wish{Trace: "t1", Key: "k", Origin: store.Origin{RunID: "1001", RunAttempt: "1"}}
 	record := func(w intake.Wish) (store.Decision, error) {
 		r, err := in.Complete(*account("1"), store.Repository{ID: "42", OwnerID: "7"}, w)

@@ -212,7 +212,7 @@ func finished(n int) store.Request {
 // fill records n finished requests.
 func fill(b *testing.B, s *sqlitestore.Store, n int) {
 	b.Helper()
-	session := store.NewSession(s, "fill", time.Now)
+	session := store.NewWriter(s, "fill", time.Now)
 	for from := 0; from < n; from += store.MaxChanges {
 		var changes []store.Change
 		for i := from; i < min(n, from+store.MaxChanges); i++ {

@@ -42,8 +42,8 @@ func TestLiveRunnerOfTheVersionBeforeIsToBeConfirmedByWhoWantsToShareIt(t *testi
 	if step := store.NextStep(now, run, lock); run.State != store.RunnerOnline || !run.ListeningAt.IsZero() || step != store.StepNone {
 		t.Errorf("runner is %s, listening at %v, next step %q; want online, and nothing for a worker to do", run.State, run.ListeningAt, step)
 	}
-	_, shared, verdict := store.Confirm(now, lim, run, lock, store.Registration{Online: true})
-	if verdict != store.Confirmed || !shared.Confirmed(now, lim) {
+	d, verdict := store.Case{Runner: run, Lock: lock}.Confirm(now, lim, store.Registration{Online: true})
+	if verdict != store.Confirmed || !d.Lock.Confirmed(now, lim) {
 		t.Errorf("Confirm = %s, want confirmed", verdict)
 	}
 	if quota := old(t, &s.quota).(*store.Quota); len(quota.TooOld) != 0 || quota.Live != 1 {
@@ -56,7 +56,7 @@ func TestLiveRunnerOfTheVersionBeforeIsToBeConfirmedByWhoWantsToShareIt(t *testi
 func TestItemsHaveAllThatTheVersionBeforeReads(t *testing.T) {
 	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
 	s.runner.MissedAt, s.runner.DeleteAfter, s.runner.Refusals, s.runner.SuspectAt, s.runner.Config.Used = noon, noon, 1, noon, true
-	s.quota = s.quota.Refuse(noon, s.runner, "key")
+	s.quota.TooOld = []store.TooOldImage{{Image: s.runner.Launch.Image, Program: "key", Runner: s.runner.ID, At: noon}}
 	for _, i := range []store.Item{&s.runner, &s.lock, &s.quota} {
 		item, err := dynamostore.ItemOf(i)
 		if err != nil {

@@ -178,7 +178,7 @@ func TestLostAnswersAreRecognised(t *testing.T) {
 					calls = len(c.harms) // which answers
 					p.harm = func(_ string, n, _ int) harm { return c.harms[(n-1)%calls] }
 				}
-				session := store.NewSession(st, "worker-1", time.Now)
+				session := store.NewWriter(st, "worker-1", time.Now)
 				for now := range int64(2) {
 					p.forget()
 					changes := c.changes(now)

@@ -122,7 +122,11 @@ func TestNoMemberOfAnItemHasTheNameOfAnIndexKey(t *testing.T) {
 func TestEndedRunnerIsRecordedWithoutItsConfig(t *testing.T) {
 	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
 	s.runner.Config.Sealed = strings.Repeat("c", 5300) // as long as GitHub's are once they are sealed
-	ended, _, _ := store.Ended(noon.Add(time.Hour), lim, s.runner, s.lock, s.quota, "EC2 says so")
+	c := store.Case{Runner: s.runner, Lock: s.lock, Quota: s.quota}
+	c.Runner.Version = 1
+	d, _ := c.Finish(noon.Add(time.Hour), lim, store.Instance{ID: s.runner.InstanceID, State: "terminated"}, "EC2 says so")
+	ended := d.Runner
+	ended.Version = 0 // as the others
 	old := ended
 	old.Config.Sealed = s.runner.Config.Sealed
 	for what, run := range map[string]store.Runner{"online": s.runner, "ended": ended, "ended, of an older version": old} {

@@ -32,7 +32,7 @@ func (c cost) String() string {
 // share takes one accepted request to a runner that it shares, as a worker does: it
 // reads, asks the rules, commits, and after a conflict begins again.
 func share(ctx context.Context, s store.Store, id, lock string, now time.Time) (commits, conflicts int, err error) {
-	session := store.NewSession(s, "worker-"+id, func() time.Time { return now })
+	session := store.NewWriter(s, "worker-"+id, func() time.Time { return now })
 	for {
 		items, err := session.Get(ctx, store.Ref{Kind: store.KindRequest, ID: id}, store.Ref{Kind: store.KindLock, ID: lock}, store.Ref{Kind: store.KindPulse, ID: lock})
 		if err != nil {
@@ -42,13 +42,8 @@ func share(ctx context.Context, s store.Store, id, lock string, now time.Time) (
 		if !store.Shareable(now, lim, r, l, p) {
 			return commits, conflicts, fmt.Errorf("request %s cannot share: lock %+v, pulse %+v", id, l, p)
 		}
-		r, l, wrote := store.Share(now, lim, r, l)
-		change := store.Check(&l)
-		if wrote {
-			change = store.Put(&l)
-		}
 		commits++
-		err = session.Commit(ctx, store.Put(&r), change)
+		err = session.Commit(ctx, store.Case{Request: r, Lock: l}.Share(now, lim).Changes...)
 		if !errors.Is(err, store.ErrConflict) {
 			return commits, conflicts, err
 		}

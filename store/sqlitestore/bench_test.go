@@ -19,9 +19,12 @@ func accepted(id string) *store.Request {
 		Repository: store.Repository{ID: "123456789", Name: "alphagov/example", OwnerID: "596977", Owner: "alphagov"},
 		Origin:     store.Origin{RunID: "9876543210", RunAttempt: "1", CheckRunID: "44556677", Actor: "octocat", Event: "push", Ref: "refs/heads/main", Workflow: "ci"},
 		Account:    "123456789012", Region: "eu-west-2", Type: store.Spot, Labels: []string{"large", "linux"}, Mode: store.Shared,
-		OwnLabel: "garo-abcdefghijklmnopqrstuvwxyz", BodyHash: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", TimeoutS: 3600,
-	}.Accept(time.Now().UTC(), 15*time.Minute)
-	return &r
+		TimeoutS: 3600,
+	}
+	return &store.Case{Request: r}.Accept(time.Now().UTC(), store.Identity{
+		ID: id, Trace: r.Trace, BodyHash: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", GiveUp: 15 * time.Minute,
+		OwnLabel: func(string) string { return "garo-abcdefghijklmnopqrstuvwxyz" },
+	}).Request
 }
 
 // BenchmarkBareSQLite is what BenchmarkCommit is compared with: the same row,
