@@ -1,7 +1,7 @@
 // Command clients is a Lambda function that makes the calls which the API makes, as
 // any program with the SDK would, and does nothing else: before the first event what
-// the API fetches, and at each event a PutItem and a SendMessage, as for a POST
-// /start.
+// the API fetches, and at each event, which it only decodes, a PutItem and a
+// SendMessage, as for a POST /start.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -66,7 +67,7 @@ func main() {
 		}
 	})
 	wg.Wait()
-	lambda.Start(func(ctx context.Context) (string, error) {
+	lambda.Start(func(ctx context.Context, _ events.APIGatewayV2HTTPRequest) (string, error) {
 		if _, err := table.PutItem(ctx, &dynamodb.PutItemInput{TableName: &name, Item: item}); err != nil {
 			return "", err
 		}

@@ -1,7 +1,8 @@
 // Command launcher is a Lambda function that makes the calls which the worker makes,
 // as any program with the SDK would, and does nothing else: before the first event
-// what the worker fetches, and at each event one read of the table. With SWEEP it
-// makes those of the reaper, which sweeps one account and region at each event.
+// what the worker fetches, and at each event, which it only decodes, one read of the
+// table. With SWEEP it makes those of the reaper, which sweeps one account and region
+// at each event.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -82,7 +84,7 @@ func main() {
 	})
 	wg.Wait()
 	once := sync.OnceFunc(assume)
-	lambda.Start(func(ctx context.Context) (string, error) {
+	lambda.Start(func(ctx context.Context, _ events.SQSEvent) (string, error) {
 		if os.Getenv("LAUNCH") != "" {
 			_, err := launch(ctx, &ec2.RunInstancesInput{})
 			must(err)
