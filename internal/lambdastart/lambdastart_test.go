@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -265,5 +266,25 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 func TestGitHubIsGivenUpBeforeTheWorkerIs(t *testing.T) {
 	if got := GitHub().Timeout; got < 10*time.Second || got > 20*time.Second {
 		t.Errorf("an exchange with GitHub may take %v, want what GitHub itself takes", got)
+	}
+}
+
+func TestFunctionUsesTheMemoryThatItHas(t *testing.T) {
+	const none = 1<<63 - 1 // what Go calls no limit
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(none)
+	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
+	for _, c := range []struct {
+		mb      string
+		percent int
+		limit   int64
+	}{
+		{"", 100, none}, {"much", 100, none}, {"256", 400, 192 << 20}, {"10240", 400, 7680 << 20},
+	} {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(none)
+		useMemory(c.mb)
+		if limit, percent := debug.SetMemoryLimit(-1), debug.SetGCPercent(100); percent != c.percent || limit != c.limit {
+			t.Errorf("with %q MB: %d %% and a limit of %d bytes, want %d %% and %d", c.mb, percent, limit, c.percent, c.limit)
+		}
 	}
 }
