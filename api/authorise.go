@@ -3,11 +3,11 @@ package api
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -27,11 +27,6 @@ func deny(reason, field, format string, args ...any) Verdict {
 func forbidden(field, text string) error {
 	return &problem{code: apitype.CodeForbidden, field: field, detail: text}
 }
-
-var (
-	numeric   = regexp.MustCompile(`\A[0-9]{1,20}\z`)
-	eventForm = regexp.MustCompile(`\A[a-z_]{1,64}\z`)
-)
 
 // Authorize decides whether c may have r from account a. It is pure, and denies
 // whatever no rule allows: a caller that is neither operator nor GitHub, a
@@ -54,7 +49,7 @@ func Authorize(lim store.Limits, c Caller, a store.Account, r store.Request) Ver
 	default:
 		return deny("unknown kind of caller", "", "This token may not start runners.")
 	}
-	if !numeric.MatchString(r.Repository.ID) {
+	if !form.GitHubID.Fits(r.Repository.ID) {
 		return refusedBy(intake.NotServed())
 	}
 	if no := intake.Allowed(lim, a, r); no != nil {
@@ -70,21 +65,21 @@ func refusedBy(r *intake.Refusal) Verdict {
 func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 	for _, claim := range []struct {
 		name, value string
-		form        *regexp.Regexp
+		form        form.Form
 	}{
-		{"repository_id", cl.RepositoryID, numeric},
-		{"repository_owner_id", cl.OwnerID, numeric},
+		{"repository_id", cl.RepositoryID, form.GitHubID},
+		{"repository_owner_id", cl.OwnerID, form.GitHubID},
 		{"repository", cl.Repository, repoForm},
 		{"repository_owner", cl.Owner, ownerForm},
-		{"run_id", cl.RunID, numeric},
-		{"run_attempt", cl.RunAttempt, numeric},
+		{"run_id", cl.RunID, form.GitHubID},
+		{"run_attempt", cl.RunAttempt, form.GitHubID},
 		{"event_name", cl.Event, eventForm},
 	} {
-		if !claim.form.MatchString(claim.value) {
+		if !claim.form.Fits(claim.value) {
 			return deny("claim "+claim.name, "", "The token's claim %s is missing or not of its form.", claim.name)
 		}
 	}
-	if cl.CheckRunID != "" && !numeric.MatchString(cl.CheckRunID) {
+	if cl.CheckRunID != "" && !form.GitHubID.Fits(cl.CheckRunID) {
 		return deny("claim check_run_id", "", "The token's claim check_run_id is not of its form.")
 	}
 	if cl.Actor == "" {

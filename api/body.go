@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"reflect"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -145,12 +144,10 @@ func checkJSON(body []byte, fields map[string]bool) error {
 	}
 }
 
-var quotableForm = regexp.MustCompile(`\A[A-Za-z0-9_.-]{1,64}\z`)
-
 // quotable returns a name that a caller made up if it is harmless to show, and
 // nothing otherwise.
 func quotable(name string) string {
-	if quotableForm.MatchString(name) {
+	if shownForm.Fits(name) {
 		return name
 	}
 	return ""

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -211,18 +211,24 @@ func (c *call) apply(ctx context.Context, d store.Decision) error {
 	return nil
 }
 
+const hexDigit = form.Digit + "af"
+
 var (
-	amazonTrace = regexp.MustCompile(`(?:\A|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|\z)`)
-	w3cTrace    = regexp.MustCompile(`\A[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\z`)
+	amazonTrace = form.Form{{Text: "1-", Of: hexDigit, Min: 8, Max: 8}, {Text: "-", Of: hexDigit, Min: 24, Max: 24}}
+	w3cTrace    = form.Form{
+		{Of: hexDigit, Min: 2, Max: 2}, {Text: "-", Of: hexDigit, Min: 32, Max: 32}, {Text: "-", Of: hexDigit, Min: 16, Max: 16}, {Text: "-", Of: hexDigit, Min: 2, Max: 2},
+	}
 )
 
 // traceOf returns the trace id that a header brings in its strict form, or own.
 func traceOf(h http.Header, own string) string {
-	if m := amazonTrace.FindStringSubmatch(h.Get("X-Amzn-Trace-Id")); m != nil {
-		return m[1]
+	for field := range strings.SplitSeq(h.Get("X-Amzn-Trace-Id"), ";") {
+		if id, ok := strings.CutPrefix(field, "Root="); ok && amazonTrace.Fits(id) {
+			return id
+		}
 	}
-	if m := w3cTrace.FindStringSubmatch(h.Get("Traceparent")); m != nil {
-		return m[1]
+	if parent := h.Get("Traceparent"); w3cTrace.Fits(parent) {
+		return strings.Split(parent, "-")[1]
 	}
 	return own
 }

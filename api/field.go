@@ -1,35 +1,58 @@
 package api
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // The forms of what a caller may say. All are ASCII: what only looks like an
 // allowed name is refused, and nothing is repaired.
 var (
-	ownerForm    = regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9_-]{0,99}\z`)
-	repoForm     = regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9_-]{0,99}/[A-Za-z0-9._-]{1,100}\z`)
-	accountForm  = regexp.MustCompile(`\A[0-9]{12}\z`)
-	regionForm   = regexp.MustCompile(`\A[a-z]{2,16}(-[a-z]{1,16}){0,3}-[0-9]{1,2}\z`)
-	typeForm     = regexp.MustCompile(`\A[a-z0-9-]{1,32}\.[a-z0-9-]{1,32}\z`)
-	imageForm    = regexp.MustCompile(`\A(ami-[a-z0-9]{1,40}|/[A-Za-z0-9._/-]{1,255})\z`)
-	subnetForm   = regexp.MustCompile(`\Asubnet-[a-z0-9-]{1,40}\z`)
-	groupForm    = regexp.MustCompile(`\Asg-[a-z0-9-]{1,40}\z`)
-	keyForm      = regexp.MustCompile(`\A[!-~]{1,128}\z`)
-	instanceForm = regexp.MustCompile(`\Ai-[a-z0-9-]{1,40}\z`)
-	secretForm   = regexp.MustCompile(`\A[A-Za-z0-9_-]{1,128}\z`)
-	nonceForm    = regexp.MustCompile(`\A[A-Za-z0-9_-]{26,128}\z`) // 26 of base32 are 128 bits
-	lockForm     = regexp.MustCompile(`\A[a-z0-9._,:/-]+\z`)       // what store.Request.LockKey is made of
-	archForm     = regexp.MustCompile(`\A[a-z0-9]{1,16}\z`)
-	sha256Form   = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
-	cursorForm   = regexp.MustCompile(`\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z#[a-z2-7]{26}\z`)
+	ownerForm    = form.Form{{Of: alnum, Min: 1, Max: 1}, {Of: base64url, Max: 99}}
+	repoForm     = form.Form{{Of: alnum, Min: 1, Max: 1}, {Of: base64url, Max: 99}, {Text: "/", Of: base64url + "..", Min: 1, Max: 100}}
+	regionWord   = form.Form{{Of: form.Lower, Min: 1, Max: 16}}
+	regionNumber = form.Form{{Of: form.Digit, Min: 1, Max: 2}}
+	typeForm     = form.Form{{Of: words, Min: 1, Max: 32}, {Text: ".", Of: words, Min: 1, Max: 32}}
+	amiForm      = form.Form{{Text: "ami-", Of: form.Lower + form.Digit, Min: 1, Max: 40}}
+	pathForm     = form.Form{{Text: "/", Of: base64url + "..//", Min: 1, Max: 255}}
+	subnetForm   = form.Form{{Text: "subnet-", Of: words, Min: 1, Max: 40}}
+	groupForm    = form.Form{{Text: "sg-", Of: words, Min: 1, Max: 40}}
+	keyForm      = form.Form{{Of: "!~", Min: 1, Max: 128}}
+	instanceForm = form.Form{{Text: "i-", Of: words, Min: 1, Max: 40}}
+	secretForm   = form.Form{{Of: base64url, Min: 1, Max: 128}}
+	nonceForm    = form.Form{{Of: base64url, Min: 26, Max: 128}} // 26 of base32 are 128 bits
+	lockForm     = form.Form{{Of: words + "..__,,:://", Min: 1}} // what store.Request.LockKey is made of
+	archForm     = form.Form{{Of: form.Lower + form.Digit, Min: 1, Max: 16}}
+	eventForm    = form.Form{{Of: form.Lower + "__", Min: 1, Max: 64}}
+	shownForm    = form.Form{{Of: base64url + "..", Min: 1, Max: 64}}
+	cursorForm   = form.Form{
+		{Of: form.Digit, Min: 4, Max: 4}, {Text: "-", Of: form.Digit, Min: 2, Max: 2}, {Text: "-", Of: form.Digit, Min: 2, Max: 2},
+		{Text: "T", Of: form.Digit, Min: 2, Max: 2}, {Text: ":", Of: form.Digit, Min: 2, Max: 2}, {Text: ":", Of: form.Digit, Min: 2, Max: 2},
+		{Text: ".", Of: form.Digit, Min: 9, Max: 9}, {Text: "Z#", Of: form.Lower + "27", Min: 26, Max: 26},
+	}
 )
+
+const (
+	alnum     = form.Letter + form.Digit
+	base64url = alnum + "__--"
+	words     = form.Lower + form.Digit + "--"
+)
+
+func isImage(s string) bool { return amiForm.Fits(s) || pathForm.Fits(s) }
+
+// isRegion reports whether s is two to five words with hyphens between them, the last
+// of them one or two digits.
+func isRegion(s string) bool {
+	parts := strings.Split(s, "-")
+	last := len(parts) - 1
+	return 1 <= last && last <= 4 && len(parts[0]) >= 2 && regionNumber.Fits(parts[last]) &&
+		!slices.ContainsFunc(parts[:last], func(s string) bool { return !regionWord.Fits(s) })
+}
 
 const (
 	// maxSeconds is a day: GitHub drops a job that no runner took for so long
@@ -49,16 +72,16 @@ const (
 func checkStart(b apitype.Start) ([]string, error) {
 	for _, f := range []struct {
 		name, value string
-		form        *regexp.Regexp
+		fits        func(string) bool
 		want        string
 	}{
-		{"repo", b.Repo, repoForm, "Want owner/name."},
-		{"account_id", b.AccountID, accountForm, "Want the twelve digits of an AWS account."},
-		{"region", b.Region, regionForm, "Want the name of an AWS region, such as eu-west-2."},
-		{"image_id", b.ImageID, imageForm, "Want ami-… or the path of an SSM parameter."},
-		{"idempotency_key", b.IdempotencyKey, keyForm, "Want at most 128 printable ASCII characters, no space."},
+		{"repo", b.Repo, repoForm.Fits, "Want owner/name."},
+		{"account_id", b.AccountID, form.AWSAccount.Fits, "Want the twelve digits of an AWS account."},
+		{"region", b.Region, isRegion, "Want the name of an AWS region, such as eu-west-2."},
+		{"image_id", b.ImageID, isImage, "Want ami-… or the path of an SSM parameter."},
+		{"idempotency_key", b.IdempotencyKey, keyForm.Fits, "Want at most 128 printable ASCII characters, no space."},
 	} {
-		if f.value != "" && !f.form.MatchString(f.value) {
+		if f.value != "" && !f.fits(f.value) {
 			return nil, invalid(f.name, "%s", f.want)
 		}
 	}
@@ -71,7 +94,7 @@ func checkStart(b apitype.Start) ([]string, error) {
 	for _, f := range []struct {
 		name   string
 		values []string
-		form   *regexp.Regexp
+		form   form.Form
 		most   int
 		want   string
 	}{
@@ -83,7 +106,7 @@ func checkStart(b apitype.Start) ([]string, error) {
 			return nil, invalid(f.name, "Name at most %d.", f.most)
 		}
 		for i, v := range f.values {
-			if !f.form.MatchString(v) {
+			if !f.form.Fits(v) {
 				return nil, invalid(f.name, "%s", f.want)
 			}
 			if slices.Contains(f.values[:i], v) {

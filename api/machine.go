@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -20,11 +21,11 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 	token := secret.New(b.Token)
 	c.bearer = b.Token
 	switch {
-	case !secretForm.MatchString(b.Token):
+	case !secretForm.Fits(b.Token):
 		return apitype.Booted{}, invalid("token", "Want the token of the user data.")
-	case !nonceForm.MatchString(b.Nonce):
+	case !nonceForm.Fits(b.Nonce):
 		return apitype.Booted{}, invalid("nonce", "Want 26 to 128 of A-Z, a-z, 0-9, - and _.")
-	case !instanceForm.MatchString(b.InstanceID):
+	case !instanceForm.Fits(b.InstanceID):
 		return apitype.Booted{}, invalid("instance_id", "Want i-….")
 	}
 	c.aboutRunner()
@@ -141,7 +142,7 @@ func (c *call) aboutRunner() {
 // which lock that is; what it says is believed only if the runner agrees.
 func (c *call) session(ctx context.Context) (store.Case, error) {
 	var with []store.Ref
-	if hint := c.Header.Get(apitype.LockHeader); len(hint) <= maxLock && lockForm.MatchString(hint) {
+	if hint := c.Header.Get(apitype.LockHeader); len(hint) <= maxLock && lockForm.Fits(hint) {
 		with = lockAndPulse(hint)
 	}
 	run, items, err := c.runner(ctx, with...)
@@ -182,7 +183,7 @@ func checkEvent(e apitype.Event) error {
 		return invalid("event", "Want one of %s and %s.", strings.Join(store.EventKinds[:last], ", "), store.EventKinds[last])
 	case e.Counter < 0:
 		return invalid("counter", "Want a number that rises from zero.")
-	case e.RunID != "" && !numeric.MatchString(e.RunID):
+	case e.RunID != "" && !form.GitHubID.Fits(e.RunID):
 		return invalid("run_id", "Want digits.")
 	case len(e.Reason) > maxReason:
 		return invalid("reason", "Want a word of at most %d bytes.", maxReason)

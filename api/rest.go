@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -23,7 +24,7 @@ func (s *server) requests(ctx context.Context, c *call, _ none) (apitype.Page, e
 	}
 	f := store.Filter{Kind: store.KindRequest, Limit: pageSize + 1} // one more tells whether there is another page
 	if c.query.Has("repository") {
-		if f.Repository = c.query.Get("repository"); !numeric.MatchString(f.Repository) {
+		if f.Repository = c.query.Get("repository"); !form.GitHubID.Fits(f.Repository) {
 			return apitype.Page{}, invalid("repository", "Want the repository's numeric id.")
 		}
 	}
@@ -33,7 +34,7 @@ func (s *server) requests(ctx context.Context, c *call, _ none) (apitype.Page, e
 		}
 	}
 	if c.query.Has("after") {
-		if f.After = c.query.Get("after"); !cursorForm.MatchString(f.After) {
+		if f.After = c.query.Get("after"); !cursorForm.Fits(f.After) {
 			return apitype.Page{}, invalid("after", "Want the after of another page.")
 		}
 	}
@@ -64,7 +65,7 @@ func (s *server) release(ctx context.Context, c *call, _ none) (apitype.Released
 	}
 	account, region := c.PathValue("account"), c.PathValue("region")
 	absent := &problem{code: apitype.CodeNotFound, detail: "There is no sweep of this account and region yet."}
-	if !accountForm.MatchString(account) || !regionForm.MatchString(region) {
+	if !form.AWSAccount.Fits(account) || !isRegion(region) {
 		return apitype.Released{}, absent
 	}
 	c.about("sweep", store.SweepKey(account, region))
@@ -89,7 +90,7 @@ func (s *server) release(ctx context.Context, c *call, _ none) (apitype.Released
 func (s *server) agent(_ context.Context, c *call, _ none) (file, error) {
 	arch, sum := c.PathValue("arch"), c.PathValue("sha256")
 	absent := &problem{code: apitype.CodeNotFound, detail: "There is no such agent: another version of the API is deployed. Power off."}
-	if s.Agents == nil || !archForm.MatchString(arch) || !sha256Form.MatchString(sum) {
+	if s.Agents == nil || !archForm.Fits(arch) || !form.SHA256.Fits(sum) {
 		return file{}, absent
 	}
 	body, err := fs.ReadFile(s.Agents, arch+"/"+sum+".gz")

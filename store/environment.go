@@ -6,8 +6,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 // What a registration's environment may have. The whole registration has to fit into
@@ -20,7 +23,7 @@ const (
 	maxEnvironment  = 4 << 10 // bytes of all names and values
 )
 
-var variableForm = regexp.MustCompile(`\A[A-Za-z_][A-Za-z0-9_]*\z`)
+var variableForm = form.Form{{Of: form.Letter + "__", Min: 1, Max: 1}, {Of: form.Letter + form.Digit + "__"}}
 
 // reserved are variables that the agent, the image, or GitHub's runner program sets
 // for each job. A name that ends in _ stands for all that begin with it.
@@ -36,8 +39,11 @@ var (
 // secretValue is how tokens of GitHub, access keys of AWS and private keys begin
 // (https://docs.github.com/authentication/keeping-your-account-and-data-secure/about-authentication-to-github#githubs-token-formats,
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids).
-// A URL may have a password, as a proxy's does.
-var secretValue = regexp.MustCompile(`gh[oprsu]_[A-Za-z0-9]|github_pat_|\b(AKIA|ASIA)[A-Z0-9]{12}|-----BEGIN |(\A|://)[^\s/:@]+:[^\s/@]+@`)
+// A URL may have a password, as a proxy's does. It is compiled when a registration
+// first has a value to look at.
+var secretValue = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`gh[oprsu]_[A-Za-z0-9]|github_pat_|\b(AKIA|ASIA)[A-Z0-9]{12}|-----BEGIN |(\A|://)[^\s/:@]+:[^\s/@]+@`)
+})
 
 // checkEnvironment returns every fault of a registration's environment. No value is
 // in an error: it may be a secret.
@@ -52,7 +58,7 @@ func checkEnvironment(env map[string]string) []error {
 		value := env[name]
 		size += len(name) + len(value)
 		switch {
-		case len(name) > maxVariableName || !variableForm.MatchString(name):
+		case len(name) > maxVariableName || !variableForm.Fits(name):
 			fault(": %.80q: want a name of letters, digits and _, at most %d of them", name, maxVariableName)
 		case isReserved(name):
 			fault(".%s: the machine sets this itself: set it in the image, or leave it out", name)
@@ -60,7 +66,7 @@ func checkEnvironment(env map[string]string) []error {
 			fault(".%s: looks like a secret, which every job could read: use GitHub's secrets", name)
 		case value == "" || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
 			fault(".%s: want a value in one line, without control characters", name)
-		case secretValue.MatchString(value):
+		case secretValue().MatchString(value):
 			fault(".%s: its value looks like a secret, which every job could read: use GitHub's secrets", name)
 		}
 	}

@@ -5,10 +5,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 // The markets that a machine can be bought in: what the API calls type.
@@ -26,7 +27,7 @@ const (
 // MaxLabels is how many labels a request may name.
 const MaxLabels = 16
 
-var labelForm = regexp.MustCompile(`\A[a-z0-9._-]{1,64}\z`)
+var labelForm = form.Form{{Of: form.Lower + form.Digit + "..__--", Min: 1, Max: 64}}
 
 // ParseLabels returns labels trimmed, lower-cased, sorted and without
 // duplicates: the form that lock keys are made of. Anything that is then not of
@@ -36,7 +37,7 @@ func ParseLabels(labels []string) ([]string, error) {
 	out := make([]string, 0, len(labels))
 	for _, raw := range labels {
 		l := strings.ToLower(strings.Trim(raw, " \t"))
-		if !ascii(raw) || !labelForm.MatchString(l) { // the Kelvin sign would become a k
+		if !ascii(raw) || !labelForm.Fits(l) { // the Kelvin sign would become a k
 			return nil, fmt.Errorf("label %.80q: use 1 to 64 of a-z, 0-9, dot, underscore and hyphen", raw)
 		}
 		if strings.HasPrefix(l, "garo-") {

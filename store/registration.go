@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 // ParseAccount reads a registration strictly: an unknown field, a wrong form or
@@ -30,14 +31,19 @@ func ParseAccount(id string, b []byte) (Account, error) {
 	return a, nil
 }
 
+// ValidAccountID reports whether s has the form of an AWS account's id.
+func ValidAccountID(s string) bool { return form.AWSAccount.Fits(s) }
+
 var (
-	accountForm = regexp.MustCompile(`\A[0-9]{12}\z`)
-	hostForm    = regexp.MustCompile(`\A[a-z0-9.-]{1,253}(:[0-9]{1,5})?\z`)
-	numberForm  = regexp.MustCompile(`\A[0-9]{1,20}\z`)
+	hostForm = form.Form{{Of: form.Lower + form.Digit + "..--", Min: 1, Max: 253}}
+	portForm = form.Form{{Of: form.Digit, Min: 1, Max: 5}}
 )
 
-// ValidAccountID reports whether s has the form of an AWS account's id.
-func ValidAccountID(s string) bool { return accountForm.MatchString(s) }
+// isHost reports whether s is a host, with or without a port.
+func isHost(s string) bool {
+	host, port, ok := strings.Cut(s, ":")
+	return hostForm.Fits(host) && (!ok || portForm.Fits(port))
+}
 
 // check returns every fault of a registration at once.
 func (a Account) check(id string) error {
@@ -52,9 +58,9 @@ func (a Account) check(id string) error {
 	want(!a.ExternalID.Empty(), "external_id: want the one that the role's trust policy asks for")
 	want(len(a.Repositories)+len(a.Owners) > 0, "repositories, owners: name at least one")
 	for _, n := range slices.Concat(a.Repositories, a.Owners) {
-		want(numberForm.MatchString(n.ID) && n.Name != "", "repositories, owners: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)
+		want(form.GitHubID.Fits(n.ID) && n.Name != "", "repositories, owners: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)
 	}
-	want(a.Server == "" || hostForm.MatchString(a.Server), "server %q: want the host in the issuer of the server's ID tokens, or nothing for github.com", a.Server)
+	want(a.Server == "" || isHost(a.Server), "server %q: want the host in the issuer of the server's ID tokens, or nothing for github.com", a.Server)
 	want(len(a.Regions) > 0, "regions: want at least one")
 	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
 		r := a.Regions[name]

@@ -15,10 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -73,12 +73,35 @@ type wire struct {
 // What each field may be. None of these characters means anything to a shell, to
 // JSON or to the script's pattern.
 var (
-	apiPattern    = regexp.MustCompile(`\Ahttps?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?\z`)
-	runnerPattern = regexp.MustCompile(`\A[a-z0-9-]{1,64}\z`)
-	keyIDPattern  = regexp.MustCompile(`\A[a-z0-9]{1,16}\z`)
-	tokenPattern  = regexp.MustCompile(`\A[A-Za-z0-9_-]{1,128}\z`)
-	hashPattern   = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
+	hostForm    = form.Form{{Of: alnum + "..--", Min: 1}}
+	ip6Form     = form.Form{{Text: "[", Of: form.Digit + "AFaf::..", Min: 1}, {Text: "]"}}
+	portForm    = form.Form{{Of: form.Digit, Min: 1, Max: 5}}
+	segmentForm = form.Form{{Of: alnum + "..__~~--", Min: 1}}
+	runnerForm  = form.Form{{Of: form.Lower + form.Digit + "--", Min: 1, Max: 64}}
+	keyIDForm   = form.Form{{Of: form.Lower + form.Digit, Min: 1, Max: 16}}
+	tokenForm   = form.Form{{Of: alnum + "__--", Min: 1, Max: 128}}
 )
+
+const alnum = form.Letter + form.Digit
+
+// isAPI reports whether s is the URL of a server, without user, query or fragment.
+func isAPI(s string) bool {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok || scheme != "http" && scheme != "https" {
+		return false
+	}
+	host, path, _ := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') { // not one of an IPv6 address
+		if !portForm.Fits(host[i+1:]) {
+			return false
+		}
+		host = host[:i]
+	}
+	if !hostForm.Fits(host) && !ip6Form.Fits(host) {
+		return false
+	}
+	return path == "" || !slices.ContainsFunc(strings.Split(strings.TrimSuffix(path, "/"), "/"), func(s string) bool { return !segmentForm.Fits(s) })
+}
 
 const (
 	maxAPI   = 512 // far above any real name, and bounds user data
@@ -91,15 +114,15 @@ var architectures = []string{"amd64", "arm64"}
 // check reports the first field of d that no machine may be told.
 func (d Document) check() error {
 	switch {
-	case len(d.API) > maxAPI || !apiPattern.MatchString(d.API):
+	case len(d.API) > maxAPI || !isAPI(d.API):
 		return errors.New("api is not the URL of a server, or is too long")
-	case !runnerPattern.MatchString(d.Runner):
+	case !runnerForm.Fits(d.Runner):
 		return errors.New("runner is not an id")
 	case d.Index < 0 || d.Index > maxIndex:
 		return fmt.Errorf("index %d is not within 0 and %d", d.Index, maxIndex)
-	case !keyIDPattern.MatchString(d.KeyID):
+	case !keyIDForm.Fits(d.KeyID):
 		return errors.New("key id is not 1 to 16 of a-z and 0-9")
-	case !tokenPattern.MatchString(d.Token.Reveal()):
+	case !tokenForm.Fits(d.Token.Reveal()):
 		return errors.New("token is not base64url")
 	case d.HardS < 1 || d.HardS > MaxHardS:
 		return fmt.Errorf("hard limit of %d s is not within 1 and %d", d.HardS, MaxHardS)
@@ -108,7 +131,7 @@ func (d Document) check() error {
 		if !slices.Contains(architectures, arch) {
 			return fmt.Errorf("agent for %q: there is none for this architecture", arch)
 		}
-		if !hashPattern.MatchString(d.Agent[arch]) {
+		if !form.SHA256.Fits(d.Agent[arch]) {
 			return fmt.Errorf("agent for %s: not a SHA-256 in hex", arch)
 		}
 	}

@@ -24,10 +24,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 const (
@@ -138,8 +139,6 @@ func Agents(dir string) (fs.FS, error) {
 	return agents, nil
 }
 
-var sumForm = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
-
 // Sums returns the SHA-256 of the agent's programs by GOARCH, from the worker's
 // unpacked zip.
 func Sums(dir string) (map[string]string, error) {
@@ -152,7 +151,7 @@ func Sums(dir string) (map[string]string, error) {
 		return nil, fmt.Errorf("%s: %w: %w", agentsFile, err, errZip)
 	}
 	for _, s := range sums {
-		if !sumForm.MatchString(s) {
+		if !form.SHA256.Fits(s) {
 			return nil, fmt.Errorf("%s: %.70q is no SHA-256: %w", agentsFile, s, errZip)
 		}
 	}

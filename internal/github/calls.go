@@ -188,7 +188,7 @@ func (l *listJSON) sound(resp *gogithub.Response, n int) bool {
 
 func (r *runnerJSON) runner() Runner {
 	out := Runner{ID: r.ID, Name: r.Name, Online: r.Status == "online", Busy: r.Busy}
-	if versionForm.MatchString(r.Version) {
+	if versionForm.Fits(r.Version) {
 		out.Version = r.Version
 	}
 	for _, l := range r.Labels {

@@ -9,12 +9,12 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
 	gogithub "github.com/google/go-github/v88/github"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -113,7 +113,7 @@ func loopback(host string) bool {
 }
 
 // ids are GitHub's ids of repositories: numbers that an int64 can hold.
-var ids = regexp.MustCompile(`^[1-9][0-9]{0,17}$`)
+var ids = form.Form{{Of: "19", Min: 1, Max: 1}, {Of: form.Digit, Max: 17}}
 
 // ask makes the library's call. gh has the credential, the context is the one that
 // the caller of do gave, and runners is the path of the repository's runners.
@@ -139,7 +139,7 @@ func call(ctx context.Context, gh *gogithub.Client, method, path string, body, i
 // credential, is an *Error.
 func (c *Client) do(ctx context.Context, op op, object string, repo Repository, ask ask) (*gogithub.Response, error) {
 	what := describe(op, object, repo)
-	if !ids.MatchString(repo.ID) {
+	if !ids.Fits(repo.ID) {
 		return nil, fmt.Errorf("%w: %.20q is not the id of a repository", &Error{Kind: ErrRefused, Op: what}, repo.ID)
 	}
 	if at, ok := c.limit.take(repo.Account, op, c.now()); !ok {

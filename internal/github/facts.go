@@ -7,9 +7,12 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	gogithub "github.com/google/go-github/v88/github"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 // Download is a runner program that GitHub offers. An older version than it
@@ -25,9 +28,11 @@ type Download struct {
 }
 
 var (
-	programFile = regexp.MustCompile(`^actions-runner-.*-([0-9]+\.[0-9]+\.[0-9]+)\.(?:tar\.gz|zip)$`)
-	versionForm = regexp.MustCompile(`^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$`)
-	sha256Form  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	// programFile is compiled when it is first asked for: once a day.
+	programFile = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^actions-runner-.*-([0-9]+\.[0-9]+\.[0-9]+)\.(?:tar\.gz|zip)$`)
+	})
+	versionForm = form.Form{{Of: form.Digit, Min: 1, Max: 9}, {Text: ".", Of: form.Digit, Min: 1, Max: 9}, {Text: ".", Of: form.Digit, Min: 1, Max: 9}}
 )
 
 // Downloads returns the runner programs that fit a repository, in GitHub's order.
@@ -46,10 +51,10 @@ func (c *Client) Downloads(ctx context.Context, repo Repository) ([]Download, er
 		}
 		out = nil
 		for _, a := range all {
-			version := programFile.FindStringSubmatch(a.GetFilename())
+			version := programFile().FindStringSubmatch(a.GetFilename())
 			d := Download{OS: a.GetOS(), Architecture: a.GetArchitecture(), URL: a.GetDownloadURL(), SHA256: strings.ToLower(a.GetSHA256Checksum())}
 			from, err := url.Parse(d.URL)
-			if version == nil || d.OS == "" || d.Architecture == "" || d.SHA256 != "" && !sha256Form.MatchString(d.SHA256) ||
+			if version == nil || d.OS == "" || d.Architecture == "" || d.SHA256 != "" && !form.SHA256.Fits(d.SHA256) ||
 				err != nil || from.Scheme != "https" || from.Host == "" || from.User != nil {
 				return resp, errAnswer
 			}
@@ -114,7 +119,7 @@ type Deprecation struct {
 // Deprecation implements API. An Enterprise Server does not have the call (@octokit/openapi 23.0.2,
 // generated/ghec.json, x-github.githubCloudOnly).
 func (c *Client) Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error) {
-	if !versionForm.MatchString(version) {
+	if !versionForm.Fits(version) {
 		return Deprecation{}, fmt.Errorf("%w: %.20q is no version", &Error{Kind: ErrRefused, Op: describe(ends, "", repo)}, version)
 	}
 	var out Deprecation

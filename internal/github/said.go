@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -26,13 +28,18 @@ const (
 	hidden = "[hidden]"
 )
 
+// The expressions are compiled when GitHub first refuses something.
 var (
 	// marked are credentials that say what they are, of any length.
-	marked = regexp.MustCompile(`(?i)\b(?:gh[a-z]_|github_pat_|eyJ|(?:bearer|basic|token)\s+)[A-Za-z0-9+/=_.~-]+`)
+	marked = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)\b(?:gh[a-z]_|github_pat_|eyJ|(?:bearer|basic|token)\s+)[A-Za-z0-9+/=_.~-]+`)
+	})
 	// runs are texts that may be credentials, or parts of a config.
-	runs = regexp.MustCompile(`[A-Za-z0-9+/=_.~-]{` + strconv.Itoa(minSecret) + `,}`)
+	runs = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`[A-Za-z0-9+/=_.~-]{` + strconv.Itoa(minSecret) + `,}`)
+	})
 	// words are runs that are none: random ones have digits or capitals.
-	words = regexp.MustCompile(`^[a-z/=_.~-]+$`)
+	words = form.Form{{Of: form.Lower + "//==__..~~--", Min: 1}}
 )
 
 // said returns GitHub's own words in the body of a refusal: its message, and what
@@ -87,9 +94,9 @@ func clean(s string, token secret.Text, known []string) string {
 	if t := token.Reveal(); len(t) >= 8 { // a shorter one is none, and would be in words
 		s = strings.ReplaceAll(s, t, hidden)
 	}
-	s = marked.ReplaceAllString(s, hidden)
-	s = runs.ReplaceAllStringFunc(s, func(run string) string {
-		if words.MatchString(run) || slices.Contains(known, strings.TrimRight(run, ".")) {
+	s = marked().ReplaceAllString(s, hidden)
+	s = runs().ReplaceAllStringFunc(s, func(run string) string {
+		if words.Fits(run) || slices.Contains(known, strings.TrimRight(run, ".")) {
 			return run
 		}
 		return hidden

@@ -22,11 +22,11 @@ import (
 	"maps"
 	"net"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 // Common is what every function is told.
@@ -79,7 +79,7 @@ func ReadAPI(environ []string) (API, error) {
 func ReadWorker(environ []string) (Worker, error) {
 	r := newReader(environ)
 	c := Worker{
-		Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm), URL: r.url(envURL), GitHubURL: r.url(envGitHubURL),
+		Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), URL: r.url(envURL), GitHubURL: r.url(envGitHubURL),
 		ProgramSums: map[string]string{},
 	}
 	for arch, p := range parsed(r, envRunnerPrograms, parsePrograms) {
@@ -91,7 +91,7 @@ func ReadWorker(environ []string) (Worker, error) {
 // ReadReaper reads garo-reaper's environment, in the form of os.Environ.
 func ReadReaper(environ []string) (Reaper, error) {
 	r := newReader(environ)
-	c := Reaper{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm), GitHubURL: r.url(envGitHubURL)}
+	c := Reaper{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), GitHubURL: r.url(envGitHubURL)}
 	return c, r.err()
 }
 
@@ -151,14 +151,14 @@ func parsed[T any](r *reader, name string, parse func(string) (T, error)) (value
 
 func (r *reader) common() Common {
 	return Common{
-		Table: r.text(envTable, tableForm), QueueURL: r.url(envQueueURL), Parameters: r.text(envParameters, pathForm),
+		Table: r.text(envTable, tableForm.Fits), QueueURL: r.url(envQueueURL), Parameters: r.text(envParameters, isPath),
 		LogLevel: parsed(r, envLogLevel, parseLevel), Typos: r.typos,
 	}
 }
 
-func (r *reader) text(name string, form *regexp.Regexp) string {
+func (r *reader) text(name string, fits func(string) bool) string {
 	return parsed(r, name, func(s string) (string, error) {
-		if !form.MatchString(s) {
+		if !fits(s) {
 			return "", errForm
 		}
 		return s, nil
@@ -174,15 +174,22 @@ var (
 
 	// The names that DynamoDB takes
 	// (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html).
-	tableForm = regexp.MustCompile(`\A[A-Za-z0-9_.-]{3,255}\z`)
-	// The names that SSM takes, and no slash at the end
-	// (https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-su-create.html).
-	// It has fifteen levels, and ours are two of them at most.
-	pathForm = regexp.MustCompile(`\A(/[A-Za-z0-9_.-]+){1,13}\z`)
+	tableForm = form.Form{{Of: nameClass, Min: 3, Max: 255}}
+	levelForm = form.Form{{Of: nameClass, Min: 1}}
 	// What fits into names of GitHub's runners beside the ids in them.
-	controlPlaneForm = regexp.MustCompile(`\A[a-z0-9-]{1,16}\z`)
-	sha256Form       = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
+	controlPlaneForm = form.Form{{Of: form.Lower + form.Digit + "--", Min: 1, Max: 16}}
 )
+
+const nameClass = form.Letter + form.Digit + "__..--"
+
+// isPath reports whether s is a name that SSM takes, without a slash at the end
+// (https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-su-create.html).
+// It has fifteen levels, and ours are two of them at most.
+func isPath(s string) bool {
+	levels := strings.Split(s, "/")
+	return levels[0] == "" && len(levels) > 1 && len(levels) <= 1+13 &&
+		!slices.ContainsFunc(levels[1:], func(l string) bool { return !levelForm.Fits(l) })
+}
 
 // checkURL wants an address that is safe to call: without TLS it must be on this machine.
 func checkURL(s string) error {
@@ -243,7 +250,7 @@ func parsePrograms(s string) (map[string]apitype.RunnerProgram, error) {
 		if err := checkURL(p.URL); err != nil {
 			return nil, fmt.Errorf("url of %s: %w", arch, err)
 		}
-		if !sha256Form.MatchString(p.SHA256) {
+		if !form.SHA256.Fits(p.SHA256) {
 			return nil, fmt.Errorf("sha256 of %s: not 64 hex digits", arch)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -263,5 +264,25 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 	server.Close()
 	if err := connection(cfg, server.URL).Do(t.Context()); err == nil {
 		t.Error("no error for a host that is not there")
+	}
+}
+
+func TestFunctionUsesTheMemoryThatItHas(t *testing.T) {
+	const none = 1<<63 - 1 // what Go calls no limit
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(none)
+	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
+	for _, c := range []struct {
+		mb      string
+		percent int
+		limit   int64
+	}{
+		{"", 100, none}, {"much", 100, none}, {"256", 400, 192 << 20}, {"10240", 400, 7680 << 20},
+	} {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(none)
+		useMemory(c.mb)
+		if limit, percent := debug.SetMemoryLimit(-1), debug.SetGCPercent(100); percent != c.percent || limit != c.limit {
+			t.Errorf("with %q MB: %d %% and a limit of %d bytes, want %d %% and %d", c.mb, percent, limit, c.percent, c.limit)
+		}
 	}
 }

@@ -2,10 +2,11 @@ package oidc
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 // Claims are what GitHub vouches for in the token of a job, each as the claim
@@ -58,11 +59,13 @@ type Claims struct {
 
 const property = "repo_property_"
 
+const nameClass = form.Letter + form.Digit + "__--"
+
 // The forms of claims. What else there is, is text of at most maxText bytes.
 var (
-	idForm    = regexp.MustCompile(`\A[0-9]{1,20}\z`)
-	ownerForm = regexp.MustCompile(`\A[A-Za-z0-9_-]{1,100}\z`)
-	repoForm  = regexp.MustCompile(`\A[A-Za-z0-9_-]{1,100}/[A-Za-z0-9._-]{1,100}\z`)
+	idForm    = form.GitHubID
+	ownerForm = form.Form{{Of: nameClass, Min: 1, Max: 100}}
+	repoForm  = form.Form{{Of: nameClass, Min: 1, Max: 100}, {Text: "/", Of: nameClass + "..", Min: 1, Max: 100}}
 )
 
 // read fills in the claims that say whose token it is. Required are those that
@@ -71,7 +74,7 @@ func (c *Claims) read(o object) error {
 	for _, f := range []struct {
 		name     string
 		to       *string
-		form     *regexp.Regexp
+		form     form.Form
 		required bool
 	}{
 		{"jti", &c.ID, nil, true},
@@ -109,7 +112,7 @@ func (c *Claims) read(o object) error {
 		if err != nil {
 			return err
 		}
-		if value != "" && f.form != nil && !f.form.MatchString(value) {
+		if value != "" && f.form != nil && !f.form.Fits(value) {
 			return refuse(CauseClaim, "claim %s is not of its form", f.name)
 		}
 		*f.to = value

@@ -222,7 +222,7 @@ func parseKeys(body []byte) (keys map[string]*rsa.PublicKey, skipped int, err er
 // verifies reports whether k is a key that RS256 can be verified with.
 func verifies(k jose.JSONWebKey) bool {
 	key, ok := k.Key.(*rsa.PublicKey)
-	return ok && kidForm.MatchString(k.KeyID) &&
+	return ok && kidForm.Fits(k.KeyID) &&
 		(k.Use == "" || k.Use == "sig") && (k.Algorithm == "" || k.Algorithm == string(jose.RS256)) &&
 		key.N.BitLen() >= minBits && key.E >= 3 && key.E%2 == 1
 }

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 )
 
 // kidForm is far wider than GitHub's UUIDs and thumbprints.
-var kidForm = regexp.MustCompile(`\A[!-~]{1,128}\z`)
+var kidForm = form.Form{{Of: "!~", Min: 1, Max: 128}}
 
 // strict takes one way alone to write any bytes, but for line breaks.
 var strict = base64.RawURLEncoding.Strict()
@@ -114,7 +115,7 @@ func (o object) checkHeader() (kid string, err error) {
 		return "", refuse(CauseForm, "header typ is not JWT")
 	}
 	kid, err = o.text("kid")
-	if err != nil || !kidForm.MatchString(kid) {
+	if err != nil || !kidForm.Fits(kid) {
 		return "", refuse(CauseForm, "header kid is missing or not of its form")
 	}
 	return kid, nil

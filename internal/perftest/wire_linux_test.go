@@ -278,6 +278,19 @@ func (p path) of(services ...string) (n int) {
 	return n
 }
 
+// actions returns what was called and how often, by name.
+func (p path) actions() string {
+	times := map[string]int{}
+	for _, c := range p {
+		times[c.action]++
+	}
+	var all []string
+	for _, action := range slices.Sorted(maps.Keys(times)) {
+		all = append(all, fmt.Sprintf("%d %s", times[action], action))
+	}
+	return strings.Join(all, ", ")
+}
+
 // depths returns for each call how many calls, itself included, came one after
 // another until it was answered: those that it waited for had been answered when
 // it began.

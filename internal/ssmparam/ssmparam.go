@@ -19,7 +19,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/ssmparam/flight"
@@ -113,10 +113,7 @@ func (p *Parameters) Keys(ctx context.Context) (*keys.Ring, error) {
 	return ring, nil
 }
 
-var (
-	operatorForm = regexp.MustCompile(`\A[A-Za-z0-9@._-]{1,64}\z`)
-	hashForm     = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
-)
+var operatorForm = form.Form{{Of: form.Letter + form.Digit + "@@..__--", Min: 1, Max: 64}}
 
 // Operators reads the hashes of operators' tokens by the operators' names,
 // <prefix>/operators:
@@ -139,10 +136,10 @@ func (p *Parameters) Operators(ctx context.Context) (map[string]string, error) {
 	}
 	var faults []error
 	for _, who := range slices.Sorted(maps.Keys(doc)) {
-		if !operatorForm.MatchString(who) {
+		if !operatorForm.Fits(who) {
 			faults = append(faults, fmt.Errorf("name %.64q: want 1 to 64 of letters, digits and @._-", who))
 		}
-		if !hashForm.MatchString(doc[who]) {
+		if !form.SHA256.Fits(doc[who]) {
 			faults = append(faults, fmt.Errorf("%.64q: want the SHA-256 of the token, 64 digits of lower-case hex", who))
 		}
 	}

@@ -4,4 +4,5 @@ package dynamostore
 var (
 	ItemOf   = encode
 	ItemFrom = decode
+	SizeOf   = size
 )

@@ -1,21 +1,20 @@
 package dynamostore
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
+	"reflect"
+	"slices"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// maxItem is the most bytes of an item's JSON, which is longer than the item as
-// DynamoDB counts it: that one may have 400 KB
-// (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html).
+// maxItem is the most bytes that DynamoDB lets an item have.
+// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 const maxItem = 400 << 10
 
 // attributes are an item of the table.
@@ -35,27 +34,38 @@ func number(n int64) types.AttributeValue {
 // key is what names an item in the table.
 func key(ref store.Ref) attributes { return attributes{attrItem: text(ref.String())} }
 
-// encode returns what is to be stored: the next version of i. It goes by way of
-// store.Encode, and not by the SDK's attributevalue, so that there is one form of
-// an item, with one set of rules for what is left out.
+// The encoder and the decoder take names from the tags for JSON, so that there is
+// one form of an item. In attributevalue v1.21.19 those tags mean less than to
+// encoding/json: trim takes out what JSON leaves out, and fit refuses what JSON
+// refuses.
+var (
+	encoder = attributevalue.NewEncoder(func(o *attributevalue.EncoderOptions) {
+		o.TagKey = "json"
+		o.EncodeTime = func(t time.Time) (types.AttributeValue, error) {
+			b, err := t.MarshalText()
+			return text(string(b)), err
+		}
+	})
+	decoder = attributevalue.NewDecoder(func(o *attributevalue.DecoderOptions) {
+		o.TagKey = "json"
+		o.DecodeTime.S = func(s string) (t time.Time, err error) {
+			err = t.UnmarshalText([]byte(s))
+			return t, err
+		}
+	})
+)
+
+// encode returns what is to be stored: the next version of i.
 func encode(i store.Item) (attributes, error) {
 	base := i.Base()
 	base.Version++
-	b, err := store.Encode(i)
+	v, err := encoder.Encode(i)
 	base.Version--
 	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxItem {
-		return nil, fmt.Errorf("%s has %d bytes as JSON, want at most %d", i.Ref(), len(b), maxItem)
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber() // a float64 would round versions and ids
-	var members map[string]any
-	if err := d.Decode(&members); err != nil {
 		return nil, fmt.Errorf("encode %s: %w", i.Ref(), err)
 	}
-	out := values(members)
+	trim(reflect.ValueOf(i), v)
+	out := v.(*types.AttributeValueMemberM).Value
 	maps.Copy(out, key(i.Ref()))
 	if !base.DueAt.IsZero() {
 		out[attrDue], out[attrDueAt] = text(dueHash), text(stamp(base.DueAt))
@@ -66,6 +76,9 @@ func encode(i store.Item) (attributes, error) {
 		list(out, kind, i.Repository, store.Cursor(i))
 	case *store.Runner:
 		list(out, kind, i.Repository, store.Cursor(i))
+	}
+	if n := size(&types.AttributeValueMemberM{Value: out}); n > maxItem {
+		return nil, fmt.Errorf("%s has %d bytes, want at most %d", i.Ref(), n, maxItem)
 	}
 	return out, nil
 }
@@ -79,38 +92,31 @@ func list(out attributes, kind string, r store.Repository, cursor string) {
 // repositoryList is without the repository's server, as a store.Filter is.
 func repositoryList(kind, repository string) string { return kind + "#" + repository }
 
-// values turns the members of a JSON object into attributes. One that is null is
-// left out, since to the store it is the same.
-func values(members map[string]any) attributes {
-	out := make(attributes, len(members))
-	for name, v := range members {
-		if v != nil {
-			out[name] = value(v)
-		}
-	}
-	return out
-}
-
-// value turns a JSON value into an attribute. Lists stay lists: a DynamoDB set can
-// be neither empty nor in order.
-func value(v any) types.AttributeValue {
+// size returns how many bytes v has as DynamoDB counts them, or a few more: a number
+// counts with every digit, where DynamoDB packs two into a byte.
+// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+func size(v types.AttributeValue) int {
+	const inner, each = 3, 1 // what a list or map costs, and every element of it
+	n := 0
 	switch v := v.(type) {
-	case string:
-		return text(v)
-	case json.Number:
-		return &types.AttributeValueMemberN{Value: v.String()}
-	case bool:
-		return &types.AttributeValueMemberBOOL{Value: v}
-	case []any:
-		out := make([]types.AttributeValue, len(v))
-		for n, e := range v {
-			out[n] = value(e)
+	case *types.AttributeValueMemberS:
+		n = len(v.Value)
+	case *types.AttributeValueMemberN:
+		n = len(v.Value) + 1
+	case *types.AttributeValueMemberL:
+		n = inner
+		for _, e := range v.Value {
+			n += each + size(e)
 		}
-		return &types.AttributeValueMemberL{Value: out}
-	case map[string]any:
-		return &types.AttributeValueMemberM{Value: values(v)}
+	case *types.AttributeValueMemberM:
+		n = inner
+		for name, e := range v.Value {
+			n += each + len(name) + size(e)
+		}
+	default: // true, false, or null
+		n = 1
 	}
-	return &types.AttributeValueMemberNULL{Value: true}
+	return n
 }
 
 // decode returns the item that ref names from what the table holds under its key;
@@ -122,59 +128,27 @@ func decode(ref store.Ref, in attributes) (store.Item, error) {
 	if got, ok := in[attrItem].(*types.AttributeValueMemberS); !ok || got.Value != ref.String() {
 		return nil, fmt.Errorf("decode %s: the answer is about another item", ref)
 	}
-	in = maps.Clone(in)
-	for _, name := range ours {
-		delete(in, name)
-	}
-	members, err := object(in)
-	if err != nil {
-		return nil, fmt.Errorf("decode %s: %w", ref, err)
-	}
-	b, err := json.Marshal(members)
-	if err != nil {
-		return nil, fmt.Errorf("decode %s: %w", ref, err)
-	}
-	i, err := store.Decode(ref, b)
-	if err == nil && i.Base().Version < 1 {
-		err = fmt.Errorf("decode %s: it has no version: GARO did not write it, so delete it from the table", ref)
-	}
-	return i, err
-}
-
-// object is the inverse of values.
-func object(in attributes) (map[string]any, error) {
-	out := make(map[string]any, len(in))
+	own := make(attributes, len(in))
 	for name, v := range in {
-		var err error
-		if out[name], err = plain(v); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+		if _, null := v.(*types.AttributeValueMemberNULL); !null && !slices.Contains(ours, name) {
+			own[name] = v
 		}
 	}
-	return out, nil
-}
-
-// plain is the inverse of value.
-func plain(v types.AttributeValue) (any, error) {
-	switch v := v.(type) {
-	case *types.AttributeValueMemberS:
-		return v.Value, nil
-	case *types.AttributeValueMemberN:
-		return json.Number(v.Value), nil
-	case *types.AttributeValueMemberBOOL:
-		return v.Value, nil
-	case *types.AttributeValueMemberNULL:
-		return nil, nil
-	case *types.AttributeValueMemberL:
-		out := make([]any, len(v.Value))
-		for n, e := range v.Value {
-			var err error
-			if out[n], err = plain(e); err != nil {
-				return nil, err
-			}
-		}
-		return out, nil
-	case *types.AttributeValueMemberM:
-		return object(v.Value)
+	m := &types.AttributeValueMemberM{Value: own}
+	i, err := store.New(ref)
+	if err == nil {
+		err = fit(m, reflect.TypeOf(i))
 	}
-	return nil, errors.New("a binary value or a set, which GARO never writes")
+	if err == nil {
+		err = decoder.Decode(m, i)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("decode %s: %w", ref, err)
+	case i.Ref() != ref:
+		return nil, fmt.Errorf("decode %s: the item says that it is %s", ref, i.Ref())
+	case i.Base().Version < 1:
+		return nil, fmt.Errorf("decode %s: it has no version: GARO did not write it, so delete it from the table", ref)
+	}
+	return i, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"reflect"
@@ -229,10 +230,39 @@ func TestWhatIsNotThereIsLeftOut(t *testing.T) {
 }
 
 func TestItemTooLargeIsRefused(t *testing.T) {
+	const most = 400 << 10
 	r := accepted("r", noon)
-	r.BodyHash = strings.Repeat("x", 400<<10)
-	if _, err := dynamostore.ItemOf(&r); err == nil || !strings.Contains(err.Error(), "request#r has") || strings.Contains(err.Error(), "xxx") {
-		t.Errorf("encode = %v, want an error that names the item and does not quote it", err)
+	r.BodyHash = strings.Repeat("é", most/2)
+	_, err := dynamostore.ItemOf(&r)
+	if err == nil || !strings.Contains(err.Error(), "request#r has") || strings.Contains(err.Error(), "é") {
+		t.Fatalf("encode = %v, want an error that names the item and does not quote it", err)
+	}
+	var size int
+	if _, err := fmt.Sscanf(err.Error(), "request#r has %d bytes", &size); err != nil {
+		t.Fatal(err)
+	}
+	r.BodyHash = strings.Repeat("x", most-(size-most))
+	if _, err := dynamostore.ItemOf(&r); err != nil {
+		t.Errorf("encode %d bytes = %v, want no error", most, err)
+	}
+	r.BodyHash += "x"
+	if _, err := dynamostore.ItemOf(&r); err == nil {
+		t.Errorf("encode %d bytes = nil, want an error", most+1)
+	}
+}
+
+// What counts are names and texts in bytes, two for a number of one digit, one for true
+// or null, three for a list or map, and one for every element of it.
+func TestItemIsAsLargeAsDynamoDBCounts(t *testing.T) {
+	item := map[string]types.AttributeValue{
+		"s": &types.AttributeValueMemberS{Value: "é"},                                                                                // 1 + 2
+		"n": &types.AttributeValueMemberN{Value: "7"},                                                                                // 1 + 2
+		"b": &types.AttributeValueMemberBOOL{Value: true},                                                                            // 1 + 1
+		"l": &types.AttributeValueMemberL{Value: []types.AttributeValue{&types.AttributeValueMemberS{}}},                             // 1 + 3 + 1
+		"m": &types.AttributeValueMemberM{Value: map[string]types.AttributeValue{"k": &types.AttributeValueMemberNULL{Value: true}}}, // 1 + 3 + 1 + 1 + 1
+	}
+	if got := dynamostore.SizeOf(&types.AttributeValueMemberM{Value: item}); got != 3+5+3+3+2+5+7 {
+		t.Errorf("size = %d, want %d", got, 3+5+3+3+2+5+7)
 	}
 }
 
@@ -252,6 +282,12 @@ func TestForeignItemIsAnError(t *testing.T) {
 		{"an id that is not its key's", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("j"), "version": number("1")}, "says that it is"},
 		{"a version that is text", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": text("1")}, "version"},
 		{"a number that is none", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": number("1x")}, "1x"},
+		{"a number with a sign that JSON has not", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": number("+1")}, "+1"},
+		{"a new member that is no number", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": number("1"), "x": number("01")}, "01"},
+		{"a text that is a number", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": number("1"), "runner": number("1")}, "runner: "},
+		{"a time that is a map", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": number("1"), "exp": &types.AttributeValueMemberM{}}, "exp: "},
+		{"a time that is none", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": number("1"), "exp": text("2026-03-01")}, "2026-03-01"},
+		{"a name in other letters", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "version": number("1"), "Version": number("2")}, "Version: want version"},
 		{"a set", map[string]types.AttributeValue{"item": text("lock#k"), "key": text("k"), "x": &types.AttributeValueMemberSS{Value: []string{"a"}}}, "x: a binary value or a set"},
 		{"bytes in a list", map[string]types.AttributeValue{"item": text("lock#k"), "x": &types.AttributeValueMemberL{Value: []types.AttributeValue{&types.AttributeValueMemberB{Value: []byte("a")}}}}, "x: a binary value or a set"},
 	} {

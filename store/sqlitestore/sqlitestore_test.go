@@ -182,8 +182,10 @@ func TestOpenNamesTheFileThatItCannotOpen(t *testing.T) {
 func TestRowsAreForPeopleToRead(t *testing.T) {
 	s := open(t, file(t))
 	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	r := store.Request{ID: "r1", Repository: store.Repository{ID: "42"}}.Accept(made, time.Minute)
-	r = r.Fail(made, store.DefaultLimits(), store.Failure{Code: "no_capacity", Text: "none"})
+	accepted := store.Case{Request: store.Request{Repository: store.Repository{ID: "42"}}}.Accept(made, store.Identity{
+		ID: "r1", GiveUp: time.Minute, OwnLabel: func(string) string { return "" },
+	})
+	r := accepted.Fail(made, store.DefaultLimits(), store.Failure{Code: "no_capacity", Text: "none"}).Request
 	run := store.Runner{ID: "x1", State: store.RunnerNew, CreatedAt: made, Repository: store.Repository{ID: "42"}}
 	run.DueAt = made.Add(500 * time.Millisecond)
 	if err := s.Commit(t.Context(), store.Put(&r), store.Put(&run), store.Put(&store.Lock{Key: "a/b", State: store.LockLive}), store.Put(&store.Quota{Account: "1"})); err != nil {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -126,13 +127,18 @@ var verdicts = map[string]verdict{
 // InvalidParameterCombination, and older ones call the image's side a manifest
 // (https://github.com/skypilot-org/skypilot/issues/6315,
 // https://github.com/terraform-aws-modules/terraform-aws-ec2-instance/issues/157).
-var mismatched = regexp.MustCompile(`(?i)architecture.* does not match the architecture|instance type.* (does not support|not supported|incompatible).*(boot mode|virtualization|image|AMI)`)
+var mismatched = lazily(`(?i)architecture.* does not match the architecture|instance type.* (does not support|not supported|incompatible).*(boot mode|virtualization|image|AMI)`)
 
 // unshared is what EC2 says, with the code AuthFailure, of an image that another
 // account has and does not share, or no longer: it names an AMI without permission
 // as an example of that code
 // (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html).
-var unshared = regexp.MustCompile(`(?i)not authorized for images`)
+var unshared = lazily(`(?i)not authorized for images`)
+
+// lazily compiles a pattern when EC2 first says something that it may match.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // unlisted judges a code that verdicts does not have, as EC2 documents its errors:
 // a code that speaks of a limit or of too little is of the placement; any other
@@ -179,10 +185,10 @@ func judged(err error, unlisted func(code string, status int) verdict) error {
 		}
 		v = unlisted(code, status)
 	}
-	if v.kind == fleet.ErrRefused && mismatched.MatchString(words) {
+	if v.kind == fleet.ErrRefused && mismatched().MatchString(words) {
 		v = verdict{fleet.ErrUnsuited, "Allow instance types of the image's architecture, or name an image of theirs."}
 	}
-	if v.kind == fleet.ErrRefused && unshared.MatchString(words) {
+	if v.kind == fleet.ErrRefused && unshared().MatchString(words) {
 		v = verdicts["InvalidAMIID"]
 	}
 	out := &fleet.Error{Kind: v.kind, Code: shortCode(code)}
@@ -222,7 +228,7 @@ const maxText = 400
 
 // encoded is the message that EC2 appends to a refusal: it tells whoever may decode
 // it about policies.
-var encoded = regexp.MustCompile(`(?i) ?encoded authorization failure message:.*`)
+var encoded = lazily(`(?i) ?encoded authorization failure message:.*`)
 
 // longest is the most bytes of a word that is for people: an ARN fits.
 const longest = 200
@@ -240,7 +246,7 @@ func tidy(s string) string {
 		return r
 	}, strings.ToValidUTF8(s, ""))
 	words := slices.DeleteFunc(strings.Fields(s), func(w string) bool { return len(w) > longest })
-	s = encoded.ReplaceAllString(strings.Join(words, " "), "")
+	s = encoded().ReplaceAllString(strings.Join(words, " "), "")
 	if r := []rune(s); len(r) > maxText {
 		s = string(r[:maxText]) + "…"
 	}

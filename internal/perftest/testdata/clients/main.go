@@ -1,18 +1,22 @@
-// Command clients is a Lambda function that opens the clients which the API needs,
-// as any program would: it uses each once, at the same time, before it asks for the
-// first event, which it answers as the API answers a POST /start, by a PutItem and a
-// SendMessage.
+// Command clients is a Lambda function that makes the calls which the API makes, as
+// any program with the SDK would, and does nothing else: before the first event what
+// the API fetches, and at each event, which it only decodes, a PutItem and a
+// SendMessage, as for a POST /start.
 package main
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"sync"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -21,39 +25,50 @@ import (
 
 func main() {
 	ctx := context.Background()
-	cfg, err := config.LoadDefaultConfig(ctx)
-	if err != nil {
-		fail(err)
-	}
+	client := awshttp.NewBuildableClient()
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client))
+	must(err)
 	table, queue, parameters := dynamodb.NewFromConfig(cfg), sqs.NewFromConfig(cfg), ssm.NewFromConfig(cfg)
 	name, url := os.Getenv("GARO_TABLE"), os.Getenv("GARO_QUEUE_URL")
-	key := map[string]types.AttributeValue{"item": &types.AttributeValueMemberS{Value: "request#none"}}
+	b, err := os.ReadFile(os.Getenv("ITEM"))
+	must(err)
+	item, err := attributevalue.UnmarshalMapJSON(b)
+	must(err)
+	get := func(url string) {
+		req, err := http.NewRequest(http.MethodGet, url, nil)
+		must(err)
+		resp, err := client.Do(req)
+		must(err)
+		_, err = io.Copy(io.Discard, resp.Body) // else the connection is not used again
+		must(err)
+		must(resp.Body.Close())
+	}
+	parameter := func(name string) {
+		_, err := parameters.GetParameter(ctx, &ssm.GetParameterInput{Name: &name, WithDecryption: new(true)})
+		must(err)
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := table.GetItem(ctx, &dynamodb.GetItemInput{TableName: &name, Key: key}); err != nil {
-			fail(err)
-		}
+		key := map[string]types.AttributeValue{"item": item["item"]}
+		_, err := table.GetItem(ctx, &dynamodb.GetItemInput{TableName: &name, Key: key})
+		must(err)
+	})
+	wg.Go(func() { get(os.Getenv("GARO_OIDC_ISSUERS") + "/.well-known/jwks") })
+	wg.Go(func() { get(os.Getenv("AWS_ENDPOINT_URL_SQS") + "/") })
+	wg.Go(func() {
+		parameter("/garo/keys")
+		parameter("/garo/operators")
 	})
 	wg.Go(func() {
-		if _, err := parameters.GetParameter(ctx, &ssm.GetParameterInput{Name: new("/garo/keys")}); err != nil {
-			fail(err)
+		list, err := parameters.GetParametersByPath(ctx, &ssm.GetParametersByPathInput{Path: new("/garo/accounts")})
+		must(err)
+		for _, p := range list.Parameters {
+			parameter(*p.Name)
 		}
-	})
-	wg.Go(func() {
-		if _, err := queue.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: new("first")}); err != nil {
-			fail(err)
-		}
-	})
-	wg.Go(func() { // whoever believes ID tokens has to have the issuer's keys
-		resp, err := http.Get(os.Getenv("GARO_OIDC_ISSUERS") + "/.well-known/jwks")
-		if err != nil {
-			fail(err)
-		}
-		_ = resp.Body.Close()
 	})
 	wg.Wait()
-	lambda.Start(func(ctx context.Context) (string, error) {
-		if _, err := table.PutItem(ctx, &dynamodb.PutItemInput{TableName: &name, Item: key}); err != nil {
+	lambda.Start(func(ctx context.Context, _ events.APIGatewayV2HTTPRequest) (string, error) {
+		if _, err := table.PutItem(ctx, &dynamodb.PutItemInput{TableName: &name, Item: item}); err != nil {
 			return "", err
 		}
 		_, err := queue.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: new("message")})
@@ -61,7 +76,9 @@ func main() {
 	})
 }
 
-func fail(err error) {
-	fmt.Fprintln(os.Stderr, "clients:", err)
-	os.Exit(1)
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "clients:", err)
+		os.Exit(1)
+	}
 }
