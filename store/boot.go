@@ -20,7 +20,7 @@ const (
 // needs the runner and its lock, which is checked when the config may be answered: two
 // runners that take turns on one lock can never both be answered.
 func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
-	d := c.decide(func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
+	d := decide(c, func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
 	return d, verdict
 }
 
@@ -69,7 +69,7 @@ const (
 // A repeated call asks a worker again, as the message may be lost: unless a worker is
 // at it, or waits, and continues by itself.
 func (c Case) Next(now time.Time, lim Limits, n int) (_ Decision, verdict NextAnswer) {
-	d := c.decide(func(d *Decision) { verdict = d.next(now, lim, n) })
+	d := decide(c, func(d *Decision) { verdict = d.next(now, lim, n) })
 	return d, verdict
 }
 

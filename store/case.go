@@ -82,8 +82,8 @@ type Wait struct {
 	Until time.Time
 }
 
-// decision returns the decision that changes nothing, for a rule to work on.
-func (c Case) decision() *Decision {
+// decisionOf returns the decision that changes nothing, for a rule to work on.
+func decisionOf(c Case) *Decision {
 	next := c
 	return &Decision{Case: &next, was: c}
 }
@@ -98,14 +98,14 @@ func (d *Decision) send(i Item, due time.Time) { d.Sends = append(d.Sends, Send{
 // and asks for them.
 func (d *Decision) need(kinds ...Kind) bool {
 	for _, ref := range d.Runner.Around(kinds...) {
-		if d.was.lacks(ref.Kind) {
+		if lacks(d.was, ref.Kind) {
 			d.Need = append(d.Need, ref)
 		}
 	}
 	return d.Need != nil
 }
 
-func (c Case) lacks(k Kind) bool {
+func lacks(c Case, k Kind) bool {
 	switch k {
 	case KindRequest:
 		return c.Request.ID == ""
@@ -153,8 +153,8 @@ func (d *Decision) done() Decision {
 }
 
 // decide returns what rule makes of c.
-func (c Case) decide(rule func(*Decision)) Decision {
-	d := c.decision()
+func decide(c Case, rule func(*Decision)) Decision {
+	d := decisionOf(c)
 	rule(d)
 	return d.done()
 }

@@ -18,7 +18,7 @@ func (r Runner) Held(now time.Time, by string) bool {
 // Release gives back the claim of a runner that is not over: its holder has no call
 // open any more. It needs the runner.
 func (c Case) Release(now time.Time) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if !d.Runner.State.Final() {
 			d.Runner = d.Runner.release(now)
 		}
@@ -44,7 +44,7 @@ type Pause struct {
 // Pause gives the claim on a usable runner back until its next step may be tried, and
 // has a worker go on then. It needs the runner.
 func (c Case) Pause(now time.Time, p Pause) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if r.Claim.By != p.By {
 			if r.Wait == p.Wait.For && r.WaitUntil.Equal(p.Wait.Until) {
@@ -75,7 +75,7 @@ func (c Case) Pause(now time.Time, p Pause) Decision {
 // open, and reserves the slot of the RunInstances call when that is the step; else it
 // has a Wait. It needs the runner, its lock and the quota.
 func (c Case) Take(now time.Time, claim Claim, controlPlane string, s Slots) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if r.Claim.By == claim.By || r.Held(now, claim.By) || NextStep(now, *r, d.Lock) == StepNone {
 			return

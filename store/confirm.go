@@ -23,7 +23,7 @@ const (
 // request, or with another than the launching one, that learns of it later.
 func (c Case) Confirm(now time.Time, lim Limits, seen Registration) (Decision, Confirmation) {
 	verdict := Unconfirmed
-	d := c.decide(func(d *Decision) {
+	d := decide(c, func(d *Decision) {
 		d.Runner, d.Lock, verdict = confirm(now, lim, d.Runner, d.Lock, seen)
 		if d.wrote(KindRunner) || d.wrote(KindLock) {
 			d.check(KindRunner)

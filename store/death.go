@@ -92,7 +92,7 @@ func (r Runner) Death(state, code, words string) Failure {
 // Died drains a usable runner whose machine came to a Death, and lets the request that
 // launched it learn of that. It needs the runner, its lock and that request.
 func (c Case) Died(now time.Time, lim Limits, in Instance) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		d.Runner, d.Lock = died(now, d.Runner, d.Lock, in)
 		d.settle(now, lim)
 	})

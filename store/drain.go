@@ -95,14 +95,14 @@ func (r Runner) seen(p Pulse) time.Time {
 
 // Drain drains the runner. It needs the runner and its lock.
 func (c Case) Drain(now time.Time, why Failure) Decision {
-	return c.decide(func(d *Decision) { d.drain(now, why) })
+	return decide(c, func(d *Decision) { d.drain(now, why) })
 }
 
 // Stop ends what the request uses, because its caller said so: the request itself,
 // after what its runner means for it, and that runner when no other request uses it,
 // or force is set. It needs the request, its runner and its lock.
 func (c Case) Stop(now time.Time, lim Limits, by string, force bool) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		d.settle(now, lim)
 		d.Sends = nil // it is not tried again
 		r, run, l := d.Request, d.Runner, d.Lock

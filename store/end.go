@@ -125,7 +125,7 @@ func (r Runner) compromised() bool { return r.End != nil && r.End.Code == EndCom
 // Deleting records that GitHub is being asked to delete the registration. It needs
 // the runner.
 func (c Case) Deleting(now time.Time) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if d.Runner.DeletedAt.IsZero() {
 			d.Runner.DeletedAt = now
 		}
@@ -137,7 +137,7 @@ func (c Case) Deleting(now time.Time) Decision {
 // up to DeleteAgain. What the machine says of its job brings that forward. It needs
 // the runner.
 func (c Case) Refused(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		r.DeleteAfter = now.Add(min(lim.ReaperPeriod<<min(r.Refusals, 10), lim.DeleteAgain) - lim.ReaperPeriod/4) // runs of the reaper are not to the second
 		r.Refusals++
@@ -149,7 +149,7 @@ func (c Case) Refused(now time.Time, lim Limits) Decision {
 // raises the alarm once. It needs the runner, and the pulse of its key, which tells
 // of it for as long as the lock names it.
 func (c Case) Suspect(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if r.State != RunnerDraining || !r.SuspectAt.IsZero() || now.Sub(maxTime(r.DrainingAt, r.Job.EndedAt)) < lim.Suspicious {
 			return
@@ -173,7 +173,7 @@ func (r Runner) suspicious(now time.Time, lim Limits, p Pulse) bool {
 
 // Deregistered records that GitHub no longer has the registration. It needs the runner.
 func (c Case) Deregistered(now time.Time) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if r := &d.Runner; r.DeregisteredAt.IsZero() {
 			r.DeregisteredAt = now
 			*r = r.Forget(r.Config.N).note(now, "deregistered")
@@ -184,7 +184,7 @@ func (c Case) Deregistered(now time.Time) Decision {
 // Ending records that the machine may be terminated. Nothing leaves this state but
 // Finish. It needs the runner.
 func (c Case) Ending(now time.Time, reason string) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if r := &d.Runner; r.State == RunnerDraining {
 			r.EndingAt = now
 			*r = r.transition(now, RunnerEnding, reason)
@@ -197,7 +197,7 @@ func (c Case) Ending(now time.Time, reason string) Decision {
 // it was missing before, long enough ago. While the launch is young nothing counts,
 // since EC2's view lags behind. It needs the runner.
 func (c Case) Looked(now time.Time, lim Limits, asked, shown bool) (_ Decision, gone bool) {
-	d := c.decide(func(d *Decision) {
+	d := decide(c, func(d *Decision) {
 		r := &d.Runner
 		if asked {
 			r.TerminatedAt = now
@@ -253,7 +253,7 @@ type Instance struct {
 // machine that ended before it was online. It needs all but the pulse. ok is false,
 // and nothing is decided, for a runner that is over already, or has another machine.
 func (c Case) Finish(now time.Time, lim Limits, in Instance, reason string) (_ Decision, ok bool) {
-	d := c.decide(func(d *Decision) {
+	d := decide(c, func(d *Decision) {
 		r := d.Runner
 		if r.Version != 0 && in.ID != "" {
 			r, _ = launched(now, r, in.ID)
@@ -277,7 +277,7 @@ func (c Case) Finish(now time.Time, lim Limits, in Instance, reason string) (_ D
 // Limits.NameRetry when all were looked at, and else in the next run. It needs the
 // runner.
 func (c Case) Forgotten(now time.Time, lim Limits, gone []int, all bool) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		for _, n := range gone {
 			*r = r.Forget(n)

@@ -60,9 +60,9 @@ func OrderFor(r Runner, l Lock) Order {
 // the runner programs that the API offers.
 func (c Case) ApplyEvent(now time.Time, lim Limits, e Event, programs string) (Decision, Order) {
 	if o := OrderFor(c.Runner, c.Lock); o == OrderGone || o == OrderStop {
-		return c.decision().done(), o
+		return decisionOf(c).done(), o
 	}
-	d := c.decide(func(d *Decision) {
+	d := decide(c, func(d *Decision) {
 		switch {
 		case e.Kind == EventHeartbeat:
 			d.heartbeat(now, lim, e)

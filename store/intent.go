@@ -26,7 +26,7 @@ type Slots struct {
 //
 // It refuses with a Wait, and then changes nothing.
 func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r, l, q := d.Request, d.Lock, d.Quota
 		if q.Live >= in.MaxRunners {
 			d.Wait = Wait{WaitQuota, now.Add(lim.Waits[0])}

@@ -73,7 +73,7 @@ type Refusal struct {
 // A runner that is elsewhere by now, or has another step, stays as it is. It needs the
 // runner, its lock and the quota.
 func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, s Slots) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r, l := &d.Runner, &d.Lock
 		if no.Image != "" {
 			r.Plan = slices.Insert(slices.Clone(r.Plan), r.Index+1, r.Placement())
@@ -113,7 +113,7 @@ func (r Runner) HearEC2(code, text string) Runner {
 // the slot of the same call once more, or that call has a Wait. It needs the runner, its
 // lock and the quota.
 func (c Case) Again(now time.Time, said Said, s Slots) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if NextStep(now, d.Runner, d.Lock) == StepLaunch {
 			d.Runner.Said, d.Runner.Unclear = said, true
 			d.call(now, s)
@@ -130,7 +130,7 @@ const MaxUnfamiliar = 5
 // this runner, the runner drains. A second, different id is not taken: ok is false, and
 // that instance is left to the sweep. It needs the runner and its lock.
 func (c Case) Launched(now time.Time, instance string) (_ Decision, ok bool) {
-	d := c.decide(func(d *Decision) {
+	d := decide(c, func(d *Decision) {
 		if d.Runner, ok = launched(now, d.Runner, instance); ok && d.Runner.Mismatched() {
 			d.drain(now, NewEnd(EndCompromised))
 		}
@@ -171,7 +171,7 @@ func (r Runner) Mismatched() bool {
 // said is its answer when that does not tell whether it launched. It needs all but the
 // pulse.
 func (c Case) Abandon(now time.Time, lim Limits, code string, said Said, why Failure) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r, l, q := d.Runner, d.Lock, d.Quota
 		if !r.State.Usable() || r.InstanceID != "" {
 			return

@@ -57,7 +57,7 @@ func (r Runner) writeAhead(controlPlane string) Runner {
 // number n, and gives the claim back. Only a runner before draining takes a config: what
 // is registered for any other, the reaper deletes. It needs the runner.
 func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if name, ok := r.NextName(); !ok || name.N != n || !r.State.Usable() {
 			return
@@ -74,7 +74,7 @@ func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64) Dec
 // SpendName records why GitHub did not register name n, and writes the next one ahead.
 // It needs the runner.
 func (c Case) SpendName(now time.Time, n int, code, text, controlPlane string) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if last, ok := r.NextName(); !r.State.Usable() || ok && last.N > n {
 			return
@@ -86,7 +86,7 @@ func (c Case) SpendName(now time.Time, n int, code, text, controlPlane string) D
 // Unregistrable drains a runner that GitHub will never register, and lets the request
 // that launched it learn of that. It needs the runner, its lock and that request.
 func (c Case) Unregistrable(now time.Time, lim Limits, text string) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if d.Runner.State.Usable() {
 			d.Runner = d.Runner.release(now)
 			d.drain(now, Failure{Code: EndMintDenied, Text: text})

@@ -111,7 +111,7 @@ type Identity struct {
 // counts as sent now: the message follows the record, and the reaper sends it again if
 // that did not happen. The commit conflicts when the request exists already.
 func (c Case) Accept(now time.Time, id Identity) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Request
 		r.ID, r.Trace, r.BodyHash = id.ID, id.Trace, id.BodyHash
 		*r = r.accept(now, id.GiveUp)
@@ -139,7 +139,7 @@ func (r Request) sent(now time.Time) Request {
 // It is looked at once give_up_at has passed, however long it would wait. It needs the
 // request.
 func (c Case) Hold(now time.Time, w Wait) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Request
 		if r.Wait != w.For {
 			r.History = r.History.with(now, string(r.State), w.For)
@@ -152,7 +152,7 @@ func (c Case) Hold(now time.Time, w Wait) Decision {
 // Held sends the message of a request that is held: Hold was committed, and its answer
 // lost. It needs the request.
 func (c Case) Held() Decision {
-	return c.decide(func(d *Decision) { d.remind() })
+	return decide(c, func(d *Decision) { d.remind() })
 }
 
 // remind sends the message of a request that waits, unless the reaper is going to.
@@ -191,7 +191,7 @@ func (r Request) ready(now time.Time, lim Limits, runner, reason string) Request
 // Fail ends a request that is not final for a reason that trying again cannot change. It
 // needs the request.
 func (c Case) Fail(now time.Time, lim Limits, f Failure) Decision {
-	return c.decide(func(d *Decision) { d.Request = d.Request.fail(now, lim, f) })
+	return decide(c, func(d *Decision) { d.Request = d.Request.fail(now, lim, f) })
 }
 
 func (r Request) fail(now time.Time, lim Limits, f Failure) Request {
@@ -207,7 +207,7 @@ func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.Af
 // Expire gives up a request that is Overdue. It needs the request, and the runner that it
 // waits for.
 func (c Case) Expire(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if d.Request.Overdue(now) {
 			d.Request = d.Request.tried(d.Runner).giveUp(now, lim)
 		}

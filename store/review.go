@@ -11,7 +11,7 @@ import "time"
 // be otherwise a moment later; a share is excluded by the lock's version, and a
 // heartbeat by the pulse's.
 func (c Case) ReviewRunner(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if why := DrainReason(now, lim, *r, d.Lock, d.Pulse, d.Request); why != "" {
 			d.drain(now, NewEnd(why))
@@ -34,7 +34,7 @@ func (c Case) ReviewRunner(now time.Time, lim Limits) Decision {
 // Remind has a worker ask GitHub about a runner that waits to come into use and that
 // nobody has asked about. It needs the runner.
 func (c Case) Remind(now time.Time) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if d.Runner.OnlineAt.IsZero() && d.Runner.MissedAt.IsZero() {
 			d.send(&d.Runner, now)
 		}
@@ -44,7 +44,7 @@ func (c Case) Remind(now time.Time) Decision {
 // Adopt records the instance that a launch left unrecorded, and has a worker go on with
 // the runner. It needs the runner.
 func (c Case) Adopt(now time.Time, instance string) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		d.Runner, _ = launched(now, d.Runner, instance)
 		if NextStep(now, d.Runner, Lock{}) != StepNone { // with an instance, the lock has no say
 			d.send(&d.Runner, now)
@@ -75,7 +75,7 @@ func (r Request) unpicked(now time.Time, lim Limits) bool {
 // Poll decides what a look at the request by its caller changes: it settles, or its start
 // message is sent again. It needs the request and the runner that it names.
 func (c Case) Poll(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		if d.settle(now, lim); !d.wrote(KindRequest) && d.Request.unpicked(now, lim) {
 			d.Request = d.Request.sent(now)
 			d.send(&d.Request, now)
@@ -99,7 +99,7 @@ const (
 // ReviewRequest decides what becomes of a request that is due. It needs the request and
 // the runner that it names.
 func (c Case) ReviewRequest(now time.Time, lim Limits) (_ Decision, out Outcome) {
-	d := c.decide(func(d *Decision) { out = d.reviewRequest(now, lim) })
+	d := decide(c, func(d *Decision) { out = d.reviewRequest(now, lim) })
 	return d, out
 }
 

@@ -5,7 +5,7 @@ import "time"
 // Settle lets a waiting request come to what its runner means for it. It needs the
 // request and the runner that it names.
 func (c Case) Settle(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) { d.settle(now, lim) })
+	return decide(c, func(d *Decision) { d.settle(now, lim) })
 }
 
 // settle decides what a waiting request comes to, from the runner that it waits

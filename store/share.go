@@ -47,7 +47,7 @@ func (l Lock) Confirmed(now time.Time, lim Limits) bool {
 // at once on a live lock, waiting on a launching one. It needs the request and the lock,
 // which is checked when it stays as it is.
 func (c Case) Share(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		r, l := &d.Request, &d.Lock
 		exp := minTime(maxTime(l.Exp, l.usable(now).Add(r.Timeout())), l.Hard)
 		if l.State == LockLive && !l.Busy && l.CountedOn.IsZero() {
@@ -76,7 +76,7 @@ func (c Case) Share(now time.Time, lim Limits) Decision {
 // A live runner that is well but has too little time left hands over: what is
 // still queued for its label is served by its successor, which has the same one.
 func (c Case) Unblock(now time.Time, lim Limits) Decision {
-	return c.decide(func(d *Decision) {
+	return decide(c, func(d *Decision) {
 		end, until := blocked(now, lim, d.Lock, d.Pulse, d.Runner, d.Request)
 		if end == "" {
 			d.Wait = Wait{WaitRunner, until}
