@@ -59,6 +59,15 @@ func list(t *testing.T, patterns ...string) []listed {
 	}
 }
 
+// importerOf imports from what the compiler exports of the packages.
+func importerOf(all []listed) types.Importer {
+	exports := map[string]string{}
+	for _, p := range all {
+		exports[p.ImportPath] = p.Export
+	}
+	return importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+}
+
 // breaches returns where a package breaks one of the two rules: it assigns a field of an
 // item, or decides which items are in a commit.
 func breaches(fset *token.FileSet, files []*ast.File, info *types.Info) []string {
@@ -141,12 +150,7 @@ func storeFunc(info *types.Info, fun ast.Expr) string {
 
 func TestOnlyPackageStoreDecides(t *testing.T) {
 	all := list(t, "./...")
-	exports := map[string]string{}
-	for _, p := range all {
-		exports[p.ImportPath] = p.Export
-	}
-	fset := token.NewFileSet()
-	imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	fset, imports := token.NewFileSet(), importerOf(all)
 	checked := 0
 	for _, p := range all {
 		if p.Module == nil || !p.Module.Main || p.ImportPath == storePath || strings.HasPrefix(p.ImportPath, storePath+"/") || strings.HasPrefix(p.ImportPath, simPath) {
@@ -176,10 +180,7 @@ func TestOnlyPackageStoreDecides(t *testing.T) {
 
 // The rule itself finds what it is for.
 func TestBreachesAreFound(t *testing.T) {
-	exports := map[string]string{}
-	for _, p := range list(t, "./store") {
-		exports[p.ImportPath] = p.Export
-	}
+	all := list(t, "./store")
 	for name, c := range map[string]struct {
 		body string
 		want int
@@ -205,8 +206,7 @@ func TestBreachesAreFound(t *testing.T) {
 				t.Fatal(err)
 			}
 			info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}}
-			imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
-			if _, err := (&types.Config{Importer: imports}).Check("p", fset, []*ast.File{f}, info); err != nil {
+			if _, err := (&types.Config{Importer: importerOf(all)}).Check("p", fset, []*ast.File{f}, info); err != nil {
 				t.Fatal(err)
 			}
 			if got := breaches(fset, []*ast.File{f}, info); len(got) != c.want {
