@@ -31,7 +31,7 @@ func (ec2 atEC2) boot(ctx context.Context, all []*boot) {
 	}
 	views := ec2.lookUp(ctx, runners)
 	for _, b := range all {
-		in, seen := views[placeOf(b.runner)].instances[b.runner.InstanceID]
+		in, seen := views[fleet.PlaceOf(*b.runner)].instances[b.runner.InstanceID]
 		ec2.guard("runner", b.runner.ID, func() {
 			switch {
 			case ec2.isLate(ctx):

@@ -60,7 +60,7 @@ func (gh atGitHub) confirm(ctx context.Context, wanted []store.Case) {
 	made := map[string]int{} // calls, by account
 	var sights []*sight
 	for _, a := range wanted {
-		repo := repositoryOf(&a.Runner)
+		repo := github.RepositoryOf(a.Runner)
 		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
 		if i < 0 {
 			if made[repo.Account] == confirmCalls-1 {
@@ -76,7 +76,7 @@ func (gh atGitHub) confirm(ctx context.Context, wanted []store.Case) {
 	gh.each(ctx, len(sights), func(i int) string { return sights[i].repo.Account }, func(i int) {
 		s := sights[i]
 		s.err = gh.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range gh.cfg.GitHub.List(ctx, s.repo, gh.prefix()) {
+			for g, err := range gh.cfg.GitHub.List(ctx, s.repo, store.GitHubPrefix(gh.cfg.ControlPlane)) {
 				if err != nil {
 					return err
 				}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -28,15 +29,13 @@ type lookup struct {
 	err       error
 }
 
-func placeOf(r *store.Runner) fleet.Place { return fleet.Place{Account: r.Account, Region: r.Region} }
-
 // end takes draining and ending runners on towards their end, in the order that
 // protects a job: first the registration goes, then the machine.
 func (p *pass) end(ctx context.Context, runners []*store.Runner) {
 	views := atEC2{p}.lookUp(ctx, runners)
 	left := runners[:0:0]
 	for _, run := range runners {
-		v := views[placeOf(run)]
+		v := views[fleet.PlaceOf(*run)]
 		if in, ok := v.instances[run.InstanceID]; ok && run.InstanceID != "" && in.State.Over() && !p.isLate(ctx) {
 			p.guard("runner", run.ID, func() { p.finish(ctx, run, in, over(in)) })
 			continue
@@ -51,7 +50,7 @@ func (p *pass) end(ctx context.Context, runners []*store.Runner) {
 // off reports that EC2 shows the runner's machine, and not running: no job is on it,
 // whatever GitHub says.
 func off(run *store.Runner, views map[fleet.Place]*lookup) bool {
-	in, shown := views[placeOf(run)].instances[run.InstanceID]
+	in, shown := views[fleet.PlaceOf(*run)].instances[run.InstanceID]
 	return shown && run.InstanceID != "" && in.State != fleet.Pending && in.State != fleet.Running
 }
 
@@ -60,7 +59,7 @@ func (ec2 atEC2) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.
 	views := map[fleet.Place]*lookup{}
 	var calls []*lookup
 	for _, run := range runners {
-		at := placeOf(run)
+		at := fleet.PlaceOf(*run)
 		if views[at] == nil {
 			views[at] = &lookup{at: at, instances: map[string]fleet.Instance{}}
 		}
@@ -125,7 +124,7 @@ func (gh atGitHub) deregister(ctx context.Context, runners []*store.Runner, view
 		if !gh.advance(ctx, run, store.Case{Runner: *run}.Deleting(now)) {
 			continue
 		}
-		jobs = append(jobs, &removal{runner: run, repo: repositoryOf(run), id: run.Config.RunnerID})
+		jobs = append(jobs, &removal{runner: run, repo: github.RepositoryOf(*run), id: run.Config.RunnerID})
 	}
 	gh.remove(ctx, jobs)
 	for _, j := range jobs {

@@ -62,7 +62,7 @@ func (ec2 atEC2) compare(ctx context.Context, at fleet.Place, found []fleet.Inst
 			if !ok {
 				return nil, nil, false
 			}
-			if owner, mine := used[in.ID]; mine && placeOf(&owner) == at {
+			if owner, mine := used[in.ID]; mine && fleet.PlaceOf(owner) == at {
 				ec2.edited(owner, in)
 				continue
 			}

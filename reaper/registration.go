@@ -15,12 +15,6 @@ import (
 // calls each, so 200 of them take a third of a run. The rest stays due.
 const namesAtOnce = 200
 
-func repositoryOf(r *store.Runner) github.Repository {
-	return github.Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
-}
-
-func (r *Reaper) prefix() string { return "garo-" + r.cfg.ControlPlane + "-" }
-
 // outcome is what came of a removal.
 type outcome int
 
@@ -108,7 +102,7 @@ func (gh atGitHub) askWhetherAbsent(ctx context.Context, jobs []*removal) {
 	}
 	gh.each(ctx, len(repos), func(i int) string { return repos[i].Account }, func(i int) {
 		errs[i] = gh.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
-			for _, err := range gh.cfg.GitHub.List(ctx, repos[i], gh.prefix()) {
+			for _, err := range gh.cfg.GitHub.List(ctx, repos[i], store.GitHubPrefix(gh.cfg.ControlPlane)) {
 				if err != nil {
 					return err
 				}
@@ -172,7 +166,7 @@ func (gh atGitHub) names(ctx context.Context, runners []*store.Runner) {
 	for _, run := range runners {
 		var todo []*removal
 		for _, g := range deletable(gh.cfg.Now(), gh.cfg.Limits, *run) {
-			todo = append(todo, &removal{runner: run, repo: repositoryOf(run), id: g.RunnerID, name: g.Name, n: g.N})
+			todo = append(todo, &removal{runner: run, repo: github.RepositoryOf(*run), id: g.RunnerID, name: g.Name, n: g.N})
 		}
 		todo = todo[:min(len(todo), namesAtOnce-len(jobs))]
 		jobs = append(jobs, todo...)

@@ -53,7 +53,7 @@ func (gh atGitHub) registrations(ctx context.Context, account string, s store.Sw
 	gh.each(ctx, len(lists), func(int) string { return account }, func(i int) {
 		l := lists[i]
 		l.err = gh.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range gh.cfg.GitHub.List(ctx, l.repo, "garo-") {
+			for g, err := range gh.cfg.GitHub.List(ctx, l.repo, store.Ours) {
 				if err != nil {
 					return err
 				}
@@ -107,7 +107,7 @@ func (gh atGitHub) recentRepositories(ctx context.Context, account string) ([]gi
 				gh.recent[run.Account] = map[string]github.Repository{}
 			}
 			if _, ok := gh.recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
-				gh.recent[run.Account][run.Repository.ID] = repositoryOf(run)
+				gh.recent[run.Account][run.Repository.ID] = github.RepositoryOf(*run)
 			}
 		}
 	}
@@ -154,7 +154,7 @@ func (gh atGitHub) rogues(ctx context.Context, l *listing) ([]github.Runner, boo
 // false when the name is not of this control plane: that of another may begin
 // with ours and a hyphen. What only begins like ours is ours to account for.
 func runnerIn(controlPlane, name string) (id string, ours bool) {
-	rest, ok := strings.CutPrefix(name, "garo-"+controlPlane+"-")
+	rest, ok := strings.CutPrefix(name, store.GitHubPrefix(controlPlane))
 	if !ok {
 		return "", false
 	}

@@ -28,7 +28,7 @@ func (ec2 atEC2) terminate(ctx context.Context, runners []*store.Runner, views m
 			continue
 		}
 		e := &ending{runner: run, err: errLater}
-		switch v := views[placeOf(run)]; {
+		switch v := views[fleet.PlaceOf(*run)]; {
 		case run.InstanceID == "":
 			unknown = append(unknown, e)
 		case v.err != nil: // reported when it was read
@@ -50,8 +50,8 @@ func (ec2 atEC2) terminate(ctx context.Context, runners []*store.Runner, views m
 	if !ec2.cfg.DryRun {
 		ec2.each(ctx, len(calls), func(i int) string { return calls[i].runner.Account }, func(i int) {
 			e := calls[i]
-			e.err = ec2.askEC2(ctx, placeOf(e.runner), callLimit, func(ctx context.Context) error {
-				return ec2.cfg.Fleet.Terminate(ctx, placeOf(e.runner), e.runner.InstanceID)
+			e.err = ec2.askEC2(ctx, fleet.PlaceOf(*e.runner), callLimit, func(ctx context.Context) error {
+				return ec2.cfg.Fleet.Terminate(ctx, fleet.PlaceOf(*e.runner), e.runner.InstanceID)
 			})
 		})
 	}
@@ -68,8 +68,8 @@ func (ec2 atEC2) terminate(ctx context.Context, runners []*store.Runner, views m
 func (ec2 atEC2) find(ctx context.Context, unknown []*ending) []*ending {
 	ec2.each(ctx, len(unknown), func(i int) string { return unknown[i].runner.Account }, func(i int) {
 		e := unknown[i]
-		e.err = ec2.askEC2(ctx, placeOf(e.runner), callLimit, func(ctx context.Context) (err error) {
-			e.in, err = ec2.cfg.Fleet.ByToken(ctx, placeOf(e.runner), e.runner.ID, e.runner.ClientToken())
+		e.err = ec2.askEC2(ctx, fleet.PlaceOf(*e.runner), callLimit, func(ctx context.Context) (err error) {
+			e.in, err = ec2.cfg.Fleet.ByToken(ctx, fleet.PlaceOf(*e.runner), e.runner.ID, e.runner.ClientToken())
 			return err
 		})
 	})
@@ -91,7 +91,7 @@ func (ec2 atEC2) found(ctx context.Context, e *ending) bool {
 	case errors.Is(e.err, fleet.ErrNotFound):
 		return true
 	case e.err != nil:
-		ec2.unreachable(placeOf(run), fmt.Errorf("find the instance of runner %s in %s: %w", run.ID, placeOf(run), e.err))
+		ec2.unreachable(fleet.PlaceOf(*run), fmt.Errorf("find the instance of runner %s in %s: %w", run.ID, fleet.PlaceOf(*run), e.err))
 		return false
 	case e.in.State.Over():
 		ec2.finish(ctx, run, e.in, over(e.in))

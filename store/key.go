@@ -40,7 +40,7 @@ func ParseLabels(labels []string) ([]string, error) {
 		if !ascii(raw) || !labelForm.Fits(l) { // the Kelvin sign would become a k
 			return nil, fmt.Errorf("label %.80q: use 1 to 64 of a-z, 0-9, dot, underscore and hyphen", raw)
 		}
-		if strings.HasPrefix(l, "garo-") {
+		if strings.HasPrefix(l, Ours) {
 			return nil, fmt.Errorf("label %q: the prefix garo- is for the labels that GARO gives out", l)
 		}
 		out = append(out, l)

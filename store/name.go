@@ -30,8 +30,15 @@ type Unminted struct {
 // GitHubNameFor returns the name for registration n. GitHub takes 64
 // characters; the control plane's name has at most 16 of them.
 func GitHubNameFor(controlPlane, runner string, n int) string {
-	return fmt.Sprintf("garo-%s-%s-%d", controlPlane, runner, n)
+	return fmt.Sprintf("%s%s-%d", GitHubPrefix(controlPlane), runner, n)
 }
+
+// Ours begins the name of every registration, and every label, that GARO gives out.
+const Ours = "garo-"
+
+// GitHubPrefix returns how the names of a control plane's registrations begin. Those of
+// another one, whose own name goes on after ours, may begin so too.
+func GitHubPrefix(controlPlane string) string { return Ours + controlPlane + "-" }
 
 // NextName returns the name that the wanted config is to be registered under.
 // It is false when that must be written ahead first.

@@ -18,10 +18,10 @@ import (
 func (in *invocation) look(ctx context.Context, r store.Runner) (store.Registration, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
-	seen, err := in.GitHub.Get(ctx, repositoryOf(r), r.Config.RunnerID)
+	seen, err := in.GitHub.Get(ctx, github.RepositoryOf(r), r.Config.RunnerID)
 	if errors.Is(err, github.ErrNotFound) {
 		if !r.MissedAt.IsZero() {
-			for _, err := range in.GitHub.List(ctx, repositoryOf(r), store.GitHubNameFor(in.ControlPlane, r.ID, r.Config.N)) {
+			for _, err := range in.GitHub.List(ctx, github.RepositoryOf(r), store.GitHubNameFor(in.ControlPlane, r.ID, r.Config.N)) {
 				if err != nil {
 					return store.Registration{}, err
 				}
@@ -31,10 +31,6 @@ func (in *invocation) look(ctx context.Context, r store.Runner) (store.Registrat
 		return store.Registration{Absent: true}, nil
 	}
 	return store.Registration{Online: seen.Online}, err
-}
-
-func repositoryOf(r store.Runner) github.Repository {
-	return github.Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
 }
 
 // confirm asks GitHub whether it shows the runner online, and records the

@@ -118,7 +118,7 @@ func (v *launching) reimage(ctx context.Context, fe *fleet.Error) error {
 	if tried || !strings.HasPrefix(name, "/") {
 		return v.refused(ctx, fe, text)
 	}
-	ami, err := v.Fleet.Image(ctx, placeOf(r), name)
+	ami, err := v.Fleet.Image(ctx, fleet.PlaceOf(r), name)
 	switch {
 	case errors.Is(err, fleet.ErrRefused):
 		return v.refused(ctx, fe, text+" "+refusalText(err))
@@ -140,10 +140,8 @@ func ofImage(code string) bool { return strings.HasPrefix(code, "InvalidAMI") ||
 func (in *invocation) run(ctx context.Context, r store.Runner, l fleet.Launch) (fleet.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
-	return in.Fleet.Launch(ctx, placeOf(r), l)
+	return in.Fleet.Launch(ctx, fleet.PlaceOf(r), l)
 }
-
-func placeOf(r store.Runner) fleet.Place { return fleet.Place{Account: r.Account, Region: r.Region} }
 
 // render makes the call from what is frozen: the same bytes for the same runner
 // and index, whoever makes it.

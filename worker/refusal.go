@@ -99,7 +99,7 @@ func (in *invocation) patience(times int, fe *fleet.Error) time.Duration {
 // token is ever made up: what that one launched may be alive.
 func (v *launching) adopt(ctx context.Context, cause *fleet.Error) error {
 	r := v.Runner
-	instance, err := v.Fleet.ByToken(ctx, placeOf(r), r.ID, r.ClientToken())
+	instance, err := v.Fleet.ByToken(ctx, fleet.PlaceOf(r), r.ID, r.ClientToken())
 	if err == nil && !instance.State.Over() {
 		v.Log.Info("adopts", "runner", r.ID, "trace", r.Trace, "instance", instance.ID)
 		return v.launched(ctx, instance.ID)
@@ -115,7 +115,7 @@ func (v *launching) adopt(ctx context.Context, cause *fleet.Error) error {
 
 // died gives up a runner whose machine has ended, and asks EC2 why.
 func (v *launching) died(ctx context.Context, cause *fleet.Error) error {
-	instance, err := v.Fleet.ByToken(ctx, placeOf(v.Runner), v.Runner.ID, v.Runner.ClientToken())
+	instance, err := v.Fleet.ByToken(ctx, fleet.PlaceOf(v.Runner), v.Runner.ID, v.Runner.ClientToken())
 	if err != nil {
 		v.Log.Info("EC2 does not say why", "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
 		instance = fleet.Instance{State: fleet.Terminated}

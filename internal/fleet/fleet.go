@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"iter"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // Place names an account and a region: the scope of a client token.
@@ -19,6 +21,9 @@ type Place struct {
 }
 
 func (p Place) String() string { return p.Account + "/" + p.Region }
+
+// PlaceOf returns where a runner's machine is.
+func PlaceOf(r store.Runner) Place { return Place{Account: r.Account, Region: r.Region} }
 
 // Launch is one RunInstances call for one machine. A repeated call with the same
 // ClientToken must be the same in every field.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // Repository is where a runner registers.
@@ -24,6 +25,11 @@ type Repository struct {
 	ID      string // GitHub's number: it alone says which one is called
 	Name    string // owner/name, for people's messages only
 	Account string // the AWS account whose registration names the credential
+}
+
+// RepositoryOf returns where a runner registers.
+func RepositoryOf(r store.Runner) Repository {
+	return Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
 }
 
 // Minted is a new registration.
