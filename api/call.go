@@ -157,8 +157,11 @@ func (c *call) log(p *problem) {
 
 // alarm logs something that an operator must look at.
 func (c *call) alarm(a store.Alarm, msg string, attrs ...slog.Attr) {
-	attrs = append(attrs, slog.String("alarm", string(a)), slog.String("trace", c.trace))
-	c.server.Log.LogAttrs(c.Context(), slog.LevelError, msg, attrs...)
+	args := []any{"trace", c.trace}
+	for _, at := range attrs {
+		args = append(args, at)
+	}
+	a.Raise(c.Context(), c.server.Log, msg, args...)
 }
 
 // panicked tells where the code panicked, but of what the panic says only what

@@ -52,7 +52,7 @@ func (p *pass) alarm(code store.Alarm, key, msg string, attrs ...any) {
 		return
 	}
 	p.alarmed[string(code)+" "+key] = true
-	p.cfg.Log.Error(msg, append([]any{"alarm", string(code)}, attrs...)...)
+	code.Raise(context.Background(), p.cfg.Log, msg, attrs...)
 }
 
 // guard calls f. A record that makes it panic is reported, and spoils no other.

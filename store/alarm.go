@@ -1,9 +1,19 @@
 package store
 
+import (
+	"context"
+	"log/slog"
+)
+
 // Alarm is the code of something that an operator must look at. An alarm is one
 // ERROR log line with the attribute alarm=<code>; the list is fixed, so that
 // each code can have a metric filter.
 type Alarm string
+
+// Raise logs the alarm, with the attributes that say what it is about.
+func (a Alarm) Raise(ctx context.Context, log *slog.Logger, msg string, attrs ...any) {
+	log.ErrorContext(ctx, msg, append([]any{"alarm", string(a)}, attrs...)...)
+}
 
 // The alarms.
 const (

@@ -216,7 +216,7 @@ func (in *invocation) guard(err *error, work func() error) {
 }
 
 func (w *Worker) alarm(code store.Alarm, msg string, args ...any) {
-	w.Log.Error(msg, append([]any{"alarm", string(code)}, args...)...)
+	code.Raise(context.Background(), w.Log, msg, args...)
 }
 
 // left is what is left of the invocation.

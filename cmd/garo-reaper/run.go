@@ -24,7 +24,7 @@ func run(ctx context.Context, r interface {
 	switch {
 	case err != nil:
 		first, _, _ := strings.Cut(err.Error(), "\n") // hundreds can fail alike
-		log.ErrorContext(ctx, "reaper run failed", append(attrs, "alarm", string(store.AlarmReaper), "error", first)...)
+		store.AlarmReaper.Raise(ctx, log, "reaper run failed", append(attrs, "error", first)...)
 		return fmt.Errorf("reaper run: %d failures; the first: %s", max(1, report.Counts[reaper.Fail]), first)
 	case report.Late:
 		log.WarnContext(ctx, "reaper run ended before it was done", attrs...)

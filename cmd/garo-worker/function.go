@@ -37,7 +37,7 @@ func (f *function) handle(ctx context.Context, e events.SQSEvent) (events.SQSEve
 	}
 	w, err := f.worker.Get(ctx)
 	if err != nil {
-		f.log.ErrorContext(ctx, "keys cannot be had; all messages come again", "alarm", string(store.AlarmAccess), "messages", len(batch), "error", err)
+		store.AlarmAccess.Raise(ctx, f.log, "keys cannot be had; all messages come again", "messages", len(batch), "error", err)
 		return events.SQSEventResponse{}, err
 	}
 	return lambdasqs.Response(w.Handle(ctx, batch)), nil

@@ -106,7 +106,7 @@ func (f *Function) serve(r *http.Request, trace string) (w *recorder) {
 	}()
 	h, err := f.handler(r.Context())
 	if err != nil {
-		f.log.ErrorContext(r.Context(), "not ready to answer", "alarm", string(store.AlarmAccess), "trace", trace, "error", err)
+		store.AlarmAccess.Raise(r.Context(), f.log, "not ready to answer", "trace", trace, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 		problem(w, apitype.CodeUnavailable, "The control plane is not set up yet, or something that it needs does not answer. The operator's logs say what, under this trace.", trace)
 		return w
@@ -122,7 +122,7 @@ func (f *Function) panicked(r *http.Request, trace string, v any) {
 	if e, ok := v.(runtime.Error); ok {
 		what = e.Error()
 	}
-	f.log.ErrorContext(r.Context(), "panic", "alarm", string(store.AlarmPanic), "path", r.URL.Path, "what", what, "stack", string(debug.Stack()), "trace", trace)
+	store.AlarmPanic.Raise(r.Context(), f.log, "panic", "path", r.URL.Path, "what", what, "stack", string(debug.Stack()), "trace", trace)
 }
 
 // problem answers an error in the API's form.

@@ -58,7 +58,7 @@ func (p *Parameters) complain(name string, version int64, err error) {
 	p.told[name] = version
 	p.mu.Unlock()
 	if !known || told != version {
-		p.log.Error("registration cannot be used", "alarm", string(store.AlarmAccess), "parameter", name, "version", version, "error", err)
+		store.AlarmAccess.Raise(context.Background(), p.log, "registration cannot be used", "parameter", name, "version", version, "error", err)
 	}
 }
 
