@@ -108,7 +108,6 @@ func leftovers(all []file) []string {
 const maxMethods = 40
 
 var mayBeCrowded = []string{
-	"internal/github/githubtest.Server",
 	"internal/sim.",
 	"reaper.run",
 	"store.Runner",
