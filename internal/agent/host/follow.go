@@ -179,8 +179,8 @@ func (m *Machine) completed() bool {
 	return err == nil && info.Size() > 0
 }
 
-// maxOutput is how much of what a program printed is told: more than is shown in
-// the end, so that secrets are whole when they are masked.
+// maxOutput is how much of what a program printed is passed on: more than is shown
+// in the end, so that secrets are whole when they are masked.
 const maxOutput = 64 << 10
 
 // output returns the last whole lines that the program printed.

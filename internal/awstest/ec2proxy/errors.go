@@ -105,7 +105,7 @@ func (r *refusal) write(w http.ResponseWriter, service string) {
 	_, _ = w.Write(body) // a caller that went away misses it
 }
 
-// lostError is the outcome of a call that nobody is told of.
+// lostError is the outcome of a call that nobody learns of.
 type lostError struct {
 	silent bool // not a byte of the answer came
 }

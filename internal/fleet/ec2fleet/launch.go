@@ -37,7 +37,7 @@ func (f *Fleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fle
 }
 
 // runInput is the call of a launch. EC2 compares a repeated call with the first, so
-// that it must come out the same whoever makes it and whenever.
+// that it must be the same in every process and at any time.
 func runInput(l fleet.Launch) *ec2.RunInstancesInput {
 	var tags []types.Tag
 	for _, k := range slices.Sorted(maps.Keys(l.Tags)) {
