@@ -1,7 +1,6 @@
 package action
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
-	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
 const (
@@ -34,9 +31,6 @@ const (
 	// client has called for half a minute by then.
 	askAgain = 5 * time.Second
 )
-
-// errWaited ends the waiting for a runner.
-var errWaited = errors.New("waited long enough")
 
 // start asks for runners and, unless told otherwise, waits for them.
 func (s *step) start(ctx context.Context) error {
@@ -81,151 +75,6 @@ func (s *step) start(ctx context.Context) error {
 		return s.done(asks)
 	}
 	return s.await(ctx, api, asks)
-}
-
-// await shows what happens until all runners are ready, or one never will be.
-func (s *step) await(ctx context.Context, api *client.Client, asks []ask) error {
-	waiting, cancel := context.WithTimeoutCause(ctx, s.in.give+slack, errWaited)
-	defer cancel()
-	results := make([]result, len(asks))
-	pause := time.Duration(len(asks)) * time.Second / pollsASecond
-	errs := each(len(asks), len(asks), func(i int) error {
-		// They take turns, all within one pause.
-		if err := sleep.For(waiting, pause*time.Duration(i)/time.Duration(len(asks))); err != nil {
-			return err
-		}
-		err := s.follow(waiting, api.WithToken(asks[i].token).WithPause(pause), asks[i].ID, i, &results[i])
-		if err == nil && results[i].status.State != ready {
-			cancel() // nobody can use the others
-		}
-		return err
-	})
-	if err := errors.Join(s.finished(results), s.summarise(results)); err != nil {
-		s.say("not all could be written: %v", err) // the outputs of the start are there
-	}
-	var failed *problem
-	for i, r := range results {
-		if client.Final(r.status.State) && r.status.State != ready {
-			p := notReady(r.status)
-			failed = &p
-			break
-		}
-		if err := errs[i]; err != nil && failed == nil && !errors.Is(err, context.Canceled) {
-			p := problemOf(err)
-			if errors.Is(err, errWaited) {
-				p = problem{"wait_timeout", fmt.Sprintf("Request %s is still %s after %s.", asks[i].ID, cmp.Or(r.status.State, "not known"), s.in.give)}
-			}
-			failed = &p
-		}
-	}
-	switch {
-	case ctx.Err() != nil:
-		return s.cancelled(ctx, api, asks, nil)
-	case failed != nil:
-		s.abandon(ctx, api, asks, nil)
-		return s.fail(*failed)
-	}
-	for i, r := range results {
-		s.say("%s is ready after %s: %s", s.name(i, "request "+r.status.ID), took(r.status), machine(r.status))
-	}
-	return s.done(asks)
-}
-
-// ready is the state of a request that has its runner.
-const ready = "ready"
-
-// follow waits for one request, and rides out an API that is away. r has what was
-// seen last, however it ends.
-func (s *step) follow(ctx context.Context, api *client.Client, id string, i int, r *result) error {
-	var story client.Story
-	for {
-		st, err := api.Wait(ctx, id, func(st apitype.Status) {
-			for _, step := range story.Next(st) {
-				r.steps = append(r.steps, step)
-				s.say("%s", s.name(i, stepLine(step)))
-			}
-		})
-		if st.ID != "" {
-			r.status = st
-		}
-		e, answered := errors.AsType[*client.Error](err)
-		away := errors.Is(err, client.ErrNoAnswer) || answered && e.Retryable()
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case !away:
-			return err
-		}
-		s.say("          the API does not answer, and is asked again: %v", err)
-		if err := sleep.For(ctx, askAgain); err != nil {
-			return err
-		}
-	}
-}
-
-// cancelled cancels what the job asked for, since nobody waits for it any longer.
-func (s *step) cancelled(ctx context.Context, api *client.Client, asks []ask, errs []error) error {
-	s.say("The job was cancelled.")
-	s.abandon(ctx, api, asks, errs)
-	return ErrCancelled
-}
-
-// abandon stops all requests, so that no machine is launched for them, and a
-// runner that is nobody else's ends. What it cannot stop is left to Post. errs
-// are those of the calls that started them.
-func (s *step) abandon(ctx context.Context, api *client.Client, asks []ask, errs []error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall/2)
-	defer cancel()
-	left := each(len(asks), atOnce, func(i int) error {
-		if asks[i].ID == "" {
-			if refused(errs[i]) {
-				return nil
-			}
-			return errs[i]
-		}
-		return s.end(ctx, api.WithToken(asks[i].token), asks[i])
-	})
-	var open []ask
-	for i, err := range left {
-		if err != nil {
-			open = append(open, asks[i])
-		}
-	}
-	if err := s.save(s.record(open, len(open) > 0)); err != nil {
-		s.say("%v", err) // the record of before says more is open than is: a stop too many does no harm
-	}
-	if len(open) > 0 {
-		s.say("Not everything is cancelled yet: the end of the job does the rest.")
-	}
-}
-
-// errUnasked says that a request was not made.
-var errUnasked = errors.New("not asked for")
-
-// refused reports whether a call that failed so recorded nothing: the API said no,
-// or was not asked. An API that did not answer may have recorded the request.
-func refused(err error) bool {
-	e, answered := errors.AsType[*client.Error](err)
-	return answered && !e.Retryable() || errors.Is(err, client.ErrNoIDToken) || errors.Is(err, errUnasked)
-}
-
-// end stops one request, and says what becomes of it.
-func (s *step) end(ctx context.Context, api *client.Client, a ask) error {
-	stopped, err := api.Stop(ctx, a.ID, false)
-	if err != nil {
-		return err
-	}
-	s.say("request %s is %s; %s", stopped.ID, stopped.State, whatOfRunner(stopped))
-	return nil
-}
-
-func whatOfRunner(st apitype.Stopped) string {
-	if st.Draining {
-		return "its runner ends"
-	}
-	return "no runner ends for it"
 }
 
 // done records that the job has got what it asked for.

@@ -23,12 +23,19 @@ import (
 // had the job cannot be deregistered.
 const githubLost = 10 * time.Minute
 
+// localFlags are the flags of local.
+type localFlags struct {
+	addr, dir, issuer, audience, githubURL, githubToken string
+
+	anywhere, ec2Pacing, quiet bool
+
+	boot, jobs time.Duration
+	empty      []string
+	speed      int
+}
+
 func localCommand() *cobra.Command {
-	var addr, dir, issuer, audience, githubURL, githubToken string
-	var anywhere, ec2Pacing, quiet bool
-	var boot, jobs time.Duration
-	var empty []string
-	var speed int
+	var l localFlags
 	c := &cobra.Command{
 		Use:   "local",
 		Short: "Run all of GARO on this machine, with simulated EC2 and GitHub",
@@ -43,68 +50,79 @@ acme/shop; others are read from DIR/accounts/ID.json.`,
   garo local --addr 127.0.0.1:0 --dir /tmp/garo --speed 60 --quiet
   garo local --no-capacity 'spot/t3a.micro/*' --no-capacity '*/*/subnet-a'`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkAddr(addr, anywhere); err != nil {
-				return err
-			}
-			placements, err := parsePlacements(empty)
-			if err != nil {
-				return err
-			}
-			if speed < 1 || speed > 60 {
-				return fmt.Errorf("--speed %d: want 1 to 60", speed)
-			}
-			if boot < 0 || jobs < 0 {
-				return errors.New("--boot-time and --jobs: want no negative time")
-			}
-			if (githubURL == "") != (githubToken == "") {
-				return errors.New("--github-url and --github-token-file go together")
-			}
-			listener, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", addr)
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return fmt.Errorf("%s is in use: stop what listens there, or give another --addr (port 0 finds a free one)", addr)
-			}
-			if err != nil {
-				return err
-			}
-			defer listener.Close()
-			var logTo io.Writer = cmd.ErrOrStderr()
-			if quiet {
-				logTo = io.Discard
-			}
-			url := urlOf(listener.Addr())
-			s, err := local.Open(cmd.Context(), local.Config{
-				Dir: dir, URL: url, Limits: store.DefaultLimits().Divided(speed), BootTime: boot, Jobs: jobs,
-				GitHubLost: githubLost / time.Duration(speed),
-				OIDCIssuer: issuer, OIDCAudience: audience, GitHubURL: githubURL, GitHubTokenFile: githubToken, EC2Pacing: ec2Pacing, Empty: placements,
-				Log: slog.New(slog.NewTextHandler(logTo, nil)),
-			})
-			if err != nil {
-				return err
-			}
-			try := "garo start --repo acme/shop --wait"
-			if dir != defaultDir {
-				try += " --url " + url + " --token-file " + filepath.Join(dir, local.TokenFile)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "garo %s listens at %s\nin another terminal: %s\n", versionText(), url, try)
-			return errors.Join(s.Serve(cmd.Context(), listener), s.Close())
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return l.run(cmd) },
 	}
 	f := c.Flags()
-	f.StringVar(&addr, "addr", "127.0.0.1:8080", "address to listen at; port 0 finds a free one")
-	f.StringVar(&dir, "dir", defaultDir, "directory that keeps everything")
-	f.BoolVar(&anywhere, "listen-anywhere", false, "allow an address that others can reach")
-	f.DurationVar(&boot, "boot-time", 3*time.Second, "time from a machine's launch until its agent runs")
-	f.DurationVar(&jobs, "jobs", 10*time.Second, "length of the one job that each runner gets; 0: none comes")
-	f.BoolVar(&ec2Pacing, "ec2-pacing", false, "pace and throttle launches as EC2 does, not at 100 a second")
-	f.StringSliceVar(&empty, "no-capacity", nil, "placement without capacity, as MARKET/TYPE/SUBNET with * for any; may be repeated")
-	f.StringVar(&issuer, "oidc-issuer", "", "let workflows in by the ID tokens of this issuer, such as https://token.actions.githubusercontent.com")
-	f.StringVar(&audience, "oidc-audience", "", "what those tokens must be for (default this API's address)")
-	f.StringVar(&githubURL, "github-url", "", "register runners at this GitHub, such as https://api.github.com, and not at a simulated one")
-	f.StringVar(&githubToken, "github-token-file", "", "file with the token, or the App's private key, for --github-url")
-	f.IntVar(&speed, "speed", 1, "divide all limits, such as the idle limit of 10 minutes, by this (1 to 60)")
-	f.BoolVar(&quiet, "quiet", false, "log nothing")
+	f.StringVar(&l.addr, "addr", "127.0.0.1:8080", "address to listen at; port 0 finds a free one")
+	f.StringVar(&l.dir, "dir", defaultDir, "directory that keeps everything")
+	f.BoolVar(&l.anywhere, "listen-anywhere", false, "allow an address that others can reach")
+	f.DurationVar(&l.boot, "boot-time", 3*time.Second, "time from a machine's launch until its agent runs")
+	f.DurationVar(&l.jobs, "jobs", 10*time.Second, "length of the one job that each runner gets; 0: none comes")
+	f.BoolVar(&l.ec2Pacing, "ec2-pacing", false, "pace and throttle launches as EC2 does, not at 100 a second")
+	f.StringSliceVar(&l.empty, "no-capacity", nil, "placement without capacity, as MARKET/TYPE/SUBNET with * for any; may be repeated")
+	f.StringVar(&l.issuer, "oidc-issuer", "", "let workflows in by the ID tokens of this issuer, such as https://token.actions.githubusercontent.com")
+	f.StringVar(&l.audience, "oidc-audience", "", "what those tokens must be for (default this API's address)")
+	f.StringVar(&l.githubURL, "github-url", "", "register runners at this GitHub, such as https://api.github.com, and not at a simulated one")
+	f.StringVar(&l.githubToken, "github-token-file", "", "file with the token, or the App's private key, for --github-url")
+	f.IntVar(&l.speed, "speed", 1, "divide all limits, such as the idle limit of 10 minutes, by this (1 to 60)")
+	f.BoolVar(&l.quiet, "quiet", false, "log nothing")
 	return c
+}
+
+// check refuses flags that do not go together or are out of bounds, and returns the
+// placements without capacity.
+func (l *localFlags) check() ([]simfleet.Placement, error) {
+	if err := checkAddr(l.addr, l.anywhere); err != nil {
+		return nil, err
+	}
+	placements, err := parsePlacements(l.empty)
+	switch {
+	case err != nil:
+		return nil, err
+	case l.speed < 1 || l.speed > 60:
+		return nil, fmt.Errorf("--speed %d: want 1 to 60", l.speed)
+	case l.boot < 0 || l.jobs < 0:
+		return nil, errors.New("--boot-time and --jobs: want no negative time")
+	case (l.githubURL == "") != (l.githubToken == ""):
+		return nil, errors.New("--github-url and --github-token-file go together")
+	}
+	return placements, nil
+}
+
+// run serves the system until the command is interrupted.
+func (l *localFlags) run(cmd *cobra.Command) error {
+	placements, err := l.check()
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", l.addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is in use: stop what listens there, or give another --addr (port 0 finds a free one)", l.addr)
+	}
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	var logTo io.Writer = cmd.ErrOrStderr()
+	if l.quiet {
+		logTo = io.Discard
+	}
+	url := urlOf(listener.Addr())
+	s, err := local.Open(cmd.Context(), local.Config{
+		Dir: l.dir, URL: url, Limits: store.DefaultLimits().Divided(l.speed), BootTime: l.boot, Jobs: l.jobs,
+		GitHubLost: githubLost / time.Duration(l.speed),
+		OIDCIssuer: l.issuer, OIDCAudience: l.audience, GitHubURL: l.githubURL, GitHubTokenFile: l.githubToken, EC2Pacing: l.ec2Pacing, Empty: placements,
+		Log: slog.New(slog.NewTextHandler(logTo, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	try := "garo start --repo acme/shop --wait"
+	if l.dir != defaultDir {
+		try += " --url " + url + " --token-file " + filepath.Join(l.dir, local.TokenFile)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "garo %s listens at %s\nin another terminal: %s\n", versionText(), url, try)
+	return errors.Join(s.Serve(cmd.Context(), listener), s.Close())
 }
 
 // checkAddr refuses to listen where others can reach it, unless told to: the

@@ -49,29 +49,38 @@ func printStatus(w io.Writer, s apitype.Status, story bool) error {
 	if err := tw.Flush(); err != nil || !story {
 		return err
 	}
-	if len(s.Attempts) > 0 {
-		fmt.Fprintln(w, "\nlaunches tried")
-		for _, a := range s.Attempts {
-			fmt.Fprintf(tw, "  %s\t%s %s in %s\t%s\n", clock(a.At), a.Market, a.InstanceType, a.Subnet, a.Code)
-		}
-		if err := tw.Flush(); err != nil {
-			return err
-		}
-	}
-	entries := func(title string, entries []apitype.Entry) error {
-		var b strings.Builder
-		fmt.Fprintf(&b, "\n%s\n", title)
-		for _, e := range entries {
-			line := fmt.Sprintf("  %s  %-9s  %s", clock(e.At), e.State, e.Reason)
-			b.WriteString(strings.TrimRight(line, " ") + "\n")
-		}
-		_, err := io.WriteString(w, b.String())
+	if err := printAttempts(w, s.Attempts); err != nil {
 		return err
 	}
-	if err := entries("request", s.History); err != nil || s.Runner == nil {
+	if err := printHistory(w, "request", s.History); err != nil || s.Runner == nil {
 		return err
 	}
-	return entries("runner "+s.Runner.ID, s.Runner.History)
+	return printHistory(w, "runner "+s.Runner.ID, s.Runner.History)
+}
+
+// printAttempts prints the launches that were tried, if there were any.
+func printAttempts(w io.Writer, attempts []apitype.Attempt) error {
+	if len(attempts) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, "\nlaunches tried")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, a := range attempts {
+		fmt.Fprintf(tw, "  %s\t%s %s in %s\t%s\n", clock(a.At), a.Market, a.InstanceType, a.Subnet, a.Code)
+	}
+	return tw.Flush()
+}
+
+// printHistory prints the steps of a request or of its runner.
+func printHistory(w io.Writer, title string, entries []apitype.Entry) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n", title)
+	for _, e := range entries {
+		line := fmt.Sprintf("  %s  %-9s  %s", clock(e.At), e.State, e.Reason)
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func because(s apitype.Status) string {

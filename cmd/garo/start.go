@@ -19,11 +19,16 @@ import (
 // behind. A second signal ends it before.
 const lastCall = 10 * time.Second
 
+// startFlags are the flags of start.
+type startFlags struct {
+	target
+	body            apitype.Start
+	wait            bool
+	timeout, giveUp time.Duration
+}
+
 func startCommand() *cobra.Command {
-	var t target
-	var body apitype.Start
-	var wait bool
-	var timeout, giveUp time.Duration
+	var s startFlags
 	c := &cobra.Command{
 		Use:   "start",
 		Short: "Ask for a runner",
@@ -34,57 +39,60 @@ the reason if it never is, and cancels the request when it is interrupted.`,
 		Example: `  garo start --repo acme/shop --label test1 --wait
   garo start --repo acme/shop --type ondemand --mode ephemeral --json`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			body.Repo = cmp.Or(body.Repo, os.Getenv("GARO_REPO"))
-			if body.Repo == "" {
-				return fmt.Errorf("no repository: give --repo OWNER/NAME or GARO_REPO")
-			}
-			var err error
-			if body.Timeout, err = seconds("timeout", timeout); err != nil {
-				return err
-			}
-			if body.GiveUp, err = seconds("give-up", giveUp); err != nil {
-				return err
-			}
-			cl, err := t.client(cmd.Context())
-			if err != nil {
-				return err
-			}
-			// A call that was made is heard out: what it made can then be told, or cancelled.
-			ctx, cancel := outlast(cmd.Context(), lastCall)
-			defer cancel()
-			started, err := cl.Start(ctx, body)
-			switch {
-			case err != nil:
-				return told(err)
-			case wait:
-				fmt.Fprintf(cmd.ErrOrStderr(), "request %s, runs-on %s\n", started.ID, strings.Join(started.RunsOn, ", "))
-				return await(cmd, t, cl, started.ID, true)
-			case t.json:
-				return printJSON(cmd.OutOrStdout(), started)
-			}
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintf(tw, "id\t%s\nstate\t%s\nruns-on\t%s\n", started.ID, started.State, strings.Join(started.RunsOn, ", "))
-			return tw.Flush()
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd) },
 	}
-	t.flags(c)
+	s.flags(c)
 	f := c.Flags()
-	f.StringVar(&body.Repo, "repo", "", "repository, as owner/name (default GARO_REPO)")
-	f.StringVar(&body.AccountID, "account-id", "", "AWS account to launch in (default the one that serves the repository)")
-	f.StringVar(&body.Region, "region", "", "AWS region (default the account's)")
-	f.StringVar(&body.Type, "type", "", "spot or ondemand (default the account's)")
-	f.StringSliceVar(&body.Labels, "label", nil, "label of the runner, in shared mode; may be repeated")
-	f.StringVar(&body.Mode, "mode", "", "shared or ephemeral (default the account's)")
-	f.StringSliceVar(&body.InstanceTypes, "instance-type", nil, "instance type, in the order to try; may be repeated")
-	f.StringVar(&body.ImageID, "image-id", "", "AMI id or SSM path")
-	f.StringSliceVar(&body.Subnets, "subnet", nil, "subnet; may be repeated")
-	f.StringSliceVar(&body.SecurityGroups, "security-group", nil, "security group; may be repeated")
-	f.DurationVar(&timeout, "timeout", 0, "how long the runner is needed for (default 1h)")
-	f.DurationVar(&giveUp, "give-up", 0, "how long to try (default 15m)")
-	f.StringVar(&body.IdempotencyKey, "idempotency-key", "", "the same key finds the same request (default random)")
-	f.BoolVar(&wait, "wait", false, "wait until the runner is ready")
+	f.StringVar(&s.body.Repo, "repo", "", "repository, as owner/name (default GARO_REPO)")
+	f.StringVar(&s.body.AccountID, "account-id", "", "AWS account to launch in (default the one that serves the repository)")
+	f.StringVar(&s.body.Region, "region", "", "AWS region (default the account's)")
+	f.StringVar(&s.body.Type, "type", "", "spot or ondemand (default the account's)")
+	f.StringSliceVar(&s.body.Labels, "label", nil, "label of the runner, in shared mode; may be repeated")
+	f.StringVar(&s.body.Mode, "mode", "", "shared or ephemeral (default the account's)")
+	f.StringSliceVar(&s.body.InstanceTypes, "instance-type", nil, "instance type, in the order to try; may be repeated")
+	f.StringVar(&s.body.ImageID, "image-id", "", "AMI id or SSM path")
+	f.StringSliceVar(&s.body.Subnets, "subnet", nil, "subnet; may be repeated")
+	f.StringSliceVar(&s.body.SecurityGroups, "security-group", nil, "security group; may be repeated")
+	f.DurationVar(&s.timeout, "timeout", 0, "how long the runner is needed for (default 1h)")
+	f.DurationVar(&s.giveUp, "give-up", 0, "how long to try (default 15m)")
+	f.StringVar(&s.body.IdempotencyKey, "idempotency-key", "", "the same key finds the same request (default random)")
+	f.BoolVar(&s.wait, "wait", false, "wait until the runner is ready")
 	return c
+}
+
+// run asks for the runner and prints what the API answers.
+func (s *startFlags) run(cmd *cobra.Command) error {
+	s.body.Repo = cmp.Or(s.body.Repo, os.Getenv("GARO_REPO"))
+	if s.body.Repo == "" {
+		return fmt.Errorf("no repository: give --repo OWNER/NAME or GARO_REPO")
+	}
+	var err error
+	if s.body.Timeout, err = seconds("timeout", s.timeout); err != nil {
+		return err
+	}
+	if s.body.GiveUp, err = seconds("give-up", s.giveUp); err != nil {
+		return err
+	}
+	cl, err := s.client(cmd.Context())
+	if err != nil {
+		return err
+	}
+	// A call that was made is heard out: what it made can then be told, or cancelled.
+	ctx, cancel := outlast(cmd.Context(), lastCall)
+	defer cancel()
+	started, err := cl.Start(ctx, s.body)
+	switch {
+	case err != nil:
+		return told(err)
+	case s.wait:
+		fmt.Fprintf(cmd.ErrOrStderr(), "request %s, runs-on %s\n", started.ID, strings.Join(started.RunsOn, ", "))
+		return await(cmd, s.target, cl, started.ID, true)
+	case s.json:
+		return printJSON(cmd.OutOrStdout(), started)
+	}
+	tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "id\t%s\nstate\t%s\nruns-on\t%s\n", started.ID, started.State, strings.Join(started.RunsOn, ", "))
+	return tw.Flush()
 }
 
 // seconds returns d as the API takes it. Zero: not said.

@@ -1,125 +1,16 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime"
-	"strconv"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
-
-const (
-	// callTimeout is as long as the API itself works on a call.
-	callTimeout = 10 * time.Second
-	// firstBackoff and lastBackoff bound the pause after a call that had no
-	// answer: short for a lost packet, and four calls a minute in an outage.
-	firstBackoff = time.Second
-	lastBackoff  = 15 * time.Second
-	// tooEarly is the pause after a 425 that says none.
-	tooEarly = 2 * time.Second
-	// longestPause is the most that an answer may ask for: twice as long, and a
-	// machine counts as lost.
-	longestPause = time.Minute
-	// maxAnswer is far more than a config needs, which is the largest answer.
-	maxAnswer = 256 << 10
-)
-
-// answer is what became of a call. Status 0: there was no answer.
-type answer struct {
-	status int
-	pause  time.Duration // what Retry-After says; 0: nothing
-	took   time.Duration // until the answer was there
-}
-
-// post makes one call, and decodes an answer with status 200 into out. An answer
-// that cannot be read is none.
-func (a *Agent) post(ctx context.Context, path string, in, out any) answer {
-	ans, err := a.try(ctx, path, in, out)
-	if err != nil && ctx.Err() == nil {
-		a.log.Warn("call not answered", slog.String("call", path), slog.Any("err", err))
-	} else if err == nil && ans.status != http.StatusOK {
-		a.log.Info("call refused", slog.String("call", path), slog.Int("status", ans.status))
-	}
-	return ans
-}
-
-func (a *Agent) try(ctx context.Context, path string, in, out any) (answer, error) {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return answer{}, fmt.Errorf("call %s: %w", path, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.api+path, bytes.NewReader(body))
-	if err != nil {
-		return answer{}, fmt.Errorf("call %s: %w", path, err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "garo-agent/"+a.version)
-	if a.s.Session != "" {
-		req.Header.Set("Authorization", "Bearer "+a.s.Session)
-	}
-	if a.s.Lock != "" {
-		req.Header.Set(apitype.LockHeader, a.s.Lock)
-	}
-	asked := time.Now()
-	res, err := a.http.Do(req)
-	if err != nil {
-		return answer{}, fmt.Errorf("call %s: %w", path, err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return answer{}, fmt.Errorf("call %s: %w", path, err)
-	}
-	if res.StatusCode == http.StatusOK && json.Unmarshal(b, out) != nil {
-		return answer{}, fmt.Errorf("call %s: the answer is not understood", path)
-	}
-	ans := answer{status: res.StatusCode, took: time.Since(asked)}
-	if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && s > 0 {
-		ans.pause = min(time.Duration(min(s, 3600))*time.Second, longestPause)
-	}
-	return ans, nil
-}
-
-// backOff waits after a call that had no answer, or one that may be another in a
-// while: longer each time, and never quite as long as others do.
-func (a *Agent) backOff(ans answer) {
-	d := min(firstBackoff<<min(a.fails, 4), lastBackoff)
-	a.fails++
-	d = d/2 + time.Duration(float64(d/2)*a.fraction())
-	a.notBefore = time.Now().Add(max(d, ans.pause))
-}
-
-// answered ends the backing off.
-func (a *Agent) answered() { a.fails, a.notBefore = 0, time.Time{} }
-
-// repeatable reports whether the same call may be answered otherwise later.
-func (ans answer) repeatable() bool {
-	switch ans.status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return true
-	}
-	return ans.status < 400 || ans.status >= 500
-}
-
-// early is the pause after a 425: that of the answer, and no network is to blame.
-func (a *Agent) early(ans answer) time.Time {
-	a.answered()
-	if ans.pause == 0 {
-		ans.pause = tooEarly
-	}
-	return time.Now().Add(ans.pause)
-}
 
 // boot exchanges the boot token for a session and the first config.
 func (a *Agent) boot(ctx context.Context) {
@@ -236,8 +127,6 @@ func (a *Agent) ask(ctx context.Context) {
 		a.backOff(ans)
 	}
 }
-
-func (a *Agent) path(call string) string { return "/runners/" + a.cfg.Document.Runner + "/" + call }
 
 // obey does what an answer says. Only the orders that shorten the machine's life
 // do anything; one that is not known is none. The time that is left counts from when

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -72,23 +70,17 @@ func (a *Agent) happened(e ProgramEvent, ok bool) {
 			a.listenAt = time.Now().Add(firstPoll)
 		}
 	case JobStarted:
-		if !a.s.Listening {
-			a.listens()
-		}
-		if a.s.Job == "" || a.s.Job == jobRuns && a.s.RunID == "" && e.RunID != "" {
-			a.s.Job, a.s.RunID, a.s.Jobless = jobRuns, e.RunID, 0
-			a.idleAt = time.Time{}
-			a.say(apitype.Event{Event: store.EventJobStarted, RunID: e.RunID})
-		}
+		a.jobStarted(e.RunID)
 	case JobDone:
-		if a.s.Job != jobOver {
-			detail := ""
-			if e.Cut {
-				detail = "the runner program ended before the job's last step"
-			}
-			a.jobOver(detail)
-			a.exitBy = time.Now().Add(exitGrace)
+		if a.s.Job == jobOver {
+			return
 		}
+		detail := ""
+		if e.Cut {
+			detail = "the runner program ended before the job's last step"
+		}
+		a.jobOver(detail)
+		a.exitBy = time.Now().Add(exitGrace)
 	}
 }
 
@@ -101,6 +93,19 @@ func (a *Agent) listens() {
 		a.idleAt = time.Now().Add(a.idleLimit())
 	}
 	a.say(apitype.Event{Event: store.EventOnline})
+}
+
+// jobStarted reports that the program has a job, and once more when it knows the
+// job's run.
+func (a *Agent) jobStarted(runID string) {
+	if !a.s.Listening {
+		a.listens()
+	}
+	if a.s.Job == "" || a.s.Job == jobRuns && a.s.RunID == "" && runID != "" {
+		a.s.Job, a.s.RunID, a.s.Jobless = jobRuns, runID, 0
+		a.idleAt = time.Time{}
+		a.say(apitype.Event{Event: store.EventJobStarted, RunID: runID})
+	}
 }
 
 // jobOver reports that the program's job is done.
@@ -212,48 +217,6 @@ func (a *Agent) sayIdle(context.Context) {
 	a.idleAt = time.Time{}
 	a.s.SaidIdle = a.s.Draining
 	a.say(apitype.Event{Event: store.EventIdle})
-}
-
-// say puts an event into the outbox. It is sent once it is saved.
-func (a *Agent) say(e apitype.Event) {
-	e.Counter = a.count()
-	e.Detail = a.plain(e.Detail)
-	a.s.Outbox = append(a.s.Outbox, e)
-}
-
-// plain makes a text fit to be shown: without secrets, and not too long.
-func (a *Agent) plain(text string) string {
-	text = a.masked(text)
-	for len(text) > maxDetail {
-		_, size := utf8.DecodeLastRuneInString(text)
-		text = text[:len(text)-size]
-	}
-	return text
-}
-
-// withOutput is a text and, as much as there is room for, the end of what the
-// runner program printed: masked before it is cut, so that no half of a secret
-// is left.
-func (a *Agent) withOutput(text, output string) string {
-	output = strings.TrimSpace(a.masked(output))
-	if output == "" {
-		return text
-	}
-	text += "; it printed: "
-	if over := len(text) + len(output) - maxDetail; over > 0 {
-		output = strings.ToValidUTF8(output[min(over, len(output)):], "")
-	}
-	return text + output
-}
-
-// masked is a text without secrets.
-func (a *Agent) masked(text string) string {
-	for _, hidden := range []string{a.cfg.Document.Token.Reveal(), a.s.Nonce, a.s.Session, a.s.Config, a.config} {
-		if hidden != "" {
-			text = strings.ReplaceAll(text, hidden, secret.New(hidden).String())
-		}
-	}
-	return strings.ToValidUTF8(text, "?")
 }
 
 func (a *Agent) idleLimit() time.Duration {

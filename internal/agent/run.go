@@ -3,9 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"net/http"
-	"runtime"
-	"strings"
+	"slices"
 	"time"
 )
 
@@ -28,22 +26,12 @@ const (
 	// that is not online two minutes after its boot limit is given up; this leaves
 	// it time to say why.
 	installLimit = 5 * time.Minute
-	// maxDetail is the most that the API takes, in bytes.
-	maxDetail = 4 << 10
 )
 
 // Agent is the agent of one machine.
 type Agent struct {
-	cfg     Config
-	log     *slog.Logger
-	http    *http.Client
-	api     string
-	version string
-
-	s       state
-	saved   string // the state as it was saved last
-	counter int64
-	config  string // the newest one that was started, to be kept out of what is said
+	*memory
+	caller
 
 	program Program             // the one that runs, or ran and is not dealt with; nil: none
 	events  <-chan ProgramEvent // of program
@@ -56,29 +44,19 @@ type Agent struct {
 
 	// When the next thing is to be done, by the clock of this process. Zero: never
 	// for idleAt, exitBy and listenAt, at once for the others.
-	notBefore time.Time // any call
-	fails     int       // calls in a row that had no answer
-	beatAt    time.Time
-	askAt     time.Time
-	listenAt  time.Time
-	idleAt    time.Time
-	exitBy    time.Time
-	endBy     time.Time
+	beatAt   time.Time
+	askAt    time.Time
+	listenAt time.Time
+	idleAt   time.Time
+	exitBy   time.Time
+	endBy    time.Time
 }
 
 // New returns the agent of a machine. Nothing happens before Run.
 func New(c Config) *Agent {
 	c.defaults()
-	a := &Agent{cfg: c, log: c.Log, api: strings.TrimRight(c.Document.API, "/"), version: "unknown", installed: c.Install == nil}
-	// The hash by which the machine was given its agent says exactly which one it is.
-	if hash := c.Document.Agent[runtime.GOARCH]; len(hash) >= 12 {
-		a.version = hash[:12]
-	}
-	client := *c.HTTP
-	client.Timeout = 0 // each call has a context with its own
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	a.http = &client
-	return a
+	m := &memory{cfg: c, log: c.Log}
+	return &Agent{memory: m, caller: newCaller(m), installed: c.Install == nil}
 }
 
 // Run takes the machine from its boot to its end, or from wherever an earlier
@@ -184,35 +162,16 @@ func (a *Agent) wait(ctx context.Context, at time.Time) {
 	}
 }
 
+// task is something that may be to be done.
+type task struct {
+	wanted bool
+	at     time.Time // zero: at once
+	do     func(context.Context)
+}
+
 // next returns the first thing that is to be done now, or else when to look again.
 func (a *Agent) next(now time.Time) (do func(context.Context), at time.Time) {
-	s := &a.s
-	later := func(x, y time.Time) time.Time {
-		if x.After(y) {
-			return x
-		}
-		return y
-	}
-	for _, task := range []struct {
-		wanted bool
-		at     time.Time
-		do     func(context.Context)
-	}{
-		{s.End != "" && len(s.Outbox) == 0, time.Time{}, a.end},
-		{s.End != "", a.endBy, a.end},
-		{s.Config != "" && !a.installed && a.installing == nil, time.Time{}, a.install},
-		{s.Config != "" && a.installed && a.program == nil, time.Time{}, a.start},
-		{!a.exitBy.IsZero(), a.exitBy, func(context.Context) { a.exited("its job, but did not exit", -1) }},
-		{!a.listenAt.IsZero(), a.listenAt, func(context.Context) { a.listens() }},
-		{!a.idleAt.IsZero() && !s.Draining, a.idleAt, a.sayIdle},
-		{s.Session != "" && s.Draining && !s.SaidIdle && a.program == nil && s.End == "", time.Time{}, a.sayIdle},
-
-		{s.Session == "", a.notBefore, a.boot},
-		{s.Session != "" && len(s.Outbox) > 0, a.notBefore, a.report},
-		{s.Dirty && len(s.Outbox) == 0, time.Time{}, a.clean},
-		{s.Session != "", later(a.notBefore, a.beatAt), a.heartbeat},
-		{s.Asking, later(a.notBefore, a.askAt), a.ask},
-	} {
+	for _, task := range slices.Concat(a.local(), a.remote()) {
 		switch {
 		case !task.wanted:
 		case !task.at.After(now):
@@ -222,4 +181,39 @@ func (a *Agent) next(now time.Time) (do func(context.Context), at time.Time) {
 		}
 	}
 	return nil, at
+}
+
+// local are the tasks that need no answer of the API, the most urgent first.
+func (a *Agent) local() []task {
+	s := &a.s
+	hasConfig, drained := s.Config != "", s.Draining && !s.SaidIdle && a.program == nil
+	return []task{
+		{s.End != "" && len(s.Outbox) == 0, time.Time{}, a.end},
+		{s.End != "", a.endBy, a.end},
+		{hasConfig && !a.installed && a.installing == nil, time.Time{}, a.install},
+		{hasConfig && a.installed && a.program == nil, time.Time{}, a.start},
+		{!a.exitBy.IsZero(), a.exitBy, func(context.Context) { a.exited("its job, but did not exit", -1) }},
+		{!a.listenAt.IsZero(), a.listenAt, func(context.Context) { a.listens() }},
+		{!a.idleAt.IsZero() && !s.Draining, a.idleAt, a.sayIdle},
+		{s.Session != "" && drained && s.End == "", time.Time{}, a.sayIdle},
+	}
+}
+
+// remote are the calls to the API, and cleaning, which waits for reports. They come
+// after all that is local.
+func (a *Agent) remote() []task {
+	s := &a.s
+	later := func(x, y time.Time) time.Time {
+		if x.After(y) {
+			return x
+		}
+		return y
+	}
+	return []task{
+		{s.Session == "", a.notBefore, a.boot},
+		{s.Session != "" && len(s.Outbox) > 0, a.notBefore, a.report},
+		{s.Dirty && len(s.Outbox) == 0, time.Time{}, a.clean},
+		{s.Session != "", later(a.notBefore, a.beatAt), a.heartbeat},
+		{s.Asking, later(a.notBefore, a.askAt), a.ask},
+	}
 }

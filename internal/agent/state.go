@@ -60,9 +60,20 @@ const (
 	jobOver = "over"
 )
 
-// load takes up what an earlier process left, or begins anew with a nonce.
-func (a *Agent) load() error {
-	b, err := a.cfg.Machine.Load()
+// memory is what the agent knows, and how it keeps that on the machine's disk.
+type memory struct {
+	cfg Config
+	log *slog.Logger
+
+	s       state
+	saved   string // the state as it was saved last
+	counter int64
+	config  string // the newest one that was started, to be kept out of what is said
+}
+
+// load takes up what an earlier process left, or begins with a nonce of its own.
+func (m *memory) load() error {
+	b, err := m.cfg.Machine.Load()
 	if err != nil {
 		return fmt.Errorf("load state: %w", err)
 	}
@@ -71,44 +82,44 @@ func (a *Agent) load() error {
 		if json.Unmarshal(b, &s) != nil {
 			return fmt.Errorf("load state: %d bytes that are none of ours", len(b))
 		}
-		if s.Runner == a.cfg.Document.Runner {
-			a.s, a.saved, a.counter = s, string(b), s.Counter
+		if s.Runner == m.cfg.Document.Runner {
+			m.s, m.saved, m.counter = s, string(b), s.Counter
 			return nil
 		}
 	}
 	nonce := make([]byte, 32) // as many bits as the keys that sign it
-	if _, err := io.ReadFull(a.cfg.Random, nonce); err != nil {
+	if _, err := io.ReadFull(m.cfg.Random, nonce); err != nil {
 		return fmt.Errorf("make a nonce: %w", err)
 	}
-	a.s = state{
-		Runner: a.cfg.Document.Runner,
+	m.s = state{
+		Runner: m.cfg.Document.Runner,
 		Nonce:  base64.RawURLEncoding.EncodeToString(nonce),
-		Hard:   a.cfg.Now().Add(time.Duration(a.cfg.Document.HardS) * time.Second),
+		Hard:   m.cfg.Now().Add(time.Duration(m.cfg.Document.HardS) * time.Second),
 	}
-	return a.write()
+	return m.write()
 }
 
 // write saves the state if it has changed.
-func (a *Agent) write() error {
-	b, err := json.Marshal(a.s)
+func (m *memory) write() error {
+	b, err := json.Marshal(m.s)
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	if string(b) == a.saved {
+	if string(b) == m.saved {
 		return nil
 	}
-	if err := a.cfg.Machine.Save(b); err != nil {
+	if err := m.cfg.Machine.Save(b); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	a.saved = string(b)
+	m.saved = string(b)
 	return nil
 }
 
 // save is write for a machine that has booted: it goes on without, since only a
 // restart of the agent would miss what was not saved, and a job may be running.
-func (a *Agent) save() {
-	if err := a.write(); err != nil {
-		a.log.Warn("state not saved", slog.Any("err", err))
+func (m *memory) save() {
+	if err := m.write(); err != nil {
+		m.log.Warn("state not saved", slog.Any("err", err))
 	}
 }
 
@@ -118,18 +129,18 @@ const reserve = 64
 
 // count returns the next counter. None is ever used twice: the state says which
 // may have been used before one is.
-func (a *Agent) count() int64 {
-	a.counter++
-	if a.counter > a.s.Counter {
-		a.s.Counter = a.counter + reserve - 1
+func (m *memory) count() int64 {
+	m.counter++
+	if m.counter > m.s.Counter {
+		m.s.Counter = m.counter + reserve - 1
 	}
-	return a.counter
+	return m.counter
 }
 
 // fraction returns a random number between 0 and 1.
-func (a *Agent) fraction() float64 {
+func (m *memory) fraction() float64 {
 	var b [8]byte
-	if _, err := io.ReadFull(a.cfg.Random, b[:]); err != nil {
+	if _, err := io.ReadFull(m.cfg.Random, b[:]); err != nil {
 		return 0.5 // no jitter is better than no call
 	}
 	return float64(binary.BigEndian.Uint64(b[:])>>11) / (1 << 53)

@@ -16,13 +16,10 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/arn"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -77,13 +74,6 @@ type Sessions struct {
 
 	mu      sync.Mutex
 	readers map[fleet.Place]*ssmparam.Reader
-}
-
-// role is what a session depends on. A registration that changes has another.
-type role struct {
-	account, arn string
-	partition    string
-	externalID   secret.Text
 }
 
 // New returns Sessions. It calls nobody.
@@ -159,42 +149,6 @@ func (s *Sessions) session(ctx context.Context, account string) (role, aws.Crede
 	return r, creds, err
 }
 
-// roleOf returns the role that a registration names.
-func roleOf(a store.Account) (role, error) {
-	named := a.RoleARN
-	if named == "" {
-		named = "arn:" + partition(a) + ":iam::" + a.ID + ":role/" + DefaultRole
-	}
-	parsed, err := arn.Parse(named)
-	if err != nil || parsed.Service != "iam" || parsed.AccountID != a.ID || !strings.HasPrefix(parsed.Resource, "role/") {
-		return role{}, &fleet.Error{
-			Kind: fleet.ErrRefused, Code: "InvalidRoleARN",
-			Text: fmt.Sprintf("The registration of account %s has role_arn %.200q: name a role of that account, arn:%s:iam::%s:role/NAME.", a.ID, named, partition(a), a.ID),
-		}
-	}
-	return role{account: a.ID, arn: named, partition: parsed.Partition, externalID: a.ExternalID}, nil
-}
-
-// partitions are those whose regions begin in a way of their own; all other regions
-// are of the partition aws (aws-sdk-go-v2 1.47.7,
-// internal/endpoints/awsrulesfn/partitions.json).
-var partitions = map[string]string{
-	"cn": "aws-cn", "eusc": "aws-eusc", "eu-isoe": "aws-iso-e",
-	"us-gov": "aws-us-gov", "us-iso": "aws-iso", "us-isob": "aws-iso-b", "us-isof": "aws-iso-f",
-}
-
-// partition returns the partition of an account's regions, which are all of one.
-func partition(a store.Account) string {
-	for region := range a.Regions {
-		for begin, partition := range partitions {
-			if strings.HasPrefix(region, begin+"-") {
-				return partition
-			}
-		}
-	}
-	return "aws"
-}
-
 // begin takes on a role.
 func (s *Sessions) begin(ctx context.Context, r role) (aws.Credentials, error) {
 	who := "garo-" + s.cfg.ControlPlane
@@ -218,43 +172,6 @@ func (s *Sessions) begin(ctx context.Context, r role) (aws.Credentials, error) {
 		AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: aws.ToString(c.SessionToken),
 		CanExpire: true, Expires: *c.Expiration, AccountID: r.account, Source: "GARO",
 	}, nil
-}
-
-// refusals are what STS answers when a person has to change something, by code
-// (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html,
-// https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html). What it
-// says itself is not passed on: it can repeat the external id.
-var refusals = map[string]string{
-	"AccessDenied": "check that it exists, that its trust policy names the control plane's role and exactly the registered external id, and that it allows sts:SetSourceIdentity",
-
-	"RegionDisabledException": "the account that owns it has switched off STS in the control plane's region: switch it on",
-	"ValidationError":         "STS finds the call malformed: check role_arn and external_id in the registration, and that the role allows sessions of one hour",
-	"InvalidParameterValue":   "STS finds the call malformed: check role_arn and external_id in the registration",
-	"MalformedPolicyDocument": "STS refuses the session policy: this version of GARO is at fault",
-	"PackedPolicyTooLarge":    "STS finds the session policy too large: this version of GARO is at fault",
-}
-
-// refusal classifies what STS answered. An error that is no answer stays as it is.
-func refusal(r role, err error) error {
-	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return err
-	}
-	e := &fleet.Error{Kind: fleet.ErrUnknown, Code: api.ErrorCode(), Text: fmt.Sprintf("STS does not answer for role %s of account %s now.", r.arn, r.account)}
-	if advice, ok := refusals[e.Code]; ok {
-		e.Kind, e.Text = fleet.ErrRefused, fmt.Sprintf("Role %s of account %s cannot be assumed: %s.", r.arn, r.account, advice)
-	} else if _, ok := retry.DefaultThrottleErrorCodes[e.Code]; ok {
-		e.Kind = fleet.ErrThrottled
-	} else if !slices.Contains(passingCodes, e.Code) {
-		e.Case = fleet.ErrUnfamiliar
-	}
-	return e
-}
-
-// passingCodes are what STS answers when it is away, or when the control plane's
-// own credentials have ended, and a function gets new ones by itself.
-var passingCodes = []string{
-	"InternalFailure", "ServiceUnavailable", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired",
 }
 
 // Parameter returns an SSM parameter of a runner account, read with its role: kept

@@ -100,33 +100,47 @@ func (c *Client) fail(op op, what string, token secret.Text, resp *gogithub.Resp
 // where one has several causes, its words tell them apart (githubtest says where
 // they come from), and without them it is the kind that promises least.
 func kind(op op, status int, limited bool, said string) error {
-	says := func(parts ...string) bool {
-		lower := strings.ToLower(said)
-		return op == mint && !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(lower, p) })
+	if limited {
+		return ErrLimited
+	}
+	if op == mint {
+		if err := mintKind(status, said); err != nil {
+			return err
+		}
 	}
 	switch {
-	case limited:
-		return ErrLimited
-	case status == http.StatusForbidden && says("runners", "disabled"):
-		return ErrForbidden
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return ErrDenied
 	case op == grants && status >= 300 && status < 500:
 		return ErrDenied // a 404 of the installation is none of what was asked for
 	case status == http.StatusNotFound:
 		return ErrNotFound
-	case status == http.StatusConflict && says("name", "already exists"):
-		return ErrNameTaken
-	case status == http.StatusConflict && op == mint:
-		return ErrConflict
-	case status == http.StatusUnprocessableEntity && says("limit", "runners"):
-		return ErrFull
 	case status == http.StatusUnprocessableEntity && op == remove:
 		return ErrBusy
 	case status >= 300 && status < 500:
 		return ErrRefused
 	}
 	return ErrUnknown
+}
+
+// mintKind is the part of the table that a registration alone has; nil: the answer
+// is not in it.
+func mintKind(status int, said string) error {
+	lower := strings.ToLower(said)
+	says := func(parts ...string) bool {
+		return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(lower, p) })
+	}
+	switch {
+	case status == http.StatusForbidden && says("runners", "disabled"):
+		return ErrForbidden
+	case status == http.StatusConflict && says("name", "already exists"):
+		return ErrNameTaken
+	case status == http.StatusConflict:
+		return ErrConflict
+	case status == http.StatusUnprocessableEntity && says("limit", "runners"):
+		return ErrFull
+	}
+	return nil
 }
 
 // limited reports whether an answer is one of GitHub's limits: by its headers or,

@@ -148,6 +148,19 @@ func (m Message) check() error {
 		return fmt.Errorf("kind %+.40q is not known", m.Kind)
 	case !keys.ValidID(m.ID):
 		return fmt.Errorf("id %+.40q: want %d of a-z and 2-7", m.ID, keys.IDLen)
+	}
+	if err := m.checkOwn(); err != nil {
+		return err
+	}
+	if len(m.Trace) > maxTrace || !made(m.Trace, traceChars) {
+		return fmt.Errorf("trace %+.40q: want at most %d of letters, digits and ._:/=+-", m.Trace, maxTrace)
+	}
+	return nil
+}
+
+// checkOwn returns what is wrong with the fields that not every kind has.
+func (m Message) checkOwn() error {
+	switch {
 	case m.Kind == Start && !(len(m.Account) == 12 && made(m.Account, digits)):
 		return fmt.Errorf("account %+.40q: want twelve digits", m.Account)
 	case m.Kind == Start && !(m.Lock == m.ID || strings.HasPrefix(m.Lock, m.Account+"/") && made(m.Lock, lockChars)):
@@ -158,8 +171,6 @@ func (m Message) check() error {
 		return fmt.Errorf("n %d: want at least 2", m.N)
 	case m.Kind != Next && m.N != 0:
 		return fmt.Errorf("n is no field of %s", m.Kind)
-	case len(m.Trace) > maxTrace || !made(m.Trace, traceChars):
-		return fmt.Errorf("trace %+.40q: want at most %d of letters, digits and ._:/=+-", m.Trace, maxTrace)
 	}
 	return nil
 }

@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -39,20 +38,6 @@ const (
 	// maxRedirects is above what GitHub's releases need, which is one.
 	maxRedirects = 5
 )
-
-// account returns the user that runs the runner program, whom it first makes if
-// there is none: stock images have no such user.
-func (m *Machine) account() (account, error) {
-	who, err := lookup(m.cfg.User)
-	if _, unknown := errors.AsType[user.UnknownUserError](err); unknown {
-		if err := m.run("useradd", "--create-home", "--shell", "/bin/bash", m.cfg.User); err != nil {
-			return account{}, err
-		}
-		m.log.Info("user made", slog.String("user", m.cfg.User))
-		who, err = lookup(m.cfg.User)
-	}
-	return who, err
-}
 
 // Install sees to it that there is a runner program: the image's, whatever its
 // version is, or else p, downloaded and verified. It may be called again after an
@@ -156,44 +141,57 @@ func fetch(ctx context.Context, from, name string) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errFinal, err)
-	}
 	had := info.Size()
-	if had > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", had))
-	}
 	watch := time.AfterFunc(stalled, func() { cancel(errors.New("it stands still")) })
 	defer watch.Stop()
-	res, err := downloader.Do(req)
+	res, err := request(ctx, from, had)
 	if err != nil {
-		if e, ok := errors.AsType[*url.Error](err); ok { // it repeats the URL, whose redirects carry signatures
-			err = e.Err
-		}
 		return err
 	}
 	defer res.Body.Close()
-	switch {
-	case res.StatusCode == http.StatusPartialContent && strings.HasPrefix(res.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", had)):
-	case res.StatusCode == http.StatusOK:
-		if err := f.Truncate(0); err != nil {
-			return err
-		}
-	case res.StatusCode == http.StatusRequestedRangeNotSatisfiable && had > 0 && strings.HasSuffix(res.Header.Get("Content-Range"), fmt.Sprintf("/%d", had)):
-		return nil // it was all there
-	case res.StatusCode == http.StatusRequestedRangeNotSatisfiable, res.StatusCode == http.StatusPartialContent:
-		return errors.Join(fmt.Errorf("status %d", res.StatusCode), f.Truncate(0))
-	case res.StatusCode >= 400 && res.StatusCode < 500 && res.StatusCode != http.StatusRequestTimeout && res.StatusCode != http.StatusTooManyRequests:
-		return fmt.Errorf("status %d: %w", res.StatusCode, errFinal)
-	default:
-		return fmt.Errorf("status %d", res.StatusCode)
+	if whole, err := accept(f, res, had); whole || err != nil {
+		return err
 	}
 	_, err = io.Copy(f, io.LimitReader(moving{res.Body, watch}, maxProgram))
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
 	return errors.Join(err, f.Close())
+}
+
+// request asks for what comes behind the bytes that are there.
+func request(ctx context.Context, from string, had int64) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errFinal, err)
+	}
+	if had > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", had))
+	}
+	res, err := downloader.Do(req)
+	if e, ok := errors.AsType[*url.Error](err); ok { // it repeats the URL, whose redirects carry signatures
+		err = e.Err
+	}
+	return res, err
+}
+
+// accept makes the file ready for what an answer brings. whole reports that it has
+// all of it already.
+func accept(f *os.File, res *http.Response, had int64) (whole bool, err error) {
+	status, part := res.StatusCode, res.Header.Get("Content-Range")
+	switch {
+	case status == http.StatusPartialContent && strings.HasPrefix(part, fmt.Sprintf("bytes %d-", had)):
+		return false, nil
+	case status == http.StatusOK:
+		return false, f.Truncate(0)
+	case status == http.StatusRequestedRangeNotSatisfiable && had > 0 && strings.HasSuffix(part, fmt.Sprintf("/%d", had)):
+		return true, nil
+	case status == http.StatusRequestedRangeNotSatisfiable, status == http.StatusPartialContent:
+		return false, errors.Join(fmt.Errorf("status %d", status), f.Truncate(0))
+	case status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests:
+		return false, fmt.Errorf("status %d: %w", status, errFinal)
+	}
+	return false, fmt.Errorf("status %d", status)
 }
 
 // moving puts a timer off with each read.

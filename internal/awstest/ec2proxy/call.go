@@ -1,6 +1,7 @@
 package ec2proxy
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"path"
@@ -87,6 +88,21 @@ func (r *Rule) matches(c *Call) bool {
 		}
 	}
 	return true
+}
+
+// outcome returns the error that a call gets before it has any effect, and the one
+// after that; nil: none.
+func (r *Rule) outcome() (before *refusal, after error) {
+	if r.Code != "" {
+		before = &refusal{r.Code, cmp.Or(r.Message, "by a rule of the test"), r.Status}
+	}
+	switch {
+	case !r.After && !r.Late && !r.Reset:
+		return before, nil
+	case before != nil:
+		return nil, before
+	}
+	return nil, lostError{silent: r.Reset}
 }
 
 // Add puts a rule behind those that there are, and returns what removes it.

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"net/http"
+	"regexp"
 )
 
 // refusal is an error that AWS answers with.
@@ -102,3 +104,29 @@ func (r *refusal) write(w http.ResponseWriter, service string) {
 	w.WriteHeader(r.httpStatus())
 	_, _ = w.Write(body) // a caller that went away misses it
 }
+
+// lostError is the outcome of a call that nobody learns of.
+type lostError struct {
+	silent bool // not a byte of the answer came
+}
+
+func (lostError) Error() string { return "no answer" }
+
+// begin sends the first bytes of an answer and cuts the connection: of a call that
+// has those, net/http knows that it arrived, and does not send it again.
+func begin(w http.ResponseWriter) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_, _ = io.WriteString(conn, "HTTP/1.1 ")
+		_ = conn.Close()
+	}
+}
+
+// codeOf finds the code in an error answer of any protocol.
+func codeOf(body []byte) string {
+	if m := errorCode.FindSubmatch(body); m != nil {
+		return string(m[1]) + string(m[2])
+	}
+	return "unknown"
+}
+
+var errorCode = regexp.MustCompile(`<Code>([\w.]+)</Code>|"__type"\s*:\s*"(?:[\w.]+#)?([\w.]+)"`)

@@ -8,8 +8,6 @@
 package ec2proxy
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -198,32 +196,6 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// lostError is the outcome of a call that nobody is told of.
-type lostError struct {
-	silent bool // not a byte of the answer came
-}
-
-// begin sends the first bytes of an answer and cuts the connection: of a call that
-// has those, net/http knows that it arrived, and does not send it again.
-func begin(w http.ResponseWriter) {
-	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-		_, _ = io.WriteString(conn, "HTTP/1.1 ")
-		_ = conn.Close()
-	}
-}
-
-func (lostError) Error() string { return "no answer" }
-
-// codeOf finds the code in an error answer of any protocol.
-func codeOf(body []byte) string {
-	if m := errorCode.FindSubmatch(body); m != nil {
-		return string(m[1]) + string(m[2])
-	}
-	return "unknown"
-}
-
-var errorCode = regexp.MustCompile(`<Code>([\w.]+)</Code>|"__type"\s*:\s*"(?:[\w.]+#)?([\w.]+)"`)
-
 // parse reads a call.
 func parse(r *http.Request) (*Call, error) {
 	m := credential.FindStringSubmatch(r.Header.Get("Authorization"))
@@ -260,38 +232,31 @@ func (p *Proxy) answer(ctx context.Context, c *Call, who caller) (answer, error)
 	if rule.Do != nil {
 		rule.Do(*c)
 	}
-	var before *refusal // if the rule says so
-	after := error(nil)
-	if rule.Code != "" {
-		before = &refusal{rule.Code, cmp.Or(rule.Message, "by a rule of the test"), rule.Status}
-	}
-	if rule.After || rule.Late || rule.Reset {
-		after = lostError{silent: rule.Reset}
-		if before != nil {
-			after, before = before, nil
-		}
-	}
+	before, after := rule.outcome()
 	if before != nil && (c.Action != "RunInstances" || !before.binds()) {
 		return answer{}, before
 	}
-	var a answer
-	var err error
-	switch c.Service + ":" + c.Action {
-	case "ec2:RunInstances":
-		a, err = p.runInstances(ctx, c, before, rule.Late)
-	case "ec2:DescribeInstances":
-		a, err = p.describeInstances(ctx, c)
-	case "ec2:TerminateInstances":
-		a, err = p.terminateInstances(ctx, c)
-	case "sts:AssumeRole":
-		a, err = p.assumeRole(ctx, c, who)
-	default:
-		a, err = p.forward(ctx, c, c.Params)
-	}
+	a, err := p.effect(ctx, c, who, before, rule.Late)
 	if after != nil {
 		return answer{}, after
 	}
 	return a, err
+}
+
+// effect does what a call asks for. before, unless it is nil, is the refusal that
+// RunInstances is to remember; late puts its launch off.
+func (p *Proxy) effect(ctx context.Context, c *Call, who caller, before *refusal, late bool) (answer, error) {
+	switch c.Service + ":" + c.Action {
+	case "ec2:RunInstances":
+		return p.runInstances(ctx, c, before, late)
+	case "ec2:DescribeInstances":
+		return p.describeInstances(ctx, c)
+	case "ec2:TerminateInstances":
+		return p.terminateInstances(ctx, c)
+	case "sts:AssumeRole":
+		return p.assumeRole(ctx, c, who)
+	}
+	return p.forward(ctx, c, c.Params)
 }
 
 // throttle takes a token from the bucket of a call.
@@ -312,75 +277,4 @@ func (p *Proxy) throttle(c *Call) *refusal {
 		return nil
 	}
 	return refuse("RequestLimitExceeded", "Request limit exceeded.")
-}
-
-// forward lets moto answer a call, with these parameters.
-func (p *Proxy) forward(ctx context.Context, c *Call, params url.Values) (answer, error) {
-	body, kind := c.Body, "application/x-amz-json-1.1"
-	if c.target == "" {
-		body, kind = params.Encode(), "application/x-www-form-urlencoded; charset=utf-8"
-	}
-	return p.send(ctx, c.accessKey, c.Region, c.Service, kind, c.target, body)
-}
-
-// ask makes a call of its own with the credentials of c.
-func (p *Proxy) ask(ctx context.Context, c *Call, service string, params url.Values) (answer, error) {
-	return p.send(ctx, c.accessKey, c.Region, service, "application/x-www-form-urlencoded; charset=utf-8", "", params.Encode())
-}
-
-func (p *Proxy) send(ctx context.Context, accessKey, region, service, kind, target, body string) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, "POST", p.upstream+"/", strings.NewReader(body))
-	if err != nil {
-		return answer{}, err
-	}
-	req.Header.Set("Content-Type", kind)
-	if target != "" {
-		req.Header.Set("X-Amz-Target", target)
-	}
-	// moto looks at the names in a signature alone.
-	req.Header.Set("Authorization", fmt.Sprintf("AWS4-HMAC-SHA256 Credential=%s/20260101/%s/%s/aws4_request, SignedHeaders=host, Signature=none", accessKey, region, service))
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return answer{}, err
-	}
-	if resp.StatusCode >= 500 && !bytes.Contains(b, []byte("<Code>")) {
-		return answer{}, fmt.Errorf("moto cannot do this: %s", strings.TrimSpace(string(b[:min(len(b), 500)])))
-	}
-	header := http.Header{}
-	for _, name := range []string{"Content-Type", "X-Amzn-Requestid", "X-Amzn-Errortype"} {
-		if v := resp.Header.Values(name); v != nil {
-			header[name] = v
-		}
-	}
-	return answer{resp.StatusCode, header, b}, nil
-}
-
-var identity = regexp.MustCompile(`(?s)<Arn>([^<]+)</Arn>.*<Account>(\d{12})</Account>|<Account>(\d{12})</Account>.*<Arn>([^<]+)</Arn>`)
-
-// caller returns whose credentials a call has.
-func (p *Proxy) caller(ctx context.Context, c *Call) (caller, error) {
-	p.mu.Lock()
-	who, ok := p.callers[c.accessKey]
-	p.mu.Unlock()
-	if ok {
-		return who, nil
-	}
-	a, err := p.ask(ctx, c, "sts", url.Values{"Action": {"GetCallerIdentity"}, "Version": {"2011-06-15"}})
-	if err != nil {
-		return caller{}, err
-	}
-	m := identity.FindSubmatch(a.body)
-	if m == nil {
-		return caller{}, fmt.Errorf("moto knows nobody by these credentials: %s", a.body)
-	}
-	who = caller{account: string(m[2]) + string(m[3]), arn: string(m[1]) + string(m[4])}
-	p.mu.Lock()
-	p.callers[c.accessKey] = who
-	p.mu.Unlock()
-	return who, nil
 }

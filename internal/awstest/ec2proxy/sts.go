@@ -71,6 +71,28 @@ func (p *Proxy) assumeRole(ctx context.Context, c *Call, who caller) (answer, er
 
 // session is what an AssumeRole asks for, if it may be had.
 func (p *Proxy) session(c *Call, who caller) (Session, *refusal) {
+	s, r := parseSession(c)
+	if r == nil {
+		r = s.check(who)
+	}
+	if r != nil {
+		return Session{}, r
+	}
+	s.Expires = c.At.Add(s.Duration)
+	if s.Policy != "" {
+		var err error
+		if s.policy, err = parsePolicy(s.Policy); err != nil {
+			return Session{}, refuse("MalformedPolicyDocument", "%v", err)
+		}
+	}
+	if !s.inherit(c.Session.SourceIdentity) || !p.trusts(s) {
+		return Session{}, refuse("AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s", who.arn, s.RoleARN)
+	}
+	return s, nil
+}
+
+// parseSession reads the parameters of an AssumeRole.
+func parseSession(c *Call) (Session, *refusal) {
 	s := Session{
 		RoleARN:        c.Params.Get("RoleArn"),
 		Name:           c.Params.Get("RoleSessionName"),
@@ -90,40 +112,49 @@ func (p *Proxy) session(c *Call, who caller) (Session, *refusal) {
 			return Session{}, refuse("ValidationError", "value '%s' at 'durationSeconds' failed to satisfy constraint: between 900 and 43200", text)
 		}
 	}
+	return s, nil
+}
+
+// check holds a session to the limits of STS.
+func (s Session) check(who caller) *refusal {
 	switch {
 	case s.Duration > chained && strings.Contains(who.arn, ":assumed-role/"):
-		return Session{}, refuse("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
+		return refuse("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
 	case s.Duration > chained:
-		return Session{}, refuse("ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
+		return refuse("ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
 	case !name64.MatchString(s.Name):
-		return Session{}, refuse("ValidationError", "value '%s' at 'roleSessionName' failed to satisfy constraint", s.Name)
+		return refuse("ValidationError", "value '%s' at 'roleSessionName' failed to satisfy constraint", s.Name)
 	case s.SourceIdentity != "" && !name64.MatchString(s.SourceIdentity):
-		return Session{}, refuse("ValidationError", "value '%s' at 'sourceIdentity' failed to satisfy constraint", s.SourceIdentity)
+		return refuse("ValidationError", "value '%s' at 'sourceIdentity' failed to satisfy constraint", s.SourceIdentity)
 	case len(s.Policy) > maxPolicy:
-		return Session{}, refuse("ValidationError", "value at 'policy' failed to satisfy constraint: at most %d characters", maxPolicy)
+		return refuse("ValidationError", "value at 'policy' failed to satisfy constraint: at most %d characters", maxPolicy)
 	}
-	s.Expires = c.At.Add(s.Duration)
-	if s.Policy != "" {
-		var err error
-		if s.policy, err = parsePolicy(s.Policy); err != nil {
-			return Session{}, refuse("MalformedPolicyDocument", "%v", err)
-		}
+	return nil
+}
+
+// inherit takes on the source identity of the session that asks; empty: it has none.
+// It reports false if another one was asked for.
+func (s *Session) inherit(was string) bool {
+	if was == "" {
+		return true
 	}
-	denied := refuse("AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s", who.arn, s.RoleARN)
-	if was := c.Session.SourceIdentity; was != "" {
-		if s.SourceIdentity != "" && s.SourceIdentity != was {
-			return Session{}, denied
-		}
-		s.SourceIdentity = was
+	if s.SourceIdentity != "" && s.SourceIdentity != was {
+		return false
 	}
+	s.SourceIdentity = was
+	return true
+}
+
+// trusts reports whether the trust policy of a session's role lets it begin.
+func (p *Proxy) trusts(s Session) bool {
 	if p.cfg.Roles == nil {
-		return s, nil
+		return true
 	}
 	role, ok := p.cfg.Roles[s.RoleARN]
-	if !ok || role.ExternalID != "" && s.ExternalID != role.ExternalID || s.SourceIdentity != "" && !like(role.SourceIdentity, s.SourceIdentity) {
-		return Session{}, denied
+	if !ok || role.ExternalID != "" && s.ExternalID != role.ExternalID {
+		return false
 	}
-	return s, nil
+	return s.SourceIdentity == "" || like(role.SourceIdentity, s.SourceIdentity)
 }
 
 // permits refuses a call with credentials that are over, or whose session policy

@@ -12,11 +12,8 @@ package ec2fleet
 
 import (
 	"context"
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +24,6 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -87,128 +83,6 @@ func (f *Fleet) do(ctx context.Context, at fleet.Place, call func(c *client, as 
 		return call(c, func(o *ec2.Options) { o.Credentials = creds })
 	})
 	return classify(err)
-}
-
-// Image implements fleet.Fleet. What a parameter says is kept for five minutes, as
-// ssmparam.Reader promises, unless EC2 said meanwhile that there is no such image.
-func (f *Fleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
-	if !strings.HasPrefix(image, "/") {
-		return image, nil
-	}
-	text, err := f.sessions.Parameter(ctx, at, image, false)
-	if err == nil && f.disowned(at, strings.TrimSpace(text.Reveal())) {
-		text, err = f.sessions.Parameter(ctx, at, image, true)
-	}
-	refused := func(format string, args ...any) error {
-		return &fleet.Error{Kind: fleet.ErrRefused, Code: "ImageParameter", Text: fmt.Sprintf("SSM parameter %s in %s ", image, at) + fmt.Sprintf(format, args...)}
-	}
-	switch ami := strings.TrimSpace(text.Reveal()); {
-	case errors.Is(err, fleet.ErrRefused):
-		return "", err
-	case errors.Is(err, ssmparam.ErrNoParameter):
-		return "", refused("does not exist: make it, or change the registration's images.")
-	case errors.Is(err, ssmparam.ErrDenied):
-		return "", refused("may not be read: allow the account's role ssm:GetParameter on it.")
-	case err != nil: // SSM's errors are not EC2's: what is left of them passes
-		return "", judged(err, func(string, int) verdict { return verdict{kind: fleet.ErrUnknown} })
-	case !strings.HasPrefix(ami, "ami-"):
-		return "", refused("has no AMI id: name one that has nothing else.")
-	default:
-		return ami, nil
-	}
-}
-
-// ami is an image of one place.
-type ami struct {
-	at fleet.Place
-	id string
-}
-
-// disown notes that EC2 does not know an image.
-func (f *Fleet) disown(at fleet.Place, id string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.gone[ami{at, id}] = true
-}
-
-// disowned reports, once for each time that it was noted, that EC2 does not know an
-// image: the next caller reads again what named it.
-func (f *Fleet) disowned(at fleet.Place, id string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	was := f.gone[ami{at, id}]
-	delete(f.gone, ami{at, id})
-	return was
-}
-
-// Launch implements fleet.Fleet.
-func (f *Fleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
-	var out *ec2.RunInstancesOutput
-	err := f.do(ctx, at, func(c *client, as func(*ec2.Options)) (err error) {
-		out, err = c.run(ctx, runInput(l), as)
-		return err
-	})
-	switch {
-	case errors.Is(err, fleet.ErrImage):
-		f.disown(at, l.Image)
-		fallthrough
-	case err != nil:
-		return fleet.Instance{}, fmt.Errorf("run an instance in %s: %w", at, err)
-	case len(out.Instances) != 1 || aws.ToString(out.Instances[0].InstanceId) == "":
-		return fleet.Instance{}, fmt.Errorf("run an instance in %s: EC2 answered with %d instances, want one", at, len(out.Instances))
-	}
-	return toInstance(out.Instances[0]), nil
-}
-
-// runInput is the call of a launch. EC2 compares a repeated call with the first, so
-// that it must come out the same whoever makes it and whenever.
-func runInput(l fleet.Launch) *ec2.RunInstancesInput {
-	var tags []types.Tag
-	for _, k := range slices.Sorted(maps.Keys(l.Tags)) {
-		tags = append(tags, types.Tag{Key: &k, Value: new(l.Tags[k])})
-	}
-	in := &ec2.RunInstancesInput{
-		ClientToken:      &l.ClientToken,
-		MinCount:         new(int32(1)),
-		MaxCount:         new(int32(1)),
-		ImageId:          &l.Image,
-		InstanceType:     types.InstanceType(l.InstanceType),
-		SubnetId:         &l.Subnet, // not in a network interface: a token is then bound to the subnet's zone
-		SecurityGroupIds: l.SecurityGroups,
-		UserData:         new(base64.StdEncoding.EncodeToString(l.UserData)),
-
-		// A machine that powers itself off is gone.
-		InstanceInitiatedShutdownBehavior: types.ShutdownBehaviorTerminate,
-		// What a job makes the machine fetch must not get at user data, nor a
-		// container that is one hop further.
-		MetadataOptions: &types.InstanceMetadataOptionsRequest{
-			HttpEndpoint:            types.InstanceMetadataEndpointStateEnabled,
-			HttpTokens:              types.HttpTokensStateRequired,
-			HttpPutResponseHopLimit: new(int32(1)),
-		},
-		// A spot request is not tagged: it ends with its instance, and EC2 refuses
-		// its tags in an on-demand launch.
-		TagSpecifications: []types.TagSpecification{
-			{ResourceType: types.ResourceTypeInstance, Tags: tags},
-			{ResourceType: types.ResourceTypeVolume, Tags: tags},
-		},
-	}
-	if l.InstanceProfile != "" {
-		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &l.InstanceProfile}
-		if strings.HasPrefix(l.InstanceProfile, "arn:") {
-			in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Arn: &l.InstanceProfile}
-		}
-	}
-	if l.Market == store.Spot {
-		in.InstanceMarketOptions = &types.InstanceMarketOptionsRequest{
-			MarketType: types.MarketTypeSpot,
-			SpotOptions: &types.SpotMarketOptions{ // without a price: the on-demand price is the most
-				SpotInstanceType:             types.SpotInstanceTypeOneTime,
-				InstanceInterruptionBehavior: types.InstanceInterruptionBehaviorTerminate,
-			},
-		}
-	}
-	return in
 }
 
 // ByToken implements fleet.Fleet. Several instances can only come of a token that

@@ -7,8 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
-
-	"golang.org/x/time/rate"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -63,26 +62,19 @@ func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fle
 	return i, err
 }
 
-// admit takes a token from the bucket of a place.
+// admit reports whether a place lets one more call of RunInstances in.
 func (w *World) admit(at fleet.Place) bool {
-	if w.cfg.Launches.PerSecond == 0 {
-		return true
-	}
 	w.hold()
 	defer w.release()
-	b := w.buckets[at]
-	if b == nil {
-		b = rate.NewLimiter(rate.Limit(w.cfg.Launches.PerSecond), w.cfg.Launches.Burst)
-		w.buckets[at] = b
-	}
-	return b.AllowN(w.now(), 1)
+	return w.supply.admit(at, w.now())
+}
+
+func refuse(code, text string) error {
+	return &fleet.Error{Kind: fleet.ErrRefused, Code: code, Text: text}
 }
 
 // acceptable refuses what EC2 refuses.
 func acceptable(l fleet.Launch) error {
-	refuse := func(code, text string) error {
-		return &fleet.Error{Kind: fleet.ErrRefused, Code: code, Text: text}
-	}
 	switch {
 	case l.ClientToken == "" || len(l.ClientToken) > 64 || strings.ContainsFunc(l.ClientToken, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return refuse("InvalidParameterValue", "a client token has 1 to 64 ASCII characters")
@@ -94,10 +86,17 @@ func acceptable(l fleet.Launch) error {
 		return refuse("InvalidAMIID.Malformed", fmt.Sprintf("image %q is no AMI id", l.Image))
 	case len(l.UserData) > bootstrap.MaxUserData:
 		return refuse("InvalidParameterValue", fmt.Sprintf("user data of %d bytes, at most %d", len(l.UserData), bootstrap.MaxUserData))
-	case len(l.Tags) > 50: // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
-		return refuse("TagLimitExceeded", fmt.Sprintf("%d tags, at most 50", len(l.Tags)))
 	}
-	for k, v := range l.Tags {
+	return acceptableTags(l.Tags)
+}
+
+// acceptableTags holds tags to EC2's restrictions
+// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions).
+func acceptableTags(tags map[string]string) error {
+	if len(tags) > 50 {
+		return refuse("TagLimitExceeded", fmt.Sprintf("%d tags, at most 50", len(tags)))
+	}
+	for k, v := range tags {
 		if k == "" || len(k) > 128 || len(v) > 256 || strings.HasPrefix(k, "aws:") {
 			return refuse("InvalidParameterValue", "a tag has a key of 1 to 128 characters, not in aws:, and a value of at most 256")
 		}
@@ -122,20 +121,12 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 	s := scope{at, zone, l.ClientToken}
 	print := fingerprint(l)
 	if b := w.tokens[s]; b != nil && !w.free(b, now) {
-		switch {
-		case b.Print != print:
-			return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrMismatch, Code: "IdempotentParameterMismatch", Text: "the client token was used for a launch with other parameters"}
-		case b.instance != nil && w.state(b.instance, now).Over():
-			return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrGone, Code: "IdempotentInstanceTerminated", Text: "the client token is that of instance " + b.instance.ID + ", which is terminated"}
-		case b.instance != nil:
-			return w.show(b.instance, now), nil
+		if i, err := w.again(b, print, now); i.ID != "" || err != nil {
+			return i, err
 		}
 	}
 	if short == nil {
-		short = w.unsuited(l)
-	}
-	if short == nil && w.full(l) {
-		short = &fleet.Error{Kind: fleet.ErrCapacity, Code: "InsufficientInstanceCapacity", Text: fmt.Sprintf("no %s capacity for %s in %s", l.Market, l.InstanceType, l.Subnet)}
+		short = w.supply.short(l)
 	}
 	if short != nil {
 		if err := w.bind(binding{Scope: s, Print: print, Until: now.Add(bound)}); err != nil {
@@ -143,9 +134,35 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 		}
 		return fleet.Instance{}, short
 	}
-	id, err := w.id()
+	i, err := w.launched(at, zone, l, now)
 	if err != nil {
 		return fleet.Instance{}, err
+	}
+	if err := w.keep(i); err != nil {
+		return fleet.Instance{}, err
+	}
+	return w.show(w.byID[i.ID], now), nil
+}
+
+// again is the answer to a launch with a token that is bound. It is empty after a
+// launch that failed: that may be tried again.
+func (w *World) again(b *binding, print string, now time.Time) (fleet.Instance, error) {
+	switch {
+	case b.Print != print:
+		return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrMismatch, Code: "IdempotentParameterMismatch", Text: "the client token was used for a launch with other parameters"}
+	case b.instance == nil:
+		return fleet.Instance{}, nil
+	case w.state(b.instance, now).Over():
+		return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrGone, Code: "IdempotentInstanceTerminated", Text: "the client token is that of instance " + b.instance.ID + ", which is terminated"}
+	}
+	return w.show(b.instance, now), nil
+}
+
+// launched returns a new instance, which nothing knows yet.
+func (w *World) launched(at fleet.Place, zone string, l fleet.Launch, now time.Time) (instance, error) {
+	id, err := w.id()
+	if err != nil {
+		return instance{}, err
 	}
 	n := w.count + 1
 	i := instance{
@@ -164,10 +181,7 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 			i.end(now, i.RunsAt, reason, "")
 		}
 	}
-	if err = w.keep(i); err != nil {
-		return fleet.Instance{}, err
-	}
-	return w.show(w.byID[id], now), nil
+	return i, nil
 }
 
 // ByToken implements fleet.Fleet. Of several, in different zones, it finds the

@@ -170,18 +170,3 @@ func (w *World) plant(at fleet.Place, tags map[string]string) (string, error) {
 		RunsAt:     now.Add(w.cfg.Pending),
 	})
 }
-
-// change lets f change an instance that has not begun to shut down.
-func (w *World) change(id string, f func(i *instance, now time.Time) error) error {
-	w.hold()
-	defer w.release()
-	now := w.now()
-	i := w.byID[id]
-	switch {
-	case i == nil:
-		return fmt.Errorf("instance %s does not exist", id)
-	case !i.EndsAt.IsZero() && !now.Before(i.EndsAt):
-		return fmt.Errorf("instance %s has ended", id)
-	}
-	return f(i, now)
-}

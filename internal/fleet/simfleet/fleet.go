@@ -126,14 +126,10 @@ func (f *Fleet) run(id string, wake <-chan struct{}) {
 	}()
 	for {
 		i, ok := f.Instance(id)
-		if !ok || i.State == fleet.ShuttingDown || i.State == fleet.Stopped || i.State.Over() {
+		if !ok || off(i.State) {
 			return
 		}
-		bootsAt := i.RunsAt
-		if bootsAt.Before(f.openedAt) {
-			bootsAt = f.openedAt // the host was off
-		}
-		bootsAt = bootsAt.Add(f.bootTime)
+		bootsAt := f.bootsAt(i)
 		now, next := f.now(), i.EndsAt
 		switch {
 		case on != nil:
@@ -156,4 +152,18 @@ func (f *Fleet) run(id string, wake <-chan struct{}) {
 		case <-due:
 		}
 	}
+}
+
+// off reports whether a machine in a state has lost its power.
+func off(s fleet.State) bool {
+	return s == fleet.ShuttingDown || s == fleet.Stopped || s.Over()
+}
+
+// bootsAt is when the agent of a machine begins to run.
+func (f *Fleet) bootsAt(i Fact) time.Time {
+	on := i.RunsAt
+	if on.Before(f.openedAt) {
+		on = f.openedAt // the host was off
+	}
+	return on.Add(f.bootTime)
 }

@@ -18,12 +18,8 @@ package simfleet
 
 import (
 	"crypto/rand"
-	"fmt"
 	"io"
-	"regexp"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -117,21 +113,9 @@ type WorldConfig struct {
 // and what else a machine does to itself) and facts for people and tests. It is
 // safe for concurrent use. Make it with OpenWorld.
 type World struct {
-	cfg WorldConfig
-
-	// lock has one slot, and is held while anything below is read or changed,
-	// writes to Disk included: memory and Disk change in the same order.
-	lock    chan struct{}
-	lag     time.Duration
-	count   int         // of machines that were ever launched or planted
-	order   []*instance // by Seq
-	byID    map[string]*instance
-	tokens  map[scope]*binding
-	disks   map[string][]byte  // by instance id
-	without map[Placement]bool // has no capacity
-	gone    map[string]bool    // images that are deregistered
-	buckets map[fleet.Place]*rate.Limiter
-	pruned  time.Time
+	*ledger
+	supply supply        // used with the ledger's lock
+	lag    time.Duration // so is this
 
 	// changed is called with the id of an instance that was made or whose end or
 	// notice has moved, without the lock. Set before the first call; nil: none.
@@ -149,28 +133,12 @@ func OpenWorld(cfg WorldConfig) (*World, error) {
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
 	}
-	w := &World{
-		cfg:     cfg,
-		lock:    make(chan struct{}, 1),
-		lag:     cfg.Lag,
-		byID:    map[string]*instance{},
-		tokens:  map[scope]*binding{},
-		disks:   map[string][]byte{},
-		without: map[Placement]bool{},
-		gone:    map[string]bool{},
-		buckets: map[fleet.Place]*rate.Limiter{},
+	l, err := openLedger(cfg)
+	if err != nil {
+		return nil, err
 	}
-	if err := w.load(); err != nil {
-		return nil, fmt.Errorf("open the simulated fleet: %w", err)
-	}
-	return w, nil
+	return &World{ledger: l, supply: newSupply(cfg), lag: cfg.Lag}, nil
 }
-
-func (w *World) hold()    { w.lock <- struct{}{} }
-func (w *World) release() { <-w.lock }
-
-// now is the time, in the form that it also has on the Disk.
-func (w *World) now() time.Time { return w.cfg.Now().UTC().Round(0) }
 
 func (w *World) notify(id string) {
 	if w.changed != nil {
@@ -185,9 +153,9 @@ func (w *World) SetCapacity(p Placement, has bool) {
 	w.hold()
 	defer w.release()
 	if has {
-		delete(w.without, p)
+		delete(w.supply.without, p)
 	} else {
-		w.without[p] = true
+		w.supply.without[p] = true
 	}
 }
 
@@ -195,34 +163,7 @@ func (w *World) SetCapacity(p Placement, has bool) {
 func (w *World) Deregister(image string) {
 	w.hold()
 	defer w.release()
-	w.gone[image] = true
-}
-
-// graviton are the instance types of arm64: a1, and those with a g right behind
-// the number of their generation
-// (https://docs.aws.amazon.com/ec2/latest/instancetypes/instance-type-names.html).
-var graviton = regexp.MustCompile(`^(a1|[a-z]+[0-9]+g)`)
-
-// unsuited returns why EC2 refuses an image, in the words of
-// https://github.com/skypilot-org/skypilot/issues/6315 and of EC2's error codes.
-func (w *World) unsuited(l fleet.Launch) error {
-	if w.gone[l.Image] {
-		return &fleet.Error{Kind: fleet.ErrRefused, Case: fleet.ErrImage, Code: "InvalidAMIID.Unavailable", Text: fmt.Sprintf("The image ID '%s' is no longer available.", l.Image)}
-	}
-	if w.cfg.Architecture == nil {
-		return nil
-	}
-	image, kind := w.cfg.Architecture(l.Image), "x86_64"
-	if graviton.MatchString(l.InstanceType) {
-		kind = "arm64"
-	}
-	if image == "" || image == kind {
-		return nil
-	}
-	return &fleet.Error{
-		Kind: fleet.ErrRefused, Case: fleet.ErrUnsuited, Code: "InvalidParameterValue",
-		Text: fmt.Sprintf("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI.", kind, image),
-	}
+	w.supply.gone[image] = true
 }
 
 // SetLag changes by how much the view of instances is behind the truth.
@@ -230,35 +171,4 @@ func (w *World) SetLag(lag time.Duration) {
 	w.hold()
 	defer w.release()
 	w.lag = lag
-}
-
-// full reports whether a launch has no capacity.
-func (w *World) full(l fleet.Launch) bool {
-	for _, market := range []string{l.Market, ""} {
-		for _, kind := range []string{l.InstanceType, ""} {
-			for _, subnet := range []string{l.Subnet, ""} {
-				if w.without[Placement{market, kind, subnet}] {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
-// id returns a new instance id.
-func (w *World) id() (string, error) {
-	b, err := w.random(9)
-	if err != nil {
-		return "", err
-	}
-	return "i-" + fmt.Sprintf("%x", b)[:17], nil // 17 digits, as EC2 has it
-}
-
-func (w *World) random(n int) ([]byte, error) {
-	b := make([]byte, n)
-	if _, err := io.ReadFull(w.cfg.Random, b); err != nil {
-		return nil, fmt.Errorf("random: %w", err)
-	}
-	return b, nil
 }

@@ -73,7 +73,7 @@ func (s *Server) token(now time.Time, t target, r *http.Request, proof string, b
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
 	}
 	id := strconv.FormatInt(ids[0], 10)
-	if _, ok := s.exists(id, true); !ok {
+	if _, ok := s.names.exists(id, true); !ok {
 		return refuse(http.StatusUnprocessableEntity, "There is at least one repository that does not exist or is not accessible to the parent installation.", nil)
 	}
 	random := make([]byte, 18) // 36 hex digits: GitHub's have 36 characters

@@ -21,22 +21,28 @@ type write struct {
 	value       any // nil: delete
 }
 
-func (s *Server) put(bucket, key string, value any) {
-	if s.cfg.Disk != nil {
+// shelf is what goes to Disk: it collects what a step changes. disk may be nil.
+type shelf struct {
+	disk   Disk
+	unkept []write // what disk does not have yet
+}
+
+func (s *shelf) put(bucket, key string, value any) {
+	if s.disk != nil {
 		s.unkept = append(s.unkept, write{bucket, key, value})
 	}
 }
 
-func (s *Server) drop(bucket, key string) { s.put(bucket, key, nil) }
+func (s *shelf) drop(bucket, key string) { s.put(bucket, key, nil) }
 
 // keep brings Disk up to date. Values are what they were when they were put.
-func (s *Server) keep() error {
+func (s *shelf) keep() error {
 	for n, w := range s.unkept {
 		var err error
 		if w.value == nil {
-			err = s.cfg.Disk.Delete(w.bucket, w.key)
+			err = s.disk.Delete(w.bucket, w.key)
 		} else {
-			err = s.cfg.Disk.Put(w.bucket, w.key, w.value)
+			err = s.disk.Put(w.bucket, w.key, w.value)
 		}
 		if err != nil {
 			s.unkept = slices.Delete(s.unkept, 0, n)
@@ -49,17 +55,17 @@ func (s *Server) keep() error {
 
 // load reads what an earlier process kept.
 func (s *Server) load() error {
-	if s.cfg.Disk == nil {
+	if s.disk == nil {
 		return nil
 	}
 	now := s.cfg.Now()
-	err := s.cfg.Disk.Load(bucketLast, func(_ string, value []byte) error {
+	err := s.disk.Load(bucketLast, func(_ string, value []byte) error {
 		return json.Unmarshal(value, &s.last)
 	})
 	if err != nil {
 		return fmt.Errorf("load the last id: %w", err)
 	}
-	err = s.cfg.Disk.Load(bucketRunners, func(key string, value []byte) error {
+	err = s.disk.Load(bucketRunners, func(key string, value []byte) error {
 		r := &registration{}
 		if err := json.Unmarshal(value, &r.record); err != nil {
 			return fmt.Errorf("runner %s: %w", key, err)
@@ -78,7 +84,7 @@ func (s *Server) load() error {
 		return fmt.Errorf("load runners: %w", err)
 	}
 	slices.SortFunc(s.runners, func(a, b *registration) int { return cmp.Compare(a.ID, b.ID) })
-	err = s.cfg.Disk.Load(bucketJobs, func(key string, value []byte) error {
+	err = s.disk.Load(bucketJobs, func(key string, value []byte) error {
 		j := &job{}
 		if err := json.Unmarshal(value, &j.Job); err != nil {
 			return fmt.Errorf("job %s: %w", key, err)
@@ -104,7 +110,7 @@ func (s *Server) load() error {
 
 // idOf returns the id of a repository that an earlier version kept by name alone.
 func (s *Server) idOf(name string) string {
-	repo, _ := s.exists(name, false)
+	repo, _ := s.names.exists(name, false)
 	return repo.ID
 }
 

@@ -187,7 +187,7 @@ func TestDiskThatFailsIsTriedAgain(t *testing.T) {
 	if _, err := w.Connect(t.Context(), m.Config.Reveal()); err == nil || errors.Is(err, ErrConflict) || w.Registrations()[0].Online {
 		t.Errorf("Connect = %v, want an outage that leaves the runner offline", err)
 	}
-	w.cfg.Disk = disk(t, path)
+	w.disk = disk(t, path)
 	w.mint("r2", "a")
 
 	after := open(t, Config{Disk: disk(t, path)})

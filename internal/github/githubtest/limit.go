@@ -20,21 +20,28 @@ type Limit struct {
 	Points int
 }
 
+// limiter counts the calls that were let in.
+type limiter struct {
+	used   int       // calls in the current window
+	opened time.Time // when the window began
+	spent  []spend   // in the last minute
+}
+
 // window returns the calls that a client may make, how many it has left, and
 // when it has all of them again.
-func (s *Server) window(now time.Time) (limit, left int, reset time.Time) {
-	length := s.rules.Limit.Window
+func (c *limiter) window(now time.Time, l Limit) (limit, left int, reset time.Time) {
+	length := l.Window
 	if length == 0 {
 		length = time.Hour
 	}
-	if !now.Before(s.opened.Add(length)) {
-		s.opened, s.used = now, 0
+	if !now.Before(c.opened.Add(length)) {
+		c.opened, c.used = now, 0
 	}
-	limit = s.rules.Limit.Calls
+	limit = l.Calls
 	if limit == 0 {
-		limit = s.used + 5000 // what a user has in an hour; never used up
+		limit = c.used + 5000 // what a user has in an hour; never used up
 	}
-	return limit, max(0, limit-s.used), s.opened.Add(length)
+	return limit, max(0, limit-c.used), c.opened.Add(length)
 }
 
 // spend is what a call costs in points, and when it was made.
@@ -45,40 +52,40 @@ type spend struct {
 
 // charge takes the points of a call, or says after how long there will be some.
 // What is refused costs nothing.
-func (s *Server) charge(now time.Time, method string) (wait time.Duration) {
-	if s.rules.Limit.Points == 0 {
+func (c *limiter) charge(now time.Time, l Limit, method string) (wait time.Duration) {
+	if l.Points == 0 {
 		return 0
 	}
 	cost := 1
 	if method != http.MethodGet {
 		cost = 5
 	}
-	s.spent = slices.DeleteFunc(s.spent, func(x spend) bool { return now.Sub(x.at) >= time.Minute })
+	c.spent = slices.DeleteFunc(c.spent, func(x spend) bool { return now.Sub(x.at) >= time.Minute })
 	sum := cost
-	for _, x := range s.spent {
+	for _, x := range c.spent {
 		sum += x.points
 	}
-	if sum > s.rules.Limit.Points {
+	if sum > l.Points {
 		return time.Minute // as GitHub says where it names no time
 	}
-	s.spent = append(s.spent, spend{now, cost})
+	c.spent = append(c.spent, spend{now, cost})
 	return 0
 }
 
 // admit counts a call, and refuses it if there were too many.
-func (s *Server) admit(now time.Time, method string, h http.Header) (answer, bool) {
-	if wait := s.charge(now, method); wait > 0 {
+func (c *limiter) admit(now time.Time, l Limit, method string, h http.Header) (answer, bool) {
+	if wait := c.charge(now, l, method); wait > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 		return refuse(http.StatusForbidden, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.", nil), false
 	}
-	limit, left, reset := s.window(now)
-	if left == 0 && s.rules.Limit.Secondary {
+	limit, left, reset := c.window(now, l)
+	if left == 0 && l.Secondary {
 		h.Set("Retry-After", strconv.Itoa(int((reset.Sub(now)+time.Second-1)/time.Second)))
 		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit.", nil), false
 	}
 	refused := left == 0
 	if !refused {
-		s.used++
+		c.used++
 		left--
 	}
 	// A reset is told in whole seconds: no earlier than it is.
@@ -94,8 +101,8 @@ func (s *Server) admit(now time.Time, method string, h http.Header) (answer, boo
 }
 
 // rateLimit tells the limits. It is not counted.
-func (s *Server) rateLimit(now time.Time) answer {
-	limit, left, reset := s.window(now)
+func (c *limiter) rateLimit(now time.Time, l Limit) answer {
+	limit, left, reset := c.window(now, l)
 	bucket := map[string]int64{
 		"limit":     int64(limit),
 		"remaining": int64(left),

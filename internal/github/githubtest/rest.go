@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 )
 
 // The operations that a Fault is asked about, and that Calls counts.
@@ -46,38 +48,59 @@ func parse(r *http.Request) target {
 	if path == "rate_limit" && r.Method == http.MethodGet {
 		return target{op: OpRateLimit}
 	}
-	t := target{op: OpOther}
 	if rest, ok := strings.CutPrefix(path, "app/installations/"); ok {
-		number, call, _ := strings.Cut(rest, "/")
-		if id, err := strconv.ParseInt(number, 10, 64); err == nil && call == "access_tokens" && r.Method == http.MethodPost {
-			t.op, t.id = OpToken, id
-		}
-		return t
+		return parseInstallation(r.Method, rest)
 	}
+	t, call, ok := parseRepository(path)
+	if !ok {
+		return target{op: OpOther}
+	}
+	return parseCall(t, r.Method, call)
+}
+
+// parseInstallation reads what comes after app/installations/.
+func parseInstallation(method, rest string) target {
+	number, call, _ := strings.Cut(rest, "/")
+	id, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || call != "access_tokens" || method != http.MethodPost {
+		return target{op: OpOther}
+	}
+	return target{op: OpToken, id: id}
+}
+
+// parseRepository reads the repository of a path to its runners, and returns what
+// comes behind that.
+func parseRepository(path string) (t target, call string, ok bool) {
 	first, rest, _ := strings.Cut(path, "/")
 	repo, call, ok := strings.Cut(rest, "/actions/runners")
 	switch {
 	case !ok:
-		return t
+		return t, "", false
 	case first == "repos" && strings.Count(repo, "/") == 1 && !strings.HasPrefix(repo, "/") && !strings.HasSuffix(repo, "/"):
-		t.repo = repo
+		return target{repo: repo}, call, true
 	case first == "repositories":
-		t.repo, t.byID = repo, true
-	default:
-		return t
+		return target{repo: repo, byID: true}, call, true
 	}
-	switch id, err := strconv.ParseInt(strings.TrimPrefix(call, "/"), 10, 64); {
-	case call == "" && r.Method == http.MethodGet:
+	return t, "", false
+}
+
+// parseCall reads what is asked of a repository's runners.
+func parseCall(t target, method, call string) target {
+	t.op = OpOther
+	version, ends := strings.CutPrefix(call, "/deprecations/")
+	id, err := strconv.ParseInt(strings.TrimPrefix(call, "/"), 10, 64)
+	switch {
+	case call == "" && method == http.MethodGet:
 		t.op = OpList
-	case call == "/generate-jitconfig" && r.Method == http.MethodPost:
+	case call == "/generate-jitconfig" && method == http.MethodPost:
 		t.op = OpMint
-	case call == "/downloads" && r.Method == http.MethodGet:
+	case call == "/downloads" && method == http.MethodGet:
 		t.op = OpDownloads
-	case strings.HasPrefix(call, "/deprecations/") && r.Method == http.MethodGet:
-		t.op, t.version = OpEnds, strings.TrimPrefix(call, "/deprecations/")
-	case err == nil && r.Method == http.MethodGet:
+	case ends && method == http.MethodGet:
+		t.op, t.version = OpEnds, version
+	case err == nil && method == http.MethodGet:
 		t.op, t.id = OpGet, id
-	case err == nil && r.Method == http.MethodDelete:
+	case err == nil && method == http.MethodDelete:
 		t.op, t.id = OpDelete, id
 	}
 	return t
@@ -169,21 +192,26 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 		return refuse(http.StatusUnauthorized, "Bad credentials", nil)
 	}
 	if t.op == OpRateLimit {
-		return s.rateLimit(now)
+		return s.limiter.rateLimit(now, s.rules.Limit)
 	}
-	if a, ok := s.admit(now, r.Method, h); !ok {
+	if a, ok := s.limiter.admit(now, s.rules.Limit, r.Method, h); !ok {
 		return a
 	}
 	if t.op == OpOther {
 		return s.wrong(http.StatusNotFound, r, "no such operation")
 	}
-	repo, ok := s.exists(t.repo, t.byID)
-	if a, moved := s.moved(t, r, g, h); !ok && moved {
+	repo, ok := s.names.exists(t.repo, t.byID)
+	if a, moved := s.names.moved(t, r, g, h); !ok && moved {
 		return a
 	}
 	if !ok || !g.opens(repo) {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
+	return s.serveRepository(now, repo, t, r, h, body)
+}
+
+// serveRepository answers a call that may be made of a repository.
+func (s *Server) serveRepository(now time.Time, repo github.Repository, t target, r *http.Request, h http.Header, body []byte) answer {
 	switch t.op {
 	case OpEnds:
 		return s.ends(r, t.version)
@@ -194,6 +222,11 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	case OpDownloads:
 		return downloads()
 	}
+	return s.serveRunner(now, repo, t)
+}
+
+// serveRunner answers what is asked of one runner: to show or to delete it.
+func (s *Server) serveRunner(now time.Time, repo github.Repository, t target) answer {
 	reg := s.runner(t.id)
 	switch {
 	case reg == nil || reg.RepositoryID != repo.ID:

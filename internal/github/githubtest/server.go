@@ -18,7 +18,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -146,32 +145,19 @@ const (
 	RemovedByGitHub = "github"
 )
 
-// kept bounds what is remembered of removed registrations and of jobs that are
-// over: with their configs some 16 MB, in a process that may run for weeks.
-const kept = 4096
-
 // Server is a GitHub. It is safe for concurrent use.
 type Server struct {
 	cfg Config
 
 	// lock has one slot, and is held while anything below is read or changed,
 	// writes to Disk included: memory and Disk change in the same order.
-	lock    chan struct{}
+	lock chan struct{}
+	pool
+	limiter limiter
 	rules   Rules
-	last    int64 // the id that was given out last
-	repos   []github.Repository
-	former  map[string]string // ids of repositories, by names in lower case that they had
-	runners []*registration   // those that are there, by id
-	removed []*registration   // those that were, in the order of their end
-	jobs    []*job            // those that are not over, by age
-	over    []Job             // those that are, in the order of their end
-	changed chan struct{}     // closed when a runner or a job changes, and replaced
-	unkept  []write           // what Disk does not have yet
+	names   names
 	calls   map[string]int
 	total   int               // of calls
-	used    int               // calls in the current window
-	opened  time.Time         // when the window began
-	spent   []spend           // in the last minute
 	grants  map[string]*grant // by token
 }
 
@@ -194,14 +180,13 @@ func New(cfg Config) (*Server, error) {
 		cfg.Random = rand.Reader
 	}
 	s := &Server{
-		cfg:     cfg,
-		lock:    make(chan struct{}, 1),
-		rules:   cfg.Rules,
-		changed: make(chan struct{}),
-		calls:   map[string]int{},
-		grants:  map[string]*grant{},
-		repos:   slices.Clone(cfg.Repositories),
-		former:  map[string]string{},
+		cfg:    cfg,
+		lock:   make(chan struct{}, 1),
+		rules:  cfg.Rules,
+		calls:  map[string]int{},
+		grants: map[string]*grant{},
+		names:  newNames(cfg.Repositories),
+		pool:   pool{shelf: shelf{disk: cfg.Disk}, pickUp: cfg.PickUp, lost: cfg.Lost, changed: make(chan struct{})},
 	}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("open the GitHub stand-in: %w", err)
@@ -216,9 +201,9 @@ func (s *Server) step(f func(now time.Time) error) error {
 	s.lock <- struct{}{}
 	defer func() { <-s.lock }()
 	now := s.cfg.Now()
-	s.settle(now)
+	s.settle(now, s.rules)
 	err := f(now)
-	s.settle(now)
+	s.settle(now, s.rules)
 	if kerr := s.keep(); err == nil {
 		err = kerr
 	}
@@ -231,19 +216,6 @@ func (s *Server) look(f func(now time.Time)) {
 		f(now)
 		return nil
 	})
-}
-
-// notify wakes every runner program that waits.
-func (s *Server) notify() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// id returns a new id: for registrations, jobs and runs alike.
-func (s *Server) id() int64 {
-	s.last++
-	s.put(bucketLast, "last", s.last)
-	return s.last
 }
 
 // Change changes the rules from now on. Runner programs that wait for a job poll
@@ -281,87 +253,4 @@ func (s *Server) Minted() (out []Registration) {
 	})
 	slices.SortFunc(out, func(a, b Registration) int { return cmp.Compare(a.ID, b.ID) })
 	return out
-}
-
-// registration is a runner and what only this package knows of it.
-type registration struct {
-	record
-	config  secret.Text
-	session *Session
-	job     *job // that it has: assigned or running
-	missed  bool // it left a job lying, and has not asked since
-
-	opened, refused int
-	forgotten       bool // GitHub forgot it: those who wait already do not notice
-	removedAt       time.Time
-	removedBy       string
-}
-
-// record is what is kept of a registration.
-type record struct {
-	ID         int64  `json:"id"`
-	Repository string `json:"repository"`
-	// RepositoryID is whose it is. Empty on a Disk of before it was kept: load finds it.
-	RepositoryID string    `json:"repository_id,omitempty"`
-	Name         string    `json:"name"`
-	Labels       []string  `json:"labels"`
-	CreatedAt    time.Time `json:"created_at"`
-	Digest       string    `json:"digest"` // of its config
-	Spent        bool      `json:"spent"`  // its one job was lost
-	Auto         bool      `json:"auto"`   // a job was queued for it by itself
-	Seen         bool      `json:"seen"`   // a runner program has connected
-	// OfflineAt is when its last session ended, or when a process first found that
-	// there was none any more. Zero: it has a session, or had none yet.
-	OfflineAt time.Time `json:"offline_at,omitzero"`
-	Ghost     bool      `json:"ghost,omitempty"` // it looks busy whatever it does
-}
-
-func (r *registration) key() string { return strconv.FormatInt(r.ID, 10) }
-
-// busy reports whether r runs a job and looks it.
-func (r *registration) busy(now time.Time, lag time.Duration) bool {
-	return r.Ghost || r.job != nil && r.job.State == Running && now.Sub(r.job.StartedAt) >= lag
-}
-
-func (r *registration) fact(now time.Time, lag time.Duration) Registration {
-	return Registration{
-		ID:           r.ID,
-		Repository:   r.Repository,
-		RepositoryID: r.RepositoryID,
-		Name:         r.Name,
-		Labels:       slices.Clone(r.Labels),
-		Config:       r.config,
-		CreatedAt:    r.CreatedAt,
-		Online:       r.session != nil,
-		Busy:         r.busy(now, lag),
-		Opened:       r.opened,
-		Refused:      r.refused,
-		RemovedAt:    r.removedAt,
-		RemovedBy:    r.removedBy,
-	}
-}
-
-// runner returns the runner of an id if it is there.
-func (s *Server) runner(id int64) *registration {
-	for _, r := range s.runners {
-		if r.ID == id {
-			return r
-		}
-	}
-	return nil
-}
-
-// remove ends a registration. Its session ends with it, unless a job runs in it.
-func (s *Server) remove(now time.Time, r *registration, by string) {
-	r.removedAt, r.removedBy = now, by
-	if r.job == nil || r.job.State != Running {
-		r.session = nil
-	}
-	s.runners = slices.DeleteFunc(s.runners, func(x *registration) bool { return x == r })
-	s.removed = append(s.removed, r)
-	if len(s.removed) > kept {
-		s.removed = slices.Delete(s.removed, 0, len(s.removed)-kept)
-	}
-	s.drop(bucketRunners, r.key())
-	s.notify()
 }

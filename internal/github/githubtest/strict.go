@@ -18,8 +18,8 @@ var versions = []string{"2022-11-28", "2026-03-10"}
 // manners returns what is wrong with a request's form, for GitHub or for a
 // client of ours; empty: nothing.
 func manners(r *http.Request, t target, body []byte) string {
+	hasBody := t.op == OpMint || t.op == OpToken
 	accept := r.Header.Get("Accept")
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case !slices.Contains(versions, r.Header.Get("X-GitHub-Api-Version")):
 		return "X-GitHub-Api-Version: want one of " + strings.Join(versions, ", ")
@@ -31,14 +31,21 @@ func manners(r *http.Request, t target, body []byte) string {
 		return "Authorization: there are two"
 	case len(body) > maxBody:
 		return fmt.Sprintf("body: above %d bytes", maxBody)
-	case t.op != OpMint && t.op != OpToken && len(body) > 0:
+	case !hasBody && len(body) > 0:
 		return "body: this operation has none"
-	case (t.op == OpMint || t.op == OpToken) && (err != nil || kind != "application/json" || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8")):
+	case hasBody && !isJSON(r.Header.Get("Content-Type")):
 		return "Content-Type: want application/json"
 	case t.op != OpList && r.URL.RawQuery != "":
 		return "query: this operation has none"
 	}
 	return ""
+}
+
+// isJSON reports whether a media type is that of JSON, in UTF-8.
+func isJSON(contentType string) bool {
+	kind, params, err := mime.ParseMediaType(contentType)
+	charset := params["charset"]
+	return err == nil && kind == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
 // parseMint reads the body of a call that mints, and takes nothing that GitHub

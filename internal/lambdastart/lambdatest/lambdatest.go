@@ -86,6 +86,9 @@ func (a *AWS) Calls() []string {
 	return calls
 }
 
+// call is what of a call the answers need.
+type call struct{ Name, Path, TableName, QueueUrl string }
+
 // ServeHTTP implements http.Handler.
 func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
@@ -93,13 +96,7 @@ func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.t.Errorf("read a call: %v", err)
 		return
 	}
-	_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-	if strings.Contains(string(body), "Action=AssumeRole") {
-		operation = "AssumeRole"
-	}
-	if operation == "" {
-		operation = r.Method + " " + r.URL.Path
-	}
+	operation := operationOf(r, body)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.broken[operation] {
@@ -107,7 +104,7 @@ func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	var in struct{ Name, Path, TableName, QueueUrl string }
+	var in call
 	if strings.HasPrefix(string(body), "{") {
 		if err := json.Unmarshal(body, &in); err != nil {
 			a.t.Errorf("%s: %v", operation, err)
@@ -115,15 +112,26 @@ func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.calls = append(a.calls, strings.TrimSpace(operation+" "+in.Name+in.Path+in.TableName))
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+	a.answer(w, operation, in)
+}
+
+// operationOf names the operation that a request calls.
+func operationOf(r *http.Request, body []byte) string {
+	_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	switch {
+	case strings.Contains(string(body), "Action=AssumeRole"):
+		return "AssumeRole"
+	case operation == "":
+		return r.Method + " " + r.URL.Path
+	}
+	return operation
+}
+
+// answer answers an operation, or reports one that it does not know.
+func (a *AWS) answer(w http.ResponseWriter, operation string, in call) {
 	switch operation {
 	case "GetParameter":
-		value, ok := a.parameters[in.Name]
-		if !ok {
-			w.WriteHeader(http.StatusBadRequest)
-			answer(w, map[string]any{"__type": "ParameterNotFound"})
-			return
-		}
-		answer(w, map[string]any{"Parameter": map[string]any{"Name": in.Name, "Value": value, "Version": 1}})
+		a.getParameter(w, in.Name)
 	case "GetParametersByPath":
 		found := []any{}
 		for name := range a.parameters {
@@ -152,6 +160,16 @@ func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.t.Errorf("the function calls %s, which this stand-in does not know", operation)
 		w.WriteHeader(http.StatusNotImplemented)
 	}
+}
+
+func (a *AWS) getParameter(w http.ResponseWriter, name string) {
+	value, ok := a.parameters[name]
+	if !ok {
+		w.WriteHeader(http.StatusBadRequest)
+		answer(w, map[string]any{"__type": "ParameterNotFound"})
+		return
+	}
+	answer(w, map[string]any{"Parameter": map[string]any{"Name": name, "Value": value, "Version": 1}})
 }
 
 func answer(w http.ResponseWriter, v any) {

@@ -84,7 +84,7 @@ var partBugs = []Bug{
 
 	// The agent.
 	plant("NonceAnewAtEachTry", "a machine whose boot had no answer is taken for a thief",
-		edit("internal/agent/calls.go", `Nonce: a.s.Nonce,`, `Nonce: a.s.Nonce + strconv.Itoa(a.fails),`)),
+		edit("internal/agent/calls.go", `Nonce: a.s.Nonce,`, `Nonce: a.s.Nonce + fmt.Sprint(a.fails),`)),
 	plant("DrainKillsTheJob", "a machine with the order to drain powers off",
 		edit("internal/agent/calls.go", `a.drain("ordered")`, `a.powerOff("ordered to drain")`)),
 	plant("TimerNotSet", "a machine without a control plane never ends",

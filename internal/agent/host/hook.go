@@ -1,0 +1,115 @@
+//go:build linux
+
+package host
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// The files below Config.Hooks.
+const (
+	startedHook   = "job-started.sh"
+	completedHook = "job-completed.sh"
+	startedFile   = "started"   // what the first writes
+	completedFile = "completed" // what the second writes
+)
+
+// hook is run by the runner program before the first and after the last of a
+// job's steps. A hook that fails would fail the job, and one that waits would hold
+// it up: a file takes the line whether the agent is there or not. The image's own
+// hook comes behind it.
+const hook = `#!/bin/sh
+echo "$GITHUB_RUN_ID" >>%s || :
+`
+
+// prepare makes the directories of a program, which are empty then.
+func (m *Machine) prepare(who account, i image) error {
+	if err := os.RemoveAll(m.path(programDir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(m.path(programDir), 0o700); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(m.cfg.Hooks); err != nil {
+		return err
+	}
+	if err := os.Mkdir(m.cfg.Hooks, 0o700); err != nil {
+		return err
+	}
+	// The user may run the hooks and write their two files, and change nothing else.
+	for _, h := range []struct{ script, file, variable string }{
+		{startedHook, startedFile, startedVariable},
+		{completedHook, completedFile, completedVariable},
+	} {
+		script, file := filepath.Join(m.cfg.Hooks, h.script), filepath.Join(m.cfg.Hooks, h.file)
+		text := fmt.Sprintf(hook, quote(file)) + m.after(i.hook(h.variable))
+		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(script, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			return err
+		}
+		if err := os.Chown(file, int(who.UID), int(who.GID)); err != nil {
+			return err
+		}
+	}
+	if err := os.Chown(m.cfg.Hooks, -1, int(who.GID)); err != nil {
+		return err
+	}
+	return os.Chmod(m.cfg.Hooks, 0o750)
+}
+
+// quote makes a text one word of a shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// hook returns the image's script for a variable that names one; empty: there is
+// none.
+func (i image) hook(variable string) string {
+	script := i.Variables[variable]
+	for _, l := range i.lines() {
+		if l.name == variable {
+			script = l.value // an empty one unsets it
+		}
+	}
+	return script
+}
+
+// after returns the end of a hook of ours: it becomes the image's hook, run as the
+// runner program would run it (src/Runner.Common/HostContext.cs,
+// GetDefaultShellForScript, and src/Runner.Worker/Handlers/ScriptHandlerHelpers.cs).
+// Its process, environment and directory stay what they are, and its exit code
+// decides. Nothing may be set before: the script would see it.
+func (m *Machine) after(script string) string {
+	if script == "" || strings.HasPrefix(filepath.Clean(script), m.cfg.Hooks+"/") {
+		return "" // ours in an image that was made of a machine of ours would call themselves
+	}
+	word := quote(script)
+	switch filepath.Ext(script) {
+	case ".sh":
+		return "command -v bash >/dev/null && exec bash -e " + word + "\nexec sh -e " + word + "\n"
+	case ".ps1":
+		command := quote(". '" + script + "'")
+		return "command -v pwsh >/dev/null && exec pwsh -command " + command + "\nexec powershell -command " + command + "\n"
+	case ".js":
+		return "exec " + quote(m.node()) + " " + word + "\n"
+	}
+	return "echo " + quote(script+" is no script: GitHub's runner program wants .sh, .ps1 or .js") + " >&2\nexit 1\n"
+}
+
+// node returns the Node.js that the runner program runs scripts with: the one that
+// 2.336.0 does, or else the newest that there is.
+func (m *Machine) node() string {
+	found, _ := filepath.Glob(filepath.Join(m.cfg.Runner, "externals", "node[0-9][0-9]", "bin", "node"))
+	usual := filepath.Join(m.cfg.Runner, "externals", "node20", "bin", "node")
+	if len(found) == 0 || slices.Contains(found, usual) {
+		return usual
+	}
+	return found[len(found)-1]
+}
