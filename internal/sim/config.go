@@ -59,7 +59,7 @@ type Config struct {
 	Limits func(*store.Limits)
 	// Gate, unless it is nil, holds effects.
 	Gate *kernel.Gate
-	// Found is told of what does not hold, in place of the test, which then does
+	// Found hears what does not hold, in place of the test, which then does
 	// not fail.
 	Found func(what string)
 }

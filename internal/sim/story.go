@@ -132,15 +132,6 @@ func (w *World) Send(m queue.Message, delay time.Duration) {
 	w.must(w.Queue.Send(w.Context(), m, delay))
 }
 
-// Expire deletes the records whose time to live ends before a time, as DynamoDB
-// does late.
-func (w *World) Expire(before time.Time) (deleted int) {
-	w.Helper()
-	deleted, err := w.Expired(before)
-	w.must(err)
-	return deleted
-}
-
 // Forget deletes a registration at GitHub, as one of its owners may.
 func (w *World) Forget(id int64) error {
 	return w.github.Delete(w.Context(), github.Repository{ID: setting.RepositoryID, Name: setting.Repository}, id)

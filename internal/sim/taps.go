@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -141,4 +144,127 @@ func (q tappedQueue) Send(ctx context.Context, m queue.Message, delay time.Durat
 		return none{}, q.w.Queue.Send(ctx, m, delay)
 	})
 	return err
+}
+
+// tappedFleet is EC2 as worker and reaper see it.
+type tappedFleet struct{ w *World }
+
+var _ fleet.Fleet = tappedFleet{}
+
+func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
+	return kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Image, On: image}, func(ctx context.Context) (string, error) { return f.w.Fleet.Image(ctx, at, image) })
+}
+
+func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+	answered := f.w.Launching(kernel.By(ctx), l)
+	instance, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
+		return f.w.Fleet.Launch(ctx, at, l)
+	})
+	answered(err)
+	return instance, err
+}
+
+func (f tappedFleet) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
+	in, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
+		return f.w.Fleet.ByToken(ctx, at, runner, token)
+	})
+	if errors.Is(err, fleet.ErrNotFound) {
+		f.w.Missed(token)
+	}
+	return in, err
+}
+
+func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
+	found, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
+		return f.w.Fleet.Get(ctx, at, ids...)
+	})
+	for _, id := range ids {
+		if _, ok := found[id]; err == nil && !ok {
+			f.w.Missed(id)
+		}
+	}
+	return found, err
+}
+
+func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
+	return tappedSeq(ctx, f.w, &kernel.Effect{To: kernel.ToEC2, Op: kernel.List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
+		return f.w.Fleet.List(ctx, at, controlPlane)
+	})
+}
+
+func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
+	inv := kernel.InvocationOf(ctx)
+	_, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Terminate, On: id}, func(ctx context.Context) (none, error) {
+		f.w.Terminating(inv.Began, id)
+		return none{}, f.w.Fleet.Terminate(ctx, at, id)
+	})
+	if errors.Is(err, fleet.ErrNotFound) {
+		f.w.Missed(id)
+	}
+	return err
+}
+
+// tappedGitHub is GitHub's API as worker and reaper see it: the client of
+// production, over HTTP without a socket.
+type tappedGitHub struct{ w *World }
+
+var _ github.API = tappedGitHub{}
+
+// unanswered is how GitHub's client tells of a call without an answer.
+func unanswered[T any](v T, err error) (T, error) {
+	if err == nil || !errors.Is(err, kernel.ErrFault) && !errors.Is(err, kernel.ErrDead) {
+		return v, err
+	}
+	return v, &github.Error{Kind: github.ErrUnknown, Op: err.Error()}
+}
+
+func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
+	answered := g.w.Minting(name)
+	minted, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+		return g.w.github.Mint(ctx, repo, name, labels)
+	}))
+	answered(err)
+	return minted, err
+}
+
+func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+	r, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
+		return g.w.github.Get(ctx, repo, id)
+	}))
+	g.w.Shows(r, err)
+	return r, err
+}
+
+func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
+	_, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+		g.w.Deleting(id)
+		return none{}, g.w.github.Delete(ctx, repo, id)
+	}))
+	return err
+}
+
+func (g tappedGitHub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
+	return unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
+		return g.w.github.Find(ctx, repo, name)
+	}))
+}
+
+// Deprecation is no effect: nothing is decided by it.
+func (g tappedGitHub) Deprecation(ctx context.Context, repo github.Repository, version string) (github.Deprecation, error) {
+	return g.w.github.Deprecation(ctx, repo, version)
+}
+
+func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+	list := tappedSeq(ctx, g.w, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
+		return g.w.github.List(ctx, repo, prefix)
+	})
+	return func(yield func(github.Runner, error) bool) {
+		for r, err := range list {
+			r, err = unanswered(r, err)
+			g.w.Shows(r, err)
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
 }

@@ -62,7 +62,7 @@ func Do[T any](ctx context.Context, k *Kernel, e *Effect, call func(context.Cont
 }
 
 // fail brings a fate that fails the call, with its effect or without, and returns
-// what the caller is told. Who is no invocation cannot be killed: its call fails.
+// what the caller learns. Who is no invocation cannot be killed: its call fails.
 func (k *Kernel) fail(ctx context.Context, inv *Invocation, e *Effect, fate Fate, back time.Duration, apply func()) error {
 	fault := fmt.Errorf("%s: %w", e.Op, ErrFault)
 	switch fate {

@@ -179,7 +179,7 @@ func (g *Gate) Tell(b *strings.Builder) {
 }
 
 // gated makes one call in no time, once it is let go. A caller whose time was up
-// meanwhile, or who died, does not learn what came of it.
+// meanwhile, or who died, does not learn its outcome.
 func gated[T any](ctx context.Context, k *Kernel, inv *Invocation, e *Effect, call func(context.Context) (T, error)) (T, error) {
 	var none T
 	if inv.Dead() {

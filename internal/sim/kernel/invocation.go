@@ -90,7 +90,7 @@ func (inv *Invocation) stand(d time.Duration) {
 }
 
 // travel waits while a call is on its way, unless the caller stops waiting. One
-// that is dead is told at once, so that it can be forgotten.
+// that is dead learns it at once, so that it can be forgotten.
 func (inv *Invocation) travel(ctx context.Context, d time.Duration) error {
 	var dead chan struct{}
 	if inv != nil {

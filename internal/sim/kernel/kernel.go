@@ -22,7 +22,7 @@ type Config struct {
 	Seed uint64
 	// Span says how long a FailLate, a Pause or a Hold takes; nil: a minute.
 	Span func(Effect) time.Duration
-	// Most is the number of effects at which the Watcher is told of a restless
+	// Most is the number of effects at which the Watcher hears of a restless
 	// world; 0: there is none.
 	Most int
 	// Skew is by how much the clock of a part is ahead.
@@ -33,16 +33,16 @@ type Config struct {
 	Gate *Gate
 }
 
-// Watcher is told what befalls those who make effects. It is called without any
+// Watcher hears what befalls those who make effects. It is called without any
 // lock of the kernel.
 type Watcher interface {
-	// Calls is told of each effect of an invocation, which has returned or not.
+	// Calls hears of each effect of an invocation, which has returned or not.
 	Calls(e *Effect, returned bool)
-	// Stands is told that the caller of an effect stands still for a while.
+	// Stands hears that the caller of an effect stands still for a while.
 	Stands(e *Effect, d time.Duration)
-	// Killed is told that the caller of an effect was killed there.
+	// Killed hears that the caller of an effect was killed there.
 	Killed(e *Effect)
-	// Restless is told that a world has more effects than it may.
+	// Restless hears that a world has more effects than it may.
 	Restless(effects int)
 }
 
@@ -102,21 +102,11 @@ func (k *Kernel) Count(name string) int {
 }
 
 // Trace returns the effects so far.
-func (k *Kernel) Trace() []Effect { return k.Since(0) }
-
-// Mark returns a place in the trace: Since returns what came after it.
-func (k *Kernel) Mark() int {
+func (k *Kernel) Trace() []Effect {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.trace)
-}
-
-// Since returns the part of the trace that came after a mark.
-func (k *Kernel) Since(mark int) []Effect {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	out := make([]Effect, len(k.trace)-mark)
-	for i, e := range k.trace[mark:] {
+	out := make([]Effect, len(k.trace))
+	for i, e := range k.trace {
 		out[i] = *e
 	}
 	return out

@@ -161,7 +161,7 @@ func (s *story) repeat(name string) bool {
 		if s.w.Queue.Send(s.w.Context(), m, time.Duration(i%3)*s.between(0, 5*time.Minute, "again", name)) != nil {
 			return false
 		}
-		time.Sleep(time.Nanosecond) // whoever waits for messages gets this one alone
+		time.Sleep(time.Nanosecond) // who waits for messages gets this one alone
 	}
 	return true
 }

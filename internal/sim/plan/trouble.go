@@ -113,20 +113,8 @@ func (p *plan) deliveries() func(*sim.World, []queue.Delivery) []queue.Delivery 
 		if !time.Now().Before(heals) {
 			return ds
 		}
-		if shuffled && len(ds) < setting.Batch && p.chance(300, "gathers", name) && p.has("messages gathered", name) {
-			// Or a batch has one message nearly always. No longer than what visibility
-			// leaves beside a worker's time.
-			time.Sleep(p.between(0, 10*time.Second, "gathers", name))
-			more, err := w.Queue.Receive(w.Context(), setting.Batch-len(ds), 0)
-			if err != nil {
-				w.Errorf("%v", err)
-			}
-			ds = append(ds, more...)
-		}
-		if shuffled && len(ds) > 1 && p.happens(reordered, name) {
-			slices.SortFunc(ds, func(a, b queue.Delivery) int {
-				return cmp.Compare(p.draw("order", name, a.ID), p.draw("order", name, b.ID))
-			})
+		if shuffled {
+			ds = p.shuffle(p.gather(w, ds, name), name)
 		}
 		if twice && p.chance(300, "delivered twice", name) && p.happens(delivered2, name) {
 			for _, d := range ds { // it is visible to others while it is handled
@@ -141,4 +129,28 @@ func (p *plan) deliveries() func(*sim.World, []queue.Delivery) []queue.Delivery 
 		}
 		return ds
 	}
+}
+
+// gather may wait for more messages, or a batch has one nearly always. It takes no
+// longer than what visibility leaves beside a worker's time.
+func (p *plan) gather(w *sim.World, ds []queue.Delivery, name string) []queue.Delivery {
+	if len(ds) == setting.Batch || !p.chance(300, "gathers", name) || !p.has("messages gathered", name) {
+		return ds
+	}
+	time.Sleep(p.between(0, 10*time.Second, "gathers", name))
+	more, err := w.Queue.Receive(w.Context(), setting.Batch-len(ds), 0)
+	if err != nil {
+		w.Errorf("%v", err)
+	}
+	return append(ds, more...)
+}
+
+// shuffle brings a batch into another order.
+func (p *plan) shuffle(ds []queue.Delivery, name string) []queue.Delivery {
+	if len(ds) > 1 && p.happens(reordered, name) {
+		slices.SortFunc(ds, func(a, b queue.Delivery) int {
+			return cmp.Compare(p.draw("order", name, a.ID), p.draw("order", name, b.ID))
+		})
+	}
+	return ds
 }

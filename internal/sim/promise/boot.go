@@ -14,13 +14,14 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// The promises about what machines say, and what they are told.
+// The promises about what machines say, and what they are answered.
 const (
 	OneNonce  Promise = "only who called boot first is answered"
 	RealThief Promise = "only a machine whose boot token another used is compromised"
 	TakenOnce Promise = "what a machine says is taken once"
 	OwnPulse  Promise = "only the runner that the lock names has a pulse"
 	NextOrder Promise = "a further config is for a runner that is counted on"
+	BootOrder Promise = "a config is answered to the launched machine alone, in time"
 )
 
 // heard is what is known of the calls of machines and callers.
@@ -34,7 +35,7 @@ func newHeard() heard {
 	return heard{booters: map[string]map[string]bool{}, forced: map[string]bool{}, unnamed: map[string]time.Time{}}
 }
 
-// bootPromises are about what machines say, and what they are told.
+// bootPromises are about what machines say, and what they are answered.
 type bootPromises struct{ *History }
 
 // Asks looks at a call of the API before it is answered.
@@ -91,7 +92,7 @@ func (p bootPromises) sawBoot(e *kernel.Effect, was, r store.Runner, l store.Loc
 		p.hold(TakenOnce, r.Counter > was.Counter, "runner %s heard %q twice, with counter %d", r.ID, e.For, r.Counter)
 	}
 	p.hold(TakenOnce, r.Jobs == was.Jobs || r.Jobs == was.Jobs+1 && r.Counter > was.Counter, "runner %s did %d jobs, and then %d", r.ID, was.Jobs, r.Jobs)
-	if was.Boot.At.IsZero() && !r.Boot.At.IsZero() {
+	if begins(was.Boot.At, r.Boot.At) {
 		p.hold(BootOrder, was.State.Usable(), "runner %s boots, and is %s", r.ID, was.State)
 		p.hold(BootOrder, l.Names(r.ID) && l.State == store.LockLaunching && r.Boot.At.Before(l.BootBy),
 			"runner %s boots at %s; its lock is %s, names %s, and it was to boot by %s", r.ID, r.Boot.At, l.State, l.Runner, l.BootBy)
@@ -100,14 +101,39 @@ func (p bootPromises) sawBoot(e *kernel.Effect, was, r store.Runner, l store.Loc
 		p.hold(NextOrder, was.State == store.RunnerOnline && l.Names(r.ID) && l.State == store.LockLive && r.UpdatedAt.Before(r.Hard),
 			"runner %s, %s, is to get config %d at %s; its lock is %s, names %s, and it ends at %s", r.ID, was.State, r.Wanted, r.UpdatedAt, l.State, l.Runner, r.Hard)
 	}
-	if r.End != nil && r.End.Code == store.EndCompromised && (was.End == nil || was.End.Code != store.EndCompromised) {
-		who := p.heard.booters[r.ID]
-		others := len(who)
-		if r.InstanceID != "" && !who[r.InstanceID] {
-			others++
-		}
-		p.hold(RealThief, others > 1, "runner %s is compromised, and nobody but %v used its boot token", r.ID, who)
+	if ended(r) == store.EndCompromised && ended(was) != store.EndCompromised {
+		p.sawCompromised(r)
 	}
+}
+
+// sawCompromised looks at a runner whose boot token was used by another.
+func (p bootPromises) sawCompromised(r store.Runner) {
+	who := p.heard.booters[r.ID]
+	others := len(who)
+	if r.InstanceID != "" && !who[r.InstanceID] {
+		others++
+	}
+	p.hold(RealThief, others > 1, "runner %s is compromised, and nobody but %v used its boot token", r.ID, who)
+}
+
+// ended returns the code of why a runner ends; empty: it does not.
+func ended(r store.Runner) string {
+	if r.End == nil {
+		return ""
+	}
+	return r.End.Code
+}
+
+// sawBooted looks at a runner whose machine was answered for the first time. The
+// history has all of the commit that comes before it.
+func (p bootPromises) sawBooted(was, r store.Runner) {
+	if was.Version == 0 || !begins(was.Boot.At, r.Boot.At) {
+		return
+	}
+	now, l := time.Now(), p.locks[r.Lock]
+	p.hold(BootOrder, r.Config.N > 0 && r.InstanceID != "" && r.Boot.InstanceID == r.InstanceID && r.Boot.NonceHash != "",
+		"runner %s booted with config %d on %q, and its instance is %q", r.ID, r.Config.N, r.Boot.InstanceID, r.InstanceID)
+	p.hold(BootOrder, l.Names(r.ID) && !now.After(l.BootBy.Add(slack)), "runner %s booted at %s, and its lock names %s, to boot by %s", r.ID, now, l.Runner, l.BootBy)
 }
 
 // sawPulses looks at the signs of life that a commit wrote: the lock of their key

@@ -31,7 +31,7 @@ type Config struct {
 	Lag func() time.Duration
 	// Secrets are those that no record may show, beside those that are derived.
 	Secrets []Secret
-	// Errorf is told of what does not hold.
+	// Errorf hears what does not hold.
 	Errorf func(format string, args ...any)
 }
 
@@ -114,6 +114,13 @@ func (h *History) hold(p Promise, ok bool, format string, args ...any) {
 	}
 }
 
+// note takes something down.
+func (h *History) note(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+}
+
 // now returns the time by the clock of a part.
 func (h *History) now(part string) time.Time { return h.Kernel.Clock(part)() }
 
@@ -142,28 +149,23 @@ func (h *History) wiped() bool { return !h.wipedAt.IsZero() }
 func (h *History) outdated(began time.Time) bool { return !began.After(h.wipedAt) }
 
 // Released notes that the operator releases the brake for the first time.
-func (h *History) Released() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.released = time.Now()
-}
+func (h *History) Released() { h.note(func() { h.released = time.Now() }) }
 
-// Expired deletes the records whose time to live ends before a time.
-func (h *History) Expired(before time.Time) (deleted int, err error) {
+// Expire deletes the records whose time to live ends before a time, as DynamoDB
+// does late.
+func (h *History) Expire(before time.Time) (deleted int) {
 	registered := map[string]bool{} // runners, whatever their records think of it
 	for _, r := range h.GitHub.Registrations() {
 		registered[setting.RunnerIn(r.Name)] = true
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if deleted, err = h.Store().Expire(context.Background(), before); err != nil {
-		return deleted, err
+	deleted, err := h.Store().Expire(context.Background(), before)
+	if err != nil {
+		h.Errorf("%v", err)
 	}
 	for ref := range h.versions {
-		if kept, err := h.kept(ref); err != nil || kept {
-			if err != nil {
-				return deleted, err
-			}
+		if h.kept(ref) {
 			continue
 		}
 		delete(h.versions, ref) // who makes it again begins at 1
@@ -173,20 +175,18 @@ func (h *History) Expired(before time.Time) (deleted int, err error) {
 			h.runners[ref.ID] = r
 		}
 	}
-	return deleted, nil
+	return deleted
 }
 
 // kept reports whether a record is still there.
-func (h *History) kept(ref store.Ref) (bool, error) {
+func (h *History) kept(ref store.Ref) bool {
 	items, err := h.Store().Get(context.Background(), ref)
-	return err == nil && items[0].Base().Version != 0, err
+	return err == nil && items[0].Base().Version != 0
 }
 
 // Said keeps what others can read.
 func (h *History) Said(where string, b []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.texts = append(h.texts, text{where, b})
+	h.note(func() { h.texts = append(h.texts, text{where, b}) })
 }
 
 // Retagged notes that somebody edits the tags of a machine.
@@ -209,9 +209,7 @@ func (h *History) tagged(f simfleet.Fact) string {
 
 // Stands implements kernel.Watcher.
 func (h *History) Stands(e *kernel.Effect, d time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.slow[cmp.Or(e.By, e.On)] += d // a machine's call is its runner's
+	h.note(func() { h.slow[cmp.Or(e.By, e.On)] += d }) // a machine's call is its runner's
 }
 
 // Killed implements kernel.Watcher.
@@ -238,6 +236,9 @@ func (h *History) Restless(effects int) {
 	defer h.mu.Unlock()
 	h.hold(Rest, false, "the world has %d effects, and does not come to rest", effects)
 }
+
+// begins reports whether a commit sets a time that was not set.
+func begins(was, is time.Time) bool { return was.IsZero() && !is.IsZero() }
 
 func latest(times ...time.Time) time.Time   { return slices.MaxFunc(times, time.Time.Compare) }
 func earliest(times ...time.Time) time.Time { return slices.MinFunc(times, time.Time.Compare) }

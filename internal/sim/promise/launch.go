@@ -28,6 +28,8 @@ const (
 	Polled    Promise = "a poll sends a start message again that nobody took up"
 	Bounded   Promise = "an answer that nobody knows is not asked for without end"
 	NotEarly  Promise = "a request is taken up when its pause is over"
+	Claimed   Promise = "what EC2 or GitHub does once is asked for under a claim"
+	Paced     Promise = "each RunInstances call has a slot, and the slots keep the pace"
 )
 
 // calls is what a world has seen of the calls of RunInstances.
@@ -60,8 +62,8 @@ func newCalls() calls {
 // launchPromises are about the way from a request to a launched machine.
 type launchPromises struct{ *History }
 
-// Launching looks at a call of RunInstances before it is made. answered notes what
-// came of it, as far as its caller can know.
+// Launching looks at a call of RunInstances before it is made. answered notes
+// its outcome, as far as its caller can know.
 func (p launchPromises) Launching(by string, l fleet.Launch) (answered func(err error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -236,21 +238,25 @@ func (p launchPromises) sawGivenUp(was, r store.Request) {
 		return
 	}
 	run := p.runners[was.Runner]
-	if kept, _ := p.kept(run.Ref()); !kept {
+	if !p.kept(run.Ref()) {
 		return // its record is lost, or was deleted early
 	}
-	p.hold(GivenUp, run.State.Final() || !run.State.Usable() && (run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero()),
-		"request %s gives up runner %s, which is %s, booted at %s and deregistered at %s", r.ID, run.ID, run.State, run.Boot.At, run.DeregisteredAt)
+	p.hold(GivenUp, deserted(run), "request %s gives up runner %s, which is %s, booted at %s and deregistered at %s", r.ID, run.ID, run.State, run.Boot.At, run.DeregisteredAt)
 	p.hold(Counted, run.End == nil || run.End.Retryable, "request %s is tried again after runner %s, which ended for %v", r.ID, run.ID, run.End)
 	// One that came to the last try for want of vCPUs has that once more: time helps.
 	p.hold(Counted, r.Tries == min(was.Tries, len(p.Limits.Waits)-1)+1, "request %s was tried %d times again, and then %d", r.ID, was.Tries, r.Tries)
+}
+
+// deserted reports whether no job can come to a runner any more.
+func deserted(r store.Runner) bool {
+	return r.State.Final() || !r.State.Usable() && (r.Boot.At.IsZero() || !r.DeregisteredAt.IsZero())
 }
 
 // Polls looks at a poll that begins: answered looks at what it did.
 func (p launchPromises) Polls(request string) (answered func(err error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	was, began, mark := p.requests[request], time.Now(), p.Kernel.Mark()
+	was, began := p.requests[request], time.Now()
 	forgotten := was.State == store.Accepted && was.Sends == 1 && was.Wait == "" && p.now(kernel.API).Sub(was.SentAt) >= p.Limits.PollResend
 	return func(err error) {
 		if err != nil || !forgotten || time.Since(began) > setting.APITime/2 {
@@ -258,8 +264,8 @@ func (p launchPromises) Polls(request string) (answered func(err error)) {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for _, e := range p.Kernel.Since(mark) {
-			if e.Op == kernel.Commit && e.Fate != kernel.Pass && strings.Contains(e.On, request) {
+		for _, e := range p.Kernel.Trace() {
+			if !e.At.Before(began) && e.Op == kernel.Commit && e.Fate != kernel.Pass && strings.Contains(e.On, request) {
 				return
 			}
 		}

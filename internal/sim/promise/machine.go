@@ -5,6 +5,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -43,6 +44,11 @@ func (p machinePromises) sawMachines(machines []simfleet.Fact, powerless map[str
 		ofRunner[runner] = m.ID
 		with = append(with, m)
 	}
+	p.sawCredentials(with, powerless)
+}
+
+// sawCredentials looks at the machines that got credentials.
+func (p machinePromises) sawCredentials(with []simfleet.Fact, powerless map[string]time.Time) {
 	for i, a := range with {
 		alive := 0
 		for _, b := range with {
@@ -128,10 +134,15 @@ func (p machinePromises) sawJobs() {
 		}
 		told := !r.EndingAt.IsZero() && !m.EndsAt.Before(r.EndingAt.Add(-slack)) || !r.EndedAt.IsZero() && !m.EndsAt.Before(r.EndedAt.Add(-slack))
 		for _, j := range jobs {
-			on := setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() && j.StartedAt.Before(m.EndsAt) && (j.EndedAt.IsZero() || j.EndedAt.After(m.EndsAt))
+			on := setting.RunnerIn(j.RunnerName) == r.ID && ranAt(j, m.EndsAt)
 			p.hold(JobKept, !on || told, "machine %s switched itself off (%s) with job %s", m.ID, m.PowerOff, j.ID)
 		}
 	}
+}
+
+// ranAt reports whether a job ran at a time.
+func ranAt(j githubtest.Job, at time.Time) bool {
+	return !j.StartedAt.IsZero() && j.StartedAt.Before(at) && (j.EndedAt.IsZero() || j.EndedAt.After(at))
 }
 
 // Timers looks at when the machines that live switch themselves off, as they

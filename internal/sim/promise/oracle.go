@@ -21,8 +21,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -36,19 +34,17 @@ type Oracle struct {
 	bootPromises
 	wordPromises
 	endPromises
-	reasonPromises
 	runPromises
 	machinePromises
 	finalPromises
-	secretPromises
 }
 
 // New returns an oracle that has seen nothing.
 func New(cfg Config) *Oracle {
 	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}}
 	return &Oracle{
-		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, endPromises{h}, reasonPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, secretPromises{h},
+		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, endPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h},
 	}
 }
 
@@ -57,18 +53,10 @@ type commit struct {
 	effect *kernel.Effect
 	items  []store.Item  // what it wrote
 	before time.Duration // how long ago it was decided, at most
-
-	// What is really there, if the commit says something of it.
-	machines []simfleet.Fact
-	minted   map[int64]bool      // what is registered
-	removed  map[int64]time.Time // when what was registered ended
-	jobs     []githubtest.Job
 }
 
 // Commit makes a commit by f, and looks at what it wrote. It returns that in words.
 func (o *Oracle) Commit(e *kernel.Effect, changes []store.Change, f func() error) (change string, err error) {
-	c := o.around(changes)
-	c.effect = e
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	err = f()
@@ -79,6 +67,7 @@ func (o *Oracle) Commit(e *kernel.Effect, changes []store.Change, f func() error
 		return "", err
 	}
 	o.commits++
+	c := commit{effect: e, before: instant + o.slow[e.By]}
 	for _, was := range changes {
 		// What was made before, and its answer lost, is nothing new.
 		if !was.CheckOnly && o.versions[was.Item.Ref()] < was.Item.Base().Version {
@@ -86,41 +75,9 @@ func (o *Oracle) Commit(e *kernel.Effect, changes []store.Change, f func() error
 			c.items = append(c.items, was.Item)
 		}
 	}
-	c.before = instant + o.slow[e.By]
 	o.sawOrder(c)
 	o.saw(c)
 	return change, nil
-}
-
-// around looks at EC2 and GitHub if a commit says something of them.
-func (o *Oracle) around(changes []store.Change) (c commit) {
-	for _, change := range changes {
-		switch i := change.Item.(type) {
-		case *store.Request:
-			if i.State == store.Ready && c.removed == nil {
-				c.removed = map[int64]time.Time{}
-				for _, g := range o.GitHub.Minted() {
-					c.removed[g.ID] = g.RemovedAt
-				}
-			}
-		case *store.Lock:
-			if i.State == store.LockLive && !change.CheckOnly && c.jobs == nil {
-				c.jobs = o.GitHub.Jobs()
-			}
-		case *store.Runner:
-			if (i.State == store.RunnerEnded || i.End != nil && i.End.Code == store.EndTerminated) && c.machines == nil {
-				c.machines = o.Fleet.Instances()
-			}
-			lost := i.State == store.RunnerDraining && i.End.Code == store.EndUnlisted
-			if (!i.DeregisteredAt.IsZero() || lost) && !i.State.Final() && c.minted == nil {
-				c.minted = map[int64]bool{}
-				for _, g := range o.GitHub.Registrations() {
-					c.minted[g.ID] = true
-				}
-			}
-		}
-	}
-	return c
 }
 
 // sawOrder looks at what a commit is about to change: it may, as things were.
@@ -139,7 +96,7 @@ func (o *Oracle) sawOrder(c commit) {
 			if was.State.Usable() && i.State == store.RunnerDraining {
 				o.sawDrain(c, was, *i, l)
 			}
-			o.sawOver(c, was, *i)
+			o.sawOver(was, *i)
 		case *store.Lock:
 			if was := o.locks[i.Key]; was.Runner != "" && was.Runner != i.Runner {
 				o.heard.unnamed[was.Runner] = time.Now()
@@ -175,8 +132,9 @@ func (o *Oracle) saw(c commit) {
 			o.runners[i.ID] = *i
 			o.sawRunner(was, *i)
 			o.sawWord(c, was, *i)
-			o.sawReason(c, was, *i)
-			if was.OnlineAt.IsZero() && !i.OnlineAt.IsZero() {
+			o.sawBooted(was, *i)
+			o.sawReason(was, *i)
+			if begins(was.OnlineAt, i.OnlineAt) {
 				online = append(online, *i)
 			}
 		case *store.Lock:

@@ -13,7 +13,6 @@ type Promise string
 // The promises that are about records of all kinds, and about the whole of a world.
 const (
 	Final       Promise = "what is final stays as it is"
-	ReadyRunner Promise = "a ready request keeps its runner, which was online"
 	Reasons     Promise = "whatever ends says why"
 	Watched     Promise = "whatever is open will be looked at again"
 	Fixed       Promise = "what a record began with stays"
@@ -23,25 +22,20 @@ const (
 	SharedRoom  Promise = "a shared runner is usable, and has the time that was asked for"
 	Rising      Promise = "what may only rise rises"
 	BootBound   Promise = "only an index that moves moves the boot limit"
-	BootOrder   Promise = "a config is answered to the launched machine alone, in time"
 	HardKept    Promise = "nobody may count on a runner beyond its hard limit"
 	QuotaTrue   Promise = "the quota counts what lives"
 	QuotaKept   Promise = "the quota is never passed"
-	Claimed     Promise = "what EC2 or GitHub does once is asked for under a claim"
-	Paced       Promise = "each RunInstances call has a slot, and the slots keep the pace"
-	NameOnce    Promise = "a name is written ahead, and registered once"
-	DeleteOrder Promise = "a registration is deleted when nothing may use it any more"
-	EndOrder    Promise = "a machine is terminated when no job can be on it any more"
 	Goroutines  Promise = "nothing runs on after its invocation returned"
 	Answered    Promise = "what was accepted is recorded"
 	Rest        Promise = "the world comes to rest"
+	ReadyRunner Promise = "a ready request keeps its runner, which was online"
 )
 
 // recordPromises are about what is written of a record, whatever it is about.
 type recordPromises struct{ *History }
 
 func (p recordPromises) sawRequest(was, r store.Request) {
-	if r.State.Final() && r.State != store.Ready {
+	if unserved(r) {
 		p.hold(Reasons, r.Error != nil && r.Error.Code != "" && r.Error.Text != "", "request %s is %s, and does not say why", r.ID, r.State)
 	}
 	if !r.State.Final() {
@@ -129,12 +123,6 @@ func (p recordPromises) count(was, r store.Runner) {
 
 // sawStep looks at a runner that was there before.
 func (p recordPromises) sawStep(was, r store.Runner) {
-	if was.Boot.At.IsZero() && !r.Boot.At.IsZero() {
-		now, l := time.Now(), p.locks[r.Lock]
-		p.hold(BootOrder, r.Config.N > 0 && r.InstanceID != "" && r.Boot.InstanceID == r.InstanceID && r.Boot.NonceHash != "",
-			"runner %s booted with config %d on %q, and its instance is %q", r.ID, r.Config.N, r.Boot.InstanceID, r.InstanceID)
-		p.hold(BootOrder, l.Names(r.ID) && !now.After(l.BootBy.Add(slack)), "runner %s booted at %s, and its lock names %s, to boot by %s", r.ID, now, l.Runner, l.BootBy)
-	}
 	p.hold(Final, !was.State.Final() || r.State == was.State, "runner %s was %s, and is %s", r.ID, was.State, r.State)
 	launch := slices.Equal(r.Plan, was.Plan) && sameLaunch(r.Launch, was.Launch) || p.reimaged(was, r)
 	p.hold(Fixed, r.Hard.Equal(was.Hard) && r.Lock == was.Lock && r.Request == was.Request && launch, "runner %s is another one than it was", r.ID)

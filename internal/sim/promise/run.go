@@ -74,25 +74,35 @@ func (p runPromises) indexed(ref store.Ref) bool {
 
 // ofRunner adds what has to be done about a runner.
 func (p runPromises) ofRunner(all []duty, now time.Time, r store.Runner, l store.Lock) []duty {
-	if r.State == store.RunnerDraining {
-		if r.Boot.At.IsZero() || !now.Before(r.Hard) || !r.DeregisteredAt.IsZero() && now.Sub(r.DeregisteredAt) >= p.Limits.Grace && !jobRuns(r) {
-			all = append(all, duty{r.ID, "ends", func() bool { return p.runners[r.ID].State != store.RunnerDraining }})
-		}
-		return all
-	}
-	if !r.State.Usable() {
-		return all
-	}
-	if why := p.mustDrain(now, r, l); why != "" {
+	switch why := p.mustDrain(now, r, l); {
+	case r.State == store.RunnerDraining && p.mustEnd(now, r):
+		return append(all, duty{r.ID, "ends", func() bool { return p.runners[r.ID].State != store.RunnerDraining }})
+	case r.State.Usable() && why != "":
 		return append(all, duty{r.ID, "drains, " + why, func() bool {
 			is, run := p.locks[r.Lock], p.runners[r.ID]
 			return !run.State.Usable() || !is.Exp.Equal(l.Exp) || !is.BootBy.Equal(l.BootBy) ||
 				!run.Job.StartedAt.Equal(r.Job.StartedAt) || !run.ListeningAt.Equal(r.ListeningAt)
 		}})
+	case r.State.Usable() && p.forgotten(now, r):
+		return p.goesOn(all, r, l, waitsFor(now, r, l))
 	}
-	wait := waitsFor(now, r, l)
+	return all
+}
+
+// mustEnd reports whether a runner that drains has to end.
+func (p runPromises) mustEnd(now time.Time, r store.Runner) bool {
+	return r.Boot.At.IsZero() || !now.Before(r.Hard) || !r.DeregisteredAt.IsZero() && now.Sub(r.DeregisteredAt) >= p.Limits.Grace && !jobRuns(r)
+}
+
+// forgotten reports whether no worker is at a runner, or is to be for so long.
+func (p runPromises) forgotten(now time.Time, r store.Runner) bool {
 	claimed := r.Claim.By != "" && now.Before(r.Claim.Until)
-	if wait == "" || claimed || now.Sub(r.WaitUntil) < p.Limits.Resend || now.Sub(r.UpdatedAt) < p.Limits.Resend+slack {
+	return !claimed && now.Sub(r.WaitUntil) >= p.Limits.Resend && now.Sub(r.UpdatedAt) >= p.Limits.Resend+slack
+}
+
+// goesOn adds that a worker has to be sent to a runner that waits for something.
+func (p runPromises) goesOn(all []duty, r store.Runner, l store.Lock, wait string) []duty {
+	if wait == "" {
 		return all
 	}
 	sent := p.sent[r.ID]
@@ -128,8 +138,7 @@ func waitsFor(now time.Time, r store.Runner, l store.Lock) string {
 // ofRequest adds what has to be done about a request.
 func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []duty {
 	run := p.runners[q.Runner]
-	over := run.State.Final() || !run.State.Usable() && (run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero())
-	settles := q.State == store.Waiting && run.Version != 0 && (over || !run.OnlineAt.IsZero())
+	settles := q.State == store.Waiting && run.Version != 0 && (deserted(run) || !run.OnlineAt.IsZero())
 	forgotten := q.State == store.Accepted && now.Sub(q.DueAt) >= p.Limits.Resend && now.Sub(q.SentAt) >= p.Limits.Resend/2
 	if !now.After(q.GiveUpAt) && !settles && !forgotten {
 		return all
@@ -144,26 +153,31 @@ func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []dut
 // mustDrain says why a usable runner has to drain: nothing but a share, or an index
 // that moves, changes that.
 func (p runPromises) mustDrain(now time.Time, r store.Runner, l store.Lock) string {
-	q := p.requests[r.Request]
-	kept, _ := p.kept(q.Ref())
-	unwanted := q.State.Final() && q.State != store.Ready && kept
+	late := r.OnlineAt.IsZero() && !now.Before(l.BootBy.Add(p.Limits.OnlineGrace))
+	queued := jobRuns(r) || now.Sub(latest(r.OnlineAt, r.Job.EndedAt, r.ListeningAt)) < p.Limits.OnlineGrace
 	switch {
 	case !now.Before(r.Hard):
 		return "its hard limit passed"
 	case !l.Names(r.ID):
 		return ""
-	case !now.Before(l.Exp) && jobRuns(r), !now.Before(l.Exp) && now.Sub(latest(r.OnlineAt, r.Job.EndedAt, r.ListeningAt)) < p.Limits.OnlineGrace:
+	case !now.Before(l.Exp) && queued:
 		return "" // jobs may be queued for it
 	case !now.Before(l.Exp):
 		return "nobody counts on it"
 	case r.Boot.At.IsZero() && !now.Before(l.BootBy):
 		return "it did not boot"
-	case r.OnlineAt.IsZero() && !now.Before(l.BootBy.Add(p.Limits.OnlineGrace)) && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
+	case late && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
 		return "it was not online"
-	case unwanted && (r.Mode == store.Ephemeral || l.Joined == "") && r.State != store.RunnerBusy:
+	case p.unwanted(r, l):
 		return "nobody wants it"
 	}
 	return ""
+}
+
+// unwanted reports whether nobody wants a runner, and it has no job.
+func (p runPromises) unwanted(r store.Runner, l store.Lock) bool {
+	q := p.requests[r.Request]
+	return r.State != store.RunnerBusy && alone(r, l) && unserved(q) && p.kept(q.Ref())
 }
 
 // Sends notes a message that is sent.

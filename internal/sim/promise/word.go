@@ -20,14 +20,12 @@ const (
 	NoGhost   Promise = "nobody is given a runner that GitHub forgot two minutes before"
 	InVain    Promise = "a runner to which no job comes is shared for no longer than one may idle"
 	UsedUp    Promise = "no runner is shared between two of its configs"
-	JobSpared Promise = "no machine is terminated with a job that it reported"
 	NotAgain  Promise = "no image is launched whose runner program GitHub refused before any job"
 	BlamedFor Promise = "an image is refused for what a machine says before its first job"
 	LastOne   Promise = "a machine whose runner program GitHub refused gets no further config"
-	Seldom    Promise = "GitHub is not asked before its time to delete what it calls busy"
 	Told      Promise = "who launched a runner is ready with the commit that says that it is online"
-	Served    Promise = "what is queued for a runner is served beyond the time that was asked for"
 	FewNames  Promise = "few names of unknown outcome are written in a record"
+	NameOnce  Promise = "a name is written ahead, and registered once"
 )
 
 // confirmations is what a world knows of GitHub's word.
@@ -105,12 +103,9 @@ func mintKind(err error) error {
 
 // Shows notes what GitHub showed.
 func (p wordPromises) Shows(r github.Runner, err error) {
-	if err != nil || !r.Online {
-		return
+	if err == nil && r.Online {
+		p.note(func() { p.confirmations.shown[r.ID] = time.Now() })
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.confirmations.shown[r.ID] = time.Now()
 }
 
 // Refuses notes that GitHub refused the program of a runner.
@@ -124,21 +119,17 @@ func (p wordPromises) Refuses(runner string) {
 
 // Lies notes that a machine reports what is not so.
 func (p wordPromises) Lies(runner string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.confirmations.lied[runner] = true
+	p.note(func() { p.confirmations.lied[runner] = true })
 }
 
 // Stopped notes that a person stopped a machine.
 func (p wordPromises) Stopped(instance string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.confirmations.stopped[instance] = time.Now()
+	p.note(func() { p.confirmations.stopped[instance] = time.Now() })
 }
 
 // sawWord looks at what a commit writes of what GitHub said about a runner.
 func (p wordPromises) sawWord(c commit, was, r store.Runner) {
-	p.sawOnline(c, was, r)
+	p.sawOnline(was, r)
 	p.sawRefused(was, r)
 	p.sawNames(r)
 	if !r.Job.StartedAt.Equal(was.Job.StartedAt) || r.Jobs != was.Jobs || r.Wanted != was.Wanted {
@@ -192,12 +183,12 @@ func (p wordPromises) sawIntents(c commit) {
 }
 
 // sawOnline looks at a runner that comes into use.
-func (p wordPromises) sawOnline(c commit, was, r store.Runner) {
-	if !was.OnlineAt.IsZero() || r.OnlineAt.IsZero() {
+func (p wordPromises) sawOnline(was, r store.Runner) {
+	if !begins(was.OnlineAt, r.OnlineAt) {
 		return
 	}
 	_, shown := p.confirmations.shown[r.Config.RunnerID]
-	gave := slices.ContainsFunc(c.jobs, func(j githubtest.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
+	gave := slices.ContainsFunc(p.GitHub.Jobs(), func(j githubtest.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
 	p.hold(Proved, shown || gave || p.confirmations.lied[r.ID], "runner %s counts as online, and GitHub neither showed it so nor gave it a job", r.ID)
 }
 
@@ -215,7 +206,12 @@ func (p wordPromises) sawConfirmed(c commit, r store.Request, run store.Runner) 
 	} else {
 		p.confirmations.counted[run.ID] = now
 	}
-	gone := c.removed[run.Config.RunnerID]
+	var gone time.Time
+	for _, g := range p.GitHub.Minted() {
+		if g.ID == run.Config.RunnerID {
+			gone = g.RemovedAt
+		}
+	}
 	p.hold(NoGhost, gone.IsZero() || now.Sub(gone) <= fresh, "request %s is given runner %s, which GitHub forgot %s before", r.ID, run.ID, now.Sub(gone))
 }
 
