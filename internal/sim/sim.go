@@ -2,15 +2,11 @@
 // reaper and agent over an in-memory store and queue, a simulated EC2 and a
 // simulated GitHub.
 //
-// Every call that a part makes of what is around it is an Effect. A test decides
-// its Fate: it fails with or without having happened, or its invocation dies there.
-// Workers are run as Lambda runs them, the reaper each minute. One seed has one
-// course of events: all randomness comes from it, and every call takes a time of
-// its own, so that no two things happen at once.
-//
-// A World watches what must hold at every commit, and Check what must hold of the
-// whole: no request ever has two usable machines, nothing is left over, nothing
-// that was accepted is forgotten, and no secret is readable anywhere.
+// Every call that a part makes of what is around it is an effect, to which a test
+// gives a fate (package kernel). Workers are run as Lambda runs them, the reaper each
+// minute. What must hold is looked at whenever something is committed or called, and
+// by Check (package promise). Package plan draws random worlds, and package explore
+// goes through every order of a small part of one.
 package sim
 
 import (
@@ -225,6 +221,7 @@ func (w *World) tell() {
 	fmt.Fprintf(w.Output(), "%s", log[max(0, len(log)-10_000):])
 }
 
+// must ends the story if there is an error.
 func (w *World) must(err error) {
 	if err != nil {
 		w.Helper()
