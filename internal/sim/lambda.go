@@ -172,7 +172,6 @@ func (l *lambda) Reap() (reaper.Report, error) {
 	p := l.environment(inv)
 	ctx, cancel := inv.Context(context.Background(), setting.ReaperTime)
 	defer cancel()
-	l.w.Timers()
 	ended := l.w.Reaping()
 	report, err := p.reaper.Run(ctx)
 	inv.Return()

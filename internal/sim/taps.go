@@ -56,8 +56,8 @@ func (s tappedStore) Commit(ctx context.Context, changes ...store.Change) error 
 		}
 	}
 	_, err := kernel.Do(ctx, s.w.Kernel, e, func(ctx context.Context) (none, error) {
-		change, err := s.w.Commit(e, made, func() error { return s.w.table.commit(ctx, made) })
-		s.w.Changed(e, change)
+		changed, err := s.w.Commit(e, made, func() error { return s.w.table.commit(ctx, made) })
+		s.w.Changed(e, changed)
 		if e.Fate == kernel.Twice {
 			made = changes // the second time
 		}

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -53,7 +54,7 @@ type Effect struct {
 	Fate Fate // in a trace
 	// Change is what it changed in the records, in a trace, such as
 	// "request 1f waiting to ready".
-	Change string
+	Change []string
 
 	Fated func() // called once its fate is known, before anything else; nil: nothing
 }
@@ -82,8 +83,8 @@ func (e Effect) String() string {
 	if e.Fate != Pass {
 		s += " -> " + e.Fate.String()
 	}
-	if e.Change != "" {
-		s += "  [" + e.Change + "]"
+	if len(e.Change) > 0 {
+		s += "  [" + strings.Join(e.Change, ", ") + "]"
 	}
 	return s
 }

@@ -120,13 +120,10 @@ func (k *Kernel) Remark(format string, args ...any) {
 }
 
 // Changed notes what an effect changed in the records.
-func (k *Kernel) Changed(e *Effect, what string) {
+func (k *Kernel) Changed(e *Effect, what []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if e.Change != "" && what != "" {
-		e.Change += ", "
-	}
-	e.Change += what
+	e.Change = append(e.Change, what...)
 }
 
 // number gives an effect its place in the world.

@@ -9,7 +9,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// wrote notes that an item was written, and returns by how much it changed. The caller
+// wrote notes that an item was written, and returns what it changed, in words; empty: nothing. The caller
 // holds the mutex.
 func (h *History) wrote(i store.Item) (change string) {
 	ref, due := i.Ref(), i.Base().DueAt
@@ -30,61 +30,47 @@ func (h *History) wrote(i store.Item) (change string) {
 // change tells by how much an item differs from what was seen of it last: its
 // state, in a few words, and nothing when that is as it was.
 func (h *History) change(i store.Item) string {
-	var was, is string
+	was, is := "", stateOf(i)
 	switch i := i.(type) {
 	case *store.Request:
-		was, is = stateOf(h.requests[i.ID]), stateOf(*i)
+		r := h.requests[i.ID]
+		was = stateOf(&r)
 	case *store.Runner:
-		was, is = standOf(h.runners[i.ID]), standOf(*i)
+		r := h.runners[i.ID]
+		was = stateOf(&r)
 	case *store.Lock:
-		was, is = lockOf(h.locks[i.Key]), lockOf(*i)
+		l := h.locks[i.Key]
+		was = stateOf(&l)
 	}
 	if was == is {
 		return ""
 	}
-	return fmt.Sprintf("%s %.8s: %s -> %s", i.Ref().Kind, shortOf(i), cmp.Or(was, "none"), is)
-}
-
-// shortOf returns the part of an id that tells an item from others.
-func shortOf(i store.Item) string {
 	id := i.Ref().ID
-	return id[strings.LastIndexByte(id, '/')+1:]
+	short := id[strings.LastIndexByte(id, '/')+1:] // what tells it from others
+	return fmt.Sprintf("%s %.8s: %s -> %s", i.Ref().Kind, short, cmp.Or(was, "none"), is)
 }
 
-func stateOf(r store.Request) string {
-	if r.Version == 0 {
+// stateOf tells the state of an item in a few words; empty: it is none, or has none.
+func stateOf(i store.Item) (s string) {
+	if i.Base().Version == 0 {
 		return ""
 	}
-	return strings.TrimSpace(string(r.State) + " " + r.Wait)
-}
-
-func standOf(r store.Runner) string {
-	if r.Version == 0 {
-		return ""
-	}
-	s := string(r.State)
-	if r.Index > 0 {
-		s += fmt.Sprintf(" at %d", r.Index)
-	}
-	if r.Config.N > 0 {
-		s += fmt.Sprintf(" with config %d", r.Config.N)
-	}
-	if r.End != nil {
-		s += " for " + r.End.Code
+	switch i := i.(type) {
+	case *store.Request:
+		return strings.TrimSpace(string(i.State) + " " + i.Wait)
+	case *store.Lock:
+		return fmt.Sprintf("%s %.8s", i.State, i.Runner)
+	case *store.Runner:
+		s = string(i.State)
+		if i.Index > 0 {
+			s += fmt.Sprintf(" at %d", i.Index)
+		}
+		if i.Config.N > 0 {
+			s += fmt.Sprintf(" with config %d", i.Config.N)
+		}
+		if i.End != nil {
+			s += " for " + i.End.Code
+		}
 	}
 	return s
-}
-
-func lockOf(l store.Lock) string {
-	if l.Version == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%s %.8s", l.State, l.Runner)
-}
-
-func join(a, b string) string {
-	if a == "" || b == "" {
-		return a + b
-	}
-	return a + ", " + b
 }

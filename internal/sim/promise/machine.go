@@ -144,18 +144,3 @@ func (p machinePromises) sawJobs() {
 func ranAt(j githubtest.Job, at time.Time) bool {
 	return !j.StartedAt.IsZero() && j.StartedAt.Before(at) && (j.EndedAt.IsZero() || j.EndedAt.After(at))
 }
-
-// Timers looks at when the machines that live switch themselves off, as they
-// have been told with their configs.
-func (p machinePromises) Timers() {
-	machines := p.Fleet.Instances()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, m := range machines {
-		r := p.runners[p.tagged(m)]
-		if m.State.Over() || m.CredentialedAt.IsZero() || time.Since(m.CredentialedAt) < instant || r.Version == 0 {
-			continue
-		}
-		p.hold(TimerSet, !m.EndsAt.IsZero() && !m.EndsAt.After(r.Hard.Add(slack)), "machine %s ends at %s, and its hard limit is %s", m.ID, m.EndsAt, r.Hard)
-	}
-}

@@ -56,7 +56,7 @@ type commit struct {
 }
 
 // Commit makes a commit by f, and looks at what it wrote. It returns that in words.
-func (o *Oracle) Commit(e *kernel.Effect, changes []store.Change, f func() error) (change string, err error) {
+func (o *Oracle) Commit(e *kernel.Effect, changes []store.Change, f func() error) (changed []string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	err = f()
@@ -64,20 +64,22 @@ func (o *Oracle) Commit(e *kernel.Effect, changes []store.Change, f func() error
 		o.conflicts++
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	o.commits++
 	c := commit{effect: e, before: instant + o.slow[e.By]}
 	for _, was := range changes {
 		// What was made before, and its answer lost, is nothing new.
 		if !was.CheckOnly && o.versions[was.Item.Ref()] < was.Item.Base().Version {
-			change = join(change, o.wrote(was.Item))
+			if what := o.wrote(was.Item); what != "" {
+				changed = append(changed, what)
+			}
 			c.items = append(c.items, was.Item)
 		}
 	}
 	o.sawOrder(c)
 	o.saw(c)
-	return change, nil
+	return changed, nil
 }
 
 // sawOrder looks at what a commit is about to change: it may, as things were.

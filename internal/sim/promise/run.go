@@ -30,6 +30,7 @@ type duty struct {
 func (p runPromises) Reaping() (ended func(reaper.Report, error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.sawTimers()
 	duties := p.duties()
 	return func(report reaper.Report, err error) {
 		if err != nil || report.Late || report.Counts[reaper.Skip] > 0 {
@@ -43,6 +44,18 @@ func (p runPromises) Reaping() (ended func(reaper.Report, error)) {
 		for _, d := range duties {
 			p.hold(EachRun, d.done(), "%s: a run of the reaper did not see to it that it %s", d.id, d.what)
 		}
+	}
+}
+
+// sawTimers looks at when the machines that live switch themselves off, as they
+// have been told with their configs.
+func (p runPromises) sawTimers() {
+	for _, m := range p.Fleet.Instances() {
+		r := p.runners[p.tagged(m)]
+		if m.State.Over() || m.CredentialedAt.IsZero() || time.Since(m.CredentialedAt) < instant || r.Version == 0 {
+			continue
+		}
+		p.hold(TimerSet, !m.EndsAt.IsZero() && !m.EndsAt.After(r.Hard.Add(slack)), "machine %s ends at %s, and its hard limit is %s", m.ID, m.EndsAt, r.Hard)
 	}
 }
 
