@@ -10,6 +10,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -104,7 +105,7 @@ func TestVersionThatIsRefusedInAJobEndsTheMachineAndBlamesNoImage(t *testing.T) 
 func TestReadyIsRecordedWithoutAnybodyWhoLooks(t *testing.T) {
 	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
-		w.Pause(sim.Reaper)
+		w.Pause(kernel.Reaper)
 		first := w.Start(sim.Shared("a"))
 		w.Until("a machine", time.Minute, func() bool { return len(w.Fleet.Instances()) == 1 })
 		second := w.Start(sim.Shared("b"))
@@ -116,7 +117,7 @@ func TestReadyIsRecordedWithoutAnybodyWhoLooks(t *testing.T) {
 		if took := run.OnlineAt.Sub(run.ListeningAt); took <= 0 || took > time.Second {
 			w.Errorf("GitHub's word took %s, want less than a second", took)
 		}
-		w.Resume(sim.Reaper)
+		w.Resume(kernel.Reaper)
 		w.Until("the other request to be ready", 2*time.Minute, func() bool { return w.Request(second.ID).State == store.Ready })
 		if r := w.Request(second.ID); !r.ReadyAt.Equal(run.OnlineAt) {
 			w.Errorf("the other is ready at %s, want %s", r.ReadyAt, run.OnlineAt)
@@ -139,7 +140,7 @@ func TestGhostIsSharedForTwoMinutesAtMost(t *testing.T) {
 					w.Fatal(err)
 				}
 				if !reaps {
-					w.Pause(sim.Reaper)
+					w.Pause(kernel.Reaper)
 				}
 				forgotten := time.Now()
 				time.Sleep(w.Limits.Confirmed + w.Limits.ReaperPeriod)
@@ -156,7 +157,7 @@ func TestGhostIsSharedForTwoMinutesAtMost(t *testing.T) {
 					time.Sleep(5 * time.Minute)
 				}
 				if !reaps {
-					w.Resume(sim.Reaper)
+					w.Resume(kernel.Reaper)
 				}
 				good(w, s, jobs...)
 				machines(w, 2)

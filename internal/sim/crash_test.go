@@ -13,6 +13,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -23,7 +24,7 @@ type story struct {
 	// tell returns the number of the effect after which its steps begin.
 	tell func(w *sim.World) (after int)
 	// step says which effects are steps.
-	step func(sim.Effect) bool
+	step func(kernel.Effect) bool
 }
 
 func (s story) world() sim.Config {
@@ -34,7 +35,7 @@ func (s story) world() sim.Config {
 }
 
 // steps tells the story without harm, and returns its steps.
-func (s story) steps(t *testing.T) (steps []sim.Effect) {
+func (s story) steps(t *testing.T) (steps []kernel.Effect) {
 	sim.Run(t, s.world(), func(w *sim.World) {
 		after := s.tell(w)
 		for _, e := range w.Trace() {
@@ -51,16 +52,16 @@ func (s story) steps(t *testing.T) (steps []sim.Effect) {
 
 // harmed tells the story once for each step and each harm. Whoever comes next has
 // to bring it to the same end.
-func (s story) harmed(t *testing.T, harms map[string]func() sim.Fate) {
+func (s story) harmed(t *testing.T, harms map[string]func() kernel.Fate) {
 	for i, step := range s.steps(t) {
 		for name, harm := range harms {
 			t.Run(fmt.Sprintf("%02d %s/%s", i+1, step.Name(), name), func(t *testing.T) {
 				t.Parallel()
 				var hit atomic.Bool
 				cfg := s.world()
-				cfg.Fate = func(e sim.Effect) sim.Fate {
+				cfg.Fate = func(e kernel.Effect) kernel.Fate {
 					if e.Part != step.Part || e.Of != step.Of {
-						return sim.Pass
+						return kernel.Pass
 					}
 					if e.Name() != step.Name() {
 						t.Errorf("step %d is %q, and was %q without harm", step.Of, e.Name(), step.Name())
@@ -78,10 +79,10 @@ func (s story) harmed(t *testing.T, harms map[string]func() sim.Fate) {
 }
 
 // faults are the harms that an invocation can come to at a step.
-func faults(fates ...sim.Fate) map[string]func() sim.Fate {
-	harms := map[string]func() sim.Fate{}
+func faults(fates ...kernel.Fate) map[string]func() kernel.Fate {
+	harms := map[string]func() kernel.Fate{}
 	for _, f := range fates {
-		harms[f.String()] = func() sim.Fate { return f }
+		harms[f.String()] = func() kernel.Fate { return f }
 	}
 	return harms
 }
@@ -89,10 +90,10 @@ func faults(fates ...sim.Fate) map[string]func() sim.Fate {
 // pauses are the harms that a process can come to that nobody kills: it stands
 // still until its claim, its message and its context have all run out, and then
 // goes on as if nothing had happened.
-func pauses() map[string]func() sim.Fate {
-	return map[string]func() sim.Fate{"Pause": func() sim.Fate {
+func pauses() map[string]func() kernel.Fate {
+	return map[string]func() kernel.Fate{"Pause": func() kernel.Fate {
 		time.Sleep(90 * time.Second)
-		return sim.Pass
+		return kernel.Pass
 	}}
 }
 
@@ -116,7 +117,7 @@ func stop(w *sim.World, s apitype.Started) {
 	}
 }
 
-func ofWorker(e sim.Effect) bool { return e.Part == sim.Worker }
+func ofWorker(e kernel.Effect) bool { return e.Part == kernel.Worker }
 
 // ephemeral is the shortest story: one request, one machine, one job.
 func ephemeral(w *sim.World) int {
@@ -154,12 +155,12 @@ func twice(w *sim.World) int {
 
 func TestEphemeralStartSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 	t.Parallel()
-	story{step: ofWorker, tell: ephemeral}.harmed(t, faults(sim.Fates...))
+	story{step: ofWorker, tell: ephemeral}.harmed(t, faults(kernel.Fates...))
 }
 
 func TestSharedStartsSurviveHarmAtEachStepOfTheWorker(t *testing.T) {
 	t.Parallel()
-	story{step: ofWorker, tell: shared}.harmed(t, faults(sim.Fates...))
+	story{step: ofWorker, tell: shared}.harmed(t, faults(kernel.Fates...))
 }
 
 func TestLaunchWithoutCapacitySurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
@@ -168,8 +169,8 @@ func TestLaunchWithoutCapacitySurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 		w.Fleet.SetCapacity(simfleet.Placement{Market: store.Spot, InstanceType: "t3a.micro", Subnet: "subnet-a"}, false)
 		w.Fleet.SetCapacity(simfleet.Placement{Market: store.Spot, InstanceType: "t3a.micro", Subnet: "subnet-b"}, false)
 		ephemeral(w)
-		return firstOf(w, sim.Launch) - 1 // what comes before is another story
-	}}.harmed(t, faults(sim.Fates...))
+		return firstOf(w, kernel.Launch) - 1 // what comes before is another story
+	}}.harmed(t, faults(kernel.Fates...))
 }
 
 // failsOnce returns a hook that makes the first operation of a kind fail.
@@ -214,22 +215,22 @@ func TestTroubleSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 		op     string
 		config func() sim.Config
 	}{
-		"LaunchIsThrottled": {sim.Launch, func() sim.Config {
+		"LaunchIsThrottled": {kernel.Launch, func() sim.Config {
 			return sim.Config{EC2: failsOnce(simfleet.OpLaunch, &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded"})}
 		}},
-		"LaunchHasNoAnswer": {sim.Launch, func() sim.Config {
+		"LaunchHasNoAnswer": {kernel.Launch, func() sim.Config {
 			return sim.Config{EC2: failsOnce(simfleet.OpLaunch, errors.New("no answer"))}
 		}},
-		"ImageHasNoAnswer": {sim.Image, func() sim.Config {
+		"ImageHasNoAnswer": {kernel.Image, func() sim.Config {
 			return sim.Config{EC2: failsOnce(simfleet.OpImage, errors.New("no answer"))}
 		}},
-		"MintAnswerIsLost": {sim.Mint, func() sim.Config {
+		"MintAnswerIsLost": {kernel.Mint, func() sim.Config {
 			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Lose: true})}
 		}},
-		"MintIsLimited": {sim.Mint, func() sim.Config {
+		"MintIsLimited": {kernel.Mint, func() sim.Config {
 			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")})}
 		}},
-		"NameIsTaken": {sim.Mint, func() sim.Config {
+		"NameIsTaken": {kernel.Mint, func() sim.Config {
 			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: githubtest.NameExists("garo")})}
 		}},
 	} {
@@ -238,7 +239,7 @@ func TestTroubleSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 				ephemeral(w)
 				return firstOf(w, trouble.op)
 			}
-			story{step: ofWorker, tell: tell, config: trouble.config}.harmed(t, faults(sim.FailAfter, sim.KillAfter))
+			story{step: ofWorker, tell: tell, config: trouble.config}.harmed(t, faults(kernel.FailAfter, kernel.KillAfter))
 		})
 	}
 }
@@ -266,7 +267,7 @@ func TestRetrySurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 		w.Ready(s, 15*time.Minute)
 		good(w, s, job)
 		return 0
-	}}.harmed(t, faults(sim.FailAfter, sim.KillAfter))
+	}}.harmed(t, faults(kernel.FailAfter, kernel.KillAfter))
 }
 
 func TestWaitForTheQuotaSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
@@ -281,7 +282,7 @@ func TestWaitForTheQuotaSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 		w.Ready(b, 15*time.Minute)
 		good(w, b, jobs...)
 		return after
-	}}.harmed(t, faults(sim.FailAfter, sim.KillAfter))
+	}}.harmed(t, faults(kernel.FailAfter, kernel.KillAfter))
 }
 
 func TestRefusalSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
@@ -313,39 +314,39 @@ func TestRefusalSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 				w.Quiet(2 * time.Hour)
 				w.Check()
 				return 0
-			}}.harmed(t, faults(sim.FailAfter, sim.KillAfter))
+			}}.harmed(t, faults(kernel.FailAfter, kernel.KillAfter))
 		})
 	}
 }
 
 func TestNextConfigSurvivesHarmAtEachStep(t *testing.T) {
 	t.Parallel()
-	story{tell: twice, step: func(e sim.Effect) bool { return e.Part == sim.Worker || e.For == "next" }}.harmed(t, faults(sim.Fates...))
+	story{tell: twice, step: func(e kernel.Effect) bool { return e.Part == kernel.Worker || e.For == "next" }}.harmed(t, faults(kernel.Fates...))
 }
 
 func TestStartSurvivesHarmAtEachStepOfTheAPI(t *testing.T) {
 	t.Parallel()
-	story{tell: ephemeral, step: func(e sim.Effect) bool { return e.For == "POST start" }}.harmed(t, faults(sim.Fates...))
+	story{tell: ephemeral, step: func(e kernel.Effect) bool { return e.For == "POST start" }}.harmed(t, faults(kernel.Fates...))
 }
 
 func TestMachineSurvivesHarmAtEachOfItsCalls(t *testing.T) {
 	t.Parallel()
 	calls := map[string]bool{"boot": true, "event booting": true, "event online": true, "event job_started": true, "event job_done": true, "next": true}
 	story{
-		step: func(e sim.Effect) bool { return e.Part == sim.API && calls[e.For] && e.Op != sim.Get },
+		step: func(e kernel.Effect) bool { return e.Part == kernel.API && calls[e.For] && e.Op != kernel.Get },
 		tell: func(w *sim.World) int { twice(w); return 0 },
-	}.harmed(t, faults(sim.KillBefore, sim.KillAfter))
+	}.harmed(t, faults(kernel.KillBefore, kernel.KillAfter))
 	story{
-		step: func(e sim.Effect) bool { return e.Part == sim.Machine && calls[e.What] },
+		step: func(e kernel.Effect) bool { return e.Part == kernel.Machine && calls[e.What] },
 		tell: func(w *sim.World) int { twice(w); return 0 },
-	}.harmed(t, faults(sim.FailBefore, sim.FailAfter, sim.FailLate))
+	}.harmed(t, faults(kernel.FailBefore, kernel.FailAfter, kernel.FailLate))
 }
 
 func TestEndSurvivesHarmAtEachStepOfTheReaper(t *testing.T) {
 	t.Parallel()
 	story{
-		step: func(e sim.Effect) bool { // the sweeps, which ask for lists, come between
-			return e.Part == sim.Reaper && e.Op != sim.List && e.What != "sweep"
+		step: func(e kernel.Effect) bool { // the sweeps, which ask for lists, come between
+			return e.Part == kernel.Reaper && e.Op != kernel.List && e.What != "sweep"
 		},
 		tell: func(w *sim.World) int {
 			s := w.Start(sim.Shared("a"))
@@ -354,7 +355,7 @@ func TestEndSurvivesHarmAtEachStepOfTheReaper(t *testing.T) {
 			good(w, s)
 			return after
 		},
-	}.harmed(t, faults(sim.Fates...))
+	}.harmed(t, faults(kernel.Fates...))
 }
 
 func TestPausedWorkerDoesNoHarmWhenItGoesOn(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/explore"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -81,36 +83,36 @@ func ended(w *sim.World) {
 // once more or two requests are there, and one machine if none is lost.
 var scopes = []struct {
 	large bool
-	sim.Scope
+	explore.Scope
 }{
 	// One request, from its call to a machine that is online.
-	{false, sim.Scope{Name: "LaunchTwice", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+	{false, explore.Scope{Name: "LaunchTwice", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Duplicates: 1}},
-	{false, sim.Scope{Name: "LaunchWithADeath", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+	{false, explore.Scope{Name: "LaunchWithADeath", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Deaths: 1}},
-	{true, sim.Scope{Name: "LaunchWithALostAnswer", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+	{true, explore.Scope{Name: "LaunchWithALostAnswer", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Losses: 1, Duplicates: 1}},
-	{true, sim.Scope{Name: "LaunchTwiceWithADeath", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+	{true, explore.Scope{Name: "LaunchTwiceWithADeath", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Deaths: 1, Duplicates: 1}},
-	{true, sim.Scope{Name: "LaunchTwiceAndTheReaper", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+	{true, explore.Scope{Name: "LaunchTwiceAndTheReaper", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Duplicates: 1, Runs: 1}},
-	{true, sim.Scope{Name: "LaunchWithADeathAndTheReaper", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+	{true, explore.Scope{Name: "LaunchWithADeathAndTheReaper", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Deaths: 1, Runs: 1}},
-	{true, sim.Scope{Name: "LaunchTwiceWithADeathAndTheReaper", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+	{true, explore.Scope{Name: "LaunchTwiceWithADeathAndTheReaper", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Deaths: 1, Duplicates: 1, Runs: 1}},
 
 	// Two requests of one key.
-	{false, sim.Scope{Name: "TwoStartsOfOneKey", Before: reaped, Calls: []func(*sim.World){starting(sim.Shared("a")), starting(sim.Shared("b"))},
+	{false, explore.Scope{Name: "TwoStartsOfOneKey", Before: reaped, Calls: []func(*sim.World){starting(sim.Shared("a")), starting(sim.Shared("b"))},
 		Over: when(2)}},
-	{false, sim.Scope{Name: "ShareAndStop", Before: live, Calls: []func(*sim.World){starting(sim.Shared("b")), stopping(false)},
+	{false, explore.Scope{Name: "ShareAndStop", Before: live, Calls: []func(*sim.World){starting(sim.Shared("b")), stopping(false)},
 		Over: when(2)}},
-	{false, sim.Scope{Name: "ThirdShareAndForcedStop", Before: func(w *sim.World) {
+	{false, explore.Scope{Name: "ThirdShareAndForcedStop", Before: func(w *sim.World) {
 		live(w)
 		w.Ready(w.Start(sim.Shared("b")), time.Minute) // so that the next share only checks the lock
 	}, Calls: []func(*sim.World){starting(sim.Shared("c")), stopping(true)}, Over: when(3)}},
-	{true, sim.Scope{Name: "ShareAndForcedStopAndTheReaper", Before: live, Calls: []func(*sim.World){starting(sim.Shared("b")), stopping(true)},
+	{true, explore.Scope{Name: "ShareAndForcedStopAndTheReaper", Before: live, Calls: []func(*sim.World){starting(sim.Shared("b")), stopping(true)},
 		Over: when(2), Runs: 1}},
-	{true, sim.Scope{Name: "ShareAndIdle", Before: func(w *sim.World) {
+	{true, explore.Scope{Name: "ShareAndIdle", Before: func(w *sim.World) {
 		live(w)
 		for time.Since(w.RunnerOf(w.All()[0].ID).OnlineAt) < w.Limits.Idle-2*time.Second {
 			time.Sleep(time.Second)
@@ -118,16 +120,16 @@ var scopes = []struct {
 	}, Calls: []func(*sim.World){starting(sim.Shared("b"))}, Over: when(2), Pauses: 1}},
 
 	// The end.
-	{false, sim.Scope{Name: "CancelAndBoot", Before: launched, Calls: []func(*sim.World){func(w *sim.World) {
+	{false, explore.Scope{Name: "CancelAndBoot", Before: launched, Calls: []func(*sim.World){func(w *sim.World) {
 		time.Sleep(time.Until(w.Fleet.Instances()[0].RunsAt.Add(20 * time.Second)))
 		stopping(false)(w)
 	}}, Over: func(w *sim.World) bool {
 		return w.All()[0].State.Final() && time.Since(w.Fleet.Instances()[0].RunsAt) > 25*time.Second
 	}}},
-	{true, sim.Scope{Name: "StopAndJob", Before: live, Calls: []func(*sim.World){stopping(true), func(w *sim.World) {
+	{true, explore.Scope{Name: "StopAndJob", Before: live, Calls: []func(*sim.World){stopping(true), func(w *sim.World) {
 		w.Job([]string{w.All()[0].OwnLabel}, 5*time.Second)
 	}}, Over: func(w *sim.World) bool { return !w.RunnerOf(w.All()[0].ID).State.Usable() }, Runs: 1, Pauses: 1}},
-	{true, sim.Scope{Name: "NextConfig", Before: live, Calls: []func(*sim.World){func(w *sim.World) {
+	{true, explore.Scope{Name: "NextConfig", Before: live, Calls: []func(*sim.World){func(w *sim.World) {
 		w.Job([]string{w.All()[0].OwnLabel}, 0)
 	}}, Over: func(w *sim.World) bool {
 		all := w.GitHub.Registrations()
@@ -144,7 +146,7 @@ func TestExhaustive(t *testing.T) {
 			t.Parallel()
 			s.Limit, s.After = 3*time.Minute, ended
 			began := time.Now()
-			out := sim.Explore(t, s.Scope)
+			out := explore.Explore(t, s.Scope)
 			t.Logf("%s: %s, in %s", s.Name, out, time.Since(began).Round(time.Millisecond))
 			for _, what := range out.Wrong {
 				t.Error(what)
@@ -158,14 +160,14 @@ func TestExhaustive(t *testing.T) {
 
 // twoStarts is a scope in which nothing happens but that two starts are recorded. It ends
 // in end, which is told whose record came first.
-func twoStarts(end func(w *sim.World, first string)) sim.Scope {
-	return sim.Scope{
-		Before: func(w *sim.World) { w.Pause(sim.Worker) },
+func twoStarts(end func(w *sim.World, first string)) explore.Scope {
+	return explore.Scope{
+		Before: func(w *sim.World) { w.Pause(kernel.Worker) },
 		Calls:  []func(*sim.World){starting(sim.Ephemeral("a")), starting(sim.Ephemeral("b"))},
 		Over:   func(w *sim.World) bool { return len(w.All()) == 2 }, Limit: time.Minute,
 		After: func(w *sim.World) {
 			for _, e := range w.Trace() {
-				if e.Op == sim.Commit {
+				if e.Op == kernel.Commit {
 					end(w, e.On)
 					return
 				}
@@ -177,7 +179,7 @@ func twoStarts(end func(w *sim.World, first string)) sim.Scope {
 func TestExhaustiveModeFindsTheOrderThatIsWrong(t *testing.T) {
 	t.Parallel()
 	first := map[string]bool{}
-	out := sim.Explore(t, twoStarts(func(w *sim.World, id string) {
+	out := explore.Explore(t, twoStarts(func(w *sim.World, id string) {
 		if first[id] = true; len(first) == 2 {
 			w.Errorf("there are two orders")
 		}
@@ -190,7 +192,7 @@ func TestExhaustiveModeFindsTheOrderThatIsWrong(t *testing.T) {
 func TestExhaustiveModeGoesThroughTheSameEachTime(t *testing.T) {
 	t.Parallel()
 	nothing := func(*sim.World, string) {}
-	first, again := sim.Explore(t, twoStarts(nothing)), sim.Explore(t, twoStarts(nothing))
+	first, again := explore.Explore(t, twoStarts(nothing)), explore.Explore(t, twoStarts(nothing))
 	if first.String() != again.String() || first.Ends < 2 {
 		t.Errorf("Explore = %s, and then %s; want the same, with two ends or more", first, again)
 	}

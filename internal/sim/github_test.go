@@ -9,6 +9,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -17,7 +18,7 @@ func in(d time.Duration) time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, ti
 
 func TestLostAnswerOfAMintLeavesOneRegistration(t *testing.T) {
 	t.Parallel()
-	sim.Run(t, sim.Config{Fate: once(sim.FailAfter, func(e sim.Effect) bool { return e.Op == sim.Mint })}, func(w *sim.World) {
+	sim.Run(t, sim.Config{Fate: once(kernel.FailAfter, func(e kernel.Effect) bool { return e.Op == kernel.Mint })}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)
 		if r := w.RunnerOf(s.ID); r.Config.N != 2 {
@@ -195,10 +196,10 @@ func TestWaitForGitHubGoesOnByItself(t *testing.T) {
 	t.Parallel()
 	limited := githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
 	sim.Run(t, sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, limited)}, func(w *sim.World) {
-		w.Pause(sim.Reaper)
+		w.Pause(kernel.Reaper)
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, time.Minute)
-		w.Resume(sim.Reaper)
+		w.Resume(kernel.Reaper)
 		good(w, s, w.Job(s.RunsOn, 30*time.Second))
 	})
 }
@@ -208,7 +209,7 @@ func TestLostResumeIsMadeUpForByTheReaper(t *testing.T) {
 	limited := githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
 	sim.Run(t, sim.Config{
 		GitHub: failsOnceAtGitHub(githubtest.OpMint, limited),
-		Fate:   once(sim.FailBefore, func(e sim.Effect) bool { return e.Op == sim.Send && e.What == "resume" }),
+		Fate:   once(kernel.FailBefore, func(e kernel.Effect) bool { return e.Op == kernel.Send && e.What == "resume" }),
 	}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 3*time.Minute+20*time.Second)
@@ -223,11 +224,11 @@ func TestRunnerThatMayStillBeRegisteredIsNotReplaced(t *testing.T) {
 	// nobody can delete its registration.
 	deletable := in(20 * time.Minute)
 	sim.Run(t, sim.Config{
-		Fate: func(e sim.Effect) sim.Fate {
-			if e.Part == sim.Machine && e.What != "boot" && e.At.Before(deletable) {
-				return sim.FailBefore
+		Fate: func(e kernel.Effect) kernel.Fate {
+			if e.Part == kernel.Machine && e.What != "boot" && e.At.Before(deletable) {
+				return kernel.FailBefore
 			}
-			return sim.Pass
+			return kernel.Pass
 		},
 		GitHub: func(op string) (f githubtest.Fault) {
 			if op == githubtest.OpDelete && time.Now().Before(deletable) {

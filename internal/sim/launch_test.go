@@ -14,15 +14,17 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-func isLaunch(e sim.Effect) bool { return e.Part == sim.Worker && e.Op == sim.Launch }
+func isLaunch(e kernel.Effect) bool { return e.Part == kernel.Worker && e.Op == kernel.Launch }
 
 // launches returns the calls of RunInstances.
-func launches(w *sim.World) (calls []sim.Effect) {
+func launches(w *sim.World) (calls []kernel.Effect) {
 	for _, e := range w.Trace() {
-		if e.Op == sim.Launch {
+		if e.Op == kernel.Launch {
 			calls = append(calls, e)
 		}
 	}
@@ -41,7 +43,7 @@ func oneToken(w *sim.World) {
 
 func TestWorkerKilledInTheLaunchResumesTheSameInstance(t *testing.T) {
 	t.Parallel()
-	sim.Run(t, sim.Config{Fate: once(sim.KillAfter, isLaunch)}, func(w *sim.World) {
+	sim.Run(t, sim.Config{Fate: once(kernel.KillAfter, isLaunch)}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
 		if calls := launches(w); len(calls) != 2 || calls[0].By == calls[1].By {
@@ -57,11 +59,11 @@ func TestClaimOfAWorkerThatIsKilledLateHolds(t *testing.T) {
 	t.Parallel()
 	// The call is open until the worker is killed, 0.7 s after its deadline. Others
 	// try all the time.
-	fate := func(e sim.Effect) sim.Fate {
+	fate := func(e kernel.Effect) kernel.Fate {
 		if isLaunch(e) && e.By == "worker-1" {
 			time.Sleep(time.Minute)
 		}
-		return sim.Pass
+		return kernel.Pass
 	}
 	sim.Run(t, sim.Config{Fate: fate}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
@@ -85,7 +87,7 @@ func TestClaimOfAWorkerThatIsKilledLateHolds(t *testing.T) {
 
 func TestTwoResumesOfOneIntentAreOneInstance(t *testing.T) {
 	t.Parallel()
-	sim.Run(t, sim.Config{Fate: once(sim.KillBefore, isLaunch)}, func(w *sim.World) {
+	sim.Run(t, sim.Config{Fate: once(kernel.KillBefore, isLaunch)}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Until("the intent", time.Minute, func() bool { return w.Request(s.ID).State == store.Waiting })
 		run := w.RunnerOf(s.ID)
@@ -104,7 +106,7 @@ func TestTwoResumesOfOneIntentAreOneInstance(t *testing.T) {
 func TestLaunchThatTakesEffectAMinuteLate(t *testing.T) {
 	t.Parallel()
 	t.Run("IsTakenUpByTheRepeatedCall", func(t *testing.T) {
-		sim.Run(t, sim.Config{Fate: once(sim.FailLate, isLaunch)}, func(w *sim.World) {
+		sim.Run(t, sim.Config{Fate: once(kernel.FailLate, isLaunch)}, func(w *sim.World) {
 			s := w.Start(sim.Ephemeral("a"))
 			w.Ready(s, 10*time.Minute)
 			time.Sleep(2 * time.Minute)
@@ -113,17 +115,17 @@ func TestLaunchThatTakesEffectAMinuteLate(t *testing.T) {
 		})
 	})
 	t.Run("IsFoundAtTheEndOfItsRunner", func(t *testing.T) {
-		late := once(sim.FailLate, isLaunch)
+		late := once(kernel.FailLate, isLaunch)
 		sim.Run(t, sim.Config{
 			NeverBoots: func(n int) bool { return n == 1 },
-			Fate: func(e sim.Effect) sim.Fate {
-				if fate := late(e); fate != sim.Pass {
+			Fate: func(e kernel.Effect) kernel.Fate {
+				if fate := late(e); fate != kernel.Pass {
 					return fate
 				}
 				if isLaunch(e) && e.On == e.On[:len(e.On)-1]+"0" && e.At.Before(time.Date(2000, 1, 1, 0, 6, 0, 0, time.UTC)) {
-					return sim.FailBefore // nobody hears of it for longer than the boot limit
+					return kernel.FailBefore // nobody hears of it for longer than the boot limit
 				}
-				return sim.Pass
+				return kernel.Pass
 			},
 		}, func(w *sim.World) {
 			s := w.Start(sim.Ephemeral("a"))
@@ -156,7 +158,7 @@ func TestLaunchThatTakesEffectAMinuteLate(t *testing.T) {
 			mu.Lock()
 			away = false
 			mu.Unlock()
-			late, err := w.Fleet.Launch(w.Context(), sim.Here, asked)
+			late, err := w.Fleet.Launch(w.Context(), setting.Here, asked)
 			if err != nil {
 				w.Fatal(err)
 			}
@@ -216,11 +218,11 @@ func TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate(t *testing.T) {
 	// Every call fails, and every other one has launched a machine all the same.
 	heals := time.Date(2000, 1, 1, 0, 30, 0, 0, time.UTC)
 	var n atomic.Int64
-	sim.Run(t, sim.Config{Fate: func(e sim.Effect) sim.Fate {
+	sim.Run(t, sim.Config{Fate: func(e kernel.Effect) kernel.Fate {
 		if !isLaunch(e) || e.At.After(heals) {
-			return sim.Pass
+			return kernel.Pass
 		}
-		return []sim.Fate{sim.FailBefore, sim.FailAfter, sim.FailLate}[n.Add(1)%3]
+		return []kernel.Fate{kernel.FailBefore, kernel.FailAfter, kernel.FailLate}[n.Add(1)%3]
 	}}, func(w *sim.World) {
 		w.GitHub.Change(func(r *githubtest.Rules) { r.AutoJobs = 10 * time.Second })
 		for i := range 5 {
@@ -235,10 +237,10 @@ func TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate(t *testing.T) {
 
 func TestInstanceThatEndedBeforeItsAnswerIsReplaced(t *testing.T) {
 	t.Parallel()
-	sim.Run(t, sim.Config{Fate: once(sim.KillAfter, isLaunch)}, func(w *sim.World) {
+	sim.Run(t, sim.Config{Fate: once(kernel.KillAfter, isLaunch)}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		launchedWithin(w, time.Minute)
-		if err := w.Fleet.Terminate(w.Context(), sim.Here, w.Fleet.Instances()[0].ID); err != nil {
+		if err := w.Fleet.Terminate(w.Context(), setting.Here, w.Fleet.Instances()[0].ID); err != nil {
 			w.Fatal(err)
 		}
 		w.Ready(s, 15*time.Minute)
@@ -268,16 +270,16 @@ func TestMachineWithoutANetworkIsReplaced(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	cut := ""
-	sim.Run(t, sim.Config{Fate: func(e sim.Effect) sim.Fate {
+	sim.Run(t, sim.Config{Fate: func(e kernel.Effect) kernel.Fate {
 		mu.Lock()
 		defer mu.Unlock()
-		if e.Part == sim.Machine && cut == "" {
+		if e.Part == kernel.Machine && cut == "" {
 			cut = e.On
 		}
-		if e.Part == sim.Machine && e.On == cut {
-			return sim.FailBefore
+		if e.Part == kernel.Machine && e.On == cut {
+			return kernel.FailBefore
 		}
-		return sim.Pass
+		return kernel.Pass
 	}}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
@@ -299,11 +301,11 @@ func TestMachineThatCannotBeTerminatedEndsByItsTimer(t *testing.T) {
 			}
 			return &fleet.Error{Kind: fleet.ErrRefused, Code: "UnauthorizedOperation", Text: "You may not."}
 		},
-		Fate: func(e sim.Effect) sim.Fate {
-			if e.Part == sim.Machine && cut.Load() {
-				return sim.FailBefore
+		Fate: func(e kernel.Effect) kernel.Fate {
+			if e.Part == kernel.Machine && cut.Load() {
+				return kernel.FailBefore
 			}
-			return sim.Pass
+			return kernel.Pass
 		},
 	}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
@@ -329,7 +331,7 @@ func TestRefusalAfterAnUnclearLaunchCountsTheMachineUntilItIsOver(t *testing.T) 
 	t.Parallel()
 	var n atomic.Int64
 	sim.Run(t, sim.Config{
-		Fate:       once(sim.FailAfter, isLaunch),
+		Fate:       once(kernel.FailAfter, isLaunch),
 		NeverBoots: func(int) bool { return true },
 		EC2: func(op string, _ fleet.Launch) error {
 			if op != simfleet.OpLaunch || n.Add(1) == 1 {
@@ -351,12 +353,12 @@ func TestRefusalAfterAnUnclearLaunchCountsTheMachineUntilItIsOver(t *testing.T) 
 
 func TestSweepRecordsTheInstanceThatNoWorkerDid(t *testing.T) {
 	t.Parallel()
-	sim.Run(t, sim.Config{Fate: once(sim.KillAfter, isLaunch)}, func(w *sim.World) {
+	sim.Run(t, sim.Config{Fate: once(kernel.KillAfter, isLaunch)}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		launchedWithin(w, time.Minute)
-		w.Pause(sim.Worker)
+		w.Pause(kernel.Worker)
 		w.Until("the instance's record", w.Limits.SweepPeriod, func() bool { return w.RunnerOf(s.ID).InstanceID != "" })
-		w.Resume(sim.Worker)
+		w.Resume(kernel.Worker)
 		w.Ready(s, 10*time.Minute)
 		good(w, s)
 		machines(w, 1)

@@ -15,6 +15,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -112,7 +114,7 @@ func TestMachineThatDiesWithoutAWordIsMissed(t *testing.T) {
 
 func TestLostBootAnswersAreOneRegistration(t *testing.T) {
 	t.Parallel()
-	fate := first(3, sim.FailAfter, func(e sim.Effect) bool { return e.Part == sim.Machine && e.What == "boot" })
+	fate := first(3, kernel.FailAfter, func(e kernel.Effect) bool { return e.Part == kernel.Machine && e.What == "boot" })
 	sim.Run(t, sim.Config{Fate: fate}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
@@ -190,11 +192,11 @@ func TestStolenBootTokenEndsTheMachine(t *testing.T) {
 	t.Run("UsedSecondBeforeTheMachineIsOnline", func(t *testing.T) {
 		var hold atomic.Bool
 		hold.Store(true)
-		sim.Run(t, sim.Config{Fate: func(e sim.Effect) sim.Fate {
-			if e.Part == sim.Machine && e.What == "event online" && hold.Load() {
-				return sim.FailBefore
+		sim.Run(t, sim.Config{Fate: func(e kernel.Effect) kernel.Fate {
+			if e.Part == kernel.Machine && e.What == "event online" && hold.Load() {
+				return kernel.FailBefore
 			}
-			return sim.Pass
+			return kernel.Pass
 		}}, func(w *sim.World) {
 			s := w.Start(sim.Ephemeral("a"))
 			w.Until("the boot", time.Minute, func() bool {
@@ -230,7 +232,7 @@ func TestSecondMachineOfALaunchIsRefusedAndEnds(t *testing.T) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
 		asked.ClientToken += "-again"
-		twin, err := w.Fleet.Launch(w.Context(), sim.Here, asked)
+		twin, err := w.Fleet.Launch(w.Context(), setting.Here, asked)
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -246,11 +248,11 @@ func TestSecondMachineOfALaunchIsRefusedAndEnds(t *testing.T) {
 func TestSilentMachineIsNotSharedAndNotEndedInItsJob(t *testing.T) {
 	t.Parallel()
 	var cut atomic.Bool
-	sim.Run(t, sim.Config{Fate: func(e sim.Effect) sim.Fate {
-		if e.Part == sim.Machine && cut.Load() {
-			return sim.FailBefore
+	sim.Run(t, sim.Config{Fate: func(e kernel.Effect) kernel.Fate {
+		if e.Part == kernel.Machine && cut.Load() {
+			return kernel.FailBefore
 		}
-		return sim.Pass
+		return kernel.Pass
 	}}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)

@@ -12,12 +12,14 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 func TestLaggingIndexOnlyDelays(t *testing.T) {
 	t.Parallel()
-	unsent := once(sim.KillBefore, func(e sim.Effect) bool { return e.For == "POST start" && e.Op == sim.Send })
+	unsent := once(kernel.KillBefore, func(e kernel.Effect) bool { return e.For == "POST start" && e.Op == kernel.Send })
 	sim.Run(t, sim.Config{IndexLag: time.Minute, Fate: unsent}, func(w *sim.World) {
 		s := w.Start(sim.Shared("a"))
 		launchedWithin(w, 4*time.Minute) // found by the reaper alone
@@ -73,11 +75,11 @@ func TestTableEmptyByMistakeEndsNothing(t *testing.T) {
 			w.Errorf("alarms = %v, want %s", w.Alarms(), store.AlarmBrake)
 		}
 		for _, e := range w.Trace() {
-			if e.Op == sim.Terminate {
+			if e.Op == kernel.Terminate {
 				w.Errorf("a machine was ended: %s", e)
 			}
 		}
-		if _, err := w.Client.ReleaseBrake(w.Context(), sim.AccountID, sim.Region); err != nil {
+		if _, err := w.Client.ReleaseBrake(w.Context(), setting.AccountID, setting.Region); err != nil {
 			w.Error(err)
 		}
 		w.Quiet(2 * time.Hour)
@@ -90,11 +92,11 @@ func TestTenMissedRunsDelayAndDoNoHarm(t *testing.T) {
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, 10*time.Minute)
-		w.Pause(sim.Reaper)
+		w.Pause(kernel.Reaper)
 		job := w.Job(s.RunsOn, 30*time.Second)
 		unsent := w.Start(sim.Ephemeral("b"))
 		time.Sleep(10 * time.Minute)
-		w.Resume(sim.Reaper)
+		w.Resume(kernel.Reaper)
 		w.Ready(unsent, 10*time.Minute)
 		good(w, unsent, job)
 	})
@@ -106,7 +108,7 @@ func TestOverlappingRunsOfTheReaperDoNothingTwice(t *testing.T) {
 		s := w.Start(sim.Shared("a"))
 		w.Ready(s, 10*time.Minute)
 		stop(w, s)
-		w.Pause(sim.Reaper)
+		w.Pause(kernel.Reaper)
 		for range 5 {
 			var wg sync.WaitGroup
 			for range 5 {
@@ -119,7 +121,7 @@ func TestOverlappingRunsOfTheReaperDoNothingTwice(t *testing.T) {
 		w.Check() // the quota is looked at in every commit
 		ended := 0
 		for _, e := range w.Trace() {
-			if e.Op == sim.Commit && e.Part == sim.Reaper && e.What == "lock empty, quota, runner ended config 1" {
+			if e.Op == kernel.Commit && e.Part == kernel.Reaper && e.What == "lock empty, quota, runner ended config 1" {
 				ended++
 			}
 		}
@@ -131,14 +133,14 @@ func TestOverlappingRunsOfTheReaperDoNothingTwice(t *testing.T) {
 }
 
 // chaos makes one effect in so many go wrong, for ten minutes.
-func chaos(seed uint64, rarity uint64) func(sim.Effect) sim.Fate {
-	fates := []sim.Fate{sim.FailBefore, sim.FailAfter, sim.FailLate, sim.KillBefore, sim.KillAfter}
-	return func(e sim.Effect) sim.Fate {
+func chaos(seed uint64, rarity uint64) func(kernel.Effect) kernel.Fate {
+	fates := []kernel.Fate{kernel.FailBefore, kernel.FailAfter, kernel.FailLate, kernel.KillBefore, kernel.KillAfter}
+	return func(e kernel.Effect) kernel.Fate {
 		h := fnv.New64a()
 		fmt.Fprintf(h, "%d %d %s", seed, e.N, e.Name())
 		x := h.Sum64() >> 7
 		if e.At.After(in(10*time.Minute)) || x%rarity != 0 {
-			return sim.Pass
+			return kernel.Pass
 		}
 		return fates[x/rarity%uint64(len(fates))]
 	}
@@ -183,7 +185,7 @@ func chaotic(w *sim.World, seed uint64) {
 func chaosConfig(seed, rarity uint64) sim.Config {
 	return sim.Config{
 		Seed: seed, Fate: chaos(seed, rarity), NeverBoots: func(n int) bool { return n%7 == int(seed%7) },
-		Skew: map[string]time.Duration{sim.Worker: time.Duration(seed%5) * time.Second, sim.Reaper: -time.Duration(seed%3) * time.Second},
+		Skew: map[string]time.Duration{kernel.Worker: time.Duration(seed%5) * time.Second, kernel.Reaper: -time.Duration(seed%3) * time.Second},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -27,18 +28,18 @@ func machines(w *sim.World, want int) {
 }
 
 // once returns a fate that comes to the first effect that is meant, and to no other.
-func once(fate sim.Fate, meant func(sim.Effect) bool) func(sim.Effect) sim.Fate {
+func once(fate kernel.Fate, meant func(kernel.Effect) bool) func(kernel.Effect) kernel.Fate {
 	return first(1, fate, meant)
 }
 
 // first returns a fate that comes to the first n effects that are meant.
-func first(n int, fate sim.Fate, meant func(sim.Effect) bool) func(sim.Effect) sim.Fate {
+func first(n int, fate kernel.Fate, meant func(kernel.Effect) bool) func(kernel.Effect) kernel.Fate {
 	var mu sync.Mutex
-	return func(e sim.Effect) sim.Fate {
+	return func(e kernel.Effect) kernel.Fate {
 		mu.Lock()
 		defer mu.Unlock()
 		if n == 0 || !meant(e) {
-			return sim.Pass
+			return kernel.Pass
 		}
 		n--
 		return fate
@@ -50,14 +51,14 @@ func TestDeadAPILeavesOneRecord(t *testing.T) {
 	// Where the invocation that answers POST /start dies.
 	for name, meant := range map[string]struct {
 		op   string
-		fate sim.Fate
+		fate kernel.Fate
 	}{
-		"BeforeItsRecord":  {sim.Commit, sim.KillBefore},
-		"BeforeItsMessage": {sim.Send, sim.KillBefore},
-		"BeforeItsAnswer":  {sim.Send, sim.KillAfter},
+		"BeforeItsRecord":  {kernel.Commit, kernel.KillBefore},
+		"BeforeItsMessage": {kernel.Send, kernel.KillBefore},
+		"BeforeItsAnswer":  {kernel.Send, kernel.KillAfter},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sim.Run(t, sim.Config{Fate: once(meant.fate, func(e sim.Effect) bool { return e.For == "POST start" && e.Op == meant.op })}, func(w *sim.World) {
+			sim.Run(t, sim.Config{Fate: once(meant.fate, func(e kernel.Effect) bool { return e.For == "POST start" && e.Op == meant.op })}, func(w *sim.World) {
 				s := w.Start(sim.Ephemeral("a")) // the client repeats the call
 				w.Ready(s, 2*time.Minute)
 				if all := w.All(); len(all) != 1 || all[0].ID != s.ID {
@@ -72,8 +73,8 @@ func TestDeadAPILeavesOneRecord(t *testing.T) {
 
 func TestUnsentMessageIsMadeUpFor(t *testing.T) {
 	t.Parallel()
-	fate := func() func(sim.Effect) sim.Fate {
-		return once(sim.KillBefore, func(e sim.Effect) bool { return e.For == "POST start" && e.Op == sim.Send })
+	fate := func() func(kernel.Effect) kernel.Fate {
+		return once(kernel.KillBefore, func(e kernel.Effect) bool { return e.For == "POST start" && e.Op == kernel.Send })
 	}
 	t.Run("ByAPoll", func(t *testing.T) {
 		sim.Run(t, sim.Config{Fate: fate()}, func(w *sim.World) {
@@ -96,7 +97,7 @@ func TestUnsentMessageIsMadeUpFor(t *testing.T) {
 func TestLostMessageIsSentAgain(t *testing.T) {
 	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
-		w.Pause(sim.Worker)
+		w.Pause(kernel.Worker)
 		s := w.Start(sim.Ephemeral("a"))
 		lost, err := w.Queue.Receive(w.Context(), 10, 0)
 		if err != nil || len(lost) != 1 {
@@ -105,7 +106,7 @@ func TestLostMessageIsSentAgain(t *testing.T) {
 		if err := w.Queue.Delete(w.Context(), lost[0]); err != nil {
 			w.Fatal(err)
 		}
-		w.Resume(sim.Worker)
+		w.Resume(kernel.Worker)
 		launchedWithin(w, 2*time.Minute+10*time.Second)
 		w.Ready(s, 10*time.Minute)
 		good(w, s)
@@ -180,12 +181,12 @@ func TestWaitForTheQuotaUntilGiveUpIsTheReapers(t *testing.T) {
 		}
 		sent := map[string]int{}
 		for _, e := range w.Trace() {
-			if e.Op == sim.Send && e.On == b.ID {
+			if e.Op == kernel.Send && e.On == b.ID {
 				sent[e.Part]++
 			}
 		}
 		w.Logf("messages for the request, by who sent them: %v", sent)
-		if sent[sim.API] != 1 || sent[sim.Worker] != 0 || sent[sim.Reaper] > 15 || sent[sim.Reaper] < 13 {
+		if sent[kernel.API] != 1 || sent[kernel.Worker] != 0 || sent[kernel.Reaper] > 15 || sent[kernel.Reaper] < 13 {
 			w.Errorf("messages for the request, by who sent them: %v; want 1 of the API, none of the worker, 13 to 15 of the reaper", sent)
 		}
 		w.Until("the job to be done", time.Hour, func() bool { return w.Done(job) })
@@ -234,13 +235,13 @@ func TestFiftyStartsAtALimitOfTen(t *testing.T) {
 func TestMessageThatIsAnHourLateLaunchesNothing(t *testing.T) {
 	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
-		w.Pause(sim.Worker)
+		w.Pause(kernel.Worker)
 		s := w.Start(sim.Ephemeral("a"))
 		time.Sleep(time.Hour)
 		if r := w.Request(s.ID); r.State != store.Expired || r.Error == nil {
 			w.Errorf("request is %s, want expired with a reason", r.State)
 		}
-		w.Resume(sim.Worker)
+		w.Resume(kernel.Worker)
 		time.Sleep(10 * time.Minute)
 		w.Quiet(0)
 		w.Check()

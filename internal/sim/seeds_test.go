@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/plan"
 )
 
 var (
@@ -42,7 +42,7 @@ type run struct {
 	next    uint64
 	began   time.Time
 	stopped bool
-	figures sim.Figures
+	figures plan.Figures
 	again   int // how many were played twice
 }
 
@@ -58,9 +58,9 @@ func (r *run) take() (seed uint64, ok bool) {
 
 func (r *run) play(t *testing.T, seed uint64) {
 	repeat := *repeats > 0 && seed%*repeats == 0
-	out := sim.Play(t, seed, nil, *stories || repeat)
+	out := plan.Play(t, seed, nil, *stories || repeat)
 	if repeat {
-		if other := sim.Play(t, seed, nil, true); other.Hash != out.Hash {
+		if other := plan.Play(t, seed, nil, true); other.Hash != out.Hash {
 			out.Broken = append(out.Broken, "it goes another way when it is played again: "+differ(out.Story, other.Story))
 		}
 	}
@@ -94,16 +94,16 @@ func differ(a, b []string) string {
 }
 
 // shrunk prints the story of a breach without all that it does not need.
-func shrunk(t *testing.T, out sim.Outcome) {
-	only := sim.Shrink(out.Met, 400, func(only []string) bool { return len(sim.Play(t, out.Seed, only, false).Broken) > 0 })
+func shrunk(t *testing.T, out plan.Outcome) {
+	only := plan.Shrink(out.Met, 400, func(only []string) bool { return len(plan.Play(t, out.Seed, only, false).Broken) > 0 })
 	fmt.Printf("of %d requests and faults, these are enough:\n  %s\n", len(out.Met), strings.Join(only, "\n  "))
-	less := sim.Play(t, out.Seed, only, true)
+	less := plan.Play(t, out.Seed, only, true)
 	tell(less)
 	fmt.Printf("violation: seed %d, shrunk: %s\nmake sim SEED=%d plays it again as a whole\n", out.Seed, strings.Join(less.Broken, "; "), out.Seed)
 }
 
 // tell prints a story, but for heartbeats and polls that nothing came of.
-func tell(out sim.Outcome) {
+func tell(out plan.Outcome) {
 	for _, line := range out.Story {
 		if strings.Contains(line, "->") || !strings.Contains(line, "heartbeat") && !strings.Contains(line, "GET status") {
 			fmt.Println(line)
@@ -163,7 +163,7 @@ func TestKeptSeeds(t *testing.T) {
 	t.Parallel()
 	for _, k := range kept {
 		t.Run(fmt.Sprint(k.seed), func(t *testing.T) {
-			for _, what := range sim.Play(t, k.seed, nil, false).Broken {
+			for _, what := range plan.Play(t, k.seed, nil, false).Broken {
 				t.Errorf("%s (kept for %s)", what, k.why)
 			}
 		})
@@ -178,7 +178,7 @@ func TestShrinkLeavesWhatABreachNeeds(t *testing.T) {
 	}
 	for _, need := range [][]string{{}, {"fault 0"}, {"fault 4", "fault 17"}, {"fault 1", "fault 2", "fault 22"}, met} {
 		plays := 0
-		got := sim.Shrink(met, 500, func(only []string) bool {
+		got := plan.Shrink(met, 500, func(only []string) bool {
 			plays++
 			return !slices.ContainsFunc(need, func(f string) bool { return !slices.Contains(only, f) })
 		})
@@ -186,10 +186,10 @@ func TestShrinkLeavesWhatABreachNeeds(t *testing.T) {
 			t.Errorf("Shrink = %q after %d plays, want %q", got, plays, need)
 		}
 	}
-	if got := sim.Shrink(met, 1, func([]string) bool { return true }); len(got) != 11 {
+	if got := plan.Shrink(met, 1, func([]string) bool { return true }); len(got) != 11 {
 		t.Errorf("Shrink with one play leaves %d, want the second half, of 11", len(got))
 	}
-	if less := sim.Play(t, 7, []string{}, false); len(less.Met) != 0 || len(less.Faults) != 0 {
+	if less := plan.Play(t, 7, []string{}, false); len(less.Met) != 0 || len(less.Faults) != 0 {
 		t.Errorf("played without requests and faults, there are %v", less.Met)
 	}
 }

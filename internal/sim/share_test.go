@@ -8,6 +8,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -57,7 +58,7 @@ func TestShareAndDrainAtTheEndOfALife(t *testing.T) {
 		for _, skew := range []time.Duration{-2, 2} {
 			t.Run(fmt.Sprintf("%ds, worker's clock %+ds", at, skew), func(t *testing.T) {
 				t.Parallel()
-				config := sim.Config{Skew: map[string]time.Duration{sim.Worker: skew * time.Second, sim.Reaper: -skew * time.Second}}
+				config := sim.Config{Skew: map[string]time.Duration{kernel.Worker: skew * time.Second, kernel.Reaper: -skew * time.Second}}
 				sim.Run(t, config, func(w *sim.World) {
 					body := sim.Shared("a")
 					body.Timeout = 60

@@ -1,10 +1,6 @@
 package sim
 
 import (
-	"cmp"
-	"maps"
-	"net/http"
-	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
@@ -12,18 +8,19 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // Ephemeral is the body of a request for a runner of its own.
 func Ephemeral(key string) apitype.Start {
-	return apitype.Start{Repo: Repository, Mode: store.Ephemeral, IdempotencyKey: key}
+	return apitype.Start{Repo: setting.Repository, Mode: store.Ephemeral, IdempotencyKey: key}
 }
 
 // Shared is the body of a request that shares its runner with all that name the
 // same labels.
 func Shared(key string, labels ...string) apitype.Start {
-	return apitype.Start{Repo: Repository, Mode: store.Shared, Labels: labels, IdempotencyKey: key}
+	return apitype.Start{Repo: setting.Repository, Mode: store.Shared, Labels: labels, IdempotencyKey: key}
 }
 
 // Start asks for a runner, until that is answered.
@@ -39,7 +36,7 @@ func (w *World) Start(body apitype.Start) apitype.Started {
 // Job queues a job at GitHub that names what runs_on does.
 func (w *World) Job(runsOn []string, length time.Duration) string {
 	w.Helper()
-	id, err := w.GitHub.Queue(repositoryID, githubtest.Job{RunID: "1", Labels: runsOn, Duration: length})
+	id, err := w.GitHub.Queue(setting.RepositoryID, githubtest.Job{RunID: "1", Labels: runsOn, Duration: length})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -102,26 +99,6 @@ func (w *World) Final(started apitype.Started, limit time.Duration) store.Reques
 	return store.Request{}
 }
 
-// All returns all requests as they were last committed, oldest first.
-func (w *World) All() []store.Request {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.SortedFunc(maps.Values(w.watch.requests), func(a, b store.Request) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
-	})
-}
-
-// States returns how many requests are in each state.
-func (w *World) States() map[store.RequestState]int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := map[store.RequestState]int{}
-	for id := range w.watch.requests {
-		n[w.watch.requests[id].State]++
-	}
-	return n
-}
-
 // Request returns a record as it is.
 func (w *World) Request(id string) store.Request { return read[store.Request](w, id) }
 
@@ -135,7 +112,7 @@ func (w *World) RunnerOf(request string) store.Runner { return w.Runner(w.Reques
 func (w *World) Lock(key string) store.Lock { return read[store.Lock](w, key) }
 
 // Quota returns the account's.
-func (w *World) Quota() store.Quota { return read[store.Quota](w, AccountID) }
+func (w *World) Quota() store.Quota { return read[store.Quota](w, setting.AccountID) }
 
 func read[T any, P interface {
 	*T
@@ -155,40 +132,10 @@ func (w *World) Send(m queue.Message, delay time.Duration) {
 	w.must(w.Queue.Send(w.Context(), m, delay))
 }
 
-// Expire deletes the records whose time to live ends before a time, as DynamoDB
-// does late.
-func (w *World) Expire(before time.Time) (deleted int) {
-	w.Helper()
-	registered := map[string]bool{} // runners, whatever their records think of it
-	for _, r := range w.GitHub.Registrations() {
-		registered[runnerIn(r.Name)] = true
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	deleted, err := w.Store().Expire(w.Context(), before)
-	w.must(err)
-	for ref := range w.watch.versions {
-		now, err := w.Store().Get(w.Context(), ref)
-		w.must(err)
-		if now[0].Base().Version == 0 {
-			delete(w.watch.versions, ref) // whoever makes it anew begins at 1
-			if r, ok := w.watch.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
-				w.forgot = w.forgot || len(r.Names) > 0 || registered[r.ID]
-				r.DueAt, r.Names = time.Time{}, nil
-				w.watch.runners[ref.ID] = r
-			}
-		}
-	}
-	return deleted
-}
-
 // Forget deletes a registration at GitHub, as one of its owners may.
 func (w *World) Forget(id int64) error {
-	return w.github.Delete(w.Context(), github.Repository{ID: repositoryID, Name: Repository}, id)
+	return w.github.Delete(w.Context(), github.Repository{ID: setting.RepositoryID, Name: setting.Repository}, id)
 }
-
-// Thief returns an HTTP client that reaches the API as machines do.
-func (w *World) Thief() *http.Client { return &http.Client{Transport: door{w, Machine}} }
 
 // NewImage has a new image built: from now on requests get that.
 func (w *World) NewImage() { w.images.Add(1) }

@@ -13,6 +13,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -29,14 +30,14 @@ func (s tappedStore) Get(ctx context.Context, refs ...store.Ref) ([]store.Item, 
 	for i, r := range refs {
 		kinds[string(r.Kind)], ids[i] = true, r.ID
 	}
-	e := &Effect{Op: Get, To: ToStore, What: strings.Join(slices.Sorted(maps.Keys(kinds)), " "), On: strings.Join(ids, " ")}
-	return do(ctx, s.w, e, func(ctx context.Context) ([]store.Item, error) { return s.w.Store().Get(ctx, refs...) })
+	e := &kernel.Effect{Op: kernel.Get, To: kernel.ToStore, What: strings.Join(slices.Sorted(maps.Keys(kinds)), " "), On: strings.Join(ids, " ")}
+	return kernel.Do(ctx, s.w.Kernel, e, func(ctx context.Context) ([]store.Item, error) { return s.w.Store().Get(ctx, refs...) })
 }
 
 // Commit implements store.Store. When the answer is lost, the caller's items are
 // as they were, whatever the outcome.
 func (s tappedStore) Commit(ctx context.Context, changes ...store.Change) error {
-	e := &Effect{Op: Commit, To: ToStore}
+	e := &kernel.Effect{Op: kernel.Commit, To: kernel.ToStore}
 	versions := make([]int64, len(changes))
 	var what, on []string
 	for i, c := range changes {
@@ -49,14 +50,15 @@ func (s tappedStore) Commit(ctx context.Context, changes ...store.Change) error 
 	slices.Sort(what)
 	e.What, e.On = strings.Join(slices.Compact(what), ", "), strings.Join(on, " ")
 	made := changes
-	e.fated = func() {
-		if e.Fate == Twice || e.Fate == FailLate { // the caller goes on with its items
+	e.Fated = func() {
+		if e.Fate == kernel.Twice || e.Fate == kernel.FailLate { // the caller goes on with its items
 			made = clone(changes)
 		}
 	}
-	_, err := do(ctx, s.w, e, func(ctx context.Context) (none, error) {
-		err := s.w.commit(ctx, e, made)
-		if e.Fate == Twice {
+	_, err := kernel.Do(ctx, s.w.Kernel, e, func(ctx context.Context) (none, error) {
+		changed, err := s.w.Commit(e, made, func() error { return s.w.table.commit(ctx, made) })
+		s.w.Changed(e, changed)
+		if e.Fate == kernel.Twice {
 			made = changes // the second time
 		}
 		return none{}, err
@@ -87,22 +89,22 @@ func word(i store.Item) string {
 }
 
 func (s tappedStore) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
-	return tappedSeq(ctx, s.w, &Effect{Op: Due, To: ToStore}, func(ctx context.Context) iter.Seq2[store.Ref, error] {
-		return s.w.due(ctx, before)
+	return tappedSeq(ctx, s.w, &kernel.Effect{Op: kernel.Due, To: kernel.ToStore}, func(ctx context.Context) iter.Seq2[store.Ref, error] {
+		return s.w.table.due(ctx, before)
 	})
 }
 
 func (s tappedStore) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
-	return tappedSeq(ctx, s.w, &Effect{Op: List, To: ToStore, What: string(f.Kind)}, func(ctx context.Context) iter.Seq2[store.Item, error] {
+	return tappedSeq(ctx, s.w, &kernel.Effect{Op: kernel.List, To: kernel.ToStore, What: string(f.Kind)}, func(ctx context.Context) iter.Seq2[store.Item, error] {
 		return s.w.Store().List(ctx, f)
 	})
 }
 
 // tappedSeq yields what list yields, all of which is read when the iteration begins.
-func tappedSeq[T any](ctx context.Context, w *World, e *Effect, list func(context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
+func tappedSeq[T any](ctx context.Context, w *World, e *kernel.Effect, list func(context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
-		all, err := do(ctx, w, e, func(ctx context.Context) (all []T, err error) {
+		all, err := kernel.Do(ctx, w.Kernel, e, func(ctx context.Context) (all []T, err error) {
 			for v, err := range list(ctx) {
 				if err != nil {
 					return all, err
@@ -128,15 +130,12 @@ type tappedQueue struct{ w *World }
 var _ queue.Sender = tappedQueue{}
 
 func (q tappedQueue) Send(ctx context.Context, m queue.Message, delay time.Duration) error {
-	e := &Effect{Op: Send, To: ToQueue, What: string(m.Kind), On: m.ID}
-	_, err := do(ctx, q.w, e, func(ctx context.Context) (none, error) {
-		if body, err := queue.Encode(m); err == nil {
-			q.w.said("message", body)
-		}
-		q.w.sends(m)
-		if e.Fate == Hold {
-			wait := q.w.span(e)
-			q.w.wg.Go(func() {
+	e := &kernel.Effect{Op: kernel.Send, To: kernel.ToQueue, What: string(m.Kind), On: m.ID}
+	_, err := kernel.Do(ctx, q.w.Kernel, e, func(ctx context.Context) (none, error) {
+		q.w.Sends(m)
+		if e.Fate == kernel.Hold {
+			wait := q.w.Span(e)
+			q.w.Go(func() {
 				time.Sleep(wait)
 				_ = q.w.Queue.Send(ctx, m, delay) // what it refuses now it would have refused then
 			})
@@ -153,61 +152,54 @@ type tappedFleet struct{ w *World }
 var _ fleet.Fleet = tappedFleet{}
 
 func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
-	return do(ctx, f.w, &Effect{To: ToEC2, Op: Image, On: image}, func(ctx context.Context) (string, error) { return f.w.Fleet.Image(ctx, at, image) })
+	return kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Image, On: image}, func(ctx context.Context) (string, error) { return f.w.Fleet.Image(ctx, at, image) })
 }
 
 func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
-	for k, v := range l.Tags {
-		f.w.said("tag "+k, []byte(v))
-	}
-	f.w.launches(l.Tags[fleet.TagRunner])
-	answered := f.w.calling(ctx, l)
-	instance, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
+	answered := f.w.Launching(kernel.By(ctx), l)
+	instance, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.Launch(ctx, at, l)
 	})
 	answered(err)
-	f.w.refusedBy(l.ClientToken, err)
 	return instance, err
 }
 
 func (f tappedFleet) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
-	in, err := do(ctx, f.w, &Effect{To: ToEC2, Op: ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
+	in, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.ByToken(ctx, at, runner, token)
 	})
 	if errors.Is(err, fleet.ErrNotFound) {
-		f.w.missed(token)
+		f.w.Missed(token)
 	}
 	return in, err
 }
 
 func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
-	found, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
+	found, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
 		return f.w.Fleet.Get(ctx, at, ids...)
 	})
 	for _, id := range ids {
 		if _, ok := found[id]; err == nil && !ok {
-			f.w.missed(id)
+			f.w.Missed(id)
 		}
 	}
 	return found, err
 }
 
 func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
-	return tappedSeq(ctx, f.w, &Effect{To: ToEC2, Op: List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
+	return tappedSeq(ctx, f.w, &kernel.Effect{To: kernel.ToEC2, Op: kernel.List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
 		return f.w.Fleet.List(ctx, at, controlPlane)
 	})
 }
 
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
-	inv := invocationOf(ctx)
-	_, err := do(ctx, f.w, &Effect{To: ToEC2, Op: Terminate, On: id}, func(ctx context.Context) (none, error) {
-		f.w.terminates(inv, id)
-		f.w.brakes(inv, id)
-		f.w.sawTags(inv, id)
+	inv := kernel.InvocationOf(ctx)
+	_, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Terminate, On: id}, func(ctx context.Context) (none, error) {
+		f.w.Terminating(inv.Began, id)
 		return none{}, f.w.Fleet.Terminate(ctx, at, id)
 	})
 	if errors.Is(err, fleet.ErrNotFound) {
-		f.w.missed(id)
+		f.w.Missed(id)
 	}
 	return err
 }
@@ -220,40 +212,39 @@ var _ github.API = tappedGitHub{}
 
 // unanswered is how GitHub's client tells of a call without an answer.
 func unanswered[T any](v T, err error) (T, error) {
-	if err == nil || !errors.Is(err, ErrFault) && !errors.Is(err, errDead) {
+	if err == nil || !errors.Is(err, kernel.ErrFault) && !errors.Is(err, kernel.ErrDead) {
 		return v, err
 	}
 	return v, &github.Error{Kind: github.ErrUnknown, Op: err.Error()}
 }
 
 func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
-	g.w.mints(name)
-	minted, err := unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+	answered := g.w.Minting(name)
+	minted, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, repo, name, labels)
 	}))
-	g.w.spent(name, err)
-	g.w.minted(name, err)
+	answered(err)
 	return minted, err
 }
 
 func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
-	r, err := unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
+	r, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
 		return g.w.github.Get(ctx, repo, id)
 	}))
-	g.w.shows(r, err)
+	g.w.Shows(r, err)
 	return r, err
 }
 
 func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
-	_, err := unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
-		g.w.deletes(id)
+	_, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+		g.w.Deleting(id)
 		return none{}, g.w.github.Delete(ctx, repo, id)
 	}))
 	return err
 }
 
 func (g tappedGitHub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
-	return unanswered(do(ctx, g.w, &Effect{To: ToGitHub, Op: Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
+	return unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
 		return g.w.github.Find(ctx, repo, name)
 	}))
 }
@@ -264,13 +255,13 @@ func (g tappedGitHub) Deprecation(ctx context.Context, repo github.Repository, v
 }
 
 func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
-	list := tappedSeq(ctx, g.w, &Effect{To: ToGitHub, Op: List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
+	list := tappedSeq(ctx, g.w, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
 		return g.w.github.List(ctx, repo, prefix)
 	})
 	return func(yield func(github.Runner, error) bool) {
 		for r, err := range list {
 			r, err = unanswered(r, err)
-			g.w.shows(r, err)
+			g.w.Shows(r, err)
 			if !yield(r, err) {
 				return
 			}

@@ -22,6 +22,8 @@ var confirmBugs = []Bug{
 		edit("store/confirm.go", `d.check(KindLock)`, ``)),
 	plant("NobodyAsksAgain", "a runner whose message was lost is never asked for at GitHub",
 		edit("reaper/confirm.go", `return now.Sub(a.Runner.ListeningAt) >= lim.Heartbeat`, `return false`)),
+	plant("NoConfirmStep", "nobody is sent to ask GitHub about a runner that listens",
+		edit("store/launch.go", `case r.ListeningAt.After(l.ConfirmedAt) && l.Names(r.ID) && r.Registered():`, `case false:`)),
 
 	// Who may share.
 	plant("ShareUnconfirmed", "a runner is shared though GitHub has not confirmed it",

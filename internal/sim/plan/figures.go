@@ -1,4 +1,4 @@
-package sim
+package plan
 
 import (
 	"cmp"
@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 )
 
 // Figures sums up what became of many worlds. The zero value has none.
@@ -15,7 +17,7 @@ type Figures struct {
 	Virtual                time.Duration
 	Faults                 map[Kind]int
 	Worlds                 map[Kind]int // in how many worlds a kind came
-	Looked                 map[Promise]int
+	Looked                 map[promise.Promise]int
 	Online                 []time.Duration
 	Recovered              []time.Duration
 	Quiet                  []time.Duration
@@ -25,7 +27,7 @@ type Figures struct {
 // Add adds one world.
 func (f *Figures) Add(o Outcome) {
 	if f.Faults == nil {
-		f.Faults, f.Worlds, f.Looked = map[Kind]int{}, map[Kind]int{}, map[Promise]int{}
+		f.Faults, f.Worlds, f.Looked = map[Kind]int{}, map[Kind]int{}, map[promise.Promise]int{}
 	}
 	f.Seeds++
 	f.Effects += o.Effects

@@ -1,4 +1,4 @@
-package sim
+package explore
 
 import (
 	"fmt"
@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -16,8 +19,8 @@ type budget struct{ deaths, losses, duplicates, runs, pauses int }
 // course is a course on its way.
 type course struct {
 	x     *explorer
-	w     *World
-	g     *gate
+	w     *sim.World
+	gate  *kernel.Gate
 	began time.Time
 	left  budget
 }
@@ -47,16 +50,16 @@ func (c *course) options() (all []option) {
 			all = append(all, option{name: name, do: func() { *left--; do() }})
 		}
 	}
-	letGo := func(p *parked) {
-		all = append(all, option{name: p.name, do: func() { c.g.release(p, Pass) }})
-		if p.inv != nil {
-			may(&c.left.deaths, p.name+" -> "+KillBefore.String(), func() { c.g.release(p, KillBefore) })
+	letGo := func(p *kernel.Parked) {
+		all = append(all, option{name: p.Name, do: func() { c.gate.Release(p, kernel.Pass) }})
+		if p.Mortal() {
+			may(&c.left.deaths, p.Name+" -> "+kernel.KillBefore.String(), func() { c.gate.Release(p, kernel.KillBefore) })
 		}
-		if p.e.Op != Get && p.e.Op != Due && p.e.Op != List {
-			may(&c.left.losses, p.name+" -> "+FailAfter.String(), func() { c.g.release(p, FailAfter) })
+		if p.Effect.Op != kernel.Get && p.Effect.Op != kernel.Due && p.Effect.Op != kernel.List {
+			may(&c.left.losses, p.Name+" -> "+kernel.FailAfter.String(), func() { c.gate.Release(p, kernel.FailAfter) })
 		}
 	}
-	waiting := c.g.waiting()
+	waiting := c.gate.Waiting()
 	if i := slices.IndexFunc(waiting, alone); i >= 0 {
 		letGo(waiting[i])
 		return all
@@ -72,24 +75,24 @@ func (c *course) options() (all []option) {
 	for _, p := range waiting {
 		letGo(p)
 	}
-	for _, m := range c.g.messages() {
+	for _, m := range c.gate.Messages() {
 		may(&c.left.duplicates, fmt.Sprintf("again: %s %s", m.Kind, m.ID), func() { c.again(m) })
 	}
-	may(&c.left.runs, "the reaper runs", func() { c.w.wg.Go(func() { _, _ = c.w.Reap() }) })
+	may(&c.left.runs, "the reaper runs", func() { c.w.Go(func() { _, _ = c.w.Reap() }) })
 	return all
 }
 
 // alone reports whether an effect changes nothing that another one could see or
 // prevent, but for what only comes after it: whether it is the next to go on or a
 // later one is all the same, and so it goes on at once.
-func alone(p *parked) bool {
-	switch p.e.Op {
-	case Image, Send, Call:
+func alone(p *kernel.Parked) bool {
+	switch p.Effect.Op {
+	case kernel.Image, kernel.Send, kernel.Call:
 		return true
-	case Get:
-		return p.e.What == "account"
-	case Delete:
-		return p.e.Part == Source
+	case kernel.Get:
+		return p.Effect.What == "account"
+	case kernel.Delete:
+		return p.Effect.Part == kernel.Source
 	}
 	return false
 }
@@ -102,17 +105,17 @@ func (c *course) again(m queue.Message) {
 	case queue.Next:
 		m.N = c.w.Runner(m.ID).Wanted
 	}
-	c.w.must(c.w.Queue.Send(c.w.Context(), m, 0))
+	c.must(c.w.Queue.Send(c.w.Context(), m, 0))
 }
 
 // pass lets time go on until something is under way that was not.
 func (c *course) pass() {
 	select {
-	case <-c.g.came:
+	case <-c.gate.Came():
 	default:
 	}
 	select {
-	case <-c.g.came:
+	case <-c.gate.Came():
 	case <-time.After(c.x.scope.Limit):
 	}
 }
@@ -123,7 +126,7 @@ func (c *course) state() uint64 {
 	say := func(v ...any) { fmt.Fprintln(&b, v...) }
 	say(time.Since(c.began), c.left)
 	for _, i := range c.items() {
-		say(plain(i))
+		say(kernel.Plain(i))
 	}
 	for _, f := range c.w.Fleet.Instances() {
 		say(f)
@@ -134,17 +137,17 @@ func (c *course) state() uint64 {
 	for _, j := range c.w.GitHub.Jobs() {
 		say(j)
 	}
-	c.g.tell(&b)
-	return hash64(0, b.String())
+	c.gate.Tell(&b)
+	return kernel.Hash(0, b.String())
 }
 
 // items returns all records of the world.
 func (c *course) items() []store.Item {
-	refs := []store.Ref{{Kind: store.KindQuota, ID: AccountID}, {Kind: store.KindSweep, ID: store.SweepKey(AccountID, Region)}}
+	refs := []store.Ref{{Kind: store.KindQuota, ID: setting.AccountID}, {Kind: store.KindSweep, ID: store.SweepKey(setting.AccountID, setting.Region)}}
 	var all []store.Item
 	for _, kind := range []store.Kind{store.KindRequest, store.KindRunner} {
 		for i, err := range c.w.Store().List(c.w.Context(), store.Filter{Kind: kind}) {
-			c.w.must(err)
+			c.must(err)
 			all = append(all, i)
 			if q, ok := i.(*store.Request); ok {
 				lock := store.Ref{Kind: store.KindLock, ID: q.LockKey()}
@@ -155,33 +158,13 @@ func (c *course) items() []store.Item {
 		}
 	}
 	more, err := c.w.Store().Get(c.w.Context(), refs...)
-	c.w.must(err)
+	c.must(err)
 	return append(all, more...)
 }
 
-// plain is a record without what no rule reads: who wrote it, and its history.
-func plain(i store.Item) string {
-	switch was := i.(type) {
-	case *store.Request:
-		now := *was
-		now.History, i = nil, &now
-	case *store.Runner:
-		now := *was
-		now.History, i = nil, &now
-	case *store.Lock:
-		i = new(*was)
-	case *store.Pulse:
-		i = new(*was)
-	case *store.Quota:
-		i = new(*was)
-	case *store.Sweep:
-		now := *was
-		now.History, i = nil, &now
-	}
-	i.Base().Writer = ""
-	b, err := store.Encode(i)
+func (c *course) must(err error) {
 	if err != nil {
-		return err.Error()
+		c.w.Helper()
+		c.w.Fatal(err)
 	}
-	return string(b)
 }

@@ -1,4 +1,5 @@
-package sim
+// Package explore goes through every course of a small part of a world's life.
+package explore
 
 import (
 	"fmt"
@@ -6,24 +7,27 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 )
 
 // Scope is a part of a world's life that is small enough to be gone through in
 // every possible order.
 type Scope struct {
 	Name   string
-	Config Config
+	Config sim.Config
 	// Before brings a world to where the scope begins, with nothing under way; nil:
 	// it begins with the world.
-	Before func(w *World)
+	Before func(w *sim.World)
 	// Calls are what callers do in the scope, each on its own and at any time.
-	Calls []func(w *World)
+	Calls []func(w *sim.World)
 	// Over reports, when nothing is under way, that what was to be seen has been
 	// seen. A scope is over in any case when it has lasted for Limit.
-	Over  func(w *World) bool
+	Over  func(w *sim.World) bool
 	Limit time.Duration
 	// After brings the world to its end: what it leaves must be nothing.
-	After func(w *World)
+	After func(w *sim.World)
 
 	// How often it may come, at any point of the scope, to: the death of a worker,
 	// a run of the reaper or a call of the API between two of its effects; an answer
@@ -109,22 +113,21 @@ func (x *explorer) once(t *testing.T) {
 			x.out.Wrong = append(x.out.Wrong, what)
 		}
 	}
-	cfg.gate = newGate()
-	Run(t, cfg, func(w *World) {
-		w.Pause(Reaper) // its runs are choices
+	gate := kernel.NewGate()
+	cfg.Gate = gate
+	sim.Run(t, cfg, func(w *sim.World) {
+		w.Pause(kernel.Reaper) // its runs are choices
 		if x.scope.Before != nil {
 			x.scope.Before(w)
 		}
-		g := cfg.gate
-		g.came = make(chan struct{}, 1) // here, or time could not pass while it is waited for
-		g.holding.Store(true)
-		ended := x.course(w)
+		gate.Close()
+		ended := x.course(w, gate)
 		mu.Lock()
 		left = !ended
 		mu.Unlock()
-		g.open()
+		gate.Open()
 		if ended {
-			w.Resume(Reaper)
+			w.Resume(kernel.Reaper)
 			x.scope.After(w)
 			w.Check()
 		}
@@ -133,11 +136,11 @@ func (x *explorer) once(t *testing.T) {
 
 // course makes choices until the scope is over, which it reports, or somebody was
 // here before.
-func (x *explorer) course(w *World) (ended bool) {
-	c := &course{x: x, w: w, g: w.cfg.gate, began: time.Now()}
+func (x *explorer) course(w *sim.World, gate *kernel.Gate) (ended bool) {
+	c := &course{x: x, w: w, gate: gate, began: time.Now()}
 	c.left = budget{x.scope.Deaths, x.scope.Losses, x.scope.Duplicates, x.scope.Runs, x.scope.Pauses}
 	for _, call := range x.scope.Calls {
-		w.wg.Go(func() { call(w) })
+		w.Go(func() { call(w) })
 	}
 	for depth := 0; ; {
 		synctest.Wait()

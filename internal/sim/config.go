@@ -1,0 +1,65 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// Config is what may differ between worlds. The zero value is a world in which
+// everything works.
+type Config struct {
+	Seed uint64
+	// Fate decides what becomes of each effect; nil: all pass. It is called
+	// without any lock, on the goroutine of the caller, whom it may keep waiting.
+	// SetFate changes it.
+	Fate func(kernel.Effect) kernel.Fate
+	// Span says how long a FailLate, a Pause or a Hold takes; nil: a minute.
+	Span func(kernel.Effect) time.Duration
+	// Most is the number of effects at which a world counts as one that does not
+	// come to rest; 0: there is none.
+	Most int
+	// Account changes the registration.
+	Account func(*store.Account)
+	// Skew is by how much the clock of a part, which is API, Worker or Reaper, is
+	// ahead.
+	Skew map[string]time.Duration
+	// KillLate is how long after its deadline an invocation is killed; 0: 0.7 s.
+	KillLate time.Duration
+	// IndexLag is by how much the due index is behind the items. SetIndexLag
+	// changes it.
+	IndexLag time.Duration
+	// Rounds says when the reaper runs in the n-th minute, counted from its
+	// begin; nil: once, at once.
+	Rounds func(n int) []time.Duration
+	// Deliver changes what a worker is given of what the queue delivered; nil: it
+	// is given all.
+	Deliver func(w *World, ds []queue.Delivery) []queue.Delivery
+	// Warm has the reaper run in the environment that an earlier run left, if
+	// there is one.
+	Warm bool
+	// EC2 is asked before each operation of EC2 has any effect; nil: nothing fails.
+	EC2 func(op string, l fleet.Launch) error
+	// NeverBoots says which machines run and do nothing, by the number of their
+	// launch; nil: all boot.
+	NeverBoots func(n int) bool
+	// World changes EC2's side further: which machines die, which images there are.
+	World func(*simfleet.WorldConfig)
+	// GitHub is asked before each call of GitHub's API is looked at; nil: nothing
+	// goes wrong.
+	GitHub func(op string) githubtest.Fault
+	// Ghosts are runner programs that do not notice when GitHub forgets them.
+	Ghosts bool
+	// Limits changes the numbers of production.
+	Limits func(*store.Limits)
+	// Gate, unless it is nil, holds effects.
+	Gate *kernel.Gate
+	// Found hears what does not hold, in place of the test, which then does
+	// not fail.
+	Found func(what string)
+}

@@ -1,0 +1,150 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// account is the registration that a world begins with.
+func account() store.Account {
+	return store.Account{
+		ID:           setting.AccountID,
+		ExternalID:   secret.New(externalID),
+		Repositories: []store.Named{{ID: setting.RepositoryID, Name: setting.Repository}},
+		Owners:       []store.Named{{ID: "1", Name: "acme"}},
+		Regions: map[string]store.Region{setting.Region: {
+			Subnets: []string{"subnet-a", "subnet-b"}, SecurityGroups: []string{"sg-1"}, Images: []string{"/garo/image"},
+		}},
+		InstanceTypes: []string{"t3a.micro", "m7a.large"}, DefaultInstanceTypes: []string{"t3a.micro", "m7a.large"},
+		Markets: []string{store.Spot, store.OnDemand}, SpotFallback: true, Modes: []string{store.Shared, store.Ephemeral},
+		MaxRunners: 1000,
+	}
+}
+
+// accounts is a store.Accounts of the one account.
+type accounts struct{ *World }
+
+func (a accounts) Account(ctx context.Context, id string) (store.Account, error) {
+	e := &kernel.Effect{Op: kernel.Get, What: "account", On: id, To: kernel.ToSSM}
+	return kernel.Do(ctx, a.World.Kernel, e, func(context.Context) (store.Account, error) {
+		if id != setting.AccountID {
+			return store.Account{}, store.ErrNoAccount
+		}
+		return a.World.Account, nil
+	})
+}
+
+func (a accounts) List(context.Context) ([]string, error) { return []string{setting.AccountID}, nil }
+
+// outside makes what is around GARO.
+func (w *World) outside() {
+	var err error
+	w.GitHub, err = githubtest.New(githubtest.Config{
+		Repositories: []github.Repository{{ID: setting.RepositoryID, Name: setting.Repository}},
+		Rules:        githubtest.Rules{Token: secret.New(pat)},
+		Fault: func(op string, _ *http.Request) (f githubtest.Fault) {
+			if w.cfg.GitHub != nil {
+				f = w.cfg.GitHub(op)
+			}
+			return f
+		},
+		Errorf: w.Errorf, Random: w.Random("github"),
+	})
+	w.must(err)
+	w.github, err = github.New(github.Config{
+		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
+		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
+	})
+	w.must(err)
+	ec2 := simfleet.WorldConfig{
+		Pending: setting.Pending, Stopping: setting.Stopping, Launches: simfleet.EC2Rate, PageSize: 100, NeverBoots: w.cfg.NeverBoots,
+		Fault: func(op string, _ fleet.Place, l fleet.Launch) error {
+			if w.cfg.EC2 == nil {
+				return nil
+			}
+			return w.cfg.EC2(op, l)
+		},
+		Random: w.Random("ec2"),
+		Image: func(fleet.Place, string) (string, error) {
+			return fmt.Sprintf("ami-%017d", w.images.Load()), nil
+		},
+	}
+	if w.cfg.World != nil {
+		w.cfg.World(&ec2)
+	}
+	w.Fleet, err = simfleet.Open(simfleet.Config{
+		World: ec2,
+		HTTP:  &http.Client{Transport: door{w, kernel.Machine}}, Broker: broker{w}, BootTime: setting.BootTime,
+		Log: w.log.logger(kernel.Machine, immortal),
+	})
+	w.must(err)
+}
+
+// broker lets simulated machines talk to the simulated GitHub.
+type broker struct{ *World }
+
+func (b broker) Connect(ctx context.Context, config string) (simfleet.Session, error) {
+	s, err := simjobs.Connect(ctx, b.GitHub, config)
+	if err != nil {
+		return nil, err
+	}
+	runner := ""
+	for _, g := range b.GitHub.Registrations() {
+		if g.Config.Equal(config) {
+			runner = setting.RunnerIn(g.Name)
+		}
+	}
+	return session{s, b.World, runner}, nil
+}
+
+// session is a runner program's connection. runner is whose it is.
+type session struct {
+	simjobs.Session
+	world  *World
+	runner string
+}
+
+func (s session) Wait(ctx context.Context) (simfleet.Job, error) {
+	j, err := s.Session.Wait(ctx)
+	if s.world.cfg.Ghosts && errors.Is(err, simfleet.ErrDeleted) {
+		<-ctx.Done() // it never learns
+	}
+	s.heard(ctx, err)
+	return j, err
+}
+
+func (s session) Watch(ctx context.Context) error {
+	err := s.Session.Watch(ctx)
+	s.heard(ctx, err)
+	return err
+}
+
+// heard notes that GitHub refused the program. It takes a time of its own, since
+// GitHub refuses all programs at once. A program that ends meanwhile for another
+// reason, such as the end of its job, never hears of it.
+func (s session) heard(ctx context.Context, err error) {
+	if !errors.Is(err, simfleet.ErrTooOld) {
+		return
+	}
+	t := time.NewTimer(time.Duration(kernel.Hash(s.world.cfg.Seed, "refused", s.runner)%499_979)*time.Microsecond + 1)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+		s.world.Refuses(s.runner)
+	}
+}

@@ -1,0 +1,56 @@
+// Package setting has what is the same in every simulated world: its names, its
+// place, and the times that nothing decides.
+package setting
+
+import (
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/worker"
+)
+
+// What there is one of in every world.
+const (
+	ControlPlane = "sim"
+	AccountID    = "111122223333"
+	Region       = "eu-west-2"
+	Repository   = "acme/shop"
+	RepositoryID = "7"
+	URL          = "https://garo.sim"
+)
+
+// Here is where machines are launched.
+var Here = fleet.Place{Account: AccountID, Region: Region}
+
+const (
+	// APITime and ReaperTime are what a call of the API and a run of the reaper
+	// may take.
+	APITime    = 10 * time.Second
+	ReaperTime = 50 * time.Second
+	// Visibility hides a message for longer than a worker may take.
+	Visibility = worker.Timeout + 15*time.Second
+	// Batch is how many messages a worker is given at once.
+	Batch = 10
+	// KillLate is how long after its deadline Lambda kills an invocation, as
+	// others measured it.
+	KillLate = 700 * time.Millisecond
+	// Pending, Stopping and BootTime are about what EC2 takes for a small Linux machine.
+	Pending, Stopping, BootTime = 5 * time.Second, 15 * time.Second, 20 * time.Second
+)
+
+// Epoch is when every world begins: testing/synctest says so.
+var Epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+const (
+	// Died is why a machine is off that did not switch itself off.
+	Died = "a kernel panic"
+	// Thief is what the nonces of thieves begin with.
+	Thief = "thief-"
+)
+
+// RunnerIn returns the id of the runner that a registration's name names.
+func RunnerIn(name string) string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(name, "garo-"+ControlPlane+"-"), "-")
+	return id
+}
