@@ -323,7 +323,11 @@ func (w *World) mints(name string) {
 	}
 	w.hold(NameOnce, !w.watch.minted[name], "the name %s is registered a second time", name)
 	w.hold(NameOnce, slices.ContainsFunc(r.Names, func(g store.GitHubName) bool { return g.Name == name }), "the name %s is registered before it is written", name)
-	w.hold(Claimed, r.Claim.By != "" && !w.clock(Worker)().After(r.Claim.Until), "the name %s is registered without a claim", name)
+	now := w.clock(Worker)()
+	// A call that is under way does not see that the reaper found the machine over, and ended
+	// the runner and with it the claim.
+	overtaken := r.State.Final() && now.Sub(r.EndedAt) < worker.Timeout+slack
+	w.hold(Claimed, r.Claim.By != "" && !now.After(r.Claim.Until) || overtaken, "the name %s is registered without a claim", name)
 }
 
 // deletes looks at the DELETE of a registration, just before GitHub hears of it:
