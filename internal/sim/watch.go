@@ -264,6 +264,11 @@ func (w *World) slowed(e *Effect, d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.watch.slow[cmp.Or(e.By, e.On)] += d // a machine's call is its runner's
+	for _, id := range strings.Fields(e.On) {
+		if _, ok := w.watch.runners[id]; ok && e.By != "" { // as is what the API does for it
+			w.watch.slow[id] += d
+		}
+	}
 }
 
 // crashed notes what an invocation was about that was killed.
