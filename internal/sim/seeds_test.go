@@ -140,6 +140,8 @@ var kept = []struct {
 }{
 	{10290, "a program that GitHub refuses in the moment in which its job ends"},
 	{1796001134, "a machine whose call stood still, so that its timer is early"},
+	{63878, "a registration under way while the reaper finds its machine over"},
+	{74542, "a machine whose call stood still in the API, so that its timer is early"},
 	{54, "UnclearLaunchForgotten"},
 	{61, "OrphanEndedAtOnce"},
 	{69, "MissingIsOnline"},

@@ -209,7 +209,14 @@ func (h *History) tagged(f simfleet.Fact) string {
 
 // Stands implements kernel.Watcher.
 func (h *History) Stands(e *kernel.Effect, d time.Duration) {
-	h.note(func() { h.slow[cmp.Or(e.By, e.On)] += d }) // a machine's call is its runner's
+	h.note(func() {
+		h.slow[cmp.Or(e.By, e.On)] += d // a machine's call is its runner's
+		for id := range strings.FieldsSeq(e.On) {
+			if _, ok := h.runners[id]; ok && e.By != "" { // as is what the API does for it
+				h.slow[id] += d
+			}
+		}
+	})
 }
 
 // Killed implements kernel.Watcher.

@@ -10,6 +10,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
+	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
 // The promises about what GitHub says of runners.
@@ -72,7 +73,11 @@ func (p wordPromises) Minting(name string) (answered func(err error)) {
 	if r := p.runners[id]; r.Version != 0 || !p.wiped() {
 		p.hold(NameOnce, !p.names[name], "the name %s is registered a second time", name)
 		p.hold(NameOnce, slices.ContainsFunc(r.Names, func(g store.GitHubName) bool { return g.Name == name }), "the name %s is registered before it is written", name)
-		p.hold(Claimed, r.Claim.By != "" && !p.now(kernel.Worker).After(r.Claim.Until), "the name %s is registered without a claim", name)
+		now := p.now(kernel.Worker)
+		// A call that is under way does not see that the reaper found the machine over, and
+		// ended the runner and with it the claim.
+		overtaken := r.State == store.RunnerEnded && now.Sub(r.EndedAt) < worker.Timeout+slack
+		p.hold(Claimed, r.Claim.By != "" && !now.After(r.Claim.Until) || overtaken, "the name %s is registered without a claim", name)
 	}
 	return func(err error) {
 		p.mu.Lock()
