@@ -149,7 +149,7 @@ func (c *call) log(p *problem) {
 			level = slog.LevelError
 		}
 		if p.cause != nil {
-			attrs = append(attrs, slog.Any("err", p.cause))
+			attrs = append(attrs, slog.Any("error", p.cause))
 		}
 	}
 	c.server.Log.LogAttrs(c.Context(), level, msg, attrs...)
@@ -208,7 +208,7 @@ func (c *call) apply(ctx context.Context, d store.Decision) error {
 	for _, s := range d.Sends {
 		m := queue.Of(s)
 		if err := c.server.Queue.Send(ctx, m, min(max(s.Due.Sub(c.server.Now()), 0), queue.MaxDelay)); err != nil {
-			c.server.Log.LogAttrs(ctx, slog.LevelWarn, "message not sent", slog.String("kind", string(m.Kind)), slog.String("id", m.ID), slog.String("trace", c.trace), slog.Any("err", err))
+			c.server.Log.LogAttrs(ctx, slog.LevelWarn, "message not sent", slog.String("kind", string(m.Kind)), slog.String("id", m.ID), slog.String("trace", c.trace), slog.Any("error", err))
 		}
 	}
 	return nil

@@ -61,7 +61,7 @@ func (s *server) poll(ctx context.Context, c *call, cs store.Case) store.Request
 	}
 	conflict, ok := errors.AsType[*store.ConflictError](err)
 	if !ok {
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "request not committed", slog.String("request", d.Request.ID), slog.String("trace", c.trace), slog.Any("err", err))
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "request not committed", slog.String("request", d.Request.ID), slog.String("trace", c.trace), slog.Any("error", err))
 		return d.Request
 	}
 	now := cs.With(conflict.Current...)

@@ -88,7 +88,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	} else if err != nil {
-		log.Error("powering off: the machine cannot start", slog.Any("err", err))
+		log.Error("powering off: the machine cannot start", slog.Any("error", err))
 		m.PowerOff(err.Error())
 		return nil
 	}
@@ -108,7 +108,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 func setProxies(m *host.Machine, log *slog.Logger) {
 	proxies, err := m.Proxies()
 	if err != nil {
-		log.Warn("calls are made without a proxy", slog.Any("err", err))
+		log.Warn("calls are made without a proxy", slog.Any("error", err))
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(proxies)) {
@@ -116,7 +116,7 @@ func setProxies(m *host.Machine, log *slog.Logger) {
 			continue
 		}
 		if err := os.Setenv(name, proxies[name]); err != nil {
-			log.Warn("proxy not set", slog.String("variable", name), slog.Any("err", err))
+			log.Warn("proxy not set", slog.String("variable", name), slog.Any("error", err))
 			continue
 		}
 		log.Info("proxy of the image", slog.String("variable", name))

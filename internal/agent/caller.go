@@ -70,7 +70,7 @@ type answer struct {
 func (c *caller) post(ctx context.Context, path string, in, out any) answer {
 	ans, err := c.try(ctx, path, in, out)
 	if err != nil && ctx.Err() == nil {
-		c.memory.log.Warn("call not answered", slog.String("call", path), slog.Any("err", err))
+		c.memory.log.Warn("call not answered", slog.String("call", path), slog.Any("error", err))
 	} else if err == nil && ans.status != http.StatusOK {
 		c.memory.log.Info("call refused", slog.String("call", path), slog.Int("status", ans.status))
 	}

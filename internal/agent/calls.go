@@ -149,6 +149,6 @@ func (a *Agent) obey(o apitype.Orders, took time.Duration) {
 // script set.
 func (a *Agent) arm() {
 	if err := a.cfg.Machine.SetTimer(a.s.Hard); err != nil {
-		a.log.Error("power-off timer not set", slog.Time("at", a.s.Hard), slog.Any("err", err))
+		a.log.Error("power-off timer not set", slog.Time("at", a.s.Hard), slog.Any("error", err))
 	}
 }

@@ -119,7 +119,7 @@ func (m *memory) write() error {
 // restart of the agent would miss what was not saved, and a job may be running.
 func (m *memory) save() {
 	if err := m.write(); err != nil {
-		m.log.Warn("state not saved", slog.Any("err", err))
+		m.log.Warn("state not saved", slog.Any("error", err))
 	}
 }
 

@@ -49,7 +49,7 @@ var realFaults = []realFault{
 		"worker.TestGitHubDownIsToldAsSuchAndSpendsFewNames", "store.TestCrowdedRunnerGetsNoFurtherName"}},
 	{"R5", "the jobs that are queued for a shared runner take longer than anybody asked for", []string{
 		"internal/sim.TestJobsThatAreQueuedForASharedRunnerAreServedUpToItsHardLimit", "reaper.TestQueuedJobsOfASharedRunnerAreServedPastItsExp",
-		"api.TestNextIsAnsweredPastExpUpToTheHardLimit", "store.TestDrainReason", "store.TestNextCall"}},
+		"api.TestNextIsAnsweredPastExpUpToTheHardLimit", "store.TestDrainReason", "store.TestNext"}},
 	{"R6", "an image has job hooks of its own, in `.env`, which the runner program loads over its environment", []string{
 		"internal/agent/host.TestHooksOfTheImageRunBesideOurs", "internal/agent/host.TestHookOfTheMachinesEnvironmentRunsBesideOurs",
 		"internal/agent/host.TestHookIsRunAsItsKindIs", "internal/agent/host.TestJobDoesNotChangeTheEnvironmentOfTheNext",
@@ -123,7 +123,7 @@ var realFaults = []realFault{
 		"internal/awstest/runtimeapi.TestSeventeenthInvocationOfAChainIsRefused", "internal/e2e.TestWaitForASlotIsNoLoopToLambda",
 		"internal/e2e.TestWaitForTheQuotaIsNoChainOfMessages", "internal/terraformtest.TestOnlyTheWorkerMayBeInvokedByItsOwnMessages",
 		"internal/sim.TestWaitForTheQuotaUntilGiveUpIsTheReapers", "worker.TestWaitForTheQuotaIsLeftToTheReaper",
-		"reaper.TestRequestThatWaitsForItsNextTryIsLeftAlone", "reaper.TestOtherWaitsAreTheWorkersUntilTheyAreForgotten", "store.TestForgotten"}},
+		"reaper.TestRequestThatWaitsForItsNextTryIsLeftAlone", "reaper.TestOtherWaitsAreTheWorkersUntilTheyAreForgotten", "store.TestReviewRequest"}},
 	{"L3", "one call of a run of the reaper is throttled, or answered with 502", []string{
 		"internal/terraformtest.TestPassingFaultOfTheReaperAlarmsOnlyIfItLasts", "internal/terraformtest.TestFactsAlarmAtOnce",
 		"reaper.TestFaultThatPassesRaisesNoAlarm", "reaper.TestMachineThatCannotBeTerminatedStaysEndingAndAlarms",

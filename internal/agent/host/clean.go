@@ -141,7 +141,7 @@ func (m *Machine) wipe(dir string) error {
 				continue
 			}
 			if err := os.RemoveAll(filepath.Join(m.cfg.Runner, e.Name())); err != nil {
-				m.log.Warn("work directory not deleted", slog.Any("err", err))
+				m.log.Warn("work directory not deleted", slog.Any("error", err))
 			}
 		}
 	})

@@ -112,7 +112,7 @@ func (m *Machine) closeMetadata(uid uint32) {
 			return false
 		}
 		if err := six(); err != nil { // a machine may have no IPv6
-			m.log.Info("metadata service not closed for IPv6", slog.Any("err", err))
+			m.log.Info("metadata service not closed for IPv6", slog.Any("error", err))
 		}
 		by = append(by, name)
 		return true
@@ -126,7 +126,7 @@ func (m *Machine) closeMetadata(uid uint32) {
 	}
 	did("ip", rule(metadata4), func() error { return rule(metadata6, "-6") })
 	if len(by) == 0 {
-		m.log.Warn("the metadata service is open to the runner's user", slog.Any("err", errors.Join(errs...)))
+		m.log.Warn("the metadata service is open to the runner's user", slog.Any("error", errors.Join(errs...)))
 		return
 	}
 	m.log.Info("metadata service closed to the runner's user", slog.String("by", strings.Join(by, ",")))

@@ -51,7 +51,7 @@ func (m *Machine) image(who account) image {
 	defer cancel()
 	login, err := m.login(ctx, who, system)
 	if err != nil {
-		m.log.Warn("no login shell: what /etc/profile sets is not known", slog.Any("err", err))
+		m.log.Warn("no login shell: what /etc/profile sets is not known", slog.Any("error", err))
 	}
 	i.Variables = maps.Clone(system)
 	for _, name := range loginVariables {

@@ -97,7 +97,7 @@ func (m *Machine) download(ctx context.Context, p apitype.RunnerProgram, name st
 		if errors.Is(err, errFinal) || try == downloads || ctx.Err() != nil {
 			return fmt.Errorf("download the runner program: %w", err)
 		}
-		m.log.Warn("download interrupted", slog.Int("try", try), slog.Any("err", err))
+		m.log.Warn("download interrupted", slog.Int("try", try), slog.Any("error", err))
 		_ = sleep.For(ctx, pause)
 		pause = min(2*pause, maxPause)
 	}

@@ -145,7 +145,7 @@ func (m *Machine) PowerOff(reason string) {
 		}
 		errs = append(errs, err)
 	}
-	m.log.Error("the machine does not power off, its timer will", slog.String("reason", reason), slog.Any("err", errors.Join(errs...)))
+	m.log.Error("the machine does not power off, its timer will", slog.String("reason", reason), slog.Any("error", errors.Join(errs...)))
 }
 
 // run runs a command of the system. Ten seconds are far more than any of them takes.

@@ -127,7 +127,7 @@ func (m *Machine) watch(ctx context.Context, imds *metadata) {
 			b, err := imds.get(ctx, c.item)
 			if err != nil {
 				if !errors.Is(err, errAbsent) && ctx.Err() == nil {
-					m.log.Debug("metadata not read", slog.Any("err", err))
+					m.log.Debug("metadata not read", slog.Any("error", err))
 				}
 				continue
 			}

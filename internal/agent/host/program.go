@@ -78,7 +78,7 @@ func (m *Machine) Start(_ context.Context, config secret.Text, environment map[s
 	}
 	if err := m.setDotEnv(who, image, ours, environment); err != nil {
 		m.log.Warn("a .env that overrides what we set stays: jobs run, but maybe their run ids are not known",
-			slog.String("file", filepath.Join(m.cfg.Runner, dotEnv)), slog.Any("err", err))
+			slog.String("file", filepath.Join(m.cfg.Runner, dotEnv)), slog.Any("error", err))
 	}
 	o := order{Command: command, Dir: m.cfg.Runner, Program: m.path(programDir), Group: m.group(), Who: who, Env: list(image.environment(who, ours, environment))}
 	if o.Group == "" {
