@@ -53,7 +53,7 @@ $(AGENTS) $(LAMBDAS):
 	GOOS=linux GOARCH=$(lastword $(subst -, ,$@)) $(GOBUILD) -tags lambda.norpc -o $@ ./cmd/$(firstword $(subst -linux-, ,$(@F)))
 # One that is too large fails.
 $(LAMBDAS:%=%.zip): %.zip: % $(AGENTS)
-	@go run ./internal/bundle/writezip $^
+	@go run ./internal/lambda/bundle/writezip $^
 
 .PHONY: reproduce
 reproduce: build ## Build the zips anew from a copy of the sources, and compare: the bytes must be the same
@@ -74,7 +74,7 @@ check: ## Everything that reads the code without running it
 	$(TOOL) staticcheck ./...
 	$(TOOL) shfmt -d .
 	@if command -v shellcheck >/dev/null; then \
-		echo shellcheck; $(TOOL) shfmt -f . | xargs shellcheck $(wildcard internal/bootstrap/testdata/*.golden); \
+		echo shellcheck; $(TOOL) shfmt -f . | xargs shellcheck $(wildcard internal/agent/bootstrap/testdata/*.golden); \
 	else \
 		echo 'shellcheck is not installed: shell scripts are checked for form alone'; \
 	fi
@@ -82,7 +82,7 @@ check: ## Everything that reads the code without running it
 
 .PHONY: test
 test: ## Run all tests, in random order and with the race detector, and list what was left out
-	@mkdir -p bin && go build -o bin/testsummary ./internal/repotest/testsummary
+	@mkdir -p bin && go build -o bin/testsummary ./internal/test/repotest/testsummary
 	@go test -json $(strip $(RACE) -shuffle=on -timeout=$(TIMEOUT) $(TESTFLAGS)) ./... | bin/testsummary
 
 .PHONY: terraform

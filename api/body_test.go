@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 

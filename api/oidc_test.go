@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc/oidctest"
 )

@@ -176,7 +176,7 @@ func TestAgentIsServedByItsHash(t *testing.T) {
 		t.Errorf("agent of a broken disk = %d %s, want 500 without the cause", a.status, a.body)
 	}
 	if lines := w.logged("answered"); !slices.ContainsFunc(lines, func(l map[string]any) bool {
-		return l["level"] == "ERROR" && strings.Contains(fmt.Sprint(l["err"]), "disk")
+		return l["level"] == "ERROR" && strings.Contains(fmt.Sprint(l["error"]), "disk")
 	}) {
 		t.Error("the cause is not logged")
 	}

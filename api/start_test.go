@@ -303,7 +303,7 @@ func TestStoreOutageLeavesNothingHalfDone(t *testing.T) {
 	if len(w.sent) != 0 {
 		t.Errorf("sent = %+v, want nothing: there is no record", w.sent)
 	}
-	if lines := w.logged("audit"); len(lines) != 1 || lines[0]["level"] != "WARN" || !strings.Contains(lines[0]["err"].(string), "injected fault") {
+	if lines := w.logged("audit"); len(lines) != 1 || lines[0]["level"] != "WARN" || !strings.Contains(lines[0]["error"].(string), "injected fault") {
 		t.Errorf("log = %v, want one warning with the cause", lines)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"

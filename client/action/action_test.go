@@ -20,7 +20,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/action"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 )
 
 var update = flag.Bool("update", false, "write golden files")

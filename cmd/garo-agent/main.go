@@ -22,8 +22,8 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/host"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
 )
 
 // metadataTimeout is how long the machine may take to get at its own metadata:

@@ -9,26 +9,26 @@ import (
 	"net/http"
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bundle"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdahttp"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/ssmparam"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/apigateway"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-func main() { lambdastart.Main("garo-api", start) }
+func main() { startup.Main("garo-api", start) }
 
 // start returns the function. What it fetches in advance it can do without: it
 // answers 503 for as long as there are no keys, and says in the log what is wrong
 // with them.
-func start(ctx context.Context, p lambdastart.Process) (any, error) {
-	cfg, err := lambdaconfig.ReadAPI(p.Environ)
+func start(ctx context.Context, p startup.Process) (any, error) {
+	cfg, err := settings.ReadAPI(p.Environ)
 	if err != nil {
 		return nil, err
 	}
-	b, err := lambdastart.Open(p.Out, cfg.Common)
+	b, err := startup.Open(p.Out, cfg.Common)
 	if err != nil {
 		return nil, err
 	}
@@ -48,22 +48,22 @@ func start(ctx context.Context, p lambdastart.Process) (any, error) {
 	b.Fetch(ctx, nil,
 		// One after the other, on one connection: to open another takes more time than
 		// it saves, since registrations take two calls too.
-		lambdastart.Task{Name: "keys and operators", Do: func(ctx context.Context) error {
+		startup.Task{Name: "keys and operators", Do: func(ctx context.Context) error {
 			_, err := b.Parameters.Keys(ctx)
 			_, err2 := b.Parameters.Operators(ctx)
 			return errors.Join(err, err2)
 		}},
-		lambdastart.Task{Name: "issuers' keys", Do: tokens.Prefetch},
+		startup.Task{Name: "issuers' keys", Do: tokens.Prefetch},
 	)
-	handler := lambdastart.Kept[http.Handler]{Make: func(ctx context.Context) (_ http.Handler, err error) {
+	handler := startup.Kept[http.Handler]{Make: func(ctx context.Context) (_ http.Handler, err error) {
 		c := c
 		c.Keys, err = b.Parameters.Keys(ctx)
 		return api.New(c), err
 	}}
-	return lambdahttp.New(handler.Get, b.Log), nil
+	return apigateway.New(handler.Get, b.Log), nil
 }
 
-func verifier(cfg lambdaconfig.API, log *slog.Logger) (*oidc.Verifier, error) {
+func verifier(cfg settings.API, log *slog.Logger) (*oidc.Verifier, error) {
 	var issuers []oidc.Issuer
 	for _, url := range cfg.Issuers {
 		issuers = append(issuers, oidc.Issuer{URL: url})

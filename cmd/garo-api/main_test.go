@@ -18,9 +18,9 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bundle"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart/lambdatest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/lambdatest"
 )
 
 const token = keys.OperatorPrefix + "0123456789abcdef0123456789abcdef"

@@ -5,23 +5,23 @@ package main
 import (
 	"context"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/accounts"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-func main() { lambdastart.Main("garo-reaper", start) }
+func main() { startup.Main("garo-reaper", start) }
 
 // start returns the function.
-func start(ctx context.Context, p lambdastart.Process) (any, error) {
-	cfg, err := lambdaconfig.ReadReaper(p.Environ)
+func start(ctx context.Context, p startup.Process) (any, error) {
+	cfg, err := settings.ReadReaper(p.Environ)
 	if err != nil {
 		return nil, err
 	}
-	b, err := lambdastart.Open(p.Out, cfg.Common)
+	b, err := startup.Open(p.Out, cfg.Common)
 	if err != nil {
 		return nil, err
 	}

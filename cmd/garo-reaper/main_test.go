@@ -13,7 +13,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart/lambdatest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/lambdatest"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 )
 

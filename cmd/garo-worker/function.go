@@ -7,8 +7,8 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdasqs"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqsqueue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
@@ -19,14 +19,14 @@ const margin = 500 * time.Millisecond
 
 // function handles batches of messages.
 type function struct {
-	worker *lambdastart.Kept[*worker.Worker]
+	worker *startup.Kept[*worker.Worker]
 	log    *slog.Logger
 }
 
 // handle works on a batch and answers which messages have to come again. Without
 // keys that is all of them.
 func (f *function) handle(ctx context.Context, e events.SQSEvent) (events.SQSEventResponse, error) {
-	batch, err := lambdasqs.Deliveries(e)
+	batch, err := sqsqueue.Deliveries(e)
 	if err != nil {
 		return events.SQSEventResponse{}, err
 	}
@@ -40,5 +40,5 @@ func (f *function) handle(ctx context.Context, e events.SQSEvent) (events.SQSEve
 		store.AlarmAccess.Raise(ctx, f.log, "keys cannot be had; all messages come again", "messages", len(batch), "error", err)
 		return events.SQSEventResponse{}, err
 	}
-	return lambdasqs.Response(w.Handle(ctx, batch)), nil
+	return sqsqueue.Response(w.Handle(ctx, batch)), nil
 }

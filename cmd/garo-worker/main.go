@@ -5,25 +5,25 @@ package main
 import (
 	"context"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bundle"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/accounts"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
-func main() { lambdastart.Main("garo-worker", start) }
+func main() { startup.Main("garo-worker", start) }
 
 // start returns the function.
-func start(ctx context.Context, p lambdastart.Process) (any, error) {
-	cfg, err := lambdaconfig.ReadWorker(p.Environ)
+func start(ctx context.Context, p startup.Process) (any, error) {
+	cfg, err := settings.ReadWorker(p.Environ)
 	if err != nil {
 		return nil, err
 	}
-	b, err := lambdastart.Open(p.Out, cfg.Common)
+	b, err := startup.Open(p.Out, cfg.Common)
 	if err != nil {
 		return nil, err
 	}
@@ -43,10 +43,10 @@ func start(ctx context.Context, p lambdastart.Process) (any, error) {
 		ProgramKey: store.ProgramKey(cfg.ProgramSums), Log: b.Log,
 	}
 	b.Fetch(ctx, access.TakeOn,
-		lambdastart.Task{Name: "keys", Do: func(ctx context.Context) error { _, err := b.Parameters.Keys(ctx); return err }})
+		startup.Task{Name: "keys", Do: func(ctx context.Context) error { _, err := b.Parameters.Keys(ctx); return err }})
 	// A worker that is made again forgets which placements had no capacity, which
 	// counts for three minutes only.
-	f := &function{log: b.Log, worker: &lambdastart.Kept[*worker.Worker]{Make: func(ctx context.Context) (_ *worker.Worker, err error) {
+	f := &function{log: b.Log, worker: &startup.Kept[*worker.Worker]{Make: func(ctx context.Context) (_ *worker.Worker, err error) {
 		c := c
 		c.Keys, err = b.Parameters.Keys(ctx)
 		return worker.New(c), err

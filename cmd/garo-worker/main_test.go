@@ -14,8 +14,8 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart/lambdatest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/lambdatest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store/storetest"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
@@ -146,7 +146,7 @@ func TestEventThatIsNoneOfSQSIsAnError(t *testing.T) {
 
 func TestBatchEndsBeforeLambdaDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &function{worker: &lambdastart.Kept[*worker.Worker]{Make: func(ctx context.Context) (*worker.Worker, error) {
+		f := &function{worker: &startup.Kept[*worker.Worker]{Make: func(ctx context.Context) (*worker.Worker, error) {
 			<-ctx.Done() // what takes too long
 			return worker.New(worker.Config{Store: storetest.NewMemory()}), nil
 		}}}

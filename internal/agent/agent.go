@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 

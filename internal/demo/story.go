@@ -9,7 +9,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -184,7 +184,7 @@ func (d *Demo) job(ctx context.Context, s *scene, run string, length time.Durati
 	if err != nil {
 		return err
 	}
-	_, err = d.system.GitHub.Queue(r.Repository.ID, githubtest.Job{RunID: run, Labels: r.RunsOn(), Duration: length})
+	_, err = d.system.GitHub.Queue(r.Repository.ID, simgithub.Job{RunID: run, Labels: r.RunsOn(), Duration: length})
 	return err
 }
 

@@ -97,7 +97,7 @@ func (c *Client) fail(op op, what string, token secret.Text, resp *gogithub.Resp
 }
 
 // kind is the table from statuses to kinds. GitHub has no codes beside the status:
-// where one has several causes, its words tell them apart (githubtest says where
+// where one has several causes, its words tell them apart (simgithub says where
 // they come from), and without them it is the kind that promises least.
 func kind(op op, status int, limited bool, said string) error {
 	if limited {

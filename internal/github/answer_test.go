@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -80,7 +80,7 @@ func TestEachStatusHasItsKind(t *testing.T) {
 }
 
 func TestDocumentedErrors(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	if _, err := c.Mint(t.Context(), repo, "Taken", []string{"x"}); err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestDocumentedErrors(t *testing.T) {
 	for call, err := range calls(t, client(t, http.NotFoundHandler())) {
 		failed(t, call+" at a path that is not there", err, github.ErrNotFound)
 	}
-	s.Change(func(r *githubtest.Rules) { r.Token = secret.New("another") })
+	s.Change(func(r *simgithub.Rules) { r.Token = secret.New("another") })
 	for call, err := range calls(t, c) {
 		if e := failed(t, call+" with a revoked token", err, github.ErrDenied); e.Status != http.StatusUnauthorized {
 			t.Errorf("%s = %v, want status 401", call, e)
@@ -147,7 +147,7 @@ func TestLimitSaysUntilWhen(t *testing.T) {
 
 func TestLimitIsGitHubsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{Rules: githubtest.Rules{Token: secret.New(token), Limit: githubtest.Limit{Calls: 2}}})
+		s := open(t, simgithub.Config{Rules: simgithub.Rules{Token: secret.New(token), Limit: simgithub.Limit{Calls: 2}}})
 		c := client(t, s.Handler())
 		for range 2 {
 			if _, err := c.Find(t.Context(), repo, "r"); err == nil {
@@ -162,10 +162,10 @@ func TestLimitIsGitHubsAlone(t *testing.T) {
 		// The client itself keeps nobody from asking.
 		_, err = c.Find(t.Context(), repo, "r")
 		failed(t, "the fourth call", err, github.ErrLimited)
-		if n := s.Calls()[githubtest.OpList]; n != 4 {
+		if n := s.Calls()[simgithub.OpList]; n != 4 {
 			t.Errorf("GitHub saw %d calls, want 4", n)
 		}
-		s.Change(func(r *githubtest.Rules) { r.Limit.Secondary = true })
+		s.Change(func(r *simgithub.Rules) { r.Limit.Secondary = true })
 		time.Sleep(20 * time.Minute)
 		_, err = c.Find(t.Context(), repo, "r")
 		if e := failed(t, "the fifth call", err, github.ErrLimited); e.Status != 429 || time.Until(e.RetryAt) != 40*time.Minute {
@@ -217,7 +217,7 @@ func TestHostileAnswersAreNotTrusted(t *testing.T) {
 		answer http.Handler
 		fail   []string // the calls that must fail with ErrUnknown
 	}{
-		"NoAnswer":     {githubtest.NoAnswer, all},
+		"NoAnswer":     {simgithub.NoAnswer, all},
 		"HTML":         {text(200, "text/html", "<html>"+canary), all},
 		"HTMLFor5xx":   {text(503, "text/html", "<html>"+canary), all},
 		"Truncated":    {jsonText(`{"runner":{"id":1,"name":"r"},"encoded_jit_config":"` + canary), all},

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest/contract"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub/contract"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -26,9 +26,9 @@ const keyName = "/github/app"
 var appCredential = store.GitHubCredential{Parameter: keyName, AppID: 7, InstallationID: 9}
 
 // withApp returns a GitHub with the App, and parameters with its key.
-func withApp(t *testing.T, cfg githubtest.Config) (world, *parameters) {
+func withApp(t *testing.T, cfg simgithub.Config) (world, *parameters) {
 	t.Helper()
-	cfg.Rules.App = githubtest.App{ID: 7, Installation: 9, Key: &firstKey.PublicKey}
+	cfg.Rules.App = simgithub.App{ID: 7, Installation: 9, Key: &firstKey.PublicKey}
 	cfg.Rules.Token = secret.New("of nobody")
 	p := &parameters{}
 	p.set(account, keyName, pkcs1(firstKey))
@@ -38,9 +38,9 @@ func withApp(t *testing.T, cfg githubtest.Config) (world, *parameters) {
 
 func TestAppsTokenIsForOneRepositoryAndKeptUntilFiveMinutesBeforeItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, p := withApp(t, githubtest.Config{})
+		s, p := withApp(t, simgithub.Config{})
 		creds, client := holding(t, s.Handler(), appCredential, p)
-		tokens := func() int { return s.Calls()[githubtest.OpToken] }
+		tokens := func() int { return s.Calls()[simgithub.OpToken] }
 		first, err := creds.Token(t.Context(), repo)
 		if err != nil {
 			t.Fatal(err)
@@ -80,8 +80,8 @@ func TestAppsTokenIsForOneRepositoryAndKeptUntilFiveMinutesBeforeItsEnd(t *testi
 
 func TestOneTokenIsFetchedForAllWhoAskAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, p := withApp(t, githubtest.Config{Fault: func(op string, _ *http.Request) (f githubtest.Fault) {
-			if op == githubtest.OpToken {
+		s, p := withApp(t, simgithub.Config{Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
+			if op == simgithub.OpToken {
 				f.Delay = 2 * time.Second
 			}
 			return f
@@ -96,7 +96,7 @@ func TestOneTokenIsFetchedForAllWhoAskAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := s.Calls()[githubtest.OpToken]; n != 1 || len(p.reads) != 1 {
+		if n := s.Calls()[simgithub.OpToken]; n != 1 || len(p.reads) != 1 {
 			t.Errorf("%d tokens and %d reads, want 1 each", n, len(p.reads))
 		}
 	})
@@ -104,7 +104,7 @@ func TestOneTokenIsFetchedForAllWhoAskAtOnce(t *testing.T) {
 
 func TestWhoWaitsForATokenOutlivesWhoFetchesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, p := withApp(t, githubtest.Config{Fault: func(string, *http.Request) githubtest.Fault { return githubtest.Fault{Delay: 4 * time.Second} }})
+		s, p := withApp(t, simgithub.Config{Fault: func(string, *http.Request) simgithub.Fault { return simgithub.Fault{Delay: 4 * time.Second} }})
 		creds, _ := holding(t, s.Handler(), appCredential, p)
 		ask := func(limit time.Duration) <-chan error {
 			out := make(chan error, 1)
@@ -133,8 +133,8 @@ func TestWhoWaitsForATokenOutlivesWhoFetchesIt(t *testing.T) {
 
 func TestFailedFetchIsSharedByWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, p := withApp(t, githubtest.Config{Fault: func(string, *http.Request) githubtest.Fault {
-			return githubtest.Fault{Delay: time.Second, Instead: status(502)}
+		s, p := withApp(t, simgithub.Config{Fault: func(string, *http.Request) simgithub.Fault {
+			return simgithub.Fault{Delay: time.Second, Instead: status(502)}
 		}})
 		creds, _ := holding(t, s.Handler(), appCredential, p)
 		var wg sync.WaitGroup
@@ -145,12 +145,12 @@ func TestFailedFetchIsSharedByWhoWaits(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := s.Calls()[githubtest.OpToken]; n != 1 {
+		if n := s.Calls()[simgithub.OpToken]; n != 1 {
 			t.Errorf("%d calls for 10 who asked at once, want 1", n)
 		}
 		_, err := creds.Token(t.Context(), repo)
 		failed(t, "Token", err, github.ErrUnknown)
-		if n := s.Calls()[githubtest.OpToken]; n != 2 {
+		if n := s.Calls()[simgithub.OpToken]; n != 2 {
 			t.Errorf("%d calls, want a second for who asks later", n)
 		}
 	})
@@ -194,7 +194,7 @@ func TestPanicWhileFetchingLeavesNobodyWaiting(t *testing.T) {
 
 func TestRevokedInstallationTokenIsReplacedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, p := withApp(t, githubtest.Config{})
+		s, p := withApp(t, simgithub.Config{})
 		creds, client := holding(t, s.Handler(), appCredential, p)
 		if _, err := creds.Token(t.Context(), repo); err != nil {
 			t.Fatal(err)
@@ -210,7 +210,7 @@ func TestRevokedInstallationTokenIsReplacedOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := s.Calls()[githubtest.OpToken]; n != 2 || p.fresh() != 1 || len(s.Registrations()) != 20 {
+		if n := s.Calls()[simgithub.OpToken]; n != 2 || p.fresh() != 1 || len(s.Registrations()) != 20 {
 			t.Errorf("%d tokens, %d fresh reads, %d registrations; want 2, 1 and 20", n, p.fresh(), len(s.Registrations()))
 		}
 	})
@@ -219,8 +219,8 @@ func TestRevokedInstallationTokenIsReplacedOnce(t *testing.T) {
 func TestTokenThatGitHubDoesNotKnowYetIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lag := true
-		s, p := withApp(t, githubtest.Config{Fault: func(op string, _ *http.Request) (f githubtest.Fault) {
-			if lag && op == githubtest.OpMint {
+		s, p := withApp(t, simgithub.Config{Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
+			if lag && op == simgithub.OpMint {
 				f.Instead = status(401)
 			}
 			return f
@@ -233,13 +233,13 @@ func TestTokenThatGitHubDoesNotKnowYetIsWaitedFor(t *testing.T) {
 		}
 		time.Sleep(time.Until(e.RetryAt))
 		lag = false
-		if _, err := client.Mint(t.Context(), repo, "r", []string{"x"}); err != nil || s.Calls()[githubtest.OpToken] != 1 {
-			t.Errorf("Mint then: %v with %d tokens, want the first to serve", err, s.Calls()[githubtest.OpToken])
+		if _, err := client.Mint(t.Context(), repo, "r", []string{"x"}); err != nil || s.Calls()[simgithub.OpToken] != 1 {
+			t.Errorf("Mint then: %v with %d tokens, want the first to serve", err, s.Calls()[simgithub.OpToken])
 		}
 		lag = true
 		_, err = client.Mint(t.Context(), repo, "r2", []string{"x"})
 		failed(t, "Mint with a token that is refused for good", err, github.ErrDenied)
-		if n := s.Calls()[githubtest.OpToken]; n != 2 {
+		if n := s.Calls()[simgithub.OpToken]; n != 2 {
 			t.Errorf("%d tokens, want the refused one replaced once", n)
 		}
 	})
@@ -247,19 +247,19 @@ func TestTokenThatGitHubDoesNotKnowYetIsWaitedFor(t *testing.T) {
 
 func TestChangedKeyIsReadAnewOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, p := withApp(t, githubtest.Config{})
+		s, p := withApp(t, simgithub.Config{})
 		p.set(account, keyName, pkcs1(secondKey))
 		_, client := holding(t, s.Handler(), appCredential, p)
 		_, err := client.Mint(t.Context(), repo, "r", []string{"x"})
 		if e := failed(t, "Mint with a key that GitHub does not know", err, github.ErrDenied); e.Status != http.StatusUnauthorized {
 			t.Errorf("Mint = %v, want GitHub's 401", e)
 		}
-		if n := s.Calls()[githubtest.OpToken]; n != 1 || p.fresh() != 1 {
+		if n := s.Calls()[simgithub.OpToken]; n != 1 || p.fresh() != 1 {
 			t.Errorf("%d calls with %d fresh reads, want one each: the same key is not tried twice", n, p.fresh())
 		}
 		_, err = client.Mint(t.Context(), repo, "r", []string{"x"})
 		failed(t, "Mint at once", err, github.ErrDenied)
-		if n := s.Calls()[githubtest.OpToken]; n != 1 {
+		if n := s.Calls()[simgithub.OpToken]; n != 1 {
 			t.Errorf("%d calls, want none more: a refusal stands 10s", n)
 		}
 		p.set(account, keyName, pkcs8(firstKey))
@@ -267,14 +267,14 @@ func TestChangedKeyIsReadAnewOnce(t *testing.T) {
 		if _, err := client.Mint(t.Context(), repo, "r", []string{"x"}); err != nil {
 			t.Errorf("Mint with the new key: %v", err)
 		}
-		if n := s.Calls()[githubtest.OpToken]; n != 3 || p.fresh() != 2 {
+		if n := s.Calls()[simgithub.OpToken]; n != 3 || p.fresh() != 2 {
 			t.Errorf("%d calls with %d fresh reads, want 3 and 2: the old key from the cache, then the new one", n, p.fresh())
 		}
 	})
 }
 
 func TestKeyThatCannotBeReadAnewIsTheError(t *testing.T) {
-	s, p := withApp(t, githubtest.Config{})
+	s, p := withApp(t, simgithub.Config{})
 	p.cached = map[string]string{account + " " + keyName: pkcs1(secondKey)}
 	delete(p.values, account+" "+keyName)
 	creds, _ := holding(t, s.Handler(), appCredential, p)
@@ -334,7 +334,7 @@ func TestRefusedAppIsDeniedAndNeverNotFound(t *testing.T) {
 }
 
 func TestWithoutARepositorysIDNoTokenIsAskedFor(t *testing.T) {
-	s, p := withApp(t, githubtest.Config{})
+	s, p := withApp(t, simgithub.Config{})
 	creds, _ := holding(t, s.Handler(), appCredential, p)
 	for _, id := range []string{"", "0", "-1", "1.5", "shop", "99999999999999999999"} {
 		_, err := creds.Token(t.Context(), github.Repository{ID: id, Name: "acme/shop", Account: account})
@@ -393,7 +393,7 @@ func TestTokenThatEndsWithinFiveMinutesIsUsedButNotKept(t *testing.T) {
 }
 
 func TestChangedRegistrationHasAnotherToken(t *testing.T) {
-	s, p := withApp(t, githubtest.Config{})
+	s, p := withApp(t, simgithub.Config{})
 	from := appCredential
 	creds, err := github.NewCredentials(github.CredentialsConfig{
 		BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Parameter: p.get,
@@ -416,8 +416,8 @@ func TestChangedRegistrationHasAnotherToken(t *testing.T) {
 }
 
 func TestEveryCallIsDescribedByGitHub(t *testing.T) {
-	d := contract.Load(t, "githubtest/testdata/github-openapi.json")
-	s, p := withApp(t, githubtest.Config{})
+	d := contract.Load(t, "simgithub/testdata/github-openapi.json")
+	s, p := withApp(t, simgithub.Config{})
 	var sent bytes.Buffer
 	h := d.Handler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(&sent, r.Method, r.URL)
@@ -433,7 +433,7 @@ func TestEveryCallIsDescribedByGitHub(t *testing.T) {
 	collect(t, c, repo, "")
 	_, _ = c.Downloads(t.Context(), repo)
 	_, _ = c.Rates(t.Context(), repo)
-	_, _ = c.Deprecation(t.Context(), repo, githubtest.ProgramVersion)
+	_, _ = c.Deprecation(t.Context(), repo, simgithub.ProgramVersion)
 	_ = c.Delete(t.Context(), repo, m.RunnerID)
 	if got := d.Seen(); !slices.Equal(got, d.Operations()) {
 		t.Errorf("the client called %v, want all of %v and no other; it sent\n%s", got, d.Operations(), &sent)

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 )
 
 // The App's key, and the one that it had before; of the least length that is
@@ -61,7 +61,7 @@ func TestKeyThatIsNoneMakesNoCallAndIsNotShown(t *testing.T) {
 		"TwoKeys":    good + good,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, p := withApp(t, githubtest.Config{})
+			s, p := withApp(t, simgithub.Config{})
 			p.set(account, keyName, key)
 			creds, _ := holding(t, s.Handler(), appCredential, p)
 			_, err := creds.Token(t.Context(), repo)
@@ -78,7 +78,7 @@ func TestKeyThatIsNoneMakesNoCallAndIsNotShown(t *testing.T) {
 
 func TestProofIsTakenWhenClocksDiffer(t *testing.T) {
 	for off, want := range map[time.Duration]bool{-8 * time.Minute: true, 0: true, 59 * time.Second: true, 2 * time.Minute: false, -10 * time.Minute: false} {
-		s, p := withApp(t, githubtest.Config{})
+		s, p := withApp(t, simgithub.Config{})
 		creds, err := github.NewCredentials(github.CredentialsConfig{
 			BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Account: registered(appCredential), Parameter: p.get,
 			Now: func() time.Time { return time.Now().Add(off) },

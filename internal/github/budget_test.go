@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
 // hourly returns a GitHub that lets a credential make so many calls an hour.
 func hourly(t *testing.T, calls int) world {
-	return open(t, githubtest.Config{Rules: githubtest.Rules{Token: secret.New(token), Limit: githubtest.Limit{Calls: calls}}})
+	return open(t, simgithub.Config{Rules: simgithub.Rules{Token: secret.New(token), Limit: simgithub.Limit{Calls: calls}}})
 }
 
 func TestEndsOfBusyRunnersLeaveTheHourToRegistrations(t *testing.T) {
@@ -50,7 +50,7 @@ func TestEndsOfBusyRunnersLeaveTheHourToRegistrations(t *testing.T) {
 			time.Sleep(time.Minute - runners*600*time.Millisecond)
 		}
 		// A third of a tenth of 5,000 at once, and two thirds each hour.
-		if n := s.Calls()[githubtest.OpDelete]; n > 167+hours*334 || n < 160+hours*330 || n+refused != runners*hours*60 {
+		if n := s.Calls()[simgithub.OpDelete]; n > 167+hours*334 || n < 160+hours*330 || n+refused != runners*hours*60 {
 			t.Errorf("%d calls ended runners in %d hours, want two thirds of a tenth in each, and a third more", n, hours)
 		}
 	})
@@ -65,20 +65,20 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 		wait  time.Duration // until the next, at the rate of two thirds of them
 		call  func(*github.Client, github.Repository) error
 	}{
-		"Confirmations": {githubtest.OpGet, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) error {
+		"Confirmations": {simgithub.OpGet, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) error {
 			_, err := c.Get(t.Context(), r, 999)
 			return err
 		}},
-		"Lists": {githubtest.OpList, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
+		"Lists": {simgithub.OpList, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
 			for _, err = range c.List(t.Context(), r, "") {
 				break
 			}
 			return err
 		}},
-		"Ends":                  {githubtest.OpDelete, 1, 5000, 500, 10800 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
-		"OfALargeApp":           {githubtest.OpGet, 1, 12_500, 625, 8640 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorker":             {githubtest.OpGet, github.DefaultShare, 5000, 50, 108 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorkerForALargeApp": {githubtest.OpGet, github.DefaultShare, 12_500, 125, 43200 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"Ends":                  {simgithub.OpDelete, 1, 5000, 500, 10800 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
+		"OfALargeApp":           {simgithub.OpGet, 1, 12_500, 625, 8640 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorker":             {simgithub.OpGet, github.DefaultShare, 5000, 50, 108 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorkerForALargeApp": {simgithub.OpGet, github.DefaultShare, 12_500, 125, 43200 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestConfirmationsTakeATenthOfAnyHour(t *testing.T) {
 				}
 				failed(t, fmt.Sprintf("Get of process %d", n), err, github.ErrNotFound)
 			}
-			made = append(made, s.Calls()[githubtest.OpGet])
+			made = append(made, s.Calls()[simgithub.OpGet])
 			time.Sleep(step)
 		}
 		const hour = int(time.Hour / step)
@@ -206,7 +206,7 @@ func TestWhatCanWaitLeavesTheRestOfTheHour(t *testing.T) {
 		for i := range 100 { // one registration, and one each of the rest, until GitHub's hour is spent
 			for name, call := range map[string]func() error{
 				"downloads": func() error { _, err := c.Downloads(t.Context(), repo); return err },
-				"version":   func() error { _, err := c.Deprecation(t.Context(), repo, githubtest.ProgramVersion); return err },
+				"version":   func() error { _, err := c.Deprecation(t.Context(), repo, simgithub.ProgramVersion); return err },
 			} {
 				if err := call(); err == nil {
 					made[name]++

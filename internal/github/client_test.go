@@ -16,9 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest/contract"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub/contract"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -39,7 +39,7 @@ var (
 // world is a strict GitHub, whose every exchange is held against GitHub's own
 // description.
 type world struct {
-	*githubtest.Server
+	*simgithub.Server
 	t *testing.T
 }
 
@@ -50,12 +50,12 @@ var (
 
 func (w world) Handler() http.Handler {
 	w.t.Helper()
-	loading.Do(func() { description = contract.Load(w.t, "githubtest/testdata/github-openapi.json") })
+	loading.Do(func() { description = contract.Load(w.t, "simgithub/testdata/github-openapi.json") })
 	return description.Handler(w.t, w.Server.Handler())
 }
 
 // open returns a GitHub without faults beyond those in cfg.
-func open(t *testing.T, cfg githubtest.Config) world {
+func open(t *testing.T, cfg simgithub.Config) world {
 	t.Helper()
 	cfg.Repositories = []github.Repository{repo, other}
 	if cfg.Rules.Token.Empty() {
@@ -64,7 +64,7 @@ func open(t *testing.T, cfg githubtest.Config) world {
 	if cfg.Errorf == nil {
 		cfg.Errorf = t.Errorf
 	}
-	s, err := githubtest.New(cfg)
+	s, err := simgithub.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestRunnerIsMintedFoundAndDeleted(t *testing.T) {
 		"AnEnterpriseServer2": overHTTP("/api/v3/"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, githubtest.Config{})
+			s := open(t, simgithub.Config{})
 			c := connect(t, s.Handler())
 			ctx := t.Context()
 
@@ -166,7 +166,7 @@ func TestRunnerIsMintedFoundAndDeleted(t *testing.T) {
 				t.Fatalf("Connect with the config: %v", err)
 			}
 			defer session.Close()
-			want.Online, want.Version = true, githubtest.ProgramVersion
+			want.Online, want.Version = true, simgithub.ProgramVersion
 			got, err = c.Find(ctx, repo, "garo-cp-r1-1")
 			if diff := cmp.Diff(want, got); diff != "" || err != nil {
 				t.Errorf("Find: %v, -want +got:\n%s", err, diff)
@@ -199,13 +199,13 @@ func collect(t *testing.T, c *github.Client, repo github.Repository, prefix stri
 }
 
 func TestBusyRunnerIsNotDeleted(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	m, err := c.Mint(t.Context(), repo, "r", []string{"x"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Queue(repo.Name, githubtest.Job{RunID: "7", Labels: []string{"X"}}); err != nil {
+	if _, err := s.Queue(repo.Name, simgithub.Job{RunID: "7", Labels: []string{"X"}}); err != nil {
 		t.Fatal(err)
 	}
 	session, err := s.Connect(t.Context(), m.Config.Reveal())
@@ -217,7 +217,7 @@ func TestBusyRunnerIsNotDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed(t, "Delete while busy", c.Delete(t.Context(), repo, m.RunnerID), github.ErrBusy)
-	s.Change(func(r *githubtest.Rules) { r.OmitBusy = true })
+	s.Change(func(r *simgithub.Rules) { r.OmitBusy = true })
 	if got := collect(t, c, repo, ""); len(got) != 0 {
 		t.Errorf("List = %+v, want none when GitHub leaves out busy runners", got)
 	}
@@ -231,7 +231,7 @@ func TestBusyRunnerIsNotDeleted(t *testing.T) {
 }
 
 func TestFindIsExact(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	for _, n := range []string{"garo-1", "garo-10", "GARO-2"} {
 		if _, err := c.Mint(t.Context(), repo, n, []string{"x"}); err != nil {
@@ -244,7 +244,7 @@ func TestFindIsExact(t *testing.T) {
 			t.Errorf("Find %s = %v, want GitHub's id of the list that lacks it", n, e)
 		}
 	}
-	if n := s.Calls()[githubtest.OpList]; n != 3 {
+	if n := s.Calls()[simgithub.OpList]; n != 3 {
 		t.Errorf("3 times Find made %d calls, want one each", n)
 	}
 	_, err := c.Find(t.Context(), hidden, "garo-1")
@@ -266,7 +266,7 @@ func TestFindIsExact(t *testing.T) {
 }
 
 func TestListFollowsPages(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	var want []string
 	for i := range 205 {
@@ -290,13 +290,13 @@ func TestListFollowsPages(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("List = %d runners %v, want the %d of that prefix", len(got), got, len(want))
 	}
-	if n := s.Calls()[githubtest.OpList]; n != 3 {
+	if n := s.Calls()[simgithub.OpList]; n != 3 {
 		t.Errorf("List of 205 runners made %d calls, want 3", n)
 	}
 	for range c.List(t.Context(), repo, "") {
 		break
 	}
-	if n := s.Calls()[githubtest.OpList]; n != 4 {
+	if n := s.Calls()[simgithub.OpList]; n != 4 {
 		t.Errorf("List that was left at the first runner made %d calls, want 1", n-3)
 	}
 }
@@ -314,7 +314,7 @@ func TestFindAsksForTheNameAlone(t *testing.T) {
 }
 
 func TestFailedPageEndsTheList(t *testing.T) {
-	s := open(t, githubtest.Config{Fault: func(op string, r *http.Request) (f githubtest.Fault) {
+	s := open(t, simgithub.Config{Fault: func(op string, r *http.Request) (f simgithub.Fault) {
 		if r.URL.Query().Get("page") == "2" {
 			f.Instead = status(http.StatusBadGateway)
 		}
@@ -342,7 +342,7 @@ func TestFailedPageEndsTheList(t *testing.T) {
 }
 
 func TestTokenIsAskedForEachExchange(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	var mu sync.Mutex
 	var asked []github.Repository
 	c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Token: func(_ context.Context, r github.Repository) (secret.Text, error) {
@@ -382,7 +382,7 @@ func TestCredentialThatFailsMakesNoCall(t *testing.T) {
 		"Unicode": {token: secret.New("canary\u00e9"), want: github.ErrDenied},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, githubtest.Config{})
+			s := open(t, simgithub.Config{})
 			client, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Token: func(context.Context, github.Repository) (secret.Text, error) {
 				return c.token, c.err
 			}})
@@ -401,7 +401,7 @@ func TestCredentialThatFailsMakesNoCall(t *testing.T) {
 }
 
 func TestSenselessArgumentsMakeNoCall(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	for _, id := range []string{"", "0", "-1", "0101", "1 ", "1/..", "..", "acme/shop", "1?x", "1#", "%31", "١", "1\n", "1.5", "9999999999999999999"} {
 		r := github.Repository{ID: id, Name: repo.Name}
@@ -419,7 +419,7 @@ func TestSenselessArgumentsMakeNoCall(t *testing.T) {
 
 func TestDeadlineLeavesTheOutcomeUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{Fault: func(string, *http.Request) githubtest.Fault { return githubtest.Fault{Delay: time.Minute} }})
+		s := open(t, simgithub.Config{Fault: func(string, *http.Request) simgithub.Fault { return simgithub.Fault{Delay: time.Minute} }})
 		c := client(t, s.Handler())
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -110,7 +110,7 @@ func TestTokenComesFromTheParameterThatTheRegistrationNames(t *testing.T) {
 			p := &parameters{}
 			p.set(account, c.want, token)
 			p.set("999988887777", c.want, "another")
-			creds, client := holding(t, open(t, githubtest.Config{}).Handler(), store.GitHubCredential{Parameter: c.named}, p)
+			creds, client := holding(t, open(t, simgithub.Config{}).Handler(), store.GitHubCredential{Parameter: c.named}, p)
 			if _, err := client.Mint(t.Context(), repo, "r", []string{"x"}); err != nil {
 				t.Errorf("Mint: %v", err)
 			}
@@ -139,7 +139,7 @@ func TestCredentialThatCannotBeHadIsNeverNotFound(t *testing.T) {
 		"OutOfTime":   {account, context.DeadlineExceeded, github.ErrUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, githubtest.Config{})
+			s := open(t, simgithub.Config{})
 			_, client := holding(t, s.Handler(), store.GitHubCredential{}, &parameters{err: c.err})
 			r := repo
 			r.Account = c.account
@@ -157,7 +157,7 @@ func TestCredentialThatCannotBeHadIsNeverNotFound(t *testing.T) {
 
 func TestChangedTokenIsReadAnewAndTheCallMadeOnceMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{Fault: func(string, *http.Request) githubtest.Fault { return githubtest.Fault{Delay: time.Second} }})
+		s := open(t, simgithub.Config{Fault: func(string, *http.Request) simgithub.Fault { return simgithub.Fault{Delay: time.Second} }})
 		p := &parameters{}
 		p.set(account, "/github/runner/pat", "canary-old")
 		creds, client := holding(t, s.Handler(), store.GitHubCredential{}, p)
@@ -178,7 +178,7 @@ func TestChangedTokenIsReadAnewAndTheCallMadeOnceMore(t *testing.T) {
 		if n := p.fresh(); n != 1 {
 			t.Errorf("%d fresh reads for 20 calls at once, want 1", n)
 		}
-		if n, m := len(s.Registrations()), s.Calls()[githubtest.OpMint]; n != 20 || m > 40 {
+		if n, m := len(s.Registrations()), s.Calls()[simgithub.OpMint]; n != 20 || m > 40 {
 			t.Errorf("%d registrations in %d calls, want 20 in at most twice as many", n, m)
 		}
 	})
@@ -186,7 +186,7 @@ func TestChangedTokenIsReadAnewAndTheCallMadeOnceMore(t *testing.T) {
 
 func TestRefusedTokenIsNotSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{})
+		s := open(t, simgithub.Config{})
 		p := &parameters{}
 		p.set(account, "/github/runner/pat", "canary-revoked")
 		_, client := holding(t, s.Handler(), store.GitHubCredential{}, p)
@@ -198,7 +198,7 @@ func TestRefusedTokenIsNotSentAgain(t *testing.T) {
 			if e := failed(t, "Mint", mint(), github.ErrDenied); e.Status != http.StatusUnauthorized {
 				t.Errorf("Mint = %v, want GitHub's 401", e)
 			}
-			if n := s.Calls()[githubtest.OpMint]; n != i+1 || p.fresh() != 1 {
+			if n := s.Calls()[simgithub.OpMint]; n != i+1 || p.fresh() != 1 {
 				t.Errorf("after %d calls GitHub saw %d, with %d fresh reads; want one each, and one read", i+1, n, p.fresh())
 			}
 		}
@@ -210,7 +210,7 @@ func TestRefusedTokenIsNotSentAgain(t *testing.T) {
 		p.set(account, "/github/runner/pat", "canary-also-revoked")
 		time.Sleep(10 * time.Second)
 		failed(t, "Mint with another one that is refused", mint(), github.ErrDenied)
-		if n := s.Calls()[githubtest.OpMint]; n != 8 {
+		if n := s.Calls()[simgithub.OpMint]; n != 8 {
 			t.Errorf("GitHub saw %d calls, want 8: the other token was tried once", n)
 		}
 		p.set(account, "/github/runner/pat", token)
@@ -222,7 +222,7 @@ func TestRefusedTokenIsNotSentAgain(t *testing.T) {
 }
 
 func TestNewTokenThatCannotBeReadIsTheError(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	p := &parameters{}
 	p.set(account, "/github/runner/pat", "canary-old")
 	creds, client := holding(t, s.Handler(), store.GitHubCredential{}, p)

@@ -10,13 +10,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
 func TestDownloadsNameVersionAndHash(t *testing.T) {
-	got, err := client(t, open(t, githubtest.Config{}).Handler()).Downloads(t.Context(), repo)
+	got, err := client(t, open(t, simgithub.Config{}).Handler()).Downloads(t.Context(), repo)
 	if err != nil || len(got) != 2 {
 		t.Fatalf("Downloads = %+v, %v; want two", got, err)
 	}
@@ -27,7 +27,7 @@ func TestDownloadsNameVersionAndHash(t *testing.T) {
 			t.Errorf("download %d = %+v, want that of Linux on %s with its version and hash", i, d, arch)
 		}
 	}
-	_, err = client(t, open(t, githubtest.Config{}).Handler()).Downloads(t.Context(), hidden)
+	_, err = client(t, open(t, simgithub.Config{}).Handler()).Downloads(t.Context(), hidden)
 	failed(t, "Downloads for a repository that does not show", err, github.ErrNotFound)
 }
 
@@ -77,11 +77,11 @@ func TestDownloadsThatMakeNoSenseAreNotTrusted(t *testing.T) {
 func TestDeprecationTellsTheEndOfAVersion(t *testing.T) {
 	runtime := time.Date(2026, 11, 5, 8, 4, 55, 0, time.UTC)
 	registration := runtime.AddDate(0, 0, -7)
-	s := open(t, githubtest.Config{Rules: githubtest.Rules{Deprecations: map[string]githubtest.Deprecation{
+	s := open(t, simgithub.Config{Rules: simgithub.Rules{Deprecations: map[string]simgithub.Deprecation{
 		"2.300.0": {Runtime: runtime}, "2.301.0": {Runtime: runtime, Registration: registration}, "2.302.0": {Registration: registration},
 	}}})
 	c := client(t, s.Handler())
-	for version, want := range map[string]time.Time{"2.300.0": runtime, "2.301.0": registration, "2.302.0": registration, githubtest.ProgramVersion: {}} {
+	for version, want := range map[string]time.Time{"2.300.0": runtime, "2.301.0": registration, "2.302.0": registration, simgithub.ProgramVersion: {}} {
 		if d, err := c.Deprecation(t.Context(), repo, version); err != nil || !d.Ends().Equal(want) {
 			t.Errorf("%s ends at %v, %v; want %v", version, d.Ends(), err, want)
 		}
@@ -103,7 +103,7 @@ func TestDeprecationTellsTheEndOfAVersion(t *testing.T) {
 
 func TestRatesTellWhatIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{Rules: githubtest.Rules{Token: secret.New(token), Limit: githubtest.Limit{Calls: 10}}})
+		s := open(t, simgithub.Config{Rules: simgithub.Rules{Token: secret.New(token), Limit: simgithub.Limit{Calls: 10}}})
 		c := client(t, s.Handler())
 		collect(t, c, repo, "")
 		time.Sleep(20 * time.Minute)

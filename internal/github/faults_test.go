@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 )
 
 // online registers a runner and opens its session.
-func online(t *testing.T, s world, c *github.Client, name string, labels ...string) (github.Minted, *githubtest.Session) {
+func online(t *testing.T, s world, c *github.Client, name string, labels ...string) (github.Minted, *simgithub.Session) {
 	t.Helper()
 	m, err := c.Mint(t.Context(), repo, name, labels)
 	if err != nil {
@@ -33,13 +33,13 @@ func online(t *testing.T, s world, c *github.Client, name string, labels ...stri
 // queue queues a job of a workflow run in the shop.
 func queue(t *testing.T, s world, run string, labels ...string) {
 	t.Helper()
-	if _, err := s.Queue(repo.Name, githubtest.Job{RunID: run, Labels: labels, Duration: time.Minute}); err != nil {
+	if _, err := s.Queue(repo.Name, simgithub.Job{RunID: run, Labels: labels, Duration: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // wait returns the job that a session gets within two minutes.
-func wait(t *testing.T, x *githubtest.Session) (githubtest.Job, error) {
+func wait(t *testing.T, x *simgithub.Session) (simgithub.Job, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -48,8 +48,8 @@ func wait(t *testing.T, x *githubtest.Session) (githubtest.Job, error) {
 
 func TestRegistrationWhoseAnswerWasLostIsFoundByNameAndReplaced(t *testing.T) {
 	lose := true
-	s := open(t, githubtest.Config{Fault: func(op string, _ *http.Request) githubtest.Fault {
-		return githubtest.Fault{Lose: lose && op == githubtest.OpMint}
+	s := open(t, simgithub.Config{Fault: func(op string, _ *http.Request) simgithub.Fault {
+		return simgithub.Fault{Lose: lose && op == simgithub.OpMint}
 	}})
 	c := client(t, s.Handler())
 	_, err := c.Mint(t.Context(), repo, "garo-1", []string{"x"})
@@ -76,7 +76,7 @@ func TestRegistrationWhoseAnswerWasLostIsFoundByNameAndReplaced(t *testing.T) {
 }
 
 func TestNameThatIsTakenLeavesTheOtherRunnerAlone(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	first, x := online(t, s, c, "garo-1", "x")
 	_, err := c.Mint(t.Context(), repo, "garo-1", []string{"x"})
@@ -96,10 +96,10 @@ func TestLimitThatEndsInTwentyMinutesIsToldAndEnds(t *testing.T) {
 	for name, secondary := range map[string]bool{"403WithAReset": false, "429WithRetryAfter": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := open(t, githubtest.Config{})
+				s := open(t, simgithub.Config{})
 				c := client(t, s.Handler())
-				s.Change(func(r *githubtest.Rules) {
-					r.Limit = githubtest.Limit{Calls: 1, Window: 20 * time.Minute, Secondary: secondary}
+				s.Change(func(r *simgithub.Rules) {
+					r.Limit = simgithub.Limit{Calls: 1, Window: 20 * time.Minute, Secondary: secondary}
 				})
 				if _, err := c.Mint(t.Context(), repo, "garo-1", []string{"x"}); err != nil {
 					t.Fatal(err)
@@ -122,11 +122,11 @@ func TestLimitThatEndsInTwentyMinutesIsToldAndEnds(t *testing.T) {
 }
 
 func TestGitHubThatIsDownForAnHourLeavesTheOutcomeUnknown(t *testing.T) {
-	for name, answer := range map[string]http.Handler{"503": status(503), "NoAnswer": githubtest.NoAnswer} {
+	for name, answer := range map[string]http.Handler{"503": status(503), "NoAnswer": simgithub.NoAnswer} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				up := time.Now().Add(time.Hour)
-				s := open(t, githubtest.Config{Fault: func(string, *http.Request) (f githubtest.Fault) {
+				s := open(t, simgithub.Config{Fault: func(string, *http.Request) (f simgithub.Fault) {
 					if time.Now().Before(up) {
 						f.Instead = answer
 					}
@@ -153,7 +153,7 @@ func TestGitHubThatIsDownForAnHourLeavesTheOutcomeUnknown(t *testing.T) {
 }
 
 func TestBusyRunnerThatTheListOmitsIsThereByID(t *testing.T) {
-	s := open(t, githubtest.Config{Rules: githubtest.Rules{OmitBusy: true}})
+	s := open(t, simgithub.Config{Rules: simgithub.Rules{OmitBusy: true}})
 	c := client(t, s.Handler())
 	m, x := online(t, s, c, "garo-1", "x")
 	queue(t, s, "7", "x")
@@ -173,7 +173,7 @@ func TestBusyRunnerThatTheListOmitsIsThereByID(t *testing.T) {
 }
 
 func TestDeleteOfABusyRunnerIsRefusedUntilItsJobEnds(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	m, x := online(t, s, c, "garo-1", "x")
 	queue(t, s, "7", "x")
@@ -195,7 +195,7 @@ func TestDeleteOfABusyRunnerIsRefusedUntilItsJobEnds(t *testing.T) {
 func TestJobAssignedJustBeforeTheDeleteFinishesOrIsQueuedAgain(t *testing.T) {
 	t.Run("TakenAndFinishes", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := open(t, githubtest.Config{Rules: githubtest.Rules{BusyLag: 5 * time.Second}})
+			s := open(t, simgithub.Config{Rules: simgithub.Rules{BusyLag: 5 * time.Second}})
 			c := client(t, s.Handler())
 			m, x := online(t, s, c, "garo-1", "x")
 			queue(t, s, "7", "x")
@@ -214,14 +214,14 @@ func TestJobAssignedJustBeforeTheDeleteFinishesOrIsQueuedAgain(t *testing.T) {
 	})
 	t.Run("NotTakenAndQueuedAgain", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := open(t, githubtest.Config{})
+			s := open(t, simgithub.Config{})
 			c := client(t, s.Handler())
 			m, x := online(t, s, c, "garo-1", "x")
 			queue(t, s, "7", "x")
 			if err := c.Delete(t.Context(), repo, m.RunnerID); err != nil {
 				t.Fatalf("Delete: %v", err)
 			}
-			if j, err := wait(t, x); !errors.Is(err, githubtest.ErrDeleted) {
+			if j, err := wait(t, x); !errors.Is(err, simgithub.ErrDeleted) {
 				t.Errorf("the deleted runner got %+v, %v; want no job", j, err)
 			}
 			_, other := online(t, s, c, "garo-2", "x")
@@ -235,22 +235,22 @@ func TestJobAssignedJustBeforeTheDeleteFinishesOrIsQueuedAgain(t *testing.T) {
 
 func TestDeregisteredRunnerWhoseProcessLivesGetsNoJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{})
+		s := open(t, simgithub.Config{})
 		c := client(t, s.Handler())
 		m, x := online(t, s, c, "garo-1", "x")
 		if err := c.Delete(t.Context(), repo, m.RunnerID); err != nil {
 			t.Fatal(err)
 		}
 		queue(t, s, "7", "x")
-		if j, err := wait(t, x); !errors.Is(err, githubtest.ErrDeleted) {
+		if j, err := wait(t, x); !errors.Is(err, simgithub.ErrDeleted) {
 			t.Errorf("its session got %+v, %v; want the end of the registration", j, err)
 		}
-		if _, err := s.Connect(t.Context(), m.Config.Reveal()); !errors.Is(err, githubtest.ErrDeleted) {
+		if _, err := s.Connect(t.Context(), m.Config.Reveal()); !errors.Is(err, simgithub.ErrDeleted) {
 			t.Errorf("Connect with its config = %v, want the end of the registration", err)
 		}
 		_, err := c.Get(t.Context(), repo, m.RunnerID)
 		failed(t, "Get", err, github.ErrNotFound)
-		if j := s.Jobs(); len(j) != 1 || j[0].State != githubtest.Queued {
+		if j := s.Jobs(); len(j) != 1 || j[0].State != simgithub.Queued {
 			t.Errorf("jobs = %+v, want the job waiting for a runner that lives", j)
 		}
 	})
@@ -258,7 +258,7 @@ func TestDeregisteredRunnerWhoseProcessLivesGetsNoJob(t *testing.T) {
 
 func TestJobThatNamesASubsetOfTheLabelsTakesTheRunner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{})
+		s := open(t, simgithub.Config{})
 		c := client(t, s.Handler())
 		_, shared := online(t, s, c, "garo-shared", "garo-unguessable", "big")
 		_, own := online(t, s, c, "garo-ephemeral", "garo-another")
@@ -280,7 +280,7 @@ func TestJobThatNamesASubsetOfTheLabelsTakesTheRunner(t *testing.T) {
 }
 
 func TestDeprecatedVersionIsRefusedAndTheOneToTakeIsKnown(t *testing.T) {
-	s := open(t, githubtest.Config{Rules: githubtest.Rules{TooOld: true}})
+	s := open(t, simgithub.Config{Rules: simgithub.Rules{TooOld: true}})
 	c := client(t, s.Handler())
 	m, err := c.Mint(t.Context(), repo, "garo-1", []string{"x"})
 	if err != nil {
@@ -290,7 +290,7 @@ func TestDeprecatedVersionIsRefusedAndTheOneToTakeIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := x.Wait(t.Context()); !errors.Is(err, githubtest.ErrTooOld) {
+	if _, err := x.Wait(t.Context()); !errors.Is(err, simgithub.ErrTooOld) {
 		t.Errorf("the first poll = %v, want that the program is too old", err)
 	}
 	x.Close()

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -48,7 +48,7 @@ func TestTwoHundredRegistrationsAtOnceStayInsideThePointsAndNoneIsLost(t *testin
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := open(t, githubtest.Config{Rules: githubtest.Rules{Token: secret.New(token), Limit: githubtest.Limit{Points: documented}}})
+				s := open(t, simgithub.Config{Rules: simgithub.Rules{Token: secret.New(token), Limit: simgithub.Limit{Points: documented}}})
 				var clients []*github.Client
 				for range c.processes {
 					clients = append(clients, sharing(t, s.Handler(), c.share))
@@ -77,7 +77,7 @@ func TestTwoHundredRegistrationsAtOnceStayInsideThePointsAndNoneIsLost(t *testin
 				if n := len(s.Registrations()); n != 200 {
 					t.Errorf("%d registrations, want 200", n)
 				}
-				if n := s.Calls()[githubtest.OpMint]; n != 200 {
+				if n := s.Calls()[simgithub.OpMint]; n != 200 {
 					t.Errorf("GitHub saw %d calls, want 200: none that it refused", n)
 				}
 				if took := time.Since(begin); took > c.within {
@@ -93,7 +93,7 @@ func TestTwoHundredRegistrationsAtOnceStayInsideThePointsAndNoneIsLost(t *testin
 
 func TestEmptyShareMakesNoCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{})
+		s := open(t, simgithub.Config{})
 		credentials := 0
 		c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Share: 0.02, Token: func(context.Context, github.Repository) (secret.Text, error) {
 			credentials++
@@ -111,7 +111,7 @@ func TestEmptyShareMakesNoCall(t *testing.T) {
 		if wait := time.Until(e.RetryAt); wait < 20*time.Second || wait > 21*time.Second {
 			t.Errorf("RetryAt is %v ahead, want the 20s in which 4 more points gather", wait)
 		}
-		if len(s.Registrations()) != 1 || s.Calls()[githubtest.OpMint] != 1 || credentials != 1 {
+		if len(s.Registrations()) != 1 || s.Calls()[simgithub.OpMint] != 1 || credentials != 1 {
 			t.Errorf("calls = %v with %d credentials, want that of the first", s.Calls(), credentials)
 		}
 		// A call that reads still fits, another account has its own points.
@@ -132,7 +132,7 @@ func TestEmptyShareMakesNoCall(t *testing.T) {
 
 func TestThoseWhoAskTogetherAreToldDifferentTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := sharing(t, open(t, githubtest.Config{}).Handler(), github.DefaultShare)
+		c := sharing(t, open(t, simgithub.Config{}).Handler(), github.DefaultShare)
 		var told []time.Duration
 		for i := range 60 {
 			if _, err := c.Mint(t.Context(), repo, fmt.Sprintf("r%d", i), []string{"x"}); err != nil {
@@ -157,7 +157,7 @@ func TestThoseWhoAskTogetherAreToldDifferentTimes(t *testing.T) {
 func TestGitHubsLimitHoldsForTheAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limited := true
-		s := open(t, githubtest.Config{Fault: func(string, *http.Request) (f githubtest.Fault) {
+		s := open(t, simgithub.Config{Fault: func(string, *http.Request) (f simgithub.Fault) {
 			if limited {
 				f.Instead = status(403, "Retry-After", "1200")
 			}
@@ -190,7 +190,7 @@ func TestGitHubsLimitHoldsForTheAccount(t *testing.T) {
 
 func TestCallAtTheToldTimePasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, githubtest.Config{})
+		s := open(t, simgithub.Config{})
 		for share := 0.017; share < 1; share *= 1.13 {
 			c := sharing(t, s.Handler(), share)
 			refused := 0
@@ -215,7 +215,7 @@ func TestCallAtTheToldTimePasses(t *testing.T) {
 func TestRedirectsAndSecondCallsCostPointsToo(t *testing.T) {
 	right := secret.New(token)
 	for name, c := range map[string]struct {
-		fault func(string, *http.Request) githubtest.Fault
+		fault func(string, *http.Request) simgithub.Fault
 		first secret.Text
 	}{
 		"Redirects":   {detour(301, 307), right},
@@ -223,7 +223,7 @@ func TestRedirectsAndSecondCallsCostPointsToo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := open(t, githubtest.Config{Fault: c.fault})
+				s := open(t, simgithub.Config{Fault: c.fault})
 				client, err := github.New(github.Config{
 					BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Share: github.DefaultShare,
 					Token: func(context.Context, github.Repository) (secret.Text, error) { return c.first, nil },

@@ -8,14 +8,14 @@ import (
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 )
 
 // detour redirects every other request to where it went already.
-func detour(get, others int) func(string, *http.Request) githubtest.Fault {
+func detour(get, others int) func(string, *http.Request) simgithub.Fault {
 	n := 0
-	return func(_ string, r *http.Request) (f githubtest.Fault) {
+	return func(_ string, r *http.Request) (f simgithub.Fault) {
 		if n++; n%2 == 1 {
 			code := others
 			if r.Method == http.MethodGet {
@@ -35,7 +35,7 @@ func TestRedirectToTheSameRepositoryIsFollowed(t *testing.T) {
 		"Permanently":  {http.StatusPermanentRedirect, http.StatusPermanentRedirect},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, githubtest.Config{Fault: detour(codes[0], codes[1])})
+			s := open(t, simgithub.Config{Fault: detour(codes[0], codes[1])})
 			everyCall(t, s, client(t, s.Handler()))
 		})
 	}
@@ -64,7 +64,7 @@ func everyCall(t *testing.T, s world, c *github.Client) {
 	if d, err := c.Downloads(t.Context(), repo); err != nil || len(d) == 0 {
 		t.Errorf("Downloads = %+v, %v; want some", d, err)
 	}
-	if _, err := c.Deprecation(t.Context(), repo, githubtest.ProgramVersion); err != nil {
+	if _, err := c.Deprecation(t.Context(), repo, simgithub.ProgramVersion); err != nil {
 		t.Errorf("Deprecation: %v", err)
 	}
 	if err := c.Delete(t.Context(), repo, m.RunnerID); err != nil {
@@ -76,7 +76,7 @@ func everyCall(t *testing.T, s world, c *github.Client) {
 }
 
 func TestRenamedRepositoryKeepsItsRunnersThoughAnotherHasItsName(t *testing.T) {
-	s := open(t, githubtest.Config{Fault: func(_ string, r *http.Request) (f githubtest.Fault) {
+	s := open(t, simgithub.Config{Fault: func(_ string, r *http.Request) (f simgithub.Fault) {
 		if !strings.HasPrefix(r.URL.Path, "/repositories/"+repo.ID+"/") {
 			t.Errorf("%s %s: want every call to name the repository by its id", r.Method, r.URL.Path)
 		}
@@ -194,7 +194,7 @@ func TestRedirectsDoNotGoRound(t *testing.T) {
 // A runner that an older version registered by the repository's name has an id at
 // GitHub as any other: it is deleted by both ids.
 func TestRunnerThatWasRegisteredByNameIsDeletedByID(t *testing.T) {
-	s := open(t, githubtest.Config{})
+	s := open(t, simgithub.Config{})
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://github.test/repos/"+repo.Name+"/actions/runners/generate-jitconfig",
 		strings.NewReader(`{"name":"garo-old-1","runner_group_id":1,"labels":["x"],"work_folder":"_work"}`))
 	if err != nil {

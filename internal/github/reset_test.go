@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/resettest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/resettest"
 )
 
 // resetting returns a client of a GitHub that answers one call on each connection,

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 )
 
 // refusing answers with a status and a body.
@@ -44,20 +44,20 @@ func saying(t testing.TB, body string) string {
 
 func TestEachRefusalOfARegistrationHasItsKindAndGitHubsWords(t *testing.T) {
 	for name, c := range map[string]struct {
-		rules func(*githubtest.Rules)
+		rules func(*simgithub.Rules)
 		kind  error
 		said  string
 	}{
-		"OwnerForbidsRunners": {refuse(githubtest.RunnersForbidden), github.ErrForbidden, "Forbidden: Repository level self-hosted runners are disabled on this repository"},
-		"NoPermission":        {refuse(githubtest.NoPermission), github.ErrDenied, "Resource not accessible by personal access token"},
-		"NoAccess":            {refuse(githubtest.NoAccess), github.ErrNotFound, "Not Found"},
-		"ActionsDisabled":     {refuse(githubtest.ActionsDisabled), github.ErrConflict, "Conflict: GitHub Actions is disabled on this repository"},
-		"LabelRefused":        {refuse(githubtest.LabelRefused), github.ErrRefused, "Validation Failed: labels: garo-gpu is not allowed"},
-		"GroupFull":           {func(r *githubtest.Rules) { r.GroupLimit = 1 }, github.ErrFull, "Invalid Argument - Runner group 1 has reached max limit of 1 runners."},
-		"NameExists":          {func(*githubtest.Rules) {}, github.ErrNameTaken, "Already exists - A runner with the name garo-1 already exists."},
+		"OwnerForbidsRunners": {refuse(simgithub.RunnersForbidden), github.ErrForbidden, "Forbidden: Repository level self-hosted runners are disabled on this repository"},
+		"NoPermission":        {refuse(simgithub.NoPermission), github.ErrDenied, "Resource not accessible by personal access token"},
+		"NoAccess":            {refuse(simgithub.NoAccess), github.ErrNotFound, "Not Found"},
+		"ActionsDisabled":     {refuse(simgithub.ActionsDisabled), github.ErrConflict, "Conflict: GitHub Actions is disabled on this repository"},
+		"LabelRefused":        {refuse(simgithub.LabelRefused), github.ErrRefused, "Validation Failed: labels: garo-gpu is not allowed"},
+		"GroupFull":           {func(r *simgithub.Rules) { r.GroupLimit = 1 }, github.ErrFull, "Invalid Argument - Runner group 1 has reached max limit of 1 runners."},
+		"NameExists":          {func(*simgithub.Rules) {}, github.ErrNameTaken, "Already exists - A runner with the name garo-1 already exists."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, githubtest.Config{})
+			s := open(t, simgithub.Config{})
 			client := client(t, s.Handler())
 			if _, err := client.Mint(t.Context(), repo, "garo-1", []string{"x"}); err != nil {
 				t.Fatal(err)
@@ -82,8 +82,8 @@ func TestEachRefusalOfARegistrationHasItsKindAndGitHubsWords(t *testing.T) {
 	}
 }
 
-func refuse(f githubtest.Refusal) func(*githubtest.Rules) {
-	return func(r *githubtest.Rules) { r.RefuseMint = &f }
+func refuse(f simgithub.Refusal) func(*simgithub.Rules) {
+	return func(r *simgithub.Rules) { r.RefuseMint = &f }
 }
 
 func TestGitHubsWordsAreReadAsGitHubSendsThem(t *testing.T) {

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/sqlitestore"

@@ -14,7 +14,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc/oidctest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -102,7 +102,7 @@ func TestWorkflowOfARegisteredServerGetsARunner(t *testing.T) {
 		run, err := store.Read[store.Runner](t.Context(), s.Store, r.Runner)
 		return err == nil && run.State == store.RunnerEnded
 	})
-	if jobs := s.GitHub.Jobs(); len(jobs) != 1 || jobs[0].RunID != "4711" || jobs[0].State != githubtest.Done {
+	if jobs := s.GitHub.Jobs(); len(jobs) != 1 || jobs[0].RunID != "4711" || jobs[0].State != simgithub.Done {
 		t.Errorf("jobs = %+v, want one of run 4711, done", jobs)
 	}
 	if strings.Contains(told.String(), "alarm=") {
@@ -112,8 +112,8 @@ func TestWorkflowOfARegisteredServerGetsARunner(t *testing.T) {
 
 // One person with a token sees a real registration, and its removal.
 func TestRealGitHubGetsTheRegistrationAndLosesItAgain(t *testing.T) {
-	gh, err := githubtest.New(githubtest.Config{
-		Rules:        githubtest.Rules{Token: secret.New("ghp_canary")},
+	gh, err := simgithub.New(simgithub.Config{
+		Rules:        simgithub.Rules{Token: secret.New("ghp_canary")},
 		Repositories: []github.Repository{{ID: "77", Name: "octo/real"}},
 		Errorf:       t.Errorf,
 	})

@@ -20,9 +20,9 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqlitequeue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
@@ -92,7 +92,7 @@ type System struct {
 	Store  *sqlitestore.Store
 	Queue  *sqlitequeue.Queue
 	Fleet  *simfleet.Fleet
-	GitHub *githubtest.Server
+	GitHub *simgithub.Server
 	// Token is the operator's.
 	Token secret.Text
 

@@ -12,7 +12,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -214,7 +214,7 @@ func TestEachEphemeralRequestHasAMachineOfItsOwnThatEnds(t *testing.T) {
 		}
 	}
 	for _, j := range s.GitHub.Jobs() {
-		if j.State != githubtest.Done {
+		if j.State != simgithub.Done {
 			t.Errorf("job %s is %s, want done", j.ID, j.State)
 		}
 	}
@@ -281,12 +281,12 @@ func TestSharedRunnerGetsOnePretendedJob(t *testing.T) {
 	s.ready(t, []apitype.Started{started})
 	until(t, "the runner to be online for a second job", func() bool {
 		all := s.runners(t)
-		return len(all) == 1 && all[0].Jobs == 1 && slices.ContainsFunc(s.GitHub.Registrations(), func(r githubtest.Registration) bool {
+		return len(all) == 1 && all[0].Jobs == 1 && slices.ContainsFunc(s.GitHub.Registrations(), func(r simgithub.Registration) bool {
 			return r.Online && r.Name == store.GitHubNameFor(local.ControlPlane, all[0].ID, 2)
 		})
 	})
 	// Whether a runner gets a job is decided when it goes online.
-	if jobs := s.GitHub.Jobs(); len(jobs) != 1 || jobs[0].State != githubtest.Done || !slices.Equal(jobs[0].Labels, started.RunsOn) {
+	if jobs := s.GitHub.Jobs(); len(jobs) != 1 || jobs[0].State != simgithub.Done || !slices.Equal(jobs[0].Labels, started.RunsOn) {
 		t.Errorf("jobs = %+v, want one for %v, done", jobs, started.RunsOn)
 	}
 }

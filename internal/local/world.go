@@ -13,11 +13,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -32,8 +32,8 @@ func (s *System) world() error {
 		return err
 	}
 	s.close = append(s.close, disk.Close)
-	gh, err := githubtest.New(githubtest.Config{
-		Rules: githubtest.Rules{Token: githubToken}, Disk: disk, Lost: s.cfg.GitHubLost,
+	gh, err := simgithub.New(simgithub.Config{
+		Rules: simgithub.Rules{Token: githubToken}, Disk: disk, Lost: s.cfg.GitHubLost,
 	})
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (s *System) world() error {
 // broker lets simulated machines talk to the simulated GitHub, and gives each
 // runner its pretended job.
 type broker struct {
-	*githubtest.Server
+	*simgithub.Server
 	records store.Store
 	jobs    time.Duration // zero: there are none
 
@@ -96,7 +96,7 @@ func (b *broker) queue(ctx context.Context, config string) error {
 		return err
 	}
 	registered := b.Registrations()
-	i := slices.IndexFunc(registered, func(r githubtest.Registration) bool { return r.Name == name })
+	i := slices.IndexFunc(registered, func(r simgithub.Registration) bool { return r.Name == name })
 	if i < 0 {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (b *broker) queue(ctx context.Context, config string) error {
 	}
 	// An operator's request comes from no run: any number will do.
 	run := cmp.Or(record.RunID, strconv.FormatInt(time.Now().UnixMicro(), 10))
-	_, err = b.Queue(registered[i].RepositoryID, githubtest.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
+	_, err = b.Queue(registered[i].RepositoryID, simgithub.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
 	return err
 }
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc/oidctest"
 )

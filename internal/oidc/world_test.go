@@ -19,7 +19,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc/oidctest"
 )

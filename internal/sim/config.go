@@ -5,7 +5,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -52,7 +52,7 @@ type Config struct {
 	World func(*simfleet.WorldConfig)
 	// GitHub is asked before each call of GitHub's API is looked at; nil: nothing
 	// goes wrong.
-	GitHub func(op string) githubtest.Fault
+	GitHub func(op string) simgithub.Fault
 	// Ghosts are runner programs that do not notice when GitHub forgets them.
 	Ghosts bool
 	// Limits changes the numbers of production.

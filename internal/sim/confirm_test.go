@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -25,7 +25,7 @@ func count[T any](things []T, is func(T) bool) (n int) {
 }
 
 func tooOld(w *sim.World, refused bool) {
-	w.GitHub.Change(func(r *githubtest.Rules) { r.TooOld = refused })
+	w.GitHub.Change(func(r *simgithub.Rules) { r.TooOld = refused })
 }
 
 func TestVersionThatIsRefusedAtOnceFailsItsRequestAndEachNextOne(t *testing.T) {
@@ -170,8 +170,8 @@ func TestRunnerThatUsedItsConfigUpIsNotSharedUntilItHasAnother(t *testing.T) {
 	t.Parallel()
 	up := in(5 * time.Hour)
 	down := false
-	sim.Run(t, sim.Config{GitHub: func(op string) (f githubtest.Fault) {
-		if op == githubtest.OpMint && down && time.Now().Before(up) {
+	sim.Run(t, sim.Config{GitHub: func(op string) (f simgithub.Fault) {
+		if op == simgithub.OpMint && down && time.Now().Before(up) {
 			f.Instead = answers(http.StatusBadGateway)
 		}
 		return f
@@ -227,7 +227,7 @@ func TestJobThatBeganBeforeItsRegistrationWasDeletedRunsToItsEnd(t *testing.T) {
 		t.Run(lag.String(), func(t *testing.T) {
 			t.Parallel()
 			sim.Run(t, sim.Config{}, func(w *sim.World) {
-				w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag = lag })
+				w.GitHub.Change(func(r *simgithub.Rules) { r.BusyLag = lag })
 				s := w.Start(sim.Shared("a"))
 				w.Ready(s, 10*time.Minute)
 				time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(50 * time.Second)))
@@ -256,14 +256,14 @@ func TestTwentyBusyRunnersThatDrainLeaveGitHubAlone(t *testing.T) {
 		w.Until("all to be busy", 10*time.Minute, func() bool {
 			return count(ids, func(id string) bool { return w.Request(id).Runner != "" && w.RunnerOf(id).State == store.RunnerBusy }) == 20
 		})
-		before := w.GitHub.Calls()[githubtest.OpDelete]
+		before := w.GitHub.Calls()[simgithub.OpDelete]
 		for _, id := range ids {
 			if _, err := w.Client.Stop(w.Context(), id, true); err != nil {
 				w.Fatal(err)
 			}
 		}
 		time.Sleep(4 * time.Hour)
-		calls := w.GitHub.Calls()[githubtest.OpDelete] - before
+		calls := w.GitHub.Calls()[simgithub.OpDelete] - before
 		// After a minute, two, four and eight, and then each quarter of an hour.
 		if each := float64(calls) / 20; each > 20 {
 			w.Errorf("%d DELETEs of twenty busy runners in four hours, which is %.1f each; want at most 20", calls, each)
@@ -289,7 +289,7 @@ func TestMachineThatDoesNotRunIsNotBusy(t *testing.T) {
 			w.Fatal(err)
 		}
 		w.Until("the runner to end", 10*time.Minute, func() bool { return w.Runner(r.ID).State == store.RunnerEnded })
-		if n := w.GitHub.Calls()[githubtest.OpDelete]; n > 3 {
+		if n := w.GitHub.Calls()[simgithub.OpDelete]; n > 3 {
 			w.Errorf("%d DELETEs, want none that waits for a job", n)
 		}
 		w.GitHub.Calm()
@@ -332,12 +332,12 @@ func TestRunnerThatGitHubCallsBusyForEverIsTold(t *testing.T) {
 func TestJobThatGoesToAnotherRunnerLeavesNoGhost(t *testing.T) {
 	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
-		w.GitHub.Change(func(r *githubtest.Rules) { r.LosesJobs = true })
+		w.GitHub.Change(func(r *simgithub.Rules) { r.LosesJobs = true })
 		s := w.Start(sim.Shared("a"))
 		job := w.Job(s.RunsOn, 30*time.Second)
 		w.Ready(s, 10*time.Minute)
 		time.Sleep(time.Minute)
-		w.GitHub.Change(func(r *githubtest.Rules) { r.LosesJobs = false })
+		w.GitHub.Change(func(r *simgithub.Rules) { r.LosesJobs = false })
 		// GitHub shows the used-up registration online: only the idle limit ends it.
 		w.Until("the runner to drain", 15*time.Minute, func() bool { return !w.RunnerOf(s.ID).State.Usable() })
 		next := w.Start(sim.Shared("b"))

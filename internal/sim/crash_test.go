@@ -11,7 +11,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -185,13 +185,13 @@ func failsOnce(op string, err error) func(string, fleet.Launch) error {
 }
 
 // failsOnceAtGitHub is the same for GitHub's API.
-func failsOnceAtGitHub(op string, fault githubtest.Fault) func(string) githubtest.Fault {
+func failsOnceAtGitHub(op string, fault simgithub.Fault) func(string) simgithub.Fault {
 	var done atomic.Bool
-	return func(o string) githubtest.Fault {
+	return func(o string) simgithub.Fault {
 		if o == op && done.CompareAndSwap(false, true) {
 			return fault
 		}
-		return githubtest.Fault{}
+		return simgithub.Fault{}
 	}
 }
 
@@ -225,13 +225,13 @@ func TestTroubleSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 			return sim.Config{EC2: failsOnce(simfleet.OpImage, errors.New("no answer"))}
 		}},
 		"MintAnswerIsLost": {kernel.Mint, func() sim.Config {
-			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Lose: true})}
+			return sim.Config{GitHub: failsOnceAtGitHub(simgithub.OpMint, simgithub.Fault{Lose: true})}
 		}},
 		"MintIsLimited": {kernel.Mint, func() sim.Config {
-			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")})}
+			return sim.Config{GitHub: failsOnceAtGitHub(simgithub.OpMint, simgithub.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")})}
 		}},
 		"NameIsTaken": {kernel.Mint, func() sim.Config {
-			return sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, githubtest.Fault{Instead: githubtest.NameExists("garo")})}
+			return sim.Config{GitHub: failsOnceAtGitHub(simgithub.OpMint, simgithub.Fault{Instead: simgithub.NameExists("garo")})}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -297,8 +297,8 @@ func TestRefusalSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 		}}
 	}
 	denied := func() sim.Config {
-		return sim.Config{GitHub: func(op string) (f githubtest.Fault) {
-			if op == githubtest.OpMint {
+		return sim.Config{GitHub: func(op string) (f simgithub.Fault) {
+			if op == simgithub.OpMint {
 				f.Instead = answers(http.StatusForbidden)
 			}
 			return f

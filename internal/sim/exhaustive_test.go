@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/explore"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -64,10 +64,10 @@ func ended(w *sim.World) {
 		}
 	}
 	for _, j := range w.GitHub.Jobs() {
-		for w.JobOf(j.ID).State != githubtest.Done && w.JobOf(j.ID).State != githubtest.Queued && time.Since(began) < 2*time.Hour {
+		for w.JobOf(j.ID).State != simgithub.Done && w.JobOf(j.ID).State != simgithub.Queued && time.Since(began) < 2*time.Hour {
 			time.Sleep(time.Second)
 		}
-		if s := w.JobOf(j.ID).State; s != githubtest.Done && s != githubtest.Queued {
+		if s := w.JobOf(j.ID).State; s != simgithub.Done && s != simgithub.Queued {
 			w.Errorf("job %s is %s, want done, or queued for another runner", j.ID, s)
 		}
 	}

@@ -75,7 +75,7 @@ var allFaults = []fault{
 	{0, "the image is of another architecture than an instance type", []string{"internal/sim.TestImageOfAnotherArchitectureFindsItsType", "worker.TestNoTypeOfTheImagesArchitectureFailsWithEC2sWords"}},
 	{0, "the image is gone, and its parameter names another", []string{"internal/sim.TestImageThatIsReplacedUnderItsParameterIsFound", "worker.TestImageThatIsGoneFailsWithEC2sWords"}},
 	{0, "somebody edits the tags of a machine", []string{"internal/sim.TestBusyMachineWhoseTagsAreEditedKeepsItsJob", "reaper.TestBusyMachineWhoseTagsWereEditedLivesAndIsAlarmed"}},
-	{0, "a connection was reset while its function was frozen", []string{"internal/awshttp.TestCallOnAConnectionThatWasResetIsMadeOnAnother", "internal/fleet/ec2fleet.TestLaunchOnAConnectionThatWasCutIsOneMachine"}},
+	{0, "a connection was reset while its function was frozen", []string{"internal/aws/awshttp.TestCallOnAConnectionThatWasResetIsMadeOnAnother", "internal/fleet/ec2fleet.TestLaunchOnAConnectionThatWasCutIsOneMachine"}},
 	{34, "EC2's view is five minutes old", []string{"reaper.TestStaleViewDeclaresNobodyDead"}},
 	{35, "a page of the list fails", []string{"reaper.TestPageThatFailedConcludesNothing"}},
 	{36, "a machine cannot be terminated", []string{"internal/sim.TestMachineThatCannotBeTerminatedEndsByItsTimer", "reaper.TestMachineThatCannotBeTerminatedStaysEndingAndAlarms"}},
@@ -86,7 +86,7 @@ var allFaults = []fault{
 	{41, "a session with the account is over in the middle of a run", []string{"internal/fleet/ec2fleet.TestSessionThatIsOverIsRenewedForALaunch", "internal/fleet/ec2fleet.TestOneSessionServesAllRegionsUntilItIsOver"}},
 
 	// GitHub.
-	{42, "the credential is refused, or was changed a moment ago", []string{"internal/github.TestChangedTokenIsReadAnewAndTheCallMadeOnceMore", "internal/ssmparam.TestParameterServesForAnHourWhileSSMDoesNotAnswer", "worker.TestRefusedRegistrationDrainsAndFails", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
+	{42, "the credential is refused, or was changed a moment ago", []string{"internal/github.TestChangedTokenIsReadAnewAndTheCallMadeOnceMore", "internal/aws/ssmparam.TestParameterServesForAnHourWhileSSMDoesNotAnswer", "worker.TestRefusedRegistrationDrainsAndFails", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
 	{43, "the answer of a registration is lost", []string{"internal/sim.TestLostAnswerOfAMintLeavesOneRegistration"}},
 	{44, "a name is taken", []string{"worker.TestNamesAreNeverUsedTwice", "internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker"}},
 	{45, "GitHub asks to wait for twenty minutes", []string{"internal/sim.TestGitHubLimitOfTwentyMinutesLeaksNoMachine", "internal/sim.TestWaitForGitHubGoesOnByItself", "worker.TestGitHubLimitIsWaitedFor"}},

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -44,7 +44,7 @@ func TestGitHubLimitOfTwentyMinutesLeaksNoMachine(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = w.Write([]byte(`{"message":"API rate limit exceeded"}`))
 	})
-	sim.Run(t, sim.Config{GitHub: func(string) (f githubtest.Fault) {
+	sim.Run(t, sim.Config{GitHub: func(string) (f simgithub.Fault) {
 		if time.Now().Before(until) {
 			f.Instead = limited
 		}
@@ -72,9 +72,9 @@ func TestGitHubLimitOfTwentyMinutesLeaksNoMachine(t *testing.T) {
 func TestGitHubThatIsDownForAnHour(t *testing.T) {
 	t.Parallel()
 	from, until := in(5*time.Minute), in(65*time.Minute)
-	sim.Run(t, sim.Config{GitHub: func(string) (f githubtest.Fault) {
+	sim.Run(t, sim.Config{GitHub: func(string) (f simgithub.Fault) {
 		if now := time.Now(); now.After(from) && now.Before(until) {
-			f.Instead = githubtest.NoAnswer
+			f.Instead = simgithub.NoAnswer
 		}
 		return f
 	}}, func(w *sim.World) {
@@ -107,7 +107,7 @@ func TestGitHubThatIsDownIsTheReasonThatIsTold(t *testing.T) {
 		w.WriteHeader(http.StatusBadGateway)
 		_, _ = w.Write([]byte("<html><body>Unicorn!</body></html>"))
 	})
-	sim.Run(t, sim.Config{GitHub: func(string) (f githubtest.Fault) {
+	sim.Run(t, sim.Config{GitHub: func(string) (f simgithub.Fault) {
 		if time.Now().Before(until) {
 			f.Instead = down
 		}
@@ -118,7 +118,7 @@ func TestGitHubThatIsDownIsTheReasonThatIsTold(t *testing.T) {
 		if r.Error == nil || r.Error.Code != store.EndGitHubDown || !strings.Contains(r.Error.Text, "GitHub") || !strings.Contains(r.Error.Text, "status 502") || strings.Contains(r.Error.Text, "subnet") {
 			w.Errorf("request is %s because of %+v, want github_unavailable with GitHub's last status", r.State, r.Error)
 		}
-		if n := w.GitHub.Calls()[githubtest.OpMint]; n > 4*store.MaxNames {
+		if n := w.GitHub.Calls()[simgithub.OpMint]; n > 4*store.MaxNames {
 			w.Errorf("%d registrations were tried, want at most %d for each of four machines", n, store.MaxNames)
 		}
 		w.Quiet(2 * time.Hour)
@@ -129,7 +129,7 @@ func TestGitHubThatIsDownIsTheReasonThatIsTold(t *testing.T) {
 func TestBusyRunnerThatIsNotListedIsKept(t *testing.T) {
 	t.Parallel()
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
-		w.GitHub.Change(func(r *githubtest.Rules) { r.OmitBusy = true })
+		w.GitHub.Change(func(r *simgithub.Rules) { r.OmitBusy = true })
 		body := sim.Shared("a")
 		body.Timeout = 3 * 3600
 		s := w.Start(body)
@@ -149,7 +149,7 @@ func TestBusyRunnerIsNotEndedBeforeItsJob(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim.Run(t, sim.Config{}, func(w *sim.World) {
-				w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag = lag })
+				w.GitHub.Change(func(r *simgithub.Rules) { r.BusyLag = lag })
 				s := w.Start(sim.Shared("a"))
 				w.Ready(s, 10*time.Minute)
 				time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(55 * time.Second)))
@@ -194,8 +194,8 @@ func TestForgottenRegistrationIsReplaced(t *testing.T) {
 
 func TestWaitForGitHubGoesOnByItself(t *testing.T) {
 	t.Parallel()
-	limited := githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
-	sim.Run(t, sim.Config{GitHub: failsOnceAtGitHub(githubtest.OpMint, limited)}, func(w *sim.World) {
+	limited := simgithub.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
+	sim.Run(t, sim.Config{GitHub: failsOnceAtGitHub(simgithub.OpMint, limited)}, func(w *sim.World) {
 		w.Pause(kernel.Reaper)
 		s := w.Start(sim.Ephemeral("a"))
 		w.Ready(s, time.Minute)
@@ -206,9 +206,9 @@ func TestWaitForGitHubGoesOnByItself(t *testing.T) {
 
 func TestLostResumeIsMadeUpForByTheReaper(t *testing.T) {
 	t.Parallel()
-	limited := githubtest.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
+	limited := simgithub.Fault{Instead: answers(http.StatusTooManyRequests, "Retry-After", "20")}
 	sim.Run(t, sim.Config{
-		GitHub: failsOnceAtGitHub(githubtest.OpMint, limited),
+		GitHub: failsOnceAtGitHub(simgithub.OpMint, limited),
 		Fate:   once(kernel.FailBefore, func(e kernel.Effect) bool { return e.Op == kernel.Send && e.What == "resume" }),
 	}, func(w *sim.World) {
 		s := w.Start(sim.Ephemeral("a"))
@@ -230,9 +230,9 @@ func TestRunnerThatMayStillBeRegisteredIsNotReplaced(t *testing.T) {
 			}
 			return kernel.Pass
 		},
-		GitHub: func(op string) (f githubtest.Fault) {
-			if op == githubtest.OpDelete && time.Now().Before(deletable) {
-				f.Instead = githubtest.NoAnswer
+		GitHub: func(op string) (f simgithub.Fault) {
+			if op == simgithub.OpDelete && time.Now().Before(deletable) {
+				f.Instead = simgithub.NoAnswer
 			}
 			return f
 		},

@@ -11,7 +11,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -178,7 +178,7 @@ func TestTwoHundredStartsAreLaunchedAtEC2sPace(t *testing.T) {
 		}
 		return nil
 	}}, func(w *sim.World) {
-		w.GitHub.Change(func(r *githubtest.Rules) { r.AutoJobs = 10 * time.Second })
+		w.GitHub.Change(func(r *simgithub.Rules) { r.AutoJobs = 10 * time.Second })
 		var wg sync.WaitGroup
 		for i := range 200 {
 			wg.Go(func() { w.Start(sim.Ephemeral(fmt.Sprint(i))) })
@@ -224,7 +224,7 @@ func TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate(t *testing.T) {
 		}
 		return []kernel.Fate{kernel.FailBefore, kernel.FailAfter, kernel.FailLate}[n.Add(1)%3]
 	}}, func(w *sim.World) {
-		w.GitHub.Change(func(r *githubtest.Rules) { r.AutoJobs = 10 * time.Second })
+		w.GitHub.Change(func(r *simgithub.Rules) { r.AutoJobs = 10 * time.Second })
 		for i := range 5 {
 			w.Start(sim.Ephemeral(fmt.Sprint(i)))
 			time.Sleep(2 * time.Minute)

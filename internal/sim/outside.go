@@ -11,8 +11,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -53,10 +53,10 @@ func (a accounts) List(context.Context) ([]string, error) { return []string{sett
 // outside makes what is around GARO.
 func (w *World) outside() {
 	var err error
-	w.GitHub, err = githubtest.New(githubtest.Config{
+	w.GitHub, err = simgithub.New(simgithub.Config{
 		Repositories: []github.Repository{{ID: setting.RepositoryID, Name: setting.Repository}},
-		Rules:        githubtest.Rules{Token: secret.New(pat)},
-		Fault: func(op string, _ *http.Request) (f githubtest.Fault) {
+		Rules:        simgithub.Rules{Token: secret.New(pat)},
+		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
 				f = w.cfg.GitHub(op)
 			}

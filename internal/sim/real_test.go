@@ -53,13 +53,13 @@ var realFaults = []realFault{
 	{"R6", "an image has job hooks of its own, in `.env`, which the runner program loads over its environment", []string{
 		"internal/agent/host.TestHooksOfTheImageRunBesideOurs", "internal/agent/host.TestHookOfTheMachinesEnvironmentRunsBesideOurs",
 		"internal/agent/host.TestHookIsRunAsItsKindIs", "internal/agent/host.TestJobDoesNotChangeTheEnvironmentOfTheNext",
-		"internal/agent/host.TestWholeEnvIsKeptBesideOurs", "internal/machinetest.TestImageWithHooksOfItsOwn"}},
+		"internal/agent/host.TestWholeEnvIsKeptBesideOurs", "internal/test/machinetest.TestImageWithHooksOfItsOwn"}},
 	{"R7", "an image sets PATH, proxies and variables for its jobs", []string{
 		"internal/agent/host.TestEnvironmentOfTheImageReachesTheJob", "internal/agent/host.TestProxiesOfTheImage",
-		"internal/agent/host.TestSettingsOfTheImageStayWhenTheProgramIsInstalled", "internal/bootstrap.TestScriptTakesTheProxiesOfTheImage",
+		"internal/agent/host.TestSettingsOfTheImageStayWhenTheProgramIsInstalled", "internal/agent/bootstrap.TestScriptTakesTheProxiesOfTheImage",
 		"store.TestEnvironmentOfARegistration", "api.TestBootAnswersTheEnvironmentOfTheRegistration",
 		"internal/agent.TestEnvironmentOfTheRegistrationReachesEachProgram", "internal/agent.TestEnvironmentIsReadByOldAndNew",
-		"internal/machinetest.TestEnvironmentOfTheImageReachesItsJobs", "internal/machinetest.TestMachineBehindAProxy"}},
+		"internal/test/machinetest.TestEnvironmentOfTheImageReachesItsJobs", "internal/test/machinetest.TestMachineBehindAProxy"}},
 	{"R8", "GitHub refuses a registration, for one of several reasons", []string{
 		"worker.TestEachRefusalIsToldInGitHubsWordsWithWhatToDo", "worker.TestFullGroupIsWaitedFor",
 		"internal/github.TestEachRefusalOfARegistrationHasItsKindAndGitHubsWords", "internal/github.TestGitHubsWordsHoldNoSecret",
@@ -82,7 +82,7 @@ var realFaults = []realFault{
 		"reaper.TestSilentMachineWithAJobIsAlarmedOnce", "reaper.TestLongJobOfADrainingRunnerIsNoAlarm", "store.TestSuspect"}},
 	{"R14", "a repository is renamed, and another one gets its old name", []string{
 		"internal/github.TestRenamedRepositoryKeepsItsRunnersThoughAnotherHasItsName", "internal/github.TestRunnerThatWasRegisteredByNameIsDeletedByID",
-		"internal/github/githubtest.TestCallsByAnOldNameReachItsNewRepository"}},
+		"internal/github/simgithub.TestCallsByAnOldNameReachItsNewRepository"}},
 	{"R15", "GitHub deletes the registration of a runner whose job began a moment before", []string{
 		"internal/sim.TestJobThatBeganBeforeItsRegistrationWasDeletedRunsToItsEnd", "reaper.TestJobWhoseRegistrationWasDeletedFinishes",
 		"store.TestNextEndStep"}},
@@ -112,31 +112,31 @@ var realFaults = []realFault{
 		"internal/sim.TestBusyMachineWhoseTagsAreEditedKeepsItsJob"}},
 	{"E8", "EC2's spot role may not use the KMS key of a volume", []string{
 		"reaper.TestMachineThatEC2EndsAtOnceIsToldInTheNextRun", "store.TestWhetherADeathIsWorthAnotherMachine",
-		"internal/terraformtest.TestSpotRoleMayUseTheKeysOfVolumes"}},
+		"internal/test/terraformtest.TestSpotRoleMayUseTheKeysOfVolumes"}},
 	{"E9", "a connection is reset while its function is frozen", []string{
-		"internal/awshttp.TestCallOnAConnectionThatWasResetIsMadeOnAnother", "internal/awshttp.TestCallOnAFreshConnectionIsNotRepeated",
+		"internal/aws/awshttp.TestCallOnAConnectionThatWasResetIsMadeOnAnother", "internal/aws/awshttp.TestCallOnAFreshConnectionIsNotRepeated",
 		"internal/github.TestDeletionOnAConnectionThatWasResetIsMadeOnAnother", "internal/github.TestMintOnAConnectionThatWasResetIsNotRepeated",
 		"internal/fleet/ec2fleet.TestLaunchOnAConnectionThatWasCutIsOneMachine"}},
 
 	// Lambda, and what is around the functions and machines.
 	{"L1", "Lambda takes a worker that sends to its own queue for a loop, and refuses the 17th invocation", []string{
-		"internal/awstest/runtimeapi.TestSeventeenthInvocationOfAChainIsRefused", "internal/e2e.TestWaitForASlotIsNoLoopToLambda",
-		"internal/e2e.TestWaitForTheQuotaIsNoChainOfMessages", "internal/terraformtest.TestOnlyTheWorkerMayBeInvokedByItsOwnMessages",
+		"internal/test/awstest/runtimeapi.TestSeventeenthInvocationOfAChainIsRefused", "internal/test/e2e.TestWaitForASlotIsNoLoopToLambda",
+		"internal/test/e2e.TestWaitForTheQuotaIsNoChainOfMessages", "internal/test/terraformtest.TestOnlyTheWorkerMayBeInvokedByItsOwnMessages",
 		"internal/sim.TestWaitForTheQuotaUntilGiveUpIsTheReapers", "worker.TestWaitForTheQuotaIsLeftToTheReaper",
 		"reaper.TestRequestThatWaitsForItsNextTryIsLeftAlone", "reaper.TestOtherWaitsAreTheWorkersUntilTheyAreForgotten", "store.TestReviewRequest"}},
 	{"L3", "one call of a run of the reaper is throttled, or answered with 502", []string{
-		"internal/terraformtest.TestPassingFaultOfTheReaperAlarmsOnlyIfItLasts", "internal/terraformtest.TestFactsAlarmAtOnce",
+		"internal/test/terraformtest.TestPassingFaultOfTheReaperAlarmsOnlyIfItLasts", "internal/test/terraformtest.TestFactsAlarmAtOnce",
 		"reaper.TestFaultThatPassesRaisesNoAlarm", "reaper.TestMachineThatCannotBeTerminatedStaysEndingAndAlarms",
 		"reaper.TestUnreadableRegistrationStopsNoSweep"}},
-	{"L4", "an alarm has no datapoint yet when it is first deployed", []string{"internal/terraformtest.TestNoAlarmAtTheFirstDeploy", "internal/terraformtest.TestReaperThatStopsIsTold"}},
+	{"L4", "an alarm has no datapoint yet when it is first deployed", []string{"internal/test/terraformtest.TestNoAlarmAtTheFirstDeploy", "internal/test/terraformtest.TestReaperThatStopsIsTold"}},
 	{"L5", "somebody added subnets to the default VPC, and GitHub's allow list wants a fixed address of the functions", []string{
-		"internal/terraformtest.TestFunctionsMayDoTheirOwnWorkAlone", "internal/terraformtest.TestRolesAllowTheCallsOfTheCode",
-		"internal/terraformtest.TestFirstExampleTakesDefaultSubnetsAlone"}},
-	{"L6", "EC2 compares the owner of an image by its alias where it has one", []string{"internal/terraformtest.TestBorrowedRoleMayLaunchOrEndWhatIsOurs", "internal/terraformtest.TestOwnersOfImagesAreExplained"}},
-	{"L7", "the network service of a machine starts again, and drops routing rules that are not its own", []string{"internal/machinetest.TestMetadataStaysClosedWhenTheNetworkIsRestarted", "internal/agent/host.TestMetadataServiceIsClosedInEachWayThatWorks"}},
+		"internal/test/terraformtest.TestFunctionsMayDoTheirOwnWorkAlone", "internal/test/terraformtest.TestRolesAllowTheCallsOfTheCode",
+		"internal/test/terraformtest.TestFirstExampleTakesDefaultSubnetsAlone"}},
+	{"L6", "EC2 compares the owner of an image by its alias where it has one", []string{"internal/test/terraformtest.TestBorrowedRoleMayLaunchOrEndWhatIsOurs", "internal/test/terraformtest.TestOwnersOfImagesAreExplained"}},
+	{"L7", "the network service of a machine starts again, and drops routing rules that are not its own", []string{"internal/test/machinetest.TestMetadataStaysClosedWhenTheNetworkIsRestarted", "internal/agent/host.TestMetadataServiceIsClosedInEachWayThatWorks"}},
 	{"L8", "a region is in another partition of AWS", []string{
-		"internal/terraformtest.TestPatternsTakeEveryPartition", "internal/terraformtest.TestSessionPoliciesServeEveryPartition",
-		"internal/assume.TestUsualRoleIsOfTheRegionsPartition", "api.TestRegionsOfEveryPartitionAreNames"}},
+		"internal/test/terraformtest.TestPatternsTakeEveryPartition", "internal/test/terraformtest.TestSessionPoliciesServeEveryPartition",
+		"internal/aws/assume.TestUsualRoleIsOfTheRegionsPartition", "api.TestRegionsOfEveryPartitionAreNames"}},
 
 	// Users and operators.
 	{"U1", "nobody polls a request", []string{
@@ -144,12 +144,12 @@ var realFaults = []realFault{
 		"store.TestReadyAtIsWhenTheRunnerWasOnlineWheneverSomebodyLooks", "reaper.TestRequestThatSharesALaunchIsReadyOnceItsRunnerHasBeenOnline",
 		"worker.TestJobMakesItsRequestReadyThoughGitHubIsAway"}},
 	{"U3", "a commit of the action belongs to no release", []string{
-		"internal/actiontest.TestActionOfAnyCommitBuildsTheProgramOnce", "internal/actiontest.TestActionOfAnyCommitSaysThatItNeedsGo",
-		"internal/actiontest.TestShell"}},
+		"internal/test/actiontest.TestActionOfAnyCommitBuildsTheProgramOnce", "internal/test/actiontest.TestActionOfAnyCommitSaysThatItNeedsGo",
+		"internal/test/actiontest.TestShell"}},
 	{"U4", "a workflow asks `garo local` with a token of a local issuer", []string{
 		"cmd/garo.TestWorkflowOfTheLocalIssuerGetsARunnerOfTheBuiltInAccount", "cmd/garo.TestDocumentedRegistrationIsTakenAndServes",
 		"internal/local.TestWorkflowIsLetInByItsIDToken"}},
-	{"U5", "an operator rotates the control plane's keys", []string{"internal/ssmparam.TestRotationAsDocumentedRefusesNoMachine"}},
+	{"U5", "an operator rotates the control plane's keys", []string{"internal/aws/ssmparam.TestRotationAsDocumentedRefusesNoMachine"}},
 	{"U6", "a token is refused, for one of many reasons", []string{
 		"api.TestRefusedIDTokenIsToldWhy", "api.TestRefusedSecretTokenIsToldNothing", "api.TestIDTokenWhereNoIssuerIsTrusted",
 		"api.TestGuideNamesEveryReasonOf401"}},
@@ -158,7 +158,7 @@ var realFaults = []realFault{
 		"store.TestRulesKeepTheirPromises", "store/dynamostore.TestEndedRunnerIsRecordedWithoutItsConfig"}},
 	{"U8", "the machine that runs the tests is busy", []string{
 		"internal/demo.TestLinesAreInOrderHoweverLateTheyAreKnown", "internal/demo.TestStoryHoldsEveryPromise",
-		"internal/awstest/runtimeapi.TestWaitingFunctionIsFrozen"}},
+		"internal/test/awstest/runtimeapi.TestWaitingFunctionIsFrozen"}},
 }
 
 func TestEveryRealFaultIsThereOnceWithTestsThatExist(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -149,7 +149,7 @@ func chaos(seed uint64, rarity uint64) func(kernel.Effect) kernel.Fate {
 // chaotic is a story of ten minutes in which requests of all kinds come, machines
 // come and go, and much else goes wrong.
 func chaotic(w *sim.World, seed uint64) {
-	w.GitHub.Change(func(r *githubtest.Rules) { r.AutoJobs = 20 * time.Second })
+	w.GitHub.Change(func(r *simgithub.Rules) { r.AutoJobs = 20 * time.Second })
 	var wg sync.WaitGroup
 	for i := range 12 {
 		body := sim.Ephemeral(fmt.Sprint(i))
@@ -178,7 +178,7 @@ func chaotic(w *sim.World, seed uint64) {
 		time.Sleep(25 * time.Second)
 	}
 	wg.Wait()
-	w.GitHub.Change(func(r *githubtest.Rules) { r.AutoJobs = 0 })
+	w.GitHub.Change(func(r *simgithub.Rules) { r.AutoJobs = 0 })
 }
 
 // chaosConfig is a world for such a story.

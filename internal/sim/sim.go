@@ -23,7 +23,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -50,7 +50,7 @@ type World struct {
 	// What is really there: these calls are no effects.
 	Queue  *queuetest.Memory
 	Fleet  *simfleet.Fleet
-	GitHub *githubtest.Server
+	GitHub *simgithub.Server
 	// Client calls the API, as an operator.
 	Client *client.Client
 

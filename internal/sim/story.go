@@ -6,7 +6,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -36,7 +36,7 @@ func (w *World) Start(body apitype.Start) apitype.Started {
 // Job queues a job at GitHub that names what runs_on does.
 func (w *World) Job(runsOn []string, length time.Duration) string {
 	w.Helper()
-	id, err := w.GitHub.Queue(setting.RepositoryID, githubtest.Job{RunID: "1", Labels: runsOn, Duration: length})
+	id, err := w.GitHub.Queue(setting.RepositoryID, simgithub.Job{RunID: "1", Labels: runsOn, Duration: length})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -44,17 +44,17 @@ func (w *World) Job(runsOn []string, length time.Duration) string {
 }
 
 // JobOf returns a job.
-func (w *World) JobOf(id string) githubtest.Job {
+func (w *World) JobOf(id string) simgithub.Job {
 	for _, j := range w.GitHub.Jobs() {
 		if j.ID == id {
 			return j
 		}
 	}
-	return githubtest.Job{}
+	return simgithub.Job{}
 }
 
 // Done reports whether a job ran to its end.
-func (w *World) Done(job string) bool { return w.JobOf(job).State == githubtest.Done }
+func (w *World) Done(job string) bool { return w.JobOf(job).State == simgithub.Done }
 
 // look is how often a test looks at its world: a time that nothing else takes, so
 // that nothing else happens just then.

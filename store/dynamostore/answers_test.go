@@ -18,7 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/awshttp"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 )

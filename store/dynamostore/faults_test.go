@@ -16,7 +16,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 )

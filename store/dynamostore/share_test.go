@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 )

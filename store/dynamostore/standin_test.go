@@ -13,8 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/awshttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore/dynamostoretest"

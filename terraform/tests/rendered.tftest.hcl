@@ -1,4 +1,4 @@
-# One control plane, whole, as the tests in internal/terraformtest read it: each
+# One control plane, whole, as the tests in internal/test/terraformtest read it: each
 # thing has an ARN of its own, so that policies can be evaluated.
 mock_provider "aws" {
   source = "./tests/mocks"

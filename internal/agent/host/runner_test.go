@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/runnertest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/runnertest"
 )
 
 // install makes the stand-in of GitHub's runner program the box's.

@@ -21,12 +21,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest/ec2proxy"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/awshttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/ec2fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/fleettest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest/ec2proxy"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 

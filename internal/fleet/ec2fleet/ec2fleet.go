@@ -22,7 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )

@@ -17,7 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/ec2fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/ssmparam"
 )
 
 // Image implements fleet.Fleet. What a parameter says is kept for five minutes, as

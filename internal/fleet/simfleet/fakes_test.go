@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/bootstrap"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/diskmap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )

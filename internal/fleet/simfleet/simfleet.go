@@ -21,8 +21,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/diskmap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/diskmap"
 )
 
 // SpotNotice is how long before the end EC2 announces it to a spot machine

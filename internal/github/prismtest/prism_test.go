@@ -23,13 +23,13 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 const (
-	description = "../githubtest/testdata/github-openapi.json"
+	description = "../simgithub/testdata/github-openapi.json"
 	tokens      = "apps/create-installation-access-token"
 	// exampleName and exampleID are of the runners in GitHub's examples of answers.
 	exampleName, exampleID = "New runner", 23
@@ -225,9 +225,9 @@ func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
 
 func TestPrismFindsNothingWrongBetweenClientAndStandIn(t *testing.T) {
 	var spoil atomic.Bool
-	s, err := githubtest.New(githubtest.Config{
-		Repositories: []github.Repository{repo}, Rules: githubtest.Rules{App: githubtest.App{ID: 7, Installation: 9, Key: &key.PublicKey}}, Errorf: t.Errorf,
-		Fault: func(string, *http.Request) (f githubtest.Fault) {
+	s, err := simgithub.New(simgithub.Config{
+		Repositories: []github.Repository{repo}, Rules: simgithub.Rules{App: simgithub.App{ID: 7, Installation: 9, Key: &key.PublicKey}}, Errorf: t.Errorf,
+		Fault: func(string, *http.Request) (f simgithub.Fault) {
 			if spoil.Load() {
 				f.Instead = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 					w.Header().Set("Content-Type", "application/json")
@@ -267,7 +267,7 @@ func TestPrismFindsNothingWrongBetweenClientAndStandIn(t *testing.T) {
 	if r, err := c.Rates(ctx, repo); err != nil || r.Core.Limit == 0 {
 		t.Errorf("Rates = %+v, %v; want some", r, err)
 	}
-	if d, err := c.Deprecation(ctx, repo, githubtest.ProgramVersion); err != nil || !d.Ends().IsZero() {
+	if d, err := c.Deprecation(ctx, repo, simgithub.ProgramVersion); err != nil || !d.Ends().IsZero() {
 		t.Errorf("Deprecation = %+v, %v; want no end", d, err)
 	}
 	if err := c.Delete(ctx, repo, m.RunnerID); err != nil {

@@ -10,11 +10,11 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/assume"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/awshttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/ec2fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
 )
 
 const (
@@ -44,7 +44,7 @@ type Access struct {
 }
 
 // Open returns an Access for the accounts in the parameters, and calls nothing yet.
-func Open(b *lambdastart.Base, cfg Config) (*Access, error) {
+func Open(b *startup.Base, cfg Config) (*Access, error) {
 	sessions := assume.New(assume.Config{AWS: b.AWS, Accounts: b.Parameters, ControlPlane: cfg.ControlPlane, Part: cfg.Part, Log: b.Log})
 	creds, err := github.NewCredentials(github.CredentialsConfig{
 		BaseURL: cfg.GitHubURL, Account: b.Parameters.Account, Parameter: sessions.Credential, HTTP: httpForGitHub(),

@@ -9,9 +9,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdaconfig"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/lambdastart"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/awshttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
 )
 
 func TestCallOfEC2MayTakeLongerThanOthers(t *testing.T) {
@@ -31,7 +31,7 @@ func TestAddressOfGitHubThatIsNoneIsAnError(t *testing.T) {
 	for name, value := range map[string]string{"AWS_REGION": "eu-west-2", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
 		t.Setenv(name, value)
 	}
-	b, err := lambdastart.Open(io.Discard, lambdaconfig.Common{})
+	b, err := startup.Open(io.Discard, settings.Common{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/awshttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 )
 

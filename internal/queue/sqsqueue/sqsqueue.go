@@ -1,7 +1,9 @@
 // Package sqsqueue is the queue in Amazon SQS: a standard queue with a dead letter
 // queue, as Terraform makes them. Sender is for the API, the worker and the reaper,
 // and links nothing but SendMessage; Queue is the whole contract, for a process that
-// polls by itself.
+// polls by itself. Deliveries and Response are for a Lambda function that SQS's event
+// source invokes: each message fails alone, since the source deletes what is not
+// answered as failed, and delivers the rest again.
 //
 // The SDK's own retries are on: a message is a hint, so one that was sent twice does
 // no harm, and one that was received by a call whose answer was lost comes again

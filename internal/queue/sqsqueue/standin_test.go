@@ -12,10 +12,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awshttp"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/awstest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/awshttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 )
 
 // TestMain lets all tests of the suite run side by side: they wait for timeouts of

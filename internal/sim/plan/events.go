@@ -10,7 +10,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -77,9 +77,9 @@ var events = []event{
 		return ok && s.w.GitHub.Haunt(id) == nil
 	}},
 	{tooOldSoon, func(s *story, name string) bool {
-		s.w.GitHub.Change(func(r *githubtest.Rules) { r.TooOld = true })
+		s.w.GitHub.Change(func(r *simgithub.Rules) { r.TooOld = true })
 		time.Sleep(s.between(time.Second, 2*time.Minute, "refused for", name))
-		s.w.GitHub.Change(func(r *githubtest.Rules) { r.TooOld = false })
+		s.w.GitHub.Change(func(r *simgithub.Rules) { r.TooOld = false })
 		return true
 	}},
 	{"job taken by its labels", func(s *story, name string) bool {
@@ -88,7 +88,7 @@ var events = []event{
 			return false
 		}
 		labels := oneOf(s.dice, all, "registration", name).Labels
-		job := githubtest.Job{RunID: "999", Labels: labels[len(labels)-1:], Duration: s.between(time.Second, 5*time.Minute, "thief", name)}
+		job := simgithub.Job{RunID: "999", Labels: labels[len(labels)-1:], Duration: s.between(time.Second, 5*time.Minute, "thief", name)}
 		_, err := s.w.GitHub.Queue(setting.RepositoryID, job)
 		return err == nil
 	}},

@@ -8,7 +8,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 )
 
@@ -82,7 +82,7 @@ var gateway http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.
 
 // github returns what GitHub's API refuses by itself: all for a while, in one of
 // the two ways in which it limits, and names that it has already.
-func (p *plan) github() func(string) githubtest.Fault {
+func (p *plan) github() func(string) simgithub.Fault {
 	heals := p.heals()
 	limit := p.window(120, oneOf(p.dice, []time.Duration{time.Minute, 5 * time.Minute, 20 * time.Minute}, "limit for"), "limit")
 	if limit != (window{}) && !p.happens(limitedByGH, "window") {
@@ -91,7 +91,7 @@ func (p *plan) github() func(string) githubtest.Fault {
 	taken := p.chance(150, "names taken")
 	down := p.window(100, oneOf(p.dice, []time.Duration{time.Minute, 5 * time.Minute, 20 * time.Minute}, "registers nothing for"), "registers nothing")
 	n := 0
-	return func(op string) (f githubtest.Fault) {
+	return func(op string) (f simgithub.Fault) {
 		now := time.Now()
 		if limit.has(now) {
 			p.again(limitedByGH)
@@ -104,11 +104,11 @@ func (p *plan) github() func(string) githubtest.Fault {
 			}
 			return f
 		}
-		if op == githubtest.OpMint && down.has(now) && p.happens(mintsNot, "window") {
+		if op == simgithub.OpMint && down.has(now) && p.happens(mintsNot, "window") {
 			f.Instead = gateway
 			return f
 		}
-		if op != githubtest.OpMint || !taken || !now.Before(heals) {
+		if op != simgithub.OpMint || !taken || !now.Before(heals) {
 			return f
 		}
 		p.mu.Lock()
@@ -116,7 +116,7 @@ func (p *plan) github() func(string) githubtest.Fault {
 		name := strconv.Itoa(n)
 		p.mu.Unlock()
 		if p.chance(300, "name taken", name) && p.happens(nameTaken, name) {
-			f.Instead = githubtest.NameExists("garo-" + name)
+			f.Instead = simgithub.NameExists("garo-" + name)
 		}
 		return f
 	}
@@ -124,7 +124,7 @@ func (p *plan) github() func(string) githubtest.Fault {
 
 // rules changes how GitHub and EC2 look at things, until the world heals.
 func (s *story) rules() (heal func()) {
-	s.w.GitHub.Change(func(r *githubtest.Rules) {
+	s.w.GitHub.Change(func(r *simgithub.Rules) {
 		if s.chance(100, "busy lag") && s.happens(busyLate, "") {
 			r.BusyLag = s.between(time.Second, time.Minute, "busy lag for")
 		}
@@ -141,7 +141,7 @@ func (s *story) rules() (heal func()) {
 	}
 	return func() {
 		s.w.NewImage() // with a runner program that GitHub takes
-		s.w.GitHub.Change(func(r *githubtest.Rules) { r.BusyLag, r.OmitBusy, r.TooOld, r.LosesJobs = 0, false, false, false })
+		s.w.GitHub.Change(func(r *simgithub.Rules) { r.BusyLag, r.OmitBusy, r.TooOld, r.LosesJobs = 0, false, false, false })
 		s.w.GitHub.Calm()
 		s.w.Fleet.SetLag(0)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -172,7 +172,7 @@ func (s *story) poll(caller *client.Client, started apitype.Started, run, name s
 			continue
 		}
 		if status.State == string(store.Ready) && s.chance(800, "job", name) {
-			job := githubtest.Job{RunID: run, Labels: started.RunsOn, Duration: s.length(started.ID, name)}
+			job := simgithub.Job{RunID: run, Labels: started.RunsOn, Duration: s.length(started.ID, name)}
 			if _, err := s.w.GitHub.Queue(setting.RepositoryID, job); err != nil {
 				s.w.Errorf("%v", err)
 			}

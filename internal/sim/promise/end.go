@@ -11,7 +11,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -147,7 +147,7 @@ func (p endPromises) sawOver(was, r store.Runner) {
 
 // registered reports whether GitHub has a registration.
 func (p endPromises) registered(id int64) bool {
-	return slices.ContainsFunc(p.GitHub.Registrations(), func(g githubtest.Registration) bool { return g.ID == id })
+	return slices.ContainsFunc(p.GitHub.Registrations(), func(g simgithub.Registration) bool { return g.ID == id })
 }
 
 // Missed notes that EC2 did not show a machine, by its id or its token.

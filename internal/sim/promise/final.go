@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -46,7 +46,7 @@ func (p finalPromises) sawPace() {
 // sawHealed looks at what must hold when nothing is left of a world whose trouble
 // ended at a time.
 func (p finalPromises) sawHealed(healed time.Time) {
-	lied := func(g githubtest.Registration) bool { return p.confirmations.lied[setting.RunnerIn(g.Name)] }
+	lied := func(g simgithub.Registration) bool { return p.confirmations.lied[setting.RunnerIn(g.Name)] }
 	left := slices.DeleteFunc(p.GitHub.Registrations(), lied)
 	p.hold(Nothing, len(left) == 0, "%d registrations are left, and no machine", len(left))
 	lim := p.Limits

@@ -10,7 +10,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -25,7 +25,7 @@ type Config struct {
 	Account *store.Account
 	Keys    *keys.Ring
 	Fleet   *simfleet.Fleet
-	GitHub  *githubtest.Server
+	GitHub  *simgithub.Server
 	Store   func() *storetest.Memory
 	// Lag is by how much the due index is behind the items.
 	Lag func() time.Duration

@@ -5,7 +5,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -141,6 +141,6 @@ func (p machinePromises) sawJobs() {
 }
 
 // ranAt reports whether a job ran at a time.
-func ranAt(j githubtest.Job, at time.Time) bool {
+func ranAt(j simgithub.Job, at time.Time) bool {
 	return !j.StartedAt.IsZero() && j.StartedAt.Before(at) && (j.EndedAt.IsZero() || j.EndedAt.After(at))
 }

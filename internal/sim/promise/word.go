@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -193,7 +193,7 @@ func (p wordPromises) sawOnline(was, r store.Runner) {
 		return
 	}
 	_, shown := p.confirmations.shown[r.Config.RunnerID]
-	gave := slices.ContainsFunc(p.GitHub.Jobs(), func(j githubtest.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
+	gave := slices.ContainsFunc(p.GitHub.Jobs(), func(j simgithub.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
 	p.hold(Proved, shown || gave || p.confirmations.lied[r.ID], "runner %s counts as online, and GitHub neither showed it so nor gave it a job", r.ID)
 }
 

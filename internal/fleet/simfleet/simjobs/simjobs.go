@@ -1,5 +1,5 @@
 // Package simjobs lets simulated machines work for the simulated GitHub: it gives
-// the sessions and answers of githubtest the form in which simfleet knows them.
+// the sessions and answers of simgithub the form in which simfleet knows them.
 package simjobs
 
 import (
@@ -7,14 +7,14 @@ import (
 	"errors"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/githubtest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 )
 
 // Session is a simfleet.Session of a runner program that is connected to GitHub.
-type Session struct{ *githubtest.Session }
+type Session struct{ *simgithub.Session }
 
-// Connect is githubtest's Connect.
-func Connect(ctx context.Context, gh *githubtest.Server, config string) (Session, error) {
+// Connect is simgithub's Connect.
+func Connect(ctx context.Context, gh *simgithub.Server, config string) (Session, error) {
 	s, err := gh.Connect(ctx, config)
 	return Session{s}, told(err)
 }
@@ -30,17 +30,17 @@ func (s Session) Watch(ctx context.Context) error { return told(s.Session.Watch(
 
 // Done implements simfleet.Session.
 func (s Session) Done(ctx context.Context, j simfleet.Job) error {
-	return told(s.Session.Done(ctx, githubtest.Job{ID: j.ID}))
+	return told(s.Session.Done(ctx, simgithub.Job{ID: j.ID}))
 }
 
 // told gives an answer of GitHub the name that machines know it by.
 func told(err error) error {
 	switch {
-	case errors.Is(err, githubtest.ErrDeleted):
+	case errors.Is(err, simgithub.ErrDeleted):
 		return simfleet.ErrDeleted
-	case errors.Is(err, githubtest.ErrUnknownConfig):
+	case errors.Is(err, simgithub.ErrUnknownConfig):
 		return simfleet.ErrUnknownConfig
-	case errors.Is(err, githubtest.ErrTooOld):
+	case errors.Is(err, simgithub.ErrTooOld):
 		return simfleet.ErrTooOld
 	}
 	return err

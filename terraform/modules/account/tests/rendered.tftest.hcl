@@ -1,4 +1,4 @@
-# One account's role, whole, as the tests in internal/terraformtest evaluate it.
+# One account's role, whole, as the tests in internal/test/terraformtest evaluate it.
 mock_provider "aws" {
   source = "../../tests/mocks"
 }

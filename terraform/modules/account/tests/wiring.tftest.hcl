@@ -1,5 +1,5 @@
 # Names and wiring of a runner account, without AWS. What the role allows and
-# refuses is tested in internal/terraformtest.
+# refuses is tested in internal/test/terraformtest.
 mock_provider "aws" {
   source = "../../tests/mocks"
 }

@@ -1,0 +1,124 @@
+package simgithub
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+)
+
+// App is a GitHub App with one installation, in all of the Repositories. Its
+// tokens live an hour and are gone with the process.
+type App struct {
+	ID, Installation int64
+	Key              *rsa.PublicKey // of the key that it proves itself with
+}
+
+// grant is what an installation token may do.
+type grant struct {
+	repositories []string // by id
+	expires      time.Time
+}
+
+// RevokeTokens ends all installation tokens.
+func (s *Server) RevokeTokens() {
+	s.look(func(time.Time) { clear(s.grants) })
+}
+
+// granted returns what a token of the App may do; nil: it is none, or over.
+func (s *Server) granted(now time.Time, token string) *grant {
+	g := s.grants[token]
+	if g == nil || !now.Before(g.expires) {
+		return nil
+	}
+	return g
+}
+
+// opens reports whether a token lets its holder into a repository. nil stands for
+// the credential that may enter all.
+func (g *grant) opens(repo github.Repository) bool {
+	return g == nil || slices.Contains(g.repositories, repo.ID)
+}
+
+// token makes an installation token for the App that proves itself. GitHub would
+// make one that opens everything, too; a client that asks for it is wrong.
+func (s *Server) token(now time.Time, t target, r *http.Request, proof string, body []byte) answer {
+	if !s.rules.App.proves(now, proof) {
+		return refuse(http.StatusUnauthorized, "A JSON web token could not be decoded", nil)
+	}
+	if t.id != s.rules.App.Installation {
+		return refuse(http.StatusNotFound, "Not Found", nil)
+	}
+	var ids []int64
+	permissions := map[string]string{}
+	wrong := parseObject(body, map[string]any{"repository_ids": &ids, "permissions": &permissions}, "repository_ids", "permissions")
+	switch {
+	case wrong != "":
+	case len(ids) != 1:
+		wrong = "body: want a token for one repository"
+	case len(permissions) != 1 || permissions["administration"] != "write":
+		wrong = "body: want to administer, and no other permission"
+	}
+	if wrong != "" {
+		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
+	}
+	id := strconv.FormatInt(ids[0], 10)
+	if _, ok := s.names.exists(id, true); !ok {
+		return refuse(http.StatusUnprocessableEntity, "There is at least one repository that does not exist or is not accessible to the parent installation.", nil)
+	}
+	random := make([]byte, 18) // 36 hex digits: GitHub's have 36 characters
+	if _, err := io.ReadFull(s.cfg.Random, random); err != nil {
+		return refuse(http.StatusInternalServerError, "Server Error", nil)
+	}
+	for old, g := range s.grants {
+		if !now.Before(g.expires) {
+			delete(s.grants, old)
+		}
+	}
+	token, expires := fmt.Sprintf("ghs_%x", random), now.Add(time.Hour).Truncate(time.Second)
+	s.grants[token] = &grant{repositories: []string{id}, expires: expires}
+	return answer{http.StatusCreated, map[string]any{
+		"token":                token,
+		"expires_at":           expires.UTC().Format(time.RFC3339),
+		"permissions":          map[string]string{"administration": "write", "metadata": "read"},
+		"repository_selection": "selected",
+	}}
+}
+
+// proves reports whether a JSON web token is one of the App's that GitHub takes.
+func (a App) proves(now time.Time, proof string) bool {
+	parts := strings.Split(proof, ".")
+	if len(parts) != 3 || a.Key == nil {
+		return false
+	}
+	var header struct{ Alg, Typ string }
+	var claims struct {
+		Iat, Exp int64
+		Iss      string
+	}
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil || !decode(parts[0], &header) || !decode(parts[1], &claims) || header.Alg != "RS256" {
+		return false
+	}
+	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	issued, expires := time.Unix(claims.Iat, 0), time.Unix(claims.Exp, 0)
+	return rsa.VerifyPKCS1v15(a.Key, crypto.SHA256, sum[:], signature) == nil &&
+		claims.Iss == strconv.FormatInt(a.ID, 10) &&
+		!issued.After(now) && expires.After(now) && !expires.After(now.Add(10*time.Minute))
+}
+
+// decode reads a part of a JSON web token.
+func decode(part string, into any) bool {
+	b, err := base64.RawURLEncoding.DecodeString(part)
+	return err == nil && json.Unmarshal(b, into) == nil
+}

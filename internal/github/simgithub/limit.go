@@ -1,0 +1,120 @@
+package simgithub
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Limit is how many calls are let in. The zero value sets no limit. Asking for
+// the limits and for installation tokens counts against none.
+type Limit struct {
+	Calls  int           // in a window
+	Window time.Duration // 0: an hour
+	// Secondary answers 429 with retry-after, in place of 403 with no calls
+	// remaining until a reset.
+	Secondary bool
+	// Points is what all calls of any 60 seconds may cost, at 1 for a GET and 5
+	// for others: GitHub takes 900 at one endpoint. 0: they cost nothing.
+	Points int
+}
+
+// limiter counts the calls that were let in.
+type limiter struct {
+	used   int       // calls in the current window
+	opened time.Time // when the window began
+	spent  []spend   // in the last minute
+}
+
+// window returns the calls that a client may make, how many it has left, and
+// when it has all of them again.
+func (c *limiter) window(now time.Time, l Limit) (limit, left int, reset time.Time) {
+	length := l.Window
+	if length == 0 {
+		length = time.Hour
+	}
+	if !now.Before(c.opened.Add(length)) {
+		c.opened, c.used = now, 0
+	}
+	limit = l.Calls
+	if limit == 0 {
+		limit = c.used + 5000 // what a user has in an hour; never used up
+	}
+	return limit, max(0, limit-c.used), c.opened.Add(length)
+}
+
+// spend is what a call costs in points, and when it was made.
+type spend struct {
+	at     time.Time
+	points int
+}
+
+// charge takes the points of a call, or says after how long there will be some.
+// What is refused costs nothing.
+func (c *limiter) charge(now time.Time, l Limit, method string) (wait time.Duration) {
+	if l.Points == 0 {
+		return 0
+	}
+	cost := 1
+	if method != http.MethodGet {
+		cost = 5
+	}
+	c.spent = slices.DeleteFunc(c.spent, func(x spend) bool { return now.Sub(x.at) >= time.Minute })
+	sum := cost
+	for _, x := range c.spent {
+		sum += x.points
+	}
+	if sum > l.Points {
+		return time.Minute // as GitHub says where it names no time
+	}
+	c.spent = append(c.spent, spend{now, cost})
+	return 0
+}
+
+// admit counts a call, and refuses it if there were too many.
+func (c *limiter) admit(now time.Time, l Limit, method string, h http.Header) (answer, bool) {
+	if wait := c.charge(now, l, method); wait > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
+		return refuse(http.StatusForbidden, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.", nil), false
+	}
+	limit, left, reset := c.window(now, l)
+	if left == 0 && l.Secondary {
+		h.Set("Retry-After", strconv.Itoa(int((reset.Sub(now)+time.Second-1)/time.Second)))
+		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit.", nil), false
+	}
+	refused := left == 0
+	if !refused {
+		c.used++
+		left--
+	}
+	// A reset is told in whole seconds: no earlier than it is.
+	h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(left))
+	h.Set("X-RateLimit-Used", strconv.Itoa(limit-left))
+	h.Set("X-RateLimit-Reset", strconv.FormatInt(reset.Add(time.Second-1).Unix(), 10))
+	h.Set("X-RateLimit-Resource", "core")
+	if refused {
+		return refuse(http.StatusForbidden, "API rate limit exceeded for user ID 1.", nil), false
+	}
+	return answer{}, true
+}
+
+// rateLimit tells the limits. It is not counted.
+func (c *limiter) rateLimit(now time.Time, l Limit) answer {
+	limit, left, reset := c.window(now, l)
+	bucket := map[string]int64{
+		"limit":     int64(limit),
+		"remaining": int64(left),
+		"used":      int64(limit - left),
+		"reset":     reset.Add(time.Second - 1).Unix(),
+	}
+	return answer{http.StatusOK, map[string]any{
+		"rate": bucket,
+		"resources": map[string]any{
+			"core":                        bucket,
+			"search":                      bucket,
+			"actions_runner_registration": bucket,
+		},
+	}}
+}

@@ -1,0 +1,293 @@
+package simgithub
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+)
+
+// The operations that a Fault is asked about, and that Calls counts.
+const (
+	OpMint      = "mint"
+	OpList      = "list" // once for every page
+	OpGet       = "get"
+	OpDelete    = "delete"
+	OpDownloads = "downloads"
+	OpEnds      = "deprecations" // when a version of the runner program ends
+	OpRateLimit = "rate_limit"
+	OpToken     = "token" // of an App's installation
+	OpOther     = "other" // no operation of this server
+)
+
+const docs = "https://docs.github.com/rest/actions/self-hosted-runners"
+
+// maxBody bounds a request, in bytes: 100 labels of 256 characters, and more.
+const maxBody = 64 << 10
+
+// target is what a request is about.
+type target struct {
+	op   string
+	repo string // owner/name, or an id if byID
+	byID bool
+	id   int64 // of a runner or an installation
+	// version is that of a runner program.
+	version string
+}
+
+// parse reads a request's method and path. Those of an Enterprise Server, below
+// /api/v3, are the same.
+func parse(r *http.Request) target {
+	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/api/v3"), "/")
+	if path == "rate_limit" && r.Method == http.MethodGet {
+		return target{op: OpRateLimit}
+	}
+	if rest, ok := strings.CutPrefix(path, "app/installations/"); ok {
+		return parseInstallation(r.Method, rest)
+	}
+	t, call, ok := parseRepository(path)
+	if !ok {
+		return target{op: OpOther}
+	}
+	return parseCall(t, r.Method, call)
+}
+
+// parseInstallation reads what comes after app/installations/.
+func parseInstallation(method, rest string) target {
+	number, call, _ := strings.Cut(rest, "/")
+	id, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || call != "access_tokens" || method != http.MethodPost {
+		return target{op: OpOther}
+	}
+	return target{op: OpToken, id: id}
+}
+
+// parseRepository reads the repository of a path to its runners, and returns what
+// comes behind that.
+func parseRepository(path string) (t target, call string, ok bool) {
+	first, rest, _ := strings.Cut(path, "/")
+	repo, call, ok := strings.Cut(rest, "/actions/runners")
+	switch {
+	case !ok:
+		return t, "", false
+	case first == "repos" && strings.Count(repo, "/") == 1 && !strings.HasPrefix(repo, "/") && !strings.HasSuffix(repo, "/"):
+		return target{repo: repo}, call, true
+	case first == "repositories":
+		return target{repo: repo, byID: true}, call, true
+	}
+	return t, "", false
+}
+
+// parseCall reads what is asked of a repository's runners.
+func parseCall(t target, method, call string) target {
+	t.op = OpOther
+	version, ends := strings.CutPrefix(call, "/deprecations/")
+	id, err := strconv.ParseInt(strings.TrimPrefix(call, "/"), 10, 64)
+	switch {
+	case call == "" && method == http.MethodGet:
+		t.op = OpList
+	case call == "/generate-jitconfig" && method == http.MethodPost:
+		t.op = OpMint
+	case call == "/downloads" && method == http.MethodGet:
+		t.op = OpDownloads
+	case ends && method == http.MethodGet:
+		t.op, t.version = OpEnds, version
+	case err == nil && method == http.MethodGet:
+		t.op, t.id = OpGet, id
+	case err == nil && method == http.MethodDelete:
+		t.op, t.id = OpDelete, id
+	}
+	return t
+}
+
+// answer is what goes back: a status and a JSON body, unless that is nil.
+type answer struct {
+	status int
+	body   any
+}
+
+// problem is GitHub's body of an error.
+type problem struct {
+	Message string `json:"message"`
+	Docs    string `json:"documentation_url"`
+	Status  string `json:"status"`
+	Errors  any    `json:"errors,omitempty"` // a text, or a list of texts
+}
+
+func refuse(status int, message string, errors any) answer {
+	return answer{status, problem{message, docs, strconv.Itoa(status), errors}}
+}
+
+// Handler returns the REST API, under / and, as on an Enterprise Server, under
+// /api/v3/.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	t := parse(r)
+	h := w.Header()
+	s.look(func(time.Time) {
+		s.calls[t.op]++
+		s.total++
+		h.Set("X-GitHub-Request-Id", fmt.Sprintf("FAKE:%06X", s.total))
+	})
+	var fault Fault
+	if s.cfg.Fault != nil {
+		fault = s.cfg.Fault(t.op, r)
+	}
+	if fault.Delay > 0 && until(r.Context(), nil, fault.Delay) != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if fault.Instead != nil {
+		fault.Instead.ServeHTTP(w, r)
+		return
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	var a answer
+	if err := s.step(func(now time.Time) error {
+		a = s.answer(now, t, r, h, body)
+		return nil
+	}); err != nil {
+		a = refuse(http.StatusInternalServerError, "Server Error", nil)
+	}
+	if fault.Lose {
+		panic(http.ErrAbortHandler)
+	}
+	a.write(w)
+}
+
+func (a answer) write(w http.ResponseWriter) {
+	if a.body == nil {
+		w.WriteHeader(a.status)
+		return
+	}
+	b, err := json.Marshal(a.body)
+	if err != nil {
+		panic(err) // all bodies are types of this package
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(a.status)
+	_, _ = w.Write(b)
+}
+
+// answer lets a request in and does what it asks for.
+func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header, body []byte) answer {
+	if wrong := manners(r, t, body); wrong != "" {
+		return s.wrong(http.StatusBadRequest, r, wrong)
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if ok && t.op == OpToken {
+		return s.token(now, t, r, token, body)
+	}
+	g := s.granted(now, token)
+	if !ok || g == nil && !s.rules.Token.Equal(token) {
+		return refuse(http.StatusUnauthorized, "Bad credentials", nil)
+	}
+	if t.op == OpRateLimit {
+		return s.limiter.rateLimit(now, s.rules.Limit)
+	}
+	if a, ok := s.limiter.admit(now, s.rules.Limit, r.Method, h); !ok {
+		return a
+	}
+	if t.op == OpOther {
+		return s.wrong(http.StatusNotFound, r, "no such operation")
+	}
+	repo, ok := s.names.exists(t.repo, t.byID)
+	if a, moved := s.names.moved(t, r, g, h); !ok && moved {
+		return a
+	}
+	if !ok || !g.opens(repo) {
+		return refuse(http.StatusNotFound, "Not Found", nil)
+	}
+	return s.serveRepository(now, repo, t, r, h, body)
+}
+
+// serveRepository answers a call that may be made of a repository.
+func (s *Server) serveRepository(now time.Time, repo github.Repository, t target, r *http.Request, h http.Header, body []byte) answer {
+	switch t.op {
+	case OpEnds:
+		return s.ends(r, t.version)
+	case OpMint:
+		return s.mint(now, repo, r, body)
+	case OpList:
+		return s.list(now, repo, r, h)
+	case OpDownloads:
+		return downloads()
+	}
+	return s.serveRunner(now, repo, t)
+}
+
+// serveRunner answers what is asked of one runner: to show or to delete it.
+func (s *Server) serveRunner(now time.Time, repo github.Repository, t target) answer {
+	reg := s.runner(t.id)
+	switch {
+	case reg == nil || reg.RepositoryID != repo.ID:
+		return refuse(http.StatusNotFound, "Not Found", nil)
+	case t.op == OpGet:
+		return answer{http.StatusOK, s.show(now, reg)}
+	case reg.busy(now, s.rules.BusyLag):
+		return refuse(http.StatusUnprocessableEntity, "Bad request - Runner \""+reg.Name+"\" is still running a job", nil)
+	}
+	s.remove(now, reg, RemovedByCall)
+	return answer{http.StatusNoContent, nil}
+}
+
+// download is one of the runner programs to be had.
+type download struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	URL          string `json:"download_url"`
+	File         string `json:"filename"`
+	SHA256       string `json:"sha256_checksum"`
+}
+
+// ProgramVersion is what runner programs that connect say that they are, unless
+// the rules have another.
+const ProgramVersion = "2.336.0"
+
+// ends answers when GitHub stops to serve a version. github.com and ghe.com have
+// the call; an Enterprise Server, which is asked below /api/v3, has not
+// (@octokit/openapi 23.0.2, generated/ghec.json, x-github.githubCloudOnly).
+func (s *Server) ends(r *http.Request, version string) answer {
+	d, ok := s.rules.Deprecations[version]
+	if strings.HasPrefix(r.URL.Path, "/api/v3/") || !ok && version != ProgramVersion {
+		return refuse(http.StatusNotFound, "Not Found", nil)
+	}
+	out := map[string]any{"runner_version": version, "runtime_deprecates_at": nil}
+	if !d.Runtime.IsZero() {
+		out["runtime_deprecates_at"] = d.Runtime.UTC().Format(time.RFC3339)
+	}
+	if !d.Registration.IsZero() { // GitHub leaves it out where there is none
+		out["registration_deprecates_at"] = d.Registration.UTC().Format(time.RFC3339)
+	}
+	return answer{http.StatusOK, out}
+}
+
+func downloads() answer {
+	var out []download
+	for _, arch := range []string{"x64", "arm64"} {
+		file := "actions-runner-linux-" + arch + "-" + ProgramVersion + ".tar.gz"
+		out = append(out, download{
+			OS:           "linux",
+			Architecture: arch,
+			URL:          "https://github.com/actions/runner/releases/download/v" + ProgramVersion + "/" + file,
+			File:         file,
+			SHA256:       fmt.Sprintf("%x", sha256.Sum256([]byte(file))), // of no real file
+		})
+	}
+	return answer{http.StatusOK, out}
+}
+
+// wrong refuses what no correct client asks for, and reports it.
+func (s *Server) wrong(status int, r *http.Request, what string) answer {
+	s.cfg.Errorf("GitHub got a wrong request: %s %s: %s", r.Method, r.URL.Path, what)
+	return refuse(status, "Invalid request: "+what, nil)
+}
