@@ -145,7 +145,7 @@ func (ec2 atEC2) sweep(ctx context.Context, s *sweep) {
 		return
 	}
 	if s.first {
-		next = atGitHub{ec2.pass}.registrations(ctx, s.at.Account, next)
+		next = atGitHub(ec2).registrations(ctx, s.at.Account, next)
 	}
 	if ec2.apply(ctx, &next, next.Swept(ec2.cfg.Now(), ec2.cfg.Limits, !s.registered && len(found) == 0)) {
 		ec2.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))
