@@ -63,6 +63,26 @@ func refusedBy(r *intake.Refusal) Verdict {
 }
 
 func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
+	if v := wellFormed(cl); !v.Allowed {
+		return v
+	}
+	if !r.Repository.Same(cl.repository()) || r.Repository.OwnerID != cl.OwnerID {
+		return deny("another repository", "repo", "A workflow gets runners for its own repository only.")
+	}
+	if !a.Serves(cl.repository()) {
+		return refusedBy(intake.NotServed())
+	}
+	if v := optedIn(cl, a.Allow); !v.Allowed {
+		return v
+	}
+	if cl.Visibility == "public" && r.Mode != store.Ephemeral {
+		return deny("public repository, shared", "mode", "A public repository gets ephemeral runners only: say mode ephemeral.")
+	}
+	return authorizeConditions(cl, a.Only)
+}
+
+// wellFormed decides whether the token has the claims that are needed, each of its form.
+func wellFormed(cl Claims) Verdict {
 	for _, claim := range []struct {
 		name, value string
 		form        form.Form
@@ -85,48 +105,35 @@ func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 	if cl.Actor == "" {
 		return deny("claim actor", "", "The token's claim actor is missing.")
 	}
-	if !r.Repository.Same(cl.repository()) || r.Repository.OwnerID != cl.OwnerID {
-		return deny("another repository", "repo", "A workflow gets runners for its own repository only.")
-	}
-	if !a.Serves(cl.repository()) {
-		return refusedBy(intake.NotServed())
-	}
+	return Verdict{Allowed: true}
+}
+
+// optedIn decides whether the account lets in a run in which strangers can have a hand.
+// A value that is not known is refused.
+func optedIn(cl Claims, allow store.Allow) Verdict {
 	switch cl.RunnerEnvironment {
 	case "github-hosted":
 	case "self-hosted":
-		if !a.Allow.SelfHostedCallers {
+		if !allow.SelfHostedCallers {
 			return optIn("self-hosted caller", "calls from self-hosted runners", "self_hosted_callers")
 		}
 	default:
 		return deny("claim runner_environment", "", "The token's claim runner_environment is missing or not known.")
 	}
-	switch cl.Event {
-	case "pull_request_target":
-		if !a.Allow.PullRequestTarget {
-			return optIn(cl.Event, "the event "+cl.Event, cl.Event)
-		}
-	case "workflow_run":
-		if !a.Allow.WorkflowRun {
-			return optIn(cl.Event, "the event "+cl.Event, cl.Event)
-		}
-	case "issue_comment":
-		if !a.Allow.IssueComment {
-			return optIn(cl.Event, "the event "+cl.Event, cl.Event)
-		}
+	risky := map[string]bool{"pull_request_target": allow.PullRequestTarget, "workflow_run": allow.WorkflowRun, "issue_comment": allow.IssueComment}
+	if allowed, ok := risky[cl.Event]; ok && !allowed {
+		return optIn(cl.Event, "the event "+cl.Event, cl.Event)
 	}
 	switch cl.Visibility {
 	case "private", "internal":
 	case "public":
-		if !a.Allow.PublicRepositories {
+		if !allow.PublicRepositories {
 			return optIn("public repository", "public repositories", "public_repositories")
-		}
-		if r.Mode != store.Ephemeral {
-			return deny("public repository, shared", "mode", "A public repository gets ephemeral runners only: say mode ephemeral.")
 		}
 	default:
 		return deny("claim repository_visibility", "", "The token's claim repository_visibility is missing or not known.")
 	}
-	return authorizeConditions(cl, a.Only)
+	return Verdict{Allowed: true}
 }
 
 // authorizeConditions decides over what the account narrows its callers by.

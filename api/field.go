@@ -91,27 +91,13 @@ func checkStart(b apitype.Start) ([]string, error) {
 	if b.Mode != "" && b.Mode != store.Shared && b.Mode != store.Ephemeral {
 		return nil, invalid("mode", "Want shared or ephemeral.")
 	}
-	for _, f := range []struct {
-		name   string
-		values []string
-		form   form.Form
-		most   int
-		want   string
-	}{
-		{"instance_types", b.InstanceTypes, typeForm, store.MaxPlacements, "Want instance types such as m7i.large."},
-		{"subnets", b.Subnets, subnetForm, maxNetworks, "Want subnet-…"},
-		{"security_groups", b.SecurityGroups, groupForm, maxNetworks, "Want sg-…"},
+	for _, err := range []error{
+		checkList("instance_types", b.InstanceTypes, typeForm, store.MaxPlacements, "Want instance types such as m7i.large."),
+		checkList("subnets", b.Subnets, subnetForm, maxNetworks, "Want subnet-…"),
+		checkList("security_groups", b.SecurityGroups, groupForm, maxNetworks, "Want sg-…"),
 	} {
-		if len(f.values) > f.most {
-			return nil, invalid(f.name, "Name at most %d.", f.most)
-		}
-		for i, v := range f.values {
-			if !f.form.Fits(v) {
-				return nil, invalid(f.name, "%s", f.want)
-			}
-			if slices.Contains(f.values[:i], v) {
-				return nil, invalid(f.name, "It names one thing twice.")
-			}
+		if err != nil {
+			return nil, err
 		}
 	}
 	if b.Timeout < 0 || b.Timeout > maxSeconds {
@@ -121,6 +107,22 @@ func checkStart(b apitype.Start) ([]string, error) {
 		return nil, invalid("give_up", "Want 1 to %d seconds.", maxSeconds)
 	}
 	return checkLabels(b.Labels)
+}
+
+// checkList refuses a list that is too long, or has a value of another form, or twice.
+func checkList(name string, values []string, f form.Form, most int, want string) error {
+	if len(values) > most {
+		return invalid(name, "Name at most %d.", most)
+	}
+	for i, v := range values {
+		if !f.Fits(v) {
+			return invalid(name, "%s", want)
+		}
+		if slices.Contains(values[:i], v) {
+			return invalid(name, "It names one thing twice.")
+		}
+	}
+	return nil
 }
 
 func checkLabels(raw []string) ([]string, error) {

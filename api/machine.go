@@ -50,33 +50,38 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 			return apitype.Booted{}, err
 		}
 		now := s.Now()
-		d, verdict := store.Case{Runner: run}.With(items...).Boot(now, nonceHash, b.InstanceID)
+		d, answer := store.Case{Runner: run}.With(items...).Boot(now, nonceHash, b.InstanceID)
 		if err := c.apply(ctx, d); err != nil {
 			return apitype.Booted{}, err
 		}
-		run = d.Runner
-		switch verdict {
-		case store.BootGo:
-			c.allow("boot token")
-			env, err := s.environment(ctx, run.Account)
-			if err != nil {
-				return apitype.Booted{}, err
-			}
-			booted, err := s.booted(now, run, d.Lock)
-			booted.Environment = env
-			return booted, err
-		case store.BootLater:
-			c.allow("boot token")
-			return apitype.Booted{}, tooEarly()
-		case store.BootCompromised:
-			c.deny("another nonce or instance")
-			c.alarm(d.Alarm, "boot token used twice", slog.String("runner", run.ID), slog.String("request", run.Request),
-				slog.String("instance", run.InstanceID), slog.String("first", run.Boot.InstanceID), slog.String("now", b.InstanceID))
-			return apitype.Booted{}, &problem{code: apitype.CodeCompromised, detail: "Power off."}
-		}
-		c.deny("not wanted any more")
-		return apitype.Booted{}, gone()
+		return s.bootAnswer(ctx, c, now, d, answer, b.InstanceID)
 	})
+}
+
+// bootAnswer answers a boot call that is decided.
+func (s *server) bootAnswer(ctx context.Context, c *call, now time.Time, d store.Decision, answer store.BootAnswer, instance string) (apitype.Booted, error) {
+	run := d.Runner
+	switch answer {
+	case store.BootGo:
+		c.allow("boot token")
+		env, err := s.environment(ctx, run.Account)
+		if err != nil {
+			return apitype.Booted{}, err
+		}
+		booted, err := s.booted(now, run, d.Lock)
+		booted.Environment = env
+		return booted, err
+	case store.BootLater:
+		c.allow("boot token")
+		return apitype.Booted{}, tooEarly()
+	case store.BootCompromised:
+		c.deny("another nonce or instance")
+		c.alarm(d.Alarm, "boot token used twice", slog.String("runner", run.ID), slog.String("request", run.Request),
+			slog.String("instance", run.InstanceID), slog.String("first", run.Boot.InstanceID), slog.String("now", instance))
+		return apitype.Booted{}, &problem{code: apitype.CodeCompromised, detail: "Power off."}
+	}
+	c.deny("not wanted any more")
+	return apitype.Booted{}, gone()
 }
 
 func tooEarly() error {

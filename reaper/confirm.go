@@ -93,26 +93,32 @@ func (gh atGitHub) confirm(ctx context.Context, wanted []store.Case) {
 		}
 		for _, a := range s.wanted {
 			online, listed := s.online[a.Runner.Config.RunnerID]
-			seen := store.Registration{Online: online}
-			if !listed {
-				if made[s.repo.Account] == confirmCalls || gh.isLate(ctx) {
-					gh.remind(ctx, a)
-					continue
-				}
+			switch {
+			case listed:
+				gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, store.Registration{Online: online}) })
+			case made[s.repo.Account] == confirmCalls || gh.isLate(ctx):
+				gh.remind(ctx, a)
+			default:
 				made[s.repo.Account]++
-				err := gh.askGitHub(ctx, s.repo, callLimit, func(ctx context.Context) error {
-					g, err := gh.cfg.GitHub.Get(ctx, s.repo, a.Runner.Config.RunnerID)
-					seen.Online = g.Online
-					return err
-				})
-				if seen.Absent = errors.Is(err, github.ErrNotFound); err != nil && !seen.Absent {
-					gh.unseen(s.repo, err)
-					continue
-				}
+				gh.confirmOne(ctx, s.repo, a)
 			}
-			gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, seen) })
 		}
 	}
+}
+
+// confirmOne asks GitHub about a runner by its id.
+func (gh atGitHub) confirmOne(ctx context.Context, repo github.Repository, a store.Case) {
+	var seen store.Registration
+	err := gh.askGitHub(ctx, repo, callLimit, func(ctx context.Context) error {
+		g, err := gh.cfg.GitHub.Get(ctx, repo, a.Runner.Config.RunnerID)
+		seen.Online = g.Online
+		return err
+	})
+	if seen.Absent = errors.Is(err, github.ErrNotFound); err != nil && !seen.Absent {
+		gh.unseen(repo, err)
+		return
+	}
+	gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, seen) })
 }
 
 // remind has a worker ask GitHub about a runner that waits to come into use, and

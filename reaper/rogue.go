@@ -69,22 +69,29 @@ func (gh atGitHub) registrations(ctx context.Context, account string, s store.Sw
 	}
 	s = s.Keep(ids)
 	for _, l := range lists {
-		switch {
-		case l.err == nil:
-			if rogues, ok := gh.rogues(ctx, l); ok {
-				s = gh.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
-			}
-		case errors.Is(l.err, errLater):
-			gh.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
-		default:
-			gh.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
-			if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {
-				gh.deniedBy(l.repo, l.err)
-				s = s.Listed(now, l.repo.ID) // once an hour is enough to say so
-			}
-		}
+		s = gh.listed(ctx, s, l)
 	}
 	return gh.versions(ctx, account, lists, s)
+}
+
+// listed does what follows from the list of a repository's registrations.
+func (gh atGitHub) listed(ctx context.Context, s store.Sweep, l *listing) store.Sweep {
+	now := gh.cfg.Now()
+	switch {
+	case l.err == nil:
+		if rogues, ok := gh.rogues(ctx, l); ok {
+			return gh.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
+		}
+	case errors.Is(l.err, errLater):
+		gh.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
+	default:
+		gh.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
+		if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {
+			gh.deniedBy(l.repo, l.err)
+			return s.Listed(now, l.repo.ID) // once an hour is enough to say so
+		}
+	}
+	return s
 }
 
 // recentRepositories returns the repositories for which the account had a new

@@ -34,31 +34,40 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 	if !r.State.Usable() {
 		return ""
 	}
-	named := l.Names(r.ID)
-	started := !r.OnlineAt.IsZero()
-	seen := r.seen(p)
 	unwanted := req.Version != 0 && (req.State == Cancelled || req.State == Expired || req.State == Failed)
 	switch {
 	case r.Mismatched():
 		return EndCompromised
 	case !now.Before(r.Hard):
 		return EndHard
-	case named && !now.Before(l.Exp) && r.unused(now, lim):
+	case !l.Names(r.ID) && r.State != RunnerBusy:
+		return EndHandover
+	}
+	if why := r.overdue(now, lim, l, p); why != "" && l.Names(r.ID) {
+		return why
+	}
+	if unwanted && (r.Mode == Ephemeral || l.Joined == "") && r.State != RunnerBusy {
+		return EndUnwanted
+	}
+	return ""
+}
+
+// overdue returns which of the times has passed that a runner has while its lock names
+// it, or "".
+func (r Runner) overdue(now time.Time, lim Limits, l Lock, p Pulse) string {
+	switch {
+	case !now.Before(l.Exp) && r.unused(now, lim):
 		return EndExpired
-	case named && r.InstanceID == "" && !now.Before(l.BootBy):
+	case r.InstanceID == "" && !now.Before(l.BootBy):
 		return EndNoLaunch
 	case r.unregistered(now, l):
 		return r.Unminted.Code
-	case named && r.Boot.At.IsZero() && !now.Before(l.BootBy):
+	case r.Boot.At.IsZero() && !now.Before(l.BootBy):
 		return EndNoBoot
-	case named && !started && !now.Before(l.BootBy.Add(lim.OnlineGrace)) && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
+	case r.OnlineAt.IsZero() && !now.Before(l.BootBy.Add(lim.OnlineGrace)) && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
 		return EndNotOnline // one that listens, and that GitHub tells nothing of, may well be online
-	case named && !r.Boot.At.IsZero() && now.Sub(seen) > lim.Lost:
+	case !r.Boot.At.IsZero() && now.Sub(r.seen(p)) > lim.Lost:
 		return EndLost
-	case !named && r.State != RunnerBusy:
-		return EndHandover
-	case unwanted && (r.Mode == Ephemeral || l.Joined == "") && r.State != RunnerBusy:
-		return EndUnwanted
 	}
 	return ""
 }
