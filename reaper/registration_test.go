@@ -171,10 +171,10 @@ func TestRegistrationsThatNoRecordNamesAreDeletedAfterAnHour(t *testing.T) {
 		table := &counted{Store: w.store}
 		w.config.Store = table
 		r := w.run()
-		if got := lines(r, "sight"); len(got) != len(rogues) {
+		if got := lines(r, "observe"); len(got) != len(rogues) {
 			t.Errorf("sighted %v, want %d\n%s", got, len(rogues), r)
 		}
-		if got := lines(r, "tell"); len(got) != 2 {
+		if got := lines(r, "notice"); len(got) != 2 {
 			t.Errorf("told of %v, want those of other control planes\n%s", got, r)
 		}
 		for range 60 {

@@ -27,10 +27,10 @@ const (
 	Ended      Action = "ended"      // the runner is over
 	Forget     Action = "forget"     // GitHub no longer has a left-over name
 	Adopt      Action = "adopt"      // recorded an instance that a launch had left unrecorded
-	Observe    Action = "sight"      // saw for the first time what no record names
+	Observe    Action = "observe"    // saw for the first time what no record names
 	Remove     Action = "remove"     // removed a registration that no record names
 	Brake      Action = "brake"      // the brake is on
-	Notice     Action = "tell"       // seen, and none of ours to touch
+	Notice     Action = "notice"     // seen, and none of ours to touch
 	Swept      Action = "swept"      // compared EC2 with the records
 	Skip       Action = "skip"       // left to the next run
 	Fail       Action = "fail"       // an error; the next run tries again
