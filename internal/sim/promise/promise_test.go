@@ -42,7 +42,9 @@ func TestOracleAsksNoRuleOfTheStore(t *testing.T) {
 	for _, f := range files(t, "../../../store") {
 		for _, d := range f.Decls {
 			if fn, ok := d.(*ast.FuncDecl); ok {
-				rules[fn.Name.Name] = fn.Name.IsExported() && !slices.Contains(words, fn.Name.Name)
+				// A Batch decides nothing, and its Add has the name of a time's.
+				batch := fn.Recv != nil && types.ExprString(fn.Recv.List[0].Type) == "*Batch"
+				rules[fn.Name.Name] = fn.Name.IsExported() && !batch && !slices.Contains(words, fn.Name.Name)
 			}
 		}
 	}
