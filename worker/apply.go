@@ -45,8 +45,13 @@ func (v *launching) load(ctx context.Context) error {
 // finds in them what an earlier try may have done. After apply, v is what is
 // stored. errLater: the time is up.
 func (v *launching) apply(ctx context.Context, decide func(now time.Time) store.Decision) (store.Decision, error) {
+	var wait store.Wait // of the last try, which may have been done though its answer was lost
 	for try := 1; ; try++ {
 		d := decide(v.Now())
+		if len(d.Changes) == 0 && d.Wait == (store.Wait{}) {
+			d.Wait = wait
+		}
+		wait = d.Wait
 		var err error
 		if len(d.Changes) > 0 {
 			err = v.session.Commit(ctx, d.Changes...)

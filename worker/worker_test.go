@@ -334,6 +334,46 @@ func (l loseFirst) Commit(ctx context.Context, c ...store.Change) error {
 	return err
 }
 
+// A runner that moves on, or is taken over, while no slot is free waits for its slot,
+// whether the answer to that commit came or not.
+func TestCallWhoseSlotIsLateWaitsThoughTheAnswerWasLost(t *testing.T) {
+	full := func(w *world) {
+		quota := get[store.Quota](w, account)
+		quota.Next = map[string]time.Time{region: time.Now().Add(time.Minute)}
+		w.commit(&quota)
+	}
+	for name, story := range map[string]func(w *world, r store.Request, lose func()){
+		"WhenItMovesOn": func(w *world, r store.Request, lose func()) {
+			w.fleet.answer = func(int, fleet.Launch, func()) error {
+				full(w)
+				lose()
+				return capacity("InsufficientInstanceCapacity")
+			}
+			w.start(r)
+		},
+		"WhenItIsTakenOver": func(w *world, r store.Request, lose func()) {
+			w.fleet.answer = func(int, fleet.Launch, func()) error { return errLost }
+			w.start(r)
+			time.Sleep(time.Minute) // the claim lapses
+			full(w)
+			lose()
+			w.handle(resumeOf(w.runnerOf(r.ID)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				r, lost := w.request(), false
+				w.config.Store = loseFirst{w.store, &lost}
+				story(w, r, func() { lost = true })
+				run := w.runnerOf(r.ID)
+				if len(w.fleet.calls) != 1 || run.Wait != store.WaitPaced || lost {
+					t.Errorf("%d launches, waits for %q; want one, and the next to wait for its slot", len(w.fleet.calls), run.Wait)
+				}
+			})
+		})
+	}
+}
+
 func TestOwnWaitWhoseAnswerWasLostIsSent(t *testing.T) {
 	inWorld(t, func(w *world) {
 		quota := store.Quota{Account: account, Next: map[string]time.Time{region: time.Now().Add(time.Minute)}}

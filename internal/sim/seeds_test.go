@@ -142,6 +142,7 @@ var kept = []struct {
 	{1796001134, "a machine whose call stood still, so that its timer is early"},
 	{63878, "a registration under way while the reaper finds its machine over"},
 	{74542, "a machine whose call stood still in the API, so that its timer is early"},
+	{78736, "a runner that moves on without a slot, and whose commit has no answer"},
 	{54, "UnclearLaunchForgotten"},
 	{61, "OrphanEndedAtOnce"},
 	{69, "MissingIsOnline"},
