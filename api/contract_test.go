@@ -56,6 +56,16 @@ func TestContractHasEveryKindOfEvent(t *testing.T) {
 	}
 }
 
+// The contract leaves other words to later agents, and so has no enum of them.
+func TestContractNamesTheReasonsOfMachines(t *testing.T) {
+	text := mustContract(t).doc.Components.Schemas["Event"].Value.Properties["reason"].Value.Description
+	for _, reason := range store.SaidReasons {
+		if !slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }), reason) {
+			t.Errorf("openapi.yaml does not name the reason %s of an event: it says %q", reason, text)
+		}
+	}
+}
+
 // checkContract fails the test when an answer is not as openapi.yaml says, or is
 // a good one to a request that it does not allow.
 func checkContract(t *testing.T, r *http.Request, rec *httptest.ResponseRecorder) {
