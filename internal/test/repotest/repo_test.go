@@ -146,5 +146,7 @@ func TestRepository(t *testing.T) {
 }
 
 func TestImports(t *testing.T) {
-	report(t, forbidden(importRules, goJSON[pkg](t, root, "list", "-json=ImportPath,Imports,Deps", "./...")))
+	all := goJSON[pkg](t, root, "list", "-json=ImportPath,Imports,Deps", "./...")
+	report(t, forbidden(importRules, all))
+	report(t, unsorted(all))
 }
