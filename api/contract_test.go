@@ -56,6 +56,16 @@ func TestContractHasEveryKindOfEvent(t *testing.T) {
 	}
 }
 
+// The contract leaves other words to later agents, and so has no enum of them.
+func TestContractNamesTheReasonsOfMachines(t *testing.T) {
+	text := mustContract(t).doc.Components.Schemas["Event"].Value.Properties["reason"].Value.Description
+	for _, reason := range store.SaidReasons {
+		if !slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }), reason) {
+			t.Errorf("openapi.yaml does not name the reason %s of an event: it says %q", reason, text)
+		}
+	}
+}
+
 // checkContract fails the test when an answer is not as openapi.yaml says, or is
 // a good one to a request that it does not allow.
 func checkContract(t *testing.T, r *http.Request, rec *httptest.ResponseRecorder) {
@@ -138,13 +148,19 @@ func TestContractHasEveryProblemCode(t *testing.T) {
 // sends it.
 func TestContractHasTheFieldsOfTheWireTypes(t *testing.T) {
 	schemas := mustContract(t).doc.Components.Schemas
-	for name, v := range map[string]any{
+	types := map[string]any{
 		"Start": apitype.Start{}, "Started": apitype.Started{}, "Status": apitype.Status{}, "Runner": apitype.Runner{},
 		"Attempt": apitype.Attempt{}, "Entry": apitype.Entry{}, "Error": apitype.Error{}, "Stopped": apitype.Stopped{},
 		"Page": apitype.Page{}, "Released": apitype.Released{}, "Boot": apitype.Boot{}, "Booted": apitype.Booted{}, "RunnerProgram": apitype.RunnerProgram{},
 		"Orders": apitype.Orders{}, "Event": apitype.Event{}, "Next": apitype.Next{}, "NextConfig": apitype.NextConfig{},
 		"Health": apitype.Health{}, "Problem": apitype.Problem{},
-	} {
+	}
+	for name, s := range schemas {
+		if _, known := types[name]; !known && len(s.Value.Properties) > 0 {
+			t.Errorf("the contract has %s, and this test no wire type for it", name)
+		}
+	}
+	for name, v := range types {
 		schema := schemas[name]
 		if schema == nil {
 			t.Errorf("the contract has no %s", name)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -20,13 +21,17 @@ const (
 // EventKinds has every event, in the order of a machine's life.
 var EventKinds = []string{EventHeartbeat, EventBooting, EventOnline, EventJobStarted, EventJobDone, EventIdle, EventDraining, EventNote}
 
+// SaidReasons are the ends that a machine may give as the reason why it drains. Any
+// other word counts as EndAgent.
+var SaidReasons = []string{EndSpot, EndTooOld, EndIdle, EndHard, EndDone, EndAgent}
+
 // Event is one thing that a machine says. Machines may lie: an event can change
 // its own runner alone, and after a job started only shorten its life.
 type Event struct {
 	Kind    string
 	Counter int64  // rises with every event; one that was already taken changes nothing
 	RunID   string // of EventJobStarted: the run that the job belongs to
-	Reason  string // of EventDraining: EndSpot, EndTooOld, EndIdle, EndHard or EndAgent
+	Reason  string // of EventDraining: one of SaidReasons
 	Detail  string // for people, at most 4 KiB; it becomes part of the history
 }
 
@@ -242,8 +247,7 @@ func idle(now time.Time, lim Limits, r Runner, l Lock) (Runner, Lock) {
 
 // saidEnd maps what a machine gives as its reason to the reasons it may give.
 func saidEnd(e Event) Failure {
-	switch e.Reason {
-	case EndSpot, EndTooOld, EndIdle, EndHard, EndDone:
+	if slices.Contains(SaidReasons, e.Reason) {
 		return NewEnd(e.Reason)
 	}
 	return NewEnd(EndAgent)

@@ -20,6 +20,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 const (
@@ -295,6 +296,9 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 		f.counter = c.event.Counter
 		if c.event.Event != "heartbeat" {
 			f.events = append(f.events, c.event)
+		}
+		if c.event.Event == store.EventDraining && !slices.Contains(store.SaidReasons, c.event.Reason) {
+			f.w.Errorf("the reason %q would be recorded as %s: store.SaidReasons lacks it", c.event.Reason, store.EndAgent)
 		}
 	} else if i := slices.IndexFunc(f.events, func(e apitype.Event) bool { return e.Counter == c.event.Counter }); i < 0 || f.events[i] != c.event {
 		f.w.Errorf("counter %d was used before, and not for %+v", c.event.Counter, c.event)

@@ -3,6 +3,7 @@ package intake_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -203,5 +204,38 @@ func TestTheSameWishGetsTheSameRecord(t *testing.T) {
 
 	if _, ok, err := intake.Replayed(first, errAway); ok || !errors.Is(err, errAway) {
 		t.Errorf("Replayed after an outage = %v, %v; want the outage", ok, err)
+	}
+}
+
+// A part of the wish that the hash leaves out would be lost without a word: another
+// wish under the same key would get the first one's record.
+func TestEveryPartOfAWishTellsWishesApart(t *testing.T) {
+	in := newIntake(t, nil)
+	hash := func(w intake.Wish) string {
+		r, err := in.Complete(*account("1"), store.Repository{ID: "42", OwnerID: "7"}, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in.Accept(now, r, w).Request.BodyHash
+	}
+	others := map[string]intake.Wish{
+		"Region": {Region: "us-east-1"}, "Type": {Type: store.OnDemand}, "Mode": {Mode: store.Shared}, "Labels": {Labels: []string{"a"}},
+		"Machine": {Machine: store.Machine{Image: "ami-2"}}, "TimeoutS": {TimeoutS: 60}, "GiveUp": {GiveUp: time.Minute},
+	}
+	same := map[string]intake.Wish{ // who asks, and under which name
+		"Caller": {Caller: "operator ann"}, "Origin": {Origin: store.Origin{RunID: "1"}}, "Key": {Key: "k"}, "Trace": {Trace: "t"},
+	}
+	plain := hash(intake.Wish{})
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[intake.Wish]()) {
+		other, ok := others[f.Name]
+		alike, asks := same[f.Name]
+		switch {
+		case ok && hash(other) == plain:
+			t.Errorf("another %s is the same wish", f.Name)
+		case asks && hash(alike) != plain:
+			t.Errorf("another %s is another wish", f.Name)
+		case !ok && !asks:
+			t.Errorf("is a wish with another %s the same? Nothing here says so", f.Name)
+		}
 	}
 }

@@ -1,13 +1,17 @@
 package repotest
 
 import (
+	"go/constant"
 	"go/types"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // glossaryName finds `store.Case.Drain` and the like.
@@ -72,6 +76,45 @@ func declares(packages []*types.Package, name, member string) bool {
 		}
 	}
 	return false
+}
+
+// A code that its list lacks is one without a text, an alarm or a line in the documents:
+// what looks for those goes by the list.
+func TestListsOfPackageStoreAreWhole(t *testing.T) {
+	scope := exported(t, "./store")["store"][0].Scope()
+	for _, l := range []struct {
+		list, prefix, typ string // of the constants
+		codes             []string
+	}{
+		{"RequestStates", "", "RequestState", words(store.RequestStates)},
+		{"RunnerStates", "", "RunnerState", words(store.RunnerStates)},
+		{"Alarms", "", "Alarm", words(store.Alarms)},
+		{"Waits", "Wait", "", store.Waits},
+		{"EventKinds", "Event", "", store.EventKinds},
+		{"EndCodes (the texts of end.go)", "End", "", store.EndCodes()},
+	} {
+		n := 0
+		for _, name := range scope.Names() {
+			c, ok := scope.Lookup(name).(*types.Const)
+			if !ok || !strings.HasPrefix(name, l.prefix) || l.typ != named(c.Type()) {
+				continue
+			}
+			if n++; !slices.Contains(l.codes, constant.StringVal(c.Val())) {
+				t.Errorf("store.%s lacks %s", l.list, name)
+			}
+		}
+		if n == 0 || n < len(l.codes) {
+			t.Errorf("store.%s has %d codes, want each of the %d constants once", l.list, len(l.codes), n)
+		}
+	}
+}
+
+func words[S ~string](list []S) []string {
+	var out []string
+	for _, s := range list {
+		out = append(out, string(s))
+	}
+	return out
 }
 
 // ruleName finds the last column of the tables in the comment of package store.

@@ -30,15 +30,42 @@ var adapters = []string{
 	awsSDK, "modernc.org/sqlite/...",
 }
 
+// contracts are the packages below which adapters, suites and simulations stand.
+var contracts = []string{"store", "internal/fleet", "internal/queue", "internal/github"}
+
+// unsorted returns the packages below a contract that are on neither list, so that no
+// rule knows what they are.
+func unsorted(all []pkg) []string {
+	var problems []string
+	for _, p := range all {
+		name := short(p.ImportPath)
+		below := slices.ContainsFunc(contracts, func(c string) bool { return strings.HasPrefix(name, c+"/") })
+		if below && !matches(adapters, p.ImportPath) && !matches(forTests, p.ImportPath) {
+			problems = append(problems, name+": put it on the list of adapters, or on that of packages for tests")
+		}
+	}
+	return problems
+}
+
 // forTests are the packages that no production program may contain.
 var forTests = []string{
 	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet/...",
 	"./internal/github/simgithub/...", "./internal/oidc/oidctest", "./internal/form/formtest", "./internal/local/...",
 	"./internal/demo", "./internal/lambda/lambdatest", "./internal/sim/...", "./store/dynamostore/dynamostoretest",
-	"./internal/test/...",
+	"./internal/github/prismtest", "./internal/test/...",
 }
 
 var importRules = []rule{
+	{
+		from: []string{"./..."},
+		spared: []string{
+			"./internal/lambda/startup", "./internal/lambda/accounts", "./internal/local/...", "./internal/demo", "./cmd/garo",
+			"./store/...", "./internal/fleet/...", "./internal/sim/...", "./internal/test/...",
+		},
+		never:   []string{"./store/...", "./internal/fleet/..."},
+		but:     []string{"./store", "./internal/fleet"},
+		because: "which store and which fleet there are is said in one place: internal/lambda for AWS, internal/local for one machine",
+	},
 	{
 		from: []string{"./api/..."}, deep: true,
 		never:   []string{"./worker/...", "./reaper/...", awsSDK},
@@ -227,11 +254,15 @@ func TestImportRulesFindWhatBreaksThem(t *testing.T) {
 		{"SQLiteSpreads", graph("internal/keys: store/sqlitestore", "store/sqlitestore: "+lite), "internal/keys imports " + lite},
 		{"ProductionContainsSQLite", graph("cmd/garo-worker: internal/queue/sqlitequeue", "internal/queue/sqlitequeue: "+lite), "cmd/garo-worker imports " + lite},
 
+		{"AnotherChoosesAStore", graph("internal/keys: store/dynamostore", "store/dynamostore: store"), "internal/keys imports store/dynamostore"},
+		{"FunctionChoosesAFleet", graph("cmd/garo-worker: internal/fleet/ec2fleet", "internal/fleet/ec2fleet:"), "cmd/garo-worker imports internal/fleet/ec2fleet"},
+
 		{"WhatIsMeantIsAllowed", graph(
 			"api: store internal/queue", "worker: store internal/fleet", "reaper: store internal/fleet", "store: internal/secret",
 			"client: client/apitype", "client/apitype: internal/secret", "internal/secret:", "internal/queue:", "internal/fleet:",
 			"internal/fleet/ec2fleet: internal/fleet "+ec2+" "+sts, "store/dynamostore: store "+aws, "store/sqlitestore: store "+lite,
-			"cmd/garo-api: api store/dynamostore "+aws, "cmd/garo-worker: worker internal/fleet/ec2fleet",
+			"cmd/garo-api: api internal/lambda/startup "+aws, "internal/lambda/startup: store/dynamostore",
+			"cmd/garo-worker: worker internal/lambda/accounts", "internal/lambda/accounts: internal/fleet/ec2fleet",
 			"internal/fleet/simfleet: internal/fleet/simfleet/diskmap", "internal/fleet/simfleet/diskmap: "+lite,
 			"internal/local: store/sqlitestore internal/fleet/simfleet", "cmd/garo: internal/local",
 		), ""},
@@ -258,6 +289,9 @@ func TestImportRulesFindWhatBreaksThem(t *testing.T) {
 		if !needed {
 			t.Errorf("import rule %d for %q: no row shows that it finds anything", i, r.from)
 		}
+	}
+	if got := unsorted(graph("store/unlisted: store", "store:", "store/sqlitestore:", "internal/fleet/fleettest:")); len(got) != 1 || !strings.HasPrefix(got[0], "store/unlisted: ") {
+		t.Errorf("unsorted = %q, want store/unlisted alone", got)
 	}
 	if got := malformed([]rule{{from: []string{"./x"}, because: "no reason"}}); len(got) != 1 {
 		t.Errorf("malformed = %q, want one problem", got)

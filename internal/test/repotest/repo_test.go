@@ -146,5 +146,43 @@ func TestRepository(t *testing.T) {
 }
 
 func TestImports(t *testing.T) {
-	report(t, forbidden(importRules, goJSON[pkg](t, root, "list", "-json=ImportPath,Imports,Deps", "./...")))
+	all := goJSON[pkg](t, root, "list", "-json=ImportPath,Imports,Deps", "./...")
+	report(t, forbidden(importRules, all))
+	report(t, unsorted(all))
+	_, tree, _ := strings.Cut(find(files(t, os.DirFS(root)), "README.md").text, "\n## Layout\n")
+	report(t, unnamed(all, tree))
+}
+
+// unnamed returns the folders right below store and internal, and below the two that
+// have parts of their own, that the tree in README.md does not name.
+func unnamed(all []pkg, tree string) []string {
+	words := strings.Fields(strings.ReplaceAll(tree, "/", "/ "))
+	var problems []string
+	for _, p := range all {
+		parts := strings.Split(short(p.ImportPath), "/")
+		depth := 2
+		if len(parts) > 1 && (parts[1] == "sim" || parts[1] == "test") {
+			depth = 3
+		}
+		if len(parts) < depth || parts[0] != "store" && parts[0] != "internal" {
+			continue
+		}
+		dir := strings.Join(parts[:depth], "/")
+		if problem := dir + ": the tree in README.md does not name it"; !slices.Contains(words, parts[depth-1]+"/") && !slices.Contains(problems, problem) {
+			problems = append(problems, problem)
+		}
+	}
+	return problems
+}
+
+func TestUnnamedFoldersAreFound(t *testing.T) {
+	var all []pkg
+	for _, name := range []string{"store", "store/a", "internal/b", "internal/b/c", "internal/sim", "internal/sim/d", "internal/e", "internal/e/f", "cmd/g"} {
+		all = append(all, pkg{ImportPath: module + "/" + name})
+	}
+	if got := unnamed(all, "a/ b/ sim/"); !slices.Equal(got, []string{
+		"internal/sim/d: the tree in README.md does not name it", "internal/e: the tree in README.md does not name it",
+	}) {
+		t.Errorf("unnamed = %q, want internal/sim/d and internal/e", got)
+	}
 }

@@ -201,6 +201,9 @@ func idle() []line {
 
 // The document's figures are those that are computed here.
 func TestGoldenCost(t *testing.T) {
+	if *update {
+		t.Run("rendering", TestGoldenRendering) // whose alarms are counted
+	}
 	c := start(t)
 	alarms := float64(len(controlPlane(t).ofType("aws_cloudwatch_metric_alarm")))
 	idleTable := bill("a month", append([]line{{"alarms", alarmMetric, alarms, "all of alarms.tf"}}, idle()...))
