@@ -143,6 +143,7 @@ var kept = []struct {
 	{63878, "a registration under way while the reaper finds its machine over"},
 	{74542, "a machine whose call stood still in the API, so that its timer is early"},
 	{78736, "a runner that moves on without a slot, and whose commit has no answer"},
+	{84422, "a boot that is decided in time, and whose commit stands still"},
 	{54, "UnclearLaunchForgotten"},
 	{61, "OrphanEndedAtOnce"},
 	{69, "MissingIsOnline"},

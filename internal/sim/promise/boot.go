@@ -133,7 +133,8 @@ func (p bootPromises) sawBooted(was, r store.Runner) {
 	now, l := time.Now(), p.locks[r.Lock]
 	p.hold(BootOrder, r.Config.N > 0 && r.InstanceID != "" && r.Boot.InstanceID == r.InstanceID && r.Boot.NonceHash != "",
 		"runner %s booted with config %d on %q, and its instance is %q", r.ID, r.Config.N, r.Boot.InstanceID, r.InstanceID)
-	p.hold(BootOrder, l.Names(r.ID) && !now.After(l.BootBy.Add(slack)), "runner %s booted at %s, and its lock names %s, to boot by %s", r.ID, now, l.Runner, l.BootBy)
+	// The commit may stand still after the API looked at its clock.
+	p.hold(BootOrder, l.Names(r.ID) && !now.After(l.BootBy.Add(slack+p.slow[r.ID])), "runner %s booted at %s, and its lock names %s, to boot by %s", r.ID, now, l.Runner, l.BootBy)
 }
 
 // sawPulses looks at the signs of life that a commit wrote: the lock of their key
