@@ -82,11 +82,11 @@ func (r *round) group(name string, s *start) *group {
 	return g
 }
 
-// intended reports whether this round has made the request wait.
-func (r *round) intended(req *store.Request) bool {
+// writes reports whether this round has decided to write an item.
+func (r *round) writes(i store.Item) bool {
 	for _, g := range r.groups {
 		for _, c := range g.Changes {
-			if c.Item == store.Item(req) {
+			if c.Item.Ref() == i.Ref() && !c.CheckOnly {
 				return true
 			}
 		}

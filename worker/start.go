@@ -122,7 +122,7 @@ func (r *round) decideOne(ctx context.Context, s *start) error {
 	case req.Version == 0:
 		r.alarm(store.AlarmUnknown, "message for a request that is not recorded", "request", s.ID, "trace", s.Trace)
 		return fmt.Errorf("request %s is not recorded", s.ID)
-	case req.State == store.Waiting && r.intended(req):
+	case req.State == store.Waiting && r.writes(req):
 		s.done = true // by an earlier message of this batch
 		return nil
 	case req.State == store.Waiting:
@@ -178,6 +178,9 @@ func (r *round) share(s *start, req *store.Request, lock *store.Lock) {
 // given up yet: it is drained if it may be, and the message is decided again; or
 // the request waits.
 func (r *round) blocked(ctx context.Context, s *start, req *store.Request, lock *store.Lock, pulse *store.Pulse) error {
+	if r.writes(lock) {
+		return nil // another message of this batch shares it: that is committed first, and this message decided again
+	}
 	run, err := store.Read[store.Runner](ctx, r.Store, lock.Runner)
 	if err != nil {
 		return fmt.Errorf("read runner %s: %w", lock.Runner, err)

@@ -306,6 +306,26 @@ func TestRunnerWithTooLittleTimeLeftHandsOver(t *testing.T) {
 	})
 }
 
+// Of one batch, the first request still shares the runner that hands over for the second.
+func TestShareOfABatchIsCommittedBeforeTheHandover(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.request(shared)
+		w.start(first)
+		w.online(first)
+		time.Sleep(5*time.Hour + 30*time.Minute) // half an hour is left of its six
+		pulse, lock := get[store.Pulse](w, first.LockKey()), w.lockOf(first)
+		pulse.Seen, lock.Exp = time.Now(), time.Now().Add(10*time.Minute)
+		w.commit(&pulse, &lock)
+		short, long := w.request(shared, func(r *store.Request) { r.TimeoutS = 1200 }), w.request(shared)
+		w.start(short, long)
+		w.state(short, store.Ready)
+		w.state(long, store.Waiting)
+		if got := w.runnerOf(first.ID); got.State != store.RunnerDraining || got.End.Code != store.EndHandover || w.requestNow(short.ID).Runner != got.ID {
+			t.Errorf("the runner is %s %v, want it draining for a handover, and shared by the short request", got.State, got.End)
+		}
+	})
+}
+
 func TestOwnIntentWhoseAnswerWasLostIsDriven(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := w.request()
