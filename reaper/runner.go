@@ -110,7 +110,7 @@ func (p *pass) usable(ctx context.Context, c store.Case) store.Runner {
 	case d.Runner.State != c.Runner.State:
 		p.note(&d.Runner, Drain, d.Runner.End.Code)
 	case d.Sends != nil:
-		p.note(&d.Runner, Resend, "no worker goes on with it: "+string(queue.Of(d.Sends[0]).Kind))
+		p.note(&d.Runner, Resend, "no worker continues with it: "+string(queue.Of(d.Sends[0]).Kind))
 	}
 	if d.Alarm != "" {
 		p.alarm(d.Alarm, d.Runner.ID, "another machine than the launched one used the boot token",

@@ -37,7 +37,7 @@ func GitHubNameFor(controlPlane, runner string, n int) string {
 const Ours = "garo-"
 
 // GitHubPrefix returns how the names of a control plane's registrations begin. Those of
-// another one, whose own name goes on after ours, may begin so too.
+// another one, whose own name continues after ours, may begin so too.
 func GitHubPrefix(controlPlane string) string { return Ours + controlPlane + "-" }
 
 // NextName returns the name that the wanted config is to be registered under.

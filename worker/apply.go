@@ -85,7 +85,7 @@ func (v *launching) apply(ctx context.Context, decide func(now time.Time) store.
 }
 
 // step is apply for as long as this invocation holds the claim on the runner: once
-// another one goes on, nothing is decided.
+// another one continues, nothing is decided.
 func (v *launching) step(ctx context.Context, decide func(now time.Time) store.Decision) (store.Decision, error) {
 	return v.apply(ctx, func(now time.Time) store.Decision {
 		if !v.mine(v.Runner) {

@@ -98,7 +98,7 @@ func (v *launching) drive(ctx context.Context) error {
 func (v *launching) steps(ctx context.Context) error {
 	for {
 		if !v.mine(v.Runner) {
-			return nil // given back: another invocation goes on
+			return nil // given back: another invocation continues
 		}
 		switch store.NextStep(v.Now(), v.Runner, v.Lock) {
 		case store.StepLaunch:

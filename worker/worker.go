@@ -104,8 +104,8 @@ const (
 )
 
 // errLater ends the work on a message whose time is up in this invocation; a
-// message that goes on with it has been sent.
-var errLater = errors.New("goes on later")
+// message that continues it has been sent.
+var errLater = errors.New("continues later")
 
 // invocation is one batch on its way.
 type invocation struct {

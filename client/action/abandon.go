@@ -16,7 +16,7 @@ func (s *step) cancelled(ctx context.Context, api *client.Client, asks []ask, er
 }
 
 // abandon stops all requests, so that no machine is launched for them, and a
-// runner that is nobody else's ends. What it cannot stop is left to Post. errs
+// runner that no other request uses ends. What it cannot stop is left to Post. errs
 // are those of the calls that started them.
 func (s *step) abandon(ctx context.Context, api *client.Client, asks []ask, errs []error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall/2)

@@ -5,7 +5,7 @@
 // It promises that nothing is recorded which the registration does not allow, and that
 // a wish that comes twice has one record. Who may ask is for the door to say.
 //
-// A door calls, in this order: Place; Complete; Allowed, and goes on only if that is
+// A door calls, in this order: Place; Complete; Allowed, and continues only if that is
 // nil; Accept, whose decision it commits and sends; and Replayed if the commit fails.
 package intake
 

@@ -32,7 +32,7 @@ func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 	return kernel.Do(req.Context(), w.Kernel, &kernel.Effect{Part: d.part, To: kernel.ToAPI, Op: kernel.Call, What: what, On: on}, func(ctx context.Context) (*http.Response, error) {
 		w.Asks(req, what, on, body)
 		inv := w.Invoke(kernel.API, what)
-		ctx, cancel := inv.Context(ctx, setting.APITime) // the API goes on when its caller has gone
+		ctx, cancel := inv.Context(ctx, setting.APITime) // the API continues when its caller has gone
 		defer cancel()
 		req := req.WithContext(ctx)
 		req.Body = io.NopCloser(bytes.NewReader(body))

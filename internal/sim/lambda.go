@@ -35,7 +35,7 @@ func newLambda(w *World) *lambda {
 }
 
 // Pause lets no worker at the queue, or the reaper make no further run, until
-// Resume. What is under way goes on.
+// Resume. What is under way continues.
 func (l *lambda) Pause(part string) { <-l.token(part) }
 
 // Resume ends a Pause.

@@ -51,7 +51,7 @@ func (s tappedStore) Commit(ctx context.Context, changes ...store.Change) error 
 	e.What, e.On = strings.Join(slices.Compact(what), ", "), strings.Join(on, " ")
 	made := changes
 	e.Fated = func() {
-		if e.Fate == kernel.Twice || e.Fate == kernel.FailLate { // the caller goes on with its items
+		if e.Fate == kernel.Twice || e.Fate == kernel.FailLate { // the caller continues with its items
 			made = clone(changes)
 		}
 	}

@@ -37,7 +37,7 @@ type ledger struct {
 	pruned time.Time
 }
 
-// openLedger returns a ledger that goes on from what its Disk has.
+// openLedger returns a ledger that continues from what its Disk has.
 func openLedger(cfg WorldConfig) (*ledger, error) {
 	l := &ledger{
 		cfg:    cfg,

@@ -80,7 +80,7 @@ func (p *pool) queue(now time.Time, repo github.Repository, j Job) string {
 	return n.ID
 }
 
-// settle does what is due at now: jobs that were not taken are queued again,
+// settle does what the time brings: jobs that were not taken are queued again,
 // those whose runner program is gone are lost, and the queued ones are assigned,
 // the oldest first, each to the oldest runner that it fits.
 func (p *pool) settle(now time.Time, rules Rules) {

@@ -1,4 +1,4 @@
-// Package settings reads what the Lambda functions are told by their
+// Package settings reads what the Lambda functions get from their
 // environment, and names what they are told by SSM parameters.
 //
 // It promises that a function either has all that it needs, in its form, or

@@ -3,7 +3,7 @@
 // works with.
 //
 // It promises that a function which cannot start says why in one line of the log,
-// and that what is slow is begun at once and together, before the first event. A
+// and that what is slow starts at once and in parallel, before the first event. A
 // wrong environment ends the process: only a new deployment corrects it. What has to
 // be fetched does not: it may be there in a moment, or once somebody has written it,
 // and the next event that needs it fetches it again. So nothing that fails here can

@@ -102,7 +102,7 @@ const (
 	FailLate        // an error that tells nothing, and the effect later; a read has none
 	KillBefore      // no effect, and the invocation is dead
 	KillAfter       // the effect, and the invocation is dead
-	Pause           // the caller stands still for a while, and then goes on
+	Pause           // the caller stands still for a while, and then continues
 	Twice           // the effect twice: what came between repeated the call
 	Throttle        // no effect, and an answer that says to come again later
 	Refuse          // of EC2 and GitHub: no effect, and an answer that says that it may not be

@@ -24,7 +24,7 @@ type Gate struct {
 	came    chan struct{} // has a token when something came that was not looked at
 
 	mu    sync.Mutex
-	shut  bool // the world ends: nothing goes on
+	shut  bool // the world ends: nothing continues
 	all   []*Parked
 	knows map[string]*knowledge // by part
 	sends uint64                // what was put into the queue and taken out of it
@@ -54,7 +54,7 @@ type Parked struct {
 func (p *Parked) Mortal() bool { return p.inv != nil }
 
 // nameOf names an effect by who makes it: those of the API by what is called, since the
-// numbers of its calls depend on what else goes on.
+// numbers of its calls depend on what else happens.
 func nameOf(inv *Invocation, e *Effect) string {
 	name := e.Name() + " " + e.On
 	if inv != nil && inv.Part != API {

@@ -161,7 +161,7 @@ func (k *Kernel) fated(e *Effect, f Fate) {
 }
 
 // Span returns how long the fate of e takes: without another word for longer than
-// any claim or visibility timeout, so that somebody else goes on meanwhile.
+// any claim or visibility timeout, so that another invocation continues meanwhile.
 func (k *Kernel) Span(e *Effect) time.Duration {
 	if k.cfg.Span == nil {
 		return time.Minute

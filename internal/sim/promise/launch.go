@@ -273,7 +273,7 @@ func (p launchPromises) Polls(request string) (answered func(err error)) {
 	}
 }
 
-// sawTakenUp looks at a request that a worker goes on with: the pause before its next
+// sawTakenUp looks at a request that a worker continues with: the pause before its next
 // try is over.
 func (p launchPromises) sawTakenUp(was, r store.Request) {
 	if was.State == store.Accepted && was.Wait == store.WaitBackoff && (r.State == store.Waiting || r.State == store.Ready) {

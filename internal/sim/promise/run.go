@@ -119,7 +119,7 @@ func (p runPromises) goesOn(all []duty, r store.Runner, l store.Lock, wait strin
 		return all
 	}
 	sent := p.sent[r.ID]
-	return append(all, duty{r.ID, "goes on", func() bool {
+	return append(all, duty{r.ID, "continues", func() bool {
 		is := p.runners[r.ID]
 		asked := wait == itsWord && (!is.MissedAt.IsZero() || !p.locks[r.Lock].ConfirmedAt.Equal(l.ConfirmedAt))
 		return p.sent[r.ID] > sent || is.Version != r.Version || asked || !p.now(kernel.Reaper).Before(l.BootBy)
@@ -156,7 +156,7 @@ func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []dut
 	if !now.After(q.GiveUpAt) && !settles && !forgotten {
 		return all
 	}
-	return append(all, duty{q.ID, "goes on, " + string(q.State), func() bool {
+	return append(all, duty{q.ID, "continues, " + string(q.State), func() bool {
 		is := p.requests[q.ID]
 		held := is.State == store.Accepted && !is.DueAt.Equal(q.DueAt) // by a worker that takes it up at last
 		return is.Version != q.Version && (is.State != q.State || is.Sends != q.Sends || is.Tries != q.Tries || held)
