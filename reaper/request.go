@@ -48,7 +48,7 @@ func (p *pass) requests(ctx context.Context, refs []store.Ref) {
 
 // actions are what a run reports for an outcome.
 var actions = map[store.Outcome]Action{
-	store.Settled: Settle, store.GivenUp: Expire, store.WaitsOn: Remind, store.Resent: Resend, store.ResentNow: Resend,
+	store.Settled: Settle, store.GivenUp: Expire, store.WaitsOn: Remind, store.Resent: Resend,
 }
 
 func (p *pass) request(ctx context.Context, c store.Case) {
@@ -58,10 +58,10 @@ func (p *pass) request(ctx context.Context, c store.Case) {
 	}
 	why := story(d.Request)
 	switch out {
-	case store.ResentNow:
-		why = "waits for the quota"
 	case store.Resent:
-		why = "nobody took it up"
+		if why = "nobody took it up"; d.Request.Wait == store.WaitQuota {
+			why = "waits for the quota"
+		}
 	case store.WaitsOn:
 		why = "waits for runner " + d.Request.Runner
 	}

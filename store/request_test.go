@@ -150,7 +150,7 @@ func TestReviewRequest(t *testing.T) {
 		{"NotPickedUp", stage{req: base}, 59 * time.Second, store.Left, false},
 		{"NotPickedUpForAMinute", stage{req: base}, time.Minute, store.Resent, true},
 		{"AtTheQuota", held(store.WaitQuota), 29 * time.Second, store.Left, false},
-		{"AtTheQuotaAndDue", held(store.WaitQuota), 30 * time.Second, store.ResentNow, true},
+		{"AtTheQuotaAndDue", held(store.WaitQuota), 30 * time.Second, store.Resent, true},
 		{"AtTheQuotaAndSentByAnotherRun", sent, time.Minute, store.Left, false},
 		{"Paced", held(store.WaitPaced), 89 * time.Second, store.Left, false},
 		{"PacedAndLost", held(store.WaitPaced), 90 * time.Second, store.Resent, true},
@@ -183,7 +183,7 @@ func TestReviewRequest(t *testing.T) {
 				want.req = c.stage.c().Expire(now, lim).Request
 			case store.WaitsOn:
 				want.req.DueAt = now.Add(lim.ReaperPeriod)
-			case store.Resent, store.ResentNow:
+			case store.Resent:
 				want.req.Sends, want.req.SentAt = want.req.Sends+1, now
 			}
 			want.decides(t, d, follows)

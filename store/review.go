@@ -88,12 +88,11 @@ type Outcome string
 
 // The outcomes.
 const (
-	Settled   Outcome = "settled"    // by the runner that it waits for
-	GivenUp   Outcome = "given up"   // it is Overdue
-	WaitsOn   Outcome = "waits on"   // its runner may still come online
-	Resent    Outcome = "resent"     // its start message is sent again, which was lost
-	ResentNow Outcome = "resent now" // the same for one that waited for the account's quota
-	Left      Outcome = ""           // nothing is to be done now
+	Settled Outcome = "settled"  // by the runner that it waits for
+	GivenUp Outcome = "given up" // it is Overdue
+	WaitsOn Outcome = "waits on" // its runner may still come online
+	Resent  Outcome = "resent"   // its start message is sent again, which was lost
+	Left    Outcome = ""         // nothing is to be done now
 )
 
 // ReviewRequest decides what becomes of a request that is due. It needs the request and
@@ -116,13 +115,9 @@ func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
 		r.DueAt = now.Add(lim.ReaperPeriod)
 		return WaitsOn
 	case r.forgotten(now, lim):
-		out := Resent
-		if r.parked() {
-			out = ResentNow
-		}
 		*r = r.sent(now)
 		d.send(r, r.DueAt)
-		return out
+		return Resent
 	}
 	return Left
 }
