@@ -1,6 +1,7 @@
 package reaper_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -17,6 +18,8 @@ import (
 
 // clock notes when each call of a run begins and ends, and lets each take its time.
 type clock struct {
+	takes time.Duration // zero: oneCall
+
 	mu    sync.Mutex
 	spans []span
 }
@@ -32,7 +35,7 @@ const oneCall = 25 * time.Millisecond
 
 func (c *clock) call(what string) {
 	began := time.Now()
-	time.Sleep(oneCall)
+	time.Sleep(cmp.Or(c.takes, oneCall))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.spans = append(c.spans, span{what, began, time.Now()})
