@@ -30,7 +30,7 @@ var here = fleet.Place{Account: account, Region: region}
 
 // world is everything around a reaper, in fake time.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	store    *storetest.Memory
 	queue    *recorder
 	accounts accounts

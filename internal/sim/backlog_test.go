@@ -1,0 +1,76 @@
+package sim_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// backlog files n requests that nobody takes up, sixteen at a time.
+func backlog(w *sim.World, n int) {
+	w.Helper()
+	var wg sync.WaitGroup
+	for lane := range 16 {
+		wg.Go(func() {
+			for i := lane; i < n; i += 16 {
+				body := sim.Ephemeral(fmt.Sprint("backlog-", i))
+				body.GiveUp = 3600
+				if _, err := w.Client.Start(w.Context(), body); err != nil {
+					w.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// resent returns when the reaper sent each request's message again, by request.
+func resent(w *sim.World) map[string][]time.Time {
+	at := map[string][]time.Time{}
+	for _, e := range w.Trace() {
+		if e.Part == kernel.Reaper && e.Op == kernel.Send {
+			for id := range strings.FieldsSeq(e.On) {
+				at[id] = append(at[id], e.At)
+			}
+		}
+	}
+	return at
+}
+
+func TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods(t *testing.T) {
+	t.Parallel()
+	const n = 10_000
+	sim.Run(t, sim.Config{}, func(w *sim.World) {
+		idle := w.Start(sim.Shared("idle"))
+		w.Ready(idle, 10*time.Minute)
+		w.Pause(kernel.Worker)
+		w.Pause(kernel.Reaper)
+		backlog(w, n)
+		stop(w, idle)
+		time.Sleep(w.Limits.Resend)
+		w.Resume(kernel.Reaper)
+		drained := time.Now()
+		w.Until("the idle runner to end", time.Hour, func() bool { return w.RunnerOf(idle.ID).State.Final() })
+		if took := time.Since(drained); took > w.Limits.Grace+4*w.Limits.ReaperPeriod {
+			w.Errorf("the idle runner ended %s after it was stopped, want its grace and the steps of an end", took)
+		}
+		time.Sleep(time.Until(drained.Add(4 * w.Limits.ReaperPeriod)))
+		times, late := resent(w), 0
+		for _, q := range w.All() {
+			if q.State == store.Accepted && (len(times[q.ID]) == 0 || times[q.ID][0].Sub(drained) > 3*w.Limits.ReaperPeriod+time.Minute) {
+				late++
+			}
+		}
+		if late > 0 || len(times) < n {
+			w.Errorf("%d of %d requests were not sent again within three periods", late, n)
+		}
+		w.Resume(kernel.Worker)
+	})
+}
