@@ -74,3 +74,57 @@ func TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods(t *testi
 		w.Resume(kernel.Worker)
 	})
 }
+
+func TestBacklogThatNoRunGetsThroughDelaysNoEndAndRotates(t *testing.T) {
+	t.Parallel()
+	const n = 2000
+	// A table that is slow for requests: each commit of the reaper takes two seconds more.
+	slow := func(e kernel.Effect) kernel.Fate {
+		if e.Part == kernel.Reaper && e.Op == kernel.Commit && strings.HasPrefix(e.What, "request") {
+			return kernel.Pause
+		}
+		return kernel.Pass
+	}
+	span := func(kernel.Effect) time.Duration { return 2 * time.Second }
+	sim.Run(t, sim.Config{Fate: slow, Span: span}, func(w *sim.World) {
+		idle := w.Start(sim.Shared("idle"))
+		w.Ready(idle, 10*time.Minute)
+		w.Pause(kernel.Worker)
+		backlog(w, n)
+		time.Sleep(w.Limits.Resend + w.Limits.ReaperPeriod)
+		stop(w, idle)
+		began := time.Now()
+		w.Until("the idle runner to end", time.Hour, func() bool { return w.RunnerOf(idle.ID).State.Final() })
+		if took := time.Since(began); took > w.Limits.Grace+3*w.Limits.ReaperPeriod {
+			w.Errorf("the idle runner ended %s after it was stopped, want its grace and the three steps of an end", took)
+		}
+		if times := resent(w); len(times) < n {
+			w.Errorf("%d of %d requests were sent again by then, want all: a run begins where the last one stopped", len(times), n)
+		}
+		w.SetFate(nil)
+		w.Resume(kernel.Worker)
+	})
+}
+
+func TestProtectedMachineHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	// Machines that never boot do not switch themselves off: the reaper has to end them.
+	sim.Run(t, sim.Config{NeverBoots: func(int) bool { return true }}, func(w *sim.World) {
+		for i := range 3 {
+			w.Start(sim.Ephemeral(fmt.Sprint(i)))
+		}
+		w.Until("three machines", time.Minute, func() bool { return len(w.Fleet.Instances()) == 3 })
+		all := w.Fleet.Instances()[:3]
+		if err := w.Fleet.Protect(all[1].ID, true); err != nil {
+			w.Fatal(err)
+		}
+		over := func(id string) bool {
+			f, ok := w.Fleet.Instance(id)
+			return ok && f.State.Over()
+		}
+		w.Until("the others to end", w.Limits.BootLimit+3*w.Limits.ReaperPeriod, func() bool { return over(all[0].ID) && over(all[2].ID) })
+		if over(all[1].ID) {
+			w.Error("the protected machine is over, want it to live")
+		}
+	})
+}
