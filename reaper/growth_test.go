@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -33,4 +34,44 @@ func TestRunReadsFourItemsOfEachRunnerAHundredAtATime(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestFiveThousandRunnersAtTheirHardLimitEndInTwoPeriods(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const n = 5000
+		w.fleet.page = 1000
+		hard := time.Now().Add(30 * time.Minute)
+		w.crowd(n, func(r *store.Runner) { r.Hard = hard })
+		w.run0()
+		time.Sleep(time.Until(hard))
+		c, was := &clock{takes: typicalCall}, w.config
+		w.config.Store, w.config.Fleet, w.config.GitHub, w.config.Queue = timedStore{w.store, c}, timedFleet{w.fleet, c}, timedHub{w.hub, c}, timedQueue{w.queue, c}
+		// What GitHub grants a credential at once, and never more.
+		deletes := map[int64]int{}
+		w.hub.fail = func(op string, _ github.Repository, _ int64) error {
+			minute := int64(time.Since(hard) / time.Minute)
+			if op == "delete" || op == "get" {
+				w.hub.mu.Lock()
+				defer w.hub.mu.Unlock()
+				if deletes[minute]++; deletes[minute] > 60 {
+					return &github.Error{Kind: github.ErrLimited, Op: op}
+				}
+			}
+			return nil
+		}
+		live := n + 1
+		for range 3 { // at the limit, and in the two periods after it
+			time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute)))
+			r, err := w.try()
+			if err != nil {
+				t.Errorf("Run = %v, want no error", err)
+			}
+			t.Logf("%s after the limit: %s late %v, left %v, %v", time.Since(hard), r.EndedAt.Sub(r.StartedAt), r.Late, r.Left, r.Counts)
+			w.fleet.settle()
+		}
+		w.config = was
+		if live = w.live(); live > 1 || w.fleet.running() > 1 {
+			t.Errorf("%d runners live and %d machines run two periods after the hard limit, want all ended", live, w.fleet.running())
+		}
+	})
 }

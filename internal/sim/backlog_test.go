@@ -2,13 +2,16 @@ package sim_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -110,21 +113,54 @@ func TestProtectedMachineHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	// Machines that never boot do not switch themselves off: the reaper has to end them.
 	sim.Run(t, sim.Config{NeverBoots: func(int) bool { return true }}, func(w *sim.World) {
-		for i := range 3 {
+		const n = 12
+		for i := range n {
 			w.Start(sim.Ephemeral(fmt.Sprint(i)))
 		}
-		w.Until("three machines", time.Minute, func() bool { return len(w.Fleet.Instances()) == 3 })
-		all := w.Fleet.Instances()[:3]
-		if err := w.Fleet.Protect(all[1].ID, true); err != nil {
+		w.Until("the machines", time.Minute, func() bool { return len(w.Fleet.Instances()) == n })
+		all := w.Fleet.Instances()[:n]
+		// One of which others are in the zone, and are ended in the same run.
+		guarded := all[n-1].ID
+		if err := w.Fleet.Protect(guarded, true); err != nil {
 			w.Fatal(err)
 		}
 		over := func(id string) bool {
 			f, ok := w.Fleet.Instance(id)
 			return ok && f.State.Over()
 		}
-		w.Until("the others to end", w.Limits.BootLimit+3*w.Limits.ReaperPeriod, func() bool { return over(all[0].ID) && over(all[2].ID) })
-		if over(all[1].ID) {
+		w.Until("all others to end", w.Limits.BootLimit+3*w.Limits.ReaperPeriod, func() bool {
+			return !slices.ContainsFunc(all, func(f simfleet.Fact) bool { return f.ID != guarded && !over(f.ID) })
+		})
+		if over(guarded) {
 			w.Error("the protected machine is over, want it to live")
 		}
+	})
+}
+
+func TestMessagesThatTheQueueDoesNotTakeAreToldAndSentByTheNextRun(t *testing.T) {
+	t.Parallel()
+	unsent := func(e kernel.Effect) kernel.Fate {
+		if e.Part == kernel.Reaper && e.Op == kernel.Send {
+			return kernel.FailBefore
+		}
+		return kernel.Pass
+	}
+	sim.Run(t, sim.Config{Fate: unsent}, func(w *sim.World) {
+		w.Pause(kernel.Worker)
+		w.Pause(kernel.Reaper)
+		for i := range 12 {
+			w.Start(sim.Ephemeral(fmt.Sprint(i)))
+		}
+		time.Sleep(w.Limits.Resend)
+		if report, err := w.Reap(); err == nil || report.Counts[reaper.Fail] != 12 {
+			w.Errorf("the run reports %v, and %d failures; want one for each of 12 messages", err, report.Counts[reaper.Fail])
+		}
+		w.SetFate(nil)
+		time.Sleep(w.Limits.ReaperPeriod)
+		if _, err := w.Reap(); err != nil || len(resent(w)) != 12 {
+			w.Errorf("the next run = %v and sent %d, want all", err, len(resent(w)))
+		}
+		w.Resume(kernel.Reaper)
+		w.Resume(kernel.Worker)
 	})
 }
