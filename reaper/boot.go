@@ -7,43 +7,46 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// boot is a runner whose machine was launched and is not online yet, and what is
-// around it.
-type boot struct {
-	runner *store.Runner
-	around store.Case
-}
-
 // boots reports whether a usable runner's machine may die without a word to
 // anybody but EC2: its agent has not said yet that it is online.
 func boots(r store.Runner) bool {
 	return r.State.Usable() && r.InstanceID != "" && r.OnlineAt.IsZero()
 }
 
-// boot asks EC2 for the machines that are on their way to be online, all of a place
-// at once, so that one which EC2 ends at once is known in this run and not when
-// boot_by has passed. A machine that EC2 does not show may still come to be seen:
-// nothing follows from that.
-func (ec2 atEC2) boot(ctx context.Context, all []*boot) {
-	runners := make([]*store.Runner, len(all))
-	for i, b := range all {
-		runners[i] = b.runner
+// review drains those of the runners that have to. It asks EC2 for the machines that are
+// on their way to be online, all of a place at once, so that one which EC2 ends at once
+// is known in this run and not when boot_by has passed. A machine that EC2 does not show
+// may still come to be seen: nothing follows from that.
+func (p *pass) review(ctx context.Context, looks []*looked) {
+	var booting []*store.Runner
+	var usable []*looked
+	for _, l := range looks {
+		if l.known {
+			usable = append(usable, l)
+		}
+		if l.known && boots(*l.runner) {
+			booting = append(booting, l.runner)
+		}
 	}
-	views := ec2.lookUp(ctx, runners)
-	for _, b := range all {
-		in, seen := views[fleet.PlaceOf(*b.runner)].instances[b.runner.InstanceID]
-		ec2.guard("runner", b.runner.ID, func() {
+	views := atEC2{p}.lookUp(ctx, booting)
+	p.each(ctx, len(usable), common(commitsAtOnce), func(q *pass, i int) {
+		run, c := usable[i].runner, usable[i].around
+		var in fleet.Instance
+		var seen bool
+		if boots(*run) {
+			in, seen = views[fleet.PlaceOf(*run)].instances[run.InstanceID]
+		}
+		q.guard("runner", run.ID, func() {
 			switch {
-			case ec2.isLate(ctx):
 			case seen && in.State.Over():
-				ec2.finish(ctx, b.runner, in, over(in))
+				q.finish(run, in, whyOver(in))
 			case seen && doomed(in.State):
-				*b.runner = ec2.died(ctx, b.around, in)
+				*run = q.died(ctx, c, in)
 			default:
-				*b.runner = ec2.usable(ctx, b.around)
+				*run = q.usable(ctx, c)
 			}
 		})
-	}
+	})
 }
 
 // doomed reports whether a machine in that state never comes online: EC2 starts
@@ -54,14 +57,16 @@ func doomed(s fleet.State) bool {
 
 // died drains a runner whose machine is on its way to its end. It returns the runner as
 // it then is.
-func (ec2 atEC2) died(ctx context.Context, c store.Case, in fleet.Instance) store.Runner {
-	d := c.Died(ec2.cfg.Now(), ec2.cfg.Limits, shown(in))
-	if !ec2.apply(ctx, &d.Runner, d) {
+func (p *pass) died(ctx context.Context, c store.Case, in fleet.Instance) store.Runner {
+	c, d, ok := p.decide(ctx, &c.Runner, c, func(c store.Case) store.Decision {
+		return c.Died(p.cfg.Now(), p.cfg.Limits, shown(in))
+	})
+	if !ok {
 		return c.Runner
 	}
-	ec2.note(&d.Runner, Drain, over(in))
-	ec2.diedAlarm(&d.Runner, in)
-	ec2.settled(c, d)
+	p.note(&d.Runner, Drain, whyOver(in))
+	p.diedAlarm(&d.Runner, in)
+	p.settled(c, d)
 	return d.Runner
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -14,10 +12,6 @@ import (
 )
 
 const (
-	// parallel is how many calls a run makes at once for one account: 200
-	// deletions of 300 ms take 8 s, and GitHub allows 100 at once
-	// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api).
-	parallel = 8
 	// callLimit bounds one call, and listLimit one listing of all pages, so that
 	// an account that does not answer leaves time for the others.
 	callLimit = 10 * time.Second
@@ -137,48 +131,4 @@ func (ec2 atEC2) askEC2(ctx context.Context, at fleet.Place, limit time.Duration
 		ec2.gate.unanswered(key, ctx.Err() != nil)
 	}
 	return err
-}
-
-// each calls f for every i below n and returns when all calls have. At most
-// parallel are under way for one account, which start in order; once the run is
-// late no more do.
-func (p *pass) each(ctx context.Context, n int, account func(i int) string, f func(i int)) {
-	type thrown struct {
-		value any
-		stack []byte
-	}
-	panics := make([]thrown, n)
-	guarded := func(i int) {
-		defer func() {
-			if p := recover(); p != nil {
-				panics[i] = thrown{p, debug.Stack()}
-			}
-		}()
-		f(i)
-	}
-	byAccount := map[string][]int{}
-	for i := range n {
-		byAccount[account(i)] = append(byAccount[account(i)], i)
-	}
-	var wg sync.WaitGroup
-	for _, mine := range byAccount {
-		var next atomic.Int64
-		for range min(parallel, len(mine)) {
-			wg.Go(func() {
-				for {
-					i := int(next.Add(1)) - 1
-					if i >= len(mine) || p.isLate(ctx) {
-						return
-					}
-					guarded(mine[i])
-				}
-			})
-		}
-	}
-	wg.Wait()
-	for i, t := range panics {
-		if t.value != nil {
-			p.panicked("account", account(i), t.value, t.stack)
-		}
-	}
 }

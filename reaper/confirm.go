@@ -52,31 +52,18 @@ type sight struct {
 // repository, and by its id for each that the list leaves out, which proves nothing.
 // Those that have waited longest come first; what a run cannot ask, the next one
 // does, or a worker: for one that waits to come into use it is reminded.
-func (gh atGitHub) confirm(ctx context.Context, wanted []store.Case) {
+func (gh atGitHub) confirm(ctx context.Context) {
+	wanted := take(&gh.todo.asked, len(gh.todo.asked))
 	if gh.cfg.DryRun {
 		return
 	}
 	slices.SortStableFunc(wanted, func(a, b store.Case) int { return asked(a).Compare(asked(b)) })
 	made := map[string]int{} // calls, by account
-	var sights []*sight
-	for _, a := range wanted {
-		repo := github.RepositoryOf(a.Runner)
-		i := slices.IndexFunc(sights, func(s *sight) bool { return s.repo == repo })
-		if i < 0 {
-			if made[repo.Account] == confirmCalls-1 {
-				gh.remind(ctx, a)
-				continue
-			}
-			made[repo.Account]++
-			sights = append(sights, &sight{repo: repo, online: map[int64]bool{}, err: errLater})
-			i = len(sights) - 1
-		}
-		sights[i].wanted = append(sights[i].wanted, a)
-	}
-	gh.each(ctx, len(sights), func(i int) string { return sights[i].repo.Account }, func(i int) {
+	sights, rest := gh.choose(wanted, made)
+	gh.each(ctx, len(sights), accounts(gitHubAtOnce, func(i int) string { return sights[i].repo.Account }), func(q *pass, i int) {
 		s := sights[i]
-		s.err = gh.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range gh.cfg.GitHub.List(ctx, s.repo, store.GitHubPrefix(gh.cfg.ControlPlane)) {
+		s.err = atGitHub{q}.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range q.cfg.GitHub.List(ctx, s.repo, store.GitHubPrefix(q.cfg.ControlPlane)) {
 				if err != nil {
 					return err
 				}
@@ -86,24 +73,56 @@ func (gh atGitHub) confirm(ctx context.Context, wanted []store.Case) {
 		})
 	})
 	slices.SortStableFunc(sights, func(a, b *sight) int { return cmp.Compare(a.repo.ID, b.repo.ID) })
+	var follow []func(gh atGitHub)
+	for _, a := range rest {
+		follow = append(follow, func(gh atGitHub) { gh.remind(ctx, a) })
+	}
 	for _, s := range sights {
 		if s.err != nil {
 			gh.unseen(s.repo, s.err)
 			continue
 		}
 		for _, a := range s.wanted {
-			online, listed := s.online[a.Runner.Config.RunnerID]
-			switch {
-			case listed:
-				gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, store.Registration{Online: online}) })
-			case made[s.repo.Account] == confirmCalls || gh.isLate(ctx):
-				gh.remind(ctx, a)
-			default:
-				made[s.repo.Account]++
-				gh.confirmOne(ctx, s.repo, a)
-			}
+			follow = append(follow, gh.next(ctx, s, a, made))
 		}
 	}
+	gh.record(len(follow), func(q *pass, i int) { follow[i](atGitHub{q}) })
+	gh.flush(ctx)
+}
+
+// choose returns the lists that are to be asked for, as far as an account's calls go, and
+// the runners that are not in them.
+func (gh atGitHub) choose(wanted []store.Case, made map[string]int) (sights []*sight, rest []store.Case) {
+	at := map[github.Repository]*sight{}
+	for _, a := range wanted {
+		repo := github.RepositoryOf(a.Runner)
+		if at[repo] == nil {
+			if made[repo.Account] == confirmCalls-1 {
+				rest = append(rest, a)
+				continue
+			}
+			made[repo.Account]++
+			at[repo] = &sight{repo: repo, online: map[int64]bool{}, err: errLater}
+			sights = append(sights, at[repo])
+		}
+		at[repo].wanted = append(at[repo].wanted, a)
+	}
+	return sights, rest
+}
+
+// next returns what follows for a runner from the list of its repository.
+func (gh atGitHub) next(ctx context.Context, s *sight, a store.Case, made map[string]int) func(atGitHub) {
+	online, listed := s.online[a.Runner.Config.RunnerID]
+	switch {
+	case listed:
+		return func(gh atGitHub) {
+			gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, store.Registration{Online: online}) })
+		}
+	case made[s.repo.Account] == confirmCalls || isLate(ctx):
+		return func(gh atGitHub) { gh.remind(ctx, a) }
+	}
+	made[s.repo.Account]++
+	return func(gh atGitHub) { gh.confirmOne(ctx, s.repo, a) }
 }
 
 // confirmOne asks GitHub about a runner by its id.
@@ -124,7 +143,8 @@ func (gh atGitHub) confirmOne(ctx context.Context, repo github.Repository, a sto
 // remind has a worker ask GitHub about a runner that waits to come into use, and
 // that no worker has asked about: its own message comes again by itself.
 func (gh atGitHub) remind(ctx context.Context, a store.Case) {
-	if d := a.Remind(gh.cfg.Now()); d.Sends != nil && gh.apply(ctx, &d.Runner, d) {
+	_, d, ok := gh.decide(ctx, &a.Runner, a, func(c store.Case) store.Decision { return c.Remind(gh.cfg.Now()) })
+	if ok && d.Sends != nil {
 		gh.note(&d.Runner, Resend, "no worker asked GitHub whether it is online")
 	}
 }
@@ -132,8 +152,12 @@ func (gh atGitHub) remind(ctx context.Context, a store.Case) {
 // seen commits what GitHub's word makes of a runner, together with what that means
 // for the request that launched it.
 func (gh atGitHub) seen(ctx context.Context, a store.Case, seen store.Registration) {
-	d, verdict := a.Confirm(gh.cfg.Now(), gh.cfg.Limits, seen)
-	if len(d.Changes) == 0 || !gh.apply(ctx, &d.Runner, d) {
+	var verdict store.Confirmation
+	_, d, ok := gh.decide(ctx, &a.Runner, a, func(c store.Case) (d store.Decision) {
+		d, verdict = c.Confirm(gh.cfg.Now(), gh.cfg.Limits, seen)
+		return d
+	})
+	if !ok || len(d.Changes) == 0 {
 		return
 	}
 	switch verdict {

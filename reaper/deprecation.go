@@ -1,6 +1,7 @@
 package reaper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,11 +55,14 @@ func (gh atGitHub) versions(ctx context.Context, account string, lists []*listin
 			continue
 		}
 		var d github.Deprecation
+		var denied error // of this question: it says nothing of others
 		err := gh.askGitHub(ctx, repo, callLimit, func(ctx context.Context) (err error) {
-			d, err = gh.cfg.GitHub.Deprecation(ctx, repo, version)
+			if d, err = gh.cfg.GitHub.Deprecation(ctx, repo, version); errors.Is(err, github.ErrDenied) {
+				denied, err = err, nil
+			}
 			return err
 		})
-		if err != nil && !errors.Is(err, github.ErrNotFound) { // which an Enterprise Server always says
+		if err = cmp.Or(err, denied); err != nil && !errors.Is(err, github.ErrNotFound) { // which an Enterprise Server always says
 			gh.line(Line{Kind: "version", ID: version, Action: Skip, Reason: err.Error()})
 			continue
 		}

@@ -13,13 +13,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-const (
-	// getAtOnce is how many instances one call asks for.
-	getAtOnce = 100
-	// finishTries is how often an end is tried against its account's quota, which
-	// every launch of the account writes too.
-	finishTries = 3
-)
+// getAtOnce is how many instances one call asks for.
+const getAtOnce = 100
 
 // lookup is what EC2 showed of the instances of a place.
 type lookup struct {
@@ -30,14 +25,15 @@ type lookup struct {
 }
 
 // end takes draining and ending runners on towards their end, in the order that
-// protects a job: first the registration goes, then the machine.
+// protects a job: first the registration goes, then the machine. Each step is made for
+// all of them at once.
 func (p *pass) end(ctx context.Context, runners []*store.Runner) {
 	views := atEC2{p}.lookUp(ctx, runners)
 	left := runners[:0:0]
 	for _, run := range runners {
 		v := views[fleet.PlaceOf(*run)]
-		if in, ok := v.instances[run.InstanceID]; ok && run.InstanceID != "" && in.State.Over() && !p.isLate(ctx) {
-			p.guard("runner", run.ID, func() { p.finish(ctx, run, in, over(in)) })
+		if in, ok := v.instances[run.InstanceID]; ok && run.InstanceID != "" && in.State.Over() {
+			p.finish(run, in, whyOver(in))
 			continue
 		}
 		left = append(left, run)
@@ -73,9 +69,9 @@ func (ec2 atEC2) lookUp(ctx context.Context, runners []*store.Runner) map[fleet.
 		}
 		calls[i].ids = append(calls[i].ids, run.InstanceID)
 	}
-	ec2.each(ctx, len(calls), func(i int) string { return calls[i].at.Account }, func(i int) {
+	ec2.each(ctx, len(calls), accounts(ec2AtOnce, func(i int) string { return calls[i].at.Account }), func(q *pass, i int) {
 		v := calls[i]
-		v.err = ec2.askEC2(ctx, v.at, callLimit, func(ctx context.Context) (err error) {
+		v.err = atEC2{q}.askEC2(ctx, v.at, callLimit, func(ctx context.Context) (err error) {
 			v.instances, err = ec2.cfg.Fleet.Get(ctx, v.at, v.ids...)
 			return err
 		})
@@ -115,41 +111,34 @@ func refused(err error) bool {
 // That it is being asked is committed first: a compromised machine gets one
 // DELETE, and no second wait for it.
 func (gh atGitHub) deregister(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
-	var jobs []*removal
+	var asks []*store.Runner
 	for _, run := range runners {
-		now := gh.cfg.Now()
-		if store.NextEndStep(now, gh.cfg.Limits, *run, off(run, views)) != store.EndDelete || gh.isLate(ctx) {
-			continue
+		if store.NextEndStep(gh.cfg.Now(), gh.cfg.Limits, *run, off(run, views)) == store.EndDelete {
+			asks = append(asks, run)
 		}
-		if !gh.advance(ctx, run, store.Case{Runner: *run}.Deleting(now)) {
-			continue
-		}
-		jobs = append(jobs, &removal{runner: run, repo: github.RepositoryOf(*run), id: run.Config.RunnerID})
 	}
+	jobs := make([]*removal, len(asks))
+	gh.each(ctx, len(asks), common(commitsAtOnce), func(q *pass, i int) {
+		run := asks[i]
+		if _, ok := q.advance(ctx, run, func(c store.Case) store.Decision { return c.Deleting(q.cfg.Now()) }); ok {
+			jobs[i] = &removal{runner: run, repo: github.RepositoryOf(*run), id: run.Config.RunnerID}
+		}
+	})
+	jobs = slices.DeleteFunc(jobs, func(j *removal) bool { return j == nil })
 	gh.remove(ctx, jobs)
-	for _, j := range jobs {
-		gh.guard("runner", j.runner.ID, func() { gh.deregistered(ctx, j) })
-	}
-}
-
-// advance applies a decision about a runner, which it replaces by what it then is.
-func (p *pass) advance(ctx context.Context, run *store.Runner, d store.Decision) bool {
-	if !p.apply(ctx, run, d) {
-		return false
-	}
-	*run = d.Runner
-	return true
+	gh.record(len(jobs), func(q *pass, i int) {
+		q.guard("runner", jobs[i].runner.ID, func() { atGitHub{q}.deregistered(ctx, jobs[i]) })
+	})
 }
 
 func (gh atGitHub) deregistered(ctx context.Context, j *removal) {
-	c, now := store.Case{Runner: *j.runner}, gh.cfg.Now()
 	switch j.out {
 	case removed, absent:
-		if gh.advance(ctx, j.runner, c.Deregistered(now)) {
+		if _, ok := gh.advance(ctx, j.runner, func(c store.Case) store.Decision { return c.Deregistered(gh.cfg.Now()) }); ok {
 			gh.note(j.runner, Deregister, j.String())
 		}
 	case busy:
-		if gh.advance(ctx, j.runner, c.Refused(now, gh.cfg.Limits)) {
+		if _, ok := gh.advance(ctx, j.runner, func(c store.Case) store.Decision { return c.Refused(gh.cfg.Now(), gh.cfg.Limits) }); ok {
 			gh.note(j.runner, Wait, "GitHub says that a job runs; it is asked again after "+j.runner.DeleteAfter.UTC().Format("15:04:05"))
 		}
 	default:
@@ -160,16 +149,8 @@ func (gh atGitHub) deregistered(ctx context.Context, j *removal) {
 // suspect alarms a person about a runner whose end waits for a job that seems to be
 // none, once.
 func (p *pass) suspect(ctx context.Context, run *store.Runner) {
-	c := store.Case{Runner: *run}
-	d := c.Suspect(p.cfg.Now(), p.cfg.Limits)
-	if d.Need != nil {
-		items, ok := read[store.Item](ctx, p, "runner", d.Need...)
-		if !ok {
-			return
-		}
-		d = c.With(items...).Suspect(p.cfg.Now(), p.cfg.Limits)
-	}
-	if d.Alarm == "" || !p.advance(ctx, run, d) {
+	d, ok := p.advance(ctx, run, func(c store.Case) store.Decision { return c.Suspect(p.cfg.Now(), p.cfg.Limits) })
+	if !ok || d.Alarm == "" {
 		return
 	}
 	p.alarm(d.Alarm, run.ID, "a runner drains for a long time, for a job that nobody knows of or whose machine is silent; it ends at its hard limit",
@@ -179,20 +160,32 @@ func (p *pass) suspect(ctx context.Context, run *store.Runner) {
 
 // begin commits the state ending for those who need not wait any more.
 func (p *pass) begin(ctx context.Context, runners []*store.Runner, views map[fleet.Place]*lookup) {
-	for _, run := range runners {
-		if p.isLate(ctx) {
-			return
+	p.spread(len(runners), common(commitsAtOnce), func() bool { return isLate(ctx) }, func(q *pass, i int) {
+		run := runners[i]
+		q.guard("runner", run.ID, func() { q.beginOne(ctx, run, off(run, views)) })
+	})
+	for _, run := range runners { // most of those that were not begun only wait
+		if isLate(ctx) && store.NextEndStep(p.cfg.Now(), p.cfg.Limits, *run, off(run, views)) == store.EndBegin {
+			p.leave(1)
 		}
-		now := p.cfg.Now()
-		p.suspect(ctx, run)
-		switch store.NextEndStep(now, p.cfg.Limits, *run, off(run, views)) {
-		case store.EndWait:
-			p.note(run, Wait, waitsFor(now, p.cfg.Limits, *run))
-		case store.EndBegin:
-			why := endable(now, *run, off(run, views))
-			if p.advance(ctx, run, store.Case{Runner: *run}.Ending(now, why)) {
-				p.note(run, End, why)
+	}
+}
+
+func (p *pass) beginOne(ctx context.Context, run *store.Runner, off bool) {
+	p.suspect(ctx, run)
+	now := p.cfg.Now()
+	switch store.NextEndStep(now, p.cfg.Limits, *run, off) {
+	case store.EndWait:
+		p.note(run, Wait, waitsFor(now, p.cfg.Limits, *run))
+	case store.EndBegin:
+		why := endable(now, *run, off)
+		if _, ok := p.advance(ctx, run, func(c store.Case) store.Decision {
+			if store.NextEndStep(now, p.cfg.Limits, c.Runner, off) != store.EndBegin {
+				return store.Decision{Case: &c}
 			}
+			return c.Ending(p.cfg.Now(), why)
+		}); ok && run.State == store.RunnerEnding {
+			p.note(run, End, why)
 		}
 	}
 }
@@ -224,53 +217,4 @@ func endable(now time.Time, r store.Runner, off bool) string {
 		return "deregistered, and no job runs"
 	}
 	return "deregistered, and the grace period is over"
-}
-
-// finish ends a runner whose instance EC2 has terminated, or no longer knows: the
-// runner, its account's quota and its lock in one commit. instance is what was
-// seen to be over; its zero value: none was ever launched. A request that waits for
-// a machine which ended before it was online learns of it in the same commit.
-func (p *pass) finish(ctx context.Context, seen *store.Runner, instance fleet.Instance, reason string) {
-	if p.finished[seen.ID] {
-		return
-	}
-	for range finishTries {
-		items, ok := read[store.Item](ctx, p, "runner", append(seen.Around(store.KindLock, store.KindQuota, store.KindRequest), seen.Ref())...)
-		if !ok {
-			return
-		}
-		c := store.Case{}.With(items...)
-		d, ok := c.Finish(p.cfg.Now(), p.cfg.Limits, shown(instance), reason)
-		if !ok {
-			p.note(seen, Skip, "somebody was faster")
-			return
-		}
-		var err error
-		if !p.cfg.DryRun {
-			err = p.store.Commit(ctx, d.Changes...)
-		}
-		switch {
-		case err == nil:
-			p.finished[d.Runner.ID] = true
-			p.note(&d.Runner, Ended, reason)
-			if c.Runner.State.Usable() {
-				p.diedAlarm(&d.Runner, instance)
-			}
-			p.settled(c, d)
-			p.sendAll(ctx, d)
-			return
-		case !errors.Is(err, store.ErrConflict):
-			p.fail("runner", seen.ID, fmt.Errorf("commit the end of runner %s: %w", seen.ID, err))
-			return
-		}
-	}
-	p.note(seen, Skip, "somebody was faster, again and again")
-}
-
-// over tells why an instance is over, in EC2's words.
-func over(in fleet.Instance) string {
-	if in.Reason == "" {
-		return "EC2: " + string(in.State)
-	}
-	return "EC2: " + string(in.State) + " (" + in.Reason + ")"
 }

@@ -252,15 +252,15 @@ func TestRefusedCallsAreNotRepeatedForTheRestOfTheAccount(t *testing.T) {
 	for name, kind := range map[string]error{"Denied": github.ErrDenied, "LimitedWithoutATime": github.ErrLimited} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				for i := range 20 {
-					w.draining(fmt.Sprintf("a%c", 'a'+i))
+				for i := range 60 {
+					w.draining(numbered(i))
 				}
 				w.run0()
 				w.hub.latency = 300 * time.Millisecond
 				w.hub.fail = func(string, github.Repository, int64) error { return refusal(kind, 403) }
 				_, _ = w.try()
-				if n := w.hub.count("delete"); n != 8 {
-					t.Errorf("%d DELETEs, want the 8 that were under way", n)
+				if n := w.hub.count("delete"); n != 25 {
+					t.Errorf("%d DELETEs, want the 25 that were under way", n)
 				}
 			})
 		})
@@ -271,8 +271,8 @@ func TestLimitedAccountRestsAndOthersGoOn(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const other = "222222222222"
 		w.accounts[other] = store.Account{ID: other, Regions: map[string]store.Region{region: {}}}
-		for i := range 20 {
-			w.draining(fmt.Sprintf("a%c", 'a'+i))
+		for i := range 60 {
+			w.draining(numbered(i))
 		}
 		w.online("other", func(q *store.Request) { q.Account = other })
 		w.hear(id("other"), store.Event{Kind: store.EventDraining})
@@ -298,15 +298,15 @@ func TestLimitedAccountRestsAndOthersGoOn(t *testing.T) {
 				limited++
 			}
 		}
-		if limited != 8+1 { // what was under way at the first 429, and the other account's
-			t.Errorf("%d DELETEs before the limit's end, want 9", limited)
+		if limited != 25+1 { // what was under way at the first 429, and the other account's
+			t.Errorf("%d DELETEs before the limit's end, want 26", limited)
 		}
 		if w.runner(id("other")).DeregisteredAt.IsZero() {
 			t.Errorf("the other account's runner is not deregistered, want it so")
 		}
-		w.wantRunner(id("aa"), store.RunnerDraining)
+		w.wantRunner(id(numbered(0)), store.RunnerDraining)
 		time.Sleep(time.Until(reset))
-		if _, err := p.Run(w.t.Context()); err != nil || w.runner(id("aa")).DeregisteredAt.IsZero() || w.runner(id("at")).DeregisteredAt.IsZero() {
+		if _, err := p.Run(w.t.Context()); err != nil || w.runner(id(numbered(0))).DeregisteredAt.IsZero() || w.runner(id(numbered(59))).DeregisteredAt.IsZero() {
 			t.Errorf("after the limit's end: Run = %v, deregistered at %s and %s; want all deregistered",
 				err, w.runner(id("aa")).DeregisteredAt, w.runner(id("at")).DeregisteredAt)
 		}
@@ -387,8 +387,8 @@ func TestTwoHundredRunnersThatDrainAtOnceAreDoneInOneRun(t *testing.T) {
 		if n := len(lines(r, reaper.Deregister)); n != 200 {
 			t.Errorf("%d runners were deregistered, want 200", n)
 		}
-		if n := w.hub.mostAtOnce; n > 8 {
-			t.Errorf("%d calls of one account at once, want at most 8", n)
+		if n := w.hub.mostAtOnce; n > 25 {
+			t.Errorf("%d calls of one account at once, want at most 25", n)
 		}
 		w.minutes(3)
 		if n := w.live(); n != 0 || w.fleet.running() != 0 {

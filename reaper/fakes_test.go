@@ -23,14 +23,18 @@ type ec2 struct {
 	// fail may fail a call: op is get, list, token or terminate, and id the
 	// instance or the client token.
 	fail func(op string, at fleet.Place, id string) error
-	// calls has each call as "op id".
+	// calls has each call as "op id", a group's with its ids joined by commas.
 	calls []string
+	page  int // the instances on a page of a list
+	// protected has the instances that EC2 does not terminate, nor any of a group with
+	// one of them: here all are in one zone.
+	protected map[string]bool
 }
 
 func newEC2() *ec2 {
 	return &ec2{
 		instances: map[fleet.Place]map[string]fleet.Instance{}, hidden: map[string]bool{},
-		fail: func(string, fleet.Place, string) error { return nil },
+		fail: func(string, fleet.Place, string) error { return nil }, page: 3, protected: map[string]bool{},
 	}
 }
 
@@ -145,9 +149,11 @@ func (f *ec2) Get(_ context.Context, at fleet.Place, ids ...string) (map[string]
 		return nil, err
 	}
 	out := map[string]fleet.Instance{}
-	for _, in := range f.shown(at) {
-		if slices.Contains(ids, in.ID) {
-			out[in.ID] = in
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range ids {
+		if in, ok := f.instances[at][id]; ok && !f.hidden[id] {
+			out[id] = in
 		}
 	}
 	return out, nil
@@ -165,11 +171,11 @@ func (f *ec2) ByToken(_ context.Context, at fleet.Place, runner, token string) (
 	return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrNotFound, Code: "NotFound", Text: "no instance has the token"}
 }
 
-// List yields the instances in pages of three, and asks fail before each of them.
+// List yields the instances in pages, and asks fail before each of them.
 func (f *ec2) List(_ context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
 	return func(yield func(fleet.Instance, error) bool) {
 		page := 0
-		for part := range slices.Chunk(append(f.shown(at), fleet.Instance{}), 3) {
+		for part := range slices.Chunk(append(f.shown(at), fleet.Instance{}), f.page) {
 			page++
 			if err := f.call("list", at, fmt.Sprint(page)); err != nil {
 				yield(fleet.Instance{}, err)
@@ -184,19 +190,32 @@ func (f *ec2) List(_ context.Context, at fleet.Place, controlPlane string) iter.
 	}
 }
 
-func (f *ec2) Terminate(_ context.Context, at fleet.Place, id string) error {
-	if err := f.call("terminate", at, id); err != nil {
-		return err
+// Terminate ends none of a group if one of it is unknown or protected.
+func (f *ec2) Terminate(_ context.Context, at fleet.Place, ids ...string) error {
+	f.mu.Lock()
+	f.calls = append(f.calls, "terminate "+strings.Join(ids, ","))
+	fail := f.fail
+	f.mu.Unlock()
+	for _, id := range ids {
+		if err := fail("terminate", at, id); err != nil {
+			return err
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	in, ok := f.instances[at][id]
-	if !ok {
-		return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "no such instance"}
+	for _, id := range ids {
+		if _, ok := f.instances[at][id]; !ok {
+			return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "no such instance"}
+		}
+		if f.protected[id] {
+			return &fleet.Error{Kind: fleet.ErrRefused, Code: "OperationNotPermitted", Text: "it is protected"}
+		}
 	}
-	if in.State != fleet.Terminated {
-		in.State = fleet.ShuttingDown
-		f.instances[at][id] = in
+	for _, id := range ids {
+		if in := f.instances[at][id]; in.State != fleet.Terminated {
+			in.State = fleet.ShuttingDown
+			f.instances[at][id] = in
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package reaper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,9 @@ import (
 
 // instances compares the instances of a place with their records and ends what
 // is to be ended. It is false when the records could not be read.
-func (ec2 atEC2) instances(ctx context.Context, at fleet.Place, s store.Sweep, found []fleet.Instance) (store.Sweep, bool) {
-	unknown, ends, ok := ec2.compare(ctx, at, found)
+func (ec2 atEC2) instances(ctx context.Context, swept *sweep, s store.Sweep) (store.Sweep, bool) {
+	at := swept.at
+	unknown, ends, ok := ec2.compare(ctx, swept)
 	if !ok {
 		return s, false
 	}
@@ -47,82 +49,97 @@ func (ec2 atEC2) instances(ctx context.Context, at fleet.Place, s store.Sweep, f
 	return s.Unbrake(now, left), true
 }
 
+// wouldEnd reports whether a sweep would end a machine, and so has to know which are in
+// use, whatever their tags say.
+func (ec2 atEC2) wouldEnd(s *sweep) bool {
+	return slices.ContainsFunc(s.found, func(in fleet.Instance) bool {
+		what, _ := judge(ec2.cfg.Now(), s.at, in, s.runners[in.Tags[fleet.TagRunner]])
+		return s.runners != nil && (what == stray || what == orphan)
+	})
+}
+
 // compare finishes and adopts the runners that the instances belong to, and returns the
 // instances without a record, and those that are to be ended for what their record says.
-func (ec2 atEC2) compare(ctx context.Context, at fleet.Place, found []fleet.Instance) (unknown []fleet.Instance, ends []termination, ok bool) {
-	runners, ok := ec2.tagged(ctx, found)
-	if !ok {
-		return nil, nil, false
-	}
-	for _, in := range found {
-		run := runners[in.Tags[fleet.TagRunner]]
-		what, why := judge(ec2.cfg.Now(), at, in, run)
+func (ec2 atEC2) compare(ctx context.Context, s *sweep) (unknown []fleet.Instance, ends []termination, ok bool) {
+	var adopts []func(atEC2)
+	for _, in := range s.found {
+		run := s.runners[in.Tags[fleet.TagRunner]]
+		what, why := judge(ec2.cfg.Now(), s.at, in, run)
 		if what == stray || what == orphan {
-			used, ok := ec2.used(ctx)
-			if !ok {
+			if ec2.inUse == nil {
 				return nil, nil, false
 			}
-			if owner, mine := used[in.ID]; mine && fleet.PlaceOf(owner) == at {
+			if owner, mine := ec2.inUse[in.ID]; mine && fleet.PlaceOf(owner) == s.at {
 				ec2.edited(owner, in)
 				continue
 			}
 		}
 		switch what {
 		case terminated:
-			ec2.guard("runner", run.ID, func() { ec2.finish(ctx, &run, in, over(in)) })
+			ec2.finish(&run, in, whyOver(in))
 		case unrecorded:
-			ec2.guard("runner", run.ID, func() { ec2.adopt(ctx, run, in) })
+			adopts = append(adopts, func(ec2 atEC2) {
+				ec2.guard("runner", run.ID, func() { ec2.adopt(ctx, run, in) })
+			})
 		case stray:
 			ends = append(ends, termination{in.ID, "runner " + run.ID + ": " + why})
 		case orphan:
 			unknown = append(unknown, in)
 		}
 	}
+	ec2.each(ctx, len(adopts), common(commitsAtOnce), func(q *pass, i int) { adopts[i](atEC2{q}) })
 	return unknown, ends, true
 }
 
-// tagged reads the runners that the tags of the instances name, by id.
-func (ec2 atEC2) tagged(ctx context.Context, found []fleet.Instance) (map[string]store.Runner, bool) {
+// tagged reads the runners that the tags of the instances of a sweep name.
+func (ec2 atEC2) tagged(ctx context.Context, s *sweep) {
+	// Whatever the listing says, only what has our tag is ours.
+	s.found = slices.DeleteFunc(s.found, func(in fleet.Instance) bool {
+		return in.Tags[fleet.TagControlPlane] != ec2.cfg.ControlPlane
+	})
+	slices.SortFunc(s.found, func(a, b fleet.Instance) int { return cmp.Compare(a.ID, b.ID) })
 	var refs []store.Ref
-	for _, in := range found {
-		ref := store.Ref{Kind: store.KindRunner, ID: in.Tags[fleet.TagRunner]}
-		if ref.ID != "" && !slices.Contains(refs, ref) {
-			refs = append(refs, ref)
+	seen := map[string]bool{}
+	for _, in := range s.found {
+		if id := in.Tags[fleet.TagRunner]; id != "" && !seen[id] {
+			seen[id] = true
+			refs = append(refs, store.Ref{Kind: store.KindRunner, ID: id})
 		}
 	}
 	records, ok := read[*store.Runner](ctx, ec2.pass, "runner", refs...)
-	runners := map[string]store.Runner{}
-	for _, run := range records {
-		runners[run.ID] = *run
+	if !ok {
+		return
 	}
-	return runners, ok
+	s.runners = map[string]store.Runner{}
+	for _, run := range records {
+		s.runners[run.ID] = *run
+	}
 }
 
 // used returns the live runners by the instance that each names on record,
 // whatever the instances' own tags say; false: they cannot be read, or the time is
 // up. They are read once in a run, when a first machine would be ended, and so only
-// while there is one: as many records as machines live. The index lists them all;
-// those that it lists for later are among them.
+// while there is one: as many records as machines live. The index lists them all, of
+// every shard; those that it lists for later are among them.
 func (ec2 atEC2) used(ctx context.Context) (map[string]store.Runner, bool) {
-	if ec2.inUse != nil {
-		return ec2.inUse, true
-	}
 	var refs []store.Ref
+	seen := map[store.Ref]bool{}
 	for ref, err := range ec2.store.Due(ctx, ec2.cfg.Now().Add(ec2.cfg.Limits.HardMax)) {
 		if err != nil {
 			ec2.fail("index", "", fmt.Errorf("read the index of live runners: %w", err))
 			return nil, false
 		}
-		if ref.Kind == store.KindRunner && !slices.Contains(refs, ref) {
+		if ref.Kind == store.KindRunner && !seen[ref] {
+			seen[ref] = true
 			refs = append(refs, ref)
 		}
 	}
 	used := map[string]store.Runner{}
-	for part := range slices.Chunk(refs, 4*batch) {
-		if ec2.isLate(ctx) {
+	for len(refs) > 0 {
+		if isLate(ctx) {
 			return nil, false
 		}
-		runners, ok := read[*store.Runner](ctx, ec2.pass, "runner", part...)
+		runners, ok := read[*store.Runner](ctx, ec2.pass, "runner", take(&refs, mostKeys*readsAtOnce)...)
 		if !ok {
 			return nil, false
 		}
@@ -132,7 +149,6 @@ func (ec2 atEC2) used(ctx context.Context) (map[string]store.Runner, bool) {
 			}
 		}
 	}
-	ec2.inUse = used
 	return used, true
 }
 
@@ -152,7 +168,7 @@ func noRecord(in fleet.Instance) string {
 // adopt records the instance that a launch left unrecorded, and has a worker go on
 // with it.
 func (ec2 atEC2) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
-	if ec2.advance(ctx, &run, store.Case{Runner: run}.Adopt(ec2.cfg.Now(), in.ID)) {
+	if _, ok := ec2.advance(ctx, &run, func(c store.Case) store.Decision { return c.Adopt(ec2.cfg.Now(), in.ID) }); ok {
 		ec2.note(&run, Adopt, "instance "+in.ID)
 	}
 }
@@ -165,14 +181,11 @@ type termination struct{ id, why string }
 func (ec2 atEC2) endInstances(ctx context.Context, at fleet.Place, ends []termination) map[string]bool {
 	errs := make([]error, len(ends))
 	if !ec2.cfg.DryRun {
-		for i := range errs {
-			errs[i] = errLater
+		all := make([]end, len(ends))
+		for i, c := range ends {
+			all[i] = end{at, c.id}
 		}
-		ec2.each(ctx, len(ends), func(int) string { return at.Account }, func(i int) {
-			errs[i] = ec2.askEC2(ctx, at, callLimit, func(ctx context.Context) error {
-				return ec2.cfg.Fleet.Terminate(ctx, at, ends[i].id)
-			})
-		})
+		errs = ec2.terminateAll(ctx, all)
 	}
 	gone := map[string]bool{}
 	for i, c := range ends {

@@ -48,10 +48,13 @@ func (p *pass) fail(kind, id string, err error) {
 // alarm raises code for the thing that key names, once in a run: for what stays
 // wrong until a person acts.
 func (p *pass) alarm(code store.Alarm, key, msg string, attrs ...any) {
-	if p.alarmed[string(code)+" "+key] {
+	p.lock.Lock()
+	raised := p.alarmed[string(code)+" "+key]
+	p.alarmed[string(code)+" "+key] = true
+	p.lock.Unlock()
+	if raised {
 		return
 	}
-	p.alarmed[string(code)+" "+key] = true
 	code.Raise(context.Background(), p.cfg.Log, msg, attrs...)
 }
 

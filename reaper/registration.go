@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -52,14 +53,14 @@ func (gh atGitHub) remove(ctx context.Context, jobs []*removal) {
 	if gh.cfg.DryRun {
 		return
 	}
-	gh.each(ctx, len(jobs), func(i int) string { return jobs[i].repo.Account }, func(i int) {
+	gh.each(ctx, len(jobs), accounts(gitHubAtOnce, func(i int) string { return jobs[i].repo.Account }), func(q *pass, i int) {
 		j := jobs[i]
-		j.err = gh.removeOne(ctx, j)
+		j.err = atGitHub{q}.removeOne(ctx, j)
 		j.out = outcomeOf(j.err)
 	})
 	gh.askWhetherAbsent(ctx, jobs)
 	for _, j := range jobs {
-		if err := gh.canList[j.repo]; j.out == absent && err != nil {
+		if _, err := gh.lists(j.repo); j.out == absent && err != nil {
 			j.err = err
 			if j.out = outcomeOf(err); j.out == absent {
 				j.out = denied // the repository itself is not there, for this credential
@@ -92,17 +93,14 @@ func (gh atGitHub) askWhetherAbsent(ctx context.Context, jobs []*removal) {
 	// repository. It proves something only if the same credential sees the rest.
 	var repos []github.Repository
 	for _, j := range jobs {
-		if _, known := gh.canList[j.repo]; j.out == absent && !known && !slices.Contains(repos, j.repo) {
+		if known, _ := gh.lists(j.repo); j.out == absent && !known && !slices.Contains(repos, j.repo) {
 			repos = append(repos, j.repo)
 		}
 	}
-	errs := make([]error, len(repos))
-	for i := range errs {
-		errs[i] = errLater
-	}
-	gh.each(ctx, len(repos), func(i int) string { return repos[i].Account }, func(i int) {
-		errs[i] = gh.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
-			for _, err := range gh.cfg.GitHub.List(ctx, repos[i], store.GitHubPrefix(gh.cfg.ControlPlane)) {
+	errs := queue.Each(len(repos), errLater)
+	gh.each(ctx, len(repos), accounts(gitHubAtOnce, func(i int) string { return repos[i].Account }), func(q *pass, i int) {
+		errs[i] = atGitHub{q}.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
+			for _, err := range q.cfg.GitHub.List(ctx, repos[i], store.GitHubPrefix(gh.cfg.ControlPlane)) {
 				if err != nil {
 					return err
 				}
@@ -110,9 +108,19 @@ func (gh atGitHub) askWhetherAbsent(ctx context.Context, jobs []*removal) {
 			return nil
 		})
 	})
+	gh.lock.Lock()
+	defer gh.lock.Unlock()
 	for i, repo := range repos {
 		gh.canList[repo] = errs[i]
 	}
+}
+
+// lists returns whether it is known if the credential can list a repository, and why not.
+func (gh atGitHub) lists(repo github.Repository) (known bool, why error) {
+	gh.lock.Lock()
+	defer gh.lock.Unlock()
+	why, known = gh.canList[repo]
+	return known, why
 }
 
 func (gh atGitHub) removeOne(ctx context.Context, j *removal) error {
@@ -160,7 +168,8 @@ func (gh atGitHub) deniedBy(repo github.Repository, err error) {
 
 // names deletes at GitHub what ended runners left there, and what usable ones no
 // longer need. Nothing waits for it.
-func (gh atGitHub) names(ctx context.Context, runners []*store.Runner) {
+func (gh atGitHub) names(ctx context.Context) {
+	runners := take(&gh.todo.naming, len(gh.todo.naming))
 	var jobs []*removal
 	var mine [][]*removal
 	for _, run := range runners {
@@ -173,9 +182,9 @@ func (gh atGitHub) names(ctx context.Context, runners []*store.Runner) {
 		mine = append(mine, todo)
 	}
 	gh.remove(ctx, jobs)
-	for i, run := range runners {
-		gh.guard("runner", run.ID, func() { gh.named(ctx, run, mine[i]) })
-	}
+	gh.record(len(runners), func(q *pass, i int) {
+		q.guard("runner", runners[i].ID, func() { atGitHub{q}.named(ctx, runners[i], mine[i]) })
+	})
 }
 
 // deletable returns the names of r that may be deleted now. One whose id is not
@@ -211,5 +220,5 @@ func (gh atGitHub) named(ctx context.Context, run *store.Runner, jobs []*removal
 	}
 	now := gh.cfg.Now()
 	all := tried == len(run.Names) || store.NextEndStep(now, gh.cfg.Limits, *run, false) == store.EndNothing
-	gh.advance(ctx, run, store.Case{Runner: *run}.Forgotten(now, gh.cfg.Limits, gone, all))
+	gh.advance(ctx, run, func(c store.Case) store.Decision { return c.Forgotten(gh.cfg.Now(), gh.cfg.Limits, gone, all) })
 }

@@ -38,7 +38,7 @@ const (
 
 // Line is one decision of a run.
 type Line struct {
-	Kind   string `json:"kind"` // request, runner, sweep, instance, registration, repository, account, version, index or phase
+	Kind   string `json:"kind"` // request, runner, sweep, instance, registration, repository, account, version, index, lane or phase
 	ID     string `json:"id"`
 	Action Action `json:"action"`
 	Reason string `json:"reason"`
@@ -53,10 +53,38 @@ type Report struct {
 	Requests  int       `json:"requests"` // that were due
 	Runners   int       `json:"runners"`  // that were due: all live ones, and ended ones with names left
 	Sweeps    int       `json:"sweeps"`   // that were due
-	// Late: time ran out, and what was left is left to the next run.
+	// Late: time ran out, and what was left is left to the next run. Left counts that by
+	// the phase that ran out of time: ends (runners), sweeps, confirm (runners), requests
+	// and names (runners).
 	Late   bool           `json:"late,omitempty"`
+	Left   map[string]int `json:"left,omitempty"`
 	Counts map[Action]int `json:"counts"`
 	Lines  []Line         `json:"lines"`
+}
+
+func newReport() Report {
+	return Report{Counts: map[Action]int{}, Left: map[string]int{}, Lines: []Line{}}
+}
+
+// join adds what a part of the run reports.
+func (r *Report) join(part Report) {
+	r.Requests, r.Runners, r.Sweeps = r.Requests+part.Requests, r.Runners+part.Runners, r.Sweeps+part.Sweeps
+	r.Lines = append(r.Lines, part.Lines...)
+	for act, n := range part.Counts {
+		r.Counts[act] += n
+	}
+	for phase, n := range part.Left {
+		r.Left[phase] += n
+	}
+}
+
+// left tells what was left, phase by phase.
+func (r Report) left() string {
+	var all []string
+	for _, phase := range slices.Sorted(maps.Keys(r.Left)) {
+		all = append(all, fmt.Sprintf("%d of %s", r.Left[phase], phase))
+	}
+	return strings.Join(all, ", ")
 }
 
 // String returns the report for people, one line a decision.
@@ -75,7 +103,7 @@ func (r Report) String() string {
 	}
 	b.WriteByte('\n')
 	if r.Late {
-		b.WriteString("time ran out: the rest is left to the next run\n")
+		fmt.Fprintf(&b, "time ran out: the rest is left to the next run: %s\n", r.left())
 	}
 	for _, l := range r.Lines {
 		fmt.Fprintf(&b, "%-12s %-28s %-10s %s\n", l.Kind, l.ID, l.Action, l.Reason)

@@ -1,49 +1,80 @@
 package reaper
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// requests looks at the due requests, each with the runner that it waits for.
-func (p *pass) requests(ctx context.Context, refs []store.Ref) {
-	for part := range slices.Chunk(refs, batch) {
-		if p.isLate(ctx) {
-			return
-		}
-		all, ok := read[*store.Request](ctx, p, "request", part...)
-		if !ok {
+// mostReviews is how many requests are read before any is reviewed: they take their
+// turns by repository, and are held in memory until then, 5 KB each with its runner.
+const mostReviews = 10_000
+
+// requests looks at the due requests, each with the runner that it waits for. Those of
+// different repositories take turns, so that one with thousands of them delays another's
+// by as many as there are repositories. The index has them by due_at, which moves when
+// one is sent again: a run begins where the one before it stopped.
+func (p *pass) requests(ctx context.Context) {
+	t := &p.todo
+	for len(t.requests) > 0 && len(t.reviews) < mostReviews && !isLate(ctx) {
+		t.reviews = append(t.reviews, p.readRequests(ctx, take(&t.requests, mostKeys*readsAtOnce))...)
+	}
+	t.reviews = inTurns(t.reviews)
+	for len(t.reviews) > 0 && !isLate(ctx) {
+		some := take(&t.reviews, round)
+		p.each(ctx, len(some), common(commitsAtOnce), func(q *pass, i int) {
+			q.guard("request", some[i].Request.ID, func() { q.request(ctx, some[i]) })
+		})
+		p.flush(ctx)
+	}
+}
+
+// readRequests reads the requests that are due, and the runners that they wait for.
+func (p *pass) readRequests(ctx context.Context, refs []store.Ref) []store.Case {
+	all, _ := read[*store.Request](ctx, p, "request", refs...)
+	var due []*store.Request
+	var waitedFor []store.Ref
+	at := map[string]int{}
+	for _, q := range all {
+		if q == nil || !isDue(q.Base(), p.cfg.Now()) || q.State.Final() {
 			continue
 		}
-		var due []*store.Request
-		var waitedFor []store.Ref
-		for _, q := range all {
-			if !isDue(q.Base(), p.cfg.Now()) || q.State.Final() {
-				continue
-			}
-			due = append(due, q)
-			if ref := (store.Ref{Kind: store.KindRunner, ID: q.Runner}); q.State == store.Waiting && !slices.Contains(waitedFor, ref) {
-				waitedFor = append(waitedFor, ref)
-			}
-		}
-		p.report.Requests += len(due)
-		found, ok := read[*store.Runner](ctx, p, "runner", waitedFor...)
-		runners := map[string]store.Runner{}
-		for _, run := range found {
-			runners[run.ID] = *run
-		}
-		for _, q := range due {
-			if q.State == store.Waiting && !ok {
-				continue // its runner could not be read
-			}
-			if p.isLate(ctx) {
-				return
-			}
-			p.guard("request", q.ID, func() { p.request(ctx, store.Case{Request: *q, Runner: runners[q.Runner]}) })
+		due = append(due, q)
+		if _, known := at[q.Runner]; q.State == store.Waiting && !known {
+			at[q.Runner] = len(waitedFor)
+			waitedFor = append(waitedFor, store.Ref{Kind: store.KindRunner, ID: q.Runner})
 		}
 	}
+	p.report.Requests += len(due)
+	runners, _ := read[*store.Runner](ctx, p, "runner", waitedFor...)
+	var out []store.Case
+	for _, q := range due {
+		c := store.Case{Request: *q}
+		if q.State == store.Waiting {
+			run := runners[at[q.Runner]]
+			if run == nil {
+				continue // its runner could not be read
+			}
+			c.Runner = *run
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// inTurns orders requests so that their repositories take turns. Those of one repository
+// stay in order.
+func inTurns(all []store.Case) []store.Case {
+	nth := map[string]int{}
+	turn := make(map[string]int, len(all)) // by request
+	for _, c := range all {
+		turn[c.Request.ID] = nth[c.Request.Repository.ID]
+		nth[c.Request.Repository.ID]++
+	}
+	slices.SortStableFunc(all, func(a, b store.Case) int { return cmp.Compare(turn[a.Request.ID], turn[b.Request.ID]) })
+	return all
 }
 
 // actions are what a run reports for an outcome.
@@ -52,8 +83,12 @@ var actions = map[store.Outcome]Action{
 }
 
 func (p *pass) request(ctx context.Context, c store.Case) {
-	d, out := c.ReviewRequest(p.cfg.Now(), p.cfg.Limits)
-	if out == store.Left || !p.apply(ctx, &d.Request, d) {
+	var out store.Outcome
+	_, d, ok := p.decide(ctx, &c.Request, c, func(c store.Case) (d store.Decision) {
+		d, out = c.ReviewRequest(p.cfg.Now(), p.cfg.Limits)
+		return d
+	})
+	if !ok || out == store.Left {
 		return
 	}
 	why := story(d.Request)

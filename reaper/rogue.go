@@ -31,29 +31,21 @@ type listing struct {
 // in s what it sees.
 func (gh atGitHub) registrations(ctx context.Context, account string, s store.Sweep) store.Sweep {
 	now := gh.cfg.Now()
-	oldest := zero
-	for _, at := range s.Checked {
-		if oldest.IsZero() || at.Before(oldest) {
-			oldest = at
-		}
-	}
-	if now.Sub(oldest) < gh.cfg.Limits.RogueGap {
+	if !gh.looks(s) || gh.recent == nil {
 		return s
 	}
-	repos, ok := gh.recentRepositories(ctx, account)
-	if !ok {
-		return s
-	}
+	repos := slices.Collect(maps.Values(gh.recent[account]))
+	slices.SortFunc(repos, func(a, b github.Repository) int { return cmp.Compare(a.ID, b.ID) })
 	var lists []*listing
 	for _, repo := range repos {
 		if now.Sub(s.Checked[repo.ID]) >= gh.cfg.Limits.RogueGap {
 			lists = append(lists, &listing{repo: repo, err: errLater})
 		}
 	}
-	gh.each(ctx, len(lists), func(int) string { return account }, func(i int) {
+	gh.each(ctx, len(lists), accounts(gitHubAtOnce, func(int) string { return account }), func(q *pass, i int) {
 		l := lists[i]
-		l.err = gh.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range gh.cfg.GitHub.List(ctx, l.repo, store.Ours) {
+		l.err = atGitHub{q}.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
+			for g, err := range q.cfg.GitHub.List(ctx, l.repo, store.Ours) {
 				if err != nil {
 					return err
 				}
@@ -72,6 +64,17 @@ func (gh atGitHub) registrations(ctx context.Context, account string, s store.Sw
 		s = gh.listed(ctx, s, l)
 	}
 	return gh.versions(ctx, account, lists, s)
+}
+
+// looks reports whether it is time to look for registrations of the account of a sweep.
+func (gh atGitHub) looks(s store.Sweep) bool {
+	oldest := zero
+	for _, at := range s.Checked {
+		if oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return gh.cfg.Now().Sub(oldest) >= gh.cfg.Limits.RogueGap
 }
 
 // listed does what follows from the list of a repository's registrations.
@@ -94,33 +97,28 @@ func (gh atGitHub) listed(ctx context.Context, s store.Sweep, l *listing) store.
 	return s
 }
 
-// recentRepositories returns the repositories for which the account had a new
-// runner within a day, by id.
-func (gh atGitHub) recentRepositories(ctx context.Context, account string) ([]github.Repository, bool) {
-	if gh.recent == nil {
-		gh.recent = map[string]map[string]github.Repository{}
-		since := gh.cfg.Now().Add(-recently)
-		for it, err := range gh.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
-			if err != nil {
-				gh.fail("index", "", fmt.Errorf("list the runners of a day: %w", err))
-				gh.recent = nil
-				return nil, false
-			}
-			run := it.(*store.Runner)
-			if run.CreatedAt.Before(since) {
-				break
-			}
-			if gh.recent[run.Account] == nil {
-				gh.recent[run.Account] = map[string]github.Repository{}
-			}
-			if _, ok := gh.recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
-				gh.recent[run.Account][run.Repository.ID] = github.RepositoryOf(*run)
-			}
+// recentRepositories returns the repositories for which each account had a new runner
+// within a day, by account and id.
+func (gh atGitHub) recentRepositories(ctx context.Context) (map[string]map[string]github.Repository, bool) {
+	recent := map[string]map[string]github.Repository{}
+	since := gh.cfg.Now().Add(-recently)
+	for it, err := range gh.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
+		if err != nil {
+			gh.fail("index", "", fmt.Errorf("list the runners of a day: %w", err))
+			return nil, false
+		}
+		run := it.(*store.Runner)
+		if run.CreatedAt.Before(since) {
+			break
+		}
+		if recent[run.Account] == nil {
+			recent[run.Account] = map[string]github.Repository{}
+		}
+		if _, ok := recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
+			recent[run.Account][run.Repository.ID] = github.RepositoryOf(*run)
 		}
 	}
-	repos := slices.Collect(maps.Values(gh.recent[account]))
-	slices.SortFunc(repos, func(a, b github.Repository) int { return cmp.Compare(a.ID, b.ID) })
-	return repos, true
+	return recent, true
 }
 
 // rogues returns the registrations of a listing that have our name and no record
@@ -130,6 +128,7 @@ func (gh atGitHub) rogues(ctx context.Context, l *listing) ([]github.Runner, boo
 	slices.SortFunc(l.found, func(a, b github.Runner) int { return cmp.Compare(a.ID, b.ID) })
 	var ours []github.Runner
 	var refs []store.Ref
+	seen := map[string]bool{}
 	for _, g := range l.found {
 		id, ok := runnerIn(gh.cfg.ControlPlane, g.Name)
 		if !ok {
@@ -138,8 +137,9 @@ func (gh atGitHub) rogues(ctx context.Context, l *listing) ([]github.Runner, boo
 			continue
 		}
 		ours = append(ours, g)
-		if ref := (store.Ref{Kind: store.KindRunner, ID: id}); id != "" && !slices.Contains(refs, ref) {
-			refs = append(refs, ref)
+		if id != "" && !seen[id] {
+			seen[id] = true
+			refs = append(refs, store.Ref{Kind: store.KindRunner, ID: id})
 		}
 	}
 	records, ok := read[*store.Runner](ctx, gh.pass, "runner", refs...)

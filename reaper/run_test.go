@@ -118,9 +118,9 @@ func TestRunWithNothingToDoOnlyReads(t *testing.T) {
 		if r.Runners != 100 || len(r.Lines) != 0 {
 			t.Errorf("looked at %d runners and did %v, want 100 and nothing", r.Runners, r.Lines)
 		}
-		// 100 runners in batches of 25, each with what is around it, and the sweep.
-		if c.dues.Load() != 1 || c.gets.Load() != 9 || c.commits.Load() != 0 || c.lists.Load() != 0 {
-			t.Errorf("%d index reads, %d gets, %d commits, %d lists; want 1, 9, 0, 0",
+		// 100 runners, what is around them, three items each, and the sweep.
+		if c.dues.Load() != 1 || c.gets.Load() != 5 || c.commits.Load() != 0 || c.lists.Load() != 0 {
+			t.Errorf("%d index reads, %d gets, %d commits, %d lists; want 1, 5, 0, 0",
 				c.dues.Load(), c.gets.Load(), c.commits.Load(), c.lists.Load())
 		}
 		if len(w.fleet.calls) != calls || len(w.hub.calls) != asked || len(w.queue.take()) != 0 {
@@ -370,11 +370,11 @@ func TestDryRunChangesNothing(t *testing.T) {
 
 func TestLateRunLeavesTheRestToTheNext(t *testing.T) {
 	inWorld(t, func(w *world) {
-		for i := range 40 {
-			w.draining(fmt.Sprintf("m%c%c", 'a'+i/10, 'a'+i%10))
+		for i := range 100 {
+			w.draining(numbered(i))
 		}
 		w.run0()
-		w.hub.latency = 4 * time.Second
+		w.hub.latency = 3 * time.Second
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second)
 		defer cancel()
@@ -385,15 +385,15 @@ func TestLateRunLeavesTheRestToTheNext(t *testing.T) {
 		if took := time.Since(began); took > 13*time.Second {
 			t.Errorf("the run took %s of 15 s, want it to start nothing in the last 5 s", took)
 		}
-		if n := len(lines(r, reaper.Deregister)); n != 24 { // three rounds of eight
-			t.Errorf("deregistered %d, want 24", n)
+		if n := len(lines(r, reaper.Deregister)); n != 75 || r.Left["ends"] != 25 { // three rounds of 25
+			t.Errorf("deregistered %d and left %v, want 75, and 25 left", n, r.Left)
 		}
 		if !strings.Contains(r.String(), "time ran out") {
 			t.Errorf("the report does not tell that time ran out:\n%s", r)
 		}
 		w.hub.latency = 0
-		if n := len(lines(w.run(), reaper.Deregister)); n != 16 {
-			t.Errorf("the next run deregistered %d, want the other 16", n)
+		if n := len(lines(w.run(), reaper.Deregister)); n != 25 {
+			t.Errorf("the next run deregistered %d, want the other 25", n)
 		}
 	})
 }
@@ -410,8 +410,8 @@ func TestHungCallLeavesTimeToRecordTheRest(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Run = %v, want the hung call's end\n%s", err, r)
 		}
-		if took := time.Since(began); took != 6*time.Second {
-			t.Errorf("the run took %s of 8 s, want 6 s", took)
+		if took := time.Since(began); took > 6*time.Second {
+			t.Errorf("the run took %s of 8 s, want at most 6 s", took)
 		}
 		if w.runner(quick.ID).DeregisteredAt.IsZero() {
 			t.Error("the other runner's deregistration is not recorded, want it so")

@@ -2,61 +2,66 @@ package reaper
 
 import (
 	"context"
-	"slices"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// runners looks at the due runners. It drains those whose time is up, reminds the
-// worker of forgotten ones, and returns those that are on their way to the end,
-// those with names at GitHub that nothing needs any more, and those of which GitHub
-// is to be asked whether they are online.
-func (p *pass) runners(ctx context.Context, refs []store.Ref) (ending, naming []*store.Runner, asked []store.Case) {
-	next := func(run *store.Runner, a store.Case) {
-		if run.State.Usable() && run.Version == a.Runner.Version && unconfirmed(p.cfg.Now(), p.cfg.Limits, a) {
-			asked = append(asked, a)
+// runners looks at the due runners, a round at a time. It drains those whose time is up,
+// reminds the worker of forgotten ones, and takes those on that are on their way to the
+// end. Of those with names at GitHub that nothing needs any more, and of those of which
+// GitHub is to be asked whether they are online, it makes lists for later phases.
+func (p *pass) runners(ctx context.Context) {
+	for len(p.todo.runners) > 0 && !isLate(ctx) {
+		p.guard("phase", "ends", func() { p.round(ctx, take(&p.todo.runners, round)) })
+		p.flush(ctx)
+	}
+}
+
+// looked is a runner that is looked at.
+type looked struct {
+	runner *store.Runner
+	around store.Case // of a usable one
+	known  bool       // that what is around it was read
+}
+
+// round looks at some runners.
+func (p *pass) round(ctx context.Context, refs []store.Ref) {
+	all, _ := read[*store.Runner](ctx, p, "runner", refs...)
+	var due []*store.Runner
+	for _, run := range all {
+		if run != nil && isDue(run.Base(), p.cfg.Now()) {
+			due = append(due, run)
+		}
+	}
+	p.report.Runners += len(due)
+	cases := p.around(ctx, due)
+	looks := make([]*looked, len(due))
+	for i, run := range due {
+		c, known := cases[run.ID]
+		looks[i] = &looked{run, c, known}
+	}
+	p.review(ctx, looks)
+	p.finishAll(ctx)
+	var ending []*store.Runner
+	for _, l := range looks {
+		run := l.runner
+		if run.State.Usable() && run.Version == l.around.Runner.Version && unconfirmed(p.cfg.Now(), p.cfg.Limits, l.around) {
+			p.todo.asked = append(p.todo.asked, l.around)
 		}
 		switch {
 		case run.State == store.RunnerDraining || run.State == store.RunnerEnding:
 			ending = append(ending, run)
 		case run.State.Final() || len(run.Unused()) > 0:
-			naming = append(naming, run)
+			p.todo.naming = append(p.todo.naming, run)
 		}
 	}
-	var booting []*boot
-	for part := range slices.Chunk(refs, batch) {
-		if p.isLate(ctx) {
-			break
-		}
-		all, ok := read[*store.Runner](ctx, p, "runner", part...)
-		if !ok {
-			continue
-		}
-		due := slices.DeleteFunc(all, func(run *store.Runner) bool { return !isDue(run.Base(), p.cfg.Now()) })
-		p.report.Runners += len(due)
-		surroundings := p.around(ctx, due)
-		for _, run := range due {
-			a, ok := surroundings[run.ID]
-			if ok && boots(*run) {
-				booting = append(booting, &boot{run, a})
-				continue
-			}
-			if ok {
-				p.guard("runner", run.ID, func() { *run = p.usable(ctx, a) })
-			}
-			next(run, a)
-		}
-	}
-	atEC2{p}.boot(ctx, booting)
-	for _, b := range booting {
-		next(b.runner, b.around)
-	}
-	return ending, naming, asked
+	p.end(ctx, ending)
+	p.finishAll(ctx)
 }
 
-// around reads, in one round trip, what is around the usable ones of the runners.
-// After a failure it has none of them.
+// around reads what is around the usable ones of the runners, all at once. It has none
+// of those of which something could not be read.
 func (p *pass) around(ctx context.Context, runners []*store.Runner) map[string]store.Case {
 	var refs []store.Ref
 	at := map[store.Ref]int{}
@@ -69,20 +74,23 @@ func (p *pass) around(ctx context.Context, runners []*store.Runner) map[string]s
 			}
 		}
 	}
-	items, ok := read[store.Item](ctx, p, "runner", refs...)
-	if !ok {
-		return nil
-	}
+	items, _ := read[store.Item](ctx, p, "runner", refs...)
 	out := map[string]store.Case{}
 	for _, run := range runners {
 		if !run.State.Usable() {
 			continue
 		}
-		c := store.Case{Runner: *run}
+		c, whole := store.Case{Runner: *run}, true
 		for _, ref := range surroundings(run) {
-			c = c.With(items[at[ref]])
+			if it := items[at[ref]]; it != nil {
+				c = c.With(it)
+			} else {
+				whole = false
+			}
 		}
-		out[run.ID] = c
+		if whole {
+			out[run.ID] = c
+		}
 	}
 	return out
 }
@@ -99,11 +107,10 @@ func surroundings(run *store.Runner) []store.Ref {
 // usable drains the runner if it has to, else reminds the worker of it if that
 // seems to have forgotten it. It returns the runner as it then is.
 func (p *pass) usable(ctx context.Context, c store.Case) store.Runner {
-	if p.isLate(ctx) {
-		return c.Runner
-	}
-	d := c.ReviewRunner(p.cfg.Now(), p.cfg.Limits)
-	if !p.apply(ctx, &d.Runner, d) {
+	c, d, ok := p.decide(ctx, &c.Runner, c, func(c store.Case) store.Decision {
+		return c.ReviewRunner(p.cfg.Now(), p.cfg.Limits)
+	})
+	if !ok {
 		return c.Runner
 	}
 	switch {

@@ -1,7 +1,6 @@
 package reaper
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,45 +24,41 @@ type sweep struct {
 
 	found []fleet.Instance
 	err   error
+	// runners are those that the tags of the found name, by id; nil: they could not be
+	// read.
+	runners map[string]store.Runner
 }
 
 // dueSweeps returns the sweeps that are due, in the order of their keys: those of
 // all registered accounts and regions, whose items are created if they are
 // missing, and those among the refs, which the index listed.
 func (ec2 atEC2) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
-	if ec2.isLate(ctx) {
-		return nil
-	}
 	all, complete := ec2.registered(ctx)
 	for _, ref := range listed {
 		if all[ref.ID] == nil {
 			all[ref.ID] = &sweep{registered: !complete}
 		}
 	}
-	keys := slices.Sorted(maps.Keys(all))
+	var refs []store.Ref
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if ec2.shard.has(key) {
+			refs = append(refs, store.Ref{Kind: store.KindSweep, ID: key})
+		}
+	}
+	items, _ := read[*store.Sweep](ctx, ec2.pass, "sweep", refs...)
+	items = slices.DeleteFunc(items, func(it *store.Sweep) bool { return it == nil })
+	scheduled := make([]bool, len(items))
+	ec2.each(ctx, len(items), common(commitsAtOnce), func(q *pass, i int) {
+		s := all[items[i].Key]
+		s.item = *items[i]
+		account, region, _ := strings.Cut(s.item.Key, "/")
+		s.at = fleet.Place{Account: account, Region: region}
+		scheduled[i] = !s.item.DueAt.IsZero() || s.registered && q.apply(ctx, &s.item, s.item.Schedule(q.cfg.Now()))
+	})
 	var due []*sweep
-	for part := range slices.Chunk(keys, batch) {
-		refs := make([]store.Ref, len(part))
-		for i, key := range part {
-			refs[i] = store.Ref{Kind: store.KindSweep, ID: key}
-		}
-		items, ok := read[*store.Sweep](ctx, ec2.pass, "sweep", refs...)
-		if !ok {
-			continue
-		}
-		for _, it := range items {
-			s := all[it.Key]
-			s.item = *it
-			account, region, _ := strings.Cut(it.Key, "/")
-			s.at = fleet.Place{Account: account, Region: region}
-			if s.item.DueAt.IsZero() && s.registered {
-				if !ec2.apply(ctx, &s.item, s.item.Schedule(ec2.cfg.Now())) {
-					continue
-				}
-			}
-			if !s.item.DueAt.IsZero() && !s.item.DueAt.After(ec2.cfg.Now()) {
-				due = append(due, s)
-			}
+	for i, it := range items {
+		if s := all[it.Key]; scheduled[i] && !s.item.DueAt.IsZero() && !s.item.DueAt.After(ec2.cfg.Now()) {
+			due = append(due, s)
 		}
 	}
 	ec2.report.Sweeps = len(due)
@@ -99,15 +94,24 @@ func (ec2 atEC2) registered(ctx context.Context) (_ map[string]*sweep, complete 
 
 // sweeps compares EC2 and GitHub with the records. EC2 is listed before the
 // records are read: a launch is recorded before it is made, so a machine that is
-// seen has a record by then, if it ever had one.
-func (ec2 atEC2) sweeps(ctx context.Context, due []*sweep) {
+// seen has a record by then, if it ever had one. All places are swept side by side.
+func (ec2 atEC2) sweeps(ctx context.Context) {
+	t := &ec2.todo
+	if isLate(ctx) {
+		return
+	}
+	if !t.sweeps {
+		t.due, t.sweeps = ec2.dueSweeps(ctx, t.listed), true
+	}
+	due := take(&t.due, len(t.due))
 	for _, s := range due {
 		s.err = errLater
 	}
-	ec2.each(ctx, len(due), func(i int) string { return due[i].at.Account }, func(i int) {
+	place := accounts(ec2AtOnce, func(i int) string { return due[i].at.Account })
+	ec2.each(ctx, len(due), place, func(q *pass, i int) {
 		s := due[i]
-		s.err = ec2.askEC2(ctx, s.at, listLimit, func(ctx context.Context) error {
-			for in, err := range ec2.cfg.Fleet.List(ctx, s.at, ec2.cfg.ControlPlane) {
+		s.err = atEC2{q}.askEC2(ctx, s.at, listLimit, func(ctx context.Context) error {
+			for in, err := range q.cfg.Fleet.List(ctx, s.at, q.cfg.ControlPlane) {
 				if err != nil {
 					return err
 				}
@@ -115,12 +119,28 @@ func (ec2 atEC2) sweeps(ctx context.Context, due []*sweep) {
 			}
 			return nil
 		})
-	})
-	for _, s := range due {
-		if ec2.isLate(ctx) {
-			return
+		if s.err == nil {
+			atEC2{q}.tagged(ctx, s)
 		}
-		ec2.guard("sweep", s.item.Key, func() { ec2.sweep(ctx, s) })
+	})
+	ec2.readShared(ctx, due)
+	ec2.each(ctx, len(due), place, func(q *pass, i int) {
+		q.guard("sweep", due[i].item.Key, func() { atEC2{q}.sweep(ctx, due[i]) })
+	})
+	ec2.finishAll(ctx)
+	ec2.flush(ctx)
+}
+
+// readShared reads what several sweeps look at, and only if one does: the live runners,
+// and the repositories of a day.
+func (ec2 atEC2) readShared(ctx context.Context, due []*sweep) {
+	for _, s := range due {
+		if ec2.inUse == nil && ec2.wouldEnd(s) {
+			ec2.inUse, _ = ec2.used(ctx)
+		}
+		if s.err == nil && s.first && atGitHub(ec2).looks(s.item) && ec2.recent == nil {
+			ec2.recent, _ = atGitHub(ec2).recentRepositories(ctx)
+		}
 	}
 }
 
@@ -135,12 +155,11 @@ func (ec2 atEC2) sweep(ctx context.Context, s *sweep) {
 		}
 		return // nothing follows from a part of the list
 	}
-	// Whatever the listing says, only what has our tag is ours.
-	found := slices.DeleteFunc(s.found, func(in fleet.Instance) bool {
-		return in.Tags[fleet.TagControlPlane] != ec2.cfg.ControlPlane
-	})
-	slices.SortFunc(found, func(a, b fleet.Instance) int { return cmp.Compare(a.ID, b.ID) })
-	next, ok := ec2.instances(ctx, s.at, next, found)
+	if s.runners == nil {
+		return
+	}
+	found := s.found
+	next, ok := ec2.instances(ctx, s, next)
 	if !ok {
 		return
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -44,42 +46,99 @@ func (ec2 atEC2) terminate(ctx context.Context, runners []*store.Runner, views m
 		// A call of a moment ago, by an overlapping run, is not repeated.
 		recent := ec2.cfg.Now().Sub(e.runner.TerminatedAt) < ec2.cfg.Limits.Resend/2
 		if !recent && e.in.State != fleet.ShuttingDown && e.runner.InstanceID != "" {
+			e.called = true
 			calls = append(calls, e)
 		}
 	}
 	if !ec2.cfg.DryRun {
-		ec2.each(ctx, len(calls), func(i int) string { return calls[i].runner.Account }, func(i int) {
-			e := calls[i]
-			e.err = ec2.askEC2(ctx, fleet.PlaceOf(*e.runner), callLimit, func(ctx context.Context) error {
-				return ec2.cfg.Fleet.Terminate(ctx, fleet.PlaceOf(*e.runner), e.runner.InstanceID)
-			})
+		ends := make([]end, len(calls))
+		for i, e := range calls {
+			ends[i] = end{fleet.PlaceOf(*e.runner), e.runner.InstanceID}
+		}
+		for i, err := range ec2.terminateAll(ctx, ends) {
+			calls[i].err = err
+		}
+	}
+	ec2.record(len(all), func(q *pass, i int) {
+		q.guard("runner", all[i].runner.ID, func() { atEC2{q}.terminated(ctx, all[i]) })
+	})
+}
+
+// end is an instance that EC2 is to end.
+type end struct {
+	at fleet.Place
+	id string
+}
+
+// terminateAll asks EC2 to end instances, in groups for each place, and returns what came
+// of each. For the sake of one that it does not know, or that is protected, EC2 refuses a
+// group. Then, and after any other answer but that it throttles, it is asked about each
+// alone.
+func (ec2 atEC2) terminateAll(ctx context.Context, ends []end) []error {
+	errs := queue.Each(len(ends), errLater)
+	var places []fleet.Place
+	at := map[fleet.Place][]int{}
+	for i, e := range ends {
+		if at[e.at] == nil {
+			places = append(places, e.at)
+		}
+		at[e.at] = append(at[e.at], i)
+	}
+	var groups [][]int
+	for _, place := range places {
+		groups = slices.AppendSeq(groups, slices.Chunk(at[place], fleet.MaxTerminate))
+	}
+	alone := ec2.terminateEach(ctx, ends, groups, errs)
+	ec2.terminateEach(ctx, ends, alone, errs)
+	return errs
+}
+
+// terminateEach makes a call for each group, and puts what came of it into errs. It
+// returns those of refused groups, each alone.
+func (ec2 atEC2) terminateEach(ctx context.Context, ends []end, groups [][]int, errs []error) (alone [][]int) {
+	ec2.each(ctx, len(groups), accounts(ec2AtOnce, func(i int) string { return ends[groups[i][0]].at.Account }), func(q *pass, n int) {
+		ids := make([]string, len(groups[n]))
+		for k, i := range groups[n] {
+			ids[k] = ends[i].id
+		}
+		place := ends[groups[n][0]].at
+		err := atEC2{q}.askEC2(ctx, place, callLimit, func(ctx context.Context) error {
+			return q.cfg.Fleet.Terminate(ctx, place, ids...)
 		})
+		for _, i := range groups[n] {
+			errs[i] = err
+		}
+	})
+	for _, group := range groups {
+		e, answered := errors.AsType[*fleet.Error](errs[group[0]])
+		if len(group) > 1 && answered && e.Kind != fleet.ErrThrottled {
+			for _, i := range group {
+				alone = append(alone, []int{i})
+			}
+		}
 	}
-	for _, e := range calls {
-		e.called = true
-	}
-	for _, e := range all {
-		ec2.guard("runner", e.runner.ID, func() { ec2.terminated(ctx, e) })
-	}
+	return alone
 }
 
 // find looks up the instances of runners that have none on record, by client
 // token and tag, and records what it finds. It returns those that go on.
 func (ec2 atEC2) find(ctx context.Context, unknown []*ending) []*ending {
-	ec2.each(ctx, len(unknown), func(i int) string { return unknown[i].runner.Account }, func(i int) {
+	ec2.each(ctx, len(unknown), accounts(ec2AtOnce, func(i int) string { return unknown[i].runner.Account }), func(q *pass, i int) {
 		e := unknown[i]
-		e.err = ec2.askEC2(ctx, fleet.PlaceOf(*e.runner), callLimit, func(ctx context.Context) (err error) {
-			e.in, err = ec2.cfg.Fleet.ByToken(ctx, fleet.PlaceOf(*e.runner), e.runner.ID, e.runner.ClientToken())
+		e.err = atEC2{q}.askEC2(ctx, fleet.PlaceOf(*e.runner), callLimit, func(ctx context.Context) (err error) {
+			e.in, err = q.cfg.Fleet.ByToken(ctx, fleet.PlaceOf(*e.runner), e.runner.ID, e.runner.ClientToken())
 			return err
 		})
 	})
+	continues := make([]bool, len(unknown))
+	ec2.record(len(unknown), func(q *pass, i int) {
+		q.guard("runner", unknown[i].runner.ID, func() { continues[i] = atEC2{q}.found(ctx, unknown[i]) })
+	})
 	var out []*ending
-	for _, e := range unknown {
-		ec2.guard("runner", e.runner.ID, func() {
-			if ec2.found(ctx, e) {
-				out = append(out, &ending{runner: e.runner, in: e.in, shown: e.err == nil, err: errLater})
-			}
-		})
+	for i, e := range unknown {
+		if continues[i] {
+			out = append(out, &ending{runner: e.runner, in: e.in, shown: e.err == nil, err: errLater})
+		}
 	}
 	return out
 }
@@ -94,10 +153,10 @@ func (ec2 atEC2) found(ctx context.Context, e *ending) bool {
 		ec2.unreachable(fleet.PlaceOf(*run), fmt.Errorf("find the instance of runner %s in %s: %w", run.ID, fleet.PlaceOf(*run), e.err))
 		return false
 	case e.in.State.Over():
-		ec2.finish(ctx, run, e.in, over(e.in))
+		ec2.finish(run, e.in, whyOver(e.in))
 		return false
 	}
-	if !ec2.advance(ctx, run, store.Case{Runner: *run}.Adopt(ec2.cfg.Now(), e.in.ID)) {
+	if _, ok := ec2.advance(ctx, run, func(c store.Case) store.Decision { return c.Adopt(ec2.cfg.Now(), e.in.ID) }); !ok {
 		return false
 	}
 	ec2.note(run, Adopt, "instance "+e.in.ID)
@@ -128,13 +187,14 @@ func (ec2 atEC2) terminated(ctx context.Context, e *ending) {
 	case e.shown:
 		ec2.note(e.runner, Wait, "EC2: "+string(e.in.State))
 	}
-	d, gone := store.Case{Runner: run}.Looked(ec2.cfg.Now(), ec2.cfg.Limits, asked, e.shown)
-	if gone {
-		ec2.finish(ctx, e.runner, fleet.Instance{ID: run.InstanceID}, "EC2 does not know the instance")
+	if d, gone := (store.Case{Runner: run}).Looked(ec2.cfg.Now(), ec2.cfg.Limits, asked, e.shown); gone {
+		ec2.finish(e.runner, fleet.Instance{ID: run.InstanceID}, "EC2 does not know the instance")
 		return
-	}
-	if !e.shown {
+	} else if !e.shown {
 		ec2.note(e.runner, Missing, "EC2 does not find the instance, since "+d.Runner.MissingAt.UTC().Format("15:04:05"))
 	}
-	ec2.advance(ctx, e.runner, d)
+	ec2.advance(ctx, e.runner, func(c store.Case) store.Decision {
+		d, _ := c.Looked(ec2.cfg.Now(), ec2.cfg.Limits, asked, e.shown)
+		return d
+	})
 }

@@ -30,7 +30,7 @@ var here = fleet.Place{Account: account, Region: region}
 
 // world is everything around a reaper, in fake time.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	store    *storetest.Memory
 	queue    *recorder
 	accounts accounts
@@ -245,8 +245,8 @@ func (w *world) begin(q store.Request) store.Runner {
 			{Market: store.Spot, InstanceType: "m7i.large", Subnet: "subnet-a"},
 			{Market: store.Spot, InstanceType: "m7i.large", Subnet: "subnet-b"},
 		},
-		Launch: store.Launch{Image: "ami-1", HardS: int(w.lim.Hard.Seconds())}, MaxRunners: 1000,
-		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Slots: store.Slots{Pacing: store.Pacing{Burst: 1000}, Latest: now.Add(time.Hour)},
+		Launch: store.Launch{Image: "ami-1", HardS: int(w.lim.Hard.Seconds())}, MaxRunners: 100_000,
+		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Slots: store.Slots{Pacing: store.Pacing{Burst: 100_000}, Latest: now.Add(time.Hour)},
 	})
 	if d.Wait.For != "" {
 		w.t.Fatalf("Begin waits: %s", d.Wait.For)
@@ -389,13 +389,15 @@ type sent struct {
 	delay time.Duration
 }
 
-func (q *recorder) Send(_ context.Context, m queue.Message, delay time.Duration) error {
+func (q *recorder) SendAll(_ context.Context, all ...queue.Outgoing) []error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.err != nil {
-		return q.err
+		return queue.Each(len(all), q.err)
 	}
-	q.sent = append(q.sent, sent{m, delay})
+	for _, m := range all {
+		q.sent = append(q.sent, sent{m.Message, m.Delay})
+	}
 	return nil
 }
 

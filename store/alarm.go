@@ -33,8 +33,9 @@ const (
 	AlarmPanic         Alarm = "panic"
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
 	AlarmReaper        Alarm = "reaper"          // a run of the reaper failed, in part or whole
+	AlarmLate          Alarm = "reaper_late"     // a run of the reaper had less time than there was to do
 )
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmPanic, AlarmUnknown, AlarmReaper}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmPanic, AlarmUnknown, AlarmReaper, AlarmLate}

@@ -185,9 +185,29 @@ func TestReviewRequest(t *testing.T) {
 				want.req.DueAt = now.Add(lim.ReaperPeriod)
 			case store.Resent:
 				want.req.Sends, want.req.SentAt = want.req.Sends+1, now
+				if due := now.Add(-lim.Resend / 2); due.After(want.req.DueAt) {
+					want.req.DueAt = due
+				}
 			}
 			want.decides(t, d, follows)
 		})
+	}
+}
+
+func TestResentRequestMovesBehindAllThatWaitLonger(t *testing.T) {
+	q := accepted("r1", store.Shared) // due at t0
+	first, out := stage{req: q}.c().ReviewRequest(at(10*time.Minute), lim)
+	q = first.Request
+	if out != store.Resent || !q.DueAt.After(t0) || !q.DueAt.Before(at(10*time.Minute)) {
+		t.Fatalf("ReviewRequest = %s, due at %s; want resent, due after what waits since t0, and before now", out, q.DueAt)
+	}
+	for _, c := range []struct {
+		after time.Duration
+		want  store.Outcome
+	}{{lim.Resend/2 - 1, store.Left}, {lim.ReaperPeriod - 5*time.Second, store.Resent}} {
+		if _, out := (stage{req: q}).c().ReviewRequest(at(10*time.Minute+c.after), lim); out != c.want {
+			t.Errorf("ReviewRequest %s later = %q, want %q: each run sends it once, and two that overlap no more", c.after, out, c.want)
+		}
 	}
 }
 

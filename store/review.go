@@ -116,6 +116,10 @@ func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
 		return WaitsOn
 	case r.forgotten(now, lim):
 		*r = r.sent(now)
+		// It is due again half of Resend later, before the next run, and behind all that
+		// have waited longer: the index has it where it belongs, whatever process makes
+		// that run. That its time is past keeps any worker's clock from calling it early.
+		r.DueAt = maxTime(r.DueAt, now.Add(-lim.Resend/2))
 		d.send(r, r.DueAt)
 		return Resent
 	}

@@ -16,15 +16,16 @@ locals {
     tags_edited     = "Somebody edited the tags of a machine that is in use: it is left alone, but give it back the tags of its record, or GARO may not end it."
     panic           = "A function panicked: report it, with the log line."
     unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."
+    reaper_late     = "Three of five runs of the reaper ended before they were done: the log line counts what was left, by phase. If it is requests, look why the worker does not take them up; if GitHub or EC2 is slow, wait; else raise memory_mb, and then reaper_shards."
     reaper          = "Three of five runs of the reaper failed, in part or whole: the log lines before each name every failure. What was left is done by the next run that can."
 
     runner_version_ends = "GitHub will refuse the version of a runner program within a week: the log line has the version and the day. Build a new image, or set runner_programs."
   }
 
-  # Each code but one is a fact that one line proves, so one datapoint is enough. A
+  # Each code but two is a fact that one line proves, so one datapoint is enough. A
   # run of the reaper also fails by faults that pass, such as one call that EC2
-  # throttles or GitHub answers with 502, and the run a minute later makes it good:
-  # three failed runs of five are worth a person's time.
+  # throttles or GitHub answers with 502, and is late when much comes at once, and the
+  # run a minute later makes it good: three such runs of five are worth a person's time.
   lasts = { evaluation_periods = 5, datapoints_to_alarm = 3 }
 
   alarm = {
@@ -34,7 +35,7 @@ locals {
   }
 
   alarms = merge(
-    { for code, text in local.codes : "alarm-${code}" => merge(local.alarm, code == "reaper" ? local.lasts : {}, {
+    { for code, text in local.codes : "alarm-${code}" => merge(local.alarm, contains(["reaper", "reaper_late"], code) ? local.lasts : {}, {
       namespace = local.namespace, metric_name = code, dimensions = {}, description = text
     }) },
     { for part in ["api", "worker"] : "${part}-errors" => merge(local.alarm, {

@@ -38,6 +38,7 @@ locals {
       GARO_QUEUE_URL     = aws_sqs_queue.this.url
       GARO_PARAMETERS    = local.parameters
       GARO_GITHUB_URL    = var.github_url
+      GARO_REAPER_SHARDS = tostring(var.reaper_shards)
       GARO_LOG_LEVEL     = var.log_level
     }
   }
@@ -180,9 +181,10 @@ resource "aws_lambda_function_event_invoke_config" "reaper" {
 }
 
 resource "aws_scheduler_schedule" "reaper" {
-  #checkov:skip=CKV_AWS_297: the schedule's input is empty, so there is nothing to encrypt
-  name                = "${var.name}-reaper"
-  description         = "Runs the reaper of ${var.name} each minute."
+  #checkov:skip=CKV_AWS_297: the schedule's input is the number of a shard, so there is nothing to encrypt
+  for_each            = { for n in range(var.reaper_shards) : tostring(n) => n }
+  name                = each.value == 0 ? "${var.name}-reaper" : "${var.name}-reaper-${each.key}"
+  description         = "Runs the reaper of ${var.name} each minute${var.reaper_shards == 1 ? "" : ", shard ${each.key} of ${var.reaper_shards}"}."
   schedule_expression = "rate(1 minute)"
 
   flexible_time_window {
@@ -192,11 +194,16 @@ resource "aws_scheduler_schedule" "reaper" {
   target {
     arn      = aws_lambda_function.this["reaper"].arn
     role_arn = aws_iam_role.scheduler.arn
-    input    = "{}"
+    input    = var.reaper_shards == 1 ? "{}" : jsonencode({ shard = each.value, of = var.reaper_shards })
 
     retry_policy {
       maximum_retry_attempts       = 2
       maximum_event_age_in_seconds = 60
     }
   }
+}
+
+moved {
+  from = aws_scheduler_schedule.reaper
+  to   = aws_scheduler_schedule.reaper["0"]
 }

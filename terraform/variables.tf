@@ -309,6 +309,17 @@ variable "reserved_concurrency" {
   }
 }
 
+variable "reaper_shards" {
+  description = "How many runs of the reaper share its work each minute. One does 10,000 live runners with room to spare; see docs/performance.md before you raise it. If you reserve concurrency for the reaper, reserve two for each."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = contains(range(1, 17), var.reaper_shards)
+    error_message = "Set reaper_shards between 1 and 16: each has its part of what GitHub grants a credential."
+  }
+}
+
 variable "log_level" {
   description = "What is logged: debug, info, warn or error. Alarms need error and audit lines need info."
   type        = string

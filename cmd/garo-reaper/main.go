@@ -1,9 +1,11 @@
 // Command garo-reaper is the Lambda function that a schedule invokes each minute:
-// it makes one run of the reaper. What the schedule sends with it does not matter.
+// it makes one run of the reaper. A schedule of a shard sends which one, as
+// {"shard": 0, "of": 2}; whatever else is sent with it does not matter.
 package main
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/accounts"
@@ -27,7 +29,9 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 	}
 	access, err := accounts.Open(b, accounts.Config{
 		ControlPlane: cfg.ControlPlane, Part: assume.Reaper, GitHubURL: cfg.GitHubURL,
-		GitHubShare: 1, // a registration that is not removed keeps a machine: workers can wait rather than that
+		// All shards together have the whole: a registration that is not removed keeps a
+		// machine, and workers can wait rather than that.
+		GitHubShare: 1 / float64(cfg.Shards),
 	})
 	if err != nil {
 		return nil, err
@@ -37,5 +41,5 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 		Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, Log: b.Log,
 	})
 	b.Fetch(ctx, nil)
-	return func(ctx context.Context) error { return run(ctx, r, b.Log) }, nil
+	return func(ctx context.Context, event json.RawMessage) error { return run(ctx, r, event, b.Log) }, nil
 }

@@ -23,7 +23,8 @@ type line struct {
 	Requests, Runners, Sweeps int
 	TookMS                    int64 `json:"took_ms"`
 	Late                      bool
-	Counts                    map[string]int
+	Counts, Left              map[string]int
+	Shard, Of                 int
 }
 
 // told returns the lines of a log that tell of runs.
@@ -103,26 +104,28 @@ type reported struct {
 	err error
 }
 
-func (r reported) Run(context.Context) (reaper.Report, error) { return r.Report, r.err }
+func (r reported) RunShard(context.Context, reaper.Shard) (reaper.Report, error) {
+	return r.Report, r.err
+}
 
 func TestReportIsOneLine(t *testing.T) {
 	began := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	report := reaper.Report{StartedAt: began, EndedAt: began.Add(1500 * time.Millisecond), Requests: 1, Runners: 2, Sweeps: 3,
 		Counts: map[reaper.Action]int{reaper.Drain: 2, reaper.Fail: 2}, Lines: make([]reaper.Line, 4)}
 	late := report
-	late.Late = true
+	late.Late, late.Left = true, map[string]int{"requests": 7}
 	for name, c := range map[string]struct {
 		made               reported
 		level, alarm, fail string
 	}{
 		"Good":   {reported{report, nil}, "INFO", "", ""},
-		"Late":   {reported{late, nil}, "WARN", "", ""},
+		"Late":   {reported{late, nil}, "ERROR", "reaper_late", ""},
 		"Failed": {reported{report, errors.Join(errors.New("first"), errors.New("second"))}, "ERROR", "reaper", "first"},
 		"Broken": {reported{reaper.Report{}, errors.New("no random numbers")}, "ERROR", "reaper", "no random numbers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			err := run(t.Context(), c.made, slog.New(slog.NewJSONHandler(&log, nil)))
+			err := run(t.Context(), c.made, nil, slog.New(slog.NewJSONHandler(&log, nil)))
 			if (err != nil) != (c.fail != "") {
 				t.Errorf("run = %v, want an error: %t", err, c.fail != "")
 			}
@@ -137,9 +140,29 @@ func TestReportIsOneLine(t *testing.T) {
 			if l.Requests != c.made.Requests || l.Runners != c.made.Runners || l.Sweeps != c.made.Sweeps || l.Late != c.made.Late || l.Counts["drain"] != c.made.Counts[reaper.Drain] {
 				t.Errorf("line = %+v, want what the report says: %+v", l, c.made.Report)
 			}
+			if l.Left["requests"] != c.made.Left["requests"] {
+				t.Errorf("line tells that %v was left, want %v", l.Left, c.made.Left)
+			}
 			if l.TookMS != c.made.EndedAt.Sub(c.made.StartedAt).Milliseconds() {
 				t.Errorf("took_ms = %d, want %v", l.TookMS, c.made.EndedAt.Sub(c.made.StartedAt))
 			}
 		})
+	}
+}
+
+func TestScheduleOfAShardRunsThatAlone(t *testing.T) {
+	aws := lambdatest.New(t)
+	f, err := start(t.Context(), aws.Process(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lambda.NewHandler(f).Invoke(t.Context(), []byte(`{"shard":1,"of":3}`)); err != nil {
+		t.Errorf("Invoke of a shard: %v", err)
+	}
+	if _, err := lambda.NewHandler(f).Invoke(t.Context(), []byte(`{"shard":3,"of":3}`)); err == nil || !strings.Contains(err.Error(), "shard 3 of 3") {
+		t.Errorf("Invoke of a shard that there is not = %v, want it refused", err)
+	}
+	if got := told(t, aws.Log()); len(got) != 2 || got[0].Shard != 1 || got[0].Of != 3 || got[0].Level != "INFO" || got[1].Alarm != "reaper" {
+		t.Errorf("log tells of %+v, want a run of shard 1 of 3, and one that failed:\n%s", got, aws.Log())
 	}
 }

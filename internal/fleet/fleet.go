@@ -150,7 +150,19 @@ type Fleet interface {
 	// After an error the list is incomplete: nothing follows from absence.
 	List(ctx context.Context, at Place, controlPlane string) iter.Seq2[Instance, error]
 
-	// Terminate ends one instance. Ending one that is already ended is no error;
-	// one that EC2 does not know is ErrNotFound.
-	Terminate(ctx context.Context, at Place, id string) error
+	// Terminate ends instances, from 1 to MaxTerminate, in one call. Ending one that
+	// is already ended is no error; one that EC2 does not know is ErrNotFound, and one
+	// that is protected is ErrRefused.
+	//
+	// After any error but for one id alone, nothing is known of any of them: for the
+	// sake of one that it does not know EC2 ends none, and for the sake of one that is
+	// protected none in that one's zone
+	// (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html).
+	// Calls for each alone then tell.
+	Terminate(ctx context.Context, at Place, ids ...string) error
 }
+
+// MaxTerminate is how many instances one Terminate ends: EC2 takes 1,000 ids, and
+// recommends smaller groups
+// (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html).
+const MaxTerminate = 100

@@ -93,8 +93,11 @@ func (s *System) rounds(ctx, under context.Context) {
 	defer tick.Stop()
 	var expired time.Time
 	for ctx.Err() == nil {
-		if _, err := s.Reap(under, false); err != nil {
+		switch report, err := s.Reap(under, false); {
+		case err != nil:
 			s.cfg.Log.Warn("reaper", "error", err)
+		case report.Late:
+			s.cfg.Log.Warn("the reaper ended before it was done", "left", report.Left)
 		}
 		if now := time.Now(); now.Sub(expired) >= expireEvery {
 			expired = now

@@ -79,10 +79,40 @@ type Sender interface {
 	Send(ctx context.Context, m Message, delay time.Duration) error
 }
 
+// Outgoing is a message on its way into the queue, and its delay.
+type Outgoing struct {
+	Message
+	Delay time.Duration
+}
+
+// BatchSender puts many messages into the queue. It is safe for concurrent use.
+type BatchSender interface {
+	// SendAll sends all messages, at most MaxBatch, in one call. It returns one error
+	// for each that was not sent, or may not have been, in the order of the messages,
+	// with nil for the others; nil says that all were sent. One message that is refused
+	// holds up no other.
+	SendAll(ctx context.Context, all ...Outgoing) []error
+}
+
+// MaxBatch is how many messages one SendAll takes. SQS takes ten, of 1 MiB together,
+// which ten of ours never reach
+// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html).
+const MaxBatch = 10
+
+// Each returns what SendAll answers when one thing is wrong with all of n messages.
+func Each(n int, err error) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
 // Queue is the whole contract, for a process that polls: in AWS, Lambda's event
 // source does that part. It delivers at least once and in no order.
 type Queue interface {
 	Sender
+	BatchSender
 
 	// Receive returns at most max messages, at least 1, waiting up to wait for the
 	// first one. None is no error; a context that ends is its error. Each is hidden from others until its visibility timeout

@@ -37,6 +37,8 @@ type Config struct {
 	// Rounds says when the reaper runs in the n-th minute, counted from its
 	// begin; nil: once, at once.
 	Rounds func(n int) []time.Duration
+	// Shards is how many runs of the reaper share its work; 0 and 1: there is one.
+	Shards int
 	// Deliver changes what a worker is given of what the queue delivered; nil: it
 	// is given all.
 	Deliver func(w *World, ds []queue.Delivery) []queue.Delivery

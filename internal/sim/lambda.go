@@ -156,29 +156,36 @@ func (l *lambda) rounds(ctx context.Context) {
 		case <-l.reaping:
 			l.reaping <- struct{}{}
 			for _, after := range at {
-				l.w.Go(func() {
-					time.Sleep(after)
-					_, _ = l.Reap() // what failed is in the log
-				})
+				for shard := range max(1, l.w.cfg.Shards) {
+					l.w.Go(func() {
+						time.Sleep(after + time.Duration(shard)*time.Microsecond)     // so that they begin in one order
+						_, _ = l.reap(reaper.Shard{Index: shard, Of: l.w.cfg.Shards}) // what failed is in the log
+					})
+				}
 			}
 		default: // it is paused
 		}
 	}
 }
 
-// Reap makes a run of the reaper now. A run that is killed has no report.
-func (l *lambda) Reap() (reaper.Report, error) {
+// Reap makes a run of the whole reaper now. A run that is killed has no report.
+func (l *lambda) Reap() (reaper.Report, error) { return l.reap(reaper.Shard{}) }
+
+// reap makes a run of a shard now.
+func (l *lambda) reap(shard reaper.Shard) (reaper.Report, error) {
 	inv := l.w.Invoke(kernel.Reaper, "")
 	p := l.environment(inv)
 	ctx, cancel := inv.Context(context.Background(), setting.ReaperTime)
 	defer cancel()
 	ended := l.w.Reaping()
-	report, err := p.reaper.Run(ctx)
+	report, err := p.reaper.RunShard(ctx, shard)
 	inv.Return()
 	if inv.Dead() {
 		return reaper.Report{}, kernel.ErrDead
 	}
-	ended(report, err)
+	if shard.Of < 2 { // another shard does what this one leaves
+		ended(report, err)
+	}
 	if l.w.cfg.Warm {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -127,7 +127,10 @@ func tappedSeq[T any](ctx context.Context, w *World, e *kernel.Effect, list func
 // tappedQueue is the queue as those who send see it.
 type tappedQueue struct{ w *World }
 
-var _ queue.Sender = tappedQueue{}
+var (
+	_ queue.Sender      = tappedQueue{}
+	_ queue.BatchSender = tappedQueue{}
+)
 
 func (q tappedQueue) Send(ctx context.Context, m queue.Message, delay time.Duration) error {
 	e := &kernel.Effect{Op: kernel.Send, To: kernel.ToQueue, What: string(m.Kind), On: m.ID}
@@ -144,6 +147,33 @@ func (q tappedQueue) Send(ctx context.Context, m queue.Message, delay time.Durat
 		return none{}, q.w.Queue.Send(ctx, m, delay)
 	})
 	return err
+}
+
+// SendAll is one call: what befalls it befalls all of its messages.
+func (q tappedQueue) SendAll(ctx context.Context, all ...queue.Outgoing) []error {
+	kinds, ids := map[string]bool{}, make([]string, len(all))
+	for i, m := range all {
+		kinds[string(m.Kind)], ids[i] = true, m.ID
+	}
+	e := &kernel.Effect{Op: kernel.Send, To: kernel.ToQueue, What: strings.Join(slices.Sorted(maps.Keys(kinds)), " "), On: strings.Join(ids, " ")}
+	errs, err := kernel.Do(ctx, q.w.Kernel, e, func(ctx context.Context) ([]error, error) {
+		for _, m := range all {
+			q.w.Sends(m.Message)
+		}
+		if e.Fate == kernel.Hold {
+			wait := q.w.Span(e)
+			q.w.Go(func() {
+				time.Sleep(wait)
+				_ = q.w.Queue.SendAll(ctx, all...) // what it refuses now it would have refused then
+			})
+			return nil, nil
+		}
+		return q.w.Queue.SendAll(ctx, all...), nil
+	})
+	if err != nil {
+		return queue.Each(len(all), err)
+	}
+	return errs
 }
 
 // tappedFleet is EC2 as worker and reaper see it.
@@ -192,14 +222,16 @@ func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane stri
 	})
 }
 
-func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
+func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
 	inv := kernel.InvocationOf(ctx)
-	_, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Terminate, On: id}, func(ctx context.Context) (none, error) {
-		f.w.Terminating(inv.Began, id)
-		return none{}, f.w.Fleet.Terminate(ctx, at, id)
+	_, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Terminate, On: strings.Join(ids, " ")}, func(ctx context.Context) (none, error) {
+		for _, id := range ids {
+			f.w.Terminating(inv.Began, id)
+		}
+		return none{}, f.w.Fleet.Terminate(ctx, at, ids...)
 	})
-	if errors.Is(err, fleet.ErrNotFound) {
-		f.w.Missed(id)
+	if errors.Is(err, fleet.ErrNotFound) && len(ids) == 1 { // of a group, nobody knows which
+		f.w.Missed(ids[0])
 	}
 	return err
 }

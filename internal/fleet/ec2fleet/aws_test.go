@@ -91,8 +91,8 @@ type parts struct {
 	reaper *ec2fleet.Fleet
 }
 
-func (p parts) Terminate(ctx context.Context, at fleet.Place, id string) error {
-	return p.reaper.Terminate(ctx, at, id)
+func (p parts) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
+	return p.reaper.Terminate(ctx, at, ids...)
 }
 
 // direct returns a client of an account's own.
@@ -186,6 +186,7 @@ func TestFleet(t *testing.T) {
 			OtherImage:   c.image(t, here, strings.Replace(publicImage, "arm64", "x86_64", 1)),
 			OtherProfile: "builder",
 			Die:          c.Die,
+			Protect:      c.Protect,
 			OtherType:    "m7i.large",
 			SetCapacity: func(has bool) {
 				if has {

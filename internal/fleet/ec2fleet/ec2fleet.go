@@ -169,15 +169,21 @@ func (f *Fleet) describe(ctx context.Context, at fleet.Place, filter string, val
 }
 
 // Terminate implements fleet.Fleet.
-func (f *Fleet) Terminate(ctx context.Context, at fleet.Place, id string) error {
+func (f *Fleet) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
+	if len(ids) == 0 || len(ids) > fleet.MaxTerminate {
+		return fmt.Errorf("terminate %d instances in %s: want 1 to %d", len(ids), at, fleet.MaxTerminate)
+	}
 	err := f.do(ctx, at, func(c *client, as func(*ec2.Options)) error {
-		_, err := c.terminate(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{id}}, as)
+		_, err := c.terminate(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids}, as)
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("terminate instance %s in %s: %w", id, at, err)
+	switch {
+	case err == nil:
+		return nil
+	case len(ids) == 1:
+		return fmt.Errorf("terminate instance %s in %s: %w", ids[0], at, err)
 	}
-	return nil
+	return fmt.Errorf("terminate instance %s and %d more in %s: %w", ids[0], len(ids)-1, at, err)
 }
 
 // toInstance returns an instance as the rest of GARO knows it.

@@ -34,6 +34,8 @@ type Subject struct {
 	SetCapacity func(has bool)
 	// Die makes EC2 end an instance, with the code and the message of its reason.
 	Die func(id, code, message string)
+	// Protect protects an instance from termination.
+	Protect func(id string)
 	// OtherType is an instance type that the image of Launch does not run on.
 	OtherType string
 }
@@ -87,6 +89,9 @@ var checks = []struct {
 	{"OtherArchitectureIsUnsuited", otherArchitecture},
 	{"TerminateTwiceIsFine", terminateTwice},
 	{"TerminateOfAnUnknownInstanceIsNotFound", terminateUnknown},
+	{"TerminateEndsAGroup", terminateGroup},
+	{"GroupWithAnUnknownInstanceIsLeft", terminateGroupWithUnknown},
+	{"GroupWithAProtectedInstanceEndsOneByOne", terminateGroupWithProtected},
 	{"GetLeavesOutWhatIsUnknown", get},
 	{"ByTokenFindsInAnyState", byToken},
 	{"ListHasOneControlPlaneOnEveryPage", list},

@@ -24,7 +24,7 @@ type broken struct {
 	byToken   func(context.Context, fleet.Place, string, string) (fleet.Instance, error)
 	get       func(context.Context, fleet.Place, ...string) (map[string]fleet.Instance, error)
 	list      func(context.Context, fleet.Place, string) iter.Seq2[fleet.Instance, error]
-	terminate func(context.Context, fleet.Place, string) error
+	terminate func(context.Context, fleet.Place, ...string) error
 	image     func(context.Context, fleet.Place, string) (string, error)
 }
 
@@ -44,8 +44,8 @@ func (b *broken) List(ctx context.Context, at fleet.Place, controlPlane string) 
 	return b.list(ctx, at, controlPlane)
 }
 
-func (b *broken) Terminate(ctx context.Context, at fleet.Place, id string) error {
-	return b.terminate(ctx, at, id)
+func (b *broken) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
+	return b.terminate(ctx, at, ids...)
 }
 
 func (b *broken) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
@@ -138,11 +138,11 @@ var faults = []struct {
 		}
 	}},
 	{"the second end fails", "TerminateTwiceIsFine", func(b *broken, w *simfleet.World) {
-		b.terminate = func(ctx context.Context, at fleet.Place, id string) error {
-			if f, ok := w.Instance(id); ok && f.State.Over() {
+		b.terminate = func(ctx context.Context, at fleet.Place, ids ...string) error {
+			if f, ok := w.Instance(ids[0]); ok && f.State.Over() {
 				return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "it is gone"}
 			}
-			return w.Terminate(ctx, at, id)
+			return w.Terminate(ctx, at, ids...)
 		}
 	}},
 	{"ends have no reason", "TerminateTwiceIsFine", func(b *broken, w *simfleet.World) {
@@ -156,8 +156,34 @@ var faults = []struct {
 		}
 	}},
 	{"the end of the unknown succeeds", "TerminateOfAnUnknownInstanceIsNotFound", func(b *broken, w *simfleet.World) {
-		b.terminate = func(ctx context.Context, at fleet.Place, id string) error {
-			if err := w.Terminate(ctx, at, id); !errors.Is(err, fleet.ErrNotFound) {
+		b.terminate = func(ctx context.Context, at fleet.Place, ids ...string) error {
+			if err := w.Terminate(ctx, at, ids...); !errors.Is(err, fleet.ErrNotFound) {
+				return err
+			}
+			return nil
+		}
+	}},
+	{"the first of a group alone ends", "TerminateEndsAGroup", func(b *broken, w *simfleet.World) {
+		b.terminate = func(ctx context.Context, at fleet.Place, ids ...string) error {
+			return w.Terminate(ctx, at, ids[:min(1, len(ids))]...)
+		}
+	}},
+	{"a group ends up to the unknown", "GroupWithAnUnknownInstanceIsLeft", func(b *broken, w *simfleet.World) {
+		b.terminate = func(ctx context.Context, at fleet.Place, ids ...string) error {
+			if len(ids) == 0 || len(ids) > fleet.MaxTerminate {
+				return w.Terminate(ctx, at, ids...)
+			}
+			for _, id := range ids {
+				if err := w.Terminate(ctx, at, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}},
+	{"a protected group is spared in silence", "GroupWithAProtectedInstanceEndsOneByOne", func(b *broken, w *simfleet.World) {
+		b.terminate = func(ctx context.Context, at fleet.Place, ids ...string) error {
+			if err := w.Terminate(ctx, at, ids...); len(ids) == 1 || !errors.Is(err, fleet.ErrRefused) {
 				return err
 			}
 			return nil
@@ -283,6 +309,11 @@ func TestFleetUnderTest(t *testing.T) {
 				OtherImage:   "ami-0123456789abcdef1",
 				OtherProfile: "builder",
 				OtherType:    "m7i.large",
+				Protect: func(id string) {
+					if err := w.Protect(id, true); err != nil {
+						t.Error(err)
+					}
+				},
 				Die: func(id, code, message string) {
 					if err := w.Die(id, message); err != nil || !strings.HasPrefix(message, code+": ") {
 						t.Errorf("Die = %v, with %s and %q", err, code, message)

@@ -259,31 +259,3 @@ func (w *World) page(ctx context.Context, at fleet.Place, controlPlane string, a
 	}
 	return page, last, false, nil
 }
-
-// Terminate implements fleet.Fleet. An instance that the view does not have yet
-// is ErrNotFound, as in EC2.
-func (w *World) Terminate(ctx context.Context, at fleet.Place, id string) error {
-	if err := w.begin(ctx, OpTerminate, at, fleet.Launch{}); err != nil {
-		return err
-	}
-	if err := w.terminate(at, id); err != nil {
-		return err
-	}
-	w.notify(id)
-	return nil
-}
-
-func (w *World) terminate(at fleet.Place, id string) error {
-	w.hold()
-	defer w.release()
-	now := w.now()
-	i := w.byID[id]
-	if i == nil || i.At != at || !w.sees(i, now.Add(-w.lag)) {
-		return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "the instance " + id + " does not exist"}
-	}
-	next := *i
-	if !next.end(now, now, reasonUser, "") {
-		return nil
-	}
-	return w.keep(next)
-}

@@ -39,6 +39,7 @@ type instance struct {
 	Reason   string // why then, in EC2's words
 	PowerOff string // why it switches itself off then, in its own words
 
+	Protected      bool      // from termination, by a person
 	StoppedAt      time.Time // when a person stopped it, for good; zero: nobody did
 	NoticeAt       time.Time // when its interruption was announced; zero: it was not
 	CredentialedAt time.Time // when it got its first config; zero: never

@@ -127,6 +127,11 @@ func subject(t *testing.T, f fleet.Fleet, w *simfleet.World, settle func()) flee
 		OtherImage:   "ami-00000000000000000",
 		OtherProfile: "builder",
 		OtherType:    "m7i.large",
+		Protect: func(id string) {
+			if err := w.Protect(id, true); err != nil {
+				t.Error(err)
+			}
+		},
 		Die: func(id, code, message string) {
 			if err := w.Die(id, message); err != nil || !strings.HasPrefix(message, code+": ") {
 				t.Errorf("Die = %v with %s and %q", err, code, message)

@@ -23,6 +23,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
@@ -63,6 +64,7 @@ type Reaper struct {
 	Common
 	ControlPlane string // the name in tags and registrations
 	GitHubURL    string // where GitHub's REST API is
+	Shards       int    // how many runs share the work of a minute; at least 1
 }
 
 // ReadAPI reads garo-api's environment, in the form of os.Environ.
@@ -91,8 +93,20 @@ func ReadWorker(environ []string) (Worker, error) {
 // ReadReaper reads garo-reaper's environment, in the form of os.Environ.
 func ReadReaper(environ []string) (Reaper, error) {
 	r := newReader(environ)
-	c := Reaper{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), GitHubURL: r.url(envGitHubURL)}
+	c := Reaper{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), GitHubURL: r.url(envGitHubURL), Shards: parsed(r, envReaperShards, parseShards)}
 	return c, r.err()
+}
+
+// maxShards is how many shards the reaper may have: GitHub grants a credential 900 points
+// a minute, and a sixteenth of the third that is spent at once is three deletions.
+const maxShards = 16
+
+func parseShards(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxShards || strconv.Itoa(n) != s {
+		return 0, errForm
+	}
+	return n, nil
 }
 
 // reader reads variables, and keeps what is wrong with them.

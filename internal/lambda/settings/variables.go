@@ -24,6 +24,7 @@ const (
 	envIssuers        = prefix + "OIDC_ISSUERS"
 	envRunnerPrograms = prefix + "RUNNER_PROGRAMS"
 	envGitHubURL      = prefix + "GITHUB_URL"
+	envReaperShards   = prefix + "REAPER_SHARDS"
 	envLogLevel       = prefix + "LOG_LEVEL"
 )
 
@@ -82,6 +83,11 @@ var Variables = []Variable{
 		Name: envGitHubURL, Readers: []Function{FunctionWorker, FunctionReaper}, Default: "https://api.github.com",
 		Want: "the https URL of a REST API", Example: "https://github.example.org/api/v3",
 		Meaning: "GitHub's REST API. An Enterprise Server's is https://HOST/api/v3.",
+	},
+	{
+		Name: envReaperShards, Readers: []Function{FunctionReaper}, Default: "1",
+		Want: "a whole number from 1 to 16", Example: "2",
+		Meaning: "How many runs of the reaper share its work each minute. Each takes an equal part of what GitHub grants a credential; which items a run looks at, its event says.",
 	},
 	{
 		Name: envLogLevel, Readers: all, Default: "info",

@@ -61,6 +61,23 @@ func (q *Memory) Send(ctx context.Context, m queue.Message, delay time.Duration)
 	return nil
 }
 
+// SendAll implements queue.BatchSender.
+func (q *Memory) SendAll(ctx context.Context, all ...queue.Outgoing) []error {
+	if len(all) > queue.MaxBatch {
+		return queue.Each(len(all), fmt.Errorf("send %d messages: want at most %d", len(all), queue.MaxBatch))
+	}
+	var errs []error
+	for i, m := range all {
+		if err := q.Send(ctx, m.Message, m.Delay); err != nil {
+			if errs == nil {
+				errs = make([]error, len(all))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
 // Receive implements queue.Queue.
 func (q *Memory) Receive(ctx context.Context, max int, wait time.Duration) ([]queue.Delivery, error) {
 	if max < 1 {

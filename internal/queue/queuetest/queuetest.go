@@ -41,6 +41,8 @@ func Run(t *testing.T, s Setup) {
 	}{
 		{"MessageArrivesAsItWasSent", arrives},
 		{"WhatCannotBeDoneIsRefused", refuses},
+		{"BatchArrivesAsItWasSent", batchArrives},
+		{"RefusedMessageOfABatchHoldsUpNoOther", batchRefuses},
 		{"DelayedMessageComesInItsTime", delayed},
 		{"BatchIsBoundedAndNothingIsLeftBehind", batches},
 

@@ -61,6 +61,7 @@ var (
 // Queue is a queue.Queue. It is safe for concurrent use, also by several
 // processes. It has nothing to close: it ends with its database.
 type Queue struct {
+	db         *sql.DB
 	visibility time.Duration
 	now        func() time.Time
 
@@ -80,7 +81,7 @@ func New(ctx context.Context, db *sql.DB, visibility time.Duration, now func() t
 	if now == nil {
 		now = time.Now
 	}
-	q := &Queue{visibility: visibility, now: now, woken: make(chan struct{})}
+	q := &Queue{db: db, visibility: visibility, now: now, woken: make(chan struct{})}
 	if _, err := db.ExecContext(ctx, schema); err != nil {
 		return nil, fmt.Errorf("create the queue's table: %w", err)
 	}
@@ -118,6 +119,41 @@ func (q *Queue) Send(ctx context.Context, m queue.Message, delay time.Duration) 
 	}
 	q.wake()
 	return nil
+}
+
+// SendAll implements queue.BatchSender: one statement, and so one commit, for all.
+func (q *Queue) SendAll(ctx context.Context, all ...queue.Outgoing) []error {
+	if len(all) > queue.MaxBatch {
+		return queue.Each(len(all), fmt.Errorf("send %d messages: want at most %d", len(all), queue.MaxBatch))
+	}
+	errs, failed := make([]error, len(all)), false
+	var values []any
+	var sent []int
+	now := q.now()
+	for i, m := range all {
+		body, err := queue.Encode(m.Message)
+		if err == nil && (m.Delay < 0 || m.Delay > queue.MaxDelay) {
+			err = fmt.Errorf("send message: delay %v, want 0 to %v", m.Delay, queue.MaxDelay)
+		}
+		if err != nil {
+			errs[i], failed = err, true
+			continue
+		}
+		values, sent = append(values, string(body), now.UnixNano(), now.Add(m.Delay).UnixNano()), append(sent, i)
+	}
+	if len(sent) > 0 {
+		if _, err := q.db.ExecContext(ctx, sendSQL+strings.Repeat(`, (?, ?, ?)`, len(sent)-1), values...); err != nil {
+			failed = true
+			for _, i := range sent {
+				errs[i] = fmt.Errorf("send %d messages: %w", len(sent), err)
+			}
+		}
+		q.wake()
+	}
+	if !failed {
+		return nil
+	}
+	return errs
 }
 
 // Receive implements queue.Queue. A message that is sent or released while it

@@ -1,6 +1,6 @@
 // Package sqsqueue is the queue in Amazon SQS: a standard queue with a dead letter
 // queue, as Terraform makes them. Sender is for the API, the worker and the reaper,
-// and links nothing but SendMessage; Queue is the whole contract, for a process that
+// and links nothing but SendMessage and SendMessageBatch; Queue is the whole contract, for a process that
 // polls by itself. Deliveries and Response are for a Lambda function that SQS's event
 // source invokes: each message fails alone, since the source deletes what is not
 // answered as failed, and delivers the rest again.
@@ -48,18 +48,26 @@ const (
 	maxWait  = 20 * time.Second
 )
 
-// Sender is a queue.Sender. It is safe for concurrent use, and has nothing to close.
+// Sender is a queue.Sender and a queue.BatchSender. It is safe for concurrent use, and has nothing to close.
 type Sender struct {
-	url  string
-	send func(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error)
+	url     string
+	send    func(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error)
+	sendAll func(context.Context, *sqs.SendMessageBatchInput, ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error)
 }
 
-var _ queue.Sender = (*Sender)(nil)
+var (
+	_ queue.Sender      = (*Sender)(nil)
+	_ queue.BatchSender = (*Sender)(nil)
+)
 
 // NewSender returns the sender of the queue with that URL. It calls nobody. cfg's
 // HTTPClient should be that of package awshttp.
 func NewSender(cfg aws.Config, url string) *Sender {
-	return &Sender{url, sqs.NewFromConfig(cfg).SendMessage}
+	return sender(sqs.NewFromConfig(cfg), url)
+}
+
+func sender(client *sqs.Client, url string) *Sender {
+	return &Sender{url, client.SendMessage, client.SendMessageBatch}
 }
 
 // Send implements queue.Sender. A delay is rounded up to whole seconds.
@@ -101,7 +109,7 @@ var _ queue.Queue = (*Queue)(nil)
 func New(cfg aws.Config, url, dead string) *Queue {
 	client := sqs.NewFromConfig(cfg)
 	return &Queue{
-		&Sender{url, client.SendMessage}, dead,
+		sender(client, url), dead,
 		client.ReceiveMessage, client.DeleteMessage, client.ChangeMessageVisibility,
 	}
 }

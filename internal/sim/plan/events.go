@@ -61,6 +61,17 @@ var events = []event{
 		s.w.Stopped(m.ID)
 		return true
 	}},
+	{"machine protected from termination", func(s *story, name string) bool {
+		m, ok := s.machine(name)
+		if !ok || s.w.Fleet.Protect(m.ID, true) != nil {
+			return false
+		}
+		s.w.Go(func() { // whoever did that lets go of it before the world is looked at
+			time.Sleep(time.Until(s.heals()))
+			_ = s.w.Fleet.Protect(m.ID, false) // it may be over
+		})
+		return true
+	}},
 	{"second machine of a launch", (*story).twin},
 	{"boot token stolen", (*story).steal},
 	{"forged event", (*story).forge},

@@ -89,6 +89,7 @@ func (p *plan) config() sim.Config {
 	return sim.Config{
 		Seed: p.seed, Most: most, Fate: p.fates(), Span: p.span,
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
+		Shards: p.shards(),
 		GitHub: p.github(),
 		EC2:    p.ec2(),
 		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies() },

@@ -102,6 +102,14 @@ func (p *plan) rounds() func(int) []time.Duration {
 	}
 }
 
+// shards is how many runs share the work of the reaper: mostly one, as in production.
+func (p *plan) shards() int {
+	if !p.chance(150, "shards") || !p.has("reaper in shards", "") {
+		return 1
+	}
+	return 2 + int(p.draw("how many shards")%3)
+}
+
 // deliveries returns what becomes of a batch of messages on its way to a worker.
 func (p *plan) deliveries() func(*sim.World, []queue.Delivery) []queue.Delivery {
 	heals := p.heals()

@@ -57,12 +57,12 @@ var partBugs = []Bug{
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:
-		if gh.advance(`, `case outcome(-1):
-		if gh.advance(`)),
+		if _, ok`, `case outcome(-1):
+		if _, ok`)),
 	plant("FailedPageMeansGone", "machines that a call failed to show count as gone",
 		edit("reaper/end.go", `whole.err = v.err`, ``)),
 	plant("EndedWhileShuttingDown", "a runner is over before its machine is",
-		edit("reaper/end.go", `in.State.Over() && !p.isLate(ctx)`, `(in.State.Over() || in.State == fleet.ShuttingDown) && !p.isLate(ctx)`)),
+		edit("reaper/end.go", `run.InstanceID != "" && in.State.Over() {`, `run.InstanceID != "" && (in.State.Over() || in.State == fleet.ShuttingDown) {`)),
 	plant("LateMachineIsKept", "a machine of a launch that took effect too late is left alone",
 		edit("reaper/judge.go", `return stray, "its record is " + string(r.State)`, `return kept, ""`)),
 	plant("UnrecordedMachineIsEnded", "a machine whose launch had no answer is ended, not adopted",

@@ -131,17 +131,22 @@ func (e *ec2) List(context.Context, fleet.Place, string) iter.Seq2[fleet.Instanc
 }
 
 // Terminate implements fleet.Fleet.
-func (e *ec2) Terminate(_ context.Context, _ fleet.Place, id string) error {
+func (e *ec2) Terminate(_ context.Context, _ fleet.Place, ids ...string) error {
 	if e.refusing() {
 		return &fleet.Error{Kind: fleet.ErrUnknown, Code: "InternalError", Text: "EC2 does not end machines now"}
 	}
-	for _, m := range e.all() {
-		if m.id == id {
-			m.kill()
-			return nil
+	var ends []*machine
+	for _, id := range ids {
+		i := slices.IndexFunc(e.all(), func(m *machine) bool { return m.id == id })
+		if i < 0 {
+			return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "no such instance"}
 		}
+		ends = append(ends, e.all()[i])
 	}
-	return &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "no such instance"}
+	for _, m := range ends {
+		m.kill()
+	}
+	return nil
 }
 
 func (e *ec2) all() []*machine {

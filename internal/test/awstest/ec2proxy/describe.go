@@ -231,23 +231,3 @@ func (p *Proxy) asDied(r reservation) string {
 	return instanceState.ReplaceAllLiteralString(inner, fmt.Sprintf(
 		"<instanceState><code>48</code><name>terminated</name></instanceState><stateReason><code>%s</code><message>%s</message></stateReason>", &code, &message))
 }
-
-func (p *Proxy) terminateInstances(ctx context.Context, c *Call) (answer, error) {
-	if r := p.known(c.Params); r != nil {
-		return answer{}, r
-	}
-	a, err := p.forward(ctx, c, c.Params)
-	if err != nil || a.status != http.StatusOK || c.Params.Get("DryRun") == "true" {
-		return a, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := p.cfg.Now()
-	for _, id := range ids(c.Params) {
-		if p.terminated[id].IsZero() {
-			p.terminated[id] = now
-			p.tokens.terminated(id, now)
-		}
-	}
-	return a, nil
-}

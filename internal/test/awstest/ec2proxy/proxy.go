@@ -70,6 +70,7 @@ type Proxy struct {
 	launched   map[string]time.Time // by instance
 	terminated map[string]time.Time // by instance
 	died       map[string]reason    // by instance
+	protected  map[string]bool      // by instance
 }
 
 type (
@@ -95,6 +96,7 @@ func New(upstream string, cfg Config) *Proxy {
 		launched:   map[string]time.Time{},
 		terminated: map[string]time.Time{},
 		died:       map[string]reason{},
+		protected:  map[string]bool{},
 	}
 }
 

@@ -3,6 +3,8 @@ package ec2proxy_test
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -514,5 +516,45 @@ func TestTypeOfAnotherArchitectureIsRefusedInEC2sWords(t *testing.T) {
 	in.ClientToken, in.InstanceType = new("t2"), types.InstanceTypeM7iLarge
 	if _, err := c.RunInstances(t.Context(), in); err != nil {
 		t.Errorf("RunInstances of the right type = %v", err)
+	}
+}
+
+func TestGroupIsTerminatedAsEC2Says(t *testing.T) {
+	p := ec2proxy.Start(t, ec2proxy.Config{})
+	c := client(t, p, region)
+	nets := subnets(t, c)
+	zones := map[string][]string{} // of two instances each
+	for n, net := range nets[:3] {
+		for k := range 2 {
+			out, err := c.RunInstances(t.Context(), launch(fmt.Sprintf("t%d%d", n, k), net))
+			if err != nil {
+				t.Fatal(err)
+			}
+			zone := *out.Instances[0].Placement.AvailabilityZone
+			zones[zone] = append(zones[zone], *out.Instances[0].InstanceId)
+		}
+	}
+	var groups [][]string
+	for _, zone := range slices.Sorted(maps.Keys(zones)) {
+		groups = append(groups, zones[zone])
+	}
+	if len(groups) < 2 {
+		t.Fatalf("the instances are in %d zones, want some", len(groups))
+	}
+	all := slices.Concat(groups...)
+	alive := func() []string {
+		return listed(t, c, types.Filter{Name: aws.String("instance-state-name"), Values: []string{"pending", "running"}})
+	}
+	_, err := c.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: append(slices.Clone(all), "i-0123456789abcdef0")})
+	if code(err) != "InvalidInstanceID.NotFound" || len(alive()) != len(all) {
+		t.Errorf("TerminateInstances with one unknown = %v, and %d of %d live; want not found, and all", err, len(alive()), len(all))
+	}
+	p.Protect(groups[0][0])
+	_, err = c.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: all})
+	got, want := alive(), slices.Clone(groups[0])
+	slices.Sort(got)
+	slices.Sort(want)
+	if code(err) != "OperationNotPermitted" || !slices.Equal(got, want) {
+		t.Errorf("TerminateInstances with one protected = %v, and %v live; want not permitted, and those of its zone: %v", err, got, want)
 	}
 }
