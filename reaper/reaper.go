@@ -124,6 +124,8 @@ type pass struct {
 	finished map[string]bool
 	// recent has the repositories with a runner in the last day, by account and id.
 	recent map[string]map[string]github.Repository
+	// refusing has the accounts that refuse us, or are registered no longer, and why.
+	refusing map[string]error
 	// inUse has the live runners by instance id, once they were read; nil: not yet.
 	inUse map[string]store.Runner
 	late  atomic.Bool
@@ -144,7 +146,7 @@ func (r *Reaper) Run(ctx context.Context) (Report, error) {
 		gate:    gate{silent: map[string]int{}, shut: map[string]error{}},
 		report:  Report{StartedAt: r.cfg.Now().UTC(), DryRun: r.cfg.DryRun, Counts: map[Action]int{}, Lines: []Line{}},
 		alarmed: map[string]bool{}, finished: map[string]bool{},
-		canList: map[github.Repository]error{},
+		canList: map[github.Repository]error{}, refusing: map[string]error{},
 	}
 	due := p.due(ctx)
 	var ending, naming []*store.Runner
@@ -159,6 +161,7 @@ func (r *Reaper) Run(ctx context.Context) (Report, error) {
 		{"confirm", func() { atGitHub{p}.confirm(ctx, asked) }},
 		{"names", func() { atGitHub{p}.names(ctx, naming) }},
 		{"sweeps", func() { atEC2{p}.sweeps(ctx, atEC2{p}.dueSweeps(ctx, due[store.KindSweep])) }},
+		{"accounts", func() { p.accounts(ctx) }},
 	} {
 		p.guard("phase", phase.name, phase.do)
 	}

@@ -31,10 +31,12 @@ func (v *launching) takeOver(ctx context.Context, s *start) error {
 		return fmt.Errorf("runner %s is not recorded", v.Runner.ID)
 	}
 	account, err := v.Accounts.Account(ctx, v.Runner.Account)
-	if err != nil && !errors.Is(err, store.ErrNoAccount) {
+	switch {
+	case errors.Is(err, store.ErrUnusable): // its pace is not known: EC2's own serves
+	case err != nil && !errors.Is(err, store.ErrNoAccount):
 		return fmt.Errorf("account %s: %w", v.Runner.Account, err)
 	}
-	v.pacing = account.Pacing
+	v.pacing, v.closed = account.Pacing, account.Closed || errors.Is(err, store.ErrNoAccount)
 	if step := store.NextStep(v.Now(), v.Runner, v.Lock); step == store.StepConfirm || v.Request.State == store.Waiting && !v.Runner.OnlineAt.IsZero() {
 		if err := v.confirm(ctx); err != nil || step == store.StepConfirm {
 			return err
@@ -100,7 +102,11 @@ func (v *launching) steps(ctx context.Context) error {
 		if !v.mine(v.Runner) {
 			return nil // given back: another invocation continues
 		}
-		switch store.NextStep(v.Now(), v.Runner, v.Lock) {
+		step := store.NextStep(v.Now(), v.Runner, v.Lock)
+		if over, err := v.barred(ctx, step); over || err != nil {
+			return err
+		}
+		switch step {
 		case store.StepLaunch:
 			if err := v.launch(ctx); err != nil {
 				return err
