@@ -243,7 +243,9 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	launch, err := r.freeze(ctx, *req, account, id)
 	if err != nil {
 		if errors.Is(err, fleet.ErrRefused) {
-			r.alarm(store.AlarmAccess, "account refuses", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+			if quota.Unreached(r.now, false).Alarm != "" { // else the reaper has told people already
+				r.alarm(store.AlarmAccess, "account refuses", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+			}
 			r.refuse(s, req, store.Failure{Code: store.EndLaunchDenied, Text: refusalText(err)})
 			return nil
 		}

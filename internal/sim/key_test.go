@@ -38,7 +38,9 @@ func TestLaunchWhoseKeyIsLostIsReplaced(t *testing.T) {
 			sim.Run(t, sim.Config{Fate: fate}, func(w *sim.World) {
 				s := w.Start(sim.Ephemeral("a"))
 				w.Until("the call", time.Minute, hit.Load)
-				w.LoseKey()
+				if !w.LoseKey() {
+					w.Errorf("the key was lost before")
+				}
 				job := w.Job(s.RunsOn, 30*time.Second)
 				w.Until("the request to be ready", 10*time.Minute, func() bool { return w.Request(s.ID).State.Final() }) // its status token opens nothing now
 				ready := w.Request(s.ID)
@@ -89,7 +91,9 @@ func TestRunnerWhoseKeyIsLostKeepsItsJobAndEnds(t *testing.T) {
 				if job != "" {
 					w.Until("the job to be reported", 5*time.Minute, func() bool { return !w.RunnerOf(s.ID).Job.StartedAt.IsZero() })
 				}
-				w.LoseKey()
+				if !w.LoseKey() {
+					w.Errorf("the key was lost before")
+				}
 				w.Until("the drain", 5*time.Minute, func() bool { return !w.RunnerOf(s.ID).State.Usable() })
 				if r := w.RunnerOf(s.ID); r.End.Code != store.EndLost {
 					w.Errorf("the runner drains for %s, want its silence", r.End.Code)

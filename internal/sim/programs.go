@@ -90,10 +90,16 @@ func (p *programs) fresh(ctx context.Context) (*keys.Ring, error) {
 }
 
 // LoseKey takes the first key away at once, as after a leak, and has the other one sign.
-func (p *programs) LoseKey() {
+// It reports false if it is gone already.
+func (p *programs) LoseKey() bool {
+	if !p.deployment().keys.Has("k1") {
+		return false
+	}
 	ring, err := keys.NewRing(secret.New(idKey), "k2", map[string]secret.Text{"k2": secret.New(secondKey)})
 	p.w.must(err)
 	p.redeploy(func(d *deployment) { d.keys = ring })
+	p.w.KeyLost("k1")
+	return true
 }
 
 // deployment returns what is deployed now.

@@ -75,7 +75,9 @@ func TestOpenRequestsOfARemovedAccountFailAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, until := range map[string]func(w *sim.World, s apitype.Started) bool{
 		"BeforeItsIntent": func(*sim.World, apitype.Started) bool { return true },
-		"BeforeItsConfig": func(w *sim.World, s apitype.Started) bool { return w.Request(s.ID).Runner != "" && w.RunnerOf(s.ID).InstanceID != "" },
+		"BeforeItsConfig": func(w *sim.World, s apitype.Started) bool {
+			return w.Request(s.ID).Runner != "" && w.RunnerOf(s.ID).InstanceID != ""
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -25,13 +25,19 @@ type standing struct {
 
 // Remove deletes the registration of the account, as somebody may while its runners
 // live.
-func (s *standing) Remove() { s.set(func() { s.removed = true }) }
+func (w *World) Remove() {
+	w.Unreached()
+	w.set(func() { w.removed = true })
+}
 
 // Register brings the registration back.
 func (s *standing) Register() { s.set(func() { s.removed = false }) }
 
 // Distrust takes the control plane out of the role's trust policy.
-func (s *standing) Distrust() { s.set(func() { s.refused = true }) }
+func (w *World) Distrust() {
+	w.Unreached()
+	w.set(func() { w.refused = true })
+}
 
 // Trust puts it back.
 func (s *standing) Trust() { s.set(func() { s.refused = false }) }

@@ -105,6 +105,19 @@ var events = []event{
 		return s.w.Queue.Send(s.w.Context(), m, 0) == nil
 	}},
 	{"keys rotated", func(s *story, _ string) bool { return s.w.Rotate() }},
+	{"key lost", func(s *story, _ string) bool { return s.w.LoseKey() }},
+	{"account removed, and registered again", func(s *story, name string) bool {
+		s.w.Remove()
+		time.Sleep(min(s.between(time.Second, 6*time.Minute, "removed for", name), time.Until(s.heals())))
+		s.w.Register()
+		return true
+	}},
+	{"role of the account refuses us", func(s *story, name string) bool {
+		s.w.Distrust()
+		time.Sleep(min(s.between(time.Second, 6*time.Minute, "refuses for", name), time.Until(s.heals())))
+		s.w.Trust()
+		return true
+	}},
 	{"deploy", func(s *story, name string) bool {
 		s.w.Deploy(strings.Repeat(name[len(name)-1:], 64))
 		return true
