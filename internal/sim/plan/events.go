@@ -107,16 +107,10 @@ var events = []event{
 	{"keys rotated", func(s *story, _ string) bool { return s.w.Rotate() }},
 	{"key lost", func(s *story, _ string) bool { return s.w.LoseKey() }},
 	{"account removed, and registered again", func(s *story, name string) bool {
-		s.w.Remove()
-		time.Sleep(min(s.between(time.Second, 6*time.Minute, "removed for", name), time.Until(s.heals())))
-		s.w.Register()
-		return true
+		return s.meanwhile(name, s.w.Remove, s.w.Register)
 	}},
 	{"role of the account refuses us", func(s *story, name string) bool {
-		s.w.Distrust()
-		time.Sleep(min(s.between(time.Second, 6*time.Minute, "refuses for", name), time.Until(s.heals())))
-		s.w.Trust()
-		return true
+		return s.meanwhile(name, s.w.Distrust, s.w.Trust)
 	}},
 	{"deploy", func(s *story, name string) bool {
 		s.w.Deploy(strings.Repeat(name[len(name)-1:], 64))
@@ -142,6 +136,18 @@ var events = []event{
 	{"record deleted early", func(s *story, _ string) bool {
 		return s.w.Expire(time.Now().Add(s.w.Limits.Keep-3*time.Minute)) > 0
 	}},
+}
+
+// meanwhile has something begin, and end some minutes later, before the world heals.
+func (s *story) meanwhile(name string, begin, end func()) bool {
+	left := time.Until(s.heals()) - s.between(time.Millisecond, time.Second, "before it heals", name)
+	if left <= 0 {
+		return false
+	}
+	begin()
+	time.Sleep(min(s.between(time.Second, 6*time.Minute, "meanwhile for", name), left))
+	end()
+	return true
 }
 
 // tableEmptied is the loss of all records, as by a wrong deploy.
