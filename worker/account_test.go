@@ -103,6 +103,14 @@ func TestFaultyRegistrationIsWaitedFor(t *testing.T) {
 			t.Errorf("waits for %q, alarmed %t; want it to wait, and nobody woken for it", got.Wait, w.alarmed(store.AlarmAccess))
 		}
 		w.config.Accounts = w.accounts
+		time.Sleep(time.Minute)
+		run := w.crashed(r)
+		w.config.Accounts = faulty{}
+		calls := len(w.fleet.calls)
+		if failed := w.handle(resumeOf(run)); failed != 0 || len(w.fleet.calls) != calls || len(w.sent) != 1 || w.sent[0].ID != run.ID {
+			t.Errorf("%d messages failed, %d calls, and %v was sent; want the launch left for later", failed, len(w.fleet.calls)-calls, w.sent)
+		}
+		w.config.Accounts = w.accounts
 		w.follow(1)
 		w.state(r, store.Waiting)
 		w.config.Accounts = faulty{}

@@ -32,7 +32,10 @@ func (v *launching) takeOver(ctx context.Context, s *start) error {
 	}
 	account, err := v.Accounts.Account(ctx, v.Runner.Account)
 	switch {
-	case errors.Is(err, store.ErrUnusable): // its pace is not known: EC2's own serves
+	case errors.Is(err, store.ErrUnusable) && store.NextStep(v.Now(), v.Runner, v.Lock) == store.StepLaunch:
+		v.send(ctx, s.Message, v.Now().Add(v.Limits.Waits[0])) // nobody knows its pace
+		return errLater
+	case errors.Is(err, store.ErrUnusable):
 	case err != nil && !errors.Is(err, store.ErrNoAccount):
 		return fmt.Errorf("account %s: %w", v.Runner.Account, err)
 	}
@@ -62,8 +65,12 @@ func (v *launching) take(ctx context.Context, s *start) error {
 	case !v.first(v.Runner.ID):
 		return nil
 	}
+	slots := v.slots()
+	if v.closed {
+		slots.Latest = time.Time{} // nothing is launched: no slot is used up
+	}
 	d, err := v.apply(ctx, func(now time.Time) store.Decision {
-		return v.Take(now, v.claim(), v.ControlPlane, v.slots())
+		return v.Take(now, v.claim(), v.ControlPlane, slots)
 	})
 	switch {
 	case errors.Is(err, errLater):
@@ -73,7 +80,7 @@ func (v *launching) take(ctx context.Context, s *start) error {
 		return err
 	}
 	v.Log.Info("resumes", "runner", v.Runner.ID, "trace", v.Runner.Trace, "step", string(store.NextStep(v.Now(), v.Runner, v.Lock)))
-	if d.Wait.For != "" {
+	if d.Wait.For != "" && !v.closed {
 		return v.later(ctx, store.Pause{Wait: d.Wait})
 	}
 	s.drive = v
