@@ -103,9 +103,9 @@ func (p *pass) advance(ctx context.Context, run *store.Runner, rule func(store.C
 	return d, ok
 }
 
-// apply commits a decision about a sweep, or in a dry run does nothing, and reports
-// whether the run may go on from it.
-func (p *pass) apply(ctx context.Context, s *store.Sweep, d store.Decision) bool {
+// apply commits a decision about a sweep or a quota, or in a dry run does nothing, and
+// reports whether the run may go on from it.
+func (p *pass) apply(ctx context.Context, it store.Item, d store.Decision) bool {
 	if p.cfg.DryRun {
 		return true
 	}
@@ -113,9 +113,9 @@ func (p *pass) apply(ctx context.Context, s *store.Sweep, d store.Decision) bool
 	case err == nil:
 		return true
 	case errors.Is(err, store.ErrConflict):
-		p.note(s, Skip, "somebody was faster: "+err.Error())
+		p.note(it, Skip, "somebody was faster: "+err.Error())
 	default:
-		p.fail(string(store.KindSweep), s.Key, fmt.Errorf("commit %s: %w", s.Ref(), err))
+		p.fail(string(it.Ref().Kind), it.Ref().ID, fmt.Errorf("commit %s: %w", it.Ref(), err))
 	}
 	return false
 }

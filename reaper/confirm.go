@@ -176,6 +176,9 @@ func (gh atGitHub) unseen(repo github.Repository, err error) {
 		gh.line(Line{Kind: "repository", ID: repo.Name, Action: Skip, Reason: err.Error()})
 		return
 	}
+	if gh.isRefused(repo.Account, "repository", repo.Name, err) {
+		return
+	}
 	gh.fail("repository", repo.Name, fmt.Errorf("see which runners of %s are online: %w", repo.Name, err))
 	if errors.Is(err, github.ErrDenied) || errors.Is(err, github.ErrNotFound) || errors.Is(err, github.ErrRefused) {
 		gh.deniedBy(repo, err)

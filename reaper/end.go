@@ -95,16 +95,14 @@ func (ec2 atEC2) unreachable(at fleet.Place, err error) {
 		ec2.line(Line{Kind: "account", ID: at.String(), Action: Skip, Reason: err.Error()})
 		return
 	}
-	ec2.fail("account", at.String(), err)
-	if refused(err) {
-		ec2.alarm(store.AlarmAccess, at.String(), "the account's machines cannot be seen or ended: "+err.Error(),
-			"account", at.Account, "region", at.Region)
+	if !ec2.isRefused(at.Account, "account", at.String(), err) {
+		ec2.fail("account", at.String(), err)
 	}
 }
 
 // refused reports that the account will refuse us until a person changes something.
 func refused(err error) bool {
-	return errors.Is(err, fleet.ErrRefused) || errors.Is(err, store.ErrNoAccount)
+	return errors.Is(err, fleet.ErrRefused) || errors.Is(err, store.ErrNoAccount) || errors.Is(err, store.ErrUnusable)
 }
 
 // deregister asks GitHub to delete the registrations of those whose turn it is.

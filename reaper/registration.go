@@ -152,6 +152,7 @@ func (gh atGitHub) unremoved(j *removal) {
 		gh.line(Line{Kind: kind, ID: id, Action: Skip, Reason: "time ran out"})
 	case j.out == untried:
 		gh.line(Line{Kind: kind, ID: id, Action: Skip, Reason: j.err.Error()})
+	case gh.isRefused(j.repo.Account, kind, id, j.err):
 	default:
 		gh.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.repo.Name, j.err))
 		if j.out == denied {

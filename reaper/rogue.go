@@ -87,6 +87,8 @@ func (gh atGitHub) listed(ctx context.Context, s store.Sweep, l *listing) store.
 		}
 	case errors.Is(l.err, errLater):
 		gh.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
+	case gh.isRefused(l.repo.Account, "repository", l.repo.Name, l.err):
+		return s.Listed(now, l.repo.ID) // and once an hour is enough to ask
 	default:
 		gh.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
 		if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {

@@ -71,6 +71,8 @@ type whole struct {
 	// canList tells whether a credential can list the registrations of a
 	// repository; nil: it can.
 	canList map[github.Repository]error
+	// refusing has the accounts that refuse us, or are registered no longer, and why.
+	refusing map[string]error
 }
 
 // Run makes one run over all items. It starts nothing new in the last five seconds
@@ -95,12 +97,14 @@ func (r *Reaper) RunShard(ctx context.Context, s Shard) (Report, error) {
 			gate:  gate{silent: map[string]int{}, shut: map[string]error{}},
 			shard: s, phase: "index",
 			alarmed: map[string]bool{}, finished: map[string]bool{}, canList: map[github.Repository]error{},
+			refusing: map[string]error{},
 		},
 		report: newReport(),
 	}
 	p.report.StartedAt, p.report.DryRun = r.cfg.Now().UTC(), r.cfg.DryRun
 	p.due(ctx)
 	p.phases(ctx)
+	p.guard("phase", "accounts", func() { p.refusals(ctx) })
 	p.report.Late = len(p.report.Left) > 0
 	p.report.EndedAt = r.cfg.Now().UTC()
 	return p.report, errors.Join(p.errs...)

@@ -82,7 +82,9 @@ func (ec2 atEC2) registered(ctx context.Context) (_ map[string]*sweep, complete 
 		}
 		if err != nil {
 			complete = false
-			ec2.fail("account", id, fmt.Errorf("read the registration of account %s: %w", id, err)) // an outage: a fault in it has its own alarm
+			if err = fmt.Errorf("read the registration of account %s: %w", id, err); !ec2.isRefused(id, "account", id, err) {
+				ec2.fail("account", id, err)
+			}
 			continue
 		}
 		for i, region := range slices.Sorted(maps.Keys(a.Regions)) {
@@ -154,6 +156,9 @@ func (ec2 atEC2) sweep(ctx context.Context, s *sweep) {
 			ec2.apply(ctx, &next, next.Swept(ec2.cfg.Now(), ec2.cfg.Limits, true))
 		}
 		return // nothing follows from a part of the list
+	}
+	if !s.registered {
+		ec2.isUnregistered(ctx, s.at)
 	}
 	if s.runners == nil {
 		return

@@ -401,17 +401,17 @@ func TestPlaceThatIsNoLongerRegisteredIsSweptUntilNothingIsLeft(t *testing.T) {
 	})
 }
 
-func TestAccountThatIsNoLongerRegisteredIsAlarmedAndLeavesTheIndex(t *testing.T) {
+func TestAccountOfWhichNothingLivesLeavesTheIndexWithoutAnAlarm(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.run()
 		delete(w.accounts, account)
 		w.fleet.fail = func(string, fleet.Place, string) error { return store.ErrNoAccount }
 		time.Sleep(w.lim.SweepPeriod)
-		if _, err := w.try(); !errors.Is(err, store.ErrNoAccount) {
-			t.Errorf("Run = %v, want %v", err, store.ErrNoAccount)
-		}
 		w.minutes(10)
-		w.wantAlarms(store.AlarmAccess)
+		w.wantAlarms()
+		if due := w.sweep().DueAt; !due.IsZero() {
+			t.Errorf("due at %s, want never", due)
+		}
 	})
 }
 

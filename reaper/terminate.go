@@ -34,6 +34,7 @@ func (ec2 atEC2) terminate(ctx context.Context, runners []*store.Runner, views m
 		case run.InstanceID == "":
 			unknown = append(unknown, e)
 		case v.err != nil: // reported when it was read
+			ec2.unseen(run, v.err)
 		default:
 			e.in, e.shown = v.instances[run.InstanceID]
 			all = append(all, e)
@@ -151,6 +152,7 @@ func (ec2 atEC2) found(ctx context.Context, e *ending) bool {
 		return true
 	case e.err != nil:
 		ec2.unreachable(fleet.PlaceOf(*run), fmt.Errorf("find the instance of runner %s in %s: %w", run.ID, fleet.PlaceOf(*run), e.err))
+		ec2.unseen(run, e.err)
 		return false
 	case e.in.State.Over():
 		ec2.finish(run, e.in, whyOver(e.in))

@@ -48,6 +48,9 @@ type Account struct {
 	HardS       int `json:"hard,omitempty"`
 	// MaxRunners is how many machines may live at once.
 	MaxRunners int `json:"max_runners"`
+	// Closed: the account is about to be removed. Nobody is served, and nothing is
+	// launched or registered; what lives ends as ever.
+	Closed bool `json:"closed,omitempty"`
 	// Pacing spaces RunInstances calls in each region.
 	Pacing Pacing `json:"pacing,omitzero"`
 	// GitHub says where the credential is that registers runners.
@@ -64,8 +67,12 @@ type Account struct {
 // ErrNoAccount is what Accounts answers for an account that is not registered.
 var ErrNoAccount = errors.New("account is not registered")
 
-// Accounts reads registrations. Any error but ErrNoAccount is an outage. It is
-// safe for concurrent use.
+// ErrUnusable is what Accounts answers for a registration that is there, and has a
+// fault that a person has to mend.
+var ErrUnusable = errors.New("registration cannot be used")
+
+// Accounts reads registrations. Any error but ErrNoAccount and ErrUnusable is an
+// outage. It is safe for concurrent use.
 type Accounts interface {
 	// Account returns the registration of one account.
 	Account(ctx context.Context, id string) (Account, error)

@@ -33,6 +33,8 @@ const (
 	EndTerminated   = "instance_terminated"
 	EndUnlisted     = "registration_lost"
 	EndOffline      = "offline_at_github"
+	EndKeyLost      = "key_lost"
+	EndNoAccount    = "account_unknown"
 )
 
 var endTexts = map[string]string{
@@ -60,6 +62,8 @@ var endTexts = map[string]string{
 	EndTerminated:   "EC2 says that the instance is terminated.",
 	EndUnlisted:     "GitHub no longer has the runner's registration. Find out whether somebody deletes runners in the repository's settings.",
 	EndOffline:      "GitHub shows the runner offline, though its machine runs. Look at the machine's way to GitHub.",
+	EndKeyLost:      "The key that the machine was to prove itself with was taken away before it booted.",
+	EndNoAccount:    "The account is no longer registered, or closed. Ask its owner which account to use.",
 }
 
 // EndCodes lists the codes, sorted.
@@ -68,7 +72,7 @@ func EndCodes() []string { return slices.Sorted(maps.Keys(endTexts)) }
 // NewEnd returns the reason to drain a runner that code stands for. What a new
 // machine would run into again is not retryable.
 func NewEnd(code string) Failure {
-	return Failure{Code: code, Text: endTexts[code], Retryable: code != EndTooOld}
+	return Failure{Code: code, Text: endTexts[code], Retryable: code != EndTooOld && code != EndNoAccount}
 }
 
 // EndStep is what the reaper is to do next for a runner that drains or ends.

@@ -11,6 +11,7 @@ type Intent struct {
 	MaxRunners   int
 	Claim        Claim
 	Slots        Slots
+	Reach        Reach
 }
 
 // Slots says when RunInstances may be called.
@@ -42,6 +43,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 		q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners
 
 		hard := now.Add(time.Duration(in.Launch.HardS) * time.Second)
+		q = q.reach(in.Reach, hard, lim)
 		bootBy := slot.Add(lim.BootLimit)
 		l = Lock{
 			Meta: l.Meta, Key: r.LockKey(), State: LockLaunching, Runner: in.Runner,

@@ -24,7 +24,8 @@ func TestBeginCommitsTheIntent(t *testing.T) {
 	}
 	want.quota = store.Quota{
 		Meta: store.Meta{Version: 5}, Account: "123456789012", Live: 10, Limit: 10,
-		Next: map[string]time.Time{"eu-west-2": at(5500 * time.Millisecond), "eu-west-1": at(time.Hour)},
+		Next:  map[string]time.Time{"eu-west-2": at(5500 * time.Millisecond), "eu-west-1": at(time.Hour)},
+		Reach: &store.Reach{Until: at(6 * time.Hour).Add(lim.NameLife)},
 	}
 	if got := s.quota.Next["eu-west-2"]; got != nextBefore {
 		t.Errorf("Begin changed the quota that it was given: next %v", got)

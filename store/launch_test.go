@@ -340,7 +340,7 @@ func TestUnregistrableDrainsAndTellsItsRequest(t *testing.T) {
 	now := at(10 * time.Second)
 	s := launched(t, store.Shared)
 	s.run.Claim = store.Claim{By: "worker-1", Until: at(time.Minute)}
-	d := s.c().Unregistrable(now, lim, "GitHub says no.")
+	d := s.c().Unregistrable(now, lim, store.Failure{Code: store.EndMintDenied, Text: "GitHub says no."})
 	want := s
 	want.run.Claim = store.Claim{Until: now}
 	why := store.Failure{Code: store.EndMintDenied, Text: "GitHub says no."}
@@ -349,5 +349,5 @@ func TestUnregistrableDrainsAndTellsItsRequest(t *testing.T) {
 	want.req.Attempts = s.run.Attempts
 	want.decides(t, d, outcome{changes: "put request, put runner, put lock"})
 	s = s.drained(now, store.EndStopped)
-	s.decides(t, s.c().Unregistrable(now, lim, "GitHub says no."), outcome{})
+	s.decides(t, s.c().Unregistrable(now, lim, store.Failure{Code: store.EndMintDenied, Text: "GitHub says no."}), outcome{})
 }

@@ -90,13 +90,13 @@ func (c Case) SpendName(now time.Time, n int, code, text, controlPlane string) D
 	})
 }
 
-// Unregistrable drains a runner that GitHub will never register, and lets the request
-// that launched it learn of that. It needs the runner, its lock and that request.
-func (c Case) Unregistrable(now time.Time, lim Limits, text string) Decision {
+// Unregistrable drains a runner that is never registered again, and lets the request
+// that launched it learn of why. It needs the runner, its lock and that request.
+func (c Case) Unregistrable(now time.Time, lim Limits, why Failure) Decision {
 	return decide(c, func(d *Decision) {
 		if d.Runner.State.Usable() {
 			d.Runner = d.Runner.release(now)
-			d.drain(now, Failure{Code: EndMintDenied, Text: text})
+			d.drain(now, why)
 			d.settle(now, lim)
 		}
 	})

@@ -22,6 +22,12 @@ type Quota struct {
 	Next map[string]time.Time `json:"next_launch,omitempty"`
 	// TooOld are the images whose runner program GitHub refused, the newest last.
 	TooOld []TooOldImage `json:"too_old_images,omitempty"`
+	// Reach is how the runners end if the account's registration goes. nil: none was
+	// launched since there is such a thing.
+	Reach *Reach `json:"reach,omitempty"`
+	// ToldAt is when people were last alarmed that the account cannot be reached. Zero:
+	// they were not since the last launch.
+	ToldAt time.Time `json:"told_at,omitzero"`
 }
 
 // TooOldImage is an image whose runner program GitHub refused for its version.

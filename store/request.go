@@ -254,8 +254,8 @@ func (r Request) tried(run Runner) Request {
 // next pause, or fails it when there is no further try or no time for one.
 func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
 	tries := r.Tries
-	if why.Code == EndVCPULimit {
-		tries = max(0, min(tries, len(lim.Waits)-1)) // the limit is the account's: only time helps, up to give_up_at
+	if why.Code == EndVCPULimit || why.Code == EndKeyLost {
+		tries = max(0, min(tries, len(lim.Waits)-1)) // not the request's fault: only time helps, up to give_up_at
 	}
 	if tries >= len(lim.Waits) || now.Add(lim.Waits[tries]).After(r.GiveUpAt) {
 		why.Text += " No further try is left; see the attempts."

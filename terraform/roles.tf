@@ -90,7 +90,8 @@ locals {
   policies = {
     api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.lists])
     worker = concat(local.always, [local.statements.keys, local.statements.receive], local.borrow)
-    reaper = concat(local.always, [local.statements.due, local.statements.lists], local.borrow)
+    # The reaper opens with the keys what the table keeps of a registration that is gone.
+    reaper = concat(local.always, [local.statements.keys, local.statements.due, local.statements.lists], local.borrow)
   }
 }
 

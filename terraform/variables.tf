@@ -87,6 +87,7 @@ variable "accounts" {
       properties        = optional(map(string), {})
     }), {})
     environment = optional(map(string))
+    closed      = optional(bool)
   }))
   default = {}
 

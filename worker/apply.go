@@ -15,6 +15,7 @@ type launching struct {
 	*invocation
 	store.Case
 	pacing store.Pacing
+	closed bool // the account is closed, or registered no longer
 
 	heard store.Said // what EC2 answered and is not recorded yet
 }

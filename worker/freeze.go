@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,6 +18,29 @@ func imageOf(req store.Request, region store.Region) string {
 		return region.Images[0]
 	}
 	return req.Machine.Image
+}
+
+// registration returns the registration that a machine for the request is launched by.
+// false: none can be, now or ever, which is decided.
+func (r *round) registration(ctx context.Context, s *start, req *store.Request) (store.Account, bool) {
+	account, err := r.Accounts.Account(ctx, req.Account)
+	switch {
+	case errors.Is(err, store.ErrNoAccount), err == nil && account.Closed:
+		r.refuse(s, req, store.NewEnd(store.EndNoAccount))
+		return account, false
+	case err != nil:
+		if !errors.Is(err, store.ErrUnusable) { // who reads registrations tells people of their faults
+			r.alarm(store.AlarmAccess, "registration cannot be read", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+		}
+		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
+		return account, false
+	}
+	if req.Tries > 0 { // the last try may have failed since our keys are old ones
+		if _, err := r.freshKeys(ctx); err != nil {
+			r.Log.Warn("launches with the keys that are known", "request", req.ID, "trace", req.Trace, "error", err)
+		}
+	}
+	return account, true
 }
 
 // freeze resolves everything that the launch of a runner is made of.
@@ -41,6 +65,6 @@ func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Acc
 			fleet.TagRepository:   req.Repository.Name,
 		},
 		Script: bootstrap.Current, APIURL: in.APIURL, AgentSHA256: in.Agents,
-		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.Keys.Current(),
+		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.keys().Current(),
 	}, nil
 }

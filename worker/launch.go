@@ -71,6 +71,8 @@ func (v *launching) failed(ctx context.Context, log *slog.Logger, err error) err
 		return v.died(ctx, fe)
 	case errors.Is(err, fleet.ErrRefused):
 		return v.refused(ctx, fe, refusalText(err))
+	case errors.Is(err, store.ErrNoAccount): // it was removed a moment ago, and EC2 was not called
+		return v.abandon(ctx, "", store.NewEnd(store.EndNoAccount))
 	}
 	log.Warn("launch unclear", "error", err)
 	if !answered {
@@ -146,7 +148,7 @@ func (in *invocation) run(ctx context.Context, r store.Runner, l fleet.Launch) (
 // render makes the call from what is frozen: the same bytes for the same runner
 // and index, whoever makes it.
 func (in *invocation) render(r store.Runner) (fleet.Launch, error) {
-	token, err := in.Keys.Boot(r.Launch.KeyID, r.ID, r.Index)
+	token, err := in.keys().Boot(r.Launch.KeyID, r.ID, r.Index)
 	if err != nil {
 		return fleet.Launch{}, err
 	}

@@ -134,7 +134,7 @@ func (in *invocation) pauseAfter(r store.Runner) time.Duration {
 
 // configure seals the config into the record, and gives the claim back.
 func (v *launching) configure(ctx context.Context, m *minting) error {
-	sealed, err := v.Keys.Seal(v.Random, v.Runner.Launch.KeyID, v.Runner.ID, m.name.N, m.minted.Config)
+	sealed, err := v.keys().Seal(v.Random, v.Runner.Launch.KeyID, v.Runner.ID, m.name.N, m.minted.Config)
 	if err != nil {
 		return err
 	}
@@ -146,5 +146,6 @@ func (v *launching) configure(ctx context.Context, m *minting) error {
 
 // unregistered ends a machine that can never be registered.
 func (v *launching) unregistered(ctx context.Context, text string) error {
-	return v.giveUp(ctx, func(now time.Time) store.Decision { return v.Unregistrable(now, v.Limits, text) })
+	why := store.Failure{Code: store.EndMintDenied, Text: text}
+	return v.giveUp(ctx, func(now time.Time) store.Decision { return v.Unregistrable(now, v.Limits, why) })
 }

@@ -31,10 +31,15 @@ func (v *launching) takeOver(ctx context.Context, s *start) error {
 		return fmt.Errorf("runner %s is not recorded", v.Runner.ID)
 	}
 	account, err := v.Accounts.Account(ctx, v.Runner.Account)
-	if err != nil && !errors.Is(err, store.ErrNoAccount) {
+	switch {
+	case errors.Is(err, store.ErrUnusable) && store.NextStep(v.Now(), v.Runner, v.Lock) == store.StepLaunch:
+		v.send(ctx, s.Message, v.Now().Add(v.Limits.Waits[0])) // nobody knows its pace
+		return errLater
+	case errors.Is(err, store.ErrUnusable):
+	case err != nil && !errors.Is(err, store.ErrNoAccount):
 		return fmt.Errorf("account %s: %w", v.Runner.Account, err)
 	}
-	v.pacing = account.Pacing
+	v.pacing, v.closed = account.Pacing, account.Closed || errors.Is(err, store.ErrNoAccount)
 	if step := store.NextStep(v.Now(), v.Runner, v.Lock); step == store.StepConfirm || v.Request.State == store.Waiting && !v.Runner.OnlineAt.IsZero() {
 		if err := v.confirm(ctx); err != nil || step == store.StepConfirm {
 			return err
@@ -60,8 +65,12 @@ func (v *launching) take(ctx context.Context, s *start) error {
 	case !v.first(v.Runner.ID):
 		return nil
 	}
+	slots := v.slots()
+	if v.closed {
+		slots.Latest = time.Time{} // nothing is launched: no slot is used up
+	}
 	d, err := v.apply(ctx, func(now time.Time) store.Decision {
-		return v.Take(now, v.claim(), v.ControlPlane, v.slots())
+		return v.Take(now, v.claim(), v.ControlPlane, slots)
 	})
 	switch {
 	case errors.Is(err, errLater):
@@ -71,7 +80,7 @@ func (v *launching) take(ctx context.Context, s *start) error {
 		return err
 	}
 	v.Log.Info("resumes", "runner", v.Runner.ID, "trace", v.Runner.Trace, "step", string(store.NextStep(v.Now(), v.Runner, v.Lock)))
-	if d.Wait.For != "" {
+	if d.Wait.For != "" && !v.closed {
 		return v.later(ctx, store.Pause{Wait: d.Wait})
 	}
 	s.drive = v
@@ -100,7 +109,11 @@ func (v *launching) steps(ctx context.Context) error {
 		if !v.mine(v.Runner) {
 			return nil // given back: another invocation continues
 		}
-		switch store.NextStep(v.Now(), v.Runner, v.Lock) {
+		step := store.NextStep(v.Now(), v.Runner, v.Lock)
+		if over, err := v.barred(ctx, step); over || err != nil {
+			return err
+		}
+		switch step {
 		case store.StepLaunch:
 			if err := v.launch(ctx); err != nil {
 				return err

@@ -226,14 +226,8 @@ func (in *invocation) held(ctx context.Context, d store.Decision) {
 // intend plans a machine for the request and adds the intent to the commit of
 // its account.
 func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *store.Lock) error {
-	account, err := r.Accounts.Account(ctx, req.Account)
-	switch {
-	case errors.Is(err, store.ErrNoAccount):
-		r.refuse(s, req, store.Failure{Code: "account_unknown", Text: "Account " + req.Account + " is no longer registered."})
-		return nil
-	case err != nil:
-		r.alarm(store.AlarmAccess, "registration cannot be read", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
-		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
+	account, ok := r.registration(ctx, s, req)
+	if !ok {
 		return nil
 	}
 	quota := r.quotas[req.Account]
@@ -249,7 +243,9 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	launch, err := r.freeze(ctx, *req, account, id)
 	if err != nil {
 		if errors.Is(err, fleet.ErrRefused) {
-			r.alarm(store.AlarmAccess, "account refuses", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+			if quota.Unreached(r.now, false).Alarm != "" { // else the reaper has told people already
+				r.alarm(store.AlarmAccess, "account refuses", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+			}
 			r.refuse(s, req, store.Failure{Code: store.EndLaunchDenied, Text: refusalText(err)})
 			return nil
 		}
@@ -261,9 +257,14 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 		r.refuse(s, req, why)
 		return nil
 	}
+	sealed, err := r.keys().SealExternalID(r.Random, launch.KeyID, account.ID, account.ExternalID)
+	if err != nil {
+		return err
+	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{
 		Runner: id, ControlPlane: r.ControlPlane, MaxRunners: account.MaxRunners, Claim: r.claim(),
-		Plan: r.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
+		Reach: store.ReachOf(account, req.Region, launch.KeyID, sealed),
+		Plan:  r.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
 		Slots: store.Slots{Pacing: account.Pacing, Latest: r.deadline.Add(-lastLaunch)},
 	})
 	if d.Wait.For != "" {

@@ -49,12 +49,15 @@ type GitHub interface {
 
 // Config is what a Worker is made of. Every field without a default is needed.
 type Config struct {
-	Store        store.Store
-	Queue        queue.Sender
-	Accounts     store.Accounts
-	Fleet        Fleet
-	GitHub       GitHub
-	Keys         *keys.Ring
+	Store    store.Store
+	Queue    queue.Sender
+	Accounts store.Accounts
+	Fleet    Fleet
+	GitHub   GitHub
+	Keys     *keys.Ring
+	// FreshKeys reads the keys anew: another process may know of a rotation already.
+	// nil: Keys are all that there ever are.
+	FreshKeys    func(context.Context) (*keys.Ring, error)
 	Limits       store.Limits
 	ControlPlane string            // 1 to 16 of a-z, 0-9 and hyphen: names what is ours in EC2 and GitHub
 	APIURL       string            // where machines call
@@ -70,6 +73,7 @@ type Worker struct {
 	Config
 	capacity capacity
 	asked    asked
+	ring     ring
 }
 
 // New returns a Worker.
@@ -83,7 +87,7 @@ func New(c Config) *Worker {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Worker{Config: c}
+	return &Worker{Config: c, ring: ring{keys: c.Keys}}
 }
 
 const (

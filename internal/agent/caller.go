@@ -42,6 +42,7 @@ type caller struct {
 
 	notBefore time.Time // any call; zero: at once
 	fails     int       // calls in a row that had no answer
+	deniedAt  time.Time // the first of the calls in a row whose session was refused; zero: the last one was not
 }
 
 func newCaller(m *memory) caller {
@@ -131,7 +132,7 @@ func (c *caller) backOff(ans answer) {
 }
 
 // answered ends the backing off.
-func (c *caller) answered() { c.fails, c.notBefore = 0, time.Time{} }
+func (c *caller) answered() { c.fails, c.notBefore, c.deniedAt = 0, time.Time{}, time.Time{} }
 
 // repeatable reports whether the same call may be answered otherwise later.
 func (ans answer) repeatable() bool {

@@ -71,7 +71,7 @@ func (a *Agent) report(ctx context.Context) {
 		a.answered()
 		a.s.Outbox = a.s.Outbox[1:]
 	default:
-		a.backOff(ans)
+		a.unheard(ans)
 	}
 }
 
@@ -99,7 +99,7 @@ func (a *Agent) heartbeat(ctx context.Context) {
 	case ans.status == http.StatusGone:
 		a.powerOff("the runner is ended")
 	default:
-		a.backOff(ans)
+		a.unheard(ans)
 	}
 }
 
@@ -124,8 +124,25 @@ func (a *Agent) ask(ctx context.Context) {
 	case ans.status == http.StatusGone:
 		a.powerOff("the runner is ended")
 	default:
-		a.backOff(ans)
+		a.unheard(ans)
 	}
+}
+
+// unheard backs off after a call with the session that was not taken. A machine that
+// the API has not known for as long as it may idle, since its key was taken away or its
+// record is lost, powers off as soon as no runner program runs: nothing can come to it.
+func (a *Agent) unheard(ans answer) {
+	now := time.Now()
+	switch {
+	case ans.status != http.StatusUnauthorized:
+		a.deniedAt = time.Time{}
+	case a.deniedAt.IsZero():
+		a.deniedAt = now
+	case a.program == nil && a.s.End == "" && now.Sub(a.deniedAt) >= a.idleLimit(): // else it ends by itself, and says why
+		a.powerOff("the API no longer knows the machine")
+		return
+	}
+	a.backOff(ans)
 }
 
 // obey does what an answer says. Only the orders that shorten the machine's life

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,4 +149,30 @@ func TestNextAnswerThatIsNoneIsAskedForAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A machine whose session the API refuses for as long as it may idle ends once nothing
+// runs on it that could have a job.
+func TestMachineThatTheAPINoLongerKnowsEndsAfterItsJob(t *testing.T) {
+	bubble(t, store.Shared, func(w *world) {
+		w.boot()
+		w.connect()
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
+		w.api.answers = slices.Repeat([]int{http.StatusUnauthorized}, 1000)
+		w.later(time.Hour)
+		w.wantOn()
+		w.happen(ProgramEvent{Kind: JobDone})
+		w.exit(0)
+		w.later(time.Minute)
+		w.wantOff("the API no longer knows the machine")
+	})
+	bubble(t, store.Shared, func(w *world) { // for a moment alone
+		w.boot()
+		w.connect()
+		w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"}, ProgramEvent{Kind: JobDone})
+		w.api.answers = slices.Repeat([]int{http.StatusUnauthorized}, 10)
+		w.exit(0)
+		w.later(9 * time.Minute)
+		w.wantOn()
+	})
 }

@@ -82,12 +82,16 @@ func (in Intake) Place(ctx context.Context, account string, serves func(store.Ac
 		}
 	}
 	found := 0
+	var faulty error // one account whose registration cannot be used
 	for _, id := range ids {
 		candidate, err := in.Accounts.Account(ctx, id)
-		if errors.Is(err, store.ErrNoAccount) {
+		switch {
+		case errors.Is(err, store.ErrNoAccount), err == nil && candidate.Closed:
 			continue
-		}
-		if err != nil {
+		case errors.Is(err, store.ErrUnusable) && account == "":
+			faulty = fmt.Errorf("account %s: %w", id, err) // it stops nobody who has another
+			continue
+		case err != nil:
 			return a, repo, fmt.Errorf("account %s: %w", id, err)
 		}
 		if r, ok := serves(candidate); ok {
@@ -95,11 +99,13 @@ func (in Intake) Place(ctx context.Context, account string, serves func(store.Ac
 			found++
 		}
 	}
-	switch found {
-	case 0:
-		return a, repo, NotServed()
-	case 1:
+	switch {
+	case found == 1:
 		return a, repo, nil
+	case found == 0 && faulty != nil:
+		return a, repo, faulty
+	case found == 0:
+		return a, repo, NotServed()
 	}
 	return a, repo, &Refusal{Invalid: true, Field: "account_id", Text: fmt.Sprintf("Name one: %d accounts are registered for this repository.", found)}
 }

@@ -239,3 +239,39 @@ func TestEveryPartOfAWishTellsWishesApart(t *testing.T) {
 		}
 	}
 }
+
+// One account's mistake, or its end, stops nobody who has another.
+func TestFaultyAndClosedAccountsStopNobodyElse(t *testing.T) {
+	closed := account("111111111111", "acme/shop")
+	closed.Closed = true
+	serves := func(a store.Account) (store.Repository, bool) { return intake.Named(a, "acme/shop") }
+	in := newIntake(t, accounts{"111111111111": closed, "222222222222": account("222222222222", "acme/shop")})
+	if a, _, err := in.Place(t.Context(), "", serves); err != nil || a.ID != "222222222222" {
+		t.Errorf("Place beside a closed account = %s, %v; want the other one", a.ID, err)
+	}
+	var refusal *intake.Refusal
+	if _, _, err := in.Place(t.Context(), "111111111111", serves); !errors.As(err, &refusal) || refusal.Reason != intake.NotServed().Reason {
+		t.Errorf("Place in a closed account = %v, want it not served", err)
+	}
+	in.Accounts = faulty{accounts{"111111111111": nil, "222222222222": account("222222222222", "acme/shop")}}
+	if a, _, err := in.Place(t.Context(), "", serves); err != nil || a.ID != "222222222222" {
+		t.Errorf("Place beside a faulty registration = %s, %v; want the other one", a.ID, err)
+	}
+	for _, id := range []string{"111111111111", ""} {
+		in.Accounts = faulty{accounts{"111111111111": nil, "222222222222": account("222222222222", "acme/other")}}
+		if _, _, err := in.Place(t.Context(), id, serves); !errors.Is(err, store.ErrUnusable) {
+			t.Errorf("Place in %q = %v, want the fault: the account may well serve the repository", id, err)
+		}
+	}
+}
+
+// faulty has a fault in each registration that is nil.
+type faulty struct{ accounts }
+
+func (f faulty) Account(ctx context.Context, id string) (store.Account, error) {
+	a, err := f.accounts.Account(ctx, id)
+	if errors.Is(err, errAway) {
+		err = store.ErrUnusable
+	}
+	return a, err
+}

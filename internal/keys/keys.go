@@ -1,5 +1,6 @@
 // Package keys derives everything secret from the control plane's keys: request
-// ids, own labels, boot, session and status tokens, and the seal of configs.
+// ids, own labels, boot, session and status tokens, and the seals of configs and of
+// external ids.
 // Each use has a prefix of its own in what is signed, so that no value can stand
 // for another. Nothing that is derived needs to be stored.
 //
@@ -68,6 +69,9 @@ func NewRing(id secret.Text, current string, byID map[string]secret.Text) (*Ring
 
 // Current returns the id of the key that new machines and tokens are made with.
 func (r *Ring) Current() string { return r.current }
+
+// Has reports whether the ring has the key of that id.
+func (r *Ring) Has(kid string) bool { return r.byID[kid] != nil }
 
 // ErrUnknownKey is answered for a key id that the ring does not have, or no
 // longer has.
@@ -173,7 +177,11 @@ func (r *Ring) StatusOpens(token, request string, now time.Time) bool {
 func HashToken(token string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(token))) }
 
 func (r *Ring) aead(kid, runner string) (cipher.AEAD, error) {
-	key, err := r.macBy(kid, "garo/seal/1", runner)
+	return r.aeadOf(kid, "garo/seal/1", runner)
+}
+
+func (r *Ring) aeadOf(kid, use, name string) (cipher.AEAD, error) {
+	key, err := r.macBy(kid, use, name)
 	if err != nil {
 		return nil, err
 	}
@@ -191,11 +199,20 @@ func (r *Ring) Seal(random io.Reader, kid, runner string, n int, config secret.T
 	if err != nil {
 		return "", fmt.Errorf("seal config %d of runner %s: %w", n, runner, err)
 	}
-	nonce := make([]byte, aead.NonceSize())
-	if _, err := io.ReadFull(random, nonce); err != nil {
+	sealed, err := seal(random, aead, config, strconv.Itoa(n))
+	if err != nil {
 		return "", fmt.Errorf("seal config %d of runner %s: %w", n, runner, err)
 	}
-	return base64.StdEncoding.EncodeToString(aead.Seal(nonce, nonce, []byte(config.Reveal()), []byte(strconv.Itoa(n)))), nil
+	return sealed, nil
+}
+
+// seal encrypts text, which opens with the same words alone.
+func seal(random io.Reader, aead cipher.AEAD, text secret.Text, with string) (string, error) {
+	nonce := make([]byte, aead.NonceSize())
+	if _, err := io.ReadFull(random, nonce); err != nil {
+		return "", err
+	}
+	return base64.StdEncoding.EncodeToString(aead.Seal(nonce, nonce, []byte(text.Reveal()), []byte(with))), nil
 }
 
 // Open is the inverse of Seal.
@@ -204,13 +221,46 @@ func (r *Ring) Open(kid, runner string, n int, sealed string) (secret.Text, erro
 	if err != nil {
 		return secret.Text{}, fmt.Errorf("open config %d of runner %s: %w", n, runner, err)
 	}
-	b, err := base64.StdEncoding.DecodeString(sealed)
-	if err != nil || len(b) < aead.NonceSize() {
-		return secret.Text{}, fmt.Errorf("open config %d of runner %s: not a sealed config", n, runner)
-	}
-	plain, err := aead.Open(nil, b[:aead.NonceSize()], b[aead.NonceSize():], []byte(strconv.Itoa(n)))
+	text, err := open(aead, sealed, strconv.Itoa(n))
 	if err != nil {
 		return secret.Text{}, fmt.Errorf("open config %d of runner %s: %w", n, runner, err)
 	}
-	return secret.New(string(plain)), nil
+	return text, nil
+}
+
+// open is the inverse of seal.
+func open(aead cipher.AEAD, sealed, with string) (secret.Text, error) {
+	b, err := base64.StdEncoding.DecodeString(sealed)
+	if err != nil || len(b) < aead.NonceSize() {
+		return secret.Text{}, errors.New("not sealed by GARO")
+	}
+	plain, err := aead.Open(nil, b[:aead.NonceSize()], b[aead.NonceSize():], []byte(with))
+	return secret.New(string(plain)), err
+}
+
+// SealExternalID encrypts the external id of an account's role for the record of the
+// account, as Seal does configs: it opens for this account alone.
+func (r *Ring) SealExternalID(random io.Reader, kid, account string, id secret.Text) (string, error) {
+	var sealed string
+	aead, err := r.aeadOf(kid, "garo/external-id/1", account)
+	if err == nil {
+		sealed, err = seal(random, aead, id, "")
+	}
+	if err != nil {
+		return "", fmt.Errorf("seal the external id of account %s: %w", account, err)
+	}
+	return sealed, nil
+}
+
+// OpenExternalID is the inverse of SealExternalID.
+func (r *Ring) OpenExternalID(kid, account, sealed string) (secret.Text, error) {
+	var id secret.Text
+	aead, err := r.aeadOf(kid, "garo/external-id/1", account)
+	if err == nil {
+		id, err = open(aead, sealed, "")
+	}
+	if err != nil {
+		return secret.Text{}, fmt.Errorf("open the external id of account %s: %w", account, err)
+	}
+	return id, nil
 }

@@ -184,3 +184,29 @@ func FuzzValidID(f *testing.F) {
 		}
 	})
 }
+
+func TestSealedExternalIDOpensForItsAccountAlone(t *testing.T) {
+	r := ring(t, "a")
+	kid := r.Current()
+	sealed, err := r.SealExternalID(rand.Reader, kid, "111122223333", secret.New("canary"))
+	if err != nil || strings.Contains(sealed, "canary") {
+		t.Fatalf("SealExternalID = %q, %v", sealed, err)
+	}
+	if got, err := r.OpenExternalID(kid, "111122223333", sealed); err != nil || !got.Equal("canary") {
+		t.Errorf("OpenExternalID = %q, %v; want what was sealed", got.Reveal(), err)
+	}
+	for what, open := range map[string]func() (secret.Text, error){
+		"AnotherAccount": func() (secret.Text, error) { return r.OpenExternalID(kid, "111122223334", sealed) },
+		"AsAConfig":      func() (secret.Text, error) { return r.Open(kid, "111122223333", 0, sealed) },
+		"Cut":            func() (secret.Text, error) { return r.OpenExternalID(kid, "111122223333", sealed[:8]) },
+	} {
+		if got, err := open(); err == nil {
+			t.Errorf("%s: opened to %q, want an error", what, got.Reveal())
+		}
+	}
+	_, serr := r.SealExternalID(rand.Reader, "gone", "111122223333", secret.New("canary"))
+	_, oerr := r.OpenExternalID("gone", "111122223333", sealed)
+	if !errors.Is(serr, ErrUnknownKey) || !errors.Is(oerr, ErrUnknownKey) || r.Has("gone") || !r.Has(kid) {
+		t.Errorf("with a key that is gone: %v and %v, Has %t; want ErrUnknownKey", serr, oerr, r.Has("gone"))
+	}
+}

@@ -68,7 +68,7 @@ func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
 	}
 	account, err := store.ParseAccount(id, b)
 	if err != nil {
-		return store.Account{}, fmt.Errorf("%s: %w", path, err)
+		return store.Account{}, fmt.Errorf("%s: %w: %w", path, store.ErrUnusable, err)
 	}
 	return account, nil
 }

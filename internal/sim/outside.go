@@ -40,15 +40,12 @@ type accounts struct{ *World }
 
 func (a accounts) Account(ctx context.Context, id string) (store.Account, error) {
 	e := &kernel.Effect{Op: kernel.Get, What: "account", On: id, To: kernel.ToSSM}
-	return kernel.Do(ctx, a.World.Kernel, e, func(context.Context) (store.Account, error) {
-		if id != setting.AccountID {
-			return store.Account{}, store.ErrNoAccount
-		}
-		return a.World.Account, nil
+	return kernel.Do(ctx, a.World.Kernel, e, func(ctx context.Context) (store.Account, error) {
+		return registered{a.World}.Account(ctx, id)
 	})
 }
 
-func (a accounts) List(context.Context) ([]string, error) { return []string{setting.AccountID}, nil }
+func (a accounts) List(ctx context.Context) ([]string, error) { return registered{a.World}.List(ctx) }
 
 // outside makes what is around GARO.
 func (w *World) outside() {

@@ -83,6 +83,25 @@ func (p *programs) Rotate() bool {
 	return !done
 }
 
+// fresh is the parameter with the keys.
+func (p *programs) fresh(ctx context.Context) (*keys.Ring, error) {
+	e := &kernel.Effect{Op: kernel.Get, What: "keys", To: kernel.ToSSM}
+	return kernel.Do(ctx, p.w.Kernel, e, func(context.Context) (*keys.Ring, error) { return p.deployment().keys, nil })
+}
+
+// LoseKey takes the first key away at once, as after a leak, and has the other one sign.
+// It reports false if it is gone already.
+func (p *programs) LoseKey() bool {
+	if !p.deployment().keys.Has("k1") {
+		return false
+	}
+	ring, err := keys.NewRing(secret.New(idKey), "k2", map[string]secret.Text{"k2": secret.New(secondKey)})
+	p.w.must(err)
+	p.redeploy(func(d *deployment) { d.keys = ring })
+	p.w.KeyLost("k1")
+	return true
+}
+
 // deployment returns what is deployed now.
 func (p *programs) deployment() deployment {
 	p.mu.Lock()
@@ -110,7 +129,7 @@ func (p *programs) process() *process {
 	fresh := &process{deployed: d.n}
 	fresh.worker = worker.New(worker.Config{
 		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
-		Keys: d.keys, Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
+		Keys: d.keys, FreshKeys: p.fresh, Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
 		Now: p.w.Clock(kernel.Worker), Random: p.w.Random(name), Log: p.w.log.logger(name, func() bool { return fresh.inv.Dead() }),
 	})
 	return fresh

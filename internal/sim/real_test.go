@@ -17,10 +17,11 @@ type realFault struct {
 }
 
 // realIDs are the rows that there have to be: R is for the runner program and
-// GitHub, E for EC2, L for Lambda and what is around it, U for its users. Some
+// GitHub, E for EC2, L for Lambda and what is around it, S for what may starve or
+// strand others, U for its users. Some
 // numbers are not in use.
 var realIDs = strings.Fields(`R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15
-	E1 E2 E4 E5 E6 E8 E9 L1 L3 L4 L5 L6 L7 L8 U1 U3 U4 U5 U6 U7 U8`)
+	E1 E2 E4 E5 E6 E8 E9 L1 L3 L4 L5 L6 L7 L8 S4 S5 U1 U3 U4 U5 U6 U7 U8`)
 
 // realFaults were found by reading the source of the real parts, and by use.
 var realFaults = []realFault{
@@ -137,6 +138,21 @@ var realFaults = []realFault{
 	{"L8", "a region is in another partition of AWS", []string{
 		"internal/test/terraformtest.TestPatternsTakeEveryPartition", "internal/test/terraformtest.TestSessionPoliciesServeEveryPartition",
 		"internal/aws/assume.TestUsualRoleIsOfTheRegionsPartition", "api.TestRegionsOfEveryPartitionAreNames"}},
+
+	// What may starve or strand others.
+	{"S4", "an account is removed, or its registration breaks, while its runners live", []string{
+		"internal/sim.TestRunnersOfARemovedAccountEndAsEver", "internal/sim.TestOpenRequestsOfARemovedAccountFailAtOnce",
+		"internal/sim.TestRunnersOfAnAccountThatRefusesUsEndByTime", "internal/sim.TestAccountThatComesBackIsUsedAgain",
+		"internal/reach.TestAccountThatIsGoneIsReachedAsAtItsLastLaunch", "store.TestIntentKeepsHowItsAccountIsReached",
+		"store.TestUnreachedAccountIsToldOnceADay", "store.TestUnseenRunnerIsOverWhenItsOwnTimerMustHaveEndedIt", "store.TestQuotaIsReadByOldAndNew",
+		"reaper.TestDeletedRoleIsNeverSilent", "reaper.TestAccountOfWhichNothingLivesLeavesTheIndexWithoutAnAlarm",
+		"worker.TestClosedAndRemovedAccountsLaunchNothing", "worker.TestIntentOfARemovedAccountIsGivenUpAndItsMachineLookedFor",
+		"worker.TestFaultyRegistrationIsWaitedFor", "internal/intake.TestFaultyAndClosedAccountsStopNobodyElse"}},
+	{"S5", "a key is taken away at once while launches are open and machines live", []string{
+		"internal/sim.TestLaunchWhoseKeyIsLostIsReplaced", "internal/sim.TestRunnerWhoseKeyIsLostKeepsItsJobAndEnds",
+		"worker.TestIntentWhoseKeyIsLostIsGivenUpForTheCurrentOne", "worker.TestMachineWhoseKeyIsLostIsNotRegistered",
+		"worker.TestKeyThatAWorkerDoesNotKnowYetIsReadAndNotGivenUp", "worker.TestTryAfterAFailureReadsTheKeysAnew",
+		"store.TestLostKeySpendsNoTryOfItsRequest", "internal/agent.TestMachineThatTheAPINoLongerKnowsEndsAfterItsJob"}},
 
 	// Users and operators.
 	{"U1", "nobody polls a request", []string{

@@ -41,6 +41,7 @@ type World struct {
 	*promise.Oracle
 	*lambda
 	*programs
+	standing
 
 	Limits store.Limits
 	Keys   *keys.Ring

@@ -182,12 +182,14 @@ type tappedFleet struct{ w *World }
 var _ fleet.Fleet = tappedFleet{}
 
 func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
-	return kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Image, On: image}, func(ctx context.Context) (string, error) { return f.w.Fleet.Image(ctx, at, image) })
+	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Image, On: image}, func(ctx context.Context) (string, error) {
+		return f.w.Fleet.Image(ctx, at, image)
+	})
 }
 
 func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	answered := f.w.Launching(kernel.By(ctx), l)
-	instance, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
+	instance, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.Launch(ctx, at, l)
 	})
 	answered(err)
@@ -195,7 +197,7 @@ func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch)
 }
 
 func (f tappedFleet) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
-	in, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
+	in, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.ByToken, On: token}, func(ctx context.Context) (fleet.Instance, error) {
 		return f.w.Fleet.ByToken(ctx, at, runner, token)
 	})
 	if errors.Is(err, fleet.ErrNotFound) {
@@ -205,7 +207,7 @@ func (f tappedFleet) ByToken(ctx context.Context, at fleet.Place, runner, token 
 }
 
 func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
-	found, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
+	found, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Get, What: "instances", On: strings.Join(ids, " ")}, func(ctx context.Context) (map[string]fleet.Instance, error) {
 		return f.w.Fleet.Get(ctx, at, ids...)
 	})
 	for _, id := range ids {
@@ -218,13 +220,16 @@ func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (ma
 
 func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
 	return tappedSeq(ctx, f.w, &kernel.Effect{To: kernel.ToEC2, Op: kernel.List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
+		if err := f.w.takeOn(ctx, at.Account); err != nil {
+			return failing[fleet.Instance](err)
+		}
 		return f.w.Fleet.List(ctx, at, controlPlane)
 	})
 }
 
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
 	inv := kernel.InvocationOf(ctx)
-	_, err := kernel.Do(ctx, f.w.Kernel, &kernel.Effect{To: kernel.ToEC2, Op: kernel.Terminate, On: strings.Join(ids, " ")}, func(ctx context.Context) (none, error) {
+	_, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Terminate, On: strings.Join(ids, " ")}, func(ctx context.Context) (none, error) {
 		for _, id := range ids {
 			f.w.Terminating(inv.Began, id)
 		}
@@ -252,7 +257,7 @@ func unanswered[T any](v T, err error) (T, error) {
 
 func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
 	answered := g.w.Minting(name)
-	minted, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+	minted, err := unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, repo, name, labels)
 	}))
 	answered(err)
@@ -260,7 +265,7 @@ func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name str
 }
 
 func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
-	r, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
+	r, err := unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
 		return g.w.github.Get(ctx, repo, id)
 	}))
 	g.w.Shows(r, err)
@@ -268,7 +273,7 @@ func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64)
 }
 
 func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
-	_, err := unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+	_, err := unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
 		g.w.Deleting(id)
 		return none{}, g.w.github.Delete(ctx, repo, id)
 	}))
@@ -276,7 +281,7 @@ func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int
 }
 
 func (g tappedGitHub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
-	return unanswered(kernel.Do(ctx, g.w.Kernel, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
+	return unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
 		return g.w.github.Find(ctx, repo, name)
 	}))
 }
@@ -288,6 +293,9 @@ func (g tappedGitHub) Deprecation(ctx context.Context, repo github.Repository, v
 
 func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
 	list := tappedSeq(ctx, g.w, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
+		if err := g.w.credential(ctx, repo.Account); err != nil {
+			return failing[github.Runner](err)
+		}
 		return g.w.github.List(ctx, repo, prefix)
 	})
 	return func(yield func(github.Runner, error) bool) {

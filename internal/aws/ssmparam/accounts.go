@@ -42,7 +42,7 @@ func (p *Parameters) Account(ctx context.Context, id string) (store.Account, err
 	}
 	a, err := store.ParseAccount(id, []byte(got.text.Reveal()))
 	if err != nil {
-		err = fmt.Errorf("parameter %s: %w", name, err)
+		err = fmt.Errorf("parameter %s: %w: %w", name, store.ErrUnusable, err)
 		p.complain(name, got.version, err)
 		return store.Account{}, err
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/ec2fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/reach"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 const (
@@ -45,9 +47,13 @@ type Access struct {
 
 // Open returns an Access for the accounts in the parameters, and calls nothing yet.
 func Open(b *startup.Base, cfg Config) (*Access, error) {
-	sessions := assume.New(assume.Config{AWS: b.AWS, Accounts: b.Parameters, ControlPlane: cfg.ControlPlane, Part: cfg.Part, Log: b.Log})
+	var registered store.Accounts = b.Parameters
+	if cfg.Part == assume.Reaper { // which ends what lives, whatever became of the registration
+		registered = reach.Accounts{Accounts: b.Parameters, Records: b.Store, Keys: b.Parameters.Keys}
+	}
+	sessions := assume.New(assume.Config{AWS: b.AWS, Accounts: registered, ControlPlane: cfg.ControlPlane, Part: cfg.Part, Log: b.Log})
 	creds, err := github.NewCredentials(github.CredentialsConfig{
-		BaseURL: cfg.GitHubURL, Account: b.Parameters.Account, Parameter: sessions.Credential, HTTP: httpForGitHub(),
+		BaseURL: cfg.GitHubURL, Account: registered.Account, Parameter: sessions.Credential, HTTP: httpForGitHub(),
 	})
 	if err != nil {
 		return nil, err

@@ -157,9 +157,9 @@ type Parameter struct {
 // Parameters has every parameter.
 var Parameters = []Parameter{
 	{
-		Name: "keys", Readers: []Function{FunctionAPI, FunctionWorker}, Where: "the control plane's", Needed: true,
+		Name: "keys", Readers: all, Where: "the control plane's", Needed: true,
 		Example: `{"id":"…","current":"k2","keys":{"k2":"…","k1":"…"}}`,
-		Meaning: "The keys that ids, tokens and seals are made of, each of at least 32 random characters. `id` is never changed. Of `keys`, `current` makes what is new, and an older one is kept until no live runner was launched with it.",
+		Meaning: "The keys that ids, tokens and seals are made of, each of at least 32 random characters. `id` is never changed. Of `keys`, `current` makes what is new, and an older one is kept until no live runner was launched with it. The reaper reads them only for an account whose registration is gone.",
 	},
 	{
 		Name: "operators", Readers: []Function{FunctionAPI}, Where: "the control plane's",

@@ -116,6 +116,13 @@ var events = []event{
 		return s.w.Queue.Send(s.w.Context(), m, 0) == nil
 	}},
 	{"keys rotated", func(s *story, _ string) bool { return s.w.Rotate() }},
+	{"key lost", func(s *story, _ string) bool { return s.w.LoseKey() }},
+	{"account removed, and registered again", func(s *story, name string) bool {
+		return s.meanwhile(name, s.w.Remove, s.w.Register)
+	}},
+	{"role of the account refuses us", func(s *story, name string) bool {
+		return s.meanwhile(name, s.w.Distrust, s.w.Trust)
+	}},
 	{"deploy", func(s *story, name string) bool {
 		s.w.Deploy(strings.Repeat(name[len(name)-1:], 64))
 		return true
@@ -140,6 +147,18 @@ var events = []event{
 	{"record deleted early", func(s *story, _ string) bool {
 		return s.w.Expire(time.Now().Add(s.w.Limits.Keep-3*time.Minute)) > 0
 	}},
+}
+
+// meanwhile has something begin, and end some minutes later, before the world heals.
+func (s *story) meanwhile(name string, begin, end func()) bool {
+	left := time.Until(s.heals()) - s.between(time.Millisecond, time.Second, "before it heals", name)
+	if left <= 0 {
+		return false
+	}
+	begin()
+	time.Sleep(min(s.between(time.Second, 6*time.Minute, "meanwhile for", name), left))
+	end()
+	return true
 }
 
 // tableEmptied is the loss of all records, as by a wrong deploy.

@@ -25,7 +25,9 @@ func plant(name, breaks string, edits ...Edit) Bug { return Bug{name, breaks, ed
 func edit(file, old, to string) Edit { return Edit{file, old, to} }
 
 // all returns every bug.
-func all() []Bug { return slices.Concat(storeBugs, partBugs, confirmBugs, realBugs, reaperBugs) }
+func all() []Bug {
+	return slices.Concat(storeBugs, partBugs, confirmBugs, realBugs, reaperBugs, standingBugs)
+}
 
 // Where names the files that the bug is in.
 func (b Bug) Where() string {

@@ -127,6 +127,7 @@ func (p endPromises) freed() bool {
 // sawOver looks at what is recorded of a runner's machine and its registration on
 // the way to its end.
 func (p endPromises) sawOver(was, r store.Runner) {
+	p.sawKey(was, r)
 	if begins(was.DeregisteredAt, r.DeregisteredAt) && !r.State.Final() && !p.forgot {
 		p.hold(Forgotten, !p.registered(r.Config.RunnerID), "registration %d of runner %s counts as deleted, and is there", r.Config.RunnerID, r.ID)
 	}
@@ -137,6 +138,9 @@ func (p endPromises) sawOver(was, r store.Runner) {
 	}
 	if was.State.Final() || r.State != store.RunnerEnded {
 		return
+	}
+	if strings.Contains(r.History[len(r.History)-1].Reason, "could not be seen") {
+		p.sawUnreached(r)
 	}
 	missing := !was.MissingAt.IsZero() && r.EndedAt.Sub(was.MissingAt) >= p.Limits.GoneGap
 	for _, m := range p.Fleet.Instances() {
@@ -181,6 +185,8 @@ func (p endPromises) sawDrain(c commit, was, r store.Runner, l store.Lock) {
 		p.hold(DrainsFor, was.Boot.At.IsZero() && (asked >= store.MaxUnfamiliar || !at.Before(l.BootBy)), "runner %s drains at %s for it was not launched, and had until %s", r.ID, at, l.BootBy)
 	case store.EndNoBoot, store.EndGitHubDown, store.EndGitHubLimit:
 		p.hold(DrainsFor, was.Boot.At.IsZero() && !at.Before(l.BootBy), "runner %s drains at %s for it did not boot, and had until %s", r.ID, at, l.BootBy)
+	case store.EndKeyLost, store.EndNoAccount:
+		p.sawGone(was, r)
 	case store.EndNotOnline:
 		p.hold(DrainsFor, was.OnlineAt.IsZero() && !at.Before(l.BootBy.Add(p.Limits.OnlineGrace)), "runner %s drains at %s for it was not online, and was to boot by %s", r.ID, at, l.BootBy)
 	case store.EndIdle:

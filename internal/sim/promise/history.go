@@ -40,13 +40,15 @@ type Config struct {
 type History struct {
 	Config
 
-	mu       sync.Mutex // guards what follows; held while nothing waits
-	seen                // since the table was emptied
-	wipedAt  time.Time  // when the table was emptied: there are machines that nothing is known of
-	forgot   bool       // a record was deleted that named a registration
-	released time.Time  // when the operator first released the brake of a world that lost records
-	texts    []text
-	retagged map[string]string // the runners that machines were launched for whose tags were edited, by machine
+	mu        sync.Mutex // guards what follows; held while nothing waits
+	seen                 // since the table was emptied
+	wipedAt   time.Time  // when the table was emptied: there are machines that nothing is known of
+	forgot    bool       // a record was deleted that named a registration
+	released  time.Time  // when the operator first released the brake of a world that lost records
+	texts     []text
+	unreached time.Time            // when the account was last removed, or began to refuse us
+	keyLost   map[string]time.Time // when each key was taken away, by its id
+	retagged  map[string]string    // the runners that machines were launched for whose tags were edited, by machine
 }
 
 // seen is what an emptied table makes void.

@@ -84,7 +84,7 @@ func (p launchPromises) Launching(by string, l fleet.Launch) (answered func(err 
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		fe, told := errors.AsType[*fleet.Error](err)
-		unknown := err != nil && !told
+		unknown := err != nil && !told && !errors.Is(err, store.ErrNoAccount) // without its role nothing is called
 		p.calls.open[holder] = unknown
 		switch {
 		case unknown:

@@ -165,7 +165,7 @@ func (p recordPromises) agree(l store.Lock) {
 // sawQuota looks at the quota that a commit wrote.
 func (p recordPromises) sawQuota(q store.Quota) {
 	p.hold(QuotaTrue, q.Live == p.live, "the quota counts %d runners, and %d are neither failed nor ended", q.Live, p.live)
-	p.hold(QuotaKept, q.Live <= q.Limit && q.Limit == p.Account.MaxRunners, "%d runners live, and the limit is %d", q.Live, p.Account.MaxRunners)
+	p.hold(QuotaKept, q.Live <= q.Limit && (q.Limit == p.Account.MaxRunners || q.Limit == 0), "%d runners live, and the limit is %d", q.Live, p.Account.MaxRunners)
 }
 
 // Accepted looks for the record of a request whose caller was told that it is accepted.

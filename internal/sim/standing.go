@@ -1,0 +1,135 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/reach"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// standing is how the control plane stands with the account.
+type standing struct {
+	mu      sync.Mutex
+	removed bool // there is no registration
+	refused bool // the role of the account trusts the control plane no more
+}
+
+// Remove deletes the registration of the account, as somebody may while its runners
+// live.
+func (w *World) Remove() {
+	w.Unreached()
+	w.set(func() { w.removed = true })
+}
+
+// Register brings the registration back.
+func (s *standing) Register() { s.set(func() { s.removed = false }) }
+
+// Distrust takes the control plane out of the role's trust policy.
+func (w *World) Distrust() {
+	w.Unreached()
+	w.set(func() { w.refused = true })
+}
+
+// Trust puts it back.
+func (s *standing) Trust() { s.set(func() { s.refused = false }) }
+
+func (s *standing) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *standing) is() (removed, refused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removed, s.refused
+}
+
+// registered is the registration as it is: to read it is no effect.
+type registered struct{ w *World }
+
+func (r registered) Account(_ context.Context, id string) (store.Account, error) {
+	if removed, _ := r.w.is(); removed || id != setting.AccountID {
+		return store.Account{}, fmt.Errorf("account %.20q: %w", id, store.ErrNoAccount)
+	}
+	return r.w.Account, nil
+}
+
+func (r registered) List(context.Context) ([]string, error) {
+	if removed, _ := r.w.is(); removed {
+		return nil, nil
+	}
+	return []string{setting.AccountID}, nil
+}
+
+// takeOn takes on the role of the account, as package assume does for each call of EC2,
+// and for the parameter with GitHub's credential.
+func (w *World) takeOn(ctx context.Context, account string) error {
+	var known store.Accounts = registered{w}
+	if strings.HasPrefix(kernel.By(ctx), kernel.Reaper) {
+		known = reach.Accounts{Accounts: known, Records: w.Store(), Keys: func(context.Context) (*keys.Ring, error) { return w.deployment().keys, nil }}
+	}
+	a, err := known.Account(ctx, account)
+	if err == nil {
+		err = w.assume(a)
+	}
+	if err != nil {
+		return fmt.Errorf("take on the role of account %s: %w", account, err)
+	}
+	return nil
+}
+
+// assume is STS.
+func (w *World) assume(a store.Account) error {
+	if _, refused := w.is(); refused || a.RoleARN != w.Account.RoleARN || !a.ExternalID.Equal(externalID) {
+		return &fleet.Error{Kind: fleet.ErrRefused, Code: "AccessDenied", Text: "Role GitHubRunnerAssumeRole of account " + a.ID + " cannot be assumed: check that it exists."}
+	}
+	return nil
+}
+
+// credential takes on the role for GitHub's credential, as package github tells of it.
+func (w *World) credential(ctx context.Context, account string) error {
+	if err := w.takeOn(ctx, account); err != nil {
+		return fmt.Errorf("%w: %w", &github.Error{Kind: github.ErrDenied, Op: "read parameter /github/runner/pat of account " + account}, err)
+	}
+	return nil
+}
+
+// failing yields an error alone.
+func failing[T any](err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var zero T
+		yield(zero, err)
+	}
+}
+
+// atEC2 makes a call of EC2, with the role of its account.
+func atEC2[T any](ctx context.Context, w *World, at fleet.Place, e *kernel.Effect, call func(context.Context) (T, error)) (T, error) {
+	e.To = kernel.ToEC2
+	return kernel.Do(ctx, w.Kernel, e, func(ctx context.Context) (v T, err error) {
+		if err := w.takeOn(ctx, at.Account); err != nil {
+			return v, err
+		}
+		return call(ctx)
+	})
+}
+
+// atGitHub makes a call of GitHub, with the credential of the repository's account.
+func atGitHub[T any](ctx context.Context, w *World, repo github.Repository, e *kernel.Effect, call func(context.Context) (T, error)) (T, error) {
+	e.To = kernel.ToGitHub
+	return kernel.Do(ctx, w.Kernel, e, func(ctx context.Context) (v T, err error) {
+		if err := w.credential(ctx, repo.Account); err != nil {
+			return v, err
+		}
+		return call(ctx)
+	})
+}
