@@ -15,9 +15,9 @@ import (
 //
 // While a repository has room it is counted now and then, beside the commit of a
 // request, so that nobody waits for that. Near its bound each commit is counted with,
-// and beyond it the count comes first. So of P processes, each of which has S requests
-// under way at once, at most P × (S + step) come in beyond the bound, where step is 8 for
-// a bound of 2,000 that nobody has seen near, and 1 once it is.
+// and beyond it the count comes first. So one process alone keeps the bound, and of P
+// processes at most P × step requests come in beyond it, where step is 8 for a bound of
+// 2,000 that nobody has seen near, and 1 once it is.
 //
 // It is safe for concurrent use. Make it with NewGauge.
 type Gauge struct {
@@ -32,6 +32,7 @@ type Gauge struct {
 type reading struct {
 	open  int       // when it was counted; zero: it was not
 	since int       // admitted since then, or perhaps not yet counted
+	busy  int       // admitted, and their commits are under way
 	at    time.Time // when that was
 }
 
@@ -73,12 +74,13 @@ func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repositor
 		if err != nil {
 			return err // it was full, and nothing says that it is not
 		}
-		r, fresh = g.counted(key, n, 0), true
+		r, fresh = g.counted(key, n, r), true
 	}
 	if r.full(most) {
 		return full(a, repo, most)
 	}
-	r = g.admitted(key)
+	r = g.admitted(key, 1)
+	defer g.admitted(key, -1)
 	if fresh || r.since < r.step(most) {
 		return commit()
 	}
@@ -87,7 +89,7 @@ func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repositor
 		if n, err := g.count(ctx, repo, most); err != nil {
 			told(err)
 		} else {
-			g.counted(key, n, 1+g.reading(key).since-r.since)
+			g.counted(key, n, r)
 		}
 	})
 	err := commit()
@@ -101,22 +103,25 @@ func (g *Gauge) reading(key string) reading {
 	return g.seen[key]
 }
 
-// counted takes a count over. So many that were admitted may not be in it.
-func (g *Gauge) counted(key string, n, since int) reading {
+// counted takes a count over, which began when a reading was then. What was under way,
+// or was admitted meanwhile, may not be in it.
+func (g *Gauge) counted(key string, n int, then reading) reading {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.seen[key] = reading{open: n, since: max(0, since), at: g.now()}
+	r := g.seen[key]
+	g.seen[key] = reading{open: n, since: then.busy + max(0, r.since-then.since), busy: r.busy, at: g.now()}
 	return g.seen[key]
 }
 
-func (g *Gauge) admitted(key string) reading {
+// admitted notes that a commit begins, 1, or is over, -1.
+func (g *Gauge) admitted(key string, by int) reading {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if _, known := g.seen[key]; !known && len(g.seen) >= maxRepositories {
 		clear(g.seen)
 	}
 	r := g.seen[key]
-	r.since++
+	r.since, r.busy = r.since+max(0, by), max(0, r.busy+by)
 	g.seen[key] = r
 	return r
 }

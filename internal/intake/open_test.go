@@ -192,8 +192,8 @@ func TestSideBySideTheBoundHolds(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if filed < 90 || filed > 100+8*2 {
-		t.Errorf("%d requests were filed by eight at once, want about 100", filed)
+	if filed < 92 || filed > 100 {
+		t.Errorf("%d requests were filed by eight at once, want 100, or eight less", filed)
 	}
 }
 
