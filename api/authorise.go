@@ -46,7 +46,6 @@ func Authorize(lim store.Limits, c Caller, a store.Account, r store.Request) Ver
 		if v := authorizeClaims(c.Claims, a, r); !v.Allowed {
 			return v
 		}
-		r.Origin.Event = c.Claims.Event // whatever was made of it
 	default:
 		return deny("unknown kind of caller", "", "This token may not start runners.")
 	}
@@ -75,6 +74,9 @@ func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 	}
 	if v := optedIn(cl, a.Allow); !v.Allowed {
 		return v
+	}
+	if no := intake.EventAllowed(a, cl.Event); no != nil {
+		return refusedBy(no)
 	}
 	if cl.Visibility == "public" && r.Mode != store.Ephemeral {
 		return deny("public repository, shared", "mode", "A public repository gets ephemeral runners only: say mode ephemeral.")

@@ -256,7 +256,7 @@ func (s *server) event(ctx context.Context, c *call, e apitype.Event) (apitype.O
 		switch {
 		case order == store.OrderGone:
 			return apitype.Orders{}, gone()
-		case d.Wait.For == store.WaitBudget:
+		case d.Wait.For == store.OverBudget:
 			return apitype.Orders{}, c.overBudget(d.Wait, now)
 		}
 		return orders(now, d.Runner, d.Lock, order), nil
@@ -298,7 +298,7 @@ func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.Nex
 		if d.Alarm != "" {
 			c.alarm(d.Alarm, "machine asks for configs", slog.String("runner", run.ID), slog.String("request", run.Request))
 		}
-		if d.Wait.For == store.WaitBudget {
+		if d.Wait.For == store.OverBudget {
 			return apitype.NextConfig{}, c.overBudget(d.Wait, now)
 		}
 		switch verdict {

@@ -28,8 +28,8 @@ const (
 	priceNote = 30.0 / 20
 )
 
-// WaitBudget is the Wait of an event that the budget did not take.
-const WaitBudget = "budget"
+// OverBudget is what a machine waits for whose event the budget has no room for.
+const OverBudget = "budget"
 
 // pay pays for what the decision writes. If the budget has no room for it the decision
 // is taken back, which is an alarm, and a write, once in a runner's life. Then it waits
@@ -52,7 +52,7 @@ func (d *Decision) pay(now time.Time, lim Limits, price float64) bool {
 		d.Alarm = AlarmFlood
 	}
 	if price != priceNote {
-		d.Wait = Wait{WaitBudget, spent.Add(-room)}
+		d.Wait = Wait{OverBudget, spent.Add(-room)}
 	}
 	return false
 }

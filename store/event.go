@@ -74,7 +74,7 @@ func OrderFor(now time.Time, r Runner, l Lock) Order {
 //
 // Past the hard limit nothing is written. Before it, an event that changes nothing
 // writes nothing, and one that does is paid for from the runner's budget. A decision
-// with the Wait WaitBudget took nothing: the machine is to say it again.
+// that waits for OverBudget took nothing: the machine is to say it again.
 func (c Case) ApplyEvent(now time.Time, lim Limits, e Event, programs string) (Decision, Order) {
 	if o := OrderFor(now, c.Runner, c.Lock); o == OrderGone || o == OrderStop {
 		return decisionOf(c).done(), o

@@ -547,7 +547,7 @@ func TestFloodOfConfigsIsBounded(t *testing.T) {
 		if verdict != store.NextLater {
 			t.Fatalf("the answer is %s at %s, want later", verdict, now)
 		}
-		if d.Wait.For == store.WaitBudget {
+		if d.Wait.For == store.OverBudget {
 			refused++
 			if len(d.Sends) > 0 || refused > 1 && len(d.Changes) > 0 {
 				t.Fatalf("%d changes and %d messages beyond the budget, want none", len(d.Changes), len(d.Sends))
@@ -605,7 +605,7 @@ func TestWhatTheBudgetDoesNotTakeIsSaidAgain(t *testing.T) {
 	s.run.SpentUntil = now.Add(240*time.Second - time.Second/2)
 	started := store.Event{Kind: store.EventJobStarted, RunID: "1001", Counter: 50}
 	d, order := s.c().ApplyEvent(now, lim, started, "key-1")
-	if want := now.Add(time.Second / 2); d.Wait.For != store.WaitBudget || !d.Wait.Until.Equal(want) || order != store.OrderGo || d.Alarm != store.AlarmFlood {
+	if want := now.Add(time.Second / 2); d.Wait.For != store.OverBudget || !d.Wait.Until.Equal(want) || order != store.OrderGo || d.Alarm != store.AlarmFlood {
 		t.Errorf("wait %+v, order %s, alarm %q; want it to wait until %s, and an alarm", d.Wait, order, d.Alarm, want)
 	}
 	s.take(d)

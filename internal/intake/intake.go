@@ -156,11 +156,8 @@ func Allowed(lim store.Limits, a store.Account, r store.Request) *Refusal {
 	if !a.Serves(r.Repository) {
 		return NotServed()
 	}
-	if ok, field := a.Allow.Event(r.Origin.Event); !ok && r.Origin.Event != "" {
-		return &Refusal{
-			Reason: "event " + r.Origin.Event + " not allowed",
-			Text:   fmt.Sprintf("Account %s does not allow runs of the event %s. Its registration can opt in (%s).", a.ID, r.Origin.Event, field),
-		}
+	if no := EventAllowed(a, r.Origin.Event); no != nil && r.Origin.Event != "" {
+		return no
 	}
 	if field, value, ok := a.Permits(r); !ok {
 		return &Refusal{Reason: field + " not allowed", Field: field, Text: fmt.Sprintf("Account %s does not allow %s %q.", a.ID, field, value)}
@@ -169,6 +166,18 @@ func Allowed(lim store.Limits, a store.Account, r store.Request) *Refusal {
 		return &Refusal{Reason: "timeout not allowed", Field: "timeout", Text: fmt.Sprintf("Account %s allows at most %d seconds.", a.ID, int(limit.Seconds()))}
 	}
 	return nil
+}
+
+// EventAllowed returns why a does not allow runs of an event, or nil. It is pure.
+func EventAllowed(a store.Account, event string) *Refusal {
+	ok, field := a.Allow.Event(event)
+	if ok {
+		return nil
+	}
+	return &Refusal{
+		Reason: "event " + event + " not allowed",
+		Text:   fmt.Sprintf("Account %s does not allow runs of the event %s. Its registration can opt in (%s).", a.ID, event, field),
+	}
 }
 
 // Accept decides the record of a request that is complete and allowed.
