@@ -124,6 +124,10 @@ var realFaults = []realFault{
 		"internal/test/e2e.TestWaitForTheQuotaIsNoChainOfMessages", "internal/test/terraformtest.TestOnlyTheWorkerMayBeInvokedByItsOwnMessages",
 		"internal/sim.TestWaitForTheQuotaUntilGiveUpIsTheReapers", "worker.TestWaitForTheQuotaIsLeftToTheReaper",
 		"reaper.TestRequestThatWaitsForItsNextTryIsLeftAlone", "reaper.TestOtherWaitsAreTheWorkersUntilTheyAreForgotten", "store.TestReviewRequest"}},
+	{"L2", "one caller uses up the throttle of a route, which is that of all", []string{
+		"api.TestFloodIsRefusedBeforeAnythingIsRead", "api.TestStrangerUsesUpNobodysCalls", "api.TestWhatCannotBeAMachinesTokenIsRefusedUnread",
+		"api.TestOrdinaryCallsAreNeverTooMany", "internal/test/terraformtest.TestHeartbeatsHaveRoomBesideFloods",
+		"internal/sim.TestMachineThatFloodsEndsAtItsHardLimitAndHarmsNobody"}},
 	{"L3", "one call of a run of the reaper is throttled, or answered with 502", []string{
 		"internal/test/terraformtest.TestPassingFaultOfTheReaperAlarmsOnlyIfItLasts", "internal/test/terraformtest.TestFactsAlarmAtOnce",
 		"reaper.TestFaultThatPassesRaisesNoAlarm", "reaper.TestMachineThatCannotBeTerminatedStaysEndingAndAlarms",
@@ -137,11 +141,6 @@ var realFaults = []realFault{
 	{"L8", "a region is in another partition of AWS", []string{
 		"internal/test/terraformtest.TestPatternsTakeEveryPartition", "internal/test/terraformtest.TestSessionPoliciesServeEveryPartition",
 		"internal/aws/assume.TestUsualRoleIsOfTheRegionsPartition", "api.TestRegionsOfEveryPartitionAreNames"}},
-
-	{"L2", "one caller uses up the throttle of a route, which is that of all", []string{
-		"api.TestFloodIsRefusedBeforeAnythingIsRead", "api.TestStrangerUsesUpNobodysCalls", "api.TestWhatCannotBeAMachinesTokenIsRefusedUnread",
-		"api.TestOrdinaryCallsAreNeverTooMany", "internal/test/terraformtest.TestHeartbeatsHaveRoomBesideFloods",
-		"internal/sim.TestMachineThatFloodsEndsAtItsHardLimitAndHarmsNobody"}},
 
 	// Users and operators.
 	{"U1", "nobody polls a request", []string{
