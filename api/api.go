@@ -54,10 +54,12 @@ type server struct {
 	intake     intake.Intake
 	mux        *http.ServeMux
 	programKey string // of Programs
+	machines   *limiter
 }
 
-// New returns the handler of all calls. It is safe for concurrent use, starts no
-// goroutine, and keeps nothing between calls.
+// New returns the handler of all calls. It is safe for concurrent use, and leaves no
+// goroutine behind. Between calls it keeps what makes refusals cheap, and nothing that
+// is not decided by the records too.
 func New(cfg Config) http.Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -74,7 +76,8 @@ func New(cfg Config) http.Handler {
 	}
 	s := &server{
 		Config: cfg, mux: http.NewServeMux(), programKey: store.ProgramKey(sums),
-		intake: intake.Intake{Accounts: cfg.Accounts, Keys: cfg.Keys, Limits: cfg.Limits},
+		machines: newLimiter(cfg.Limits, cfg.Now),
+		intake:   intake.Intake{Accounts: cfg.Accounts, Keys: cfg.Keys, Limits: cfg.Limits, Open: intake.NewGauge(cfg.Store, cfg.Now)},
 	}
 	for _, r := range s.routes() {
 		s.mux.Handle(r.pattern, r.handler)

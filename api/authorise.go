@@ -75,6 +75,9 @@ func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 	if v := optedIn(cl, a.Allow); !v.Allowed {
 		return v
 	}
+	if no := intake.EventAllowed(a, cl.Event); no != nil {
+		return refusedBy(no)
+	}
 	if cl.Visibility == "public" && r.Mode != store.Ephemeral {
 		return deny("public repository, shared", "mode", "A public repository gets ephemeral runners only: say mode ephemeral.")
 	}
@@ -119,10 +122,6 @@ func optedIn(cl Claims, allow store.Allow) Verdict {
 		}
 	default:
 		return deny("claim runner_environment", "", "The token's claim runner_environment is missing or not known.")
-	}
-	risky := map[string]bool{"pull_request_target": allow.PullRequestTarget, "workflow_run": allow.WorkflowRun, "issue_comment": allow.IssueComment}
-	if allowed, ok := risky[cl.Event]; ok && !allowed {
-		return optIn(cl.Event, "the event "+cl.Event, cl.Event)
 	}
 	switch cl.Visibility {
 	case "private", "internal":

@@ -58,12 +58,22 @@ func TestAuthorizeDenies(t *testing.T) {
 		"no actor":                                  {func(a *ask) { a.caller.Claims.Actor = "" }, "actor", ""},
 		"no event":                                  {func(a *ask) { a.caller.Claims.Event = "" }, "event_name", ""},
 		"event in another case":                     {func(a *ask) { a.caller.Claims.Event = "Pull_Request_Target" }, "event_name", ""},
-		"pull_request_target":                       {func(a *ask) { a.caller.Claims.Event = "pull_request_target" }, "pull request target", ""},
-		"workflow_run":                              {func(a *ask) { a.caller.Claims.Event = "workflow_run" }, "workflow run", ""},
-		"issue_comment":                             {func(a *ask) { a.caller.Claims.Event = "issue_comment" }, "issue comment", ""},
-		"no visibility":                             {func(a *ask) { a.caller.Claims.Visibility = "" }, "repository_visibility", ""},
-		"visibility in another case":                {func(a *ask) { a.caller.Claims.Visibility = "Private" }, "repository_visibility", ""},
-		"public":                                    {func(a *ask) { a.caller.Claims.Visibility = "public" }, "public repository", ""},
+		"pull_request_target":                       {func(a *ask) { a.caller.Claims.Event = "pull_request_target" }, "event pull_request_target not allowed", ""},
+		"workflow_run":                              {func(a *ask) { a.caller.Claims.Event = "workflow_run" }, "event workflow_run not allowed", ""},
+		"issue_comment":                             {func(a *ask) { a.caller.Claims.Event = "issue_comment" }, "event issue_comment not allowed", ""},
+		"event that nobody knows":                   {func(a *ask) { a.caller.Claims.Event = "dancing" }, "event dancing not allowed", ""},
+		"workflow_call is no run's event":           {func(a *ask) { a.caller.Claims.Event = "workflow_call" }, "event workflow_call not allowed", ""},
+		"dynamic":                                   {func(a *ask) { a.caller.Claims.Event = "dynamic" }, "event dynamic not allowed", ""},
+		"event of strangers, opted in as public only": {func(a *ask) {
+			a.caller.Claims.Visibility, a.account.Allow.PublicRepositories, a.request.Mode = "public", true, store.Ephemeral
+			a.caller.Claims.Event, a.request.Origin.Event = "issues", "push"
+		}, "event issues not allowed", ""},
+		"another event than the one that is opted in": {func(a *ask) {
+			a.caller.Claims.Event, a.account.Allow.Events = "fork", []string{"issues"}
+		}, "event fork not allowed", ""},
+		"no visibility":              {func(a *ask) { a.caller.Claims.Visibility = "" }, "repository_visibility", ""},
+		"visibility in another case": {func(a *ask) { a.caller.Claims.Visibility = "Private" }, "repository_visibility", ""},
+		"public":                     {func(a *ask) { a.caller.Claims.Visibility = "public" }, "public repository", ""},
 		"public, ephemeral": {func(a *ask) {
 			a.caller.Claims.Visibility, a.request.Mode = "public", store.Ephemeral
 		}, "public repository", ""},
@@ -138,6 +148,12 @@ func TestAuthorizeAllowsWhatTheAccountOptsInTo(t *testing.T) {
 		"internal":     func(a *ask) { a.caller.Claims.Visibility = "internal" },
 		"no check run": func(a *ask) { a.caller.Claims.CheckRunID = "" },
 		"pull_request": func(a *ask) { a.caller.Claims.Event = "pull_request" },
+		"an event by its name": func(a *ask) {
+			a.caller.Claims.Event, a.account.Allow.Events = "issues", []string{"fork", "issues"}
+		},
+		"pull_request_target by its name": func(a *ask) {
+			a.caller.Claims.Event, a.account.Allow.Events = "pull_request_target", []string{"pull_request_target"}
+		},
 		"by owner": func(a *ask) {
 			a.account.Repositories, a.account.Owners = nil, []store.Named{{ID: "55", Name: "old-name"}}
 		},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -25,6 +26,8 @@ var (
 	keyForm      = form.Form{{Of: "!~", Min: 1, Max: 128}}
 	instanceForm = form.Form{{Text: "i-", Of: words, Min: 1, Max: 40}}
 	secretForm   = form.Form{{Of: base64url, Min: 1, Max: 128}}
+	bootForm     = form.Form{{Of: base64url, Min: 43, Max: 43}} // an HMAC-SHA-256 in base64, as package keys makes it
+	sessionForm  = form.Form{{Text: keys.SessionPrefix, Of: base64url, Min: 43, Max: 43}}
 	nonceForm    = form.Form{{Of: base64url, Min: 26, Max: 128}} // 26 of base32 are 128 bits
 	lockForm     = form.Form{{Of: words + "..__,,:://", Min: 1}} // what store.Request.LockKey is made of
 	archForm     = form.Form{{Of: form.Lower + form.Digit, Min: 1, Max: 16}}

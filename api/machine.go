@@ -28,7 +28,13 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 	case !instanceForm.Fits(b.InstanceID):
 		return apitype.Booted{}, invalid("instance_id", "Want i-….")
 	}
-	c.aboutRunner()
+	if !bootForm.Fits(b.Token) {
+		c.deny("not a boot token")
+		return apitype.Booted{}, unauthenticated()
+	}
+	if err := c.machine(b.Token); err != nil {
+		return apitype.Booted{}, err
+	}
 	nonceHash := keys.HashNonce(b.Nonce)
 	return decide(func() (apitype.Booted, error) {
 		run, _, err := c.runner(ctx)
@@ -122,24 +128,34 @@ func orders(now time.Time, run store.Runner, lock store.Lock, order store.Order)
 	return o
 }
 
-// runner reads the runner of the path, and others in the same read. A runner
-// that no id can name is absent too, and so are then the others.
-func (c *call) runner(ctx context.Context, others ...store.Ref) (store.Runner, []store.Item, error) {
+// machine refuses a call of a machine that cannot be one, or one too many, before
+// anything is read.
+func (c *call) machine(token string) error {
 	id := c.PathValue("id")
 	if !keys.ValidID(id) {
-		return store.Runner{}, nil, nil
+		c.deny("no runner can have this id")
+		return unauthenticated()
 	}
-	items, err := c.get(ctx, append([]store.Ref{{Kind: store.KindRunner, ID: id}}, others...)...)
+	c.about("runner", id)
+	return c.server.machines.take(id, token)
+}
+
+// holder is machine for a call that carries a session token.
+func (c *call) holder() error {
+	if !sessionForm.Fits(c.bearer) {
+		c.deny("not a session token")
+		return unauthenticated()
+	}
+	return c.machine(c.bearer)
+}
+
+// runner reads the runner of the path, and others in the same read.
+func (c *call) runner(ctx context.Context, others ...store.Ref) (store.Runner, []store.Item, error) {
+	items, err := c.get(ctx, append([]store.Ref{{Kind: store.KindRunner, ID: c.PathValue("id")}}, others...)...)
 	if err != nil {
 		return store.Runner{}, nil, err
 	}
 	return *items[0].(*store.Runner), items[1:], nil
-}
-
-func (c *call) aboutRunner() {
-	if id := c.PathValue("id"); keys.ValidID(id) {
-		c.about("runner", id)
-	}
 }
 
 // session reads the runner of the path, its lock and its pulse for the machine
@@ -203,12 +219,17 @@ func (s *server) event(ctx context.Context, c *call, e apitype.Event) (apitype.O
 	if err := checkEvent(e); err != nil {
 		return apitype.Orders{}, err
 	}
-	c.aboutRunner()
+	if err := c.holder(); err != nil {
+		return apitype.Orders{}, err
+	}
 	said := store.Event{Kind: e.Event, Counter: e.Counter, RunID: e.RunID, Reason: e.Reason, Detail: printable(e.Detail, maxDetail)}
 	return decide(func() (apitype.Orders, error) {
 		cs, err := c.session(ctx)
 		if err != nil {
 			return apitype.Orders{}, err
+		}
+		if said.ForPeople() {
+			said.LeftOut = s.machines.leftOut(cs.Runner.ID, c.bearer)
 		}
 		now := s.Now()
 		d, order := cs.ApplyEvent(now, s.Limits, said, s.programKey)
@@ -225,11 +246,27 @@ func (s *server) event(ctx context.Context, c *call, e apitype.Event) (apitype.O
 		if d.Alarm != "" {
 			c.alarm(d.Alarm, "machine reports "+e.Event, slog.String("runner", d.Runner.ID), slog.String("request", d.Runner.Request), slog.String("run", e.RunID))
 		}
-		if order == store.OrderGone {
+		if said.ForPeople() {
+			left := said.LeftOut + 1
+			if d.Runner.Counter == said.Counter {
+				left = 0 // it was taken, and tells of the others
+			}
+			s.machines.setLeftOut(d.Runner.ID, c.bearer, left)
+		}
+		switch {
+		case order == store.OrderGone:
 			return apitype.Orders{}, gone()
+		case d.Wait.For == store.OverBudget:
+			return apitype.Orders{}, c.overBudget(d.Wait, now)
 		}
 		return orders(now, d.Runner, d.Lock, order), nil
 	})
+}
+
+// overBudget refuses an event that the runner's budget has no room for.
+func (c *call) overBudget(w store.Wait, now time.Time) error {
+	c.deny("over the runner's budget")
+	return throttled(w.Until.Sub(now), "This machine has said more than is written down.")
 }
 
 // next answers the next config of a shared machine, or has the worker mint it.
@@ -237,7 +274,9 @@ func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.Nex
 	if b.N < 1 {
 		return apitype.NextConfig{}, invalid("n", "Want the number after that of the last config.")
 	}
-	c.aboutRunner()
+	if err := c.holder(); err != nil {
+		return apitype.NextConfig{}, err
+	}
 	return decide(func() (apitype.NextConfig, error) {
 		cs, err := c.session(ctx)
 		if err != nil {
@@ -248,13 +287,19 @@ func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.Nex
 			return apitype.NextConfig{}, invalid("n", "Want the number after that of the last config.")
 		}
 		now := s.Now()
-		order := store.OrderFor(run, cs.Lock)
+		order := store.OrderFor(now, run, cs.Lock)
 		if order == store.OrderGone {
 			return apitype.NextConfig{}, gone()
 		}
 		d, verdict := cs.Next(now, s.Limits, b.N)
 		if err := c.apply(ctx, d); err != nil {
 			return apitype.NextConfig{}, err
+		}
+		if d.Alarm != "" {
+			c.alarm(d.Alarm, "machine asks for configs", slog.String("runner", run.ID), slog.String("request", run.Request))
+		}
+		if d.Wait.For == store.OverBudget {
+			return apitype.NextConfig{}, c.overBudget(d.Wait, now)
 		}
 		switch verdict {
 		case store.NextReady:

@@ -97,7 +97,7 @@ func TestNextIsRefusedWhenTheMachineIsToEnd(t *testing.T) {
 		order   string
 	}{
 		"ephemeral": {apitype.Start{Mode: "ephemeral"}, func(*world, *machine) {}, "drain"},
-		"at hard":   {apitype.Start{}, func(w *world, m *machine) { time.Sleep(time.Until(w.runner(m.id).Hard)) }, "drain"},
+		"at hard":   {apitype.Start{}, func(w *world, m *machine) { time.Sleep(time.Until(w.runner(m.id).Hard)) }, "stop"},
 		"draining":  {apitype.Start{}, func(_ *world, m *machine) { m.says(store.EventDraining) }, "drain"},
 		"ending":    {apitype.Start{}, func(w *world, m *machine) { w.end(m, false) }, "stop"},
 		"ended":     {apitype.Start{}, func(w *world, m *machine) { w.end(m, true) }, "gone"},

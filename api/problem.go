@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -19,6 +21,8 @@ type problem struct {
 	field  string
 	allow  string // the Allow header, of apitype.CodeMethodNotAllowed
 	cause  error
+	// retryAfter is how long to wait, of apitype.CodeThrottled.
+	retryAfter time.Duration
 }
 
 func (p *problem) Error() string {
@@ -97,6 +101,8 @@ func (p *problem) write(w http.ResponseWriter, trace string) int {
 		w.Header().Set("Allow", p.allow)
 	case apitype.CodeTooEarly:
 		w.Header().Set("Retry-After", strconv.Itoa(pollAfter))
+	case apitype.CodeThrottled:
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(p.retryAfter.Seconds())))))
 	case apitype.CodeUnavailable:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -46,11 +47,35 @@ func (s *server) start(ctx context.Context, c *call, body apitype.Start) (apityp
 	now := s.Now()
 	d := s.intake.Accept(now, r, w)
 	c.about("request", d.Request.ID)
-	if err := c.apply(ctx, d); err != nil {
+	if err := s.admit(ctx, c, account, d); err != nil {
 		return s.replayed(c, d, err)
 	}
 	c.status = http.StatusAccepted
 	return s.started(d.Request, now), nil
+}
+
+// admit commits and sends a request if its repository has room for one more. A call
+// that is repeated gets its record also when there is none: it is read then.
+func (s *server) admit(ctx context.Context, c *call, a store.Account, d store.Decision) error {
+	err := s.intake.Open.Admit(ctx, a, d.Request.Repository, func() error { return c.apply(ctx, d) }, func(err error) {
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "open requests not counted", slog.String("trace", c.trace), slog.Any("error", err))
+	})
+	no, ok := errors.AsType[*intake.Refusal](err)
+	if _, told := errors.AsType[*problem](err); told || !ok && errors.Is(err, store.ErrConflict) || err == nil {
+		return err
+	}
+	if !ok {
+		return outage(err)
+	}
+	items, err := c.get(ctx, d.Request.Ref())
+	if err != nil {
+		return err
+	}
+	if items[0].Base().Version > 0 {
+		return &store.ConflictError{Current: items}
+	}
+	c.deny(no.Reason)
+	return throttled(no.Full, no.Text)
 }
 
 // replayed answers a call whose request exists already.
@@ -86,7 +111,7 @@ func (s *server) started(r store.Request, now time.Time) apitype.Started {
 func (s *server) wish(c *call, who Caller, labels []string, b apitype.Start) (intake.Wish, error) {
 	w := intake.Wish{
 		Caller: printable(who.String(), 128), Trace: c.trace, Key: b.IdempotencyKey,
-		Region: b.Region, Type: b.Type, Mode: b.Mode, Labels: labels,
+		Account: b.AccountID, Region: b.Region, Type: b.Type, Mode: b.Mode, Labels: labels,
 		Machine:  store.Machine{InstanceTypes: b.InstanceTypes, Image: b.ImageID, Subnets: b.Subnets, SecurityGroups: b.SecurityGroups},
 		TimeoutS: b.Timeout, GiveUp: time.Duration(b.GiveUp) * time.Second,
 	}

@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,6 +18,107 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/storetest"
 )
+
+func TestStartBeyondTheOpenRequestsIsRefusedWithTheNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		account := w.accounts.byID[accountID]
+		account.MaxOpenRequests = 3
+		w.accounts.byID[accountID] = account
+		var ids []string
+		for i := range 3 {
+			ids = append(ids, w.start(workflowToken, apitype.Start{IdempotencyKey: fmt.Sprint(i)}).ID)
+		}
+		var a answer
+		if got := w.counted(func() { a = w.raw("POST", "/start", workflowToken, apitype.Start{IdempotencyKey: "more"}) }); strings.Contains(got, "commit") || strings.Contains(got, "send") {
+			t.Errorf("calls beyond the bound = %s, want nothing written or sent", got)
+		}
+		p := a.problem(t)
+		if a.status != http.StatusTooManyRequests || p.Code != apitype.CodeThrottled || !strings.Contains(p.Detail, "3 requests of alphagov/demo") || a.header.Get("Retry-After") != "5" {
+			t.Errorf("start = %d %s, Retry-After %q; want 429 with the number", a.status, a.body, a.header.Get("Retry-After"))
+		}
+		if a := w.raw("POST", "/start", workflowToken, apitype.Start{IdempotencyKey: "0"}); a.status != http.StatusAccepted || field(t, a, "id") != ids[0] {
+			t.Errorf("the first one again = %d %s, want its record", a.status, a.body)
+		}
+		w.start(otherToken, apitype.Start{}) // another repository has room
+		if a := w.raw("POST", "/start", operatorToken, apitype.Start{Repo: "alphagov/demo"}); a.status != http.StatusTooManyRequests {
+			t.Errorf("start of an operator for the same repository = %d, want 429", a.status)
+		}
+		if a := w.raw("POST", "/stop/"+ids[1], workflowToken, nil); a.status != http.StatusAccepted {
+			t.Fatalf("stop = %d %s", a.status, a.body)
+		}
+		time.Sleep(5 * time.Second)
+		w.start(workflowToken, apitype.Start{IdempotencyKey: "more"})
+	})
+}
+
+func TestStartIsNotHeldUpByACountThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		account := w.accounts.byID[accountID]
+		account.MaxOpenRequests = 20
+		w.accounts.byID[accountID] = account
+		w.fate = func(op string, _ int) storetest.Fate {
+			if op == "count" {
+				return storetest.FailBefore
+			}
+			return storetest.Pass
+		}
+		w.start(workflowToken, apitype.Start{})
+		if len(w.logged("open requests not counted")) != 1 {
+			t.Error("no warning says that the open requests were not counted")
+		}
+	})
+}
+
+func TestReplayAfterTheDefaultMarketChangedGetsItsRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		first := w.start(workflowToken, apitype.Start{IdempotencyKey: "k"})
+		account := w.accounts.byID[accountID]
+		account.Markets, account.Modes, account.MaxTimeoutS = []string{store.OnDemand, store.Spot}, []string{store.Ephemeral, store.Shared}, 600
+		account.DefaultRegion = "eu-west-1"
+		w.accounts.byID[accountID] = account
+		if again := w.start(workflowToken, apitype.Start{IdempotencyKey: "k"}); again.ID != first.ID || again.OwnLabel != first.OwnLabel {
+			t.Errorf("the replay gets %+v, want the record of %+v", again, first)
+		}
+		if a := w.raw("POST", "/start", workflowToken, apitype.Start{IdempotencyKey: "k", Type: store.OnDemand}); a.status != http.StatusConflict {
+			t.Errorf("another wish under the same key = %d, want 409", a.status)
+		}
+	})
+}
+
+func TestEventThatStrangersCauseIsRefusedByItsNameAndTheField(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		account := w.accounts.byID[accountID]
+		account.Allow.PublicRepositories = true
+		for event, field := range map[string]string{
+			"issues": "allow.events", "discussion_comment": "allow.events", "fork": "allow.events", "watch": "allow.events",
+			"issue_comment": "allow.issue_comment", "pull_request_target": "allow.pull_request_target",
+		} {
+			w.accounts.byID[accountID] = account
+			caller := workflow
+			caller.Claims.Event, caller.Claims.Visibility = event, "public"
+			w.github.callers[workflowToken] = caller
+			body := apitype.Start{Mode: store.Ephemeral, IdempotencyKey: event}
+			if got := w.counted(func() {
+				a := w.raw("POST", "/start", workflowToken, body)
+				if p := a.problem(t); a.status != http.StatusForbidden || !strings.Contains(p.Detail, event) || !strings.Contains(p.Detail, field) {
+					t.Errorf("start of a run of %s = %d %s, want 403 that names it and %s", event, a.status, a.body, field)
+				}
+			}); got != "" {
+				t.Errorf("a refused event calls %s, want nothing", got)
+			}
+			opted := account
+			opted.Allow.Events = []string{event}
+			w.accounts.byID[accountID] = opted
+			if a := w.raw("POST", "/start", workflowToken, body); a.status != http.StatusAccepted {
+				t.Errorf("start of a run of %s, opted in = %d %s, want 202", event, a.status, a.body)
+			}
+		}
+	})
+}
 
 func TestWorkflowStartsWithDefaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,9 @@ type Account struct {
 	// Closed: the account is about to be removed. Nobody is served, and nothing is
 	// launched or registered; what lives ends as ever.
 	Closed bool `json:"closed,omitempty"`
+	// MaxOpenRequests is how many requests of one repository may wait for a runner at
+	// once. Zero: DefaultOpenRequests.
+	MaxOpenRequests int `json:"max_open_requests,omitempty"`
 	// Pacing spaces RunInstances calls in each region.
 	Pacing Pacing `json:"pacing,omitzero"`
 	// GitHub says where the credential is that registers runners.
@@ -115,6 +119,8 @@ type Allow struct {
 	WorkflowRun        bool `json:"workflow_run,omitempty"`
 	IssueComment       bool `json:"issue_comment,omitempty"`
 	SelfHostedCallers  bool `json:"self_hosted_callers,omitempty"`
+	// Events are further events whose runs may ask, each by its name at GitHub.
+	Events []string `json:"events,omitempty"`
 }
 
 // Conditions narrow which workflows may ask for runners. Each list that is not
@@ -153,6 +159,14 @@ func (p Pacing) orDefault() Pacing {
 	}
 	return p
 }
+
+// DefaultOpenRequests is what EC2 launches in the quarter of an hour that a request is
+// tried for when it does not say: two a second are 1,800, and five at once. What is
+// filed beyond that would only wait to expire.
+const DefaultOpenRequests = 2000
+
+// OpenRequests returns how many requests of one repository may be open at once.
+func (a Account) OpenRequests() int { return cmp.Or(a.MaxOpenRequests, DefaultOpenRequests) }
 
 // Hard returns how long a machine of the account may live.
 func (a Account) Hard(lim Limits) time.Duration {

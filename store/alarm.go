@@ -30,6 +30,7 @@ const (
 	AlarmBusy          Alarm = "busy_runner"         // an end waits for a job that nobody here knows of
 	AlarmRogue         Alarm = "rogue_runner"        // GitHub has a runner that no record names
 	AlarmTags          Alarm = "tags_edited"         // a recorded machine has other tags than its launch gave it
+	AlarmFlood         Alarm = "machine_flood"       // a machine says more than its budget has room for
 	AlarmPanic         Alarm = "panic"
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
 	AlarmReaper        Alarm = "reaper"          // a run of the reaper failed, in part or whole
@@ -38,4 +39,4 @@ const (
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmPanic, AlarmUnknown, AlarmReaper, AlarmLate}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmFlood, AlarmPanic, AlarmUnknown, AlarmReaper, AlarmLate}

@@ -26,7 +26,7 @@ func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdi
 
 func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {
 	r, l := &d.Runner, d.Lock
-	if r.Version == 0 || !r.State.Usable() {
+	if r.Version == 0 || !r.State.Usable() || !now.Before(r.Hard) {
 		return BootGone
 	}
 	bound := r.Boot
@@ -67,7 +67,8 @@ const (
 // queued for it, and DrainReason ends it when none comes.
 //
 // A repeated call asks a worker again, as the message may be lost: unless a worker is
-// at it, or waits, and continues by itself.
+// at it, or waits, and continues by itself. That is written down, so that many calls
+// ask twice in a heartbeat at most.
 func (c Case) Next(now time.Time, lim Limits, n int) (_ Decision, verdict NextAnswer) {
 	d := decide(c, func(d *Decision) { verdict = d.next(now, lim, n) })
 	return d, verdict
@@ -83,6 +84,7 @@ func (d *Decision) next(now time.Time, lim Limits, n int) NextAnswer {
 	}
 	if r.Wanted >= n {
 		if now.Sub(r.UpdatedAt) >= lim.Heartbeat/2 && !r.Held(now, "") && !now.Before(r.WaitUntil) {
+			r.AskedAt = now
 			d.send(r, now)
 		}
 		return NextLater
@@ -90,7 +92,9 @@ func (d *Decision) next(now time.Time, lim Limits, n int) NextAnswer {
 	r.Wanted = n
 	*r, *l = r.usedUp(*l)
 	*r = r.note(now, fmt.Sprintf("asks for config %d", n))
-	d.check(KindLock)
-	d.send(r, now)
+	if d.pay(now, lim, priceConfig) {
+		d.check(KindLock)
+		d.send(&d.Runner, now)
+	}
 	return NextLater
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -33,7 +34,13 @@ type Event struct {
 	RunID   string // of EventJobStarted: the run that the job belongs to
 	Reason  string // of EventDraining: one of SaidReasons
 	Detail  string // for people, at most 4 KiB; it becomes part of the history
+	// LeftOut is how many events for people were left out of the record since one
+	// was written, as the API counted them, and not the machine.
+	LeftOut int
 }
+
+// ForPeople reports whether an event only adds to the history: it may be left out.
+func (e Event) ForPeople() bool { return e.Kind == EventNote || e.Kind == EventBooting }
 
 // Order is what the machine is told to do.
 type Order string
@@ -46,12 +53,13 @@ const (
 	OrderGone  Order = "gone"
 )
 
-// OrderFor returns what r is to be told.
-func OrderFor(r Runner, l Lock) Order {
+// OrderFor returns what r is to be told. Past its hard limit that is to stop, whether
+// the reaper has begun to end it or not.
+func OrderFor(now time.Time, r Runner, l Lock) Order {
 	switch {
 	case r.State.Final() || r.Version == 0:
 		return OrderGone
-	case r.State == RunnerEnding:
+	case r.State == RunnerEnding || !now.Before(r.Hard):
 		return OrderStop
 	case r.State == RunnerDraining || !l.Names(r.ID):
 		return OrderDrain
@@ -63,23 +71,33 @@ func OrderFor(r Runner, l Lock) Order {
 // runner, its lock and its pulse; when a machine gives up that never had a job, its
 // account's quota and the request that launched it too. programs is the ProgramKey of
 // the runner programs that the API offers.
+//
+// Past the hard limit nothing is written. Before it, an event that changes nothing
+// writes nothing, and one that does is paid for from the runner's budget. A decision
+// that waits for OverBudget took nothing: the machine is to say it again.
 func (c Case) ApplyEvent(now time.Time, lim Limits, e Event, programs string) (Decision, Order) {
-	if o := OrderFor(c.Runner, c.Lock); o == OrderGone || o == OrderStop {
+	if o := OrderFor(now, c.Runner, c.Lock); o == OrderGone || o == OrderStop {
 		return decisionOf(c).done(), o
 	}
 	d := decide(c, func(d *Decision) {
 		switch {
 		case e.Kind == EventHeartbeat:
 			d.heartbeat(now, lim, e)
+		case e.ForPeople():
+			d.remark(now, lim, e)
 		case e.Counter > c.Runner.Counter: // else it was taken before, and only the answer was lost
-			d.Runner.Counter = e.Counter
 			d.apply(now, lim, e, programs)
+			if d.wrote(KindRunner) && d.pay(now, lim, priceEvent) {
+				d.Runner.Counter = e.Counter
+			}
 		}
 	})
-	return d, OrderFor(d.Runner, d.Lock)
+	return d, OrderFor(now, d.Runner, d.Lock)
 }
 
 // heartbeat notes a sign of life. A flood of them writes four times a period at most.
+// They are written past exp too: a machine that is silent counts as lost, and may have
+// a job.
 func (d *Decision) heartbeat(now time.Time, lim Limits, e Event) {
 	r, l, p := d.Runner, d.Lock, d.Pulse
 	fresh := p.Runner != r.ID || e.Counter > p.Counter && now.Sub(p.Seen) >= lim.Heartbeat/4
@@ -88,19 +106,42 @@ func (d *Decision) heartbeat(now time.Time, lim Limits, e Event) {
 	}
 }
 
-// apply lets an event happen that is no heartbeat, and was not taken before.
+// remark adds what is for people alone to the story of a runner that is in its time, if
+// the budget has room for it, and how much was left out before.
+func (d *Decision) remark(now time.Time, lim Limits, e Event) {
+	r, l := &d.Runner, d.Lock
+	what := "agent"
+	if e.Kind == EventBooting {
+		what = "agent runs"
+	}
+	again := e.Counter <= r.Counter || e.Kind == EventBooting && r.Counter > 0
+	if again || !r.State.Usable() || !l.Names(r.ID) || !now.Before(l.Exp) {
+		return
+	}
+	text := withDetail(what, e.Detail)
+	if e.LeftOut > 0 {
+		text = fmt.Sprintf("%s (%d before it were left out)", text, e.LeftOut)
+	}
+	*r = r.note(now, text)
+	if d.pay(now, lim, priceNote) {
+		r.Counter, r.LeftOut = e.Counter, r.LeftOut+e.LeftOut
+	}
+}
+
+// apply lets an event happen that is neither a heartbeat nor for people alone, and was
+// not taken before. What happened already does not happen again: a machine can say
+// each of these once for each of its jobs.
 func (d *Decision) apply(now time.Time, lim Limits, e Event, programs string) {
 	r, l := &d.Runner, &d.Lock
 	switch e.Kind {
-	case EventBooting:
-		*r = r.note(now, withDetail("agent runs", e.Detail))
-	case EventNote:
-		*r = r.note(now, withDetail("agent", e.Detail))
 	case EventOnline:
 		if listening(now, r, *l) {
 			d.confirmLater(now, lim)
 		}
 	case EventJobStarted:
+		if !r.starts(e) {
+			return
+		}
 		if hasJob(now, r, l) {
 			d.confirmLater(now, lim)
 		}
@@ -109,15 +150,35 @@ func (d *Decision) apply(now time.Time, lim Limits, e Event, programs string) {
 		}
 		*r, d.Alarm = jobStarted(now, *r, e)
 	case EventJobDone:
-		*r, *l = jobDone(now, *r, *l, e)
+		if r.jobRuns() || !r.Config.Used {
+			*r, *l = jobDone(now, *r, *l, e)
+		}
 	case EventIdle:
 		*r, *l = idle(now, lim, *r, *l)
 		if r.State.Usable() {
 			d.check(KindLock) // "go" is true of this lock alone
 		}
 	case EventDraining:
-		d.draining(now, lim, e, programs)
+		if r.State.Usable() {
+			d.draining(now, lim, e, programs)
+		} else if e.Reason == EndTooOld && !r.told(EndTooOld) {
+			*r, d.Alarm = r.note(now, withDetail(EndTooOld, e.Detail)), AlarmRunnerTooOld
+		}
 	}
+}
+
+// told reports whether the history says something.
+func (r Runner) told(what string) bool {
+	return slices.ContainsFunc(r.History, func(e Entry) bool { return strings.HasPrefix(e.Reason, what) })
+}
+
+// starts reports whether a job_started says something new: a job of a config that had
+// none yet, or the run of the job that runs.
+func (r Runner) starts(e Event) bool {
+	if r.jobRuns() {
+		return e.RunID != "" && r.Job.RunID == ""
+	}
+	return !r.Config.Used
 }
 
 // confirmLater has a worker ask GitHub whether it shows the runner online. What the
@@ -137,7 +198,7 @@ func (d *Decision) confirmLater(now time.Time, lim Limits) {
 // again.
 func (d *Decision) draining(now time.Time, lim Limits, e Event, programs string) {
 	r := &d.Runner
-	gaveUp := r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0
+	gaveUp := r.Job.StartedAt.IsZero() && r.Jobs == 0
 	if gaveUp && d.need(KindQuota, KindRequest) {
 		return
 	}
@@ -231,6 +292,9 @@ func jobDone(now time.Time, r Runner, l Lock, e Event) (Runner, Lock) {
 // job and since it was last shared.
 func idle(now time.Time, lim Limits, r Runner, l Lock) (Runner, Lock) {
 	if r.State == RunnerDraining {
+		if !r.IdleAt.IsZero() && !r.IdleAt.Before(r.DeregisteredAt) {
+			return r, l // it said so, and it counts
+		}
 		r.IdleAt, r.Refusals, r.DeleteAfter = now, 0, time.Time{}
 		return r.note(now, "no job runs"), l
 	}

@@ -34,6 +34,10 @@ func ParseAccount(id string, b []byte) (Account, error) {
 // ValidAccountID reports whether s has the form of an AWS account's id.
 func ValidAccountID(s string) bool { return form.AWSAccount.Fits(s) }
 
+// maxOpenRequests bounds what counting them reads: 25,000 index entries of a hundred
+// bytes are some three pages of a query.
+const maxOpenRequests = 25_000
+
 var (
 	hostForm = form.Form{{Of: form.Lower + form.Digit + "..--", Min: 1, Max: 253}}
 	portForm = form.Form{{Of: form.Digit, Min: 1, Max: 5}}
@@ -82,10 +86,12 @@ func (a Account) check(id string) error {
 		want(m == Shared || m == Ephemeral, "modes: %q: want %s or %s", m, Shared, Ephemeral)
 	}
 	want(a.MaxRunners > 0, "max_runners: want at least 1")
+	want(a.MaxOpenRequests >= 0 && a.MaxOpenRequests <= maxOpenRequests, "max_open_requests: want at most %d, or nothing for %d", maxOpenRequests, DefaultOpenRequests)
 	want(a.HardS >= 0 && a.HardS <= 24*3600, "hard: want at most 86400 seconds")
 	want(a.MaxTimeoutS >= 0, "max_timeout: want seconds")
 	want(a.Pacing.Burst >= 0 && a.Pacing.IntervalMS >= 0, "pacing: want no negative number")
 	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
+	checkEvents(a.Allow.Events, want)
 	errs = append(errs, checkEnvironment(a.Environment)...)
 	return errors.Join(errs...)
 }

@@ -52,8 +52,12 @@ type Request struct {
 	Machine  Machine  `json:"machine,omitzero"`
 	Spec     string   `json:"spec"`
 	OwnLabel string   `json:"own_label"` // what runs_on names
-	BodyHash string   `json:"body_hash"` // tells a replay from another request with the same key
-	TimeoutS int      `json:"timeout_s"`
+	// SaidHash and BodyHash tell a replay from another request with the same key: by what
+	// the caller said, and by what that meant with the account's defaults of the time.
+	// Either is enough. Records before SaidHash have it empty.
+	SaidHash string `json:"said_hash,omitempty"`
+	BodyHash string `json:"body_hash"`
+	TimeoutS int    `json:"timeout_s"`
 
 	Runner string `json:"runner,omitempty"` // the runner that it waits for, or got
 	// Tries is how many runners were given up for it.
@@ -101,7 +105,8 @@ func (r Request) Timeout() time.Duration { return time.Duration(r.TimeoutS) * ti
 type Identity struct {
 	ID       string
 	Trace    string
-	BodyHash string // see Request
+	SaidHash string // see Request
+	BodyHash string
 	GiveUp   time.Duration
 	// OwnLabel makes the label of the runner that has a lock key.
 	OwnLabel func(lockKey string) string
@@ -113,7 +118,7 @@ type Identity struct {
 func (c Case) Accept(now time.Time, id Identity) Decision {
 	return decide(c, func(d *Decision) {
 		r := &d.Request
-		r.ID, r.Trace, r.BodyHash = id.ID, id.Trace, id.BodyHash
+		r.ID, r.Trace, r.SaidHash, r.BodyHash = id.ID, id.Trace, id.SaidHash, id.BodyHash
 		*r = r.accept(now, id.GiveUp)
 		r.OwnLabel = id.OwnLabel(r.LockKey())
 		d.send(r, now)

@@ -146,9 +146,17 @@ type Runner struct {
 	// Unminted is nil when there is a config, or none was tried for.
 	Unminted *Unminted `json:"unminted,omitempty"`
 	Wanted   int       `json:"wanted"` // the config number that the machine asks for
-	Boot     Boot      `json:"boot,omitzero"`
+	// AskedAt is when a worker was last sent to register it because the machine asked again.
+	AskedAt time.Time `json:"asked_at,omitzero"`
+	Boot    Boot      `json:"boot,omitzero"`
 	// Counter is the number of the last event that was taken.
 	Counter int64 `json:"counter,omitempty"`
+	// SpentUntil is when the budget of what the machine says is full again; a time that
+	// has passed is a full one. LeftOut is how many of its notes are not in the history,
+	// at least. FloodAt is when it first said more than the budget has room for.
+	SpentUntil time.Time `json:"spent_until,omitzero"`
+	LeftOut    int       `json:"left_out,omitempty"`
+	FloodAt    time.Time `json:"flood_at,omitzero"`
 
 	LaunchedAt time.Time `json:"launched_at,omitzero"`
 	// ListeningAt is when the machine said that the runner program of the current

@@ -116,6 +116,21 @@ type Store interface {
 
 	// List yields requests or runners for people to read, newest first.
 	List(ctx context.Context, f Filter) iter.Seq2[Item, error]
+
+	// CountOpen returns how many requests of a repository are not final, and most if
+	// they are more. It reads an index that has these alone, and at most so many
+	// entries of it, however many records there are. As Due's, it may lag behind.
+	CountOpen(ctx context.Context, repo Repository, most int) (int, error)
+}
+
+// OpenOf returns the repository whose open requests an item is one of. It is false for
+// any other item.
+func OpenOf(i Item) (Repository, bool) {
+	r, ok := i.(*Request)
+	if !ok || r.State.Final() || r.State == "" {
+		return Repository{}, false
+	}
+	return r.Repository, true
 }
 
 // Filter says what List yields. The fields that are set must all match.

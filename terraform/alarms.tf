@@ -14,6 +14,7 @@ locals {
     busy_runner     = "A draining runner waits for a job that GitHub alone knows of, or whose machine is silent: look at the repository's runners, then end the machine by hand, or leave it to its hard limit."
     rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."
     tags_edited     = "Somebody edited the tags of a machine that is in use: it is left alone, but give it back the tags of its record, or GARO may not end it."
+    machine_flood   = "A machine reports far more than its jobs need: most likely a job with root on it floods the API. What is too much is not written, and the machine ends at its hard limit: stop its request with force, and look which job it ran."
     panic           = "A function panicked: report it, with the log line."
     unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."
     reaper_late     = "Three of five runs of the reaper ended before they were done: the log line counts what was left, by phase. If it is requests, look why the worker does not take them up; if GitHub or EC2 is slow, wait; else raise memory_mb, and then reaper_shards."

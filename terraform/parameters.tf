@@ -9,6 +9,7 @@ locals {
         role_arn               = local.roles[id]
         external_id            = random_password.external_id[id].result
         default_instance_types = a.default_instance_types != null ? a.default_instance_types : a.instance_types
+        allow                  = { for field, value in a.allow : field => value if value != null }
       }) : field => value if value != null
     }
   }

@@ -12,7 +12,7 @@ resource "aws_dynamodb_table" "this" {
   tags                        = local.tags
 
   dynamic "attribute" {
-    for_each = ["item", "due", "due_at", "list", "repository_list", "listed_at"]
+    for_each = ["item", "due", "due_at", "list", "repository_list", "open_of", "listed_at"]
     content {
       name = attribute.value
       type = "S"
@@ -43,6 +43,15 @@ resource "aws_dynamodb_table" "this" {
     range_key          = "listed_at"
     projection_type    = "INCLUDE"
     non_key_attributes = ["state"]
+  }
+
+  # The requests of one repository that wait for a runner, and no others: POST /start
+  # counts them now and then.
+  global_secondary_index {
+    name            = "open"
+    hash_key        = "open_of"
+    range_key       = "listed_at"
+    projection_type = "KEYS_ONLY"
   }
 
   ttl {

@@ -67,6 +67,7 @@ variable "accounts" {
     max_timeout            = optional(number)
     hard                   = optional(number)
     max_runners            = optional(number, 10)
+    max_open_requests      = optional(number)
     pacing                 = optional(object({ burst = number, interval_ms = number }))
     github = optional(object({
       parameter       = optional(string)
@@ -79,6 +80,7 @@ variable "accounts" {
       workflow_run        = optional(bool, false)
       issue_comment       = optional(bool, false)
       self_hosted_callers = optional(bool, false)
+      events              = optional(list(string))
     }), {})
     only = optional(object({
       refs              = optional(list(string), [])
@@ -147,6 +149,16 @@ variable "accounts" {
   validation {
     condition     = alltrue([for a in var.accounts : a.max_runners >= 1 && floor(a.max_runners) == a.max_runners])
     error_message = "Set max_runners to how many machines may live at once: a whole number of at least 1."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : coalesce(a.max_open_requests, 1) >= 1 && coalesce(a.max_open_requests, 1) <= 25000 && floor(coalesce(a.max_open_requests, 1)) == coalesce(a.max_open_requests, 1)])
+    error_message = "Set max_open_requests to how many requests of one repository may wait at once: a whole number of 1 to 25000. Leave it out for 2000."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for e in coalesce(a.allow.events, []) : can(regex("^[a-z_]+$", e)) && !contains(["deployment", "merge_group", "pull_request", "push", "release", "repository_dispatch", "schedule", "workflow_dispatch"], e)]]))
+    error_message = "List in allow.events the further events whose runs may ask, as GitHub names them, such as deployment_status. push, pull_request and the other usual ones are allowed anyway: docs/github.md."
   }
 
   validation {

@@ -176,3 +176,58 @@ func TestMachineThatTheAPINoLongerKnowsEndsAfterItsJob(t *testing.T) {
 		w.wantOn()
 	})
 }
+
+// The API refuses a machine that calls too often, or says more than its budget has room
+// for: nothing of that is lost, and the machine lives on.
+func TestCallThatIsThrottledIsMadeAgainAfterRetryAfter(t *testing.T) {
+	for _, call := range []string{"boot", "heartbeat", "job_started", "next"} {
+		t.Run(call, func(t *testing.T) {
+			bubble(t, store.Shared, func(w *world) {
+				throttled := once(w, func(res *http.Response) error {
+					res.StatusCode = http.StatusTooManyRequests
+					res.Header.Set("Retry-After", "7")
+					res.Body = io.NopCloser(strings.NewReader(`{"code":"throttled"}`))
+					return nil
+				})
+				if call == "boot" {
+					w.meddle = throttled
+				}
+				w.boot()
+				w.later(10 * time.Second)
+				w.connect()
+				switch call {
+				case "heartbeat":
+					w.meddle = throttled
+					w.later(30 * time.Second)
+				case "job_started":
+					w.meddle = throttled
+				}
+				w.happen(ProgramEvent{Kind: JobStarted, RunID: "1"})
+				w.later(15 * time.Second)
+				w.happen(ProgramEvent{Kind: JobDone})
+				if call == "next" {
+					w.later(time.Second)
+					w.meddle = throttled
+				}
+				w.exit(0)
+				w.later(time.Minute)
+				made := w.of(call)
+				i := 0
+				if call == "heartbeat" {
+					for i = range made[:len(made)-1] {
+						if made[i+1].at-made[i].at == 7*time.Second {
+							break
+						}
+					}
+				}
+				if len(made) < i+2 {
+					t.Fatalf("%s was called %d times, want it made again", call, len(made))
+				}
+				if pause := made[i+1].at - made[i].at; pause != 7*time.Second {
+					t.Errorf("pause after a %s that was throttled = %v, want 7s", call, pause)
+				}
+				w.wantSaid("booting", "online", "job_started 1", "job_done")
+			})
+		})
+	}
+}

@@ -6,7 +6,8 @@
 // a wish that comes twice has one record. Who may ask is for the door to say.
 //
 // A door calls, in this order: Place; Complete; Allowed, and continues only if that is
-// nil; Accept, whose decision it commits and sends; and Replayed if the commit fails.
+// nil; Accept; Open.Admit, in which it commits and sends the decision; and Replayed if the
+// commit fails, or Admit refuses: the wish may have its record.
 package intake
 
 import (
@@ -30,12 +31,14 @@ type Intake struct {
 	Accounts store.Accounts
 	Keys     *keys.Ring
 	Limits   store.Limits
+	Open     *Gauge
 }
 
 // Wish is what a caller asks for. What is empty or zero is the account's choice.
 type Wish struct {
 	Caller   string
 	Origin   store.Origin // of a workflow's job
+	Account  string
 	Region   string
 	Type     string
 	Mode     string
@@ -50,8 +53,10 @@ type Wish struct {
 
 // Refusal is an error that a caller may read: why its wish is not granted.
 type Refusal struct {
-	// Invalid: it has to ask otherwise. Else it may not have what it asks for.
+	// Invalid: it has to ask otherwise. Full: it may ask again after that time. Else it
+	// may not have what it asks for.
 	Invalid bool
+	Full    time.Duration
 	Reason  string // a few words for the audit
 	Field   string // of the wish, by its name in the API; empty: none is to blame
 	Text    string // a sentence that says what to do
@@ -136,14 +141,10 @@ func (in Intake) Complete(a store.Account, repo store.Repository, w Wish) (store
 	if region == "" {
 		return store.Request{}, &Refusal{Invalid: true, Field: "region", Text: fmt.Sprintf("Name one: account %s has no default.", a.ID)}
 	}
-	m := w.Machine
 	return store.Request{
 		Caller: w.Caller, Repository: repo, Origin: w.Origin, Account: a.ID, Region: region,
 		Type: cmp.Or(w.Type, first(a.Markets)), Mode: cmp.Or(w.Mode, first(a.Modes)), Labels: w.Labels,
-		Machine: store.Machine{
-			InstanceTypes: m.InstanceTypes, Image: m.Image,
-			Subnets: slices.Sorted(slices.Values(m.Subnets)), SecurityGroups: slices.Sorted(slices.Values(m.SecurityGroups)),
-		},
+		Machine:  inOrder(w.Machine),
 		TimeoutS: cmp.Or(w.TimeoutS, max(1, int(min(in.Limits.Timeout, a.MaxTimeout(in.Limits)).Seconds()))),
 	}, nil
 }
@@ -155,10 +156,14 @@ func first(s []string) string {
 	return s[0]
 }
 
-// Allowed returns why a does not allow r, or nil. It is pure.
+// Allowed returns why a does not allow r, or nil. It is pure. The event of the job's run
+// is in r.Origin; a wish without one is no workflow's.
 func Allowed(lim store.Limits, a store.Account, r store.Request) *Refusal {
 	if !a.Serves(r.Repository) {
 		return NotServed()
+	}
+	if no := EventAllowed(a, r.Origin.Event); no != nil && r.Origin.Event != "" {
+		return no
 	}
 	if field, value, ok := a.Permits(r); !ok {
 		return &Refusal{Reason: field + " not allowed", Field: field, Text: fmt.Sprintf("Account %s does not allow %s %q.", a.ID, field, value)}
@@ -169,12 +174,24 @@ func Allowed(lim store.Limits, a store.Account, r store.Request) *Refusal {
 	return nil
 }
 
+// EventAllowed returns why a does not allow runs of an event, or nil. It is pure.
+func EventAllowed(a store.Account, event string) *Refusal {
+	ok, field := a.Allow.Event(event)
+	if ok {
+		return nil
+	}
+	return &Refusal{
+		Reason: "event " + event + " not allowed",
+		Text:   fmt.Sprintf("Account %s does not allow runs of the event %s. Its registration can opt in (%s).", a.ID, event, field),
+	}
+}
+
 // Accept decides the record of a request that is complete and allowed.
 func (in Intake) Accept(now time.Time, r store.Request, w Wish) store.Decision {
 	giveUp := cmp.Or(w.GiveUp, in.Limits.GiveUp)
 	return store.Case{Request: r}.Accept(now, store.Identity{
 		ID:    in.Keys.RequestID(r.Repository.Key(), w.Origin.RunID, w.Origin.RunAttempt, w.Origin.CheckRunID, w.Key),
-		Trace: w.Trace, BodyHash: hash(r, giveUp), GiveUp: giveUp, OwnLabel: in.Keys.OwnLabel,
+		Trace: w.Trace, BodyHash: meantHash(r, giveUp), SaidHash: saidHash(r.Repository, w), GiveUp: giveUp, OwnLabel: in.Keys.OwnLabel,
 	})
 }
 
@@ -190,22 +207,53 @@ func Replayed(d store.Decision, err error) (store.Request, bool, error) {
 	switch {
 	case was.ID != d.Request.ID || was.Version == 0:
 		return store.Request{}, false, err
-	case was.BodyHash != d.Request.BodyHash:
+	case !same(was, d.Request):
 		return was, true, ErrMismatch
 	}
 	return was, true, nil
 }
 
-// hash returns the SHA-256 of what is wished for, with all defaults filled in: two
-// wishes that mean the same are the same.
-func hash(r store.Request, giveUp time.Duration) string {
-	b, err := json.Marshal(struct {
+// same reports whether two records are of one wish: its caller said the same, whatever
+// the account's defaults have become since, or it means the same, whatever of it was
+// said. A record of an older version has no SaidHash.
+func same(was, now store.Request) bool {
+	return was.SaidHash != "" && was.SaidHash == now.SaidHash || was.BodyHash == now.BodyHash
+}
+
+// meantHash returns the hash of what is wished for, with all defaults filled in. It is
+// as versions before SaidHash make it, which compare nothing else.
+func meantHash(r store.Request, giveUp time.Duration) string {
+	return hash(struct {
 		Account, Region, Repository, Type, Mode string
 		Labels                                  []string
 		Machine                                 store.Machine
 		TimeoutS                                int
 		GiveUp                                  time.Duration
 	}{r.Account, r.Region, r.Repository.Key(), r.Type, r.Mode, r.Labels, r.Machine, r.TimeoutS, giveUp})
+}
+
+// saidHash returns the hash of what the caller said itself.
+func saidHash(repo store.Repository, w Wish) string {
+	w.Machine = inOrder(w.Machine)
+	return hash(struct {
+		Repository                  string
+		Account, Region, Type, Mode string
+		Labels                      []string
+		Machine                     store.Machine
+		TimeoutS                    int
+		GiveUp                      time.Duration
+	}{repo.Key(), w.Account, w.Region, w.Type, w.Mode, w.Labels, w.Machine, w.TimeoutS, w.GiveUp})
+}
+
+// inOrder is m with the lists sorted whose order means nothing.
+func inOrder(m store.Machine) store.Machine {
+	m.Subnets, m.SecurityGroups = slices.Sorted(slices.Values(m.Subnets)), slices.Sorted(slices.Values(m.SecurityGroups))
+	return m
+}
+
+// hash returns the SHA-256 of v's JSON, in hex.
+func hash(v any) string {
+	b, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // strings and numbers always marshal
 	}

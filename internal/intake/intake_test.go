@@ -152,6 +152,7 @@ func TestAllowed(t *testing.T) {
 		"AnotherServer":       {func(r *store.Request) { r.Repository.Server = "ghe.acme" }, "account_id"},
 		"AnotherMode":         {func(r *store.Request) { r.Mode = store.Shared }, "mode"},
 		"AnotherType":         {func(r *store.Request) { r.Machine.InstanceTypes = []string{"m7i.metal"} }, "instance_types"},
+		"AnEventOfAWorkflow":  {func(r *store.Request) { r.Origin.Event = "merge_group" }, ""},
 		"TooLong":             {func(r *store.Request) { r.TimeoutS = 24 * 3600 }, "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,6 +163,36 @@ func TestAllowed(t *testing.T) {
 				t.Errorf("Allowed = %+v, want the field %q", got, c.field)
 			}
 		})
+	}
+}
+
+// A run's event is allowed, or its registration names it: strangers cause some of them in
+// every public repository.
+func TestEventsAreAnAllowList(t *testing.T) {
+	refusal := func(a store.Account, event string) *intake.Refusal {
+		r := store.Request{Repository: store.Repository{ID: "42", OwnerID: "7"}, Region: "eu-west-2", Type: store.Spot, Mode: store.Ephemeral, TimeoutS: 3600, Origin: store.Origin{Event: event}}
+		return intake.Allowed(store.DefaultLimits(), a, r)
+	}
+	for _, event := range []string{"push", "pull_request", "schedule", "workflow_dispatch", "merge_group", "release", "deployment", "repository_dispatch", ""} {
+		if no := refusal(*account("1", "acme/shop"), event); no != nil {
+			t.Errorf("event %q: %+v, want it allowed by a registration that says nothing", event, no)
+		}
+	}
+	for event, field := range map[string]string{
+		"issues": "allow.events", "discussion_comment": "allow.events", "fork": "allow.events", "watch": "allow.events", "deployment_status": "allow.events",
+		"pull_request_review": "allow.events", "Push": "allow.events", "push ": "allow.events", "workflow_call": "allow.events", "unheard_of": "allow.events",
+		"issue_comment": "allow.issue_comment", "pull_request_target": "allow.pull_request_target", "workflow_run": "allow.workflow_run",
+	} {
+		public := *account("1", "acme/shop")
+		public.Allow.PublicRepositories = true
+		no := refusal(public, event)
+		if no == nil || no.Invalid || !strings.Contains(no.Text, "event "+event) || !strings.Contains(no.Text, "("+field+")") {
+			t.Errorf("event %q of an account that is opted in as public only: %+v, want a refusal that names the event and %s", event, no, field)
+		}
+		public.Allow.Events = []string{event}
+		if no := refusal(public, event); no != nil {
+			t.Errorf("event %q, which is opted in: %+v, want it allowed", event, no)
+		}
 	}
 }
 
@@ -216,10 +247,10 @@ func TestEveryPartOfAWishTellsWishesApart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return in.Accept(now, r, w).Request.BodyHash
+		return in.Accept(now, r, w).Request.SaidHash
 	}
 	others := map[string]intake.Wish{
-		"Region": {Region: "us-east-1"}, "Type": {Type: store.OnDemand}, "Mode": {Mode: store.Shared}, "Labels": {Labels: []string{"a"}},
+		"Account": {Account: "1"}, "Region": {Region: "us-east-1"}, "Type": {Type: store.OnDemand}, "Mode": {Mode: store.Shared}, "Labels": {Labels: []string{"a"}},
 		"Machine": {Machine: store.Machine{Image: "ami-2"}}, "TimeoutS": {TimeoutS: 60}, "GiveUp": {GiveUp: time.Minute},
 	}
 	same := map[string]intake.Wish{ // who asks, and under which name
@@ -274,4 +305,74 @@ func (f faulty) Account(ctx context.Context, id string) (store.Account, error) {
 		err = store.ErrUnusable
 	}
 	return a, err
+}
+
+// replays records a wish under one registration and repeats another under a second one.
+func replays(t *testing.T, before, after store.Account, first, again intake.Wish, edit func(*store.Request)) error {
+	t.Helper()
+	in, s := newIntake(t, nil), storetest.NewMemory()
+	repo := store.Repository{ID: "42", OwnerID: "7"}
+	commit := func(a store.Account, w intake.Wish, edit func(*store.Request)) (store.Decision, error) {
+		r, err := in.Complete(a, repo, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := in.Accept(now, r, w)
+		edit(&d.Request)
+		return d, store.NewWriter(s, w.Trace, func() time.Time { return now }).Commit(t.Context(), d.Changes...)
+	}
+	first.Trace, again.Trace = "t1", "t2"
+	if _, err := commit(before, first, edit); err != nil {
+		t.Fatal(err)
+	}
+	d, err := commit(after, again, func(*store.Request) {})
+	_, _, err = intake.Replayed(d, err)
+	return err
+}
+
+func TestReplayMatchesWhateverTheDefaultsBecame(t *testing.T) {
+	asItIs := func(*store.Request) {}
+	before, after := *account("1"), *account("1")
+	after.Markets, after.Modes, after.MaxTimeoutS = []string{store.OnDemand, store.Spot}, []string{store.Shared}, 600
+	after.Regions = map[string]store.Region{"eu-west-1": {}, "eu-west-2": {}}
+	after.DefaultRegion = "eu-west-1"
+	plain, spot, onDemand := intake.Wish{}, intake.Wish{Type: store.Spot}, intake.Wish{Type: store.OnDemand}
+	for name, c := range map[string]struct {
+		before, after store.Account
+		first, again  intake.Wish
+		edit          func(*store.Request)
+		mismatch      bool
+	}{
+		"NothingWasSaid":                    {before, after, plain, plain, asItIs, false},
+		"WhatWasSaidIsSaidAgain":            {before, after, spot, spot, asItIs, false},
+		"WhatIsSaidIsAnother":               {before, after, spot, onDemand, asItIs, true},
+		"WhatIsSaidWasNotSaid":              {before, after, plain, onDemand, asItIs, true},
+		"WhatIsSaidIsTheDefault":            {before, before, plain, spot, asItIs, false},
+		"WhatWasSaidIsTheDefault":           {before, before, spot, plain, asItIs, false},
+		"AnOldRecordOfTheSameDefaults":      {before, before, plain, plain, func(r *store.Request) { r.SaidHash = "" }, false},
+		"AnOldRecordOfAnotherWish":          {before, before, plain, onDemand, func(r *store.Request) { r.SaidHash = "" }, true},
+		"OldRecordsDoNotTellTheirDefaults":  {before, after, plain, plain, func(r *store.Request) { r.SaidHash = "" }, true},
+		"SubnetsInAnotherOrderAreTheSame":   {before, after, intake.Wish{Machine: store.Machine{Subnets: []string{"a", "b"}}}, intake.Wish{Machine: store.Machine{Subnets: []string{"b", "a"}}}, asItIs, false},
+		"TypesInAnotherOrderAreAnotherWish": {before, after, intake.Wish{Machine: store.Machine{InstanceTypes: []string{"a", "b"}}}, intake.Wish{Machine: store.Machine{InstanceTypes: []string{"b", "a"}}}, asItIs, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := replays(t, c.before, c.after, c.first, c.again, c.edit); errors.Is(err, intake.ErrMismatch) != c.mismatch {
+				t.Errorf("the replay is answered %v, want a mismatch: %t", err, c.mismatch)
+			}
+		})
+	}
+}
+
+// An older version compares BodyHash alone, which it makes of the same fields in the same
+// order: this is one that it made.
+func TestBodyHashIsThatOfOlderVersions(t *testing.T) {
+	in := newIntake(t, nil)
+	w := intake.Wish{Labels: []string{"large"}, Machine: store.Machine{Subnets: []string{"subnet-b", "subnet-a"}}}
+	r, err := in.Complete(*account("1"), store.Repository{ID: "42", OwnerID: "7"}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := in.Accept(now, r, w).Request.BodyHash, "edfbb020664ceb458849bfd42249d920c81846cb60138aace07bc4d4094243e5"; got != want {
+		t.Errorf("BodyHash = %s, want %s", got, want)
+	}
 }

@@ -42,6 +42,9 @@ type Config struct {
 	// Deliver changes what a worker is given of what the queue delivered; nil: it
 	// is given all.
 	Deliver func(w *World, ds []queue.Delivery) []queue.Delivery
+	// APIs is how many processes the API has, which take turns, as Lambda has one for
+	// each call at a time; 0: one.
+	APIs int
 	// Warm has the reaper run in the environment that an earlier run left, if
 	// there is one.
 	Warm bool

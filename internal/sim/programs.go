@@ -25,7 +25,7 @@ var agents = map[string]string{"amd64": strings.Repeat("a", 64), "arm64": string
 // programs are the programs of GARO as they are deployed, and who calls them.
 type programs struct {
 	w      *World
-	api    atomic.Pointer[http.Handler]
+	api    atomic.Pointer[[]http.Handler]
 	reaper reaper.Config
 
 	mu       sync.Mutex
@@ -109,18 +109,28 @@ func (p *programs) deployment() deployment {
 	return p.deployed
 }
 
-// serve makes the API.
+// serve makes the processes of the API.
 func (p *programs) serve() {
-	handler := api.New(api.Config{
-		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Keys: p.deployment().keys, Limits: p.w.Limits, URL: setting.URL,
-		Auth: api.ByPrefix{Operators: api.Operators{"sim": keys.HashToken(operatorToken)}, GitHub: runs{}},
-		Now:  p.w.Clock(kernel.API), Random: p.w.Random(kernel.API), Log: p.w.log.logger(kernel.API, immortal),
-	})
-	p.api.Store(&handler)
+	handlers := make([]http.Handler, max(1, p.w.cfg.APIs))
+	for i := range handlers {
+		name := kernel.API
+		if i > 0 {
+			name = fmt.Sprint(kernel.API, i)
+		}
+		handlers[i] = api.New(api.Config{
+			Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Keys: p.deployment().keys, Limits: p.w.Limits, URL: setting.URL,
+			Auth: api.ByPrefix{Operators: api.Operators{"sim": keys.HashToken(operatorToken)}, GitHub: runs{}},
+			Now:  p.w.Clock(kernel.API), Random: p.w.Random(name), Log: p.w.log.logger(kernel.API, immortal),
+		})
+	}
+	p.api.Store(&handlers)
 }
 
-// handler is the API as it is deployed now.
-func (p *programs) handler() http.Handler { return *p.api.Load() }
+// handler is the next process of the API as it is deployed now.
+func (p *programs) handler() http.Handler {
+	handlers := *p.api.Load()
+	return handlers[p.w.Count("API process")%len(handlers)]
+}
 
 // process returns a fresh worker.
 func (p *programs) process() *process {

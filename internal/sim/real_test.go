@@ -18,10 +18,9 @@ type realFault struct {
 
 // realIDs are the rows that there have to be: R is for the runner program and
 // GitHub, E for EC2, L for Lambda and what is around it, S for what may starve or
-// strand others, U for its users. Some
-// numbers are not in use.
+// strand others, U for its users. Some numbers are not in use.
 var realIDs = strings.Fields(`R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15
-	E1 E2 E4 E5 E6 E8 E9 L1 L3 L4 L5 L6 L7 L8 S4 S5 U1 U3 U4 U5 U6 U7 U8`)
+	E1 E2 E4 E5 E6 E8 E9 L1 L2 L3 L4 L5 L6 L7 L8 S1 S4 S5 S6 S7 U1 U3 U4 U5 U6 U7 U8`)
 
 // realFaults were found by reading the source of the real parts, and by use.
 var realFaults = []realFault{
@@ -125,6 +124,10 @@ var realFaults = []realFault{
 		"internal/test/e2e.TestWaitForTheQuotaIsNoChainOfMessages", "internal/test/terraformtest.TestOnlyTheWorkerMayBeInvokedByItsOwnMessages",
 		"internal/sim.TestWaitForTheQuotaUntilGiveUpIsTheReapers", "worker.TestWaitForTheQuotaIsLeftToTheReaper",
 		"reaper.TestRequestThatWaitsForItsNextTryIsLeftAlone", "reaper.TestOtherWaitsAreTheWorkersUntilTheyAreForgotten", "store.TestReviewRequest"}},
+	{"L2", "one caller uses up the throttle of a route, which is that of all", []string{
+		"api.TestFloodIsRefusedBeforeAnythingIsRead", "api.TestStrangerUsesUpNobodysCalls", "api.TestWhatCannotBeAMachinesTokenIsRefusedUnread",
+		"api.TestOrdinaryCallsAreNeverTooMany", "internal/test/terraformtest.TestHeartbeatsHaveRoomBesideFloods",
+		"internal/sim.TestMachineThatFloodsEndsAtItsHardLimitAndHarmsNobody"}},
 	{"L3", "one call of a run of the reaper is throttled, or answered with 502", []string{
 		"internal/test/terraformtest.TestPassingFaultOfTheReaperAlarmsOnlyIfItLasts", "internal/test/terraformtest.TestFactsAlarmAtOnce",
 		"reaper.TestFaultThatPassesRaisesNoAlarm", "reaper.TestMachineThatCannotBeTerminatedStaysEndingAndAlarms",
@@ -175,6 +178,19 @@ var realFaults = []realFault{
 	{"U8", "the machine that runs the tests is busy", []string{
 		"internal/demo.TestLinesAreInOrderHoweverLateTheyAreKnown", "internal/demo.TestStoryHoldsEveryPromise",
 		"internal/test/awstest/runtimeapi.TestWaitingFunctionIsFrozen"}},
+
+	// Who asks for more than his part.
+	{"S1", "a job with root has its machine say hundreds of things a second, for hours and past its hard limit", []string{
+		"internal/sim.TestMachineThatFloodsEndsAtItsHardLimitAndHarmsNobody", "store.TestFloodIsBoundedByTheRecordAlone",
+		"store.TestFloodOfConfigsIsBounded", "store.TestPastItsHardLimitNothingIsWritten", "store.TestNormalLifeIsFarFromTheBudget",
+		"store.TestWhatTheBudgetDoesNotTakeIsSaidAgain", "api.TestBudgetHoldsOverProcesses", "api.TestFloodOfNotesIsOneAlarmAndIsCounted",
+		"api.TestPastItsHardLimitAMachineIsStoppedAndNothingIsWritten", "api.TestPastExpNoteAndBootingWriteNothing",
+		"internal/agent.TestCallThatIsThrottledIsMadeAgainAfterRetryAfter"}},
+	{"S6", "a start is repeated after its account's defaults changed", []string{
+		"api.TestReplayAfterTheDefaultMarketChangedGetsItsRecord", "internal/intake.TestReplayMatchesWhateverTheDefaultsBecame",
+		"internal/intake.TestBodyHashIsThatOfOlderVersions"}},
+	{"S7", "strangers cause runs of a public repository: by issues, forks, stars or comments", []string{
+		"internal/intake.TestEventsAreAnAllowList", "api.TestEventThatStrangersCauseIsRefusedByItsNameAndTheField"}},
 }
 
 func TestEveryRealFaultIsThereOnceWithTestsThatExist(t *testing.T) {

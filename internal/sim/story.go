@@ -111,6 +111,9 @@ func (w *World) RunnerOf(request string) store.Runner { return w.Runner(w.Reques
 // Lock returns a record as it is.
 func (w *World) Lock(key string) store.Lock { return read[store.Lock](w, key) }
 
+// Pulse returns a record as it is.
+func (w *World) Pulse(key string) store.Pulse { return read[store.Pulse](w, key) }
+
 // Quota returns the account's.
 func (w *World) Quota() store.Quota { return read[store.Quota](w, setting.AccountID) }
 

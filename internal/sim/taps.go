@@ -100,6 +100,13 @@ func (s tappedStore) List(ctx context.Context, f store.Filter) iter.Seq2[store.I
 	})
 }
 
+// CountOpen implements store.Store.
+func (s tappedStore) CountOpen(ctx context.Context, repo store.Repository, most int) (int, error) {
+	return kernel.Do(ctx, s.w.Kernel, &kernel.Effect{Op: kernel.Count, To: kernel.ToStore, What: "open requests", On: repo.Key()}, func(ctx context.Context) (int, error) {
+		return s.w.Store().CountOpen(ctx, repo, most)
+	})
+}
+
 // tappedSeq yields what list yields, all of which is read when the iteration begins.
 func tappedSeq[T any](ctx context.Context, w *World, e *kernel.Effect, list func(context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {

@@ -77,6 +77,9 @@ func encode(i store.Item) (attributes, error) {
 	case *store.Runner:
 		list(out, kind, i.Repository, store.Cursor(i))
 	}
+	if repo, ok := store.OpenOf(i); ok {
+		out[attrOpen] = text(repo.Key())
+	}
 	if n := size(&types.AttributeValueMemberM{Value: out}); n > maxItem {
 		return nil, fmt.Errorf("%s has %d bytes, want at most %d", i.Ref(), n, maxItem)
 	}

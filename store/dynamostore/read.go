@@ -130,6 +130,31 @@ func (s *Store) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, 
 	}
 }
 
+// CountOpen implements store.Store. A page counts some thousands of entries.
+func (s *Store) CountOpen(ctx context.Context, repo store.Repository, most int) (int, error) {
+	in := &dynamodb.QueryInput{
+		TableName: &s.table, IndexName: new(indexOpen), Select: types.SelectCount,
+		KeyConditionExpression:    new("#open = :open"),
+		ExpressionAttributeNames:  map[string]string{"#open": attrOpen},
+		ExpressionAttributeValues: attributes{":open": text(repo.Key())},
+	}
+	for n := 0; n < most; {
+		in.Limit = new(int32(most - n))
+		var out *dynamodb.QueryOutput
+		if err := s.try(ctx, true, func() (err error) {
+			out, err = s.api.query(ctx, in)
+			return err
+		}); err != nil {
+			return 0, fmt.Errorf("count the open requests of repository %s: %w", repo.Key(), s.explain(err))
+		}
+		if n += int(out.Count); len(out.LastEvaluatedKey) == 0 {
+			return n, nil
+		}
+		in.ExclusiveStartKey = out.LastEvaluatedKey
+	}
+	return most, nil
+}
+
 // pages yields the keys of the items that an index holds, page by page.
 func (s *Store) pages(ctx context.Context, in *dynamodb.QueryInput) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {

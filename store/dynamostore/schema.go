@@ -23,6 +23,7 @@ const (
 	attrList       = "list"            // the kind, on requests and runners
 	attrListedAt   = "listed_at"       // store.Cursor
 	attrRepository = "repository_list" // <kind>#<repository id>
+	attrOpen       = "open_of"         // store.Repository.Key, on requests that are open
 
 	attrDueAt   = "due_at"
 	attrState   = "state"
@@ -35,6 +36,7 @@ const (
 	indexDue        = "due"
 	indexList       = "list"
 	indexRepository = "repository"
+	indexOpen       = "open"
 )
 
 // dueHash is the one partition of the due index: DynamoDB writes 1,000 small items
@@ -42,7 +44,7 @@ const (
 const dueHash = "due"
 
 // ours are the attributes that only the table has.
-var ours = []string{attrItem, attrDue, attrList, attrListedAt, attrRepository}
+var ours = []string{attrItem, attrDue, attrList, attrListedAt, attrRepository, attrOpen}
 
 // Schema returns what the code of this package demands of its table.
 func Schema() Table {
@@ -53,6 +55,7 @@ func Schema() Table {
 			{Name: indexDue, Hash: attrDue, Range: attrDueAt},
 			{Name: indexList, Hash: attrList, Range: attrListedAt, Include: []string{attrState}},
 			{Name: indexRepository, Hash: attrRepository, Range: attrListedAt, Include: []string{attrState}},
+			{Name: indexOpen, Hash: attrOpen, Range: attrListedAt},
 		},
 	}
 }

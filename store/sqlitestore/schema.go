@@ -26,6 +26,8 @@ var migrations = []string{
 	CREATE INDEX items_due ON items (due_at, kind, id) WHERE due_at IS NOT NULL;
 	CREATE INDEX items_list ON items (kind, cursor) WHERE cursor IS NOT NULL;
 	CREATE INDEX items_ttl ON items (ttl) WHERE ttl IS NOT NULL;`,
+	// The requests that are open, by repository: openSQL counts them.
+	`CREATE INDEX items_open ON items (repository) WHERE kind = 'request' AND state IN ('accepted', 'waiting');`,
 }
 
 // migrate applies what the file lacks, in one transaction.

@@ -40,6 +40,7 @@ type Store struct {
 	getForRead  *sql.Stmt
 	put         *sql.Stmt
 	due         *sql.Stmt
+	open        *sql.Stmt
 
 	turn  chan struct{} // full while a commit leads a batch
 	mu    sync.Mutex
@@ -135,6 +136,7 @@ func (s *Store) begin(ctx context.Context) error {
 		{&s.getForRead, s.read, getSQL},
 		{&s.put, s.write, putSQL},
 		{&s.due, s.read, dueSQL},
+		{&s.open, s.read, openSQL},
 	} {
 		stmt, err := p.db.PrepareContext(ctx, p.query)
 		if err != nil {
@@ -148,7 +150,7 @@ func (s *Store) begin(ctx context.Context) error {
 // Close releases the file, if Open opened it.
 func (s *Store) Close() error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due} {
+	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due, s.open} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}

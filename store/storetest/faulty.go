@@ -34,7 +34,7 @@ type Faulty struct {
 }
 
 // NewFaulty returns s with faults. fate is asked once a call: op is get, commit,
-// due or list, and n counts all calls from 1.
+// due, list or count, and n counts all calls from 1.
 func NewFaulty(s store.Store, fate func(op string, n int) Fate) *Faulty {
 	return &Faulty{inner: s, fate: fate}
 }
@@ -81,6 +81,14 @@ func (f *Faulty) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref,
 // List implements store.Store.
 func (f *Faulty) List(ctx context.Context, filter store.Filter) iter.Seq2[store.Item, error] {
 	return failing(f, "list", f.inner.List(ctx, filter))
+}
+
+// CountOpen implements store.Store.
+func (f *Faulty) CountOpen(ctx context.Context, repo store.Repository, most int) (int, error) {
+	if fate, fault := f.ask("count"); fate != Pass {
+		return 0, fault
+	}
+	return f.inner.CountOpen(ctx, repo, most)
 }
 
 // failing yields what seq yields; its fate is asked when the iteration begins.

@@ -30,6 +30,7 @@ type kept struct {
 	writer  string
 	ttl     int64
 	cursor  string // empty: List never yields it
+	open    string // the key of the repository whose open requests it is one of
 	// decoded is the item as it was encoded. It is never changed, only copied:
 	// reading is what simulations do most.
 	decoded func() (store.Item, error)
@@ -46,9 +47,12 @@ func keep(i store.Item) (kept, error) {
 	m.Version++
 	encoded, err := store.Encode(i)
 	m.Version--
-	ref := i.Ref()
+	ref, open := i.Ref(), ""
+	if repo, ok := store.OpenOf(i); ok {
+		open = repo.Key()
+	}
 	return kept{
-		version: m.Version + 1, writer: m.Writer, ttl: m.TTL, cursor: store.Cursor(i),
+		open: open, version: m.Version + 1, writer: m.Writer, ttl: m.TTL, cursor: store.Cursor(i),
 		decoded: sync.OnceValues(func() (store.Item, error) { return store.Decode(ref, encoded) }),
 	}, err
 }
@@ -235,6 +239,22 @@ func (m *Memory) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item,
 			yield(nil, fmt.Errorf("list: %w", err))
 		}
 	}
+}
+
+// CountOpen implements store.Store.
+func (m *Memory) CountOpen(ctx context.Context, repo store.Repository, most int) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("count open: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, k := range m.items {
+		if k.open != "" && k.open == repo.Key() && n < most {
+			n++
+		}
+	}
+	return n, nil
 }
 
 type listedItem struct {

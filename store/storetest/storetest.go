@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Get", getTests},
 		{"Due", dueTests},
 		{"List", listTests},
+		{"CountOpen", openTests},
 		{"Race", raceTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -214,6 +214,36 @@ run "no_runner_allowed" {
   expect_failures = [var.accounts]
 }
 
+run "open_requests_that_nobody_counts" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners            = [{ id = "1", name = "acme" }]
+        regions           = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types    = ["m7i.large"]
+        max_open_requests = 25001
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "event_that_is_allowed_anyway" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        allow          = { events = ["push"] }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "hard_above_a_day" {
   command = plan
   variables {

@@ -95,9 +95,10 @@ run "rendered" {
         max_timeout            = 1800
         hard                   = 7200
         max_runners            = 3
+        max_open_requests      = 500
         pacing                 = { burst = 2, interval_ms = 1000 }
         github                 = { parameter = "/garo/app", app_id = 1, installation_id = 2 }
-        allow                  = { public_repositories = true }
+        allow                  = { public_repositories = true, events = ["issues"] }
         only                   = { refs = ["refs/heads/main"], properties = { tier = "gold" } }
         environment            = { https_proxy = "http://proxy.internal:3128" }
         regions = {

@@ -43,6 +43,7 @@ type instance struct {
 	StoppedAt      time.Time // when a person stopped it, for good; zero: nobody did
 	NoticeAt       time.Time // when its interruption was announced; zero: it was not
 	CredentialedAt time.Time // when it got its first config; zero: never
+	Rooted         bool      // a job has root there: it does not switch itself off
 
 	Edited map[string]string // the tags that it was given since; nil: it has those of its launch
 }

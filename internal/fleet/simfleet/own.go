@@ -23,6 +23,9 @@ func (w *World) endItself(id string, at time.Time, reason string) error {
 	moved := false
 	err := w.change(id, func(i *instance, now time.Time) error {
 		next := *i
+		if i.Rooted {
+			return nil // whoever has root lets the machine say that it did
+		}
 		if moved = next.end(now, at, reasonInstance, reason); !moved {
 			return nil // nothing to keep: agents set their timer with every answer
 		}
@@ -35,6 +38,16 @@ func (w *World) endItself(id string, at time.Time, reason string) error {
 		w.notify(id)
 	}
 	return nil
+}
+
+// Root gives a job root on the machine: its timer is disarmed, and it does not switch
+// itself off any more, whatever its agent wants.
+func (w *World) Root(id string) error {
+	return w.change(id, func(i *instance, _ time.Time) error {
+		next := *i
+		next.Rooted, next.EndsAt, next.Reason, next.PowerOff = true, time.Time{}, "", ""
+		return w.keep(next)
+	})
 }
 
 // SetCredentialed notes that the machine has got a config.

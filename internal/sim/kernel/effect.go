@@ -22,6 +22,7 @@ const (
 	Commit = "commit"
 	Due    = "due"
 	List   = "list"
+	Count  = "count"
 
 	Send   = "send"
 	Delete = "delete" // of a message; of a registration

@@ -75,6 +75,7 @@ var events = []event{
 	{"second machine of a launch", (*story).twin},
 	{"boot token stolen", (*story).steal},
 	{"forged event", (*story).forge},
+	{flooded, (*story).flood},
 	{"registration deleted by its owner", func(s *story, name string) bool {
 		id, ok := s.registration(name)
 		return ok && s.w.Forget(id) == nil

@@ -118,6 +118,39 @@ func (s *story) forge(name string) bool {
 	return true
 }
 
+// flood has a machine with root say all that it can, as fast as it is answered: at
+// once, or from when nobody counts on it, or from its hard limit.
+func (s *story) flood(name string) bool {
+	booted := s.w.Booted()
+	if len(booted) == 0 {
+		return false
+	}
+	r := oneOf(s.dice, booted, "flooder", name)
+	session, err := s.w.Keys.Session(r.Launch.KeyID, r.ID, r.Boot.NonceHash)
+	if err != nil {
+		return false
+	}
+	s.w.Lies(r.ID)
+	words := []string{"note", "booting", "heartbeat", "online", "idle"}
+	if s.chance(300, "flood of jobs", name) {
+		words = append(words, "job_started", "job_done")
+	}
+	from := oneOf(s.dice, []time.Time{time.Now(), s.w.Lock(r.Lock).Exp, r.Hard}, "flood from", name)
+	if wait := time.Until(from); wait < 20*time.Minute {
+		time.Sleep(wait)
+	}
+	counter := r.Counter + int64(s.draw("flood counter", name)%3)*1000
+	for i := range 60 + s.draw("flood", name)%60 {
+		n := name + "/" + strconv.FormatUint(i, 10)
+		counter += int64(s.draw("flood step", n) % 9)
+		e := apitype.Event{Event: oneOf(s.dice, words, "flooded", n), Counter: counter, Detail: n}
+		if !s.post("/runners/"+r.ID+"/events", session.Reveal(), e) {
+			return true
+		}
+	}
+	return true
+}
+
 // post makes a call as machines do, and reports whether it was answered.
 func (s *story) post(path, bearer string, body any) bool {
 	b, err := json.Marshal(body)

@@ -113,6 +113,9 @@ func (p *plan) config() sim.Config {
 			if p.theme() == oneKey {
 				a.HardS = int((15 * time.Minute).Seconds()) // twice the longest timeout
 			}
+			if p.chance(80, "few open requests") && p.happens(crowded, "") {
+				a.MaxOpenRequests = oneOf(p.dice, []int{1, 2, 3}, "open requests")
+			}
 			a.MaxRunners = oneOf(p.dice, []int{1, 2, 4, 100}, "max runners")
 			if p.theme() == starved {
 				a.MaxRunners = 100

@@ -42,6 +42,8 @@ const (
 	reordered   Kind = "messages reordered"
 	delivered2  Kind = "message delivered twice"
 	unreadable  Kind = "message unreadable"
+	flooded     Kind = "flood of events"
+	crowded     Kind = "few open requests allowed"
 )
 
 // window is a time in which something is wrong.

@@ -55,7 +55,7 @@ var confirmBugs = []Bug{
 			d.Quota`, `if gaveUp && false {
 			d.Quota`)),
 	plant("ImageBlamedAfterAJob", "a job can have its image refused",
-		edit("store/event.go", `gaveUp := r.State.Usable() && r.Job.StartedAt.IsZero() && r.Jobs == 0`, `gaveUp := r.State.Usable()`)),
+		edit("store/event.go", `gaveUp := r.Job.StartedAt.IsZero() && r.Jobs == 0`, `gaveUp := true`)),
 
 	// Jobs, and ends.
 	plant("ExpiredInItsJob", "a runner whose time is up drains with a job",

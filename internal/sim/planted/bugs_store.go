@@ -132,7 +132,7 @@ var storeBugs = []Bug{
 	plant("BootAfterBootBy", "a machine boots after its request had failed for its boot limit",
 		edit("store/boot.go", ` || !now.Before(l.BootBy):`, `:`)),
 	plant("BootWhileDraining", "a machine gets its config while its runner drains",
-		edit("store/boot.go", `if r.Version == 0 || !r.State.Usable() {`, `if r.Version == 0 || r.State.Final() {`),
+		edit("store/boot.go", `if r.Version == 0 || !r.State.Usable() ||`, `if r.Version == 0 || r.State.Final() ||`),
 		edit("store/boot.go", ` || !l.Names(r.ID) || l.State != LockLaunching || !now.Before(l.BootBy):`, ` || l.Key == "none":`)),
 	plant("OtherNonceTaken", "anyone with the boot token gets the config too",
 		edit("store/boot.go", `if r.Boot.NonceHash != nonceHash || instance`, `if instance`)),

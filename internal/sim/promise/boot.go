@@ -89,7 +89,8 @@ func (p bootPromises) Tells(what, on string, body []byte, status int) {
 // with the versions that the commit demands.
 func (p bootPromises) sawBoot(e *kernel.Effect, was, r store.Runner, l store.Lock) {
 	if e.Part == kernel.API && strings.HasPrefix(e.For, "event ") {
-		p.hold(TakenOnce, r.Counter > was.Counter, "runner %s heard %q twice, with counter %d", r.ID, e.For, r.Counter)
+		alarm := !r.FloodAt.Equal(was.FloodAt) // which takes nothing of what was said
+		p.hold(TakenOnce, r.Counter > was.Counter || alarm, "runner %s heard %q twice, with counter %d", r.ID, e.For, r.Counter)
 	}
 	p.hold(TakenOnce, r.Jobs == was.Jobs || r.Jobs == was.Jobs+1 && r.Counter > was.Counter, "runner %s did %d jobs, and then %d", r.ID, was.Jobs, r.Jobs)
 	if begins(was.Boot.At, r.Boot.At) {

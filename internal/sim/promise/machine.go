@@ -34,7 +34,11 @@ func (p machinePromises) sawMachines(machines []simfleet.Fact, powerless map[str
 			end = time.Now()
 		}
 		if !m.Planted && !m.NeverBoots {
-			p.hold(Timer, !end.After(m.RunsAt.Add(setting.BootTime+hard+setting.Stopping)), "machine %s lived %s", m.ID, end.Sub(m.LaunchedAt))
+			late := time.Duration(0)
+			if p.confirmations.lied[p.tagged(m)] { // a job with root disarmed its timer
+				late = 2*p.Limits.ReaperPeriod + slack
+			}
+			p.hold(Timer, !end.After(m.RunsAt.Add(setting.BootTime+hard+setting.Stopping+late)), "machine %s lived %s", m.ID, end.Sub(m.LaunchedAt))
 		}
 		if m.CredentialedAt.IsZero() {
 			continue

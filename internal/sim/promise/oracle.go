@@ -37,6 +37,7 @@ type Oracle struct {
 	runPromises
 	machinePromises
 	finalPromises
+	floodPromises
 }
 
 // New returns an oracle that has seen nothing.
@@ -44,7 +45,7 @@ func New(cfg Config) *Oracle {
 	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, keyLost: map[string]time.Time{}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h},
 	}
 }
 
@@ -77,6 +78,7 @@ func (o *Oracle) Commit(e *kernel.Effect, changes []store.Change, f func() error
 			c.items = append(c.items, was.Item)
 		}
 	}
+	o.sawSaid(c)
 	o.sawOrder(c)
 	o.saw(c)
 	return changed, nil
@@ -126,6 +128,7 @@ func (o *Oracle) saw(c commit) {
 			was := o.requests[i.ID]
 			o.sawRequest(was, *i)
 			o.requests[i.ID] = *i
+			o.sawCrowd(was, *i)
 			if i.Runner != "" && i.Runner != was.Runner {
 				shared[i.ID] = locks[i.LockKey()]
 			}

@@ -52,8 +52,8 @@ func (p runPromises) Reaping() (ended func(reaper.Report, error)) {
 func (p runPromises) sawTimers() {
 	for _, m := range p.Fleet.Instances() {
 		r := p.runners[p.tagged(m)]
-		if m.State.Over() || m.CredentialedAt.IsZero() || time.Since(m.CredentialedAt) < instant || r.Version == 0 {
-			continue
+		if m.State.Over() || m.CredentialedAt.IsZero() || time.Since(m.CredentialedAt) < instant || r.Version == 0 || m.EndsAt.IsZero() && p.confirmations.lied[r.ID] {
+			continue // or a job with root disarmed it
 		}
 		p.hold(TimerSet, !m.EndsAt.IsZero() && !m.EndsAt.After(r.Hard.Add(slack)), "machine %s ends at %s, and its hard limit is %s", m.ID, m.EndsAt, r.Hard)
 	}

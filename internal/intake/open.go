@@ -1,0 +1,138 @@
+package intake
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// Gauge knows how many requests of each repository are open, as well as one process
+// can: as they were counted last, and what it admitted since. It bounds them by the
+// number in the account's registration, to within what all processes have under way.
+//
+// While a repository has room it is counted now and then, beside the commit of a
+// request, so that nobody waits for that. Near its bound each commit is counted with,
+// and beyond it the count comes first. So one process alone keeps the bound, and of P
+// processes at most P × step requests come in beyond it, where step is 8 for a bound of
+// 2,000 that nobody has seen near, and 1 once it is.
+//
+// It is safe for concurrent use. Make it with NewGauge.
+type Gauge struct {
+	count func(ctx context.Context, repo store.Repository, most int) (int, error)
+	now   func() time.Time
+
+	mu   sync.Mutex
+	seen map[string]reading // by store.Repository.Key
+}
+
+// reading is what is known of a repository.
+type reading struct {
+	open  int       // when it was counted; zero: it was not
+	since int       // admitted since then, or perhaps not yet counted
+	busy  int       // admitted, and their commits are under way
+	at    time.Time // when that was
+}
+
+const (
+	// fullFor is how long a repository that was counted as full counts as full: one
+	// query in five seconds is what its further calls cost, however many they are.
+	fullFor = 5 * time.Second
+	// maxStep is after how many requests a repository that has room is counted again: a
+	// workflow with a few jobs never is.
+	maxStep = 8
+	// steps divides the room that is left: each process takes a part of it before it
+	// counts again, and at 50 starts a second of 0.1 s each there are some five.
+	steps = 32
+	// maxRepositories bounds what is remembered, at a hundred bytes each. One that is
+	// forgotten is counted again.
+	maxRepositories = 10_000
+)
+
+// NewGauge returns a gauge of the requests in s. It has counted nothing.
+func NewGauge(s store.Store, now func() time.Time) *Gauge {
+	return &Gauge{count: s.CountOpen, now: now, seen: map[string]reading{}}
+}
+
+// step is how many requests are admitted between two counts.
+func (r reading) step(most int) int { return min(max(1, (most-r.open)/steps), maxStep) }
+
+// full reports whether no request may come in unless a count says otherwise.
+func (r reading) full(most int) bool { return r.open+r.since >= most }
+
+// Admit calls commit for a request to account a, unless the request's repository has as
+// many open ones as the registration allows: then the error is a Refusal with Full set,
+// and nothing is called. Whether it is counted at all is known by what earlier calls
+// told. A count that fails refuses nothing while the repository had room; told hears of it.
+func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repository, commit func() error, told func(error)) error {
+	most, key := a.OpenRequests(), repo.Key()
+	r, fresh := g.reading(key), false
+	if r.full(most) && (r.open < most || g.now().Sub(r.at) >= fullFor) {
+		n, err := g.count(ctx, repo, most)
+		if err != nil {
+			return err // it was full, and nothing says that it is not
+		}
+		r, fresh = g.counted(key, n, r), true
+	}
+	if r.full(most) {
+		return full(a, repo, most)
+	}
+	r = g.admitted(key, 1)
+	defer g.admitted(key, -1)
+	if fresh || r.since < r.step(most) {
+		return commit()
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if n, err := g.count(ctx, repo, most); err != nil {
+			told(err)
+		} else {
+			g.counted(key, n, r)
+		}
+	})
+	err := commit()
+	wg.Wait()
+	return err
+}
+
+func (g *Gauge) reading(key string) reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.seen[key]
+}
+
+// counted takes a count over, which began when a reading was then. What was under way,
+// or was admitted meanwhile, may not be in it.
+func (g *Gauge) counted(key string, n int, then reading) reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.seen[key]
+	g.seen[key] = reading{open: n, since: then.busy + max(0, r.since-then.since), busy: r.busy, at: g.now()}
+	return g.seen[key]
+}
+
+// admitted notes that a commit begins, 1, or is over, -1.
+func (g *Gauge) admitted(key string, by int) reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, known := g.seen[key]; !known && len(g.seen) >= maxRepositories {
+		clear(g.seen)
+	}
+	r := g.seen[key]
+	r.since, r.busy = r.since+max(0, by), max(0, r.busy+by)
+	g.seen[key] = r
+	return r
+}
+
+func full(a store.Account, repo store.Repository, most int) *Refusal {
+	name := repo.Name
+	if name == "" {
+		name = repo.Key()
+	}
+	return &Refusal{
+		Full: fullFor, Reason: "too many open requests",
+		Text: fmt.Sprintf("%d requests of %s wait for a runner, which is as many as account %s allows (max_open_requests). Wait until some are ready, or stop some.", most, name, a.ID),
+	}
+}

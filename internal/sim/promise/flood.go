@@ -1,0 +1,105 @@
+package promise
+
+import (
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// The promises about those who ask for more than they need.
+const (
+	Unheard  Promise = "past its hard limit nothing that a machine says is written"
+	Quieted  Promise = "past its exp no note of a machine is written"
+	FewNotes Promise = "few notes of a machine are written, however many it sends"
+	Budgeted Promise = "a machine has few events written, however many it sends"
+	JobOnce  Promise = "a machine has one job for each config"
+	OneFlood Promise = "a flood is one alarm"
+	Crowd    Promise = "a repository has few more open requests than its account allows"
+)
+
+// floods is what a world knows of those.
+type floods struct {
+	writes, notes map[string][]time.Time // of what machines said, by runner, of late
+}
+
+func newFloods() floods {
+	return floods{writes: map[string][]time.Time{}, notes: map[string][]time.Time{}}
+}
+
+// floodPromises are about those who ask for more than they need.
+type floodPromises struct{ *History }
+
+// sawSaid looks at what a commit is about to write of what a machine says.
+func (p floodPromises) sawSaid(c commit) {
+	said, event := strings.CutPrefix(c.effect.For, "event ")
+	if c.effect.Part != kernel.API || !event && said != "next" {
+		return
+	}
+	decided := p.now(kernel.API).Add(-c.before)
+	for _, i := range c.items {
+		switch i := i.(type) {
+		case *store.Pulse:
+			r := p.runners[i.Runner]
+			p.hold(Unheard, r.Version == 0 || decided.Before(r.Hard), "the pulse of runner %s is written, and its hard limit was %s", r.ID, r.Hard)
+		case *store.Runner:
+			was := p.runners[i.ID]
+			if was.Version == 0 {
+				continue
+			}
+			p.hold(Unheard, decided.Before(i.Hard), "runner %s is written for %s, and its hard limit was %s", i.ID, said, i.Hard)
+			p.hold(OneFlood, was.FloodAt.IsZero() || was.FloodAt.Equal(i.FloodAt), "runner %s floods for the second time", i.ID)
+			p.hold(JobOnce, i.Jobs <= i.Config.N, "runner %s had %d jobs by %d configs", i.ID, i.Jobs, i.Config.N)
+			p.sawRate(decided, said, was, *i)
+		}
+	}
+}
+
+// sawRate looks at how often a runner is written for what its machine says. The bounds
+// are those of a bucket that fills in twelve heartbeats: notes may use half of it, and
+// cost one and a half; anything else costs a twentieth.
+func (p floodPromises) sawRate(decided time.Time, said string, was, r store.Runner) {
+	if !was.FloodAt.Equal(r.FloodAt) {
+		return // the alarm's
+	}
+	beat, now := p.Limits.Heartbeat, time.Now()
+	writes := within(p.floods.writes[r.ID], now, 3*beat)
+	p.floods.writes[r.ID] = writes
+	p.hold(Budgeted, len(writes) <= (12+3)*20+2, "runner %s was written %d times in a minute for what its machine said", r.ID, len(writes))
+	if said != store.EventNote && said != store.EventBooting {
+		return
+	}
+	notes := within(p.floods.notes[r.ID], now, 6*beat)
+	p.floods.notes[r.ID] = notes
+	p.hold(FewNotes, len(notes) <= 4+4+1, "runner %s has %d notes of the last two minutes", r.ID, len(notes))
+	l := p.locks[r.Lock]
+	p.hold(Quieted, !l.Names(r.ID) || decided.Before(l.Exp), "runner %s has another note, and nobody counts on it since %s", r.ID, l.Exp)
+}
+
+// within returns the times of late, and now.
+func within(all []time.Time, now time.Time, late time.Duration) (out []time.Time) {
+	for _, at := range all {
+		if now.Sub(at) < late {
+			out = append(out, at)
+		}
+	}
+	return append(out, now)
+}
+
+// sawCrowd looks at how many requests are open once another one was filed. Each API
+// that was deployed counts for itself.
+func (p floodPromises) sawCrowd(was, r store.Request) {
+	most := p.Account.MaxOpenRequests
+	if was.Version != 0 || most == 0 {
+		return
+	}
+	open := 0
+	for _, q := range p.requests {
+		if !q.State.Final() {
+			open++
+		}
+	}
+	const deployed = 4 // APIs at most: one, and those of deploys and rotations of keys
+	p.hold(Crowd, open <= most+deployed, "%d requests are open once %s was filed, and the account allows %d", open, r.ID, most)
+}
