@@ -138,7 +138,7 @@ func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 		return nil, err
 	}
 	s.close = append(s.close, s.Store.Close)
-	if s.Queue, err = sqlitequeue.New(ctx, s.Store.DB(), visibility, time.Now); err != nil {
+	if s.Queue, err = sqlitequeue.New(ctx, s.Store.DB(), s.Store.Exec, visibility, time.Now); err != nil {
 		return nil, err
 	}
 	return s, s.assemble(ctx, ring, registered)

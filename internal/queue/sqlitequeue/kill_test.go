@@ -36,7 +36,7 @@ func victim(path string) error {
 	}
 	db.SetMaxOpenConns(1)
 	ctx := context.Background()
-	q, err := New(ctx, db, time.Minute, nil)
+	q, err := New(ctx, db, nil, time.Minute, nil)
 	if err != nil {
 		return err
 	}

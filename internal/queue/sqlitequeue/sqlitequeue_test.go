@@ -37,7 +37,7 @@ func openDB(t testing.TB, path string, connections int) *sql.DB {
 
 func open(t testing.TB, db *sql.DB, visibility time.Duration, now func() time.Time) *Queue {
 	t.Helper()
-	q, err := New(t.Context(), db, visibility, now)
+	q, err := New(t.Context(), db, nil, visibility, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestOutageIsAnError(t *testing.T) {
 		"Delete":  func() error { return q.Delete(ctx, d) },
 		"Release": func() error { return q.Release(ctx, d, 0) },
 		"Dead":    func() error { _, err := q.Dead(ctx); return err },
-		"New":     func() error { _, err := New(ctx, db, time.Minute, nil); return err },
+		"New":     func() error { _, err := New(ctx, db, nil, time.Minute, nil); return err },
 	} {
 		if call() == nil {
 			t.Errorf("%s on a closed database: no error", name)
