@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,9 @@ func asleep(b *testing.B, dir string) *local.System {
 	if err != nil {
 		b.Fatal(err)
 	}
+	percent := debug.SetGCPercent(local.GCPercent) // as garo local does
 	b.Cleanup(func() {
+		debug.SetGCPercent(percent)
 		if err := s.Close(); err != nil {
 			b.Error(err)
 		}
