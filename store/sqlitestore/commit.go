@@ -186,6 +186,10 @@ func (s *Store) lead(ctx context.Context) {
 // apply decides the batch in its order, each commit upon the results of those
 // before it, and writes what is left at the end: one read and one write an item.
 func (s *Store) apply(ctx context.Context, batch []*commit) error {
+	if len(batch) == 1 && batch[0].stmt != nil { // alone, it is a transaction already
+		_, err := batch[0].stmt.ExecContext(ctx, batch[0].args...)
+		return err
+	}
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err

@@ -241,7 +241,7 @@ func followed(t *testing.T, s store.Store, f store.Filter) (ids []string, lists 
 		found, more := 0, false
 		for i, err := range s.List(t.Context(), f) {
 			if m, ok := errors.AsType[*store.MoreError](err); ok {
-				if f.After != "" && m.After >= f.After {
+				if m.After == "" || f.After != "" && m.After >= f.After {
 					t.Fatalf("List(%+v) continues after %s, which is no progress", f, m.After)
 				}
 				f.After, more = m.After, true
