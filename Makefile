@@ -103,6 +103,16 @@ golden: ## Write the golden files anew; read their diff before you commit it
 bench: ## Run the benchmarks in benchstat's form (BENCH=regexp, COUNT=6)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) $(or $(call packages,^func Benchmark),$(error no package has benchmarks))
 
+# What the load test asks of garo local, and how often it is killed meanwhile.
+DURATION ?= 10m
+RATE     ?= 200
+POLLERS  ?= 1000
+KILLS    ?= 5
+
+.PHONY: load
+load: ## Put garo local under load, kill it meanwhile, and look for what it accepted (DURATION=10m RATE=200 POLLERS=1000 KILLS=5)
+	go test -count=1 -v -timeout 2h -run '^TestLoadLosesNothing$$' ./internal/local -args -load $(DURATION) -rate $(RATE) -pollers $(POLLERS) -loadkills $(KILLS)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s), one after another
 	@set -e; for package in $(or $(call packages,^func Fuzz),$(error no package has fuzz targets)); do \

@@ -71,6 +71,46 @@ func TestFullLastPageHasNoCursor(t *testing.T) {
 	}
 }
 
+func TestRareStateIsFoundInBoundedPages(t *testing.T) {
+	w := newWorld(t)
+	old := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	record := func(n int, state store.RequestState) store.Item {
+		id := strings.NewReplacer("0", "a", "1", "b", "8", "h", "9", "i").Replace(fmt.Sprintf("%026d", n))
+		at := old.Add(time.Duration(n) * time.Second)
+		return &store.Request{
+			ID: id, State: state, CreatedAt: at, GiveUpAt: at, Type: store.Spot, Mode: store.Shared, OwnLabel: "garo-abcdefghijklmnopqrstuvwxyz",
+			Repository: store.Repository{ID: "1001", Name: "alphagov/demo"}, Account: "123456789012", Region: "eu-west-2", TimeoutS: 60,
+		}
+	}
+	first := record(0, store.Failed)
+	w.put(first)
+	for n := 1; n <= 12_000; n += store.MaxChanges {
+		var items []store.Item
+		for i := range store.MaxChanges {
+			items = append(items, record(n+i, store.Ready))
+		}
+		w.put(items...)
+	}
+	var got []string
+	pages := 0
+	for q := (client.Query{State: "failed"}); ; {
+		page, err := w.client(operatorToken).Requests(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages++
+		for _, r := range page.Requests {
+			got = append(got, r.ID)
+		}
+		if q.After = page.After; q.After == "" {
+			break
+		}
+	}
+	if want := []string{first.Ref().ID}; !slices.Equal(got, want) || pages != 3 {
+		t.Errorf("the failed ones of 12,001 requests = %q in %d pages, want %q in 3 of 5,000 records each", got, pages, want)
+	}
+}
+
 func TestRequestsAreFiltered(t *testing.T) {
 	w := newWorld(t)
 	a := w.start(workflowToken, apitype.Start{IdempotencyKey: "a"})

@@ -114,7 +114,8 @@ type Store interface {
 	// scan: it finds, the item decides.
 	Due(ctx context.Context, before time.Time) iter.Seq2[Ref, error]
 
-	// List yields requests or runners for people to read, newest first.
+	// List yields requests or runners for people to read, newest first. When f.Look
+	// ends it, its last error is a *MoreError.
 	List(ctx context.Context, f Filter) iter.Seq2[Item, error]
 
 	// CountOpen returns how many requests of a repository are not final, and most if
@@ -140,7 +141,20 @@ type Filter struct {
 	State      string
 	After      string // a Cursor: yield what comes after that item
 	Limit      int    // yield at most so many; zero: all
+	// Look bounds what the answer costs where few items match: at most so many
+	// entries of an index are looked at. Zero: as many as it takes.
+	Look int
 }
+
+// MoreError ends a List that has looked at as many entries as Filter.Look allows,
+// and has yielded fewer items than Filter.Limit.
+type MoreError struct {
+	// After is the Cursor behind which the next List continues. It need not be one
+	// of an item that matches, and there may be nothing behind it.
+	After string
+}
+
+func (e *MoreError) Error() string { return "there may be more after " + e.After }
 
 // Matches reports whether f's Repository and State let i through.
 func (f Filter) Matches(i Item) bool {

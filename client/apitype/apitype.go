@@ -110,7 +110,8 @@ type Stopped struct {
 	Draining bool   `json:"draining"` // whether the runner was told to end
 }
 
-// Page answers GET /requests.
+// Page answers GET /requests. It may have few requests, or none, and not be the last:
+// one call looks at a bounded number of records.
 type Page struct {
 	Requests []Status `json:"requests"`        // newest first, without runner
 	After    string   `json:"after,omitempty"` // the cursor of the next page; empty: this is the last

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -95,6 +96,7 @@ func (l *localFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	debug.SetGCPercent(local.GCPercent)
 	listener, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", l.addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use: stop what listens there, or give another --addr (port 0 finds a free one)", l.addr)

@@ -19,7 +19,7 @@ import (
 
 // proc returns the resident memory of a process, and the processor time that it
 // has used, as Linux counts them.
-func proc(b *testing.B, pid int) (rss int64, used time.Duration) {
+func proc(b testing.TB, pid int) (rss int64, used time.Duration) {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

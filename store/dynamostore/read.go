@@ -112,12 +112,12 @@ func (s *Store) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, 
 			},
 			ExpressionAttributeValues: attributes{":due": text(dueHash), ":before": text(stamp(before))},
 		}
-		for names, err := range s.pages(ctx, in) {
+		for found, err := range s.pages(ctx, in) {
 			if err != nil {
 				yield(store.Ref{}, fmt.Errorf("due: %w", s.explain(err)))
 				return
 			}
-			for _, name := range names {
+			for _, name := range found.names {
 				ref, err := store.ParseRef(name)
 				if err != nil {
 					err = fmt.Errorf("due: GARO did not write this, so delete it from the table: %w", err)
@@ -155,9 +155,17 @@ func (s *Store) CountOpen(ctx context.Context, repo store.Repository, most int) 
 	return most, nil
 }
 
-// pages yields the keys of the items that an index holds, page by page.
-func (s *Store) pages(ctx context.Context, in *dynamodb.QueryInput) iter.Seq2[[]string, error] {
-	return func(yield func([]string, error) bool) {
+// page is what one Query answers.
+type page struct {
+	names  []string // the keys of the items
+	looked int      // how many entries it looked at
+	after  string   // where the next page begins: the listed_at of the last of them; empty: there is none
+}
+
+// pages yields what an index holds, page by page. The caller may change the limit
+// of in between two pages.
+func (s *Store) pages(ctx context.Context, in *dynamodb.QueryInput) iter.Seq2[page, error] {
+	return func(yield func(page, error) bool) {
 		in.TableName, in.ProjectionExpression = &s.table, new("#item")
 		for {
 			var out *dynamodb.QueryOutput
@@ -165,16 +173,19 @@ func (s *Store) pages(ctx context.Context, in *dynamodb.QueryInput) iter.Seq2[[]
 				out, err = s.api.query(ctx, in)
 				return err
 			}); err != nil {
-				yield(nil, err)
+				yield(page{}, err)
 				return
 			}
-			names := make([]string, 0, len(out.Items))
+			p := page{names: make([]string, 0, len(out.Items)), looked: int(out.ScannedCount)}
 			for _, item := range out.Items {
 				if name, ok := item[attrItem].(*types.AttributeValueMemberS); ok {
-					names = append(names, name.Value)
+					p.names = append(p.names, name.Value)
 				}
 			}
-			if !yield(names, nil) || len(out.LastEvaluatedKey) == 0 {
+			if at, ok := out.LastEvaluatedKey[attrListedAt].(*types.AttributeValueMemberS); ok {
+				p.after = at.Value
+			}
+			if !yield(p, nil) || len(out.LastEvaluatedKey) == 0 {
 				return
 			}
 			in.ExclusiveStartKey = out.LastEvaluatedKey
@@ -191,13 +202,13 @@ func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, 
 			yield(nil, fmt.Errorf("list %s: only requests and runners are listed", kind))
 			return
 		}
-		yielded := 0
-		for names, err := range s.pages(ctx, listQuery(string(kind), f)) {
+		yielded, left, in := 0, f.Look, listQuery(string(kind), f)
+		for found, err := range s.pages(ctx, in) {
 			if err != nil {
 				yield(nil, fmt.Errorf("list: %w", s.explain(err)))
 				return
 			}
-			for part := range slices.Chunk(names, maxKeys) {
+			for part := range slices.Chunk(found.names, maxKeys) {
 				items, err := s.listed(ctx, part, f)
 				if err != nil {
 					yield(nil, fmt.Errorf("list: %w", err))
@@ -210,6 +221,14 @@ func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, 
 					}
 				}
 			}
+			if f.Look == 0 || found.after == "" {
+				continue
+			}
+			if left -= found.looked; left <= 0 {
+				yield(nil, &store.MoreError{After: found.after})
+				return
+			}
+			*in.Limit = min(*in.Limit, int32(left))
 		}
 	}
 }
@@ -236,13 +255,27 @@ func listQuery(kind string, f store.Filter) *dynamodb.QueryInput {
 		in.FilterExpression = new("#state = :state")
 		in.ExpressionAttributeNames["#state"] = attrState
 		in.ExpressionAttributeValues[":state"] = text(f.State)
-		return in // a page counts what it looks at, so that a small one could find nothing for long
 	}
-	in.Limit = new(int32(maxKeys))
-	if f.Limit > 0 {
-		*in.Limit = int32(min(maxKeys, f.Limit))
+	// A page's limit counts what it looks at: where few items match, a small page
+	// could find nothing for long.
+	limit := f.Look
+	if f.State == "" {
+		limit = least(maxKeys, f.Limit, f.Look)
+	}
+	if limit > 0 {
+		in.Limit = new(int32(limit))
 	}
 	return in
+}
+
+// least returns the least of the bounds; zero is none.
+func least(bounds ...int) (n int) {
+	for _, b := range bounds {
+		if n == 0 || b > 0 && b < n {
+			n = b
+		}
+	}
+	return n
 }
 
 // listed reads the items of those names, and leaves out what f does not mean.

@@ -2,6 +2,8 @@ package dynamostore_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -101,6 +103,30 @@ func TestDuePagesAreReadAsTheyAreNeeded(t *testing.T) {
 		}
 		if len(d.calls) != 1 {
 			t.Errorf("a caller that stops at the first made %d calls, want 1", len(d.calls))
+		}
+	})
+}
+
+func TestLookBoundsTheEntriesThatAListReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		behind := func(looked int, at string) answer { // a page of the index on which nothing matches
+			return answer{status: 200, body: fmt.Sprintf(`{"Items":[],"ScannedCount":%d,"LastEvaluatedKey":{"item":{"S":"request#x"},"list":{"S":"request"},"listed_at":{"S":%q}}}`, looked, at)}
+		}
+		d := &dynamo{script: []answer{behind(3000, "2026-03#c"), behind(1500, "2026-03#b"), behind(500, "2026-03#a"), failed(400, "ValidationException", "a fourth page")}}
+		var more *store.MoreError
+		for i, err := range over(d).List(t.Context(), store.Filter{State: "failed", Limit: 51, Look: 5000}) {
+			if i != nil || !errors.As(err, &more) {
+				t.Fatalf("List yields %v, %v; want a MoreError alone", i, err)
+			}
+		}
+		if more == nil || more.After != "2026-03#a" || len(d.calls) != 3 {
+			t.Errorf("List ends with %v after %d calls, want more after 2026-03#a after 3", more, len(d.calls))
+		}
+		for n, want := range []int{5000, 2000, 500} {
+			var sent struct{ Limit int }
+			if err := json.Unmarshal([]byte(d.bodies[n]), &sent); err != nil || sent.Limit != want {
+				t.Errorf("call %d looks at %d entries at most, %v; want %d", n+1, sent.Limit, err, want)
+			}
 		}
 	})
 }

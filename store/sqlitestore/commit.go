@@ -2,7 +2,9 @@ package sqlitestore
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -15,9 +17,11 @@ type row struct {
 	item    []byte
 }
 
-// commit is a Commit on its way to the file.
+// commit is a Commit, or an Exec, on its way to the file.
 type commit struct {
 	members []member
+	stmt    *sql.Stmt // of an Exec; it has no members
+	args    []any
 	done    chan struct{} // closed by the leader, after the fields below are set
 	lost    map[store.Ref]row
 	err     error
@@ -65,6 +69,14 @@ func (s *Store) Commit(ctx context.Context, changes ...store.Change) error {
 		}
 	}
 	return nil
+}
+
+// Exec runs a statement that was prepared on DB, for a queue in the same file. It
+// shares its transaction with the commits and statements that wait beside it, and
+// comes after those commits. When it returns nil, what it wrote is kept as a
+// commit is. When SQLite fails, all that shared the transaction fail.
+func (s *Store) Exec(ctx context.Context, stmt *sql.Stmt, args ...any) error {
+	return s.enter(ctx, &commit{stmt: stmt, args: args, done: make(chan struct{})})
 }
 
 // encode checks that the contract allows the commit, and encodes it.
@@ -147,6 +159,9 @@ func (s *Store) withdraw(c *commit) bool {
 
 // lead writes all that is in the queue. The caller has the turn, and loses it.
 func (s *Store) lead(ctx context.Context) {
+	// Those whom the last batch has answered may be about to commit again: they run
+	// first, if there are any, and share this transaction. Nobody else is waited for.
+	runtime.Gosched()
 	s.mu.Lock()
 	batch := s.queue
 	s.queue = nil
@@ -171,6 +186,10 @@ func (s *Store) lead(ctx context.Context) {
 // apply decides the batch in its order, each commit upon the results of those
 // before it, and writes what is left at the end: one read and one write an item.
 func (s *Store) apply(ctx context.Context, batch []*commit) error {
+	if len(batch) == 1 && batch[0].stmt != nil { // alone, it is a transaction already
+		_, err := batch[0].stmt.ExecContext(ctx, batch[0].args...)
+		return err
+	}
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -182,11 +201,39 @@ func (s *Store) apply(ctx context.Context, batch []*commit) error {
 			refs = append(refs, m.ref)
 		}
 	}
-	now, err := get(ctx, tx.StmtContext(ctx, s.getForWrite), refs)
-	if err != nil {
-		return err
+	if len(refs) > 0 {
+		now, err := get(ctx, tx.StmtContext(ctx, s.getForWrite), refs)
+		if err != nil {
+			return err
+		}
+		written := settle(batch, now)
+		put := tx.StmtContext(ctx, s.put)
+		for _, ref := range refs {
+			m, ok := written[ref]
+			if !ok {
+				continue
+			}
+			if _, err := put.ExecContext(ctx, m.put...); err != nil {
+				return fmt.Errorf("write %s: %w", ref, err)
+			}
+			delete(written, ref)
+		}
 	}
-	written := make(map[store.Ref]member, len(refs))
+	for _, c := range batch {
+		if c.stmt == nil {
+			continue
+		}
+		if _, err := tx.StmtContext(ctx, c.stmt).ExecContext(ctx, c.args...); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// settle decides which commits of the batch are lost, when the rows are as now
+// says, and returns what the others leave behind. It keeps now up to date.
+func settle(batch []*commit, now map[store.Ref]row) map[store.Ref]member {
+	written := make(map[store.Ref]member, len(now))
 	for _, c := range batch {
 		for _, m := range c.members {
 			if now[m.ref].version != m.version {
@@ -206,18 +253,7 @@ func (s *Store) apply(ctx context.Context, batch []*commit) error {
 			}
 		}
 	}
-	put := tx.StmtContext(ctx, s.put)
-	for _, ref := range refs {
-		m, ok := written[ref]
-		if !ok {
-			continue
-		}
-		if _, err := put.ExecContext(ctx, m.put...); err != nil {
-			return fmt.Errorf("write %s: %w", ref, err)
-		}
-		delete(written, ref)
-	}
-	return tx.Commit()
+	return written
 }
 
 // conflict returns the error for a commit that lost to those rows, or nil when

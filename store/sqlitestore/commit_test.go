@@ -170,3 +170,67 @@ func frames(t *testing.T, s *Store) int {
 	}
 	return pages
 }
+
+// TestStatementsShareTheTransactionOfCommits is for a queue in the same file.
+func TestStatementsShareTheTransactionOfCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, file(t))
+		if _, err := s.DB().ExecContext(t.Context(), "CREATE TABLE note (n INTEGER NOT NULL)"); err != nil {
+			t.Fatal(err)
+		}
+		insert, err := s.DB().PrepareContext(t.Context(), "INSERT INTO note VALUES (?)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer insert.Close()
+		frames(t, s) // from here on the log is written from its start
+		s.turn <- struct{}{}
+		for n := range 50 {
+			go func() {
+				if err := s.Exec(t.Context(), insert, n); err != nil {
+					t.Errorf("Exec: %v", err)
+				}
+			}()
+			go func() {
+				if err := s.Commit(t.Context(), store.Put(accepted(fmt.Sprintf("r%d", n)))); err != nil {
+					t.Errorf("Commit: %v", err)
+				}
+			}()
+		}
+		synctest.Wait()
+		<-s.turn
+		synctest.Wait()
+		want(t, s, 50, "r0", "r49")
+		var notes int
+		if err := s.DB().QueryRowContext(t.Context(), "SELECT count(*) FROM note").Scan(&notes); err != nil || notes != 50 {
+			t.Errorf("%d notes, %v; want 50", notes, err)
+		}
+		// As transactions of their own, the statements write one page each.
+		if got := frames(t, s); got > 40 {
+			t.Errorf("50 commits and 50 statements that waited together wrote %d pages, want 40 at most", got)
+		}
+		if err := s.Exec(t.Context(), insert, nil); err == nil {
+			t.Error("Exec of what SQLite refuses = nil, want an error")
+		}
+	})
+}
+
+func TestStatementThatIsCancelledInTheQueueHasNoEffect(t *testing.T) {
+	s := open(t, file(t))
+	del, err := s.DB().PrepareContext(t.Context(), "DELETE FROM items WHERE id = ?")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer del.Close()
+	if err := s.Commit(t.Context(), store.Put(accepted("r"))); err != nil {
+		t.Fatal(err)
+	}
+	s.turn <- struct{}{} // somebody leads
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Exec(ctx, del, "r"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Exec = %v, want context.Canceled", err)
+	}
+	<-s.turn
+	want(t, s, 1, "r")
+}

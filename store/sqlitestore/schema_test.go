@@ -123,3 +123,54 @@ func TestOtherTablesInTheFileAreLeftAlone(t *testing.T) {
 		t.Errorf("the queue's row = %q, %v; want m", body, err)
 	}
 }
+
+// TestReadsNeverScanTheTable holds what SQLite plans to do: whatever a filter means,
+// the rows are found in an index, in its order.
+func TestReadsNeverScanTheTable(t *testing.T) {
+	s := open(t, file(t))
+	for _, c := range []struct {
+		name, query string
+		args        []any
+		want        string
+	}{
+		{"Due", dueSQL, []any{"2026", "", "", "", page}, "SEARCH items USING COVERING INDEX items_due ((due_at,kind,id)>(?,?,?) AND due_at<?)"},
+		{"the edge of Look", edgeSQL, []any{"request", newest, 4999}, "SEARCH items USING COVERING INDEX items_list (kind=? AND cursor<?)"},
+		{"Expire", expireSQL, []any{1, 1000}, "SEARCH items USING INTEGER PRIMARY KEY (rowid=?); LIST SUBQUERY 1; SEARCH items USING COVERING INDEX items_ttl (ttl<?)"},
+	} {
+		if got := planOf(t, s, c.query, c.args...); got != c.want {
+			t.Errorf("%s: %s\nwant %s", c.name, got, c.want)
+		}
+	}
+	for _, after := range []string{newest, "2026"} {
+		for _, edge := range []string{"", "2025"} {
+			for _, repository := range []string{"", "42"} {
+				for _, state := range []string{"", "ready"} {
+					got := planOf(t, s, listSQL, "request", after, edge, repository, state, page)
+					if want := "SEARCH items USING INDEX items_list (kind=? AND cursor>? AND cursor<?)"; got != want {
+						t.Errorf("List after %q, to %q, repository %q, state %q: %s\nwant %s", after, edge, repository, state, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// planOf returns the steps of a statement, as SQLite says them.
+func planOf(t *testing.T, s *Store, query string, args ...any) string {
+	t.Helper()
+	rows, err := s.DB().QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var steps []string
+	if err := each(rows, func() error {
+		var id, parent, unused int
+		var step string
+		err := rows.Scan(&id, &parent, &unused, &step)
+		steps = append(steps, step)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(steps, "; ")
+}

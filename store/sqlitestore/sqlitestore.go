@@ -41,6 +41,8 @@ type Store struct {
 	put         *sql.Stmt
 	due         *sql.Stmt
 	open        *sql.Stmt
+	list        *sql.Stmt
+	edge        *sql.Stmt
 
 	turn  chan struct{} // full while a commit leads a batch
 	mu    sync.Mutex
@@ -137,6 +139,8 @@ func (s *Store) begin(ctx context.Context) error {
 		{&s.put, s.write, putSQL},
 		{&s.due, s.read, dueSQL},
 		{&s.open, s.read, openSQL},
+		{&s.list, s.read, listSQL},
+		{&s.edge, s.read, edgeSQL},
 	} {
 		stmt, err := p.db.PrepareContext(ctx, p.query)
 		if err != nil {
@@ -150,7 +154,7 @@ func (s *Store) begin(ctx context.Context) error {
 // Close releases the file, if Open opened it.
 func (s *Store) Close() error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due, s.open} {
+	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due, s.open, s.list, s.edge} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}
@@ -161,11 +165,13 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
+const expireSQL = `DELETE FROM items WHERE rowid IN (SELECT rowid FROM items WHERE ttl < ? LIMIT ?)`
+
 // Expire deletes the items whose TTL has passed, and returns how many they were.
 func (s *Store) Expire(ctx context.Context, now time.Time) (int, error) {
 	const step = 1000 // so that no commit waits for more than some milliseconds
 	for total := 0; ; {
-		done, err := s.write.ExecContext(ctx, `DELETE FROM items WHERE rowid IN (SELECT rowid FROM items WHERE ttl < ? LIMIT ?)`, now.Unix(), step)
+		done, err := s.write.ExecContext(ctx, expireSQL, now.Unix(), step)
 		if err != nil {
 			return total, fmt.Errorf("expire: %w", err)
 		}

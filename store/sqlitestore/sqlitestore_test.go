@@ -247,6 +247,33 @@ func TestExpireDeletesWhatItsTTLAllows(t *testing.T) {
 	}
 }
 
+// TestListLooksNoFurtherThanItMay counts the lists that it takes to come to the end: one
+// index has all requests, whatever the filter is.
+func TestListLooksNoFurtherThanItMay(t *testing.T) {
+	s := open(t, file(t))
+	for n := range 30 {
+		if err := s.Commit(t.Context(), store.Put(accepted(fmt.Sprintf("r%02d", n)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []store.Filter{{State: "failed", Look: 7}, {Repository: "7", Look: 7}, {State: "failed", Limit: 3, Look: 10}} {
+		lists, look := 0, f.Look
+		for more := true; more; lists++ {
+			more = false
+			for i, err := range s.List(t.Context(), f) {
+				stopped, ok := errors.AsType[*store.MoreError](err)
+				if !ok {
+					t.Fatalf("List(%+v) yields %v, %v; want nothing but a MoreError", f, i, err)
+				}
+				f.After, more = stopped.After, true
+			}
+		}
+		if want := 30/look + 1; lists != want {
+			t.Errorf("List of at most %d of 30 requests came to the end in %d lists, want %d", look, lists, want)
+		}
+	}
+}
+
 func TestNoGoroutineOutlivesClose(t *testing.T) {
 	ignored := goleak.IgnoreCurrent()
 	s, err := Open(t.Context(), file(t))

@@ -218,7 +218,11 @@ func (m *Memory) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item,
 			return
 		}
 		yielded := 0
-		for _, l := range m.listed(kind, f.After) {
+		for n, l := range m.listed(kind, f.After) {
+			if f.Look > 0 && n == f.Look && yielded != f.Limit {
+				yield(nil, &store.MoreError{After: f.After})
+				return
+			}
 			if f.Limit > 0 && yielded == f.Limit || ctx.Err() != nil {
 				break
 			}
@@ -227,6 +231,7 @@ func (m *Memory) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item,
 				yield(nil, fmt.Errorf("list: %w", err))
 				return
 			}
+			f.After = l.cursor
 			if !f.Matches(item) {
 				continue
 			}

@@ -233,6 +233,34 @@ func made(id string, after int) *store.Request {
 	return r
 }
 
+// followed lists all that f means, and returns its ids and how many lists that took.
+func followed(t *testing.T, s store.Store, f store.Filter) (ids []string, lists int) {
+	t.Helper()
+	for {
+		lists++
+		found, more := 0, false
+		for i, err := range s.List(t.Context(), f) {
+			if m, ok := errors.AsType[*store.MoreError](err); ok {
+				if m.After == "" || f.After != "" && m.After >= f.After {
+					t.Fatalf("List(%+v) continues after %s, which is no progress", f, m.After)
+				}
+				f.After, more = m.After, true
+				break
+			}
+			if err != nil {
+				t.Fatalf("List(%+v): %v", f, err)
+			}
+			ids, found = append(ids, i.Ref().ID), found+1
+			if found == f.Limit {
+				f.After, more = store.Cursor(i), true
+			}
+		}
+		if !more {
+			return ids, lists
+		}
+	}
+}
+
 var listTests = []test{
 	{"NewestComesFirst", func(t *testing.T, s store.Store) {
 		half := made("half", 0)
@@ -332,6 +360,42 @@ var listTests = []test{
 		listed(t, s, store.Filter{State: "ready", Limit: 2}, "r4", "r2")
 		listed(t, s, store.Filter{State: "ready", Limit: 2, After: store.Cursor(made("r4", 4))}, "r2", "r0")
 		listed(t, s, store.Filter{State: "ready", Limit: 3}, "r4", "r2", "r0")
+	}},
+	{"LookBoundsWhatOneListReads", func(t *testing.T, s store.Store) {
+		const all, look = 30, 7
+		for n := range all {
+			r := made(fmt.Sprintf("r%02d", n), n)
+			if n%10 == 0 {
+				r.State = store.Failed
+			}
+			create(t, s, r)
+		}
+		listed(t, s, store.Filter{State: "failed"}, "r20", "r10", "r00")
+		for _, c := range []struct {
+			f    store.Filter
+			want []string
+		}{
+			{store.Filter{State: "failed"}, []string{"r20", "r10", "r00"}},
+			{store.Filter{State: "failed", Repository: "42"}, []string{"r20", "r10", "r00"}},
+			{store.Filter{State: "failed", Limit: 2}, []string{"r20", "r10", "r00"}},
+			{store.Filter{State: "expired", Limit: 2}, nil},
+			{store.Filter{State: "failed", Repository: "43"}, nil},
+		} {
+			c.f.Look = look
+			got, lists := followed(t, s, c.f)
+			if most := all/look + 2 + len(c.want); !slices.Equal(got, c.want) || lists > most {
+				t.Errorf("List(%+v) = %v in %d lists, want %v in at most %d", c.f, got, lists, c.want, most)
+			}
+		}
+	}},
+	{"LookBoundsNothingThatIsFoundBefore", func(t *testing.T, s store.Store) {
+		for n := range 5 {
+			create(t, s, made(fmt.Sprintf("r%d", n), n))
+		}
+		listed(t, s, store.Filter{Look: 100}, "r4", "r3", "r2", "r1", "r0")
+		listed(t, s, store.Filter{Look: 100, State: "failed"})
+		listed(t, s, store.Filter{Look: 3, Limit: 3}, "r4", "r3", "r2")
+		listed(t, s, store.Filter{Look: 3, Limit: 2, State: "accepted"}, "r4", "r3")
 	}},
 	{"ManyAreAllListed", func(t *testing.T, s store.Store) {
 		var want []string

@@ -3,7 +3,6 @@ package sqlitequeue
 import (
 	"bufio"
 	"context"
-	"database/sql"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store/sqlitestore"
 )
 
 // victimEnv makes the test binary a process that uses the queue in that file
@@ -30,13 +30,12 @@ func TestMain(m *testing.M) {
 // victim sends messages on one goroutine and deletes them on another, more slowly,
 // and says so after each call.
 func victim(path string) error {
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(30000)&_txlock=immediate")
+	ctx := context.Background()
+	s, err := sqlitestore.Open(ctx, path) // what was sent is kept, whatever shares its transaction
 	if err != nil {
 		return err
 	}
-	db.SetMaxOpenConns(1)
-	ctx := context.Background()
-	q, err := New(ctx, db, time.Minute, nil)
+	q, err := New(ctx, s.DB(), s.Exec, time.Minute, nil)
 	if err != nil {
 		return err
 	}

@@ -64,6 +64,7 @@ type Queue struct {
 	db         *sql.DB
 	visibility time.Duration
 	now        func() time.Time
+	exec       Exec
 
 	send, take, next, remove, release, dead *sql.Stmt
 
@@ -73,15 +74,28 @@ type Queue struct {
 
 var _ queue.Queue = (*Queue)(nil)
 
+// Exec runs a statement that was prepared on the queue's database, and returns nil
+// once what it wrote is kept. It may have many share one transaction.
+type Exec func(ctx context.Context, stmt *sql.Stmt, args ...any) error
+
+// alone runs a statement in a transaction of its own.
+func alone(ctx context.Context, stmt *sql.Stmt, args ...any) error {
+	_, err := stmt.ExecContext(ctx, args...)
+	return err
+}
+
 // New returns the queue in db, with that visibility timeout. It makes its table if
 // there is none, and forgets messages that died more than 14 days ago. The
-// database stays the caller's, with its modes and its limit of connections. now
-// may be nil: time.Now.
-func New(ctx context.Context, db *sql.DB, visibility time.Duration, now func() time.Time) (*Queue, error) {
+// database stays the caller's, with its modes and its limit of connections. exec
+// may be nil: each statement is a transaction. now may be nil: time.Now.
+func New(ctx context.Context, db *sql.DB, exec Exec, visibility time.Duration, now func() time.Time) (*Queue, error) {
+	if exec == nil {
+		exec = alone
+	}
 	if now == nil {
 		now = time.Now
 	}
-	q := &Queue{db: db, visibility: visibility, now: now, woken: make(chan struct{})}
+	q := &Queue{db: db, visibility: visibility, now: now, exec: exec, woken: make(chan struct{})}
 	if _, err := db.ExecContext(ctx, schema); err != nil {
 		return nil, fmt.Errorf("create the queue's table: %w", err)
 	}
@@ -114,7 +128,7 @@ func (q *Queue) Send(ctx context.Context, m queue.Message, delay time.Duration) 
 		return fmt.Errorf("send message: delay %v, want 0 to %v", delay, queue.MaxDelay)
 	}
 	now := q.now()
-	if _, err := q.send.ExecContext(ctx, string(body), now.UnixNano(), now.Add(delay).UnixNano()); err != nil {
+	if err := q.exec(ctx, q.send, string(body), now.UnixNano(), now.Add(delay).UnixNano()); err != nil {
 		return fmt.Errorf("send message: %w", err)
 	}
 	q.wake()
@@ -228,7 +242,7 @@ func (q *Queue) nextVisible(ctx context.Context) (time.Duration, error) {
 // Delete implements queue.Queue.
 func (q *Queue) Delete(ctx context.Context, d queue.Delivery) error {
 	id, receives, _ := strings.Cut(d.Receipt, "/")
-	if _, err := q.remove.ExecContext(ctx, id, receives); err != nil {
+	if err := q.exec(ctx, q.remove, id, receives); err != nil {
 		return fmt.Errorf("delete message %s: %w", d.ID, err)
 	}
 	return nil
@@ -240,7 +254,7 @@ func (q *Queue) Release(ctx context.Context, d queue.Delivery, delay time.Durati
 		return fmt.Errorf("release message %s: delay %v, want at least 0", d.ID, delay)
 	}
 	id, receives, _ := strings.Cut(d.Receipt, "/")
-	if _, err := q.release.ExecContext(ctx, q.now().Add(delay).UnixNano(), id, receives); err != nil {
+	if err := q.exec(ctx, q.release, q.now().Add(delay).UnixNano(), id, receives); err != nil {
 		return fmt.Errorf("release message %s: %w", d.ID, err)
 	}
 	q.wake()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
+	"github.com/alphagov/github-actions-runner-orchestration/store/sqlitestore"
 )
 
 // openDB opens a database as the store has it.
@@ -37,7 +38,7 @@ func openDB(t testing.TB, path string, connections int) *sql.DB {
 
 func open(t testing.TB, db *sql.DB, visibility time.Duration, now func() time.Time) *Queue {
 	t.Helper()
-	q, err := New(t.Context(), db, visibility, now)
+	q, err := New(t.Context(), db, nil, visibility, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +71,31 @@ func TestQueue(t *testing.T) {
 	queuetest.Run(t, queuetest.Setup{
 		Open: func(t *testing.T) queue.Queue {
 			return open(t, openDB(t, filepath.Join(t.TempDir(), "q.db"), 1), visibility, nil)
+		},
+		Visibility: visibility,
+		Bubble:     true,
+	})
+}
+
+// TestQueueInTheStoresTransactions is the queue as garo local has it.
+func TestQueueInTheStoresTransactions(t *testing.T) {
+	const visibility = 40 * time.Second
+	queuetest.Run(t, queuetest.Setup{
+		Open: func(t *testing.T) queue.Queue {
+			s, err := sqlitestore.Open(t.Context(), filepath.Join(t.TempDir(), "garo.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := s.Close(); err != nil {
+					t.Errorf("close the store: %v", err)
+				}
+			})
+			q, err := New(t.Context(), s.DB(), s.Exec, visibility, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return q
 		},
 		Visibility: visibility,
 		Bubble:     true,
@@ -337,7 +363,7 @@ func TestOutageIsAnError(t *testing.T) {
 		"Delete":  func() error { return q.Delete(ctx, d) },
 		"Release": func() error { return q.Release(ctx, d, 0) },
 		"Dead":    func() error { _, err := q.Dead(ctx); return err },
-		"New":     func() error { _, err := New(ctx, db, time.Minute, nil); return err },
+		"New":     func() error { _, err := New(ctx, db, nil, time.Minute, nil); return err },
 	} {
 		if call() == nil {
 			t.Errorf("%s on a closed database: no error", name)
