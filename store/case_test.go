@@ -264,8 +264,10 @@ var rules = map[string]rule{
 	"Take": func(w *dice, now time.Time, c store.Case) store.Decision {
 		return c.Take(now, store.Claim{By: "worker-9", Until: now.Add(time.Minute)}, "test", w.slots(now))
 	},
-	"Unblock":       func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Unblock(now, lim) },
-	"Unregistrable": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Unregistrable(now, lim, store.Failure{Code: store.EndMintDenied, Text: "No."}) },
+	"Unblock": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Unblock(now, lim) },
+	"Unregistrable": func(_ *dice, now time.Time, c store.Case) store.Decision {
+		return c.Unregistrable(now, lim, store.Failure{Code: store.EndMintDenied, Text: "No."})
+	},
 }
 
 func TestRulesAreAllRulesOfCase(t *testing.T) {

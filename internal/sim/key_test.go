@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -19,11 +20,15 @@ func TestLaunchWhoseKeyIsLostIsReplaced(t *testing.T) {
 		fate     kernel.Fate
 		at       string
 		machines int
+		fresh    bool // the workers know of it before the launch goes on
 	}{
-		"BeforeTheCall":     {kernel.KillBefore, kernel.Launch, 2}, // a worker that does not know yet goes on
-		"AfterTheCall":      {kernel.KillAfter, kernel.Launch, 2},
-		"LateCall":          {kernel.FailLate, kernel.Launch, 2},
-		"BeforeTheRegister": {kernel.KillBefore, kernel.Mint, 2},
+		"BeforeTheCall":             {kernel.KillBefore, kernel.Launch, 2, false}, // a worker that does not know yet goes on
+		"AfterTheCall":              {kernel.KillAfter, kernel.Launch, 2, false},
+		"LateCall":                  {kernel.FailLate, kernel.Launch, 2, false},
+		"BeforeTheRegister":         {kernel.KillBefore, kernel.Mint, 2, false},
+		"BeforeTheCallAndKnown":     {kernel.KillBefore, kernel.Launch, 1, true},
+		"AfterTheCallAndKnown":      {kernel.KillAfter, kernel.Launch, 2, true},
+		"BeforeTheRegisterAndKnown": {kernel.KillBefore, kernel.Mint, 2, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -36,10 +41,18 @@ func TestLaunchWhoseKeyIsLostIsReplaced(t *testing.T) {
 				return true
 			})
 			sim.Run(t, sim.Config{Fate: fate}, func(w *sim.World) {
+				over := w.Start(sim.Ephemeral("over"))
+				stop(w, over)
 				s := w.Start(sim.Ephemeral("a"))
 				w.Until("the call", time.Minute, hit.Load)
 				if !w.LoseKey() {
 					w.Errorf("the key was lost before")
+				}
+				if c.fresh {
+					for range 10 { // which have nothing to do, and take the warm workers, who know the old key alone
+						w.Send(queue.StartOf(w.Request(over.ID)), 0)
+						time.Sleep(time.Second)
+					}
 				}
 				job := w.Job(s.RunsOn, 30*time.Second)
 				w.Until("the request to be ready", 10*time.Minute, func() bool { return w.Request(s.ID).State.Final() }) // its status token opens nothing now
