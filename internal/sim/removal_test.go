@@ -133,8 +133,7 @@ func TestAccountThatComesBackIsUsedAgain(t *testing.T) {
 		w.Ready(s, 10*time.Minute)
 		w.Remove()
 		time.Sleep(3 * time.Minute)
-		w.Account.RoleARN = "arn:aws:iam::111122223333:role/other" // which alone trusts us now
-		w.Register()
+		w.RegisterWith("arn:aws:iam::111122223333:role/other")
 		again := w.Start(sim.Ephemeral("b"))
 		job := w.Job(again.RunsOn, time.Minute)
 		w.Ready(again, 10*time.Minute)

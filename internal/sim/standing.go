@@ -19,8 +19,9 @@ import (
 // standing is how the control plane stands with the account.
 type standing struct {
 	mu      sync.Mutex
-	removed bool // there is no registration
-	refused bool // the role of the account trusts the control plane no more
+	removed bool   // there is no registration
+	refused bool   // the role of the account trusts the control plane no more
+	role    string // that is registered, and trusts the control plane; empty: the usual one
 }
 
 // Remove deletes the registration of the account, as somebody may while its runners
@@ -32,6 +33,15 @@ func (w *World) Remove() {
 
 // Register brings the registration back.
 func (s *standing) Register() { s.set(func() { s.removed = false }) }
+
+// RegisterWith brings it back with another role, which alone trusts the control plane.
+func (s *standing) RegisterWith(role string) { s.set(func() { s.removed, s.role = false, role }) }
+
+func (s *standing) registeredRole() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.role
+}
 
 // Distrust takes the control plane out of the role's trust policy.
 func (w *World) Distrust() {
@@ -61,7 +71,9 @@ func (r registered) Account(_ context.Context, id string) (store.Account, error)
 	if removed, _ := r.w.is(); removed || id != setting.AccountID {
 		return store.Account{}, fmt.Errorf("account %.20q: %w", id, store.ErrNoAccount)
 	}
-	return r.w.Account, nil
+	a := r.w.Account
+	a.RoleARN = r.w.registeredRole()
+	return a, nil
 }
 
 func (r registered) List(context.Context) ([]string, error) {
@@ -90,7 +102,7 @@ func (w *World) takeOn(ctx context.Context, account string) error {
 
 // assume is STS.
 func (w *World) assume(a store.Account) error {
-	if _, refused := w.is(); refused || a.RoleARN != w.Account.RoleARN || !a.ExternalID.Equal(externalID) {
+	if _, refused := w.is(); refused || a.RoleARN != w.registeredRole() || !a.ExternalID.Equal(externalID) {
 		return &fleet.Error{Kind: fleet.ErrRefused, Code: "AccessDenied", Text: "Role GitHubRunnerAssumeRole of account " + a.ID + " cannot be assumed: check that it exists."}
 	}
 	return nil
