@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // The budget of a runner is what its machine may have written into its record: a bucket
 // that fills by itself, and from which each write is paid. It is one time in the record,
@@ -58,3 +61,28 @@ func (d *Decision) pay(now time.Time, lim Limits, price float64) bool {
 }
 
 func times(d time.Duration, by float64) time.Duration { return time.Duration(float64(d) * by) }
+
+// remark adds what is for people alone to the story of a runner that is in its time, if
+// the budget has room for it, and how much was left out before.
+func (d *Decision) remark(now time.Time, lim Limits, e Event) {
+	r, l := &d.Runner, d.Lock
+	what := "agent"
+	if e.Kind == EventBooting {
+		what = "agent runs"
+	}
+	again := e.Counter <= r.Counter || e.Kind == EventBooting && r.Counter > 0
+	if again || !r.State.Usable() || !l.Names(r.ID) || !now.Before(l.Exp) {
+		return
+	}
+	text := withDetail(what, e.Detail)
+	if e.LeftOut > 0 {
+		text = fmt.Sprintf("%s (%d before it were left out)", text, e.LeftOut)
+	}
+	*r = r.note(now, text)
+	if d.pay(now, lim, priceNote) {
+		r.Counter, r.LeftOut = e.Counter, r.LeftOut+e.LeftOut
+	}
+}
+
+// ForPeople reports whether an event only adds to the history: it may be left out.
+func (e Event) ForPeople() bool { return e.Kind == EventNote || e.Kind == EventBooting }

@@ -39,9 +39,6 @@ type Event struct {
 	LeftOut int
 }
 
-// ForPeople reports whether an event only adds to the history: it may be left out.
-func (e Event) ForPeople() bool { return e.Kind == EventNote || e.Kind == EventBooting }
-
 // Order is what the machine is told to do.
 type Order string
 
@@ -103,28 +100,6 @@ func (d *Decision) heartbeat(now time.Time, lim Limits, e Event) {
 	fresh := p.Runner != r.ID || e.Counter > p.Counter && now.Sub(p.Seen) >= lim.Heartbeat/4
 	if l.Names(r.ID) && !r.Boot.At.IsZero() && fresh {
 		d.Pulse = p.beat(now, lim, r.ID, e.Counter)
-	}
-}
-
-// remark adds what is for people alone to the story of a runner that is in its time, if
-// the budget has room for it, and how much was left out before.
-func (d *Decision) remark(now time.Time, lim Limits, e Event) {
-	r, l := &d.Runner, d.Lock
-	what := "agent"
-	if e.Kind == EventBooting {
-		what = "agent runs"
-	}
-	again := e.Counter <= r.Counter || e.Kind == EventBooting && r.Counter > 0
-	if again || !r.State.Usable() || !l.Names(r.ID) || !now.Before(l.Exp) {
-		return
-	}
-	text := withDetail(what, e.Detail)
-	if e.LeftOut > 0 {
-		text = fmt.Sprintf("%s (%d before it were left out)", text, e.LeftOut)
-	}
-	*r = r.note(now, text)
-	if d.pay(now, lim, priceNote) {
-		r.Counter, r.LeftOut = e.Counter, r.LeftOut+e.LeftOut
 	}
 }
 
