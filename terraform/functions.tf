@@ -3,10 +3,12 @@ locals {
 
   # The timeouts: API Gateway would wait 30 s for the API, which has answered long
   # before; a worker does several launches; a reaper ends before the next begins.
+  # The memory is measured, see docs/performance.md: the API waits more than it works;
+  # the reaper works, and a processor comes in proportion to the memory.
   functions = {
-    api    = { timeout = 10, description = "Records requests and hears machines." }
-    worker = { timeout = 30, description = "Finds or launches a runner for a request." }
-    reaper = { timeout = 50, description = "Sends again what is due, and ends what is over." }
+    api    = { timeout = 10, memory = 256, description = "Records requests and hears machines." }
+    worker = { timeout = 30, memory = 256, description = "Finds or launches a runner for a request." }
+    reaper = { timeout = 50, memory = 512, description = "Sends again what is due, and ends what is over." }
   }
 
   # The API offers the runner programs; the worker knows by them whether an image that
@@ -82,7 +84,7 @@ resource "aws_lambda_function" "this" {
   architectures = [var.architecture == "arm64" ? "arm64" : "x86_64"]
   handler       = "bootstrap"
   timeout       = each.value.timeout
-  memory_size   = lookup(var.memory_mb, each.key, 256)
+  memory_size   = lookup(var.memory_mb, each.key, each.value.memory)
   kms_key_arn   = var.kms_key_arn
 
   filename  = local.files[each.key]

@@ -301,7 +301,7 @@ variable "throttling" {
 }
 
 variable "memory_mb" {
-  description = "Memory of the functions in MB, by part (api, worker, reaper). CPU comes in proportion. Merged over the defaults, 256 each."
+  description = "Memory of the functions in MB, by part (api, worker, reaper). CPU comes in proportion. Merged over the defaults: 256, and 512 for the reaper."
   type        = map(number)
   default     = {}
 

@@ -385,6 +385,14 @@ run "throttle_of_no_route" {
   expect_failures = [var.throttling]
 }
 
+run "more_shards_than_a_credential_has_deletions" {
+  command = plan
+  variables {
+    reaper_shards = 17
+  }
+  expect_failures = [var.reaper_shards]
+}
+
 run "memory_too_small" {
   command = plan
   variables {

@@ -66,7 +66,7 @@ run "numbers" {
     error_message = "The worker does not get its messages as agreed."
   }
   assert {
-    condition     = aws_scheduler_schedule.reaper.schedule_expression == "rate(1 minute)" && aws_scheduler_schedule.reaper.target[0].retry_policy[0].maximum_retry_attempts == 2 && aws_scheduler_schedule.reaper.target[0].retry_policy[0].maximum_event_age_in_seconds == 60
+    condition     = aws_scheduler_schedule.reaper["0"].schedule_expression == "rate(1 minute)" && aws_scheduler_schedule.reaper["0"].target[0].retry_policy[0].maximum_retry_attempts == 2 && aws_scheduler_schedule.reaper["0"].target[0].retry_policy[0].maximum_event_age_in_seconds == 60
     error_message = "The reaper does not run each minute with few and young retries."
   }
   assert {
@@ -93,7 +93,7 @@ run "functions" {
     error_message = "A function is not made of the object in the bucket, by its digest."
   }
   assert {
-    condition     = alltrue([for f in aws_lambda_function.this : f.reserved_concurrent_executions == -1 && f.memory_size == 256 && f.tracing_config[0].mode == "PassThrough" && length(f.vpc_config) == 0])
+    condition     = alltrue([for f in aws_lambda_function.this : f.reserved_concurrent_executions == -1 && f.memory_size >= 256 && f.tracing_config[0].mode == "PassThrough" && length(f.vpc_config) == 0])
     error_message = "A function reserves, traces or is in a VPC unasked."
   }
   assert {
@@ -174,6 +174,21 @@ run "alarms" {
   assert {
     condition     = length(aws_sns_topic_subscription.email) == 0
     error_message = "Somebody is subscribed unasked."
+  }
+}
+
+run "shards_have_a_schedule_each" {
+  command = plan
+  variables {
+    reaper_shards = 3
+  }
+  assert {
+    condition     = length(aws_scheduler_schedule.reaper) == 3 && aws_scheduler_schedule.reaper["0"].name == "garo-reaper" && aws_scheduler_schedule.reaper["2"].name == "garo-reaper-2"
+    error_message = "A shard has no schedule of its own."
+  }
+  assert {
+    condition     = jsondecode(aws_scheduler_schedule.reaper["2"].target[0].input) == { shard = 2, of = 3 } && aws_lambda_function.this["reaper"].environment[0].variables.GARO_REAPER_SHARDS == "3"
+    error_message = "A schedule does not say which shard it is for, or the reaper not how many there are."
   }
 }
 

@@ -21,8 +21,4 @@ var reaperBugs = []Bug{
 			if err != nil && n > len(all) {`)),
 	plant("ShardSkipsIDs", "no shard has the ids that fall to the last one",
 		edit("reaper/run.go", `return int(h.Sum32()%uint32(s.Of)) == s.Index`, `return int(h.Sum32()%uint32(s.Of)) == s.Index+1`)),
-	plant("LostDecisionIsNotMadeAgain", "a decision that lost once is left to the next run",
-		edit("reaper/commit.go", `moved(was, c) {
-			break`, `moved(was, c) || c.Runner.ID != "" {
-			break`)),
 }

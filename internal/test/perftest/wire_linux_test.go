@@ -52,7 +52,7 @@ type call struct {
 // EC2 and parameters answer what they are asked, and GitHub is simgithub.
 type wire struct {
 	t     testing.TB
-	table *httputil.ReverseProxy // nil: a table that takes everything and keeps nothing
+	table http.Handler // nil: a table that takes everything and keeps nothing
 	rest  *lambdatest.AWS
 	hub   http.Handler
 	jobs  *simgithub.Server // what hub serves, as runner programs see it
@@ -207,6 +207,10 @@ func (w *wire) answer(service string, rw http.ResponseWriter, r *http.Request, b
 
 // send takes a message.
 func (w *wire) send(rw http.ResponseWriter, action string, body []byte) {
+	if action == "SendMessageBatch" {
+		w.sendAll(rw, body)
+		return
+	}
 	var in struct{ MessageBody string }
 	if err := json.Unmarshal(body, &in); err != nil || action != "SendMessage" {
 		w.t.Errorf("queue: %s %s, %v", action, body, err)
@@ -216,6 +220,25 @@ func (w *wire) send(rw http.ResponseWriter, action string, body []byte) {
 	w.mu.Unlock()
 	sum := md5.Sum([]byte(in.MessageBody)) // SQS's own choice
 	fmt.Fprintf(rw, `{"MessageId": "m", "MD5OfMessageBody": %q}`, hex.EncodeToString(sum[:]))
+}
+
+// sendAll takes a batch of messages.
+func (w *wire) sendAll(rw http.ResponseWriter, body []byte) {
+	var in struct {
+		Entries []struct{ Id, MessageBody string }
+	}
+	if err := json.Unmarshal(body, &in); err != nil {
+		w.t.Errorf("queue: SendMessageBatch %s, %v", body, err)
+	}
+	var taken []string
+	w.mu.Lock()
+	for _, e := range in.Entries {
+		w.messages = append(w.messages, e.MessageBody)
+		sum := md5.Sum([]byte(e.MessageBody))
+		taken = append(taken, fmt.Sprintf(`{"Id": %q, "MessageId": "m", "MD5OfMessageBody": %q}`, e.Id, hex.EncodeToString(sum[:])))
+	}
+	w.mu.Unlock()
+	fmt.Fprintf(rw, `{"Successful": [%s]}`, strings.Join(taken, ","))
 }
 
 // machines launches, and knows of none that it launched: nobody asks for those here.

@@ -100,7 +100,7 @@ func TestPassingFaultOfTheReaperAlarmsOnlyIfItLasts(t *testing.T) {
 // only hide the first.
 func TestFactsAlarmAtOnce(t *testing.T) {
 	for _, code := range store.Alarms {
-		if code == store.AlarmReaper {
+		if code == store.AlarmReaper || code == store.AlarmLate {
 			continue
 		}
 		if a := alarmOf(t, "alarm-"+string(code)); a.state(t, 1) != "ALARM" || a.state(t, none, none) != "OK" {

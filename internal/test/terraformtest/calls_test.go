@@ -25,6 +25,9 @@ var rights = map[string][]string{
 	"ec2.TerminateInstances": {"ec2:TerminateInstances"},
 
 	"sqs.SendMessage": {"sqs:SendMessage"},
+	// A batch is allowed by what it is made of
+	// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html).
+	"sqs.SendMessageBatch": {"sqs:SendMessage"},
 	// The worker's messages come by Lambda's event source, which takes them with the
 	// worker's role; no function changes a message's visibility itself.
 	"sqs.ChangeMessageVisibility": nil,

@@ -43,7 +43,8 @@ var (
 
 // What is assumed, since no test can count it. docs/cost.md has the reasons.
 const (
-	memoryGB     = 0.25  // the modules' default
+	memoryGB     = 0.25  // the modules' default of API and worker
+	reaperGB     = 0.5   // and of the reaper
 	apiSeconds   = 0.03  // one call
 	startSeconds = 4.0   // of a worker, for one launch and its confirmation
 	reapSeconds  = 1.0   // one run without a machine
@@ -188,7 +189,7 @@ func idle() []line {
 		{"dashboard", dashboard, 1, "one"},
 		{"the reaper's schedule", schedule, minutes, "730 h × 60"},
 		{"the reaper's runs", invocation, minutes, "730 h × 60"},
-		{"the reaper's time", compute, minutes * reapSeconds * memoryGB, "730 h × 60 × 1 s × 0.25 GB"},
+		{"the reaper's time", compute, minutes * reapSeconds * reaperGB, "730 h × 60 × 1 s × 0.5 GB"},
 		{"the reaper's reads: what is due, and each sweep", readUnit, minutes * 3, "730 h × 60 × 3"},
 		{"the reaper's writes: two each sweep, one account and region", writeUnit, minutes / 5 * 2 * 3, "730 h × 12 × 2 × 3"},
 		{"Lambda's polls of the queue", queueCall, pollers * 3 * minutes, "5 × 3 a minute × 730 h × 60"},
@@ -216,7 +217,7 @@ func TestGoldenCost(t *testing.T) {
 		{"runs of the API and the worker", invocation, n * float64(runs), fmt.Sprintf("1,000 × %d", runs)},
 		{"the API's time", compute, n * float64(c.calls) * apiSeconds * memoryGB, fmt.Sprintf("1,000 × %d × 0.03 s × 0.25 GB", c.calls)},
 		{"the worker's time", compute, n * startSeconds * memoryGB, "1,000 × 4 s × 0.25 GB"},
-		{"the reaper's looks", compute, n * live * lookSeconds * memoryGB, fmt.Sprintf("1,000 × %.0f × 0.2 s × 0.25 GB", live)},
+		{"the reaper's looks", compute, n * live * lookSeconds * reaperGB, fmt.Sprintf("1,000 × %.0f × 0.2 s × 0.5 GB", live)},
 		{"writes", writeUnit, n * c.writes, fmt.Sprintf("1,000 × %.0f", c.writes)},
 		{"reads", readUnit, n * c.reads, fmt.Sprintf("1,000 × %.0f", c.reads)},
 		{"messages", queueCall, n * float64(c.sends+messages), fmt.Sprintf("1,000 × %d", c.sends+messages)},
