@@ -24,11 +24,11 @@ func (p *pass) isRefused(account, kind, id string, err error) bool {
 }
 
 // refuses notes why an account refuses us, the first time.
-func (p *pass) refuses(account string, err error) {
-	p.lock.Lock()
-	defer p.lock.Unlock()
-	if p.refusing[account] == nil {
-		p.refusing[account] = err
+func (w *whole) refuses(account string, err error) {
+	w.lock.Lock()
+	defer w.lock.Unlock()
+	if w.refusing[account] == nil {
+		w.refusing[account] = err
 	}
 }
 
