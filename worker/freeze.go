@@ -41,6 +41,12 @@ func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Acc
 			fleet.TagRepository:   req.Repository.Name,
 		},
 		Script: bootstrap.Current, APIURL: in.APIURL, AgentSHA256: in.Agents,
-		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.Keys.Current(),
+		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.Keys.Current(), Vouched: true,
 	}, nil
+}
+
+// unvouched is why nothing is launched in a region whose machines could never boot.
+func unvouched(region string) store.Failure {
+	return store.Failure{Code: store.EndLaunchDenied, Text: "This version of GARO has no certificate of AWS for the region " + region +
+		", by which a machine there could prove what it is. Name another region, or have GARO brought up to date."}
 }

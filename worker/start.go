@@ -236,6 +236,11 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
 		return nil
 	}
+	if !r.Identity.Has(req.Region) {
+		r.alarm(store.AlarmAccess, "region without a certificate of AWS", "account", req.Account, "region", req.Region, "request", req.ID, "trace", req.Trace)
+		r.refuse(s, req, unvouched(req.Region))
+		return nil
+	}
 	quota := r.quotas[req.Account]
 	id, err := keys.NewID(r.Random)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
@@ -55,6 +56,7 @@ type Config struct {
 	Fleet        Fleet
 	GitHub       GitHub
 	Keys         *keys.Ring
+	Identity     identity.Trust // by whose word machines boot; regions that it has not are refused
 	Limits       store.Limits
 	ControlPlane string            // 1 to 16 of a-z, 0-9 and hyphen: names what is ours in EC2 and GitHub
 	APIURL       string            // where machines call

@@ -90,7 +90,7 @@ func (p *plan) config() sim.Config {
 		Seed: p.seed, Most: most, Fate: p.fates(), Span: p.span,
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
 		GitHub: p.github(),
-		EC2:    p.ec2(),
+		EC2:    p.ec2(), Metadata: p.metadata(),
 		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies() },
 		Ghosts: p.chance(60, "ghosts") && p.happens(ghosts, ""),
 		NeverBoots: func(n int) bool {
