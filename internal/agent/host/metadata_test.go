@@ -177,7 +177,7 @@ func TestMetadataTokenIsReplacedWhenRefused(t *testing.T) {
 	if _, err := m.get(t.Context(), "meta-data/x"); !errors.Is(err, errToken) {
 		t.Errorf("get = %v, want %v", err, errToken)
 	}
-	if _, err := m.get(t.Context(), "absent"); err == nil {
+	if _, err := m.get(t.Context(), "meta-data/absent"); err == nil {
 		t.Error("get succeeded, want an error")
 	}
 }

@@ -25,7 +25,7 @@ func plant(name, breaks string, edits ...Edit) Bug { return Bug{name, breaks, ed
 func edit(file, old, to string) Edit { return Edit{file, old, to} }
 
 // all returns every bug.
-func all() []Bug { return slices.Concat(storeBugs, partBugs, confirmBugs, realBugs) }
+func all() []Bug { return slices.Concat(storeBugs, partBugs, bootBugs, confirmBugs, realBugs) }
 
 // Where names the files that the bug is in.
 func (b Bug) Where() string {
