@@ -26,22 +26,32 @@ const (
 // Nothing is bound to a vouched call before EC2's answer to the launch is recorded, so
 // that another instance with the token, which a late launch can have, does no harm.
 func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
-	d := decide(c, func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
+	d := decide(c, func(d *Decision) {
+		if verdict = d.unvouched(instance); verdict == "" {
+			verdict = d.boot(now, nonceHash, instance)
+		}
+	})
 	return d, verdict
+}
+
+// unvouched returns what a call is answered that may come from another instance than the
+// launched one, for whichever AWS has vouched; or "".
+func (d *Decision) unvouched(instance string) BootAnswer {
+	r := d.Runner
+	switch {
+	case !r.Launch.Vouched || !r.State.Usable() || r.InstanceID != "" && instance == r.InstanceID:
+		return ""
+	case r.InstanceID == "":
+		return BootLater // and gone, once the boot limit drains it
+	}
+	d.Alarm = AlarmIdentity
+	return BootForeign
 }
 
 func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {
 	r, l := &d.Runner, d.Lock
 	if r.Version == 0 || !r.State.Usable() {
 		return BootGone
-	}
-	switch {
-	case !r.Launch.Vouched:
-	case r.InstanceID == "":
-		return BootLater // and gone, once the boot limit drains it
-	case instance != r.InstanceID:
-		d.Alarm = AlarmIdentity
-		return BootForeign
 	}
 	bound := r.Boot
 	if r.Boot.NonceHash == "" {

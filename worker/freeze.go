@@ -45,8 +45,9 @@ func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Acc
 	}, nil
 }
 
-// unvouched is why nothing is launched in a region whose machines could never boot.
-func unvouched(region string) store.Failure {
-	return store.Failure{Code: store.EndLaunchDenied, Text: "This version of GARO has no certificate of AWS for the region " + region +
-		", by which a machine there could prove what it is. Name another region, or have GARO brought up to date."}
+// unvouched refuses a request for a machine in a region where none could ever boot.
+func (r *round) unvouched(s *start, req *store.Request) {
+	r.alarm(store.AlarmAccess, "region without a certificate of AWS", "account", req.Account, "region", req.Region, "request", req.ID, "trace", req.Trace)
+	r.refuse(s, req, store.Failure{Code: store.EndLaunchDenied, Text: "This version of GARO has no certificate of AWS for the region " + req.Region +
+		", by which a machine there could prove what it is. Name another region, or have GARO brought up to date."})
 }

@@ -157,6 +157,9 @@ func (r *round) find(ctx context.Context, s *start, req *store.Request) error {
 		return nil
 	case !lock.Free():
 		return r.blocked(ctx, s, req, lock, r.pulses[s.Lock])
+	case !r.Identity.Has(req.Region):
+		r.unvouched(s, req)
+		return nil
 	}
 	return r.intend(ctx, s, req, lock)
 }
@@ -234,11 +237,6 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	case err != nil:
 		r.alarm(store.AlarmAccess, "registration cannot be read", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
 		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
-		return nil
-	}
-	if !r.Identity.Has(req.Region) {
-		r.alarm(store.AlarmAccess, "region without a certificate of AWS", "account", req.Account, "region", req.Region, "request", req.ID, "trace", req.Trace)
-		r.refuse(s, req, unvouched(req.Region))
 		return nil
 	}
 	quota := r.quotas[req.Account]

@@ -30,9 +30,9 @@ var bootBugs = []Bug{
 	plant("LaunchNotVouched", "launches are recorded as those of the version before",
 		edit("worker/freeze.go", `Vouched: true,`, `Vouched: false,`)),
 	plant("BoundBeforeTheLaunch", "a second machine of a launch is bound before EC2's answer is recorded",
-		edit("store/boot.go", `return BootLater // and gone, once the boot limit drains it`, ``)),
+		edit("store/boot.go", `return BootLater // and gone, once the boot limit drains it`, `return ""`)),
 	plant("ForeignIsACompromise", "a second machine of a launch ends the first",
-		edit("store/boot.go", `		d.Alarm = AlarmIdentity
-		return BootForeign`, `		d.drain(now, NewEnd(EndCompromised))
-		return BootForeign`)),
+		edit("store/boot.go", `	d.Alarm = AlarmIdentity
+	return BootForeign`, `	d.drain(time.Now(), NewEnd(EndCompromised))
+	return BootCompromised`)),
 }

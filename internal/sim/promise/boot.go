@@ -104,10 +104,7 @@ func (p bootPromises) sawBoot(e *kernel.Effect, was, r store.Runner, l store.Loc
 		p.hold(TakenOnce, r.Counter > was.Counter, "runner %s heard %q twice, with counter %d", r.ID, e.For, r.Counter)
 	}
 	p.hold(TakenOnce, r.Jobs == was.Jobs || r.Jobs == was.Jobs+1 && r.Counter > was.Counter, "runner %s did %d jobs, and then %d", r.ID, was.Jobs, r.Jobs)
-	if was.Boot.NonceHash == "" && r.Boot.NonceHash != "" {
-		p.heard.bound[r.ID] = time.Now()
-		p.hold(OnMachine, r.Boot.InstanceID == r.InstanceID, "runner %s is bound to %s, and %q was launched", r.ID, r.Boot.InstanceID, r.InstanceID)
-	}
+	p.sawBound(was, r)
 	if begins(was.Boot.At, r.Boot.At) {
 		p.hold(BootOrder, was.State.Usable(), "runner %s boots, and is %s", r.ID, was.State)
 		p.hold(BootOrder, l.Names(r.ID) && l.State == store.LockLaunching && r.Boot.At.Before(l.BootBy),
@@ -120,6 +117,15 @@ func (p bootPromises) sawBoot(e *kernel.Effect, was, r store.Runner, l store.Loc
 	if ended(r) == store.EndCompromised && ended(was) != store.EndCompromised {
 		p.sawCompromised(r)
 	}
+}
+
+// sawBound looks at a runner to which a nonce is bound.
+func (p bootPromises) sawBound(was, r store.Runner) {
+	if was.Boot.NonceHash != "" || r.Boot.NonceHash == "" {
+		return
+	}
+	p.heard.bound[r.ID] = time.Now()
+	p.hold(OnMachine, r.Boot.InstanceID == r.InstanceID, "runner %s is bound to %s, and %q was launched", r.ID, r.Boot.InstanceID, r.InstanceID)
 }
 
 // sawCompromised looks at a runner whose boot token was used by another.
