@@ -325,7 +325,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(good)
 	f.Add(definite(simidentity.Content(ours), s.SignerInfo(simidentity.Content(ours))))
 	for _, m := range hostile() {
-		f.Add(m)
+		f.Add(m[:min(len(m), 256)]) // a large one keeps the engine busy for a minute, to make it smaller
 	}
 	f.Fuzz(func(t *testing.T, message []byte) {
 		text := base64.StdEncoding.EncodeToString(message)
