@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,11 +75,11 @@ func Content(d identity.Document) []byte {
 
 // Encode returns a message as the instance metadata service has it: base64, in lines.
 func Encode(message []byte) string {
-	text := ""
+	var lines []string
 	for line := range slices.Chunk([]byte(base64.StdEncoding.EncodeToString(message)), 76) {
-		text += string(line) + "\n"
+		lines = append(lines, string(line))
 	}
-	return text[:len(text)-1]
+	return strings.Join(lines, "\n")
 }
 
 // Message signs content, in the form that AWS's messages have: BER with indefinite
