@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
@@ -35,6 +36,9 @@ type Config struct {
 	Keys     *keys.Ring
 	Limits   store.Limits
 	Auth     Authenticator
+	// Identity says whose word for a machine counts. The zero value believes nobody, and
+	// then no machine boots.
+	Identity identity.Trust
 	// URL is the API's public base URL, without a slash at its end.
 	URL string
 

@@ -51,6 +51,9 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 			c.deny("not the runner's boot token")
 			return apitype.Booted{}, unauthenticated()
 		}
+		if err := s.vouched(run, nonceHash, b); err != nil {
+			return apitype.Booted{}, c.foreign(run, b.InstanceID, err)
+		}
 		items, err := c.get(ctx, store.Ref{Kind: store.KindLock, ID: run.Lock})
 		if err != nil {
 			return apitype.Booted{}, err
@@ -80,6 +83,8 @@ func (s *server) bootAnswer(ctx context.Context, c *call, now time.Time, d store
 	case store.BootLater:
 		c.allow("boot token")
 		return apitype.Booted{}, tooEarly()
+	case store.BootForeign:
+		return apitype.Booted{}, c.foreign(run, instance, errors.New("another instance was launched"))
 	case store.BootCompromised:
 		c.deny("another nonce or instance")
 		c.alarm(d.Alarm, "boot token used twice", slog.String("runner", run.ID), slog.String("request", run.Request),

@@ -20,6 +20,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
@@ -125,6 +126,7 @@ type world struct {
 	github   *tokens
 	keys     *keys.Ring
 	limits   store.Limits
+	trust    identity.Trust
 	log      bytes.Buffer
 	handler  http.Handler
 
@@ -153,7 +155,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) config() api.Config {
 	return api.Config{
-		Store: storetest.NewFaulty(w.items, w.ask), Queue: w, Accounts: w.accounts, Keys: w.keys, Limits: w.limits, URL: base,
+		Store: storetest.NewFaulty(w.items, w.ask), Queue: w, Accounts: w.accounts, Keys: w.keys, Identity: w.trust, Limits: w.limits, URL: base,
 		Programs: map[string]apitype.RunnerProgram{"amd64": runnerProgram},
 		Auth:     api.ByPrefix{Operators: api.Operators{"ann": keys.HashToken(operatorToken)}, GitHub: w.github},
 		Log:      slog.New(slog.NewJSONHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

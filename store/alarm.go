@@ -18,6 +18,7 @@ func (a Alarm) Raise(ctx context.Context, log *slog.Logger, msg string, attrs ..
 // The alarms.
 const (
 	AlarmCompromised   Alarm = "compromised"         // a boot token was used twice
+	AlarmIdentity      Alarm = "boot_identity"       // a boot token came without AWS's word for the machine, or with that for another
 	AlarmJobStolen     Alarm = "job_stolen"          // a job of another run took an ephemeral runner
 	AlarmRunnerTooOld  Alarm = "runner_too_old"      // GitHub refuses the image's runner program
 	AlarmVersionEnds   Alarm = "runner_version_ends" // GitHub will soon refuse a runner program that is in use
@@ -38,5 +39,5 @@ const (
 )
 
 // Alarms lists every code.
-var Alarms = []Alarm{AlarmCompromised, AlarmJobStolen, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
+var Alarms = []Alarm{AlarmCompromised, AlarmIdentity, AlarmJobStolen, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
 	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmFlood, AlarmPanic, AlarmUnknown, AlarmReaper, AlarmLate}

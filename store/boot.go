@@ -14,14 +14,38 @@ const (
 	BootLater       BootAnswer = "later"       // 425: not everything is recorded yet
 	BootGone        BootAnswer = "gone"        // 410: power off
 	BootCompromised BootAnswer = "compromised" // 409: somebody else was here first
+	BootForeign     BootAnswer = "foreign"     // 401: it comes from another instance than the launched one
 )
 
-// Boot decides a boot call whose token was verified for the runner's recorded index. It
-// needs the runner and its lock, which is checked when the config may be answered: two
-// runners that take turns on one lock can never both be answered.
+// Boot decides a boot call whose token was verified for the runner's recorded index and,
+// if its launch is vouched, for which AWS has said that it comes from that instance, unless
+// its nonce is the bound one. It needs the runner and its lock, which is checked when the
+// config may be answered: two runners that take turns on one lock can never both be
+// answered.
+//
+// Nothing is bound to a vouched call before EC2's answer to the launch is recorded, so
+// that another instance with the token, which a late launch can have, does no harm.
 func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
-	d := decide(c, func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
+	d := decide(c, func(d *Decision) {
+		if verdict = d.unvouched(instance); verdict == "" {
+			verdict = d.boot(now, nonceHash, instance)
+		}
+	})
 	return d, verdict
+}
+
+// unvouched returns what a call is answered that may come from another instance than the
+// launched one, for whichever AWS has vouched; or "".
+func (d *Decision) unvouched(instance string) BootAnswer {
+	r := d.Runner
+	switch {
+	case !r.Launch.Vouched || !r.State.Usable() || r.InstanceID != "" && instance == r.InstanceID:
+		return ""
+	case r.InstanceID == "":
+		return BootLater // and gone, once the boot limit drains it
+	}
+	d.Alarm = AlarmIdentity
+	return BootForeign
 }
 
 func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {

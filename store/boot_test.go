@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +87,73 @@ func TestBoot(t *testing.T) {
 			}
 			want.decides(t, d, follows)
 		})
+	}
+}
+
+// A launch that is vouched binds nobody before EC2's answer is recorded, and hears of no
+// other machine than that one.
+func TestBootOfAVouchedLaunch(t *testing.T) {
+	now := at(2 * time.Minute)
+	bound := func(s *stage) { s.run.Boot = store.Boot{NonceHash: "hash-1", InstanceID: "i-1"} }
+	for _, c := range []struct {
+		name     string
+		stage    func(*testing.T, string) stage
+		edit     func(*stage)
+		nonce    string
+		instance string
+		want     store.BootAnswer
+		changes  string
+		alarm    store.Alarm
+	}{
+		{"FirstCallGetsTheConfig", launched, nil, "hash-1", "i-1", store.BootGo, "put runner, check lock", ""},
+		{"LostAnswerIsGivenAgain", booting, nil, "hash-1", "i-1", store.BootGo, "check lock", ""},
+		{"NoConfigYetIsBound", launched, func(s *stage) { s.run.Config = store.Config{} }, "hash-1", "i-1", store.BootLater, "put runner", ""},
+		{"NoInstanceYetIsNotBound", launching, nil, "hash-1", "i-1", store.BootLater, "", ""},
+		{"AnotherInstance", launched, nil, "hash-1", "i-2", store.BootForeign, "", store.AlarmIdentity},
+		{"AnotherInstanceOfABoundRunner", launched, bound, "hash-2", "i-2", store.BootForeign, "", store.AlarmIdentity},
+		{"AnotherInstanceOfABusyRunner", busy, nil, "hash-2", "i-2", store.BootForeign, "", store.AlarmIdentity},
+		{"AnotherInstanceWithTheNonce", booting, nil, "hash-1", "i-2", store.BootForeign, "", store.AlarmIdentity},
+		{"NoInstanceNamed", launched, nil, "hash-1", "", store.BootForeign, "", store.AlarmIdentity},
+		{"SecondNonceEndsTheMachine", booting, nil, "hash-2", "i-1", store.BootCompromised, "put runner, put lock", store.AlarmCompromised},
+		{"Draining", launched, func(s *stage) { *s = s.drained(now, store.EndStopped) }, "hash-1", "i-2", store.BootGone, "", ""},
+		{"ReplacedRunner", launched, func(s *stage) { s.lock.Runner = "x2" }, "hash-1", "i-1", store.BootGone, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.stage(t, store.Shared)
+			s.run.Launch.Vouched = true
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			d, verdict := s.c().Boot(now, c.nonce, c.instance)
+			if verdict != c.want {
+				t.Errorf("Boot = %s, want %s", verdict, c.want)
+			}
+			if got, want := outcomeOf(d), (outcome{changes: c.changes, alarm: c.alarm}); got != want {
+				t.Errorf("the decision is %+v, want %+v", got, want)
+			}
+			if c.changes == "" && d.Runner.Boot != s.run.Boot {
+				t.Errorf("boot = %+v, want it as it was: %+v", d.Runner.Boot, s.run.Boot)
+			}
+		})
+	}
+}
+
+func TestRunnerOfTheVersionBeforeIsNotVouched(t *testing.T) {
+	const before = `{"id":"x1","state":"launched","launch":{"image":"ami-1","security_groups":["sg-1"],"tags":{},"script":2,"api_url":"https://garo.test","agent_sha256":{},"hard_s":3600,"key_id":"k1"}}`
+	var r store.Runner
+	if err := json.Unmarshal([]byte(before), &r); err != nil || r.Launch.Vouched {
+		t.Errorf("launch = %+v, %v; want it not vouched", r.Launch, err)
+	}
+	r.Launch.Vouched = true
+	b, err := json.Marshal(r.Launch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old struct { // what the version before reads of a launch: it passes over what it does not know
+		KeyID string `json:"key_id"`
+	}
+	if err := json.Unmarshal(b, &old); err != nil || old.KeyID != "k1" || !strings.Contains(string(b), `"vouched":true`) {
+		t.Errorf("launch is written as %s, %v", b, err)
 	}
 }
 

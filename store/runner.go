@@ -61,6 +61,9 @@ type Launch struct {
 	AgentSHA256     map[string]string `json:"agent_sha256"` // by architecture
 	HardS           int               `json:"hard_s"`       // seconds until the machine's own timer
 	KeyID           string            `json:"key_id"`       // the key that the machine's tokens come from
+	// Vouched: a boot counts only with AWS's word that it comes from the launched
+	// instance. A launch of a version before it was written has an agent that sends none.
+	Vouched bool `json:"vouched,omitempty"`
 }
 
 // Attempt is one RunInstances call that had an answer.

@@ -219,6 +219,7 @@ func (w *world) work() {
 	}
 	w.runners++
 	in := intent()
+	in.Launch.Vouched = w.draw(2) == 1
 	in.Runner, in.MaxRunners = fmt.Sprintf("x%d", w.runners), worldRunners
 	in.Launch.HardS, in.Slots.Latest, in.Claim = 2*3600, w.now.Add(20*time.Second), w.claim()
 	d := store.Case{Request: r, Lock: l, Quota: w.quota()}.Begin(w.now, lim, in)

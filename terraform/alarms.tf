@@ -3,6 +3,7 @@
 locals {
   codes = {
     compromised     = "A boot token was used twice: somebody else holds what one machine was given. The machine is ended; look who read its user data."
+    boot_identity   = "A boot came with a machine's token, and without AWS's word that it comes from that machine: it was refused. The log line has the instance, the one that was claimed, and why. If they differ, look who read the user data; if there was no word, look why the machine's metadata service is away."
     job_stolen      = "A job of another run took an ephemeral runner: look for a workflow that names another's own label."
     runner_too_old  = "GitHub refuses the runner program of an image: build a new image, or set runner_programs."
     token_mismatch  = "EC2 knows a client token with other parameters: report it, with the runner's record."

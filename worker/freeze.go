@@ -65,6 +65,13 @@ func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Acc
 			fleet.TagRepository:   req.Repository.Name,
 		},
 		Script: bootstrap.Current, APIURL: in.APIURL, AgentSHA256: in.Agents,
-		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.keys().Current(),
+		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.keys().Current(), Vouched: true,
 	}, nil
+}
+
+// unvouched refuses a request for a machine in a region where none could ever boot.
+func (r *round) unvouched(s *start, req *store.Request) {
+	r.alarm(store.AlarmAccess, "region without a certificate of AWS", "account", req.Account, "region", req.Region, "request", req.ID, "trace", req.Trace)
+	r.refuse(s, req, store.Failure{Code: store.EndLaunchDenied, Text: "This version of GARO has no certificate of AWS for the region " + req.Region +
+		", by which a machine there could prove what it is. Name another region, or have GARO brought up to date."})
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -527,4 +528,30 @@ func TestWorkerSurvivesATableThatIsEmptiedAtAnyCall(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestLaunchIsVouchedFor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.start(r)
+		if run := w.runnerOf(r.ID); !run.Launch.Vouched {
+			t.Errorf("launch = %+v, want its boot vouched for", run.Launch)
+		}
+	})
+}
+
+func TestRegionWithoutACertificateIsRefusedBeforeAnyLaunch(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.config.Identity = identity.Trust{}
+		r := w.request()
+		w.start(r)
+		got := w.requestNow(r.ID)
+		if got.State != store.Failed || got.Error == nil || got.Error.Code != store.EndLaunchDenied || got.Error.Retryable ||
+			!strings.Contains(got.Error.Text, "no certificate of AWS for the region "+region) || !strings.Contains(got.Error.Text, "Name another region") {
+			t.Errorf("request is %s for %+v, want it failed for good with what to do", got.State, got.Error)
+		}
+		if len(w.fleet.calls) != 0 || !w.alarmed(store.AlarmAccess) {
+			t.Errorf("%d launches, alarm %t; want none, and an alarm", len(w.fleet.calls), w.alarmed(store.AlarmAccess))
+		}
+	})
 }

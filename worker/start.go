@@ -157,6 +157,9 @@ func (r *round) find(ctx context.Context, s *start, req *store.Request) error {
 		return nil
 	case !lock.Free():
 		return r.blocked(ctx, s, req, lock, r.pulses[s.Lock])
+	case !r.Identity.Has(req.Region):
+		r.unvouched(s, req)
+		return nil
 	}
 	return r.intend(ctx, s, req, lock)
 }

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
@@ -58,6 +59,7 @@ type Config struct {
 	// FreshKeys reads the keys anew: another process may know of a rotation already.
 	// nil: Keys are all that there ever are.
 	FreshKeys    func(context.Context) (*keys.Ring, error)
+	Identity     identity.Trust // by whose word machines boot; regions that it has not are refused
 	Limits       store.Limits
 	ControlPlane string            // 1 to 16 of a-z, 0-9 and hyphen: names what is ours in EC2 and GitHub
 	APIURL       string            // where machines call

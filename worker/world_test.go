@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
@@ -78,7 +79,7 @@ func newWorld(t *testing.T) *world {
 		Markets: []string{store.Spot, store.OnDemand}, Modes: []string{store.Shared, store.Ephemeral}, MaxRunners: 1000,
 	}}
 	w.config = worker.Config{
-		Store: w.store, Queue: w, Accounts: w.accounts, Fleet: w.fleet, GitHub: w.github, Keys: ring, Limits: w.limits,
+		Store: w.store, Queue: w, Accounts: w.accounts, Fleet: w.fleet, GitHub: w.github, Keys: ring, Limits: w.limits, Identity: identity.AWS(),
 		ControlPlane: "test", APIURL: "https://garo.test", Agents: map[string]string{"amd64": strings.Repeat("a", 64), "arm64": strings.Repeat("b", 64)},
 		Random: rand.Reader,
 		Log:    slog.New(slog.NewTextHandler(io.MultiWriter(&w.log, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -147,6 +147,10 @@ type Boot struct {
 	Token      string `json:"token"` // T, from the user data
 	Nonce      string `json:"nonce"` // 26 random characters or more
 	InstanceID string `json:"instance_id"`
+	// Identity is AWS's word for the instance: what its metadata service has at
+	// /latest/dynamic/instance-identity/rsa2048. Empty: it has none, or the agent is of a
+	// version that does not ask for it.
+	Identity string `json:"identity,omitempty"`
 }
 
 // Booted answers a boot: everything that the machine needs.

@@ -95,6 +95,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	return agent.New(agent.Config{
 		Document:   document,
 		InstanceID: id,
+		Identity:   m.Identity,
 		Machine:    m,
 		HTTP:       &http.Client{Transport: transport()},
 		Install:    m.Install,

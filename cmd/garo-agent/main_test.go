@@ -69,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	orders := apitype.Orders{Order: "go", HardS: 3600}
 	mux.HandleFunc("POST /runners/r1/boot", func(res http.ResponseWriter, req *http.Request) {
 		var b apitype.Boot
-		if err := json.NewDecoder(req.Body).Decode(&b); err != nil || b.Token != token || b.InstanceID != "i-0123456789abcdef0" {
+		if err := json.NewDecoder(req.Body).Decode(&b); err != nil || b.Token != token || b.InstanceID != "i-0123456789abcdef0" || b.Identity != "word" {
 			t.Errorf("boot with %+v, %v", b, err)
 		}
 		answer(res, apitype.Booted{Session: session, Config: jit, N: 1, Mode: "ephemeral", HeartbeatS: 20, IdleS: 600, Orders: orders})
@@ -89,6 +89,7 @@ func newWorld(t *testing.T) *world {
 	})
 	mux.HandleFunc("PUT /latest/api/token", func(res http.ResponseWriter, _ *http.Request) { fmt.Fprint(res, "t") })
 	mux.HandleFunc("GET /latest/meta-data/instance-id", func(res http.ResponseWriter, _ *http.Request) { fmt.Fprint(res, "i-0123456789abcdef0") })
+	mux.HandleFunc("GET /latest/dynamic/instance-identity/rsa2048", func(res http.ResponseWriter, _ *http.Request) { fmt.Fprint(res, "word") })
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 

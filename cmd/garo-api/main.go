@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/apigateway"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
@@ -41,7 +42,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 		return nil, err
 	}
 	c := api.Config{
-		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Limits: store.DefaultLimits(), URL: cfg.URL,
+		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Identity: identity.AWS(), Limits: store.DefaultLimits(), URL: cfg.URL,
 		Auth:     api.ByPrefix{Operators: operators{b.Parameters}, GitHub: api.IDTokens{Verifier: tokens}},
 		Programs: cfg.Programs, Agents: agents, Log: b.Log,
 	}

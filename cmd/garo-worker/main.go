@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/accounts"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
@@ -39,7 +40,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 	}
 	c := worker.Config{
 		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub,
-		Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents,
+		Identity: identity.AWS(), Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents,
 		ProgramKey: store.ProgramKey(cfg.ProgramSums), Log: b.Log,
 	}
 	b.Fetch(ctx, access.TakeOn,

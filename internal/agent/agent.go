@@ -103,6 +103,10 @@ type Config struct {
 	Machine    Machine
 	HTTP       *http.Client
 
+	// Identity returns AWS's word for the instance, as apitype.Boot has it. It is asked
+	// before each boot call, and gives up within seconds. nil: there is none.
+	Identity func(ctx context.Context) (string, error)
+
 	// Install sees to it that the machine has a runner program, before one is
 	// started: the one that its image has, or else p, which is zero when the API
 	// names none. It runs beside Run, which waits for it. nil: nothing is needed.

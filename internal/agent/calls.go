@@ -14,7 +14,12 @@ import (
 
 // boot exchanges the boot token for a session and the first config.
 func (a *Agent) boot(ctx context.Context) {
-	in := apitype.Boot{Token: a.cfg.Document.Token.Reveal(), Nonce: a.s.Nonce, InstanceID: a.cfg.InstanceID}
+	word, ok := a.identity(ctx)
+	if !ok {
+		a.backOff(answer{})
+		return
+	}
+	in := apitype.Boot{Token: a.cfg.Document.Token.Reveal(), Nonce: a.s.Nonce, InstanceID: a.cfg.InstanceID, Identity: word}
 	var out apitype.Booted
 	ans := a.post(ctx, a.path("boot"), in, &out)
 	switch {
@@ -35,9 +40,28 @@ func (a *Agent) boot(ctx context.Context) {
 		a.notBefore = a.early(ans)
 	case ans.repeatable():
 		a.backOff(ans)
+	case word != "" && refused(ans.status):
+		a.log.Warn("the API knows no word of AWS: it is of a version before", slog.Int("status", ans.status))
+		a.plain = true
 	default:
 		a.powerOff(fmt.Sprintf("the boot was refused with status %d", ans.status))
 	}
+}
+
+// identity returns AWS's word for the machine, and whether the boot call can be made: not
+// yet, while the metadata service does not answer and may do so in a moment.
+func (a *Agent) identity(ctx context.Context) (word string, ok bool) {
+	if a.cfg.Identity == nil || a.plain {
+		return "", true
+	}
+	word, err := a.cfg.Identity(ctx)
+	if err == nil {
+		a.blind = 0
+		return word, true
+	}
+	a.blind++
+	a.log.Warn("the metadata service does not answer", slog.Int("times", a.blind), slog.Any("error", err))
+	return "", a.blind >= identityTries
 }
 
 // complete reports whether a boot answer has all that the machine needs.

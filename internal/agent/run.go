@@ -19,6 +19,11 @@ const (
 	// exitGrace is how long a runner program may take to exit after its job: it
 	// uploads what is left of the log.
 	exitGrace = time.Minute
+	// identityTries is how often in a row the metadata service is asked before a boot call
+	// is made without AWS's word: the pauses between make a quarter of a minute. A machine
+	// that was bound before gets its answer without; any other is refused, which the
+	// operator sees.
+	identityTries = 5
 	// maxJobless is how many configs in a row may come to nothing: more is rather
 	// a fault of the machine than bad luck.
 	maxJobless = 3
@@ -38,6 +43,9 @@ type Agent struct {
 	output  string              // of a program that exited without a job
 	notices <-chan Notice
 	off     bool // the machine is powered off
+
+	blind int  // how often in a row the metadata service did not answer
+	plain bool // the API takes no word of AWS: it is of a version before
 
 	installed  bool         // the machine has a runner program
 	installing <-chan error // yields one outcome; nil: nothing is under way

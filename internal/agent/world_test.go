@@ -42,6 +42,7 @@ type world struct {
 	random  io.Reader
 	now     func() time.Time                                   // by the machine's clock; nil: time.Now
 	install func(context.Context, apitype.RunnerProgram) error // nil: nothing is needed
+	word    func() (string, error)                             // of AWS; nil: there is none
 	logs    bytes.Buffer
 	turn    sync.Mutex // never held for long: it only orders what test and agent write
 	stop    context.CancelCauseFunc
@@ -73,7 +74,15 @@ func (w *world) boot() {
 	w.Helper()
 	ctx, cancel := context.WithCancelCause(w.Context())
 	w.stop, w.ended = cancel, make(chan error, 1)
+	var identity func(context.Context) (string, error)
+	if w.word != nil {
+		identity = func(context.Context) (string, error) {
+			w.take()
+			return w.word()
+		}
+	}
 	a := New(Config{
+		Identity: identity,
 		Document: bootstrap.Document{
 			API: "https://api.test/", Runner: "r1", KeyID: "k1", Token: secret.New(token), HardS: 21600,
 			Agent: map[string]string{"amd64": strings.Repeat("ab", 32), "arm64": strings.Repeat("ab", 32)},
@@ -163,6 +172,8 @@ type api struct {
 	meddle  func(*http.Response) error // with an answer
 
 	busy    bool
+	before  bool     // it is of the version before: it knows no word of AWS
+	words   []string // of AWS, of each boot call
 	nonces  []string
 	calls   []call
 	events  []apitype.Event // as they were taken, heartbeats aside
@@ -250,6 +261,10 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 	switch c.path {
 	case "boot":
 		f.decode(body, &boot)
+		f.words = append(f.words, boot.Identity)
+		if f.before && bytes.Contains(body, []byte(`"identity"`)) {
+			return http.StatusUnprocessableEntity, nil
+		}
 		if !bytes.Contains(f.w.disk, []byte(boot.Nonce)) {
 			f.w.Error("the nonce was sent before it was saved")
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
@@ -160,8 +161,8 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 		return err
 	}
 	s.api = api.New(api.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Limits: cfg.Limits, URL: url,
-		Auth: auth, Log: cfg.Log,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Identity: simidentity.Own().Trust(),
+		Limits: cfg.Limits, URL: url, Auth: auth, Log: cfg.Log,
 	})
 	if err := s.world(); err != nil {
 		return err
@@ -171,8 +172,8 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 		return err
 	}
 	s.worker = worker.New(worker.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Keys: ring, Limits: cfg.Limits,
-		ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Keys: ring,
+		Identity: simidentity.Own().Trust(), Limits: cfg.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
 	s.reaper = reaper.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Limits: cfg.Limits,

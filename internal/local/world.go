@@ -15,6 +15,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/diskmap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
@@ -50,7 +51,8 @@ func (s *System) world() error {
 	// The machines call the handler of the API; what they say goes through no
 	// socket, so that a thousand of them fit.
 	s.Fleet, err = simfleet.Open(simfleet.Config{
-		World: world, HTTP: memhttp.Client(s.api), Broker: jobs, BootTime: s.cfg.BootTime - s.cfg.BootTime/4, Log: s.cfg.Log,
+		World: world, HTTP: memhttp.Client(s.api), Broker: jobs, BootTime: s.cfg.BootTime - s.cfg.BootTime/4,
+		Sign: simidentity.Own().Sign, Log: s.cfg.Log,
 	})
 	if err != nil {
 		return err

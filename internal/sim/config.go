@@ -50,6 +50,8 @@ type Config struct {
 	Warm bool
 	// EC2 is asked before each operation of EC2 has any effect; nil: nothing fails.
 	EC2 func(op string, l fleet.Launch) error
+	// Metadata is asked before the metadata service of a machine answers; nil: it does.
+	Metadata func() error
 	// NeverBoots says which machines run and do nothing, by the number of their
 	// launch; nil: all boot.
 	NeverBoots func(n int) bool

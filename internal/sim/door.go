@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -30,6 +31,7 @@ func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	what, on := describe(req, body)
 	return kernel.Do(req.Context(), w.Kernel, &kernel.Effect{Part: d.part, To: kernel.ToAPI, Op: kernel.Call, What: what, On: on}, func(ctx context.Context) (*http.Response, error) {
+		asked := time.Now()
 		w.Asks(req, what, on, body)
 		inv := w.Invoke(kernel.API, what)
 		ctx, cancel := inv.Context(ctx, setting.APITime) // the API continues when its caller has gone
@@ -42,7 +44,7 @@ func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, errors.New("connection reset")
 		}
 		if err == nil {
-			w.Tells(what, on, body, res.StatusCode)
+			w.Tells(asked, what, on, body, res.StatusCode)
 		}
 		if err == nil && d.part == kernel.Client {
 			err = w.overhear("the answer to "+what, res)

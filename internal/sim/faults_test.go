@@ -101,8 +101,12 @@ var allFaults = []fault{
 
 	// Boot and agent.
 	{53, "boot answers are lost", []string{"internal/sim.TestLostBootAnswersAreOneRegistration", "api.TestLostBootAnswersAreRepeated"}},
-	{54, "the boot token is stolen", []string{"internal/sim.TestStolenBootTokenEndsTheMachine", "api.TestSecondNonceEndsTheMachine"}},
-	{55, "a second machine of one launch boots", []string{"internal/sim.TestSecondMachineOfALaunchIsRefusedAndEnds"}},
+	{54, "the boot token is stolen, without AWS's word for the machine", []string{"internal/sim.TestStolenBootTokenOpensNothingWithoutAWSsWord", "api.TestThiefWithoutAWSsWordChangesNothing", "internal/test/machinetest.TestStolenTokenEndsTheMachine"}},
+	{0, "the boot token is stolen, with a foreign word of AWS: for another machine, account or region, or not AWS's", []string{"internal/sim.TestStolenBootTokenOpensNothingWithoutAWSsWord", "api.TestThiefWithoutAWSsWordChangesNothing", "internal/aws/identity.TestMessageThatAWSDidNotSignIsRefused"}},
+	{0, "the boot token is stolen, with a copy of AWS's word for the machine", []string{"internal/sim.TestStolenBootTokenWithACopiedWordEndsTheMachine", "api.TestSecondNonceWithACopiedWordEndsTheMachine", "api.TestCopiedWordOpensNothingWithoutTheToken", "api.TestSecondNonceEndsTheMachine", "internal/test/machinetest.TestStolenTokenEndsTheMachine"}},
+	{0, "the metadata service of a machine does not answer", []string{"internal/sim.TestMachineThatIsBoundBootsThoughItsMetadataIsAway", "internal/sim.TestMachineWithoutMetadataIsRefusedAndTold", "internal/agent.TestMetadataServiceIsAskedAgainBeforeABootWithoutIt"}},
+	{0, "machines, agents and APIs of the version before meet those of this one", []string{"api.TestLaunchOfTheVersionBeforeBootsWithoutAWSsWord", "internal/agent.TestAPIOfTheVersionBeforeIsCalledWithoutAWSsWord", "store.TestRunnerOfTheVersionBeforeIsNotVouched"}},
+	{55, "a second machine of one launch boots", []string{"internal/sim.TestSecondMachineOfALaunchIsRefusedAndEnds", "api.TestAnotherMachineWithTheTokenIsRefusedAndEndsNothing"}},
 	{56, "a machine boots before its config is there", []string{"api.TestBootWaitsUntilAllIsRecorded"}},
 	{57, "a machine boots after the boot limit", []string{"api.TestBootAfterTheLimitIsGone"}},
 	{58, "events are forged, repeated or too many", []string{"api.TestForgedEventsNeverLengthenALife", "api.TestReplayedEventChangesNothing", "store.TestHeartbeat"}},

@@ -1,17 +1,14 @@
 package sim_test
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
@@ -126,41 +123,79 @@ func TestLostBootAnswersAreOneRegistration(t *testing.T) {
 	})
 }
 
-// steal boots with the token in a machine's user data, and returns the status.
-func steal(w *sim.World, instance string) int {
+// steal boots with the token in a machine's user data and a word of AWS, and returns the
+// status.
+func steal(w *sim.World, instance, word string) int {
 	w.Helper()
-	doc, err := bootstrap.Parse(w.Fleet.UserData(instance))
-	if err != nil {
-		w.Fatal(err)
+	m, ok := w.Fleet.Instance(instance)
+	if !ok {
+		w.Fatalf("there is no machine %s", instance)
 	}
-	body, err := json.Marshal(apitype.Boot{Token: doc.Token.Reveal(), Nonce: "thief-thief-thief-thief-thief", InstanceID: instance})
-	if err != nil {
-		w.Fatal(err)
-	}
-	res, err := w.Thief().Post(doc.API+"/runners/"+doc.Runner+"/boot", "application/json", bytes.NewReader(body))
-	if err != nil {
-		w.Fatal(err)
-	}
-	res.Body.Close()
-	return res.StatusCode
+	return w.Steal(m, instance, word)
 }
 
-func TestStolenBootTokenEndsTheMachine(t *testing.T) {
+// raised counts an alarm.
+func raised(w *sim.World, alarm store.Alarm) int {
+	return count(w.Alarms(), func(a store.Alarm) bool { return a == alarm })
+}
+
+// booting waits until a request's machine has an id and a config, and has not booted.
+func booting(w *sim.World, s apitype.Started) store.Runner {
+	w.Helper()
+	w.Until("the config", time.Minute, func() bool {
+		return w.Request(s.ID).State == store.Waiting && w.RunnerOf(s.ID).Config.N == 1 && w.RunnerOf(s.ID).InstanceID != ""
+	})
+	return w.RunnerOf(s.ID)
+}
+
+func TestStolenBootTokenOpensNothingWithoutAWSsWord(t *testing.T) {
+	t.Parallel()
+	for _, word := range setting.Words {
+		if word == setting.CopiedWord {
+			continue
+		}
+		t.Run(word, func(t *testing.T) {
+			sim.Run(t, sim.Config{}, func(w *sim.World) {
+				s := w.Start(sim.Ephemeral("a"))
+				before := booting(w, s)
+				if got := steal(w, before.InstanceID, word); got != http.StatusUnauthorized {
+					w.Errorf("a thief who comes first is answered %d, want 401", got)
+				}
+				if r := w.RunnerOf(s.ID); r.Boot.NonceHash != "" {
+					w.Errorf("boot = %+v, want nothing bound to a thief", r.Boot)
+				}
+				job := w.Job(s.RunsOn, 30*time.Second)
+				if r := w.Ready(s, 5*time.Minute); r.Runner != before.ID {
+					w.Errorf("the request is ready with runner %s, want %s: a thief ends nothing", r.Runner, before.ID)
+				}
+				if got := steal(w, before.InstanceID, word); got != http.StatusUnauthorized {
+					w.Errorf("a thief who comes later is answered %d, want 401", got)
+				}
+				good(w, s, job)
+				if n, m := raised(w, store.AlarmIdentity), raised(w, store.AlarmCompromised); n != 2 || m != 0 {
+					w.Errorf("alarms = %v, want %s for each theft", w.Alarms(), store.AlarmIdentity)
+				}
+				machines(w, 1)
+			})
+		})
+	}
+}
+
+// What remains: who copies AWS's word for a machine, and has its token too, can come
+// before it. The machine then ends, with an alarm.
+func TestStolenBootTokenWithACopiedWordEndsTheMachine(t *testing.T) {
 	t.Parallel()
 	alarmed := func(w *sim.World) {
 		w.Helper()
-		if !slices.Contains(w.Alarms(), store.AlarmCompromised) {
+		if raised(w, store.AlarmCompromised) == 0 {
 			w.Errorf("alarms = %v, want %s", w.Alarms(), store.AlarmCompromised)
 		}
 	}
 	t.Run("UsedFirst", func(t *testing.T) {
 		sim.Run(t, sim.Config{}, func(w *sim.World) {
 			s := w.Start(sim.Ephemeral("a"))
-			w.Until("the config", time.Minute, func() bool {
-				return w.Request(s.ID).State == store.Waiting && w.RunnerOf(s.ID).Config.N == 1
-			})
-			lost := w.RunnerOf(s.ID)
-			if got := steal(w, lost.InstanceID); got != http.StatusOK {
+			lost := booting(w, s)
+			if got := steal(w, lost.InstanceID, setting.CopiedWord); got != http.StatusOK {
 				w.Errorf("the first boot is answered %d, want 200", got)
 			}
 			job := w.Job(s.RunsOn, 30*time.Second)
@@ -180,7 +215,7 @@ func TestStolenBootTokenEndsTheMachine(t *testing.T) {
 			s := w.Start(sim.Ephemeral("a"))
 			w.Ready(s, 15*time.Minute)
 			lost := w.RunnerOf(s.ID)
-			if got := steal(w, lost.InstanceID); got != http.StatusConflict {
+			if got := steal(w, lost.InstanceID, setting.CopiedWord); got != http.StatusConflict {
 				w.Errorf("the second boot is answered %d, want 409", got)
 			}
 			w.Quiet(10 * time.Minute) // though it could still have had its job
@@ -203,7 +238,7 @@ func TestStolenBootTokenEndsTheMachine(t *testing.T) {
 				return w.Request(s.ID).State == store.Waiting && !w.RunnerOf(s.ID).Boot.At.IsZero()
 			})
 			lost := w.RunnerOf(s.ID)
-			if got := steal(w, lost.InstanceID); got != http.StatusConflict {
+			if got := steal(w, lost.InstanceID, setting.CopiedWord); got != http.StatusConflict {
 				w.Errorf("the second boot is answered %d, want 409", got)
 			}
 			hold.Store(false)
@@ -214,6 +249,57 @@ func TestStolenBootTokenEndsTheMachine(t *testing.T) {
 			good(w, s, w.Job(s.RunsOn, 30*time.Second))
 			machines(w, 2)
 		})
+	})
+}
+
+func TestMachineThatIsBoundBootsThoughItsMetadataIsAway(t *testing.T) {
+	t.Parallel()
+	var away atomic.Bool
+	lost := first(1, kernel.FailAfter, func(e kernel.Effect) bool { return e.Part == kernel.Machine && e.What == "boot" })
+	sim.Run(t, sim.Config{
+		Fate: func(e kernel.Effect) kernel.Fate {
+			f := lost(e)
+			if f != kernel.Pass {
+				away.Store(true) // from the answer that was lost on
+			}
+			return f
+		},
+		Metadata: func() error {
+			if away.Load() {
+				return errors.New("no route to host")
+			}
+			return nil
+		},
+	}, func(w *sim.World) {
+		s := w.Start(sim.Ephemeral("a"))
+		w.Ready(s, 5*time.Minute)
+		good(w, s, w.Job(s.RunsOn, 30*time.Second))
+		if n := len(w.Alarms()); n != 0 {
+			w.Errorf("alarms = %v, want none", w.Alarms())
+		}
+		machines(w, 1)
+	})
+}
+
+func TestMachineWithoutMetadataIsRefusedAndTold(t *testing.T) {
+	t.Parallel()
+	var away atomic.Bool
+	away.Store(true)
+	sim.Run(t, sim.Config{Metadata: func() error {
+		if away.Load() {
+			return errors.New("no route to host")
+		}
+		return nil
+	}}, func(w *sim.World) {
+		s := w.Start(sim.Ephemeral("a"))
+		w.Until("the alarm", 5*time.Minute, func() bool { return raised(w, store.AlarmIdentity) > 0 })
+		away.Store(false)
+		job := w.Job(s.RunsOn, 30*time.Second)
+		if r := w.Ready(s, 15*time.Minute); r.Tries != 1 {
+			w.Errorf("ready after %d more tries, want 1", r.Tries)
+		}
+		good(w, s, job)
+		machines(w, 2)
 	})
 }
 
@@ -236,12 +322,15 @@ func TestSecondMachineOfALaunchIsRefusedAndEnds(t *testing.T) {
 		if err != nil {
 			w.Fatal(err)
 		}
+		first := w.RunnerOf(s.ID)
 		w.Until("the twin to end", 2*time.Minute, func() bool { f, _ := w.Fleet.Instance(twin.ID); return f.State.Over() })
 		if f, _ := w.Fleet.Instance(twin.ID); !f.CredentialedAt.IsZero() {
 			w.Error("the twin got a config")
 		}
-		w.Quiet(15 * time.Minute)
-		w.Check()
+		if r := w.RunnerOf(s.ID); r.ID != first.ID || !r.State.Usable() || raised(w, store.AlarmIdentity) != 1 || raised(w, store.AlarmCompromised) != 0 {
+			w.Errorf("runner %s is %s with alarms %v; want it untouched, and one alarm", r.ID, r.State, w.Alarms())
+		}
+		good(w, s, w.Job(s.RunsOn, 30*time.Second))
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
@@ -86,6 +87,7 @@ func (w *World) outside() {
 	w.Fleet, err = simfleet.Open(simfleet.Config{
 		World: ec2,
 		HTTP:  &http.Client{Transport: door{w, kernel.Machine}}, Broker: broker{w}, BootTime: setting.BootTime,
+		Sign: simidentity.Own().Sign, Metadata: w.cfg.Metadata,
 		Log: w.log.logger(kernel.Machine, immortal),
 	})
 	w.must(err)

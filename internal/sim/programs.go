@@ -10,6 +10,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/client"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -118,7 +119,8 @@ func (p *programs) serve() {
 			name = fmt.Sprint(kernel.API, i)
 		}
 		handlers[i] = api.New(api.Config{
-			Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Keys: p.deployment().keys, Limits: p.w.Limits, URL: setting.URL,
+			Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Keys: p.deployment().keys, Identity: simidentity.Own().Trust(),
+			Limits: p.w.Limits, URL: setting.URL,
 			Auth: api.ByPrefix{Operators: api.Operators{"sim": keys.HashToken(operatorToken)}, GitHub: runs{}},
 			Now:  p.w.Clock(kernel.API), Random: p.w.Random(name), Log: p.w.log.logger(kernel.API, immortal),
 		})
@@ -139,7 +141,7 @@ func (p *programs) process() *process {
 	fresh := &process{deployed: d.n}
 	fresh.worker = worker.New(worker.Config{
 		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
-		Keys: d.keys, FreshKeys: p.fresh, Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
+		Keys: d.keys, FreshKeys: p.fresh, Identity: simidentity.Own().Trust(), Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
 		Now: p.w.Clock(kernel.Worker), Random: p.w.Random(name), Log: p.w.log.logger(name, func() bool { return fresh.inv.Dead() }),
 	})
 	return fresh

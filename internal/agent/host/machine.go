@@ -115,6 +115,9 @@ func (m *Machine) InstanceID(ctx context.Context) (string, error) {
 	}
 }
 
+// Identity returns AWS's word for this instance, as it is now. It asks once.
+func (m *Machine) Identity(ctx context.Context) (string, error) { return m.imds.identity(ctx) }
+
 // SetTimer implements agent.Machine. Timers are never taken back: the earliest
 // powers the machine off. The start script has set one before.
 func (m *Machine) SetTimer(at time.Time) error {

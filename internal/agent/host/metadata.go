@@ -51,7 +51,7 @@ var (
 
 // instanceID returns the id of this instance.
 func (m *metadata) instanceID(ctx context.Context) (string, error) {
-	b, err := m.get(ctx, "instance-id")
+	b, err := m.get(ctx, "meta-data/instance-id")
 	if err != nil {
 		return "", err
 	}
@@ -59,6 +59,13 @@ func (m *metadata) instanceID(ctx context.Context) (string, error) {
 		return "", errors.New("read instance-id: not an instance id")
 	}
 	return string(b), nil
+}
+
+// identity returns AWS's signed word for this instance
+// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html).
+func (m *metadata) identity(ctx context.Context) (string, error) {
+	b, err := m.get(ctx, "dynamic/instance-identity/rsa2048")
+	return string(b), err
 }
 
 // get reads an item. It fails with errAbsent when there is none.
@@ -73,7 +80,7 @@ func (m *metadata) get(ctx context.Context, item string) ([]byte, error) {
 			}
 			m.token = string(token)
 		}
-		b, err = m.call(ctx, http.MethodGet, "/latest/meta-data/"+item, "X-Aws-Ec2-Metadata-Token", m.token)
+		b, err = m.call(ctx, http.MethodGet, "/latest/"+item, "X-Aws-Ec2-Metadata-Token", m.token)
 		if !errors.Is(err, errToken) {
 			break
 		}
@@ -96,7 +103,7 @@ func (m *metadata) call(ctx context.Context, method, path, header, value string)
 		return nil, err
 	}
 	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, 4<<10)) // items are a line or two
+	b, err := io.ReadAll(io.LimitReader(res.Body, 8<<10)) // items are a line or two, and AWS's word 2 KB
 	switch {
 	case err != nil:
 		return nil, err
@@ -118,8 +125,8 @@ func (m *Machine) watch(ctx context.Context, imds *metadata) {
 	told := map[string]bool{}
 	for {
 		for _, c := range []struct{ kind, item, field string }{
-			{agent.NoticeSpot, "spot/instance-action", "time"},
-			{agent.NoticeRebalance, "events/recommendations/rebalance", "noticeTime"},
+			{agent.NoticeSpot, "meta-data/spot/instance-action", "time"},
+			{agent.NoticeRebalance, "meta-data/events/recommendations/rebalance", "noticeTime"},
 		} {
 			if told[c.kind] {
 				continue

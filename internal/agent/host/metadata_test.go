@@ -37,7 +37,11 @@ func (f *fakeMetadata) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errors.New("no route to host")
 	}
 	status, text := http.StatusOK, ""
-	switch item, ok := strings.CutPrefix(req.URL.Path, "/latest/meta-data/"); {
+	item, ok := strings.CutPrefix(req.URL.Path, "/latest/meta-data/")
+	if !ok {
+		item, ok = strings.CutPrefix(req.URL.Path, "/latest/dynamic/")
+	}
+	switch {
 	case req.URL.Path == "/latest/api/token" && req.Method == http.MethodPut && req.Header.Get("X-aws-ec2-metadata-token-ttl-seconds") == "21600":
 		f.token++
 		text = fmt.Sprintf("token-%d", f.token)
@@ -68,6 +72,37 @@ func fakeIMDS(t *testing.T, items map[string]string) (*fakeMetadata, *metadata) 
 	m := newMetadata("http://169.254.169.254/")
 	m.http.Transport = f
 	return f, m
+}
+
+func TestIdentityIsReadWithAToken(t *testing.T) {
+	word := strings.Repeat("MIAGCSqGSIb3DQEHAqCAMIACAQExDzANBglghkgBZQMEAgEFADCABgkqhkiG9w0BBwGggCSABIIB\n", 90) // more than any is
+	b := newBox(t)
+	m := b.open()
+	f, imds := fakeIMDS(t, map[string]string{"instance-identity/rsa2048": word})
+	m.imds = imds
+	if got, err := m.Identity(t.Context()); got != word || err != nil {
+		t.Errorf("Identity = %d bytes, %v; want all %d", len(got), err, len(word))
+	}
+	f.change(func(f *fakeMetadata) { f.token++; f.items["instance-identity/rsa2048"] = "another" })
+	if got, err := m.Identity(t.Context()); got != "another" || err != nil {
+		t.Errorf("Identity = %q, %v; want what there is now, with a new token", got, err)
+	}
+	f.change(func(f *fakeMetadata) { delete(f.items, "instance-identity/rsa2048") })
+	if got, err := m.Identity(t.Context()); got != "" || !errors.Is(err, errAbsent) {
+		t.Errorf("Identity = %q, %v; want that there is none", got, err)
+	}
+	f.change(func(f *fakeMetadata) { f.down, f.calls = true, 0 })
+	if _, err := m.Identity(t.Context()); err == nil || f.calls != 1 {
+		t.Errorf("Identity of a service that is away = %v after %d calls, want an error after one", err, f.calls)
+	}
+}
+
+// What a proxy answered would be the word for another machine.
+func TestMetadataIsAskedForPastAnyProxy(t *testing.T) {
+	transport, ok := newMetadata("http://169.254.169.254").http.Transport.(*http.Transport)
+	if !ok || transport.Proxy != nil {
+		t.Error("calls of the metadata service may go through a proxy")
+	}
 }
 
 func TestInstanceIDIsAskedForOnce(t *testing.T) {
@@ -131,18 +166,18 @@ func TestInstanceIDIsNotWaitedForForEver(t *testing.T) {
 
 func TestMetadataTokenIsReplacedWhenRefused(t *testing.T) {
 	f, m := fakeIMDS(t, map[string]string{"x": "y"})
-	if _, err := m.get(t.Context(), "x"); err != nil {
+	if _, err := m.get(t.Context(), "meta-data/x"); err != nil {
 		t.Fatalf("get: %v", err)
 	}
 	f.token = 7 // the first token is no longer valid
-	if got, err := m.get(t.Context(), "x"); string(got) != "y" || err != nil {
+	if got, err := m.get(t.Context(), "meta-data/x"); string(got) != "y" || err != nil {
 		t.Errorf("get = %q, %v; want y", got, err)
 	}
 	f.status = http.StatusUnauthorized
-	if _, err := m.get(t.Context(), "x"); !errors.Is(err, errToken) {
+	if _, err := m.get(t.Context(), "meta-data/x"); !errors.Is(err, errToken) {
 		t.Errorf("get = %v, want %v", err, errToken)
 	}
-	if _, err := m.get(t.Context(), "absent"); err == nil {
+	if _, err := m.get(t.Context(), "meta-data/absent"); err == nil {
 		t.Error("get succeeded, want an error")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -14,6 +15,7 @@ type Fact struct {
 	fleet.Instance // as it is now, without lag
 
 	At         fleet.Place
+	Image      string    // empty: it is planted
 	Planted    bool      // no launch made it
 	NeverBoots bool      // it runs and does nothing
 	RunsAt     time.Time // when it is, or was, no longer pending
@@ -26,6 +28,11 @@ type Fact struct {
 	// of any use. Zero: it never did.
 	CredentialedAt time.Time
 	PowerOff       string // why it switched itself off, in its own words; empty: it did not
+}
+
+// Document is what AWS says of the machine.
+func (f Fact) Document() identity.Document {
+	return identity.Document{AccountID: f.At.Account, Region: f.At.Region, InstanceID: f.ID, ImageID: f.Image, InstanceType: f.InstanceType}
 }
 
 // Instances returns all machines of the last day, in the order of their launches.
@@ -55,6 +62,7 @@ func (w *World) fact(i *instance, now time.Time) Fact {
 	f := Fact{
 		Instance:       w.show(i, now),
 		At:             i.At,
+		Image:          i.Launch.Image,
 		Planted:        i.Planted,
 		NeverBoots:     i.NeverBoots,
 		RunsAt:         i.RunsAt,

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 )
 
@@ -23,6 +24,11 @@ type Config struct {
 	Broker Broker
 	// BootTime is the time from the power coming on until the agent runs.
 	BootTime time.Duration
+	// Sign is AWS's signature of what it says of a machine; nil: AWS says nothing.
+	Sign func(identity.Document) string
+	// Metadata is asked before a machine's metadata service says that. While it fails, so
+	// does the service; nil: it never does.
+	Metadata func() error
 	Log      *slog.Logger // nil: none
 }
 
@@ -34,6 +40,8 @@ type Fleet struct {
 	http     *http.Client
 	broker   Broker
 	bootTime time.Duration
+	sign     func(identity.Document) string
+	metadata func() error
 	log      *slog.Logger
 	openedAt time.Time
 	seed     []byte // of all machines' randomness
@@ -67,6 +75,8 @@ func Open(cfg Config) (*Fleet, error) {
 		http:     cfg.HTTP,
 		broker:   cfg.Broker,
 		bootTime: cfg.BootTime,
+		sign:     cfg.Sign,
+		metadata: cfg.Metadata,
 		log:      cfg.Log,
 		openedAt: w.now(),
 		seed:     seed,

@@ -27,7 +27,8 @@ type machine struct {
 	off     context.CancelFunc
 	wg      sync.WaitGroup // of all that runs on it
 	notices chan agent.Notice
-	told    bool // of the interruption; for announce alone
+	told    bool   // of the interruption; for announce alone
+	signed  string // by AWS; for identity alone
 
 	mu      sync.Mutex
 	program *program // the newest
@@ -53,7 +54,7 @@ func (f *Fleet) boot(id string) *machine {
 	}
 	client := *f.http
 	client.Transport = network{m, client.Transport}
-	a := agent.New(agent.Config{
+	cfg := agent.Config{
 		Document:   doc,
 		InstanceID: id,
 		Machine:    m,
@@ -61,9 +62,31 @@ func (f *Fleet) boot(id string) *machine {
 		Random:     f.random(id),
 		Now:        f.now,
 		Log:        log,
-	})
+	}
+	if f.sign != nil {
+		cfg.Identity = m.identity
+	}
+	a := agent.New(cfg)
 	m.wg.Go(func() { _ = a.Run(m.on) }) // it ends with the machine, off or without power
 	return m
+}
+
+// identity is what the metadata service says of the machine. AWS signs that once for each
+// time that its power comes on.
+func (m *machine) identity(context.Context) (string, error) {
+	if m.f.metadata != nil {
+		if err := m.f.metadata(); err != nil {
+			return "", err
+		}
+	}
+	i, ok := m.f.Instance(m.id)
+	if !ok {
+		return "", errOff
+	}
+	if m.signed == "" {
+		m.signed = m.f.sign(i.Document())
+	}
+	return m.signed, nil
 }
 
 // stop cuts the power, and returns when nothing runs on the machine any more.

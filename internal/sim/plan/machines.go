@@ -8,11 +8,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
@@ -66,7 +64,8 @@ func (s *story) copyOf(name string, sleeps bool) bool {
 	return err == nil
 }
 
-// steal boots with the token in a machine's user data.
+// steal boots with the token in a machine's user data, and with what a thief may have of
+// AWS's word for it.
 func (s *story) steal(name string) bool {
 	m, ok := s.machine(name)
 	for _, young := range s.w.Fleet.Instances() {
@@ -77,15 +76,11 @@ func (s *story) steal(name string) bool {
 	if !ok {
 		return false
 	}
-	doc, err := bootstrap.Parse(s.w.Fleet.UserData(m.ID))
-	if err != nil {
-		return false
-	}
-	claims := oneOf(s.dice, []string{m.ID, "i-0123456789abcdef0"}, "claims", name)
+	claims := oneOf(s.dice, []string{m.ID, m.ID, setting.Sibling}, "claims", name)
+	word := oneOf(s.dice, setting.Words, "word", name)
 	again := s.draw("steals again", name) % 8 // before and after the machine itself
 	for i := uint64(0); ; i++ {
-		call := apitype.Boot{Token: doc.Token.Reveal(), Nonce: strings.Repeat(setting.Thief, 5), InstanceID: claims}
-		if !s.post("/runners/"+doc.Runner+"/boot", "", call) || i == again {
+		if s.w.Steal(m, claims, word) == 0 || i == again {
 			return true
 		}
 		time.Sleep(s.between(time.Second, 5*time.Second, "steals", name))

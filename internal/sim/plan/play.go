@@ -91,7 +91,7 @@ func (p *plan) config() sim.Config {
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
 		Shards: p.shards(),
 		GitHub: p.github(),
-		EC2:    p.ec2(),
+		EC2:    p.ec2(), Metadata: p.metadata(),
 		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies() },
 		Ghosts: p.chance(60, "ghosts") && p.happens(ghosts, ""),
 		NeverBoots: func(n int) bool {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -34,6 +35,7 @@ const (
 	unfamiliar  Kind = "answer of EC2 that nobody knows"
 	ghosts      Kind = "deleted runner not told"
 	neverBoots  Kind = "machine never boots"
+	noMetadata  Kind = "metadata service away"
 	noNetwork   Kind = "machine without network"
 	lateNetwork Kind = "machine with network late"
 	silence     Kind = "machine silent for a while"
@@ -84,6 +86,21 @@ func (p *plan) killLate() time.Duration {
 		return p.between(30*time.Second, 5*time.Minute, "killed late by")
 	}
 	return p.between(0, setting.KillLate, "kill late")
+}
+
+// metadata says when the metadata service of machines does not answer: in some worlds
+// for a while, or most of the time.
+func (p *plan) metadata() func() error {
+	down := p.window(150, oneOf(p.dice, []time.Duration{20 * time.Second, 5 * time.Minute}, "metadata away"), "metadata")
+	flaps, heals := p.chance(50, "metadata flaps"), p.heals()
+	return func() error {
+		now := time.Now()
+		flap := flaps && now.Before(heals) && p.draw("metadata at", strconv.FormatInt(now.UnixNano(), 10))%2 == 0
+		if (down.has(now) || flap) && p.happens(noMetadata, "") {
+			return errors.New("no route to host")
+		}
+		return nil
+	}
 }
 
 // rounds says when the reaper runs in a minute: once, never, or twice.

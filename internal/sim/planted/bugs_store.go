@@ -144,8 +144,8 @@ var storeBugs = []Bug{
 	plant("BootBeforeInstance", "a machine gets the config before EC2's answer says which it is (equivalent: no config is recorded before the instance)",
 		edit("store/boot.go", `case r.InstanceID == "" || r.Config.N == 0:`, `case r.Config.N == 0:`)),
 	plant("NonceNotBound", "the first machine that calls too early can be overtaken by another",
-		edit("store/boot.go", `return BootLater`, `r.Boot = bound
-		return BootLater`)),
+		edit("store/boot.go", `case r.InstanceID == "" || r.Config.N == 0:`, `case r.InstanceID == "" || r.Config.N == 0:
+		r.Boot = bound`)),
 	plant("AnyPulseCounts", "another runner of the key keeps the pulse alive",
 		edit("store/event.go", `if l.Names(r.ID) && !r.Boot.At.IsZero() && fresh {`, `if fresh && l.Key != "none" {`)),
 	plant("RepeatedEventTaken", "an event whose answer was lost counts twice",

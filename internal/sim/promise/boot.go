@@ -17,6 +17,8 @@ import (
 // The promises about what machines say, and what they are answered.
 const (
 	OneNonce  Promise = "only who called boot first is answered"
+	OnMachine Promise = "a boot is answered on the launched machine, or to who copied AWS's word for it"
+	BoundBoot Promise = "the machine that is bound needs AWS's word no more"
 	RealThief Promise = "only a machine whose boot token another used is compromised"
 	TakenOnce Promise = "what a machine says is taken once"
 	OwnPulse  Promise = "only the runner that the lock names has a pulse"
@@ -26,13 +28,14 @@ const (
 
 // heard is what is known of the calls of machines and callers.
 type heard struct {
-	booters map[string]map[string]bool // who called boot, by runner: an instance, or a thief
+	booters map[string]map[string]bool // who called boot with AWS's word, by runner: an instance, or a thief
+	bound   map[string]time.Time       // when a nonce was bound to a runner
 	forced  map[string]bool            // the requests that were stopped by force
 	unnamed map[string]time.Time       // when a lock ceased to name a runner
 }
 
 func newHeard() heard {
-	return heard{booters: map[string]map[string]bool{}, forced: map[string]bool{}, unnamed: map[string]time.Time{}}
+	return heard{booters: map[string]map[string]bool{}, bound: map[string]time.Time{}, forced: map[string]bool{}, unnamed: map[string]time.Time{}}
 }
 
 // bootPromises are about what machines say, and what they are answered.
@@ -53,8 +56,10 @@ func (p bootPromises) Asks(req *http.Request, what, on string, body []byte) {
 			return
 		}
 		who := b.InstanceID
-		if strings.HasPrefix(b.Nonce, setting.Thief) {
-			who = setting.Thief + b.InstanceID // two that claim different machines differ
+		if word, ok := setting.WordOf(b.Nonce); ok && word != setting.CopiedWord {
+			return
+		} else if ok {
+			who = setting.Thief + b.InstanceID
 		}
 		if p.heard.booters[on] == nil {
 			p.heard.booters[on] = map[string]bool{}
@@ -63,10 +68,10 @@ func (p bootPromises) Asks(req *http.Request, what, on string, body []byte) {
 	}
 }
 
-// Tells looks at an answer of the API. One to a boot call with the right token is
-// only for who called first, who is bound by then.
-func (p bootPromises) Tells(what, on string, body []byte, status int) {
-	if what != "boot" || status != http.StatusOK && status != http.StatusTooEarly {
+// Tells looks at an answer of the API to a call that came at a time. One with a config
+// is only for who called first, who is bound by then.
+func (p bootPromises) Tells(asked time.Time, what, on string, body []byte, status int) {
+	if what != "boot" || !slices.Contains([]int{http.StatusOK, http.StatusTooEarly, http.StatusUnauthorized}, status) {
 		return
 	}
 	var b apitype.Boot
@@ -79,8 +84,15 @@ func (p bootPromises) Tells(what, on string, body []byte, status int) {
 	if r.Version == 0 {
 		return // its record was lost meanwhile
 	}
-	p.hold(OneNonce, r.Boot.NonceHash == keys.HashNonce(b.Nonce) && r.Boot.InstanceID == b.InstanceID,
-		"a boot call for runner %s from %s is answered with %d, and %q is bound to it", on, b.InstanceID, status, r.Boot.InstanceID)
+	bound := r.Boot.NonceHash == keys.HashNonce(b.Nonce) && r.Boot.InstanceID == b.InstanceID
+	if status == http.StatusUnauthorized {
+		p.hold(BoundBoot, !bound || !p.heard.bound[on].Before(asked), "a boot call for runner %s from %s, which was bound to it at %s, is refused", on, b.InstanceID, p.heard.bound[on])
+		return
+	}
+	word, thief := setting.WordOf(b.Nonce)
+	early := word == setting.SiblingsWord && b.InstanceID == setting.Sibling && status == http.StatusTooEarly // nobody knows yet that another was launched
+	p.hold(OnMachine, !thief || word == setting.CopiedWord || early, "a thief of runner %s who says that he is %s, with the word %q of AWS, is answered with %d", on, b.InstanceID, word, status)
+	p.hold(OneNonce, bound || status == http.StatusTooEarly, "a boot call for runner %s from %s is answered with %d, and %q is bound to it", on, b.InstanceID, status, r.Boot.InstanceID)
 	p.hold(BootOrder, status != http.StatusOK || !r.Boot.At.IsZero(), "a config of runner %s is answered, and not recorded as that", on)
 }
 
@@ -93,6 +105,7 @@ func (p bootPromises) sawBoot(e *kernel.Effect, was, r store.Runner, l store.Loc
 		p.hold(TakenOnce, r.Counter > was.Counter || alarm, "runner %s heard %q twice, with counter %d", r.ID, e.For, r.Counter)
 	}
 	p.hold(TakenOnce, r.Jobs == was.Jobs || r.Jobs == was.Jobs+1 && r.Counter > was.Counter, "runner %s did %d jobs, and then %d", r.ID, was.Jobs, r.Jobs)
+	p.sawBound(was, r)
 	if begins(was.Boot.At, r.Boot.At) {
 		p.hold(BootOrder, was.State.Usable(), "runner %s boots, and is %s", r.ID, was.State)
 		p.hold(BootOrder, l.Names(r.ID) && l.State == store.LockLaunching && r.Boot.At.Before(l.BootBy),
@@ -107,14 +120,19 @@ func (p bootPromises) sawBoot(e *kernel.Effect, was, r store.Runner, l store.Loc
 	}
 }
 
+// sawBound looks at a runner to which a nonce is bound.
+func (p bootPromises) sawBound(was, r store.Runner) {
+	if was.Boot.NonceHash != "" || r.Boot.NonceHash == "" {
+		return
+	}
+	p.heard.bound[r.ID] = time.Now()
+	p.hold(OnMachine, r.Boot.InstanceID == r.InstanceID, "runner %s is bound to %s, and %q was launched", r.ID, r.Boot.InstanceID, r.InstanceID)
+}
+
 // sawCompromised looks at a runner whose boot token was used by another.
 func (p bootPromises) sawCompromised(r store.Runner) {
 	who := p.heard.booters[r.ID]
-	others := len(who)
-	if r.InstanceID != "" && !who[r.InstanceID] {
-		others++
-	}
-	p.hold(RealThief, others > 1, "runner %s is compromised, and nobody but %v used its boot token", r.ID, who)
+	p.hold(RealThief, who[r.InstanceID] && who[setting.Thief+r.InstanceID], "runner %s is compromised, and nobody but %v used its boot token", r.ID, who)
 }
 
 // ended returns the code of why a runner ends; empty: it does not.

@@ -45,9 +45,35 @@ var Epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 const (
 	// Died is why a machine is off that did not switch itself off.
 	Died = "a kernel panic"
-	// Thief is what the nonces of thieves begin with.
+	// Thief is what the nonces of thieves begin with. What they bring of AWS follows.
 	Thief = "thief-"
 )
+
+// What a thief of a boot token may bring as AWS's word for a machine.
+const (
+	NoWord       = "none"
+	SiblingsWord = "sibling" // for another machine of the account
+	AccountsWord = "account" // for another account
+	RegionsWord  = "region"  // for another region
+	ForgedWord   = "forged"  // by a key of his own, whose certificate comes with it
+	CopiedWord   = "copied"  // for the machine itself: it opens nothing without its token
+)
+
+// Words are all of them.
+var Words = []string{NoWord, SiblingsWord, AccountsWord, RegionsWord, ForgedWord, CopiedWord}
+
+// Sibling is the machine that a SiblingsWord is for.
+const Sibling = "i-0123456789abcdef0"
+
+// Nonce is that of a thief who brings a word: long enough, and the same each time.
+func Nonce(word string) string { return Thief + word + "-" + strings.Repeat("x", 26) }
+
+// WordOf returns which word the thief with a nonce brings. ok is false for a nonce of no thief.
+func WordOf(nonce string) (word string, ok bool) {
+	rest, ok := strings.CutPrefix(nonce, Thief)
+	word, _, _ = strings.Cut(rest, "-")
+	return word, ok
+}
 
 // RunnerIn returns the id of the runner that a registration's name names.
 func RunnerIn(name string) string {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 )
@@ -48,7 +49,8 @@ func program(t *testing.T, name string) string {
 	return filepath.Join(scratch, name, "bootstrap")
 }
 
-// build builds the functions and the agent as make build does, for this machine.
+// build builds the functions and the agent as make build does, for this machine; but
+// they trust the certificate of the simulation in place of AWS's.
 var build = sync.OnceValue(func() error {
 	const module = "github.com/alphagov/github-actions-runner-orchestration/cmd/"
 	names := []string{"garo-api", "garo-worker", "garo-reaper", "garo-agent"}
@@ -56,7 +58,11 @@ var build = sync.OnceValue(func() error {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags=lambda.norpc", "-o", bin)
+	trust, err := awstest.Trusting("../../..", scratch, simidentity.Own().PEM())
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", trust, "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags=lambda.norpc", "-o", bin)
 	for _, name := range names {
 		cmd.Args = append(cmd.Args, module+name)
 	}

@@ -20,6 +20,8 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
@@ -55,6 +57,18 @@ func (w *world) userData(region, id string) []byte {
 	return data
 }
 
+// identity is what AWS says of an instance.
+func (w *world) identity(region, id string) identity.Document {
+	w.Helper()
+	for _, i := range w.instances(w.runners, region) {
+		if *i.InstanceId == id {
+			return identity.Document{AccountID: w.runners, Region: region, InstanceID: id, ImageID: *i.ImageId, InstanceType: string(i.InstanceType)}
+		}
+	}
+	w.Fatalf("EC2 does not show %s", id)
+	return identity.Document{}
+}
+
 // boot starts an instance. It does as the script in its user data: it fetches the
 // agent from the API and checks it, and then runs it.
 func (w *world) boot(region, id string) *machine {
@@ -67,7 +81,11 @@ func (w *world) boot(region, id string) *machine {
 	m := &machine{w: w, region: region, id: id, document: document, notices: make(chan agent.Notice)}
 	m.on, m.off = context.WithCancel(w.lasting)
 	w.machines = append(w.machines, m)
-	a := agent.New(agent.Config{Document: document, InstanceID: id, Machine: m, HTTP: w.http})
+	word := simidentity.Own().Sign(w.identity(region, id))
+	a := agent.New(agent.Config{
+		Document: document, InstanceID: id, Machine: m, HTTP: w.http,
+		Identity: func(context.Context) (string, error) { return word, nil },
+	})
 	m.wg.Go(func() { _ = a.Run(m.on) }) // it ends with the machine, off or without power
 	return m
 }

@@ -17,10 +17,11 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// boot makes the boot call of a machine, as a thief of its token would.
-func (w *world) boot(m *machine) int {
+// boot makes the boot call of a machine, as a thief of its token would who has a word of
+// AWS, such as a copy of the machine's.
+func (w *world) boot(m *machine, word string) int {
 	w.Helper()
-	body, err := json.Marshal(apitype.Boot{Token: m.token(), Nonce: strings.Repeat("thief", 8), InstanceID: m.id})
+	body, err := json.Marshal(apitype.Boot{Token: m.token(), Nonce: strings.Repeat("thief", 8), InstanceID: m.id, Identity: word})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -43,8 +44,11 @@ func TestStolenTokenEndsTheMachine(t *testing.T) {
 		w.told("started")
 		eventually(t, "the start of the job is reported", func() bool { return strings.Contains(w.heard(), "job_started") })
 		m := w.machine(1)
-		if got := w.boot(m); got != http.StatusConflict {
-			t.Errorf("boot with a stolen token = %d, want 409", got)
+		if got := w.boot(m, ""); got != http.StatusUnauthorized || m.over() {
+			t.Errorf("boot with a stolen token = %d, want 401, and the machine untouched", got)
+		}
+		if got := w.boot(m, m.word()); got != http.StatusConflict {
+			t.Errorf("boot with a stolen token and a copied word = %d, want 409", got)
 		}
 		w.wantEnd(started.ID, store.EndCompromised)
 		if !m.over() {
@@ -70,7 +74,7 @@ func TestStolenTokenEndsTheMachine(t *testing.T) {
 		}
 		started := w.ask(store.Ephemeral)
 		m := w.machine(1)
-		eventually(t, "the thief boots", func() bool { return w.boot(m) == http.StatusOK })
+		eventually(t, "the thief boots", func() bool { return w.boot(m, m.word()) == http.StatusOK })
 		close(stolen)
 		m.wantOff()
 		eventually(t, "the request is launched again", func() bool {
@@ -211,8 +215,8 @@ func TestJobSeesNoSecret(t *testing.T) {
 			default:
 				m.see("the metadata service is open to the runner's user")
 			}
-			if got := w.boot(m); got != http.StatusConflict {
-				t.Errorf("boot with the token that was used = %d, want 409", got)
+			if got := w.boot(m, ""); got != http.StatusUnauthorized {
+				t.Errorf("boot with the token that was used = %d, want 401", got)
 			}
 		})
 	}

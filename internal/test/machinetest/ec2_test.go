@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -171,6 +173,11 @@ func (m *machine) document() bootstrap.Document {
 	return d
 }
 
+// word is what AWS says of the machine.
+func (m *machine) word() string {
+	return simidentity.Own().Sign(identity.Document{AccountID: account, Region: region, InstanceID: m.id, ImageID: "ami-a", InstanceType: "t3a.micro"})
+}
+
 // token is T.
 func (m *machine) token() string { return m.document().Token.Reveal() }
 
@@ -224,6 +231,7 @@ func (w *world) metadata(res http.ResponseWriter, req *http.Request) {
 	m.mu.Lock()
 	answers := map[string]string{
 		data + "instance-id": m.id, data + spotItem: m.spot, data + rebalanceItem: m.rebal, "/latest/user-data": string(m.userData),
+		"/latest/dynamic/instance-identity/rsa2048": m.word(),
 	}
 	m.mu.Unlock()
 	if text := answers[req.URL.Path]; text != "" {

@@ -21,6 +21,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
@@ -152,12 +153,12 @@ func newWorld(t *testing.T, opts options) *world {
 	served := fstest.MapFS{}
 	served[runtime.GOARCH+"/"+hash+".gz"] = &fstest.MapFile{Data: w.agent.gzip}
 	w.api = api.New(api.Config{
-		Store: w.store, Queue: w.queue, Accounts: w, Keys: w.keys, Limits: w.limits, URL: apiURL, Agents: served,
+		Store: w.store, Queue: w.queue, Accounts: w, Keys: w.keys, Identity: simidentity.Own().Trust(), Limits: w.limits, URL: apiURL, Agents: served,
 		Programs: map[string]apitype.RunnerProgram{runtime.GOARCH: w.program()},
 		Auth:     api.ByPrefix{Operators: api.Operators{"test": keys.HashToken(operator)}}, Log: log,
 	})
 	w.worker = worker.New(worker.Config{
-		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Keys: w.keys, Limits: w.limits,
+		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Keys: w.keys, Identity: simidentity.Own().Trust(), Limits: w.limits,
 		ControlPlane: "test", APIURL: apiURL, Agents: map[string]string{runtime.GOARCH: hash}, Log: log,
 	})
 	w.reaper = reaper.New(reaper.Config{

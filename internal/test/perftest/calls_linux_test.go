@@ -11,6 +11,8 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest/runtimeapi"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -127,8 +129,9 @@ func TestCallsGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.runner = document.Runner
+			word := simidentity.Own().Sign(identity.Document{AccountID: account, Region: "eu-west-2", InstanceID: instance(n)})
 			answered(t, invoke(front, event(t, "POST", "/runners/"+m.runner+"/boot", "", "", apitype.Boot{
-				Token: document.Token.Reveal(), Nonce: rand.Text(), InstanceID: instance(n),
+				Token: document.Token.Reveal(), Nonce: rand.Text(), InstanceID: instance(n), Identity: word,
 			})), 200, &m.booted)
 		}
 	}

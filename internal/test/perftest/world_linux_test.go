@@ -18,7 +18,9 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest/runtimeapi"
 )
 
@@ -43,7 +45,8 @@ func TestMain(m *testing.M) {
 }
 
 // program returns the program of a function, unpacked as Lambda has it. It is built
-// once, as make build does.
+// once, as make build does, but trusts the certificate of the simulation in place of
+// AWS's.
 func program(t testing.TB, main string) string {
 	t.Helper()
 	built.mu.Lock()
@@ -60,7 +63,11 @@ func program(t testing.TB, main string) string {
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags", "lambda.norpc", "-o", path, main)
+	trust, err := awstest.Trusting("../../..", built.dir, simidentity.Own().PEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", trust, "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags", "lambda.norpc", "-o", path, main)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", main, err, out)
