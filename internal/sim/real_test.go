@@ -17,10 +17,10 @@ type realFault struct {
 }
 
 // realIDs are the rows that there have to be: R is for the runner program and
-// GitHub, E for EC2, L for Lambda and what is around it, U for its users. Some
-// numbers are not in use.
+// GitHub, E for EC2, L for Lambda and what is around it, U for its users, S for who
+// keeps others waiting. Some numbers are not in use.
 var realIDs = strings.Fields(`R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15
-	E1 E2 E4 E5 E6 E8 E9 L1 L3 L4 L5 L6 L7 L8 U1 U3 U4 U5 U6 U7 U8`)
+	E1 E2 E4 E5 E6 E8 E9 L1 L3 L4 L5 L6 L7 L8 U1 U3 U4 U5 U6 U7 U8 S2`)
 
 // realFaults were found by reading the source of the real parts, and by use.
 var realFaults = []realFault{
@@ -159,6 +159,15 @@ var realFaults = []realFault{
 	{"U8", "the machine that runs the tests is busy", []string{
 		"internal/demo.TestLinesAreInOrderHoweverLateTheyAreKnown", "internal/demo.TestStoryHoldsEveryPromise",
 		"internal/test/awstest/runtimeapi.TestWaitingFunctionIsFrozen"}},
+
+	// Who keeps others waiting.
+	{"S2", "thousands of requests are overdue, and no run of the reaper gets through them", []string{
+		"internal/sim.TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods", "internal/sim.TestBacklogThatNoRunGetsThroughDelaysNoEndAndRotates",
+		"internal/sim.TestMessagesThatTheQueueDoesNotTakeAreToldAndSentByTheNextRun", "internal/sim.TestProtectedMachineHoldsUpNoOther",
+		"reaper.TestBacklogOfRequestsKeepsNoEndAndNoSweepWaiting", "reaper.TestRequestsThatWereLeftComeFirstInTheNextRun", "reaper.TestRepositoriesTakeTurns",
+		"reaper.TestEndsTakeAsManyRoundsForAHundredAsForOne", "reaper.TestFloodedRecordEndsAllTheSame", "reaper.TestFiveThousandRunnersAtTheirHardLimitEndInTwoPeriods",
+		"reaper.TestRunsThatAreTooShortComeToEveryRunner", "reaper.TestShardsLookAtEachItemOnce", "store.TestResentRequestMovesBehindAllThatWaitLonger",
+		"cmd/garo-reaper.TestReportIsOneLine"}},
 }
 
 func TestEveryRealFaultIsThereOnceWithTestsThatExist(t *testing.T) {
