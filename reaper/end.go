@@ -179,7 +179,7 @@ func (p *pass) beginOne(ctx context.Context, run *store.Runner, off bool) {
 		why := endable(now, *run, off)
 		if _, ok := p.advance(ctx, run, func(c store.Case) store.Decision {
 			if store.NextEndStep(now, p.cfg.Limits, c.Runner, off) != store.EndBegin {
-				return store.Decision{Case: &c}
+				return c.Suspect(p.cfg.Now(), p.cfg.Limits) // it waits again, as the others do
 			}
 			return c.Ending(p.cfg.Now(), why)
 		}); ok && run.State == store.RunnerEnding {

@@ -51,7 +51,7 @@ func (p *pass) finishAll(ctx context.Context) {
 // finishAccount ends runners of one account, group by group.
 func (p *pass) finishAccount(ctx context.Context, all []*over) {
 	items := items{}
-	if !p.fetch(ctx, items, all) {
+	if !items.fetch(ctx, p, all) {
 		return
 	}
 	for len(all) > 0 {
@@ -73,7 +73,7 @@ func (o *over) refs() []store.Ref {
 }
 
 // fetch reads what the ends of some runners are decided from.
-func (p *pass) fetch(ctx context.Context, into items, all []*over) bool {
+func (into items) fetch(ctx context.Context, p *pass, all []*over) bool {
 	var refs []store.Ref
 	seen := map[store.Ref]bool{}
 	for _, o := range all {
@@ -118,7 +118,7 @@ func (p *pass) finishGroup(ctx context.Context, known items, group []*over) (alo
 		conflict, lost := errors.AsType[*store.ConflictError](err)
 		switch {
 		case !lost && len(group) > 1:
-			if !p.fetch(ctx, known, group) {
+			if !known.fetch(ctx, p, group) {
 				return alone
 			}
 			return append(alone, group...)

@@ -145,7 +145,9 @@ func (w *world) timed() *clock {
 }
 
 // numbered names the i-th of many.
-func numbered(i int) string { return fmt.Sprintf("n%c%c%c%c", 'a'+i/26/26/26, 'a'+i/26/26%26, 'a'+i/26%26, 'a'+i%26) }
+func numbered(i int) string {
+	return fmt.Sprintf("n%c%c%c%c", 'a'+i/26/26/26, 'a'+i/26/26%26, 'a'+i/26%26, 'a'+i%26)
+}
 
 func TestEndsTakeAsManyRoundsForAHundredAsForOne(t *testing.T) {
 	const most = 12

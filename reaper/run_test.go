@@ -244,7 +244,7 @@ func TestOverlappingRunsHaveNoDoubleEffect(t *testing.T) {
 func TestRunThatDiesAtAnyCallIsContinuedByTheNext(t *testing.T) {
 	for _, fate := range []storetest.Fate{storetest.FailBefore, storetest.FailAfter} {
 		for at := 1; ; at++ {
-			died := false
+			var died atomic.Bool
 			inWorld(t, func(w *world) {
 				w.everything()
 				ctx, kill := context.WithCancel(w.t.Context())
@@ -253,12 +253,12 @@ func TestRunThatDiesAtAnyCallIsContinuedByTheNext(t *testing.T) {
 					if n < at {
 						return storetest.Pass
 					}
-					died = true
+					died.Store(true)
 					kill() // the process is gone: nothing of it happens any more
 					return fate
 				})
 				_, err := reaper.New(w.config).Run(ctx)
-				if died && err == nil {
+				if died.Load() && err == nil {
 					t.Errorf("call %d: Run = nil, want its death", at)
 				}
 				w.config.Store = w.store
@@ -267,7 +267,7 @@ func TestRunThatDiesAtAnyCallIsContinuedByTheNext(t *testing.T) {
 					t.Errorf("after a death at call %d: %s\nwant %s", at, got, done)
 				}
 			})
-			if !died {
+			if !died.Load() {
 				if at < 30 {
 					t.Errorf("a run makes %d calls, want it to have much to do", at-1)
 				}
@@ -277,18 +277,42 @@ func TestRunThatDiesAtAnyCallIsContinuedByTheNext(t *testing.T) {
 	}
 }
 
-// table is a store that may be put in another's place.
-type table struct{ store.Store }
+// table is a store that may be emptied while it is in use.
+type table struct {
+	real atomic.Pointer[storetest.Memory]
+}
+
+func (t *table) Get(ctx context.Context, refs ...store.Ref) ([]store.Item, error) {
+	return t.real.Load().Get(ctx, refs...)
+}
+
+func (t *table) Commit(ctx context.Context, changes ...store.Change) error {
+	return t.real.Load().Commit(ctx, changes...)
+}
+
+func (t *table) CountOpen(ctx context.Context, repo store.Repository, most int) (int, error) {
+	return t.real.Load().CountOpen(ctx, repo, most)
+}
+
+func (t *table) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
+	return t.real.Load().Due(ctx, before)
+}
+
+func (t *table) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
+	return t.real.Load().List(ctx, f)
+}
 
 func TestRunSurvivesATableThatIsEmptiedAtAnyCall(t *testing.T) {
 	for at := 1; ; at++ {
-		emptied := false
+		var emptied atomic.Bool
 		inWorld(t, func(w *world) {
 			w.everything()
-			all := &table{w.store}
+			all := &table{}
+			all.real.Store(w.store)
 			w.config.Store = storetest.NewFaulty(all, func(_ string, n int) storetest.Fate {
 				if n == at {
-					emptied, all.Store = true, storetest.NewMemory()
+					emptied.Store(true)
+					all.real.Store(storetest.NewMemory())
 				}
 				return storetest.Pass
 			})
@@ -297,7 +321,7 @@ func TestRunSurvivesATableThatIsEmptiedAtAnyCall(t *testing.T) {
 				t.Errorf("call %d: the run panicked\n%s\n%s", at, r, w.log.String())
 			}
 		})
-		if !emptied {
+		if !emptied.Load() {
 			if at < 30 {
 				t.Errorf("a run makes %d calls, want it to have much to do", at-1)
 			}
@@ -308,18 +332,18 @@ func TestRunSurvivesATableThatIsEmptiedAtAnyCall(t *testing.T) {
 
 func TestOneFailureStopsNothingElse(t *testing.T) {
 	for at := 1; ; at++ {
-		failed := false
+		var failed atomic.Bool
 		inWorld(t, func(w *world) {
 			w.everything()
 			w.config.Store = storetest.NewFaulty(w.store, func(_ string, n int) storetest.Fate {
 				if n == at {
-					failed = true
+					failed.Store(true)
 					return storetest.FailBefore
 				}
 				return storetest.Pass
 			})
 			r, err := w.try()
-			if !failed {
+			if !failed.Load() {
 				return
 			}
 			if !errors.Is(err, storetest.ErrFault) || len(lines(r, reaper.Fail)) == 0 {
@@ -329,7 +353,7 @@ func TestOneFailureStopsNothingElse(t *testing.T) {
 				t.Errorf("call %d: the run told of %d things, want the rest done\n%s", at, n, r)
 			}
 		})
-		if !failed {
+		if !failed.Load() {
 			break
 		}
 	}

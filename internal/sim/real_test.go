@@ -20,7 +20,7 @@ type realFault struct {
 // GitHub, E for EC2, L for Lambda and what is around it, S for what may starve or
 // strand others, U for its users. Some numbers are not in use.
 var realIDs = strings.Fields(`R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15
-	E1 E2 E4 E5 E6 E8 E9 L1 L2 L3 L4 L5 L6 L7 L8 S1 S4 S5 S6 S7 U1 U3 U4 U5 U6 U7 U8`)
+	E1 E2 E4 E5 E6 E8 E9 L1 L2 L3 L4 L5 L6 L7 L8 S1 S2 S3 S4 S5 S6 S7 U1 U3 U4 U5 U6 U7 U8`)
 
 // realFaults were found by reading the source of the real parts, and by use.
 var realFaults = []realFault{
@@ -143,6 +143,22 @@ var realFaults = []realFault{
 		"internal/aws/assume.TestUsualRoleIsOfTheRegionsPartition", "api.TestRegionsOfEveryPartitionAreNames"}},
 
 	// What may starve or strand others.
+	{"S1", "a job with root has its machine say hundreds of things a second, for hours and past its hard limit", []string{
+		"internal/sim.TestMachineThatFloodsEndsAtItsHardLimitAndHarmsNobody", "store.TestFloodIsBoundedByTheRecordAlone",
+		"store.TestFloodOfConfigsIsBounded", "store.TestPastItsHardLimitNothingIsWritten", "store.TestNormalLifeIsFarFromTheBudget",
+		"store.TestWhatTheBudgetDoesNotTakeIsSaidAgain", "api.TestBudgetHoldsOverProcesses", "api.TestFloodOfNotesIsOneAlarmAndIsCounted",
+		"api.TestPastItsHardLimitAMachineIsStoppedAndNothingIsWritten", "api.TestPastExpNoteAndBootingWriteNothing",
+		"internal/agent.TestCallThatIsThrottledIsMadeAgainAfterRetryAfter"}},
+	{"S2", "thousands of requests are overdue, and no run of the reaper gets through them", []string{
+		"internal/sim.TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods", "internal/sim.TestBacklogThatNoRunGetsThroughDelaysNoEndAndRotates",
+		"internal/sim.TestMessagesThatTheQueueDoesNotTakeAreToldAndSentByTheNextRun", "internal/sim.TestProtectedMachineHoldsUpNoOther",
+		"reaper.TestBacklogOfRequestsKeepsNoEndAndNoSweepWaiting", "reaper.TestRequestsThatWereLeftComeFirstInTheNextRun", "reaper.TestRepositoriesTakeTurns",
+		"reaper.TestEndsTakeAsManyRoundsForAHundredAsForOne", "reaper.TestFloodedRecordEndsAllTheSame", "reaper.TestFiveThousandRunnersAtTheirHardLimitEndInTwoPeriods",
+		"reaper.TestRunsThatAreTooShortComeToEveryRunner", "reaper.TestShardsLookAtEachItemOnce", "store.TestResentRequestMovesBehindAllThatWaitLonger",
+		"cmd/garo-reaper.TestReportIsOneLine"}},
+	{"S3", "one repository files thousands of starts at once", []string{
+		"internal/sim.TestRepositoryThatFilesManyStartsHasFewOpen", "internal/sim.TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods",
+		"reaper.TestRepositoriesTakeTurns"}},
 	{"S4", "an account is removed, or its registration breaks, while its runners live", []string{
 		"internal/sim.TestRunnersOfARemovedAccountEndAsEver", "internal/sim.TestOpenRequestsOfARemovedAccountFailAtOnce",
 		"internal/sim.TestRunnersOfAnAccountThatRefusesUsEndByTime", "internal/sim.TestAccountThatComesBackIsUsedAgain",
@@ -156,6 +172,11 @@ var realFaults = []realFault{
 		"worker.TestIntentWhoseKeyIsLostIsGivenUpForTheCurrentOne", "worker.TestMachineWhoseKeyIsLostIsNotRegistered",
 		"worker.TestKeyThatAWorkerDoesNotKnowYetIsReadAndNotGivenUp", "worker.TestTryAfterAFailureReadsTheKeysAnew",
 		"store.TestLostKeySpendsNoTryOfItsRequest", "internal/agent.TestMachineThatTheAPINoLongerKnowsEndsAfterItsJob"}},
+	{"S6", "a start is repeated after its account's defaults changed", []string{
+		"api.TestReplayAfterTheDefaultMarketChangedGetsItsRecord", "internal/intake.TestReplayMatchesWhateverTheDefaultsBecame",
+		"internal/intake.TestBodyHashIsThatOfOlderVersions"}},
+	{"S7", "strangers cause runs of a public repository: by issues, forks, stars or comments", []string{
+		"internal/intake.TestEventsAreAnAllowList", "api.TestEventThatStrangersCauseIsRefusedByItsNameAndTheField"}},
 
 	// Users and operators.
 	{"U1", "nobody polls a request", []string{
@@ -178,19 +199,6 @@ var realFaults = []realFault{
 	{"U8", "the machine that runs the tests is busy", []string{
 		"internal/demo.TestLinesAreInOrderHoweverLateTheyAreKnown", "internal/demo.TestStoryHoldsEveryPromise",
 		"internal/test/awstest/runtimeapi.TestWaitingFunctionIsFrozen"}},
-
-	// Who asks for more than his part.
-	{"S1", "a job with root has its machine say hundreds of things a second, for hours and past its hard limit", []string{
-		"internal/sim.TestMachineThatFloodsEndsAtItsHardLimitAndHarmsNobody", "store.TestFloodIsBoundedByTheRecordAlone",
-		"store.TestFloodOfConfigsIsBounded", "store.TestPastItsHardLimitNothingIsWritten", "store.TestNormalLifeIsFarFromTheBudget",
-		"store.TestWhatTheBudgetDoesNotTakeIsSaidAgain", "api.TestBudgetHoldsOverProcesses", "api.TestFloodOfNotesIsOneAlarmAndIsCounted",
-		"api.TestPastItsHardLimitAMachineIsStoppedAndNothingIsWritten", "api.TestPastExpNoteAndBootingWriteNothing",
-		"internal/agent.TestCallThatIsThrottledIsMadeAgainAfterRetryAfter"}},
-	{"S6", "a start is repeated after its account's defaults changed", []string{
-		"api.TestReplayAfterTheDefaultMarketChangedGetsItsRecord", "internal/intake.TestReplayMatchesWhateverTheDefaultsBecame",
-		"internal/intake.TestBodyHashIsThatOfOlderVersions"}},
-	{"S7", "strangers cause runs of a public repository: by issues, forks, stars or comments", []string{
-		"internal/intake.TestEventsAreAnAllowList", "api.TestEventThatStrangersCauseIsRefusedByItsNameAndTheField"}},
 }
 
 func TestEveryRealFaultIsThereOnceWithTestsThatExist(t *testing.T) {
