@@ -84,9 +84,11 @@ func (p *Proxy) unprotected(ctx context.Context, c *Call) (*refusal, url.Values,
 			left[name] = values
 		}
 	}
-	for n, id := range ids(c.Params) {
+	n := 0
+	for _, id := range ids(c.Params) {
 		if !closed[zones[id]] {
-			left.Set(fmt.Sprintf("InstanceId.%d", n+1), id)
+			n++ // they are numbered without a gap
+			left.Set(fmt.Sprintf("InstanceId.%d", n), id)
 		}
 	}
 	return refuse("OperationNotPermitted", "The instance '%s' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again.", guarded), left, nil
