@@ -34,6 +34,11 @@ func backlog(w *sim.World, n int) {
 	wg.Wait()
 }
 
+// roomFor lets one repository have so many open requests, and another one.
+func roomFor(n int) func(*store.Account) {
+	return func(a *store.Account) { a.MaxOpenRequests = n + 1 }
+}
+
 // resent returns when the reaper sent each request's message again, by request.
 func resent(w *sim.World) map[string][]time.Time {
 	at := map[string][]time.Time{}
@@ -50,7 +55,7 @@ func resent(w *sim.World) map[string][]time.Time {
 func TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods(t *testing.T) {
 	t.Parallel()
 	const n = 10_000
-	sim.Run(t, sim.Config{}, func(w *sim.World) {
+	sim.Run(t, sim.Config{Account: roomFor(n)}, func(w *sim.World) {
 		idle := w.Start(sim.Shared("idle"))
 		w.Ready(idle, 10*time.Minute)
 		w.Pause(kernel.Worker)
@@ -89,7 +94,7 @@ func TestBacklogThatNoRunGetsThroughDelaysNoEndAndRotates(t *testing.T) {
 		return kernel.Pass
 	}
 	span := func(kernel.Effect) time.Duration { return 2 * time.Second }
-	sim.Run(t, sim.Config{Fate: slow, Span: span}, func(w *sim.World) {
+	sim.Run(t, sim.Config{Account: roomFor(n), Fate: slow, Span: span}, func(w *sim.World) {
 		idle := w.Start(sim.Shared("idle"))
 		w.Ready(idle, 10*time.Minute)
 		w.Pause(kernel.Worker)
