@@ -132,6 +132,9 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000
 // enter puts c into the queue, and returns when a leader has written the batch
 // that it is in. One of those who wait leads; the others wait for it.
 func (s *Store) enter(ctx context.Context, c *commit) error {
+	if err := ctx.Err(); err != nil {
+		return err // if its turn is there too, either may be chosen below
+	}
 	s.mu.Lock()
 	s.queue = append(s.queue, c)
 	s.mu.Unlock()

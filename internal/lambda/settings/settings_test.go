@@ -35,7 +35,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
 	}
 	reaper, err := settings.ReadReaper(needed)
-	wantReaper := settings.Reaper{Common: common, ControlPlane: "prod", GitHubURL: "https://api.github.com"}
+	wantReaper := settings.Reaper{Common: common, ControlPlane: "prod", GitHubURL: "https://api.github.com", Shards: 1}
 	if diff := cmp.Diff(wantReaper, reaper); diff != "" || err != nil {
 		t.Errorf("ReadReaper: %v (-want +got):\n%s", err, diff)
 	}
@@ -45,7 +45,7 @@ func TestEverythingSet(t *testing.T) {
 	env := slices.Concat(needed, []string{
 		"GARO_PARAMETERS=/teams/ci/garo", "GARO_OIDC_ISSUERS=http://127.0.0.1:8080,https://github.example.org/_services/token",
 		`GARO_RUNNER_PROGRAMS={"arm64": {"version": "2.330.0", "url": "https://example.org/r.tar.gz", "sha256": "` + sum + `"}}`,
-		"GARO_GITHUB_URL=http://localhost:1/api/v3", "GARO_LOG_LEVEL=warn",
+		"GARO_GITHUB_URL=http://localhost:1/api/v3", "GARO_LOG_LEVEL=warn", "GARO_REAPER_SHARDS=4",
 	})
 	c := common
 	c.Parameters, c.LogLevel = "/teams/ci/garo", slog.LevelWarn
@@ -64,6 +64,11 @@ func TestEverythingSet(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantWorker, worker); diff != "" || err != nil {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
+	}
+	reaper, err := settings.ReadReaper(env)
+	wantReaper := settings.Reaper{Common: c, ControlPlane: "prod", GitHubURL: "http://localhost:1/api/v3", Shards: 4}
+	if diff := cmp.Diff(wantReaper, reaper); diff != "" || err != nil {
+		t.Errorf("ReadReaper: %v (-want +got):\n%s", err, diff)
 	}
 }
 
@@ -110,6 +115,9 @@ func TestMistakeNamesTheVariableAndTheFix(t *testing.T) {
 		"IssuerAfterSpace":      {"api", "GARO_OIDC_ISSUERS=https://a.test, https://b.test", "issuer 2: not a scheme"},
 		"IssuerTwice":           {"api", "GARO_OIDC_ISSUERS=https://a.test,https://a.test", "issuer 2 comes twice"},
 		"IssuerWithSlash":       {"api", "GARO_OIDC_ISSUERS=https://a.test/", "issuer 1: a slash at the end"},
+		"ShardsNone":            {"reaper", "GARO_REAPER_SHARDS=0", "GARO_REAPER_SHARDS"},
+		"ShardsTooMany":         {"reaper", "GARO_REAPER_SHARDS=17", "GARO_REAPER_SHARDS"},
+		"ShardsInAnotherForm":   {"reaper", "GARO_REAPER_SHARDS=04", "GARO_REAPER_SHARDS"},
 		"WorkersProgramsNoJSON": {"worker", "GARO_RUNNER_PROGRAMS=x", "GARO_RUNNER_PROGRAMS"},
 		"ProgramsNoJSON":        {"api", "GARO_RUNNER_PROGRAMS=x", "GARO_RUNNER_PROGRAMS"},
 		"ProgramsUnknown":       {"api", `GARO_RUNNER_PROGRAMS={"amd64":{"uri":"x"}}`, `unknown field "uri"`},

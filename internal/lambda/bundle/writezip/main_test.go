@@ -48,7 +48,7 @@ func TestMistakesAreRefused(t *testing.T) {
 		"Nothing":         {nil, "no program"},
 		"NoSuchFunction":  {[]string{write(t, dir, "garo-sweeper-linux-arm64", 1)}, "is no function of ours"},
 		"NoProgram":       {[]string{filepath.Join(dir, "garo-api-linux-arm64")}, "no such file"},
-		"ProgramTooLarge": {[]string{write(t, dir, "garo-api-linux-amd64", 12_000_001)}, "has 12000001 bytes, and may have 12000000"},
+		"ProgramTooLarge": {[]string{write(t, dir, "garo-api-linux-amd64", 13_000_001)}, "has 13000001 bytes, and may have 13000000"},
 		"NoAgent":         {[]string{program, program}, "is no agent of ours"},
 		"AbsentAgent":     {[]string{program, filepath.Join(dir, "garo-agent-linux-arm64")}, "no such file"},
 	} {
