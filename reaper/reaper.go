@@ -148,14 +148,16 @@ func (r *Reaper) Run(ctx context.Context) (Report, error) {
 	}
 	due := p.due(ctx)
 	var ending, naming []*store.Runner
+	var parked []*store.Request
 	var asked []store.Case
 	for _, phase := range []struct {
 		name string
 		do   func()
 	}{
 		{"runners", func() { ending, naming, asked = p.runners(ctx, due[store.KindRunner]) }},
-		{"requests", func() { p.requests(ctx, due[store.KindRequest]) }},
+		{"requests", func() { parked = p.requests(ctx, due[store.KindRequest]) }},
 		{"end", func() { p.end(ctx, ending) }},
+		{"quota", func() { p.wake(ctx, parked) }},
 		{"confirm", func() { atGitHub{p}.confirm(ctx, asked) }},
 		{"names", func() { atGitHub{p}.names(ctx, naming) }},
 		{"sweeps", func() { atEC2{p}.sweeps(ctx, atEC2{p}.dueSweeps(ctx, due[store.KindSweep])) }},

@@ -8,10 +8,11 @@ import (
 )
 
 // requests looks at the due requests, each with the runner that it waits for.
-func (p *pass) requests(ctx context.Context, refs []store.Ref) {
+// It returns those that wait for their account's quota.
+func (p *pass) requests(ctx context.Context, refs []store.Ref) (parked []*store.Request) {
 	for part := range slices.Chunk(refs, batch) {
 		if p.isLate(ctx) {
-			return
+			return parked
 		}
 		all, ok := read[*store.Request](ctx, p, "request", part...)
 		if !ok {
@@ -35,15 +36,20 @@ func (p *pass) requests(ctx context.Context, refs []store.Ref) {
 			runners[run.ID] = *run
 		}
 		for _, q := range due {
+			if q.Wakes(p.cfg.Now(), p.cfg.Limits) {
+				parked = append(parked, q)
+				continue
+			}
 			if q.State == store.Waiting && !ok {
 				continue // its runner could not be read
 			}
 			if p.isLate(ctx) {
-				return
+				return parked
 			}
 			p.guard("request", q.ID, func() { p.request(ctx, store.Case{Request: *q, Runner: runners[q.Runner]}) })
 		}
 	}
+	return parked
 }
 
 // actions are what a run reports for an outcome.

@@ -246,7 +246,7 @@ func (w *world) begin(q store.Request) store.Runner {
 			{Market: store.Spot, InstanceType: "m7i.large", Subnet: "subnet-b"},
 		},
 		Launch: store.Launch{Image: "ami-1", HardS: int(w.lim.Hard.Seconds())}, MaxRunners: 1000,
-		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Slots: store.Slots{Pacing: store.Pacing{Burst: 1000}, Latest: now.Add(time.Hour)},
+		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Pacing: store.Pacing{Burst: 1000},
 	})
 	if d.Wait.For != "" {
 		w.t.Fatalf("Begin waits: %s", d.Wait.For)

@@ -191,7 +191,6 @@ func intent() store.Intent {
 		Launch:     store.Launch{Image: "ami-1", HardS: 6 * 3600},
 		MaxRunners: 10,
 		Claim:      store.Claim{By: "worker-1", Until: at(30 * time.Second)},
-		Slots:      store.Slots{Latest: at(20 * time.Second)},
 	}
 }
 

@@ -28,6 +28,9 @@ type Lock struct {
 	// BootBy is when the runner must have booted. It moves with the index only;
 	// past it nobody calls RunInstances and no boot is answered.
 	BootBy time.Time `json:"boot_by,omitzero"`
+	// Slot is the place in the line of launches that requests of the key have while the
+	// lock is free, as Request.Slot has it.
+	Slot time.Time `json:"slot,omitzero"`
 	// Joined is the first request that shared the runner with the one that
 	// launched it. Empty: nobody did, so the launching request may end it.
 	Joined string `json:"joined,omitempty"`

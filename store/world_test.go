@@ -220,11 +220,17 @@ func (w *world) work() {
 	w.runners++
 	in := intent()
 	in.Runner, in.MaxRunners = fmt.Sprintf("x%d", w.runners), worldRunners
-	in.Launch.HardS, in.Slots.Latest, in.Claim = 2*3600, w.now.Add(20*time.Second), w.claim()
-	d := store.Case{Request: r, Lock: l, Quota: w.quota()}.Begin(w.now, lim, in)
+	in.Launch.HardS, in.Claim = 2*3600, w.claim()
+	c := store.Case{Request: r, Lock: l, Quota: w.quota()}
+	d := c.Line(w.now, lim, in.MaxRunners, in.Pacing)
+	if d.Wait.For == "" {
+		d = c.Begin(w.now, lim, in)
+	}
 	if d.Wait.For != "" {
 		w.runners--
-		d = store.Case{Request: r}.Hold(w.now, d.Wait)
+		if d.Wait.For == store.WaitQuota {
+			d = store.Case{Request: r}.Hold(w.now, d.Wait)
+		}
 		w.decide(fmt.Sprintf("%s waits: %s", r.ID, d.Request.Wait), d.Changes...)
 		return
 	}
@@ -239,8 +245,7 @@ func (w *world) claim() store.Claim {
 
 func (w *world) take() {
 	run, claim := w.anyRunner(), w.claim()
-	latest := one(w, w.now.Add(10*time.Second), time.Time{})
-	d := w.around(run).Take(w.now, claim, "test", store.Slots{Latest: latest})
+	d := w.around(run).Take(w.now, claim, "test", store.Pacing{})
 	w.decide(fmt.Sprintf("%s takes %s", claim.By, run.ID), d.Changes...)
 }
 
@@ -265,17 +270,16 @@ func (w *world) launch() {
 		d, _ := c.Launched(w.now, "i-"+run.ClientToken())
 		w.decide(run.ID+" is launched", d.Changes...)
 	case "no capacity":
-		slots := store.Slots{Latest: one(w, w.now.Add(10*time.Second), time.Time{})} // or no call in this invocation
 		no := store.Refusal{Code: code, Image: one(w, "", "", "ami-2")}
-		w.decide(run.ID+" moves on", c.Advance(w.now, lim, run.Index, run.Index+w.draw(3), no, slots).Changes...)
+		w.decide(run.ID+" moves on", c.Advance(w.now, lim, run.Index, run.Index+w.draw(3), no, store.Pacing{}).Changes...)
 	case "no placement":
 		w.decide(run.ID+" is abandoned", c.Abandon(w.now, lim, code, store.Said{}, store.NewEnd(store.EndNoCapacity)).Changes...)
 	case "refused":
 		why := store.Failure{Code: store.EndLaunchDenied, Text: "t"}
 		w.decide(run.ID+" is refused", c.Abandon(w.now, lim, "UnauthorizedOperation", store.Said{}, why).Changes...)
 	case "unclear":
-		said := run.HearEC2("InternalError", "It broke.").Said
-		w.decide(run.ID+" is called again", c.Again(w.now, said, store.Slots{Latest: w.now.Add(10 * time.Second)}).Changes...)
+		p := store.Pause{Wait: store.Wait{For: store.WaitEC2, Until: w.now.Add(time.Second)}, By: run.Claim.By, Said: store.Said{Code: "InternalError", Text: "It broke."}}
+		w.decide(run.ID+" is to be called again", c.Pause(w.now, p).Changes...)
 	}
 }
 

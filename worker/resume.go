@@ -61,7 +61,7 @@ func (v *launching) take(ctx context.Context, s *start) error {
 		return nil
 	}
 	d, err := v.apply(ctx, func(now time.Time) store.Decision {
-		return v.Take(now, v.claim(), v.ControlPlane, v.slots())
+		return v.Take(now, v.claim(), v.ControlPlane, v.pacing)
 	})
 	switch {
 	case errors.Is(err, errLater):
@@ -76,11 +76,6 @@ func (v *launching) take(ctx context.Context, s *start) error {
 	}
 	s.drive = v
 	return nil
-}
-
-// slots says when this invocation may still begin a RunInstances call.
-func (v *launching) slots() store.Slots {
-	return store.Slots{Pacing: v.pacing, Latest: v.deadline.Add(-lastLaunch)}
 }
 
 // drive takes a claimed runner through its steps.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -41,14 +42,21 @@ type accounts struct{ *World }
 func (a accounts) Account(ctx context.Context, id string) (store.Account, error) {
 	e := &kernel.Effect{Op: kernel.Get, What: "account", On: id, To: kernel.ToSSM}
 	return kernel.Do(ctx, a.World.Kernel, e, func(context.Context) (store.Account, error) {
-		if id != setting.AccountID {
+		if ids, _ := a.List(ctx); !slices.Contains(ids, id) {
 			return store.Account{}, store.ErrNoAccount
 		}
-		return a.World.Account, nil
+		account := a.World.Account
+		account.ID = id
+		return account, nil
 	})
 }
 
-func (a accounts) List(context.Context) ([]string, error) { return []string{setting.AccountID}, nil }
+func (a accounts) List(context.Context) ([]string, error) {
+	if a.cfg.Neighbour {
+		return []string{setting.AccountID, setting.NeighbourID}, nil
+	}
+	return []string{setting.AccountID}, nil
+}
 
 // outside makes what is around GARO.
 func (w *World) outside() {

@@ -59,7 +59,7 @@ func online(t testing.TB, id string, now time.Time) *stage {
 			Image: "ami-0123456789abcdef0", SecurityGroups: []string{"sg-0a1b2c3d"}, Tags: map[string]string{"Name": "garo", "garo:runner": "x" + id},
 			Script: 1, APIURL: "https://garo.example", AgentSHA256: map[string]string{"arm64": "00ff"}, HardS: 6 * 3600, KeyID: "k1",
 		},
-		MaxRunners: 10, Claim: store.Claim{By: "worker-1", Until: at(30)}, Slots: store.Slots{Latest: at(20)},
+		MaxRunners: 10, Claim: store.Claim{By: "worker-1", Until: at(30)},
 	})
 	if begun.Wait.For != "" {
 		t.Fatalf("Begin waits: %s", begun.Wait.For)

@@ -107,14 +107,14 @@ func (p recordPromises) sawRunner(was, r store.Runner) {
 // count counts a runner among those that live, and its slots and configs.
 func (p recordPromises) count(was, r store.Runner) {
 	if !r.CalledAt.Equal(was.CalledAt) {
-		p.slots = append(p.slots, r.CalledAt)
+		p.slots[r.Account] = append(p.slots[r.Account], r.CalledAt)
 		p.slotsOf[r.ID]++
 	}
 	if was.Version == 0 {
-		p.live++
+		p.live[r.Account]++
 	}
 	if r.State.Final() && !was.State.Final() {
-		p.live--
+		p.live[r.Account]--
 	}
 	if r.Config.RunnerID != 0 {
 		p.configs[r.Config.RunnerID] = true
@@ -164,7 +164,7 @@ func (p recordPromises) agree(l store.Lock) {
 
 // sawQuota looks at the quota that a commit wrote.
 func (p recordPromises) sawQuota(q store.Quota) {
-	p.hold(QuotaTrue, q.Live == p.live, "the quota counts %d runners, and %d are neither failed nor ended", q.Live, p.live)
+	p.hold(QuotaTrue, q.Live == p.live[q.Account], "the quota counts %d runners, and %d are neither failed nor ended", q.Live, p.live[q.Account])
 	p.hold(QuotaKept, q.Live <= q.Limit && q.Limit == p.Account.MaxRunners, "%d runners live, and the limit is %d", q.Live, p.Account.MaxRunners)
 }
 

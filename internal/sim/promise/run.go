@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
@@ -72,10 +73,22 @@ func (p runPromises) duties() (all []duty) {
 			all = p.ofRunner(all, now, r, p.locks[r.Lock])
 		}
 	}
+	parked := map[string][]store.Request{}
 	for _, q := range p.requests {
-		if !q.State.Final() && !q.DueAt.After(now) && p.indexed(q.Ref()) {
+		switch {
+		case q.State.Final() || q.DueAt.After(now) || !p.indexed(q.Ref()):
+		case q.State == store.Accepted && q.Wait == store.WaitQuota && !now.After(q.GiveUpAt):
+			if now.Sub(q.SentAt) >= p.Limits.Resend/2 {
+				parked[q.Account] = append(parked[q.Account], q)
+			}
+		default:
 			all = p.ofRequest(all, now, q)
 		}
+	}
+	for account, waiting := range parked {
+		all = append(all, duty{account, "wakes one of those who wait for its quota", func() bool {
+			return slices.ContainsFunc(waiting, func(q store.Request) bool { return p.requests[q.ID].Version != q.Version })
+		}})
 	}
 	return all
 }
@@ -152,7 +165,8 @@ func waitsFor(now time.Time, r store.Runner, l store.Lock) string {
 func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []duty {
 	run := p.runners[q.Runner]
 	settles := q.State == store.Waiting && run.Version != 0 && (deserted(run) || !run.OnlineAt.IsZero())
-	forgotten := q.State == store.Accepted && now.Sub(q.DueAt) >= p.Limits.Resend && now.Sub(q.SentAt) >= p.Limits.Resend/2
+	patience := p.Limits.Resend * []time.Duration{1, 1, 2, 4, 8}[min(q.Sends, 4)] // what is behind a backlog is not made more
+	forgotten := q.State == store.Accepted && now.Sub(q.DueAt) >= patience && now.Sub(q.SentAt) >= patience
 	if !now.After(q.GiveUpAt) && !settles && !forgotten {
 		return all
 	}
