@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ type problem struct {
 	detail string
 	field  string
 	allow  string // the Allow header, of apitype.CodeMethodNotAllowed
+	after  int    // seconds of the Retry-After of apitype.CodeTooEarly; 0: pollAfter
 	cause  error
 }
 
@@ -96,7 +98,7 @@ func (p *problem) write(w http.ResponseWriter, trace string) int {
 	case apitype.CodeMethodNotAllowed:
 		w.Header().Set("Allow", p.allow)
 	case apitype.CodeTooEarly:
-		w.Header().Set("Retry-After", strconv.Itoa(pollAfter))
+		w.Header().Set("Retry-After", strconv.Itoa(cmp.Or(p.after, pollAfter)))
 	case apitype.CodeUnavailable:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}

@@ -290,7 +290,7 @@ func (w *world) configure(run store.Runner) store.Runner {
 // boot answers the machine's boot call.
 func (w *world) boot(run store.Runner) store.Runner {
 	w.t.Helper()
-	d, verdict := store.Case{Runner: run, Lock: w.lock(run.Lock)}.Boot(time.Now(), "nonce", run.InstanceID)
+	d, verdict := store.Case{Runner: run, Lock: w.lock(run.Lock)}.Boot(time.Now(), w.lim, "nonce", run.InstanceID)
 	if verdict != store.BootGo {
 		w.t.Fatalf("Boot = %s, want go", verdict)
 	}

@@ -19,17 +19,20 @@ const (
 // Boot decides a boot call whose token was verified for the runner's recorded index. It
 // needs the runner and its lock, which is checked when the config may be answered: two
 // runners that take turns on one lock can never both be answered.
-func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
-	d := decide(c, func(d *Decision) { verdict = d.boot(now, nonceHash, instance) })
+//
+// A machine that calls for the first time and has no config yet may wait for one for
+// Limits.ConfigLimit: it is there, and GitHub's limits pass.
+func (c Case) Boot(now time.Time, lim Limits, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
+	d := decide(c, func(d *Decision) { verdict = d.boot(now, lim, nonceHash, instance) })
 	return d, verdict
 }
 
-func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {
-	r, l := &d.Runner, d.Lock
+func (d *Decision) boot(now time.Time, lim Limits, nonceHash, instance string) BootAnswer {
+	r, l := &d.Runner, &d.Lock
 	if r.Version == 0 || !r.State.Usable() {
 		return BootGone
 	}
-	bound := r.Boot
+	bound, first := r.Boot, r.Boot.NonceHash == ""
 	if r.Boot.NonceHash == "" {
 		r.Boot.NonceHash, r.Boot.InstanceID = nonceHash, instance
 	}
@@ -43,6 +46,9 @@ func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {
 		r.Boot = bound
 		return BootGone
 	case r.InstanceID == "" || r.Config.N == 0:
+		if first && r.InstanceID != "" { // else its launch may have to be repeated, which boot_by limits
+			*l = l.bootBy(maxTime(l.BootBy, minTime(now.Add(lim.ConfigLimit), l.Hard)))
+		}
 		return BootLater
 	case r.Boot.At.IsZero():
 		r.Boot.At = now

@@ -194,7 +194,7 @@ var rules = map[string]rule{
 		return c.Begin(now, lim, in)
 	},
 	"Boot": func(w *dice, now time.Time, c store.Case) store.Decision {
-		d, _ := c.Boot(now, pick(w, "hash-1", "hash-2"), pick(w, "i-1", "i-2", ""))
+		d, _ := c.Boot(now, lim, pick(w, "hash-1", "hash-2"), pick(w, "i-1", "i-2", ""))
 		return d
 	},
 	"Configure": func(w *dice, now time.Time, c store.Case) store.Decision {

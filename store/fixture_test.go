@@ -229,7 +229,7 @@ func launched(t *testing.T, mode string) stage {
 func booting(t *testing.T, mode string) stage {
 	t.Helper()
 	s := launched(t, mode)
-	d, verdict := s.c().Boot(at(time.Minute), "hash-1", "i-1")
+	d, verdict := s.c().Boot(at(time.Minute), lim, "hash-1", "i-1")
 	if verdict != store.BootGo {
 		t.Fatalf("Boot = %s, want go", verdict)
 	}

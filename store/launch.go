@@ -90,9 +90,7 @@ func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, p P
 		r.Attempts[len(r.Attempts)-1].Text = no.Text
 		r.Index, r.Unclear, r.Said = next, false, Said{}
 		turn := d.call(now, p, false)
-		bootBy := maxTime(l.BootBy, turn.Add(lim.BootLimit)) // clocks differ; it only rises
-		l.Exp = minTime(l.Exp.Add(bootBy.Sub(l.BootBy)), l.Hard)
-		l.BootBy = bootBy
+		*l = l.bootBy(maxTime(l.BootBy, turn.Add(lim.BootLimit))) // clocks differ; it only rises
 		*r = r.note(now, no.Code+"; next: "+r.Placement().String())
 		d.check(KindLock)
 	})

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -215,16 +216,19 @@ func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.Af
 func (c Case) Expire(now time.Time, lim Limits) Decision {
 	return decide(c, func(d *Decision) {
 		if d.Request.Overdue(now) {
-			d.Request = d.Request.tried(d.Runner).giveUp(now, lim)
+			d.Request = d.Request.tried(d.Runner).giveUp(now, lim, d.Runner)
 		}
 	})
 }
 
-// giveUp gives up a request that is Overdue.
-func (r Request) giveUp(now time.Time, lim Limits) Request {
+// giveUp gives up a request that is Overdue, and the runner that it waits for, if any.
+func (r Request) giveUp(now time.Time, lim Limits, run Runner) Request {
 	why := r.Wait
 	if r.State == Waiting {
 		why = "runner " + r.Runner + " is not online"
+	}
+	if r.State == Waiting && run.Unminted != nil {
+		why += "; GitHub has not registered it. " + strings.TrimSuffix(run.Unminted.Text, ".")
 	}
 	return r.expireFor(now, lim, why)
 }

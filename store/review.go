@@ -114,7 +114,7 @@ func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
 	}
 	switch {
 	case r.Overdue(now):
-		*r = r.tried(d.Runner).giveUp(now, lim)
+		*r = r.tried(d.Runner).giveUp(now, lim, d.Runner)
 		return GivenUp
 	case r.State == Waiting:
 		r.DueAt = now.Add(lim.ReaperPeriod)

@@ -25,6 +25,7 @@ type world struct {
 	runners int      // how many were begun
 	workers int
 	dead    map[string]bool   // workers that were killed
+	raised  map[string]bool   // runners that wait longer for their config
 	minted  map[string]string // which worker used a name at GitHub
 	lost    map[string]bool   // names whose answer their worker lost
 	off     map[string]bool   // machines that EC2 shows, and not running
@@ -45,7 +46,7 @@ var (
 func newWorld(t *rapid.T) *world {
 	return &world{
 		T: t, store: storetest.NewMemory(), now: t0,
-		dead: map[string]bool{}, minted: map[string]string{}, lost: map[string]bool{}, off: map[string]bool{}, known: newKnown(),
+		dead: map[string]bool{}, raised: map[string]bool{}, minted: map[string]string{}, lost: map[string]bool{}, off: map[string]bool{}, known: newKnown(),
 	}
 }
 
@@ -347,7 +348,7 @@ func (w *world) boot() {
 	if w.draw(30) == 29 {
 		nonce, instance = one(w, "mine", "theirs"), one(w, instance, "i-9")
 	}
-	d, verdict := w.around(run).Boot(w.now, nonce, instance)
+	d, verdict := w.around(run).Boot(w.now, lim, nonce, instance)
 	if verdict == store.BootGo && (d.Runner.Boot.NonceHash != nonce || d.Runner.InstanceID != instance) {
 		w.Fatalf("%s gives its config to %s with the nonce %s", run.ID, instance, nonce)
 	}

@@ -2,8 +2,10 @@ locals {
   # Every call of the API and its throttle: requests a second, and at once. What
   # is above gets 429 before it costs a function; clients and machines try again.
   #
-  # A machine takes the agent once (3 MB, hence the least), boots with a few tries,
-  # and sends a heartbeat each 20 s: 300 a second are 6,000 machines. A waiting
+  # A machine takes the agent once (3 MB, hence the least): 30 a second are six accounts
+  # that launch five a second. It boots with a few tries: 300 whose configs are on the way,
+  # as many as five a second make in a minute, ask each 2 to 15 s, so at most 150 times a
+  # second. It sends a heartbeat each 20 s: 300 a second are 6,000 machines. A waiting
   # client asks for the status each 2 s. Operators' calls are people's.
   routes = {
     "POST /start"                             = { rate = 50, burst = 100 }
@@ -11,10 +13,10 @@ locals {
     "POST /stop/{id}"                         = { rate = 50, burst = 100 }
     "GET /requests"                           = { rate = 5, burst = 20 }
     "POST /sweeps/{account}/{region}/release" = { rate = 1, burst = 5 }
-    "POST /runners/{id}/boot"                 = { rate = 50, burst = 100 }
+    "POST /runners/{id}/boot"                 = { rate = 200, burst = 400 }
     "POST /runners/{id}/events"               = { rate = 300, burst = 600 }
     "POST /runners/{id}/next"                 = { rate = 50, burst = 100 }
-    "GET /agent/linux/{arch}/{sha256}"        = { rate = 10, burst = 40 }
+    "GET /agent/linux/{arch}/{sha256}"        = { rate = 30, burst = 100 }
     "GET /healthz"                            = { rate = 5, burst = 10 }
     "GET /openapi.yaml"                       = { rate = 5, burst = 10 }
   }

@@ -47,14 +47,16 @@ var storeBugs = []Bug{
 		edit("store/line.go", `return turn, q.Reserve(room, region, p)`, `return turn, q`)),
 	plant("PacingIgnored", "launches are not spaced out",
 		edit("store/quota.go", `return maxTime(full, q.Next[region])`, `return full`)),
+	plant("BootByRaisedTwice", "each call of a machine that waits for its config raises its boot limit",
+		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if _ = first; r.InstanceID != "" {`)),
+	plant("BootByRaisedBeforeTheLaunch", "a machine whose launch is not recorded raises the time in which it may be launched",
+		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if first {`)),
 	plant("LineForgets", "each request that waits for its turn gets a new one at the end of the line",
 		edit("store/line.go", `	if r.Slot.IsZero() {`, `	if true {`)),
 	plant("TurnNotKept", "a request has its launch at its turn though others went first",
 		edit("store/line.go", `	case room.After(now): // others went first
 		return room, q.withLine(r.Region, line.delayed(room.Sub(turn)))
 	}`, `	}`)),
-	plant("LineTakesWhoIsLate", "a request whose turn is after its give_up_at is held until then",
-		edit("store/request.go", `r.DueAt, r.Wait = minTime(w.Until, r.GiveUpAt.Add(time.Second)), w.For`, `r.DueAt, r.Wait = w.Until, w.For`)),
 	plant("LaunchingLockIsFree", "a second machine is launched for a key that one is being launched for",
 		edit("store/lock.go", `return l.State == "" || l.State == LockEmpty`, `return l.State == "" || l.State == LockLaunching || l.State == LockEmpty`)),
 	plant("TTLOnALiveLock", "the lock of a live runner is deleted when its last one's would have been",

@@ -71,6 +71,7 @@ type seen struct {
 	names         map[string]bool      // the names that were ever registered, or may have been
 	placed        map[store.Ref]place  // where each item is in the due index
 	versions      map[store.Ref]int64
+	waited        map[string]bool          // the runners whose boot limit was raised while they waited for a config
 	looked        map[Promise]int          // how often each promise was put to the test
 	crashes       map[string]time.Time     // when who was at it was killed, by the id of a record
 	slow          map[string]time.Duration // for how long each invocation stood still, and the calls of each runner's machine
@@ -93,7 +94,7 @@ func newSeen() seen {
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, live: map[string]int{}, slots: map[string][]time.Time{}, slotsOf: map[string]int{}, launches: map[string]int{}, names: map[string]bool{}, configs: map[int64]bool{},
 		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), placed: map[store.Ref]place{},
-		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{},
+		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{},
 		crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }
