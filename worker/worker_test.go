@@ -186,6 +186,7 @@ func TestQuotaIsNeverPassed(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		w.follow(200)
 		waiting, held := 0, 0
 		for _, r := range all {

@@ -55,7 +55,7 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 	p.hold(ReadyRunner, was.State != store.Ready || r.Runner == was.Runner, "request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
 	p.hold(Fixed, r.GiveUpAt.Equal(was.GiveUpAt) && r.BodyHash == was.BodyHash && r.CreatedAt.Equal(was.CreatedAt) && r.OwnLabel == was.OwnLabel,
 		"request %s is another one than it was", r.ID)
-	if !was.Slot.IsZero() && !r.Slot.IsZero() {
+	if was.Wait == store.WaitPaced && r.Wait == store.WaitPaced && !was.Slot.IsZero() {
 		moved, late := r.Slot.Sub(was.Slot), r.UpdatedAt.Sub(was.DueAt)
 		p.hold(TurnKept, moved <= time.Millisecond || late > turnLapses, "request %s came %s after its turn, and has one that is %s later", r.ID, late, moved)
 	}

@@ -73,22 +73,26 @@ func (p runPromises) duties() (all []duty) {
 			all = p.ofRunner(all, now, r, p.locks[r.Lock])
 		}
 	}
-	parked := map[string][]store.Request{}
+	parked, seen := map[string][]store.Request{}, map[string]bool{} // by account, and whether the run must see one of them
 	for _, q := range p.requests {
+		waits := q.State == store.Accepted && q.Wait == store.WaitQuota && !now.After(q.GiveUpAt)
+		if waits {
+			parked[q.Account] = append(parked[q.Account], q)
+		}
 		switch {
 		case q.State.Final() || q.DueAt.After(now) || !p.indexed(q.Ref()):
-		case q.State == store.Accepted && q.Wait == store.WaitQuota && !now.After(q.GiveUpAt):
-			if now.Sub(q.SentAt) >= p.Limits.Resend/2 {
-				parked[q.Account] = append(parked[q.Account], q)
-			}
+		case waits:
+			seen[q.Account] = seen[q.Account] || now.Sub(q.SentAt) >= p.Limits.Resend/2
 		default:
 			all = p.ofRequest(all, now, q)
 		}
 	}
-	for account, waiting := range parked {
-		all = append(all, duty{account, "wakes one of those who wait for its quota", func() bool {
-			return slices.ContainsFunc(waiting, func(q store.Request) bool { return p.requests[q.ID].Version != q.Version })
-		}})
+	for account := range seen {
+		if seen[account] {
+			all = append(all, duty{account, "wakes one of those who wait for its quota", func() bool {
+				return slices.ContainsFunc(parked[account], func(q store.Request) bool { return p.requests[q.ID].Version != q.Version })
+			}})
+		}
 	}
 	return all
 }
