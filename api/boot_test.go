@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -281,5 +282,37 @@ func TestUnknownKeyOpensNothing(t *testing.T) {
 	a := w.raw("POST", "/runners/"+run.ID+"/boot", "", apitype.Boot{Token: token, Nonce: nonce, InstanceID: instanceID})
 	if a.status != http.StatusUnauthorized {
 		t.Errorf("boot by an unknown key = %d, want 401", a.status)
+	}
+}
+
+// TestMachineAsksAgainWhenItsConfigIsToBeThere has GitHub ask to wait: the machine learns
+// for how long, within bounds, and not all machines learn the same.
+func TestMachineAsksAgainWhenItsConfigIsToBeThere(t *testing.T) {
+	for _, c := range []struct {
+		wait        time.Duration
+		least, most int
+	}{{0, 2, 2}, {8 * time.Second, 8, 10}, {time.Minute, 15, 18}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			run := w.intent(w.start(workflowToken, apitype.Start{}).ID)
+			w.launched(run.ID, instanceID)
+			w.apply(w.caseOf(run.ID).Pause(time.Now(), store.Pause{By: run.Claim.By, Wait: store.Wait{For: store.WaitGitHub, Until: time.Now().Add(c.wait)}}))
+			seen := map[int]bool{}
+			for range 64 {
+				a := w.boot(run, nonce, instanceID)
+				after, err := strconv.Atoi(a.header.Get("Retry-After"))
+				if err != nil || a.status != http.StatusTooEarly || after < c.least || after > c.most {
+					t.Fatalf("boot = %d, Retry-After %q; want 425, and %d to %d", a.status, a.header.Get("Retry-After"), c.least, c.most)
+				}
+				seen[after] = true
+			}
+			if len(seen) < c.most-c.least+1 {
+				t.Errorf("64 machines come again after %v, want each of %d to %d", seen, c.least, c.most)
+			}
+			by, want := w.lock(run.Lock).BootBy, time.Now().Add(w.limits.ConfigLimit)
+			if !by.Equal(want) {
+				t.Errorf("boot_by is %v, want it raised once to %v", by, want)
+			}
+		})
 	}
 }

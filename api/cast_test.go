@@ -48,7 +48,7 @@ func (w *world) intent(request string) store.Runner {
 			Image: "ami-1", KeyID: w.keys.Current(), HardS: int(w.limits.Hard.Seconds()),
 			Tags: map[string]string{fleet.TagControlPlane: "test"},
 		},
-		MaxRunners: 10, Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Slots: store.Slots{Latest: now.Add(20 * time.Second)},
+		MaxRunners: 10, Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)},
 	})
 	if d.Wait.For != "" {
 		w.Fatalf("intent waits: %s", d.Wait.For)
@@ -72,7 +72,7 @@ func (w *world) configured(runner string) store.Runner {
 	w.Helper()
 	run := w.runner(runner)
 	if _, ok := run.NextName(); !ok {
-		w.apply(store.Case{Runner: run}.Take(time.Now(), store.Claim{By: "worker 2"}, "test", store.Slots{}))
+		w.apply(store.Case{Runner: run}.Take(time.Now(), store.Claim{By: "worker 2"}, "test", &store.Pacing{}))
 		run = w.runner(runner)
 	}
 	name, _ := run.NextName()

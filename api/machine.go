@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 			return apitype.Booted{}, err
 		}
 		now := s.Now()
-		d, answer := store.Case{Runner: run}.With(items...).Boot(now, nonceHash, b.InstanceID)
+		d, answer := store.Case{Runner: run}.With(items...).Boot(now, s.Limits, nonceHash, b.InstanceID)
 		if err := c.apply(ctx, d); err != nil {
 			return apitype.Booted{}, err
 		}
@@ -82,7 +83,7 @@ func (s *server) bootAnswer(ctx context.Context, c *call, now time.Time, d store
 		return booted, err
 	case store.BootLater:
 		c.allow("boot token")
-		return apitype.Booted{}, tooEarly()
+		return apitype.Booted{}, &problem{code: apitype.CodeTooEarly, detail: "Send the same call again after Retry-After.", after: s.patience(now, run)}
 	case store.BootForeign:
 		return apitype.Booted{}, c.foreign(run, instance, errors.New("another instance was launched"))
 	case store.BootCompromised:
@@ -93,6 +94,21 @@ func (s *server) bootAnswer(ctx context.Context, c *call, now time.Time, d store
 	}
 	c.deny("not wanted any more")
 	return apitype.Booted{}, gone()
+}
+
+// mostPatience is the longest pause of a machine whose config is on the way, in seconds:
+// on average it waits half of a pause in vain, which is little beside its boot.
+const mostPatience = 15
+
+// patience returns after how many seconds a machine may ask for its config again: when a
+// worker is to try for it, and up to a quarter later, so that many do not come at once.
+func (s *server) patience(now time.Time, run store.Runner) int {
+	after := min(max(pollAfter, int(run.WaitUntil.Sub(now)/time.Second)), mostPatience)
+	var b [1]byte
+	if _, err := io.ReadFull(s.Random, b[:]); err == nil {
+		after += int(b[0]) % (after/4 + 1)
+	}
+	return after
 }
 
 func tooEarly() error {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ type problem struct {
 	detail string
 	field  string
 	allow  string // the Allow header, of apitype.CodeMethodNotAllowed
+	after  int    // seconds of the Retry-After of apitype.CodeTooEarly; 0: pollAfter
 	cause  error
 	// retryAfter is how long to wait, of apitype.CodeThrottled.
 	retryAfter time.Duration
@@ -100,7 +102,7 @@ func (p *problem) write(w http.ResponseWriter, trace string) int {
 	case apitype.CodeMethodNotAllowed:
 		w.Header().Set("Allow", p.allow)
 	case apitype.CodeTooEarly:
-		w.Header().Set("Retry-After", strconv.Itoa(pollAfter))
+		w.Header().Set("Retry-After", strconv.Itoa(cmp.Or(p.after, pollAfter)))
 	case apitype.CodeThrottled:
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(p.retryAfter.Seconds())))))
 	case apitype.CodeUnavailable:

@@ -12,7 +12,7 @@ import (
 // that is known.
 func statusOf(r store.Request, run store.Runner, lock store.Lock) apitype.Status {
 	out := apitype.Status{
-		ID: r.ID, State: string(r.State), Wait: r.Wait, Repository: r.Repository.Name, Account: r.Account,
+		ID: r.ID, State: string(r.State), Wait: r.Wait, WaitUntil: r.WaitsUntil(), Repository: r.Repository.Name, Account: r.Account,
 		Region: r.Region, Type: r.Type, Mode: r.Mode, Labels: list(r.Labels), OwnLabel: r.OwnLabel, RunsOn: r.RunsOn(),
 		Caller: r.Caller, Trace: r.Trace, CreatedAt: r.CreatedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt, GiveUpAt: r.GiveUpAt,
 		Tries: r.Tries, Attempts: attempts(r.Attempts), History: entries(r.History), Error: failure(r.Error),

@@ -18,10 +18,11 @@ const mostReviews = 10_000
 // one is sent again: a run begins where the one before it stopped.
 func (p *pass) requests(ctx context.Context) {
 	t := &p.todo
-	for len(t.requests) > 0 && len(t.reviews) < mostReviews && !isLate(ctx) {
-		t.reviews = append(t.reviews, p.readRequests(ctx, take(&t.requests, mostKeys*readsAtOnce))...)
+	var due []store.Case
+	for len(t.requests) > 0 && len(t.reviews)+len(due) < mostReviews && !isLate(ctx) {
+		due = append(due, p.readRequests(ctx, take(&t.requests, mostKeys*readsAtOnce))...)
 	}
-	t.reviews = inTurns(t.reviews)
+	t.reviews = inTurns(append(t.reviews, woken(ctx, p, due)...))
 	for len(t.reviews) > 0 && !isLate(ctx) {
 		some := take(&t.reviews, round)
 		p.each(ctx, len(some), common(commitsAtOnce), func(q *pass, i int) {
@@ -70,8 +71,8 @@ func inTurns(all []store.Case) []store.Case {
 	nth := map[string]int{}
 	turn := make(map[string]int, len(all)) // by request
 	for _, c := range all {
-		turn[c.Request.ID] = nth[c.Request.Repository.ID]
-		nth[c.Request.Repository.ID]++
+		turn[c.Request.ID] = nth[c.Request.Repository.Key()]
+		nth[c.Request.Repository.Key()]++
 	}
 	slices.SortStableFunc(all, func(a, b store.Case) int { return cmp.Compare(turn[a.Request.ID], turn[b.Request.ID]) })
 	return all

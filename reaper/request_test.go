@@ -2,6 +2,7 @@ package reaper_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,13 +30,16 @@ func TestForgottenStartIsSentAgain(t *testing.T) {
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("10 s after it was sent again, sent %v, want nothing", got)
 		}
-		time.Sleep(50 * time.Second)
-		w.run()
-		if got := w.queue.take(); len(got) != 1 {
-			t.Errorf("a minute after it was sent again, sent %v, want it once more", got)
+		for minutes, want := range []int{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0} { // after 2 minutes more, and after 4: what is behind a backlog is not made more
+			time.Sleep(50 * time.Second)
+			w.run()
+			time.Sleep(10 * time.Second)
+			if got := w.queue.take(); len(got) != want {
+				t.Errorf("in minute %d after it was sent again, sent %v, want %d", minutes, got, want)
+			}
 		}
-		if got := w.request(q.ID); got.Sends != 3 {
-			t.Errorf("sends = %d, want 3: the first, and two again", got.Sends)
+		if got := w.request(q.ID); got.Sends != 4 {
+			t.Errorf("sends = %d, want 4: the first, and three again", got.Sends)
 		}
 	})
 }
@@ -51,6 +55,40 @@ func TestRequestThatWaitsForItsNextTryIsLeftAlone(t *testing.T) {
 		w.minutes(1)
 		if got := w.queue.take(); len(got) != 1 {
 			t.Errorf("when its next try was due, sent %v, want one start", got)
+		}
+	})
+}
+
+// TestFreePlacesAreGivenInTurn has three places for seven requests that wait for one: of
+// each repository the oldest comes first, and the others get no message.
+func TestFreePlacesAreGivenInTurn(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var names []string
+		names = append(names, "a1", "a2", "a3", "a4", "a5", "b1", "b2")
+		for _, name := range names {
+			w.hold(w.accept(name, func(q *store.Request) { q.Repository.ID = name[:1] }), store.WaitQuota, time.Now().Add(30*time.Second))
+			time.Sleep(time.Second)
+		}
+		sentFor := func(live int) (ids []string) {
+			q := store.Quota{Account: account, Live: live, Limit: 10}
+			if now, err := store.Read[store.Quota](t.Context(), w.store, account); err == nil {
+				q.Meta = now.Meta
+			}
+			w.put(&q)
+			w.minutes(1)
+			for _, s := range w.queue.take() {
+				ids = append(ids, s.ID)
+			}
+			return ids
+		}
+		if got, want := sentFor(7), []string{id("a1"), id("b1"), id("a2")}; !slices.Equal(got, want) {
+			t.Errorf("for three places, sent %v, want %v", got, want)
+		}
+		if got := sentFor(10); len(got) != 1 {
+			t.Errorf("for no place, sent %v, want one, which finds out whether the limit was raised", got)
+		}
+		if got := sentFor(0); len(got) != 7 {
+			t.Errorf("for ten places, sent %d messages, want one for each of the seven", len(got))
 		}
 	})
 }
@@ -81,7 +119,7 @@ func TestFailedSendIsMendedByTheNextRun(t *testing.T) {
 			t.Errorf("Run = %v, want the queue's error for both requests; %s", err, r)
 		}
 		w.queue.err = nil
-		w.minutes(1)
+		w.minutes(2)
 		if got := w.queue.take(); len(got) != 2 {
 			t.Errorf("the next run sent %v, want both starts", got)
 		}

@@ -246,7 +246,7 @@ func (w *world) begin(q store.Request) store.Runner {
 			{Market: store.Spot, InstanceType: "m7i.large", Subnet: "subnet-b"},
 		},
 		Launch: store.Launch{Image: "ami-1", HardS: int(w.lim.Hard.Seconds())}, MaxRunners: 100_000,
-		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Slots: store.Slots{Pacing: store.Pacing{Burst: 100_000}, Latest: now.Add(time.Hour)},
+		Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)}, Pacing: store.Pacing{Burst: 100_000},
 	})
 	if d.Wait.For != "" {
 		w.t.Fatalf("Begin waits: %s", d.Wait.For)
@@ -290,7 +290,7 @@ func (w *world) configure(run store.Runner) store.Runner {
 // boot answers the machine's boot call.
 func (w *world) boot(run store.Runner) store.Runner {
 	w.t.Helper()
-	d, verdict := store.Case{Runner: run, Lock: w.lock(run.Lock)}.Boot(time.Now(), "nonce", run.InstanceID)
+	d, verdict := store.Case{Runner: run, Lock: w.lock(run.Lock)}.Boot(time.Now(), w.lim, "nonce", run.InstanceID)
 	if verdict != store.BootGo {
 		w.t.Fatalf("Boot = %s, want go", verdict)
 	}

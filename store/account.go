@@ -168,6 +168,25 @@ const DefaultOpenRequests = 2000
 // OpenRequests returns how many requests of one repository may be open at once.
 func (a Account) OpenRequests() int { return cmp.Or(a.MaxOpenRequests, DefaultOpenRequests) }
 
+func (p Pacing) interval() time.Duration {
+	return time.Duration(p.orDefault().IntervalMS) * time.Millisecond
+}
+
+// spare is what Line leaves in the bucket, in time.
+func (p Pacing) spare() time.Duration {
+	return time.Duration(min(spare, p.orDefault().Burst-1)) * p.interval()
+}
+
+// lateness is how late a turn may be had at least: a message's delay is in whole
+// seconds, and it takes a moment to be fetched.
+const lateness = 2 * time.Second
+
+// lapsed reports whether a turn is too long past to be had: EC2's bucket is full by
+// then, so that what was saved up for it is lost.
+func (p Pacing) lapsed(now, turn time.Time) bool {
+	return now.Sub(turn) > max(lateness, time.Duration(p.orDefault().Burst)*p.interval())
+}
+
 // Hard returns how long a machine of the account may live.
 func (a Account) Hard(lim Limits) time.Duration {
 	if a.HardS == 0 {

@@ -25,10 +25,10 @@ const (
 //
 // Nothing is bound to a vouched call before EC2's answer to the launch is recorded, so
 // that another instance with the token, which a late launch can have, does no harm.
-func (c Case) Boot(now time.Time, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
+func (c Case) Boot(now time.Time, lim Limits, nonceHash, instance string) (_ Decision, verdict BootAnswer) {
 	d := decide(c, func(d *Decision) {
 		if verdict = d.unvouched(instance); verdict == "" {
-			verdict = d.boot(now, nonceHash, instance)
+			verdict = d.boot(now, lim, nonceHash, instance)
 		}
 	})
 	return d, verdict
@@ -48,12 +48,12 @@ func (d *Decision) unvouched(instance string) BootAnswer {
 	return BootForeign
 }
 
-func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {
-	r, l := &d.Runner, d.Lock
+func (d *Decision) boot(now time.Time, lim Limits, nonceHash, instance string) BootAnswer {
+	r, l := &d.Runner, &d.Lock
 	if r.Version == 0 || !r.State.Usable() || !now.Before(r.Hard) {
 		return BootGone
 	}
-	bound := r.Boot
+	bound, first := r.Boot, r.Boot.NonceHash == ""
 	if r.Boot.NonceHash == "" {
 		r.Boot.NonceHash, r.Boot.InstanceID = nonceHash, instance
 	}
@@ -67,6 +67,9 @@ func (d *Decision) boot(now time.Time, nonceHash, instance string) BootAnswer {
 		r.Boot = bound
 		return BootGone
 	case r.InstanceID == "" || r.Config.N == 0:
+		if first && r.InstanceID != "" { // else its launch may have to be repeated, which boot_by limits
+			*l = l.bootBy(maxTime(l.BootBy, minTime(now.Add(lim.ConfigLimit), l.Hard)))
+		}
 		return BootLater
 	case r.Boot.At.IsZero():
 		r.Boot.At = now

@@ -40,7 +40,16 @@ func TestBoot(t *testing.T) {
 		{"NoInstanceYet", launching, nil, now, "hash-1", "i-1", store.BootLater, "put runner", bound},
 		{"NoInstanceYetAskedAgain", launching, bound, now, "hash-1", "i-1", store.BootLater, "", nil},
 		{"NoInstanceYetThoughAConfig", launched, func(s *stage) { s.run.InstanceID = "" }, now, "hash-1", "i-1", store.BootLater, "put runner", bound},
-		{"NoConfigYet", launched, func(s *stage) { s.run.Config = store.Config{} }, now, "hash-1", "i-1", store.BootLater, "put runner", bound},
+		{"NoConfigYet", launched, func(s *stage) { s.run.Config = store.Config{} }, now, "hash-1", "i-1", store.BootLater, "put runner, put lock", func(s *stage) {
+			bound(s)
+			s.lock.BootBy, s.lock.Exp = at(12*time.Minute), at(72*time.Minute)
+		}},
+		{"NoConfigYetAndLittleTimeLeft", launched, func(s *stage) { s.run.Config, s.lock.Hard = store.Config{}, at(9*time.Minute) }, now, "hash-1", "i-1", store.BootLater, "put runner, put lock", func(s *stage) {
+			bound(s)
+			s.lock.BootBy, s.lock.Exp = at(9*time.Minute), at(9*time.Minute)
+		}},
+		{"NoConfigYetAskedAgain", launched, func(s *stage) { bound(s); s.run.Config = store.Config{} }, now, "hash-1", "i-1", store.BootLater, "", nil},
+		{"NoConfigYetTooLate", launched, func(s *stage) { s.run.Config = store.Config{} }, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, "", nil},
 
 		{"AtBootBy", launched, nil, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, "", nil},
 		{"AtBootByEvenForTheSameMachine", booting, nil, at(5 * time.Minute), "hash-1", "i-1", store.BootGone, "", nil},
@@ -71,7 +80,7 @@ func TestBoot(t *testing.T) {
 			if c.edit != nil {
 				c.edit(&s)
 			}
-			d, verdict := s.c().Boot(c.now, c.nonce, c.instance)
+			d, verdict := s.c().Boot(c.now, lim, c.nonce, c.instance)
 			if verdict != c.want {
 				t.Errorf("Boot = %s, want %s", verdict, c.want)
 			}
@@ -124,7 +133,7 @@ func TestBootOfAVouchedLaunch(t *testing.T) {
 			if c.edit != nil {
 				c.edit(&s)
 			}
-			d, verdict := s.c().Boot(now, c.nonce, c.instance)
+			d, verdict := s.c().Boot(now, lim, c.nonce, c.instance)
 			if verdict != c.want {
 				t.Errorf("Boot = %s, want %s", verdict, c.want)
 			}

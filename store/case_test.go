@@ -153,8 +153,8 @@ func pick[T any](w *dice, of ...T) T { return rapid.SampledFrom(of).Draw(w.t, "p
 
 func (w *dice) yes() bool { return pick(w, false, true) }
 
-func (w *dice) slots(now time.Time) store.Slots {
-	return store.Slots{Latest: pick(w, now, now.Add(time.Hour), time.Time{})}
+func (w *dice) pacing() store.Pacing {
+	return pick(w, store.Pacing{}, store.Pacing{Burst: 1, IntervalMS: 60_000})
 }
 
 func (w *dice) instance() store.Instance {
@@ -177,10 +177,7 @@ var rules = map[string]rule{
 	"Adopt": func(w *dice, now time.Time, c store.Case) store.Decision { return c.Adopt(now, pick(w, "i-1", "i-2")) },
 	"Advance": func(w *dice, now time.Time, c store.Case) store.Decision {
 		no := store.Refusal{Code: "x", Text: pick(w, "", "no"), Image: pick(w, "", "ami-2")}
-		return c.Advance(now, lim, c.Runner.Index+pick(w, 0, 1), c.Runner.Index+pick(w, 1, 0, 2), no, w.slots(now))
-	},
-	"Again": func(w *dice, now time.Time, c store.Case) store.Decision {
-		return c.Again(now, store.Said{Code: "InternalError", Times: pick(w, 1, 2)}, w.slots(now))
+		return c.Advance(now, lim, c.Runner.Index+pick(w, 0, 1), c.Runner.Index+pick(w, 1, 0, 2), no, w.pacing())
 	},
 	"ApplyEvent": func(w *dice, now time.Time, c store.Case) store.Decision {
 		d, _ := c.ApplyEvent(now, lim, store.Event{
@@ -193,11 +190,11 @@ var rules = map[string]rule{
 	},
 	"Begin": func(w *dice, now time.Time, c store.Case) store.Decision {
 		in := intent()
-		in.Runner, in.MaxRunners, in.Slots = "x9", pick(w, 10, 0), w.slots(now)
+		in.Runner, in.MaxRunners, in.Pacing = "x9", pick(w, 10, 0), w.pacing()
 		return c.Begin(now, lim, in)
 	},
 	"Boot": func(w *dice, now time.Time, c store.Case) store.Decision {
-		d, _ := c.Boot(now, pick(w, "hash-1", "hash-2"), pick(w, "i-1", "i-2", ""))
+		d, _ := c.Boot(now, lim, pick(w, "hash-1", "hash-2"), pick(w, "i-1", "i-2", ""))
 		return d
 	},
 	"Configure": func(w *dice, now time.Time, c store.Case) store.Decision {
@@ -228,6 +225,9 @@ var rules = map[string]rule{
 	"Launched": func(w *dice, now time.Time, c store.Case) store.Decision {
 		d, _ := c.Launched(now, pick(w, "i-1", "i-2"))
 		return d
+	},
+	"Line": func(w *dice, now time.Time, c store.Case) store.Decision {
+		return c.Line(now, lim, pick(w, 10, 0), w.pacing())
 	},
 	"Looked": func(w *dice, now time.Time, c store.Case) store.Decision {
 		d, _ := c.Looked(now, lim, w.yes(), w.yes())
@@ -262,7 +262,7 @@ var rules = map[string]rule{
 	},
 	"Suspect": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Suspect(now, lim) },
 	"Take": func(w *dice, now time.Time, c store.Case) store.Decision {
-		return c.Take(now, store.Claim{By: "worker-9", Until: now.Add(time.Minute)}, "test", w.slots(now))
+		return c.Take(now, store.Claim{By: "worker-9", Until: now.Add(time.Minute)}, "test", new(w.pacing()))
 	},
 	"Unblock": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Unblock(now, lim) },
 	"Unregistrable": func(_ *dice, now time.Time, c store.Case) store.Decision {

@@ -72,16 +72,20 @@ func (c Case) Pause(now time.Time, p Pause) Decision {
 }
 
 // Take claims a runner whose former claim was given back or has lapsed, if a step is
-// open, and reserves the slot of the RunInstances call when that is the step; else it
-// has a Wait. It needs the runner, its lock and the quota.
-func (c Case) Take(now time.Time, claim Claim, controlPlane string, s Slots) Decision {
+// open, and takes the slot of the RunInstances call when that is the step; else it
+// has a Wait. p is nil if no call will be made. It needs the runner, its lock and the
+// quota.
+func (c Case) Take(now time.Time, claim Claim, controlPlane string, p *Pacing) Decision {
 	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if r.Claim.By == claim.By || r.Held(now, claim.By) || NextStep(now, *r, d.Lock) == StepNone {
 			return
 		}
+		waited := r.Wait == WaitPaced
 		*r = r.take(now, claim, controlPlane)
-		d.call(now, s)
+		if p != nil {
+			d.call(now, *p, waited)
+		}
 	})
 }
 

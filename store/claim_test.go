@@ -50,17 +50,9 @@ func TestTake(t *testing.T) {
 			if c.changes == launch {
 				want.run.CalledAt, want.quota.Next = now, map[string]time.Time{"eu-west-2": at(58500 * time.Millisecond)}
 			}
-			want.decides(t, s.c().Take(now, mine, "test", store.Slots{Latest: now}), outcome{changes: c.changes})
+			want.decides(t, s.c().Take(now, mine, "test", &store.Pacing{}), outcome{changes: c.changes})
 		})
 	}
-	t.Run("WithoutASlotInTimeItWaits", func(t *testing.T) {
-		s := launching(t, store.Shared)
-		s.run.Claim = store.Claim{}
-		want := s
-		want.run.Claim = mine
-		want.run.History = noted(s.run.History, now, "new", "claimed by worker-2")
-		want.decides(t, s.c().Take(now, mine, "test", store.Slots{}), outcome{changes: "put runner", wait: store.Wait{For: store.WaitPaced, Until: at(58 * time.Second)}})
-	})
 }
 
 func TestClaimIsHeldByOthersUntilItLapsesOrIsReleased(t *testing.T) {

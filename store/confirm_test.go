@@ -223,7 +223,7 @@ func TestANewConfigIsNotConfirmedByTheOldOnesWord(t *testing.T) {
 	}
 	s.take(d)
 	s.run.MissedAt = at(5 * time.Minute)
-	s.take(s.c().Take(at(6*time.Minute), store.Claim{By: "worker-2", Until: at(7 * time.Minute)}, "test", store.Slots{}))
+	s.take(s.c().Take(at(6*time.Minute), store.Claim{By: "worker-2", Until: at(7 * time.Minute)}, "test", &store.Pacing{}))
 	s.take(s.c().Configure(at(6*time.Minute), 2, "sealed-2", 502))
 	if s.lock.Confirmed(at(6*time.Minute), lim) || !s.run.ListeningAt.IsZero() || !s.run.MissedAt.IsZero() || s.run.Config.N != 2 {
 		t.Errorf("with its next config %d: confirmed %v, listening since %v, missed since %v; want none", s.run.Config.N, s.lock.Confirmed(at(6*time.Minute), lim), s.run.ListeningAt, s.run.MissedAt)

@@ -636,7 +636,7 @@ func TestPastItsHardLimitNothingIsWritten(t *testing.T) {
 			t.Errorf("next of a runner that is %s: %s, want drain", name, verdict)
 		}
 		s.decides(t, d, outcome{})
-		boot, answer := s.c().Boot(s.run.Hard, "another nonce", "i-2")
+		boot, answer := s.c().Boot(s.run.Hard, lim, "another nonce", "i-2")
 		if answer != store.BootGone {
 			t.Errorf("boot of a runner that is %s: %s, want gone", name, answer)
 		}

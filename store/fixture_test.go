@@ -191,7 +191,6 @@ func intent() store.Intent {
 		Launch:     store.Launch{Image: "ami-1", HardS: 6 * 3600},
 		MaxRunners: 10,
 		Claim:      store.Claim{By: "worker-1", Until: at(30 * time.Second)},
-		Slots:      store.Slots{Latest: at(20 * time.Second)},
 	}
 }
 
@@ -230,7 +229,7 @@ func launched(t *testing.T, mode string) stage {
 func booting(t *testing.T, mode string) stage {
 	t.Helper()
 	s := launched(t, mode)
-	d, verdict := s.c().Boot(at(time.Minute), "hash-1", "i-1")
+	d, verdict := s.c().Boot(at(time.Minute), lim, "hash-1", "i-1")
 	if verdict != store.BootGo {
 		t.Fatalf("Boot = %s, want go", verdict)
 	}

@@ -10,41 +10,70 @@ type Intent struct {
 	Launch       Launch
 	MaxRunners   int
 	Claim        Claim
-	Slots        Slots
 	Reach        Reach
+	Pacing       Pacing
 }
 
-// Slots says when RunInstances may be called.
-type Slots struct {
-	Pacing Pacing
-	// Latest is the latest slot that the worker can still use; zero: none.
-	Latest time.Time
+// Line puts an accepted request whose lock is free into its account's line of launches,
+// unless its turn has come: then nothing changes, and Begin may be asked. Else it has a
+// Wait. For its turn the request is held, and its message sent; for the quota nothing
+// changes. Requests of one key have one turn: who comes first launches, and the others
+// share. One that would be launched after its give_up_at takes nobody's place: it only
+// knows its turn. It needs the request, the lock and the quota.
+func (c Case) Line(now time.Time, lim Limits, maxRunners int, p Pacing) Decision {
+	return decide(c, func(d *Decision) {
+		if d.Quota.Live >= maxRunners {
+			d.Wait = Wait{WaitQuota, now.Add(lim.Waits[0])}
+			return
+		}
+		r, l := &d.Request, &d.Lock
+		turn, q := d.Quota.Turn(now, *r, p)
+		if !turn.After(now) {
+			return
+		}
+		if of := l.Slot.Add(q.Lines[r.Region].behind()); r.Mode == Shared && r.Slot.IsZero() && of.After(now) {
+			turn, q = of, d.Quota
+		}
+		if !turn.After(r.GiveUpAt) {
+			d.Quota = q
+			d.Quota.Account, d.Quota.Limit = r.Account, maxRunners
+		}
+		r.Slot = turn.Add(-d.Quota.Lines[r.Region].behind())
+		if r.Mode == Shared && !turn.After(r.GiveUpAt) {
+			l.Key, l.Slot = r.LockKey(), r.Slot
+			if l.State == "" {
+				l.State = LockEmpty
+				l.expire(now, lim.Keep)
+			}
+		}
+		d.Wait = Wait{WaitPaced, turn}
+		d.hold(now, d.Wait, WaitPaced+": its turn is at "+turn.UTC().Format(time.RFC3339))
+	})
 }
 
 // Begin turns an accepted request whose lock is free into a waiting one with a
 // new runner, claimed by the worker. The runner's CalledAt is the slot at which
 // RunInstances may be called. It needs the request, the lock and the quota.
 //
-// It refuses with a Wait, and then changes nothing.
+// It refuses with a Wait, and then changes nothing: its turn has not come, and Line
+// says what follows.
 func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 	return decide(c, func(d *Decision) {
-		r, l, q := d.Request, d.Lock, d.Quota
-		if q.Live >= in.MaxRunners {
+		r, l := d.Request, d.Lock
+		if d.Quota.Live >= in.MaxRunners {
 			d.Wait = Wait{WaitQuota, now.Add(lim.Waits[0])}
 			return
 		}
-		slot := q.Slot(now, r.Region, in.Slots.Pacing)
-		if slot.After(in.Slots.Latest) {
-			d.Wait = Wait{WaitPaced, slot}
+		turn, q := d.Quota.Turn(now, r, in.Pacing)
+		if turn.After(now) {
+			d.Wait = Wait{WaitPaced, turn}
 			return
 		}
-		q = q.Reserve(slot, r.Region, in.Slots.Pacing)
-		slot = maxTime(slot, now)
 		q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners
 
 		hard := now.Add(time.Duration(in.Launch.HardS) * time.Second)
 		q = q.reach(in.Reach, hard, lim)
-		bootBy := slot.Add(lim.BootLimit)
+		bootBy := now.Add(lim.BootLimit)
 		l = Lock{
 			Meta: l.Meta, Key: r.LockKey(), State: LockLaunching, Runner: in.Runner,
 			Exp: minTime(bootBy.Add(r.Timeout()), hard), Hard: hard, BootBy: bootBy, SharedAt: now,
@@ -53,7 +82,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 		run := Runner{
 			ID: in.Runner, CreatedAt: now, Lock: l.Key, Request: r.ID, Trace: r.Trace,
 			Repository: r.Repository, RunID: r.Origin.RunID, Account: r.Account, Region: r.Region, Mode: r.Mode,
-			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: slot, Claim: in.Claim,
+			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: now, Claim: in.Claim,
 			Wanted: 1, Hard: hard,
 		}
 		run.DueAt = now // and it stays: the reaper looks at every live runner in every run

@@ -8,15 +8,16 @@ import (
 )
 
 func TestBeginCommitsTheIntent(t *testing.T) {
-	s := intended(held("r1", t0, t0, store.WaitQuota))
+	s := intended(held("r1", t0, t0, store.WaitPaced))
+	s.req.Slot = at(-time.Second) // its turn was a moment ago
 	s.lock = store.Lock{Meta: store.Meta{Version: 8, TTL: 99}, Key: s.req.LockKey(), State: store.LockDraining, Runner: "x0",
 		Joined: "r0", Exp: at(9 * time.Hour), Hard: at(9 * time.Hour), BootBy: at(9 * time.Hour)}
-	s.quota = store.Quota{Meta: store.Meta{Version: 5}, Live: 9, Limit: 20, Next: map[string]time.Time{"eu-west-2": at(5 * time.Second), "eu-west-1": at(time.Hour)}}
+	s.quota = store.Quota{Meta: store.Meta{Version: 5}, Live: 9, Limit: 20, Next: map[string]time.Time{"eu-west-2": at(-time.Second), "eu-west-1": at(time.Hour)}}
 	nextBefore := s.quota.Next["eu-west-2"]
 	now := t0
 	in := intent()
 	d := s.c().Begin(now, lim, in)
-	bootBy := at(5*time.Minute + 5*time.Second) // boot limit after the slot
+	bootBy := at(5 * time.Minute) // boot limit after the call
 	want := s
 	want.lock = store.Lock{
 		Meta: store.Meta{Version: 8}, Key: "123456789012/eu-west-2/42/spot/default/large,linux", State: store.LockLaunching, Runner: "x1",
@@ -24,7 +25,7 @@ func TestBeginCommitsTheIntent(t *testing.T) {
 	}
 	want.quota = store.Quota{
 		Meta: store.Meta{Version: 5}, Account: "123456789012", Live: 10, Limit: 10,
-		Next:  map[string]time.Time{"eu-west-2": at(5500 * time.Millisecond), "eu-west-1": at(time.Hour)},
+		Next:  map[string]time.Time{"eu-west-2": at(-500 * time.Millisecond), "eu-west-1": at(time.Hour)},
 		Reach: &store.Reach{Until: at(6 * time.Hour).Add(lim.NameLife)},
 	}
 	if got := s.quota.Next["eu-west-2"]; got != nextBefore {
@@ -34,11 +35,12 @@ func TestBeginCommitsTheIntent(t *testing.T) {
 		Meta: store.Meta{DueAt: now}, ID: "x1", State: store.RunnerNew, CreatedAt: now, Lock: want.lock.Key, Request: "r1", Trace: "trace-r1",
 		Repository: s.req.Repository, RunID: "1001", Account: "123456789012", Region: "eu-west-2", Mode: store.Shared,
 		Labels: []string{"garo-own", "spot", "large", "linux"}, Plan: in.Plan, Launch: in.Launch,
-		CalledAt: at(5 * time.Second), Claim: in.Claim, Wanted: 1, Hard: at(6 * time.Hour),
+		CalledAt: now, Claim: in.Claim, Wanted: 1, Hard: at(6 * time.Hour),
 		Names:   []store.GitHubName{{N: 1, Name: "garo-test-x1-1"}},
 		History: store.History{{At: now, State: "new", Reason: "for request r1"}},
 	}
 	want.req.State, want.req.Runner, want.req.Wait, want.req.DueAt = store.Waiting, "x1", "", bootBy.Add(10*time.Second)
+	want.req.Slot = time.Time{}
 	want.req.History = noted(s.req.History, now, "waiting", "launches runner x1")
 	want.decides(t, d, outcome{changes: "put request, put runner, put lock, put quota"})
 }
@@ -74,8 +76,8 @@ func TestBeginRefuses(t *testing.T) {
 		{"AtTheQuota", func(q *store.Quota) { q.Live = 10 }, store.Wait{For: store.WaitQuota, Until: at(30 * time.Second)}},
 		{"AboveALoweredQuota", func(q *store.Quota) { q.Live = 11 }, store.Wait{For: store.WaitQuota, Until: at(30 * time.Second)}},
 		{"BelowTheQuota", func(q *store.Quota) { q.Live = 9 }, store.Wait{}},
-		{"SlotTooLate", next("eu-west-2", 20*time.Second+1), store.Wait{For: store.WaitPaced, Until: at(20*time.Second + 1)}},
-		{"SlotJustInTime", next("eu-west-2", 20*time.Second), store.Wait{}},
+		{"BeforeItsTurn", next("eu-west-2", -time.Second+1), store.Wait{For: store.WaitPaced, Until: at(1)}},
+		{"AtItsTurn", next("eu-west-2", -time.Second), store.Wait{}},
 		{"SlotsOfAnotherRegionDoNotCount", next("eu-west-1", time.Hour), store.Wait{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -90,5 +92,99 @@ func TestBeginRefuses(t *testing.T) {
 				t.Errorf("the decision is %+v, want %+v", got, want)
 			}
 		})
+	}
+}
+
+// lined is a request whose account has others wait until a time, and calls EC2 again from
+// another on; and which has a turn, or none.
+func lined(mode string, end, room time.Duration, slot time.Duration) stage {
+	s := intended(accepted("r1", mode))
+	if slot != 0 {
+		s.req.Wait, s.req.DueAt, s.req.Slot = store.WaitPaced, at(slot), at(slot)
+	}
+	s.quota = store.Quota{Meta: store.Meta{Version: 5}, Account: s.req.Account, Live: 2, Limit: 10,
+		Next: map[string]time.Time{"eu-west-2": at(room)}, Lines: map[string]store.Line{"eu-west-2": {End: at(end)}}}
+	return s
+}
+
+func TestLine(t *testing.T) {
+	const s = time.Second
+	behind := func(ms int64) func(*stage) {
+		return func(s *stage) {
+			s.quota.Lines = map[string]store.Line{"eu-west-2": {End: at(40 * time.Second), BehindMS: ms}}
+		}
+	}
+	for _, c := range []struct {
+		name      string
+		mode      string
+		end, room time.Duration
+		slot      time.Duration // 0: none
+		edit      func(*stage)
+		turn      time.Duration // 0: now
+		has       time.Duration // the slot of the record afterwards
+		after     time.Duration // the end of the line
+		changes   string
+	}{
+		{"ThereIsRoom", store.Ephemeral, 0, -s, 0, nil, 0, 0, 0, ""},
+		{"WhatIsSparedIsForOthers", store.Ephemeral, 0, -s + 1, 0, nil, 1, 1, 500*time.Millisecond + 1, "put request, put quota"},
+		{"AtTheEnd", store.Ephemeral, 40 * s, -s, 0, nil, 40 * s, 40 * s, 40500 * time.Millisecond, "put request, put quota"},
+		{"AtTheEndOfALineThatIsBehind", store.Ephemeral, 40 * s, -s, 0, behind(3000), 40 * s, 37 * s, 40500 * time.Millisecond, "put request, put quota"},
+		{"ItsTurnHasCome", store.Ephemeral, 40 * s, -s, -s, nil, 0, 0, 0, ""},
+		{"ItsTurnIsToCome", store.Ephemeral, 40 * s, -s, s, nil, s, s, 40 * s, ""},
+		{"ItsTurnMovedBack", store.Ephemeral, 40 * s, -s, -s, behind(3000), 2 * s, -s, 40 * s, "put request"},
+		{"ItsTurnHasComeAndOthersWentFirst", store.Ephemeral, 40 * s, 2 * s, -s, nil, 2 * s, -s, 43 * s, "put request, put quota"},
+		{"ItsTurnLapsed", store.Ephemeral, 40 * s, s, -3 * s, nil, s, 500 * time.Millisecond, 40500 * time.Millisecond, "put request, put quota"},
+		{"ItsTurnLapsedAndThereIsRoom", store.Ephemeral, 40 * s, -s, -3 * s, nil, 0, 0, 0, ""},
+		{"SharersHaveOneTurn", store.Shared, 40 * s, -s, 0, func(st *stage) {
+			st.lock = store.Lock{Meta: store.Meta{Version: 1}, Key: st.req.LockKey(), State: store.LockEmpty, Slot: at(9 * s)}
+		}, 9 * s, 9 * s, 40 * s, "put request, put lock"},
+		{"TheFirstSharerLeavesItsTurn", store.Shared, 40 * s, -s, 0, nil, 40 * s, 40 * s, 40500 * time.Millisecond, "put request, put lock, put quota"},
+		{"AfterGiveUpNobodysPlaceIsTaken", store.Ephemeral, 16 * time.Minute, -s, 0, nil, 16 * time.Minute, 16 * time.Minute, 16 * time.Minute, "put request"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := lined(c.mode, c.end, c.room, c.slot)
+			if c.edit != nil {
+				c.edit(&s)
+			}
+			d := s.c().Line(t0, lim, 10, store.Pacing{})
+			if got := told(d.Changes); got != c.changes && c.name != "SharersHaveOneTurn" {
+				t.Errorf("changes %q, want %q", got, c.changes)
+			}
+			if c.turn == 0 {
+				same(t, "wait", d.Wait, store.Wait{})
+				return
+			}
+			same(t, "wait", d.Wait, store.Wait{For: store.WaitPaced, Until: at(c.turn)})
+			same(t, "slot", d.Request.Slot, at(c.has))
+			same(t, "end of the line", d.Quota.Lines["eu-west-2"].End, at(c.after))
+			due := at(min(c.turn, 15*time.Minute+time.Second))
+			if !d.Request.DueAt.Equal(due) || d.Request.Wait != store.WaitPaced || len(d.Sends) != 1 || !d.Sends[0].Due.Equal(due) {
+				t.Errorf("due %v, waits for %q, sends %v; want it held and sent for %v", d.Request.DueAt, d.Request.Wait, d.Sends, due)
+			}
+		})
+	}
+}
+
+func TestLineIsNotJoinedAtTheQuota(t *testing.T) {
+	s := lined(store.Ephemeral, time.Minute, 0, 0)
+	s.quota.Live = 10
+	s.decides(t, s.c().Line(t0, lim, 10, store.Pacing{}), outcome{wait: store.Wait{For: store.WaitQuota, Until: at(30 * time.Second)}})
+}
+
+// TestLapsedTurnsDoNotClump has fifty whose turns passed together ask at once: they are
+// launched one by one, before those who come later, whose turns move back.
+func TestLapsedTurnsDoNotClump(t *testing.T) {
+	s := lined(store.Ephemeral, 100*time.Second, 0, -time.Minute)
+	for n := range 50 {
+		s.req.Slot = at(-time.Minute)
+		turn, q := s.quota.Turn(t0, s.req, store.Pacing{})
+		if want := at(time.Duration(n) * 500 * time.Millisecond); !turn.Equal(want) {
+			t.Fatalf("turn %d is at %v, want %v", n, turn.Sub(t0), want.Sub(t0))
+		}
+		s.quota = q
+	}
+	s.req.Slot = at(50 * time.Second)
+	if turn, _ := s.quota.Turn(at(50*time.Second), s.req, store.Pacing{}); !turn.Equal(at(74500 * time.Millisecond)) {
+		t.Errorf("who had its turn at 50 s has it at %v, want 74.5 s", turn.Sub(t0))
 	}
 }

@@ -38,22 +38,25 @@ func NextStep(now time.Time, r Runner, l Lock) Step {
 	return StepNone
 }
 
-// call reserves the slot of one more RunInstances call, at the index that the runner
-// has, if that is its next step. When the slot is too late, the call has to wait for it.
-// It returns the slot.
-func (d *Decision) call(now time.Time, s Slots) time.Time {
+// call takes the slot of one more RunInstances call, at the index that the runner has,
+// if that is its next step, or has it wait for its turn. waited: it did already. It
+// returns the turn.
+func (d *Decision) call(now time.Time, p Pacing, waited bool) time.Time {
 	r := &d.Runner
 	if NextStep(now, *r, d.Lock) != StepLaunch {
 		return now
 	}
-	slot := d.Quota.Slot(now, r.Region, s.Pacing)
-	if slot.After(s.Latest) {
-		d.Wait = Wait{WaitPaced, slot}
-		return slot
+	turn, q := d.Quota.First(now, r.Region, p)
+	if room := d.Quota.Slot(now, r.Region, p); waited && !room.After(now) {
+		turn, q = room, d.Quota.Reserve(room, r.Region, p)
 	}
-	d.Quota = d.Quota.Reserve(slot, r.Region, s.Pacing)
-	r.CalledAt = maxTime(slot, now)
-	return r.CalledAt
+	d.Quota = q
+	if turn.After(now) {
+		d.Wait = Wait{WaitPaced, turn}
+		return turn
+	}
+	r.CalledAt = now
+	return now
 }
 
 // Refusal is EC2's no to a placement.
@@ -69,10 +72,10 @@ type Refusal struct {
 }
 
 // Advance records EC2's no to placement from, and moves to index next of the plan;
-// boot_by moves along. The slot of the next call is reserved, or that call has a Wait.
+// boot_by moves along. The slot of the next call is taken, or that call has a Wait.
 // A runner that is elsewhere by now, or has another step, stays as it is. It needs the
 // runner, its lock and the quota.
-func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, s Slots) Decision {
+func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, p Pacing) Decision {
 	return decide(c, func(d *Decision) {
 		r, l := &d.Runner, &d.Lock
 		if no.Image != "" {
@@ -86,10 +89,8 @@ func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, s S
 		*r = r.attempted(now, no.Code)
 		r.Attempts[len(r.Attempts)-1].Text = no.Text
 		r.Index, r.Unclear, r.Said = next, false, Said{}
-		slot := d.call(now, s)
-		bootBy := maxTime(l.BootBy, slot.Add(lim.BootLimit)) // clocks differ; it only rises
-		l.Exp = minTime(l.Exp.Add(bootBy.Sub(l.BootBy)), l.Hard)
-		l.BootBy = bootBy
+		turn := d.call(now, p, false)
+		*l = l.bootBy(maxTime(l.BootBy, turn.Add(lim.BootLimit))) // clocks differ; it only rises
 		*r = r.note(now, no.Code+"; next: "+r.Placement().String())
 		d.check(KindLock)
 	})
@@ -107,18 +108,6 @@ func (r Runner) HearEC2(code, text string) Runner {
 	}
 	r.Said = Said{Code: code, Text: text, Times: r.Said.Times + 1}
 	return r
-}
-
-// Again records an answer of EC2's that does not tell whether it launched, and reserves
-// the slot of the same call once more, or that call has a Wait. It needs the runner, its
-// lock and the quota.
-func (c Case) Again(now time.Time, said Said, s Slots) Decision {
-	return decide(c, func(d *Decision) {
-		if NextStep(now, d.Runner, d.Lock) == StepLaunch {
-			d.Runner.Said, d.Runner.Unclear = said, true
-			d.call(now, s)
-		}
-	})
 }
 
 // MaxUnfamiliar is how often a launch is repeated in all when EC2 answers each

@@ -42,36 +42,45 @@ func TestNextStep(t *testing.T) {
 	}
 }
 
-func TestCallReservesItsSlot(t *testing.T) {
+func TestCallHasItsSlot(t *testing.T) {
+	now := at(40 * time.Second) // the claim lapsed, or was given back
+	const late = time.Minute    // whatever the line is, no call of a launch that is under way waits for it
+	waited := func(r *store.Runner) { r.Claim, r.Wait = store.Claim{}, store.WaitPaced }
 	for _, c := range []struct {
-		name    string
-		next    time.Time
-		called  time.Time
-		after   time.Time
-		changes string
-		wait    store.Wait
+		name  string
+		run   func(*store.Runner)
+		room  time.Duration // from when on EC2 has room
+		first time.Duration // the first turn of a call that goes first
+		turn  time.Duration // after the decision; 40 s: now
+		line  store.Line    // afterwards
 	}{
-		{"RoomInTheBucket", t0, at(10 * time.Second), at(8500 * time.Millisecond), "put runner, put quota", store.Wait{}},
-		{"SlotAhead", at(15 * time.Second), at(15 * time.Second), at(15500 * time.Millisecond), "put runner, put quota", store.Wait{}},
-		{"JustInTime", at(20 * time.Second), at(20 * time.Second), at(20500 * time.Millisecond), "put runner, put quota", store.Wait{}},
-		{"TooLate", at(20*time.Second + 1), t0, at(20*time.Second + 1), "put runner", store.Wait{For: store.WaitPaced, Until: at(20*time.Second + 1)}},
+		{"AtOnceWhenThereIsRoom", func(*store.Runner) {}, 40 * time.Second, 0, 40 * time.Second, store.Line{End: at(late)}},
+		{"BeforeAllWhoWait", func(*store.Runner) {}, 41 * time.Second, 0, 41 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(41500 * time.Millisecond), BehindMS: 500}},
+		{"AfterThoseWhoGoFirstToo", func(*store.Runner) {}, 40 * time.Second, 42 * time.Second, 42 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(42500 * time.Millisecond), BehindMS: 500}},
+		{"AtOnceWhenItWaited", waited, 40 * time.Second, 42 * time.Second, 40 * time.Second, store.Line{End: at(late), First: at(42 * time.Second)}},
+		{"AgainWhenItWaitedInVain", waited, 41 * time.Second, 42 * time.Second, 42 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(42500 * time.Millisecond), BehindMS: 500}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := launching(t, store.Shared)
-			s.quota.Next = map[string]time.Time{"eu-west-2": c.next}
-			said := store.Said{Code: "InternalError", Text: "It broke.", Times: 2}
-			want := s
-			want.run.Said, want.run.Unclear = said, true
-			want.run.CalledAt, want.quota.Next = c.called, map[string]time.Time{"eu-west-2": c.after}
-			want.decides(t, s.c().Again(at(10*time.Second), said, store.Slots{Latest: at(20 * time.Second)}), outcome{changes: c.changes, wait: c.wait})
-		})
-	}
-	for name, s := range map[string]stage{
-		"LaunchedNeedsNoCall": launched(t, store.Shared),
-		"DrainingNeedsNone":   launching(t, store.Shared).drained(t0, store.EndStopped),
-	} {
-		t.Run(name, func(t *testing.T) {
-			s.decides(t, s.c().Again(at(10*time.Second), store.Said{Code: "x"}, store.Slots{Latest: at(20 * time.Second)}), outcome{})
+			s.quota.Next = map[string]time.Time{"eu-west-2": at(c.room)}
+			s.quota.Lines = map[string]store.Line{"eu-west-2": {End: at(late)}}
+			if c.first != 0 {
+				s.quota.Lines["eu-west-2"] = store.Line{End: at(late), First: at(c.first)}
+			}
+			c.run(&s.run)
+			d := s.c().Take(now, store.Claim{By: "worker-2", Until: at(70 * time.Second)}, "test", &store.Pacing{})
+			if got := told(d.Changes); got != "put runner, put quota" {
+				t.Errorf("changes %q, want the runner and the quota put", got)
+			}
+			same(t, "line", d.Quota.Lines["eu-west-2"], c.line)
+			if at(c.turn).After(now) {
+				same(t, "wait", d.Wait, store.Wait{For: store.WaitPaced, Until: at(c.turn)})
+				same(t, "slot", d.Runner.CalledAt, s.run.CalledAt)
+				return
+			}
+			same(t, "wait", d.Wait, store.Wait{})
+			same(t, "slot", d.Runner.CalledAt, now)
+			same(t, "next slot", d.Quota.Next["eu-west-2"], at(c.room+500*time.Millisecond))
 		})
 	}
 }
@@ -103,13 +112,10 @@ func TestAdvance(t *testing.T) {
 			s.run.CalledAt, s.quota.Next = now, map[string]time.Time{"eu-west-2": at(8500 * time.Millisecond)}
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+10*time.Second), at(65*time.Minute+10*time.Second)
 		}},
-		{"NoSlotInTimeMovesWithoutOne", func(s *stage) { s.quota.Next = map[string]time.Time{"eu-west-2": at(40 * time.Second)} }, 1, "put runner, put lock", store.Wait{For: store.WaitPaced, Until: at(40 * time.Second)}, func(s *stage) {
+		{"NoSlotYetMovesWithoutOne", func(s *stage) { s.quota.Next = map[string]time.Time{"eu-west-2": at(40 * time.Second)} }, 1, all, store.Wait{For: store.WaitPaced, Until: at(40 * time.Second)}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
+			s.quota.Lines = map[string]store.Line{"eu-west-2": {First: at(40500 * time.Millisecond)}}
 			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+40*time.Second), at(65*time.Minute+40*time.Second)
-		}},
-		{"NoCallInThisInvocationMovesWithoutASlot", func(s *stage) { s.quota.Next = nil; s.run.CalledAt = at(-time.Minute) }, 1, "put runner, put lock", store.Wait{For: store.WaitPaced, Until: at(8 * time.Second)}, func(s *stage) {
-			moved(s, 1, "spot c7i.large in subnet-b")
-			s.lock.BootBy, s.lock.Exp = at(5*time.Minute+8*time.Second), at(65*time.Minute+8*time.Second)
 		}},
 		{"ExpStopsAtHard", func(s *stage) { s.lock.Hard = s.lock.Exp.Add(time.Second) }, 1, all, store.Wait{}, func(s *stage) {
 			moved(s, 1, "spot c7i.large in subnet-b")
@@ -138,11 +144,7 @@ func TestAdvance(t *testing.T) {
 			s := launching(t, store.Shared)
 			c.edit(&s)
 			want := s
-			latest := at(30 * time.Second)
-			if c.name == "NoCallInThisInvocationMovesWithoutASlot" {
-				latest = time.Time{}
-			}
-			d := s.c().Advance(now, lim, 0, c.next, store.Refusal{Code: attempt.Code}, store.Slots{Latest: latest})
+			d := s.c().Advance(now, lim, 0, c.next, store.Refusal{Code: attempt.Code}, store.Pacing{})
 			c.want(&want)
 			want.decides(t, d, outcome{changes: c.changes, wait: c.wait})
 		})
@@ -152,7 +154,7 @@ func TestAdvance(t *testing.T) {
 func TestAdvanceTellsWhyAPlacementIsRefused(t *testing.T) {
 	now := at(10 * time.Second)
 	s := launching(t, store.Shared)
-	d := s.c().Advance(now, lim, 0, 1, store.Refusal{Code: "Unsupported", Text: "Not there."}, store.Slots{Latest: now})
+	d := s.c().Advance(now, lim, 0, 1, store.Refusal{Code: "Unsupported", Text: "Not there."}, store.Pacing{})
 	same(t, "attempts", d.Runner.Attempts, []store.Attempt{{Placement: s.run.Plan[0], Runner: "x1", At: now, Code: "Unsupported", Text: "Not there."}})
 	same(t, "plan", d.Runner.Plan, s.run.Plan)
 }
@@ -161,7 +163,7 @@ func TestAdvanceTriesAnotherImageInTheSamePlace(t *testing.T) {
 	now := at(10 * time.Second)
 	s := launching(t, store.Shared)
 	no := store.Refusal{Code: "InvalidAMIID.NotFound", Image: "ami-2"}
-	d := s.c().Advance(now, lim, 0, 1, no, store.Slots{Latest: now})
+	d := s.c().Advance(now, lim, 0, 1, no, store.Pacing{})
 	plan := intent().Plan
 	same(t, "plan", d.Runner.Plan, []store.Placement{plan[0], plan[0], plan[1], plan[2]})
 	if d.Runner.Index != 1 || d.Runner.Launch.Image != "ami-2" || told(d.Changes) != "put runner, put lock, put quota" {
@@ -169,10 +171,10 @@ func TestAdvanceTriesAnotherImageInTheSamePlace(t *testing.T) {
 	}
 	same(t, "the given plan", s.run.Plan, plan)
 	s.take(d)
-	s.decides(t, s.c().Advance(now, lim, 0, 1, no, store.Slots{Latest: now}), outcome{}) // it was committed, and the answer lost
+	s.decides(t, s.c().Advance(now, lim, 0, 1, no, store.Pacing{}), outcome{}) // it was committed, and the answer lost
 	s = launching(t, store.Shared)
 	s.run.Index = 2
-	d = s.c().Advance(now, lim, 2, 3, no, store.Slots{Latest: now})
+	d = s.c().Advance(now, lim, 2, 3, no, store.Pacing{})
 	if d.Runner.Index != 3 || d.Runner.Placement() != plan[2] {
 		t.Errorf("index %d of plan %v; want the last placement once more", d.Runner.Index, d.Runner.Plan)
 	}

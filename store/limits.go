@@ -17,6 +17,11 @@ type Limits struct {
 	// bounds a shareable launching lock, the life of the boot token, and a
 	// machine that never boots; stock images boot in well under two minutes.
 	BootLimit time.Duration
+	// ConfigLimit is the time from the first call of a launched machine until its config
+	// must be there. A burst's registrations take as long as GitHub's points for them: this
+	// is 1,800 of one credential. With GitHub down, one machine that waits costs less than
+	// two that are launched anew.
+	ConfigLimit time.Duration
 	// OnlineGrace is the time from boot_by until a runner that booted must have
 	// gone online: it may have to download the runner program.
 	OnlineGrace time.Duration
@@ -107,6 +112,7 @@ func DefaultLimits() Limits {
 		GiveUp:       15 * time.Minute,
 		Waits:        []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute},
 		BootLimit:    5 * time.Minute,
+		ConfigLimit:  10 * time.Minute,
 		OnlineGrace:  2 * time.Minute,
 		Heartbeat:    20 * time.Second,
 		Silent:       45 * time.Second,
@@ -143,7 +149,7 @@ func DefaultLimits() Limits {
 func (l Limits) Divided(by int) Limits {
 	d := time.Duration(by)
 	for _, p := range []*time.Duration{
-		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
+		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
 		&l.ShareMargin, &l.Confirmed, &l.ConfirmAgain, &l.ShareStep, &l.Idle, &l.Hard, &l.HardMax, &l.Grace,
 		&l.DeleteAgain, &l.Suspicious, &l.ReaperPeriod,
 		&l.Resend, &l.PollResend, &l.SettleSlack, &l.GoneAge, &l.GoneGap, &l.NameRetry, &l.NameLife,

@@ -25,9 +25,13 @@ type Lock struct {
 	Exp time.Time `json:"exp,omitzero"`
 	// Hard is the runner's hard limit.
 	Hard time.Time `json:"hard,omitzero"`
-	// BootBy is when the runner must have booted. It moves with the index only;
-	// past it nobody calls RunInstances and no boot is answered.
+	// BootBy is when the runner must have booted: past it nobody calls RunInstances and
+	// no boot is answered. It moves with the index, and once more when the launched
+	// machine calls and GitHub has not registered it yet.
 	BootBy time.Time `json:"boot_by,omitzero"`
+	// Slot is the place in the line of launches that requests of the key have while the
+	// lock is free, as Request.Slot has it.
+	Slot time.Time `json:"slot,omitzero"`
 	// Joined is the first request that shared the runner with the one that
 	// launched it. Empty: nobody did, so the launching request may end it.
 	Joined string `json:"joined,omitempty"`
@@ -55,6 +59,13 @@ func (l Lock) Names(runner string) bool {
 
 // Free reports whether an intent may take the lock.
 func (l Lock) Free() bool { return l.State == "" || l.State == LockEmpty || l.State == LockDraining }
+
+// bootBy moves boot_by, and exp along with it.
+func (l Lock) bootBy(t time.Time) Lock {
+	l.Exp = minTime(l.Exp.Add(t.Sub(l.BootBy)), l.Hard)
+	l.BootBy = t
+	return l
+}
 
 // empty frees the lock; it names nobody.
 func (l Lock) empty(now time.Time, lim Limits) Lock {

@@ -156,7 +156,7 @@ func TestClientTokenIsOfRunnerAndIndexAlone(t *testing.T) {
 	if token != "garo-x1-0" {
 		t.Errorf("ClientToken = %s, want garo-x1-0", token)
 	}
-	taken := s.c().Take(at(time.Minute), store.Claim{By: "worker-2", Until: at(2 * time.Minute)}, "test", store.Slots{Latest: at(2 * time.Minute)}).Runner
+	taken := s.c().Take(at(time.Minute), store.Claim{By: "worker-2", Until: at(2 * time.Minute)}, "test", &store.Pacing{}).Runner
 	if taken.Claim.By != "worker-2" {
 		t.Fatalf("the claim is %+v, want it taken over", taken.Claim)
 	}

@@ -228,7 +228,11 @@ func (w *world) checkLockSince(was, l store.Lock, index int, is func(bool, strin
 	}
 	is(!l.Exp.Before(was.Exp), "exp of lock %s fell from %v to %v", l.Key, was.Exp, l.Exp)
 	is(was.Joined == "" || l.Joined == was.Joined, "joined of lock %s changed from %s to %s", l.Key, was.Joined, l.Joined)
-	is(l.BootBy.Equal(was.BootBy) || w.known.runners[l.Runner].Index > index, "boot_by of lock %s moved and the index did not", l.Key)
+	if run := w.known.runners[l.Runner]; !l.BootBy.Equal(was.BootBy) && run.Index == index {
+		is(run.InstanceID != "" && run.Config.N == 0 && !w.raised[l.Runner], "boot_by of lock %s moved and the index did not", l.Key)
+		is(!l.BootBy.After(l.Hard) && !l.BootBy.After(w.now.Add(lim.ConfigLimit)), "boot_by of lock %s moved to %v", l.Key, l.BootBy)
+		w.raised[l.Runner] = true
+	}
 	is(!l.BootBy.Before(was.BootBy), "boot_by of lock %s fell", l.Key)
 }
 

@@ -18,8 +18,10 @@ type Quota struct {
 	// registration allowed when it was last written.
 	Live  int `json:"live"`
 	Limit int `json:"limit"`
-	// Next holds, per region, the earliest slot that is not taken.
+	// Next holds, per region, the earliest slot of a call that is not taken.
 	Next map[string]time.Time `json:"next_launch,omitempty"`
+	// Lines holds, per region, the requests that wait for their turn to be launched.
+	Lines map[string]Line `json:"lines,omitempty"`
 	// TooOld are the images whose runner program GitHub refused, the newest last.
 	TooOld []TooOldImage `json:"too_old_images,omitempty"`
 	// Reach is how the runners end if the account's registration goes. nil: none was
@@ -56,12 +58,8 @@ func (q *Quota) name(id string) { q.Account = id }
 // Slot returns the earliest time at which the next RunInstances call of the
 // region may be made: not after now when the bucket has room.
 func (q Quota) Slot(now time.Time, region string, p Pacing) time.Time {
-	p = p.orDefault()
-	full := now.Add(-time.Duration(p.Burst-1) * time.Duration(p.IntervalMS) * time.Millisecond)
-	if next := q.Next[region]; next.After(full) {
-		return next
-	}
-	return full
+	full := now.Add(-time.Duration(p.orDefault().Burst-1) * p.interval())
+	return maxTime(full, q.Next[region])
 }
 
 // Reserve takes the slot. An unused slot is never given back: time passes it.
@@ -70,7 +68,7 @@ func (q Quota) Reserve(slot time.Time, region string, p Pacing) Quota {
 	if q.Next == nil {
 		q.Next = map[string]time.Time{}
 	}
-	q.Next[region] = slot.Add(time.Duration(p.orDefault().IntervalMS) * time.Millisecond)
+	q.Next[region] = slot.Add(p.interval())
 	return q
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -67,7 +68,10 @@ type Request struct {
 	Sends  int       `json:"sends"`
 	SentAt time.Time `json:"sent_at,omitzero"`
 	// Wait says what an accepted request waits for: one of the Wait codes.
-	Wait     string    `json:"wait,omitempty"`
+	Wait string `json:"wait,omitempty"`
+	// Slot is its place in the account's line of launches: its turn, less by how much the
+	// line was behind when it got it. Zero: it has none.
+	Slot     time.Time `json:"slot,omitzero"`
 	GiveUpAt time.Time `json:"give_up_at"`
 	ReadyAt  time.Time `json:"ready_at,omitzero"`
 	EndedAt  time.Time `json:"ended_at,omitzero"` // when it became final
@@ -144,14 +148,17 @@ func (r Request) sent(now time.Time) Request {
 // It is looked at once give_up_at has passed, however long it would wait. It needs the
 // request.
 func (c Case) Hold(now time.Time, w Wait) Decision {
-	return decide(c, func(d *Decision) {
-		r := &d.Request
-		if r.Wait != w.For {
-			r.History = r.History.with(now, string(r.State), w.For)
-		}
-		r.DueAt, r.Wait = minTime(w.Until, r.GiveUpAt.Add(time.Second)), w.For
-		d.remind()
-	})
+	return decide(c, func(d *Decision) { d.hold(now, w, w.For) })
+}
+
+// hold is Hold; why is for the story, which has it once.
+func (d *Decision) hold(now time.Time, w Wait, why string) {
+	r := &d.Request
+	if r.Wait != w.For {
+		r.History = r.History.with(now, string(r.State), why)
+	}
+	r.DueAt, r.Wait = minTime(w.Until, r.GiveUpAt.Add(time.Second)), w.For
+	d.remind()
 }
 
 // Held sends the message of a request that is held: Hold was committed, and its answer
@@ -169,7 +176,7 @@ func (d *Decision) remind() {
 
 // await ties an accepted request to a runner that is not online yet.
 func (r Request) await(now time.Time, lim Limits, runner string, bootBy time.Time, reason string) Request {
-	r.State, r.Runner, r.Wait = Waiting, runner, ""
+	r.State, r.Runner, r.Wait, r.Slot = Waiting, runner, "", time.Time{}
 	r.DueAt = bootBy.Add(lim.SettleSlack)
 	r.History = r.History.with(now, string(Waiting), reason)
 	return r
@@ -214,16 +221,19 @@ func (r Request) Overdue(now time.Time) bool { return !r.State.Final() && now.Af
 func (c Case) Expire(now time.Time, lim Limits) Decision {
 	return decide(c, func(d *Decision) {
 		if d.Request.Overdue(now) {
-			d.Request = d.Request.tried(d.Runner).giveUp(now, lim)
+			d.Request = d.Request.tried(d.Runner).giveUp(now, lim, d.Runner)
 		}
 	})
 }
 
-// giveUp gives up a request that is Overdue.
-func (r Request) giveUp(now time.Time, lim Limits) Request {
+// giveUp gives up a request that is Overdue, and the runner that it waits for, if any.
+func (r Request) giveUp(now time.Time, lim Limits, run Runner) Request {
 	why := r.Wait
 	if r.State == Waiting {
 		why = "runner " + r.Runner + " is not online"
+	}
+	if r.State == Waiting && run.Unminted != nil {
+		why += "; GitHub has not registered it. " + strings.TrimSuffix(run.Unminted.Text, ".")
 	}
 	return r.expireFor(now, lim, why)
 }
@@ -234,7 +244,11 @@ func (r Request) expireFor(now time.Time, lim Limits, why string) Request {
 		return r
 	}
 	text := "No runner was ready before give_up_at. Start again, with a longer give_up if the account is busy."
-	if why != "" {
+	switch {
+	case r.Wait == WaitPaced && r.Slot.After(r.GiveUpAt):
+		text = "No runner was ready before give_up_at: the account's launches are spaced out by its pacing, and the turn of this one was to come at " +
+			r.Slot.UTC().Format(time.RFC3339) + ". Start again, with a longer give_up, or have the account's pacing raised."
+	case why != "":
 		text = "No runner was ready before give_up_at (last: " + why + "). Start again, with a longer give_up if the account is busy."
 	}
 	return r.finish(now, lim, Expired, why, &Failure{Code: "expired", Text: text, Retryable: true})
@@ -274,6 +288,24 @@ func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
 	r = r.sent(now)
 	r.History = r.History.with(now, string(Accepted), why.Code)
 	return r
+}
+
+// WaitsUntil returns when what an accepted request waits for is expected to be over,
+// which may be after its give_up_at. Zero: it waits for nothing.
+func (r Request) WaitsUntil() time.Time {
+	switch {
+	case r.State != Accepted || r.Wait == "" || r.parked(): // for how long the quota is used up nobody knows
+		return time.Time{}
+	case r.Wait == WaitPaced && r.Slot.After(r.DueAt):
+		return r.Slot
+	}
+	return r.DueAt
+}
+
+// Wakes reports whether r waits for the account's quota, and may be woken: it is not
+// given up, and was not woken a moment ago.
+func (r Request) Wakes(now time.Time, lim Limits) bool {
+	return r.parked() && !r.Overdue(now) && r.forgotten(now, lim)
 }
 
 // parked reports whether r waits for minutes rather than for a moment: for the

@@ -57,14 +57,19 @@ func (c Case) Adopt(now time.Time, instance string) Decision {
 //
 // A start that went out a moment ago is not sent again: another run was faster.
 // Half of Resend is longer than any two runs overlap, and still shorter than the
-// time to the next one.
+// time to the next one. After each send the next one takes twice as long: what is
+// behind a backlog would only add to it.
 func (r Request) forgotten(now time.Time, lim Limits) bool {
-	wait := lim.Resend
+	wait := lim.Resend << min(max(0, r.Sends-1), maxPatience)
 	if r.parked() {
 		wait = 0
 	}
-	return r.State == Accepted && now.Sub(r.DueAt) >= wait && now.Sub(r.SentAt) >= lim.Resend/2
+	return r.State == Accepted && now.Sub(r.DueAt) >= wait && now.Sub(r.SentAt) >= max(wait, lim.Resend/2)
 }
+
+// maxPatience is how often Resend doubles at most: to 8 minutes, so that who is tried
+// for long is not forgotten.
+const maxPatience = 3
 
 // unpicked reports whether a poll should send the start message of r again:
 // once, when nothing took it up a while after its first send.
@@ -109,7 +114,7 @@ func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
 	}
 	switch {
 	case r.Overdue(now):
-		*r = r.tried(d.Runner).giveUp(now, lim)
+		*r = r.tried(d.Runner).giveUp(now, lim, d.Runner)
 		return GivenUp
 	case r.State == Waiting:
 		r.DueAt = now.Add(lim.ReaperPeriod)

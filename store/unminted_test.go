@@ -69,7 +69,7 @@ func TestCrowdedRunnerGetsNoFurtherName(t *testing.T) {
 		t.Fatalf("not crowded with %d names", len(s.run.Names))
 	}
 	s.run.Claim = store.Claim{By: "dead", Until: t0}
-	taken := s.c().Take(at(time.Minute), store.Claim{By: "me", Until: at(2 * time.Minute)}, "test", store.Slots{Latest: at(time.Minute)}).Runner
+	taken := s.c().Take(at(time.Minute), store.Claim{By: "me", Until: at(2 * time.Minute)}, "test", &store.Pacing{}).Runner
 	if len(taken.Names) != store.MaxNames || taken.Claim.By != "me" {
 		t.Errorf("after a lapse it has %d names and the claim %+v, want %d and mine: the last was never used", len(taken.Names), taken.Claim, store.MaxNames)
 	}

@@ -25,6 +25,7 @@ type world struct {
 	runners int      // how many were begun
 	workers int
 	dead    map[string]bool   // workers that were killed
+	raised  map[string]bool   // runners that wait longer for their config
 	minted  map[string]string // which worker used a name at GitHub
 	lost    map[string]bool   // names whose answer their worker lost
 	off     map[string]bool   // machines that EC2 shows, and not running
@@ -45,7 +46,7 @@ var (
 func newWorld(t *rapid.T) *world {
 	return &world{
 		T: t, store: storetest.NewMemory(), now: t0,
-		dead: map[string]bool{}, minted: map[string]string{}, lost: map[string]bool{}, off: map[string]bool{}, known: newKnown(),
+		dead: map[string]bool{}, raised: map[string]bool{}, minted: map[string]string{}, lost: map[string]bool{}, off: map[string]bool{}, known: newKnown(),
 	}
 }
 
@@ -221,11 +222,17 @@ func (w *world) work() {
 	in := intent()
 	in.Launch.Vouched = w.draw(2) == 1
 	in.Runner, in.MaxRunners = fmt.Sprintf("x%d", w.runners), worldRunners
-	in.Launch.HardS, in.Slots.Latest, in.Claim = 2*3600, w.now.Add(20*time.Second), w.claim()
-	d := store.Case{Request: r, Lock: l, Quota: w.quota()}.Begin(w.now, lim, in)
+	in.Launch.HardS, in.Claim = 2*3600, w.claim()
+	c := store.Case{Request: r, Lock: l, Quota: w.quota()}
+	d := c.Line(w.now, lim, in.MaxRunners, in.Pacing)
+	if d.Wait.For == "" {
+		d = c.Begin(w.now, lim, in)
+	}
 	if d.Wait.For != "" {
 		w.runners--
-		d = store.Case{Request: r}.Hold(w.now, d.Wait)
+		if d.Wait.For == store.WaitQuota {
+			d = store.Case{Request: r}.Hold(w.now, d.Wait)
+		}
 		w.decide(fmt.Sprintf("%s waits: %s", r.ID, d.Request.Wait), d.Changes...)
 		return
 	}
@@ -240,8 +247,7 @@ func (w *world) claim() store.Claim {
 
 func (w *world) take() {
 	run, claim := w.anyRunner(), w.claim()
-	latest := one(w, w.now.Add(10*time.Second), time.Time{})
-	d := w.around(run).Take(w.now, claim, "test", store.Slots{Latest: latest})
+	d := w.around(run).Take(w.now, claim, "test", &store.Pacing{})
 	w.decide(fmt.Sprintf("%s takes %s", claim.By, run.ID), d.Changes...)
 }
 
@@ -266,17 +272,16 @@ func (w *world) launch() {
 		d, _ := c.Launched(w.now, "i-"+run.ClientToken())
 		w.decide(run.ID+" is launched", d.Changes...)
 	case "no capacity":
-		slots := store.Slots{Latest: one(w, w.now.Add(10*time.Second), time.Time{})} // or no call in this invocation
 		no := store.Refusal{Code: code, Image: one(w, "", "", "ami-2")}
-		w.decide(run.ID+" moves on", c.Advance(w.now, lim, run.Index, run.Index+w.draw(3), no, slots).Changes...)
+		w.decide(run.ID+" moves on", c.Advance(w.now, lim, run.Index, run.Index+w.draw(3), no, store.Pacing{}).Changes...)
 	case "no placement":
 		w.decide(run.ID+" is abandoned", c.Abandon(w.now, lim, code, store.Said{}, store.NewEnd(store.EndNoCapacity)).Changes...)
 	case "refused":
 		why := store.Failure{Code: store.EndLaunchDenied, Text: "t"}
 		w.decide(run.ID+" is refused", c.Abandon(w.now, lim, "UnauthorizedOperation", store.Said{}, why).Changes...)
 	case "unclear":
-		said := run.HearEC2("InternalError", "It broke.").Said
-		w.decide(run.ID+" is called again", c.Again(w.now, said, store.Slots{Latest: w.now.Add(10 * time.Second)}).Changes...)
+		p := store.Pause{Wait: store.Wait{For: store.WaitEC2, Until: w.now.Add(time.Second)}, By: run.Claim.By, Said: store.Said{Code: "InternalError", Text: "It broke."}}
+		w.decide(run.ID+" is to be called again", c.Pause(w.now, p).Changes...)
 	}
 }
 
@@ -344,7 +349,7 @@ func (w *world) boot() {
 	if w.draw(30) == 29 {
 		nonce, instance = one(w, "mine", "theirs"), one(w, instance, "i-9")
 	}
-	d, verdict := w.around(run).Boot(w.now, nonce, instance)
+	d, verdict := w.around(run).Boot(w.now, lim, nonce, instance)
 	if verdict == store.BootGo && (d.Runner.Boot.NonceHash != nonce || d.Runner.InstanceID != instance) {
 		w.Fatalf("%s gives its config to %s with the nonce %s", run.ID, instance, nonce)
 	}

@@ -152,14 +152,16 @@ check "package_objects" {
 resource "aws_lambda_event_source_mapping" "worker" {
   event_source_arn                   = aws_sqs_queue.this.arn
   function_name                      = aws_lambda_function.this["worker"].arn
-  batch_size                         = 10
+  batch_size                         = 25 # requests that line up for their launches share one commit, of at most 100 items
   maximum_batching_window_in_seconds = local.batch_window_s
   function_response_types            = ["ReportBatchItemFailures"]
   tags                               = local.tags
 
-  # Launches are paced anyway; more workers would only wait for each other.
+  # A worker waits for no slot, but EC2 and GitHub take 2 s for a launch: 2 a second keep
+  # four workers busy, as long as an account's burst lasts. 20 are enough for four
+  # accounts at once and for everything else, which takes milliseconds.
   scaling_config {
-    maximum_concurrency = 5
+    maximum_concurrency = 20
   }
 }
 

@@ -222,6 +222,7 @@ func TestSubnetThatIsGoneIsPassedOver(t *testing.T) {
 		for range 4 { // whichever subnet a plan begins with
 			r := w.request()
 			w.start(r)
+			w.follow(10)
 			if run := w.runnerOf(r.ID); run.InstanceID == "" || run.Placement().Subnet != "subnet-b" || run.Placement().InstanceType != "m7g.large" {
 				t.Errorf("runner is %s at %s, want the first type in subnet-b", run.State, run.Placement())
 			}

@@ -325,7 +325,7 @@ func TestResumeOfTheOldVersionSettlesARequestWhoseRunnerIsOnline(t *testing.T) {
 		r := w.request()
 		w.start(r)
 		c := w.caseOf(r)
-		d, _ := c.Boot(time.Now(), "nonce", c.Runner.InstanceID)
+		d, _ := c.Boot(time.Now(), w.limits, "nonce", c.Runner.InstanceID)
 		run, lock := d.Runner, d.Lock
 		run.State, run.OnlineAt, lock.State = store.RunnerOnline, time.Now(), store.LockLive // by the machine's word
 		w.commit(&run, &lock)

@@ -11,19 +11,15 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // launch makes one RunInstances call, whose slot is reserved, and records its outcome.
 func (v *launching) launch(ctx context.Context) error {
-	if v.left() < lastLaunch || v.Runner.CalledAt.After(v.deadline.Add(-lastLaunch)) {
+	r := v.Runner
+	if v.left() < lastLaunch {
 		return v.wait(ctx, store.WaitPaced, 0)
 	}
-	if err := v.slot(ctx); err != nil || store.NextStep(v.Now(), v.Runner, v.Lock) != store.StepLaunch || !v.mine(v.Runner) {
-		return err // or it was stopped meanwhile, or boot_by passed
-	}
-	r := v.Runner
 	l, err := v.render(r)
 	if err != nil {
 		return v.abandon(ctx, "", store.Failure{Code: store.EndLaunchDenied, Text: "The machine's user data cannot be made: " + err.Error() + "."})
@@ -36,18 +32,6 @@ func (v *launching) launch(ctx context.Context) error {
 	}
 	log.Info("launched", "instance", instance.ID)
 	return v.launched(ctx, instance.ID)
-}
-
-// slot waits for the slot of the call.
-func (v *launching) slot(ctx context.Context) error {
-	wait := v.Runner.CalledAt.Sub(v.Now())
-	if wait <= 0 {
-		return nil
-	}
-	if err := sleep.For(ctx, wait); err != nil {
-		return err
-	}
-	return v.load(ctx)
 }
 
 // failed deals with a call that launched nothing, or may have.

@@ -443,6 +443,7 @@ func TestNothingIsLaunchedWhenBootByPassesBeforeTheSlot(t *testing.T) {
 		quota.Next[region] = lock.BootBy.Add(time.Second) // others are in front
 		w.commit(&quota)
 		w.handle(queue.Message{Kind: queue.Resume, ID: w.requestNow(r.ID).Runner})
+		w.follow(10)
 		if n := len(w.fleet.calls); n != calls || time.Now().Before(lock.BootBy) {
 			t.Errorf("%d calls more, the last at %v, with boot_by at %v", n-calls, w.fleet.times[n-1], lock.BootBy)
 		}
@@ -452,21 +453,63 @@ func TestNothingIsLaunchedWhenBootByPassesBeforeTheSlot(t *testing.T) {
 	})
 }
 
-func TestRunnerThatIsStoppedBeforeItsSlotIsNotLaunched(t *testing.T) {
+func TestNoWorkerWaitsForASlot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: {End: time.Now().Add(10 * time.Second)}}})
+		w.fleet.answer = func(n int, _ fleet.Launch, _ func()) error {
+			if n == 1 {
+				return &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded"}
+			}
+			return nil
+		}
+		r, began := w.request(), time.Now()
+		w.start(r)
+		if took := time.Since(began); took > time.Second || len(w.fleet.calls) != 0 {
+			t.Errorf("a worker had the message for %v and made %d calls, want it let go at once", took, len(w.fleet.calls))
+		}
+		w.state(r, store.Accepted)
+		at := w.requestNow(r.ID)
+		if len(w.sent) != 1 || w.sent[0].ID != r.ID || w.sent[0].delay != 10*time.Second || at.Wait != store.WaitPaced || !at.DueAt.Equal(began.Add(10*time.Second)) {
+			t.Errorf("it sent %v, and the request waits for %q until %v; want it to come in 10 s", w.sent, at.Wait, at.DueAt)
+		}
+		w.follow(1)
+		if took := time.Since(began); took > 11*time.Second || len(w.fleet.calls) != 1 {
+			t.Errorf("after %v there were %d calls, want one that is throttled, and no pause", took, len(w.fleet.calls))
+		}
+		w.follow(10)
+		if run := w.runnerOf(r.ID); run.InstanceID == "" {
+			t.Errorf("runner is %s, want it launched", run.State)
+		}
+	})
+}
+
+func TestRequestThatIsStoppedBeforeItsTurnIsNotLaunched(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := w.request()
-		quota := store.Quota{Account: account, Next: map[string]time.Time{region: time.Now().Add(10 * time.Second)}}
-		w.commit(&quota)
-		go func() {
-			time.Sleep(5 * time.Second)
-			w.apply(w.caseOf(r).Stop(time.Now(), w.limits, "test", false))
-		}()
+		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: {End: time.Now().Add(10 * time.Second)}}})
 		w.start(r)
-		if len(w.fleet.calls) != 0 || len(w.github.calls) != 0 {
-			t.Errorf("%d launches and %d registrations for a runner that drains, want none", len(w.fleet.calls), len(w.github.calls))
+		w.apply(store.Case{Request: w.requestNow(r.ID)}.Stop(time.Now(), w.limits, "test", false))
+		w.follow(10)
+		if len(w.fleet.calls) != 0 || len(w.github.calls) != 0 || w.live() != 0 {
+			t.Errorf("%d launches and %d registrations for a request that is cancelled, want none", len(w.fleet.calls), len(w.github.calls))
 		}
-		if run := w.runnerOf(r.ID); run.State != store.RunnerDraining || run.Held(time.Now(), "") {
-			t.Errorf("runner is %s, claimed by %q; want it draining, and the claim given back", run.State, run.Claim.By)
+	})
+}
+
+func TestSharersWaitForOneLaunch(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: {End: time.Now().Add(10 * time.Second)}}})
+		all := []store.Request{w.request(shared), w.request(shared), w.request(shared)}
+		w.start(all[0])
+		w.start(all[1:]...)
+		w.follow(10)
+		for _, r := range all {
+			if got := w.requestNow(r.ID); got.State != store.Waiting || got.Runner != w.requestNow(all[0].ID).Runner {
+				t.Errorf("request is %s with runner %q, want all to wait for one", got.State, got.Runner)
+			}
+		}
+		if q := get[store.Quota](w, account); len(w.fleet.calls) != 1 || time.Until(q.Lines[region].End) > time.Second {
+			t.Errorf("%d launches, and the line ends in %v; want one turn for all", len(w.fleet.calls), time.Until(q.Lines[region].End))
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -39,12 +38,9 @@ func (v *launching) advance(ctx context.Context, fe *fleet.Error) error {
 
 // move continues at another index of the plan, after EC2's no to the current one.
 func (v *launching) move(ctx context.Context, next int, no store.Refusal) error {
-	from, slots := v.Runner.Index, v.slots()
-	if v.left() < lastLaunch {
-		slots.Latest = time.Time{} // no further call here: move, and go on in another invocation
-	}
+	from := v.Runner.Index
 	d, err := v.step(ctx, func(now time.Time) store.Decision {
-		return v.Advance(now, v.Limits, from, next, no, slots)
+		return v.Advance(now, v.Limits, from, next, no, v.pacing)
 	})
 	if err != nil || d.Wait.For == "" {
 		return err
@@ -61,23 +57,12 @@ func (v *launching) unanswered(ctx context.Context) error {
 }
 
 // unclear deals with a call that may or may not have launched, which EC2 answered
-// with fe: only the same call again can tell. It is repeated here while there is time,
-// else by the next one.
+// with fe: only the same call again can tell, after a pause in which other messages
+// have the worker.
 func (v *launching) unclear(ctx context.Context, fe *fleet.Error) error {
 	v.heard = store.Said{Code: fe.Code, Text: fe.Text}
-	said := v.Runner.HearEC2(fe.Code, fe.Text).Said // one answer, however often it takes to record it
-	wait := v.patience(said.Times, fe)
-	if v.left() <= lastLaunch+wait {
-		return v.wait(ctx, store.WaitEC2, wait)
-	}
-	if err := sleep.For(ctx, wait); err != nil {
-		return err
-	}
-	d, err := v.step(ctx, func(now time.Time) store.Decision { return v.Again(now, said, v.slots()) })
-	if err != nil || d.Wait.For == "" {
-		return err
-	}
-	return v.later(ctx, store.Pause{Wait: d.Wait})
+	said := v.Runner.HearEC2(fe.Code, fe.Text).Said
+	return v.wait(ctx, store.WaitEC2, v.patience(said.Times, fe))
 }
 
 // longestPause is the longest time between two calls of one launch: an outage of

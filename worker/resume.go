@@ -65,12 +65,12 @@ func (v *launching) take(ctx context.Context, s *start) error {
 	case !v.first(v.Runner.ID):
 		return nil
 	}
-	slots := v.slots()
+	pacing := &v.pacing
 	if v.closed {
-		slots.Latest = time.Time{} // nothing is launched: no slot is used up
+		pacing = nil // nothing is launched: no slot is used up
 	}
 	d, err := v.apply(ctx, func(now time.Time) store.Decision {
-		return v.Take(now, v.claim(), v.ControlPlane, slots)
+		return v.Take(now, v.claim(), v.ControlPlane, pacing)
 	})
 	switch {
 	case errors.Is(err, errLater):
@@ -85,11 +85,6 @@ func (v *launching) take(ctx context.Context, s *start) error {
 	}
 	s.drive = v
 	return nil
-}
-
-// slots says when this invocation may still begin a RunInstances call.
-func (v *launching) slots() store.Slots {
-	return store.Slots{Pacing: v.pacing, Latest: v.deadline.Add(-lastLaunch)}
 }
 
 // drive takes a claimed runner through its steps.

@@ -28,6 +28,7 @@ type round struct {
 	locks    map[string]*store.Lock
 	pulses   map[string]*store.Pulse
 	quotas   map[string]*store.Quota
+	accounts map[string]store.Account // the registrations that were read, each once
 	groups   []*group
 	byName   map[string]*group
 }
@@ -43,6 +44,18 @@ func (r *round) get(ctx context.Context, refs []store.Ref) error {
 		r.set(i)
 	}
 	return nil
+}
+
+// account returns a registration, which is read once in a round.
+func (r *round) account(ctx context.Context, id string) (store.Account, error) {
+	if a, ok := r.accounts[id]; ok {
+		return a, nil
+	}
+	a, err := r.Accounts.Account(ctx, id)
+	if err == nil {
+		r.accounts[id] = a
+	}
+	return a, err
 }
 
 // set makes i what is decided from next.

@@ -76,7 +76,7 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 	r := &round{
 		invocation: in, now: in.Now(),
 		requests: map[string]*store.Request{}, locks: map[string]*store.Lock{}, pulses: map[string]*store.Pulse{},
-		quotas: map[string]*store.Quota{}, byName: map[string]*group{},
+		quotas: map[string]*store.Quota{}, accounts: map[string]store.Account{}, byName: map[string]*group{},
 	}
 	var refs []store.Ref
 	for _, s := range open {
@@ -93,7 +93,10 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 		}
 	}
 	for _, g := range r.groups {
-		err := in.session.Commit(ctx, g.Changes...)
+		var err error
+		if len(g.Changes) > 0 { // one that came a moment before its slot is held as it was
+			err = in.session.Commit(ctx, g.Changes...)
+		}
 		switch {
 		case err == nil:
 			for _, s := range g.members {
@@ -243,6 +246,9 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 		r.refuse(s, req, store.Failure{Code: "not_allowed", Text: err.Error() + "."})
 		return nil
 	}
+	if r.lines(ctx, s, account, store.Case{Request: *req, Lock: *lock, Quota: *quota}) {
+		return nil
+	}
 	launch, err := r.freeze(ctx, *req, account, id)
 	if err != nil {
 		if errors.Is(err, fleet.ErrRefused) {
@@ -268,12 +274,8 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 		Runner: id, ControlPlane: r.ControlPlane, MaxRunners: account.MaxRunners, Claim: r.claim(),
 		Reach: store.ReachOf(account, req.Region, launch.KeyID, sealed),
 		Plan:  r.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
-		Slots: store.Slots{Pacing: account.Pacing, Latest: r.deadline.Add(-lastLaunch)},
+		Pacing: account.Pacing,
 	})
-	if d.Wait.For != "" {
-		r.hold(ctx, s, req, d.Wait)
-		return nil
-	}
 	g := r.put("account "+req.Account, s, d)
 	g.after = append(g.after, func() {
 		run := d.Runner
@@ -284,6 +286,22 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 		s.drive = v
 	})
 	return nil
+}
+
+// lines reports whether the request has to wait for its launch, and has it wait.
+func (r *round) lines(ctx context.Context, s *start, account store.Account, c store.Case) bool {
+	d := c.Line(r.now, r.Limits, account.MaxRunners, account.Pacing)
+	switch d.Wait.For {
+	case "":
+		return false
+	case store.WaitPaced:
+		s.until = d.Request.DueAt
+		g := r.put("account "+c.Request.Account, s, d)
+		g.after = append(g.after, func() { r.held(ctx, d) })
+	default:
+		r.hold(ctx, s, &c.Request, d.Wait)
+	}
+	return true
 }
 
 // refuse fails the request: no machine could ever be launched for it.

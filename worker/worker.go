@@ -245,7 +245,7 @@ func (in *invocation) jitter(d time.Duration) time.Duration {
 // backoff is the pause before try n (from 1) of a commit that lost: short, since
 // the winner is done already, and random, so that the losers do not meet again.
 func (in *invocation) backoff(ctx context.Context, n int) error {
-	return sleep.For(ctx, in.jitter(min(time.Second, 10*time.Millisecond<<min(n, 7))))
+	return sleep.For(ctx, in.jitter(min(300*time.Millisecond, 10*time.Millisecond<<min(n, 7))))
 }
 
 // sendAll sends the messages of a decision that is committed.

@@ -186,6 +186,8 @@ func TestQuotaIsNeverPassed(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.follow(200)
 		waiting, held := 0, 0
 		for _, r := range all {
 			switch got := w.requestNow(r.ID); {
@@ -255,11 +257,11 @@ func TestIntentsOfABatchShareOneCommit(t *testing.T) {
 			batch = append(batch, w.request())
 		}
 		w.start(batch...)
-		if len(w.fleet.byToken) != 5 || w.live() != 5 {
-			t.Errorf("%d machines, quota %d; want 5 and 5", len(w.fleet.byToken), w.live())
+		if len(w.fleet.byToken) != 3 || w.live() != 3 || len(w.sent) != 2 {
+			t.Errorf("%d machines, quota %d, sent %v; want 3 and 3, and two to come at their slots", len(w.fleet.byToken), w.live(), w.sent)
 		}
-		if w.store.commits != 1+2*5 {
-			t.Errorf("%d commits, want one for the five intents and two a runner", w.store.commits)
+		if w.store.commits != 1+2*3 {
+			t.Errorf("%d commits, want one for the three intents and the two that wait, and two a runner", w.store.commits)
 		}
 	})
 }

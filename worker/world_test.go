@@ -236,7 +236,7 @@ func (w *world) live() int { w.Helper(); return get[store.Quota](w, account).Liv
 func (w *world) listening(r store.Request) queue.Message {
 	w.Helper()
 	c := w.caseOf(r)
-	d, verdict := c.Boot(time.Now(), "nonce", c.Runner.InstanceID)
+	d, verdict := c.Boot(time.Now(), w.limits, "nonce", c.Runner.InstanceID)
 	if verdict != store.BootGo {
 		w.Fatalf("boot = %s, want go", verdict)
 	}

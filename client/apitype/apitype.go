@@ -40,8 +40,9 @@ type Started struct {
 // Status answers GET /status/{id}.
 type Status struct {
 	ID         string    `json:"id"`
-	State      string    `json:"state"`          // accepted, waiting, ready, failed, expired, cancelled
-	Wait       string    `json:"wait,omitempty"` // what an accepted request waits for
+	State      string    `json:"state"`               // accepted, waiting, ready, failed, expired, cancelled
+	Wait       string    `json:"wait,omitempty"`      // what an accepted request waits for, and
+	WaitUntil  time.Time `json:"wait_until,omitzero"` // when that is expected to be over
 	Repository string    `json:"repository"`
 	Account    string    `json:"account"`
 	Region     string    `json:"region"`

@@ -88,6 +88,9 @@ func because(s apitype.Status) string {
 	case s.Error != nil:
 		return ": " + s.Error.Code + ": " + s.Error.Text
 	case s.Wait != "":
+		if !s.WaitUntil.IsZero() {
+			return ", waits: " + s.Wait + ", until " + s.WaitUntil.UTC().Format(time.TimeOnly) + " UTC"
+		}
 		return ", waits: " + s.Wait
 	}
 	return ""

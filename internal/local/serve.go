@@ -21,9 +21,9 @@ import (
 const (
 	// workers is how many batches are worked on at once, as many as the cap of the
 	// queue's event source in AWS.
-	workers = 5
+	workers = 20
 	// batch is how many messages a worker takes at once.
-	batch = 10
+	batch = 25
 	// visibility hides a message for longer than a worker may take.
 	visibility = worker.Timeout + 15*time.Second
 	// poll is how long a worker waits for messages: SQS's longest poll.
@@ -32,9 +32,9 @@ const (
 	reaperTime = 50 * time.Second
 	// expireEvery is how often records past their time to live are deleted.
 	expireEvery = time.Hour
-	// grace is how long what is under way may go on when the system is to stop. A
-	// worker can wait 20 s for the slot of a launch; cut off, it is resumed after
-	// the next start, as after any crash.
+	// grace is how long what is under way may go on when the system is to stop: a
+	// launch and a registration. What is cut off is resumed after the next start, as
+	// after any crash.
 	grace = 3 * time.Second
 )
 

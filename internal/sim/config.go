@@ -26,6 +26,12 @@ type Config struct {
 	Most int
 	// Account changes the registration.
 	Account func(*store.Account)
+	// Neighbour registers another account, which is like the one of the world.
+	Neighbour bool
+	// Window is how long messages are gathered for a batch that is not full; 0: not at all.
+	Window time.Duration
+	// Throttles are what API Gateway lets in, by route, such as "POST /start"; nil: all.
+	Throttles map[string]Throttle
 	// Skew is by how much the clock of a part, which is API, Worker or Reaper, is
 	// ahead.
 	Skew map[string]time.Duration

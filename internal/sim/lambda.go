@@ -13,8 +13,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
-// workers is how many workers run at once: the cap of the event source.
-const workers = 5
+// workers is how many workers run at once: the maximum concurrency of the event source.
+const workers = 20
 
 // lambda runs the worker and the reaper as Lambda does.
 type lambda struct {
@@ -93,6 +93,12 @@ func (l *lambda) receive(ctx context.Context) ([]queue.Delivery, error) {
 			return nil, ctx.Err()
 		}
 		ds, err := l.w.Queue.Receive(ctx, setting.Batch, 20*time.Second)
+		if missing := setting.Batch - len(ds); err == nil && missing > 0 && missing < setting.Batch && l.w.cfg.Window > 0 {
+			time.Sleep(l.w.cfg.Window)
+			var more []queue.Delivery
+			more, err = l.w.Queue.Receive(ctx, missing, 0)
+			ds = append(ds, more...)
+		}
 		if err == nil && len(ds) > 0 && l.w.cfg.Deliver != nil {
 			ds = l.w.cfg.Deliver(l.w, ds)
 		}

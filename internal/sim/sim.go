@@ -55,11 +55,12 @@ type World struct {
 	// Client calls the API, as an operator.
 	Client *client.Client
 
-	cfg    Config
-	table  *table
-	log    journal
-	github *github.Client
-	images atomic.Int64 // how many images were built: requests get the newest
+	cfg     Config
+	gateway gateway
+	table   *table
+	log     journal
+	github  *github.Client
+	images  atomic.Int64 // how many images were built: requests get the newest
 }
 
 // Secrets that no record may show. Those that are derived are known to the oracle.
@@ -144,7 +145,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 	}
 	w := &World{
 		T: t, cfg: cfg, Limits: store.DefaultLimits(), Account: account(),
-		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag),
+		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway{throttles: cfg.Throttles},
 	}
 	if cfg.Account != nil {
 		cfg.Account(&w.Account)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 
@@ -67,18 +68,21 @@ func (s *standing) is() (removed, refused bool) {
 // registered is the registration as it is: to read it is no effect.
 type registered struct{ w *World }
 
-func (r registered) Account(_ context.Context, id string) (store.Account, error) {
-	if removed, _ := r.w.is(); removed || id != setting.AccountID {
+func (r registered) Account(ctx context.Context, id string) (store.Account, error) {
+	if known, _ := r.List(ctx); !slices.Contains(known, id) {
 		return store.Account{}, fmt.Errorf("account %.20q: %w", id, store.ErrNoAccount)
 	}
 	a := r.w.Account
-	a.RoleARN = r.w.registeredRole()
+	a.ID, a.RoleARN = id, r.w.registeredRole()
 	return a, nil
 }
 
 func (r registered) List(context.Context) ([]string, error) {
 	if removed, _ := r.w.is(); removed {
 		return nil, nil
+	}
+	if r.w.cfg.Neighbour {
+		return []string{setting.AccountID, setting.NeighbourID}, nil
 	}
 	return []string{setting.AccountID}, nil
 }

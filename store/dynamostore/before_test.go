@@ -46,8 +46,14 @@ func TestLiveRunnerOfTheVersionBeforeIsToBeConfirmedByWhoWantsToShareIt(t *testi
 	if verdict != store.Confirmed || !d.Lock.Confirmed(now, lim) {
 		t.Errorf("Confirm = %s, want confirmed", verdict)
 	}
-	if quota := old(t, &s.quota).(*store.Quota); len(quota.TooOld) != 0 || quota.Live != 1 {
+	quota := old(t, &s.quota).(*store.Quota)
+	if len(quota.TooOld) != 0 || quota.Live != 1 {
 		t.Errorf("quota = %+v, want one runner, and no image refused", quota)
+	}
+	// A request that the version before has wait for a slot has no turn: it gets one.
+	waiting := store.Request{Region: "eu-west-2", State: store.Accepted, Wait: store.WaitPaced, Meta: store.Meta{DueAt: now}}
+	if turn, _ := quota.Turn(now, waiting, store.Pacing{}); turn.After(now) {
+		t.Errorf("the turn of a request of the version before is at %v, want now", turn)
 	}
 }
 
@@ -57,6 +63,7 @@ func TestItemsHaveAllThatTheVersionBeforeReads(t *testing.T) {
 	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
 	s.runner.MissedAt, s.runner.DeleteAfter, s.runner.Refusals, s.runner.SuspectAt, s.runner.Config.Used = noon, noon, 1, noon, true
 	s.quota.TooOld = []store.TooOldImage{{Image: s.runner.Launch.Image, Program: "key", Runner: s.runner.ID, At: noon}}
+	s.lock.Slot, s.quota.Lines = noon, map[string]store.Line{"eu-west-2": {End: noon, First: noon, BehindMS: 500}}
 	for _, i := range []store.Item{&s.runner, &s.lock, &s.quota} {
 		item, err := dynamostore.ItemOf(i)
 		if err != nil {

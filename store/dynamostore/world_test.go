@@ -59,7 +59,7 @@ func online(t testing.TB, id string, now time.Time) *stage {
 			Image: "ami-0123456789abcdef0", SecurityGroups: []string{"sg-0a1b2c3d"}, Tags: map[string]string{"Name": "garo", "garo:runner": "x" + id},
 			Script: 1, APIURL: "https://garo.example", AgentSHA256: map[string]string{"arm64": "00ff"}, HardS: 6 * 3600, KeyID: "k1",
 		},
-		MaxRunners: 10, Claim: store.Claim{By: "worker-1", Until: at(30)}, Slots: store.Slots{Latest: at(20)},
+		MaxRunners: 10, Claim: store.Claim{By: "worker-1", Until: at(30)},
 	})
 	if begun.Wait.For != "" {
 		t.Fatalf("Begin waits: %s", begun.Wait.For)
@@ -67,7 +67,7 @@ func online(t testing.TB, id string, now time.Time) *stage {
 	begun.Runner.Version = 1 // to the rules, version 0 is no runner
 	d, launched := begun.Launched(at(2), "i-0123456789abcdef0")
 	d = d.Configure(at(3), 1, "c2VhbGVk", 501)
-	d, booted := d.Boot(at(30), "5e884898da280471", "i-0123456789abcdef0")
+	d, booted := d.Boot(at(30), lim, "5e884898da280471", "i-0123456789abcdef0")
 	d, order := d.ApplyEvent(at(60), lim, store.Event{Kind: store.EventOnline, Counter: 1}, "")
 	if !launched || booted != store.BootGo || order != store.OrderGo || d.Runner.ListeningAt.IsZero() {
 		t.Fatalf("launched %v, boot %s, order %s, listening at %v; want the runner program listening", launched, booted, order, d.Runner.ListeningAt)

@@ -29,16 +29,34 @@ var storeBugs = []Bug{
 
 	// The intent: quota, pacing, lock, name.
 	plant("QuotaOffByOne", "one runner more than the limit is launched",
-		edit("store/intent.go", `if q.Live >= in.MaxRunners {`, `if q.Live > in.MaxRunners {`)),
+		edit("store/intent.go", `if d.Quota.Live >= in.MaxRunners {`, `if d.Quota.Live > in.MaxRunners {`),
+		edit("store/intent.go", `if d.Quota.Live >= maxRunners {`, `if d.Quota.Live > maxRunners {`)),
 	plant("QuotaNotCounted", "a new runner is not counted",
 		edit("store/intent.go", `q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners`, `q.Account, q.Limit = r.Account, in.MaxRunners`)),
 	plant("SlotNotTaken", "the first call of a runner takes no slot",
-		edit("store/intent.go", `q = q.Reserve(slot, r.Region, in.Slots.Pacing)`, ``)),
+		edit("store/line.go", `return turn, q.Reserve(room, r.Region, p)
+		}
+		line.End`, `return turn, q
+		}
+		line.End`), edit("store/line.go", `	}
+	return turn, q.Reserve(room, r.Region, p)
+}`, `	}
+	return turn, q
+}`)),
 	plant("NextSlotNotTaken", "further calls of a runner take no slot",
-		edit("store/launch.go", `d.Quota = d.Quota.Reserve(slot, r.Region, s.Pacing)`, ``)),
+		edit("store/line.go", `return turn, q.Reserve(room, region, p)`, `return turn, q`)),
 	plant("PacingIgnored", "launches are not spaced out",
-		edit("store/quota.go", `next.After(full) {`, `false {
-		_ = next`), edit("store/quota.go", `return next`, ``)),
+		edit("store/quota.go", `return maxTime(full, q.Next[region])`, `return full`)),
+	plant("BootByRaisedTwice", "each call of a machine that waits for its config raises its boot limit",
+		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if _ = first; r.InstanceID != "" {`)),
+	plant("BootByRaisedBeforeTheLaunch", "a machine whose launch is not recorded raises the time in which it may be launched",
+		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if first {`)),
+	plant("LineForgets", "each request that waits for its turn gets a new one at the end of the line",
+		edit("store/line.go", `	if r.Slot.IsZero() {`, `	if true {`)),
+	plant("TurnNotKept", "a request has its launch at its turn though others went first",
+		edit("store/line.go", `	case room.After(now): // others went first
+		return room, q.withLine(r.Region, line.delayed(room.Sub(turn)))
+	}`, `	}`)),
 	plant("LaunchingLockIsFree", "a second machine is launched for a key that one is being launched for",
 		edit("store/lock.go", `return l.State == "" || l.State == LockEmpty`, `return l.State == "" || l.State == LockLaunching || l.State == LockEmpty`)),
 	plant("TTLOnALiveLock", "the lock of a live runner is deleted when its last one's would have been",

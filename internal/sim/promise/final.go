@@ -3,6 +3,7 @@ package promise
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,7 +29,13 @@ type finalPromises struct{ *History }
 // sawPace looks at the slots of all RunInstances calls: they come from a bucket
 // of five that fills at two a second, unless the account says otherwise.
 func (p finalPromises) sawPace() {
-	slots := slices.SortedFunc(slices.Values(p.slots), time.Time.Compare)
+	for _, account := range slices.Sorted(maps.Keys(p.slots)) {
+		p.sawPaceOf(slices.SortedFunc(slices.Values(p.slots[account]), time.Time.Compare))
+	}
+}
+
+// sawPaceOf looks at the slots of one account.
+func (p finalPromises) sawPaceOf(slots []time.Time) {
 	burst, interval := 5.0, 500*time.Millisecond
 	if a := p.Account.Pacing; a != (store.Pacing{}) {
 		burst, interval = float64(a.Burst), time.Duration(a.IntervalMS)*time.Millisecond

@@ -57,11 +57,11 @@ type seen struct {
 	runners  map[string]store.Runner
 	locks    map[string]store.Lock
 	pulses   map[string]store.Pulse
-	usable   map[string]string // the one usable runner of each lock key
-	live     int               // runners neither failed nor ended
-	slots    []time.Time       // of RunInstances calls
-	slotsOf  map[string]int    // how many of them each runner got
-	launches map[string]int    // how many calls were made for each runner
+	usable   map[string]string      // the one usable runner of each lock key
+	live     map[string]int         // runners neither failed nor ended, by account
+	slots    map[string][]time.Time // of RunInstances calls, by account
+	slotsOf  map[string]int         // how many of them each runner got
+	launches map[string]int         // how many calls were made for each runner
 	calls    calls
 	heard    heard
 
@@ -74,6 +74,7 @@ type seen struct {
 	names         map[string]bool      // the names that were ever registered, or may have been
 	placed        map[store.Ref]place  // where each item is in the due index
 	versions      map[store.Ref]int64
+	waited        map[string]bool          // the runners whose boot limit was raised while they waited for a config
 	looked        map[Promise]int          // how often each promise was put to the test
 	crashes       map[string]time.Time     // when who was at it was killed, by the id of a record
 	slow          map[string]time.Duration // for how long each invocation stood still, and the calls of each runner's machine
@@ -94,9 +95,10 @@ type text struct {
 func newSeen() seen {
 	return seen{
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
-		usable: map[string]string{}, slotsOf: map[string]int{}, launches: map[string]int{}, names: map[string]bool{}, configs: map[int64]bool{},
+		usable: map[string]string{}, live: map[string]int{}, slots: map[string][]time.Time{}, slotsOf: map[string]int{}, launches: map[string]int{},
+		names: map[string]bool{}, configs: map[int64]bool{},
 		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), floods: newFloods(), placed: map[store.Ref]place{},
-		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{},
+		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{},
 		crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }

@@ -198,13 +198,15 @@ func (o *Oracle) Check(log []byte) {
 	o.hold(Hidden, len(found) == 0, "%v", found)
 	o.sawMachines(machines, powerless)
 	o.sawPace()
-	live := 0
+	live := map[string]int{}
 	for _, r := range o.runners {
 		if !r.State.Final() {
-			live++
+			live[r.Account]++
 		}
 	}
-	o.hold(QuotaTrue, live == o.live, "%d runners are neither failed nor ended, and %d were counted", live, o.live)
+	for account, counted := range o.live {
+		o.hold(QuotaTrue, live[account] == counted, "%d runners of %s are neither failed nor ended, and %d were counted", live[account], account, counted)
+	}
 }
 
 // Healed looks at what must hold when nothing is left of a world whose trouble ended

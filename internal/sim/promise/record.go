@@ -2,8 +2,10 @@ package promise
 
 import (
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -21,15 +23,19 @@ const (
 	LockTells   Promise = "a lock that may be shared names a usable runner"
 	SharedRoom  Promise = "a shared runner is usable, and has the time that was asked for"
 	Rising      Promise = "what may only rise rises"
-	BootBound   Promise = "only an index that moves moves the boot limit"
+	BootBound   Promise = "only an index that moves, and once a machine that waits for its config, moves the boot limit"
 	HardKept    Promise = "nobody may count on a runner beyond its hard limit"
 	QuotaTrue   Promise = "the quota counts what lives"
 	QuotaKept   Promise = "the quota is never passed"
+	TurnKept    Promise = "who comes at its turn keeps its place in the line"
 	Goroutines  Promise = "nothing runs on after its invocation returned"
 	Answered    Promise = "what was accepted is recorded"
 	Rest        Promise = "the world comes to rest"
 	ReadyRunner Promise = "a ready request keeps its runner, which was online"
 )
+
+// turnLapses is how late a turn may be had at least: EC2's bucket is not full before.
+const turnLapses = 2 * time.Second
 
 // recordPromises are about what is written of a record, whatever it is about.
 type recordPromises struct{ *History }
@@ -49,6 +55,10 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 	p.hold(ReadyRunner, was.State != store.Ready || r.Runner == was.Runner, "request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
 	p.hold(Fixed, r.GiveUpAt.Equal(was.GiveUpAt) && r.BodyHash == was.BodyHash && r.CreatedAt.Equal(was.CreatedAt) && r.OwnLabel == was.OwnLabel,
 		"request %s is another one than it was", r.ID)
+	if was.Wait == store.WaitPaced && r.Wait == store.WaitPaced && !was.Slot.IsZero() {
+		moved, late := r.Slot.Sub(was.Slot), r.UpdatedAt.Sub(was.DueAt)
+		p.hold(TurnKept, moved <= time.Millisecond || late > turnLapses, "request %s came %s after its turn, and has one that is %s later", r.ID, late, moved)
+	}
 	p.hold(Rising, r.Tries >= was.Tries, "request %s was tried %d times, and then %d", r.ID, was.Tries, r.Tries)
 }
 
@@ -107,14 +117,14 @@ func (p recordPromises) sawRunner(was, r store.Runner) {
 // count counts a runner among those that live, and its slots and configs.
 func (p recordPromises) count(was, r store.Runner) {
 	if !r.CalledAt.Equal(was.CalledAt) {
-		p.slots = append(p.slots, r.CalledAt)
+		p.slots[r.Account] = append(p.slots[r.Account], r.CalledAt)
 		p.slotsOf[r.ID]++
 	}
 	if was.Version == 0 {
-		p.live++
+		p.live[r.Account]++
 	}
 	if r.State.Final() && !was.State.Final() {
-		p.live--
+		p.live[r.Account]--
 	}
 	if r.Config.RunnerID != 0 {
 		p.configs[r.Config.RunnerID] = true
@@ -144,7 +154,11 @@ func (p recordPromises) sawLock(was, l store.Lock) {
 	p.hold(Fixed, l.Hard.Equal(was.Hard) && (was.Joined == "" || l.Joined == was.Joined), "lock %s is another one than it was", l.Key)
 	if !l.BootBy.Equal(was.BootBy) {
 		r := p.runners[l.Runner] // as it was, or as the same commit has it
-		p.hold(BootBound, r.State == store.RunnerNew && p.slotsOf[r.ID] >= 1, "the boot limit of runner %s moved to %s", r.ID, l.BootBy)
+		moves := r.State == store.RunnerNew && p.slotsOf[r.ID] >= 1 && strings.HasPrefix(l.Writer, kernel.Worker)
+		waits := r.State == store.RunnerLaunched && r.Config.N == 0 && !p.waited[r.ID] && // it never has an index that moves again
+			!l.BootBy.After(earliest(l.UpdatedAt.Add(p.Limits.ConfigLimit+instant), l.Hard))
+		p.hold(BootBound, moves || waits, "the boot limit of runner %s moved to %s", r.ID, l.BootBy)
+		p.waited[r.ID] = p.waited[r.ID] || waits
 	}
 }
 
@@ -164,7 +178,7 @@ func (p recordPromises) agree(l store.Lock) {
 
 // sawQuota looks at the quota that a commit wrote.
 func (p recordPromises) sawQuota(q store.Quota) {
-	p.hold(QuotaTrue, q.Live == p.live, "the quota counts %d runners, and %d are neither failed nor ended", q.Live, p.live)
+	p.hold(QuotaTrue, q.Live == p.live[q.Account], "the quota counts %d runners, and %d are neither failed nor ended", q.Live, p.live[q.Account])
 	p.hold(QuotaKept, q.Live <= q.Limit && (q.Limit == p.Account.MaxRunners || q.Limit == 0), "%d runners live, and the limit is %d", q.Live, p.Account.MaxRunners)
 }
 

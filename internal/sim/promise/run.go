@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
@@ -72,9 +73,25 @@ func (p runPromises) duties() (all []duty) {
 			all = p.ofRunner(all, now, r, p.locks[r.Lock])
 		}
 	}
+	parked, seen := map[string][]store.Request{}, map[string]bool{} // by account, and whether the run must see one of them
 	for _, q := range p.requests {
-		if !q.State.Final() && !q.DueAt.After(now) && p.indexed(q.Ref()) {
+		waits := q.State == store.Accepted && q.Wait == store.WaitQuota && !now.After(q.GiveUpAt)
+		if waits {
+			parked[q.Account] = append(parked[q.Account], q)
+		}
+		switch {
+		case q.State.Final() || q.DueAt.After(now) || !p.indexed(q.Ref()):
+		case waits:
+			seen[q.Account] = seen[q.Account] || now.Sub(q.SentAt) >= p.Limits.Resend/2
+		default:
 			all = p.ofRequest(all, now, q)
+		}
+	}
+	for account := range seen {
+		if seen[account] {
+			all = append(all, duty{account, "wakes one of those who wait for its quota", func() bool {
+				return slices.ContainsFunc(parked[account], func(q store.Request) bool { return p.requests[q.ID].Version != q.Version })
+			}})
 		}
 	}
 	return all
@@ -152,7 +169,8 @@ func waitsFor(now time.Time, r store.Runner, l store.Lock) string {
 func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []duty {
 	run := p.runners[q.Runner]
 	settles := q.State == store.Waiting && run.Version != 0 && (deserted(run) || !run.OnlineAt.IsZero())
-	forgotten := q.State == store.Accepted && now.Sub(q.DueAt) >= p.Limits.Resend && now.Sub(q.SentAt) >= p.Limits.Resend/2
+	patience := p.Limits.Resend * []time.Duration{1, 1, 2, 4, 8}[min(q.Sends, 4)] // what is behind a backlog is not made more
+	forgotten := q.State == store.Accepted && now.Sub(q.DueAt) >= patience && now.Sub(q.SentAt) >= patience
 	if !now.After(q.GiveUpAt) && !settles && !forgotten {
 		return all
 	}

@@ -14,6 +14,7 @@ import (
 const (
 	ControlPlane = "sim"
 	AccountID    = "111122223333"
+	NeighbourID  = "444455556666" // another account, in worlds that have one
 	Region       = "eu-west-2"
 	Repository   = "acme/shop"
 	RepositoryID = "7"
@@ -31,7 +32,7 @@ const (
 	// Visibility hides a message for longer than a worker may take.
 	Visibility = worker.Timeout + 15*time.Second
 	// Batch is how many messages a worker is given at once.
-	Batch = 10
+	Batch = 25
 	// KillLate is how long after its deadline Lambda kills an invocation, as
 	// others measured it.
 	KillLate = 700 * time.Millisecond

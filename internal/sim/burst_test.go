@@ -1,0 +1,90 @@
+package sim_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// crowded is a world for a burst.
+func crowded(t *testing.T) sim.Config {
+	t.Helper()
+	text, err := os.ReadFile("../../terraform/http.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(sim.Throttles(text)); n < 10 {
+		t.Fatalf("http.tf throttles %d routes, want each of the API's", n)
+	}
+	return sim.Crowded(text)
+}
+
+func TestNobodyIsBehindABurst(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{100, 300} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			sim.Run(t, crowded(t), func(w *sim.World) {
+				b := w.Burst(n)
+				t.Logf("%d starts: %+v", n, b)
+				for _, c := range []struct {
+					what          string
+					quiet, behind time.Duration
+				}{{"a share", b.Quiet.Share, b.Behind.Share}, {"a next config", b.Quiet.Next, b.Behind.Next}, {"another account's start", b.Quiet.Neighbour, b.Behind.Neighbour}} {
+					if c.behind > 2*c.quiet {
+						t.Errorf("%s took %s in the burst, and %s when it is quiet", c.what, c.behind, c.quiet)
+					}
+				}
+				if b.Messages > 3*n {
+					t.Errorf("%d messages for %d starts, want at most three each", b.Messages, n)
+				}
+				if floor := time.Duration(n)*500*time.Millisecond + setting.BootTime + setting.Pending; b.Last > floor*11/10 {
+					t.Errorf("the last one was ready after %s, want at most a tenth more than %s", b.Last, floor)
+				}
+				if s := w.States(); s[store.Ready] != n+5 {
+					t.Errorf("requests are %v, want all ready", s)
+				}
+				w.Check()
+			})
+		})
+	}
+}
+
+// TestWhoComesTooLateInABurstLearnsWhen has an account that launches one machine a
+// minute: who would be launched after its give_up_at learns that, and when it would be,
+// at once; and it expires for that reason.
+func TestWhoComesTooLateInABurstLearnsWhen(t *testing.T) {
+	t.Parallel()
+	sim.Run(t, sim.Config{Account: func(a *store.Account) { a.Pacing = store.Pacing{Burst: 1, IntervalMS: 60_000} }}, func(w *sim.World) {
+		var ids []string
+		for i := range 6 {
+			body := sim.Ephemeral(fmt.Sprint(i))
+			body.GiveUp = 210
+			ids = append(ids, w.Start(body).ID)
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		status, err := w.Client.Status(w.Context(), ids[5])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in := status.WaitUntil.Sub(status.CreatedAt).Round(time.Second); status.Wait != store.WaitPaced || in < 4*time.Minute || in > 5*time.Minute {
+			t.Errorf("after a minute, the sixth waits for %q until %s after its start; want its turn, in four to five minutes", status.Wait, in)
+		}
+		w.Until("all to be final", 5*time.Minute, func() bool { return w.States()[store.Accepted]+w.States()[store.Waiting] == 0 })
+		last := w.Request(ids[5])
+		if last.State != store.Expired || !strings.Contains(last.Error.Text, "pacing") || !strings.Contains(last.Error.Text, last.Slot.UTC().Format(time.RFC3339)) {
+			t.Errorf("the sixth is %s: %+v; want it expired for the pacing, and when its turn was", last.State, last.Error)
+		}
+		if n := w.States()[store.Ready]; n != 4 {
+			t.Errorf("%d are ready, want the four whose turns came in time", n)
+		}
+		w.Check()
+	})
+}
