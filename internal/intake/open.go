@@ -30,11 +30,15 @@ type Gauge struct {
 
 // reading is what is known of a repository.
 type reading struct {
-	open  int       // when it was counted; zero: it was not
-	since int       // admitted since then, or perhaps not yet counted
-	busy  int       // admitted, and their commits are under way
-	at    time.Time // when that was
+	open     int       // when it was counted; zero: it was not
+	at       time.Time // when that was
+	admitted int       // in all
+	told     int       // of these, how many the count is sure to have
+	busy     int       // admitted, and their commits are under way
 }
+
+// since returns how many were admitted that the count may not have.
+func (r reading) since() int { return r.admitted - r.told }
 
 const (
 	// fullFor is how long a repository that was counted as full counts as full: one
@@ -60,7 +64,7 @@ func NewGauge(s store.Store, now func() time.Time) *Gauge {
 func (r reading) step(most int) int { return min(max(1, (most-r.open)/steps), maxStep) }
 
 // full reports whether no request may come in unless a count says otherwise.
-func (r reading) full(most int) bool { return r.open+r.since >= most }
+func (r reading) full(most int) bool { return r.open+r.since() >= most }
 
 // Admit calls commit for a request to account a, unless the request's repository has as
 // many open ones as the registration allows: then the error is a Refusal with Full set,
@@ -68,20 +72,22 @@ func (r reading) full(most int) bool { return r.open+r.since >= most }
 // told. A count that fails refuses nothing while the repository had room; told hears of it.
 func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repository, commit func() error, told func(error)) error {
 	most, key := a.OpenRequests(), repo.Key()
-	r, fresh := g.reading(key), false
-	if r.full(most) && (r.open < most || g.now().Sub(r.at) >= fullFor) {
+	r, ok := g.admit(key, most)
+	fresh := false
+	if !ok && (r.open < most || g.now().Sub(r.at) >= fullFor) {
 		n, err := g.count(ctx, repo, most)
 		if err != nil {
 			return err // it was full, and nothing says that it is not
 		}
-		r, fresh = g.counted(key, n, r), true
+		g.counted(key, n, r)
+		r, ok = g.admit(key, most)
+		fresh = true
 	}
-	if r.full(most) {
+	if !ok {
 		return full(a, repo, most)
 	}
-	r = g.admitted(key, 1)
-	defer g.admitted(key, -1)
-	if fresh || r.since < r.step(most) {
+	defer g.done(key)
+	if fresh || r.since() < r.step(most) {
 		return commit()
 	}
 	var wg sync.WaitGroup
@@ -97,33 +103,46 @@ func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repositor
 	return err
 }
 
-func (g *Gauge) reading(key string) reading {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.seen[key]
-}
-
-// counted takes a count over, which began when a reading was then. What was under way,
-// or was admitted meanwhile, may not be in it.
-func (g *Gauge) counted(key string, n int, then reading) reading {
+// counted takes a count over, which began when a reading was then: what was under way
+// then, or was admitted meanwhile, may not be in it. Counts overtake each other, and one
+// that began before another that is known tells nothing.
+func (g *Gauge) counted(key string, n int, then reading) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r := g.seen[key]
-	g.seen[key] = reading{open: n, since: then.busy + max(0, r.since-then.since), busy: r.busy, at: g.now()}
-	return g.seen[key]
+	told := min(then.admitted-then.busy, r.admitted) // it may have been forgotten meanwhile
+	if told < r.told {
+		return
+	}
+	r.open, r.told, r.at = n, told, g.now()
+	g.seen[key] = r
 }
 
-// admitted notes that a commit begins, 1, or is over, -1.
-func (g *Gauge) admitted(key string, by int) reading {
+// admit notes that a commit begins, unless the repository is full: then ok is false. It
+// returns the reading as it is then. Of several callers at once no two get the last place.
+func (g *Gauge) admit(key string, most int) (r reading, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, known := g.seen[key]; !known && len(g.seen) >= maxRepositories {
+	r, known := g.seen[key]
+	if r.full(most) {
+		return r, false
+	}
+	if !known && len(g.seen) >= maxRepositories {
 		clear(g.seen)
 	}
-	r := g.seen[key]
-	r.since, r.busy = r.since+max(0, by), max(0, r.busy+by)
+	r.admitted, r.busy = r.admitted+1, r.busy+1
 	g.seen[key] = r
-	return r
+	return r, true
+}
+
+// done notes that a commit is over.
+func (g *Gauge) done(key string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r, known := g.seen[key]; known {
+		r.busy = max(0, r.busy-1)
+		g.seen[key] = r
+	}
 }
 
 func full(a store.Account, repo store.Repository, most int) *Refusal {

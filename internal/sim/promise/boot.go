@@ -86,7 +86,8 @@ func (p bootPromises) Tells(asked time.Time, what, on string, body []byte, statu
 	}
 	bound := r.Boot.NonceHash == keys.HashNonce(b.Nonce) && r.Boot.InstanceID == b.InstanceID
 	if status == http.StatusUnauthorized {
-		p.hold(BoundBoot, !bound || !p.heard.bound[on].Before(asked), "a boot call for runner %s from %s, which was bound to it at %s, is refused", on, b.InstanceID, p.heard.bound[on])
+		_, lost := p.keyLost[r.Launch.KeyID] // its token opens nothing any more
+		p.hold(BoundBoot, !bound || lost || !p.heard.bound[on].Before(asked), "a boot call for runner %s from %s, which was bound to it at %s, is refused", on, b.InstanceID, p.heard.bound[on])
 		return
 	}
 	word, thief := setting.WordOf(b.Nonce)
