@@ -67,9 +67,7 @@ func (d *Decision) boot(now time.Time, lim Limits, nonceHash, instance string) B
 		r.Boot = bound
 		return BootGone
 	case r.InstanceID == "" || r.Config.N == 0:
-		if first && r.InstanceID != "" { // else its launch may have to be repeated, which boot_by limits
-			*l = l.bootBy(maxTime(l.BootBy, minTime(now.Add(lim.ConfigLimit), l.Hard)))
-		}
+		d.awaitConfig(now, lim, first)
 		return BootLater
 	case r.Boot.At.IsZero():
 		r.Boot.At = now
@@ -77,6 +75,14 @@ func (d *Decision) boot(now time.Time, lim Limits, nonceHash, instance string) B
 	}
 	d.check(KindLock)
 	return BootGo
+}
+
+// awaitConfig raises boot_by for a launched machine that calls for the first time.
+func (d *Decision) awaitConfig(now time.Time, lim Limits, first bool) {
+	r, l := d.Runner, &d.Lock
+	if first && r.InstanceID != "" { // else its launch may have to be repeated, which boot_by limits
+		*l = l.bootBy(maxTime(l.BootBy, minTime(now.Add(lim.ConfigLimit), l.Hard)))
+	}
 }
 
 // NextVerdict is the answer to a shared machine's call for its next config.

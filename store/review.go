@@ -52,6 +52,29 @@ func (c Case) Adopt(now time.Time, instance string) Decision {
 	})
 }
 
+// WaitsUntil returns when what an accepted request waits for is expected to be over,
+// which may be after its give_up_at. Zero: it waits for nothing.
+func (r Request) WaitsUntil() time.Time {
+	switch {
+	case r.State != Accepted || r.Wait == "" || r.parked(): // for how long the quota is used up nobody knows
+		return time.Time{}
+	case r.Wait == WaitPaced && r.Slot.After(r.DueAt):
+		return r.Slot
+	}
+	return r.DueAt
+}
+
+// Wakes reports whether r waits for the account's quota, and may be woken: it is not
+// given up, and was not woken a moment ago.
+func (r Request) Wakes(now time.Time, lim Limits) bool {
+	return r.parked() && !r.Overdue(now) && r.forgotten(now, lim)
+}
+
+// parked reports whether r waits for minutes rather than for a moment: for the
+// account's quota. No message of it is under way meanwhile; the reaper sends one
+// once r is due.
+func (r Request) parked() bool { return r.State == Accepted && r.Wait == WaitQuota }
+
 // forgotten reports whether the reaper is to send the start message of r: once r is
 // parked and due, or when its due_at is so long past that its own was lost.
 //

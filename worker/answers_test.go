@@ -47,6 +47,26 @@ func TestCodeThatNobodyKnowsIsAskedFiveTimesAndTold(t *testing.T) {
 	})
 }
 
+func TestThrottledCallDoesNotBeginTheCountAnew(t *testing.T) {
+	inWorld(t, func(w *world) {
+		strange := 0
+		w.fleet.answer = func(n int, _ fleet.Launch, _ func()) error {
+			if n%2 == 0 {
+				return &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded", Text: "Request limit exceeded."}
+			}
+			strange++
+			return &fleet.Error{Kind: fleet.ErrUnknown, Case: fleet.ErrUnfamiliar, Code: "FrobnicatorOutOfTune", Text: "The frobnicator is out of tune."}
+		}
+		r := w.request()
+		w.start(r)
+		w.follow(100)
+		if strange != 5 {
+			t.Errorf("EC2 gave the answer that nobody knows %d times, want 5", strange)
+		}
+		w.failed(r, store.EndNoLaunch, "The frobnicator is out of tune.", "FrobnicatorOutOfTune", "5 times")
+	})
+}
+
 func TestUnfamiliarCodeThatPassesIsForgotten(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.fleet.answer = func(n int, _ fleet.Launch, _ func()) error {

@@ -95,6 +95,22 @@ func (r *round) group(name string, s *start) *group {
 	return g
 }
 
+// lines reports whether the request has to wait for its launch, and has it wait.
+func (r *round) lines(ctx context.Context, s *start, account store.Account, c store.Case) bool {
+	d := c.Line(r.now, r.Limits, account.MaxRunners, account.Pacing)
+	switch d.Wait.For {
+	case "":
+		return false
+	case store.WaitPaced:
+		s.until = d.Request.DueAt
+		g := r.put("account "+c.Request.Account, s, d)
+		g.after = append(g.after, func() { r.held(ctx, d) })
+	default:
+		r.hold(ctx, s, &c.Request, d.Wait)
+	}
+	return true
+}
+
 // writes reports whether this round has decided to write an item.
 func (r *round) writes(i store.Item) bool {
 	for _, g := range r.groups {

@@ -288,22 +288,6 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	return nil
 }
 
-// lines reports whether the request has to wait for its launch, and has it wait.
-func (r *round) lines(ctx context.Context, s *start, account store.Account, c store.Case) bool {
-	d := c.Line(r.now, r.Limits, account.MaxRunners, account.Pacing)
-	switch d.Wait.For {
-	case "":
-		return false
-	case store.WaitPaced:
-		s.until = d.Request.DueAt
-		g := r.put("account "+c.Request.Account, s, d)
-		g.after = append(g.after, func() { r.held(ctx, d) })
-	default:
-		r.hold(ctx, s, &c.Request, d.Wait)
-	}
-	return true
-}
-
 // refuse fails the request: no machine could ever be launched for it.
 func (r *round) refuse(s *start, req *store.Request, why store.Failure) {
 	g := r.put("request "+req.ID, s, store.Case{Request: *req}.Fail(r.now, r.Limits, why))

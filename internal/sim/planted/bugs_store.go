@@ -50,7 +50,7 @@ var storeBugs = []Bug{
 	plant("BootByRaisedTwice", "each call of a machine that waits for its config raises its boot limit",
 		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if _ = first; r.InstanceID != "" {`)),
 	plant("BootByRaisedBeforeTheLaunch", "a machine whose launch is not recorded raises the time in which it may be launched",
-		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if first {`)),
+		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if _ = r; first {`)),
 	plant("LineForgets", "each request that waits for its turn gets a new one at the end of the line",
 		edit("store/line.go", `	if r.Slot.IsZero() {`, `	if true {`)),
 	plant("TurnNotKept", "a request has its launch at its turn though others went first",

@@ -73,6 +73,11 @@ func (p runPromises) duties() (all []duty) {
 			all = p.ofRunner(all, now, r, p.locks[r.Lock])
 		}
 	}
+	return append(all, p.ofRequests(now)...)
+}
+
+// ofRequests returns what has to be done about requests.
+func (p runPromises) ofRequests(now time.Time) (all []duty) {
 	parked, seen := map[string][]store.Request{}, map[string]bool{} // by account, and whether the run must see one of them
 	for _, q := range p.requests {
 		waits := q.State == store.Accepted && q.Wait == store.WaitQuota && !now.After(q.GiveUpAt)
