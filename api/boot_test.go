@@ -288,6 +288,7 @@ func TestUnknownKeyOpensNothing(t *testing.T) {
 // TestMachineAsksAgainWhenItsConfigIsToBeThere has GitHub ask to wait: the machine learns
 // for how long, within bounds, and not all machines learn the same.
 func TestMachineAsksAgainWhenItsConfigIsToBeThere(t *testing.T) {
+	const callsAtOnce = 40 // what a process answers one machine at once
 	for _, c := range []struct {
 		wait        time.Duration
 		least, most int
@@ -298,7 +299,7 @@ func TestMachineAsksAgainWhenItsConfigIsToBeThere(t *testing.T) {
 			w.launched(run.ID, instanceID)
 			w.apply(w.caseOf(run.ID).Pause(time.Now(), store.Pause{By: run.Claim.By, Wait: store.Wait{For: store.WaitGitHub, Until: time.Now().Add(c.wait)}}))
 			seen := map[int]bool{}
-			for range 64 {
+			for range callsAtOnce {
 				a := w.boot(run, nonce, instanceID)
 				after, err := strconv.Atoi(a.header.Get("Retry-After"))
 				if err != nil || a.status != http.StatusTooEarly || after < c.least || after > c.most {
@@ -307,7 +308,7 @@ func TestMachineAsksAgainWhenItsConfigIsToBeThere(t *testing.T) {
 				seen[after] = true
 			}
 			if len(seen) < c.most-c.least+1 {
-				t.Errorf("64 machines come again after %v, want each of %d to %d", seen, c.least, c.most)
+				t.Errorf("%d machines come again after %v, want each of %d to %d", callsAtOnce, seen, c.least, c.most)
 			}
 			by, want := w.lock(run.Lock).BootBy, time.Now().Add(w.limits.ConfigLimit)
 			if !by.Equal(want) {

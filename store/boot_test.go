@@ -116,7 +116,7 @@ func TestBootOfAVouchedLaunch(t *testing.T) {
 	}{
 		{"FirstCallGetsTheConfig", launched, nil, "hash-1", "i-1", store.BootGo, "put runner, check lock", ""},
 		{"LostAnswerIsGivenAgain", booting, nil, "hash-1", "i-1", store.BootGo, "check lock", ""},
-		{"NoConfigYetIsBound", launched, func(s *stage) { s.run.Config = store.Config{} }, "hash-1", "i-1", store.BootLater, "put runner", ""},
+		{"NoConfigYetIsBound", launched, func(s *stage) { s.run.Config = store.Config{} }, "hash-1", "i-1", store.BootLater, "put runner, put lock", ""},
 		{"NoInstanceYetIsNotBound", launching, nil, "hash-1", "i-1", store.BootLater, "", ""},
 		{"AnotherInstance", launched, nil, "hash-1", "i-2", store.BootForeign, "", store.AlarmIdentity},
 		{"AnotherInstanceOfABoundRunner", launched, bound, "hash-2", "i-2", store.BootForeign, "", store.AlarmIdentity},

@@ -151,7 +151,7 @@ var realFaults = []realFault{
 		"internal/agent.TestCallThatIsThrottledIsMadeAgainAfterRetryAfter"}},
 	{"S2", "thousands of requests are overdue, and no run of the reaper gets through them", []string{
 		"internal/sim.TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods", "internal/sim.TestBacklogThatNoRunGetsThroughDelaysNoEndAndRotates",
-		"internal/sim.TestMessagesThatTheQueueDoesNotTakeAreToldAndSentByTheNextRun", "internal/sim.TestProtectedMachineHoldsUpNoOther",
+		"internal/sim.TestMessagesThatTheQueueDoesNotTakeAreToldAndSentAgain", "internal/sim.TestProtectedMachineHoldsUpNoOther",
 		"reaper.TestBacklogOfRequestsKeepsNoEndAndNoSweepWaiting", "reaper.TestRequestsThatWereLeftComeFirstInTheNextRun", "reaper.TestRepositoriesTakeTurns",
 		"reaper.TestEndsTakeAsManyRoundsForAHundredAsForOne", "reaper.TestFloodedRecordEndsAllTheSame", "reaper.TestFiveThousandRunnersAtTheirHardLimitEndInTwoPeriods",
 		"reaper.TestRunsThatAreTooShortComeToEveryRunner", "reaper.TestShardsLookAtEachItemOnce", "store.TestResentRequestMovesBehindAllThatWaitLonger",
