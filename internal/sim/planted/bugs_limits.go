@@ -21,9 +21,9 @@ var limitBugs = []Bug{
 	plant("FloodAlarmsForEver", "each event that is left out is an alarm",
 		edit("store/budget.go", `if d.Runner.FloodAt.IsZero() {`, `if true {`)),
 	plant("OpenRequestsBoundedTooLate", "a start is refused once it is recorded",
-		edit("internal/intake/open.go", `	if r.full(most) {
+		edit("internal/intake/open.go", `	if !ok {
 		return full(a, repo, most)
-	}`, `	if r.full(most) {
+	}`, `	if !ok {
 		if err := commit(); err != nil {
 			return err
 		}
