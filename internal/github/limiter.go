@@ -23,11 +23,8 @@ const (
 	pointsToRead    = 1
 )
 
-// DefaultShare is the share of one of five workers: as many as are busy with launches
-// while an account launches 2 a second, which is EC2's default. More run at once when
-// several accounts launch, each with a credential of its own. An account whose pacing is
-// raised above 3 a second may ask GitHub for more than it grants; GitHub then says
-// until when to wait.
+// DefaultShare is the share of one of five workers that run at once: as many as
+// the queue's event source invokes (its maximum concurrency is 5).
 const DefaultShare = 1.0 / 5
 
 // points is what GitHub counts for a call.

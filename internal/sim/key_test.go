@@ -49,9 +49,9 @@ func TestLaunchWhoseKeyIsLostIsReplaced(t *testing.T) {
 					w.Errorf("the key was lost before")
 				}
 				if c.fresh {
-					for range 10 { // which have nothing to do, and take the warm workers, who know the old key alone
+					for range 40 { // which have nothing to do, and take the warm workers, who know the old key alone
 						w.Send(queue.StartOf(w.Request(over.ID)), 0)
-						time.Sleep(time.Second)
+						time.Sleep(time.Second / 4)
 					}
 				}
 				job := w.Job(s.RunsOn, 30*time.Second)

@@ -61,7 +61,7 @@ run "numbers" {
       aws_lambda_event_source_mapping.worker.batch_size == 25 &&
       aws_lambda_event_source_mapping.worker.maximum_batching_window_in_seconds == 1 &&
       tolist(aws_lambda_event_source_mapping.worker.function_response_types) == tolist(["ReportBatchItemFailures"]) &&
-      aws_lambda_event_source_mapping.worker.scaling_config[0].maximum_concurrency == 20
+      aws_lambda_event_source_mapping.worker.scaling_config[0].maximum_concurrency == 5
     )
     error_message = "The worker does not get its messages as agreed."
   }
