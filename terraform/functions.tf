@@ -158,11 +158,11 @@ resource "aws_lambda_event_source_mapping" "worker" {
   tags                               = local.tags
 
   # A worker waits for no slot, but EC2 and GitHub take 2 s for a launch: 2 a second keep
-  # four workers busy, as long as an account's burst lasts. What else there is takes
-  # milliseconds. Each keeps within a fifth of what GitHub grants a credential
-  # (github.DefaultShare).
+  # four workers busy, as long as an account's burst lasts. Ten are enough for two
+  # accounts at once and for everything else, which takes milliseconds. Each keeps
+  # within a tenth of what GitHub grants a credential (github.DefaultShare).
   scaling_config {
-    maximum_concurrency = 5
+    maximum_concurrency = 10
   }
 }
 

@@ -317,8 +317,8 @@ variable "reserved_concurrency" {
   default     = {}
 
   validation {
-    condition     = alltrue([for part, n in var.reserved_concurrency : contains(["api", "worker", "reaper"], part) && n >= (part == "worker" ? 5 : part == "reaper" ? 2 : 1)])
-    error_message = "Set reserved_concurrency for api (1 or more), worker (5 or more, as many as its queue starts) or reaper (2 or more: a run may overlap the next)."
+    condition     = alltrue([for part, n in var.reserved_concurrency : contains(["api", "worker", "reaper"], part) && n >= (part == "worker" ? 10 : part == "reaper" ? 2 : 1)])
+    error_message = "Set reserved_concurrency for api (1 or more), worker (10 or more, as many as its queue starts) or reaper (2 or more: a run may overlap the next)."
   }
 }
 

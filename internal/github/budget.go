@@ -48,7 +48,7 @@ type Part struct {
 // Registrations come first: without them there is no runner, so they may take all.
 // An end follows each runner; a tenth is 500 runners an hour at the least that GitHub
 // grants, and what asks more often goes in circles. Confirmations have a tenth too:
-// half of it is the workers', a fifth each, and half the reaper's. What is beyond a
+// half of it is the workers', a tenth each, and half the reaper's. What is beyond a
 // worker's part, the reaper confirms within a minute, by one list for all runners of a
 // repository. Confirmations leave the last tenth of the hour to registrations; ends do
 // not, since a registration that is left there can be given a job. What heals has no

@@ -77,8 +77,8 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 		}},
 		"Ends":                  {simgithub.OpDelete, 1, 5000, 500, 10800 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
 		"OfALargeApp":           {simgithub.OpGet, 1, 12_500, 625, 8640 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorker":             {simgithub.OpGet, github.DefaultShare, 5000, 50, 108 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorkerForALargeApp": {simgithub.OpGet, github.DefaultShare, 12_500, 125, 43200 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorker":             {simgithub.OpGet, github.DefaultShare, 5000, 25, 216 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorkerForALargeApp": {simgithub.OpGet, github.DefaultShare, 12_500, 62, 86400 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -128,12 +128,12 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 	}
 }
 
-// The five workers and the reaper, all of which ask for ever.
+// The ten workers and the reaper, all of which ask for ever.
 func TestConfirmationsTakeATenthOfAnyHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := hourly(t, 5000)
 		clients := []*github.Client{sharing(t, s.Handler(), 1)}
-		for range 5 {
+		for range 10 {
 			clients = append(clients, sharing(t, s.Handler(), github.DefaultShare))
 		}
 		const step = 5 * time.Second // within the points of a minute
@@ -169,8 +169,8 @@ func TestConfirmationsTakeATenthOfAnyHour(t *testing.T) {
 // A credential of few calls is enough for one now and then.
 func TestPartOfFewCallsIsOneAtLeast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := hourly(t, 60) // of which a worker may make a fifth of a twentieth: 0.6
-		c := sharing(t, s.Handler(), github.DefaultShare)
+		s := hourly(t, 60) // of which a process among five may make a fifth of a twentieth: 0.6
+		c := sharing(t, s.Handler(), fifth)
 		_, err := c.Downloads(t.Context(), repo) // which tells how much the hour has
 		if err != nil {
 			t.Fatal(err)

@@ -23,9 +23,9 @@ const (
 	pointsToRead    = 1
 )
 
-// DefaultShare is the share of one of five workers that run at once: as many as
-// the queue's event source invokes (its maximum concurrency is 5).
-const DefaultShare = 1.0 / 5
+// DefaultShare is the share of one of ten workers that run at once: as many as
+// the queue's event source invokes (its maximum concurrency is 10).
+const DefaultShare = 1.0 / 10
 
 // points is what GitHub counts for a call.
 func (o op) points() int {

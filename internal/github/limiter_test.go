@@ -34,6 +34,9 @@ func sharing(t *testing.T, h http.Handler, share float64) *github.Client {
 	return c
 }
 
+// fifth is the share of a process among five.
+const fifth = 1.0 / 5
+
 func TestTwoHundredRegistrationsAtOnceStayInsideThePointsAndNoneIsLost(t *testing.T) {
 	for name, c := range map[string]struct {
 		processes int
@@ -42,8 +45,8 @@ func TestTwoHundredRegistrationsAtOnceStayInsideThePointsAndNoneIsLost(t *testin
 		attempts  int32         // in all; were all told the same time, some 10,000
 	}{
 		"OneProcessWithAllPoints":     {1, 1, 75 * time.Second, 800},
-		"FiveWorkersWithAFifthEach":   {5, github.DefaultShare, 75 * time.Second, 800},
-		"OneWorkerWithAFifth":         {1, github.DefaultShare, 8 * time.Minute, 2500},
+		"TenWorkersWithATenthEach":    {10, github.DefaultShare, 75 * time.Second, 800},
+		"OneProcessWithAFifth":        {1, fifth, 8 * time.Minute, 2500},
 		"HalfOfThePointsForTwoOfFour": {2, 0.25, 175 * time.Second, 1200},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,7 +135,7 @@ func TestEmptyShareMakesNoCall(t *testing.T) {
 
 func TestThoseWhoAskTogetherAreToldDifferentTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := sharing(t, open(t, simgithub.Config{}).Handler(), github.DefaultShare)
+		c := sharing(t, open(t, simgithub.Config{}).Handler(), fifth)
 		var told []time.Duration
 		for i := range 60 {
 			if _, err := c.Mint(t.Context(), repo, fmt.Sprintf("r%d", i), []string{"x"}); err != nil {
@@ -225,7 +228,7 @@ func TestRedirectsAndSecondCallsCostPointsToo(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := open(t, simgithub.Config{Fault: c.fault})
 				client, err := github.New(github.Config{
-					BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Share: github.DefaultShare,
+					BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Share: fifth,
 					Token: func(context.Context, github.Repository) (secret.Text, error) { return c.first, nil },
 					Renew: func(context.Context, github.Repository, secret.Text) (secret.Text, error) { return right, nil },
 				})

@@ -14,7 +14,7 @@ import (
 )
 
 // workers is how many workers run at once: the maximum concurrency of the event source.
-const workers = 5
+const workers = 10
 
 // lambda runs the worker and the reaper as Lambda does.
 type lambda struct {

@@ -61,7 +61,7 @@ run "numbers" {
       aws_lambda_event_source_mapping.worker.batch_size == 25 &&
       aws_lambda_event_source_mapping.worker.maximum_batching_window_in_seconds == 1 &&
       tolist(aws_lambda_event_source_mapping.worker.function_response_types) == tolist(["ReportBatchItemFailures"]) &&
-      aws_lambda_event_source_mapping.worker.scaling_config[0].maximum_concurrency == 5
+      aws_lambda_event_source_mapping.worker.scaling_config[0].maximum_concurrency == 10
     )
     error_message = "The worker does not get its messages as agreed."
   }
@@ -196,7 +196,7 @@ run "throttling_and_memory_are_merged" {
   variables {
     throttling           = { "POST /start" = { rate = 7, burst = 9 } }
     memory_mb            = { api = 512 }
-    reserved_concurrency = { worker = 5 }
+    reserved_concurrency = { worker = 10 }
     alarm_emails         = ["ops@example.org"]
   }
   assert {
@@ -204,7 +204,7 @@ run "throttling_and_memory_are_merged" {
     error_message = "The throttle of a route cannot be changed."
   }
   assert {
-    condition     = aws_lambda_function.this["api"].memory_size == 512 && aws_lambda_function.this["worker"].memory_size == 256 && aws_lambda_function.this["worker"].reserved_concurrent_executions == 5
+    condition     = aws_lambda_function.this["api"].memory_size == 512 && aws_lambda_function.this["worker"].memory_size == 256 && aws_lambda_function.this["worker"].reserved_concurrent_executions == 10
     error_message = "Memory or concurrency of one function cannot be changed alone."
   }
   assert {
