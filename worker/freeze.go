@@ -23,7 +23,7 @@ func imageOf(req store.Request, region store.Region) string {
 // registration returns the registration that a machine for the request is launched by.
 // false: none can be, now or ever, which is decided.
 func (r *round) registration(ctx context.Context, s *start, req *store.Request) (store.Account, bool) {
-	account, err := r.Accounts.Account(ctx, req.Account)
+	account, err := r.account(ctx, req.Account)
 	switch {
 	case errors.Is(err, store.ErrNoAccount), err == nil && account.Closed:
 		r.refuse(s, req, store.NewEnd(store.EndNoAccount))
