@@ -28,26 +28,26 @@ func (c Case) Line(now time.Time, lim Limits, maxRunners int, p Pacing) Decision
 		}
 		r, l := &d.Request, &d.Lock
 		turn, q := d.Quota.Turn(now, *r, p)
-		if !turn.After(now) {
+		if !turn.At.After(now) {
 			return
 		}
-		if of := l.Slot.Add(q.Lines[r.Region].behind()); r.Mode == Shared && r.Slot.IsZero() && of.After(now) {
-			turn, q = of, d.Quota
+		if of := d.Quota.Lines[r.Region].at(l.Slot, l.Ahead); r.Mode == Shared && r.Slot.IsZero() && of.After(now) {
+			turn, q = Turn{of, l.Slot, l.Ahead}, d.Quota
 		}
-		if !turn.After(r.GiveUpAt) {
+		if !turn.At.After(r.GiveUpAt) {
 			d.Quota = q
 			d.Quota.Account, d.Quota.Limit = r.Account, maxRunners
 		}
-		r.Slot = turn.Add(-d.Quota.Lines[r.Region].behind())
-		if r.Mode == Shared && !turn.After(r.GiveUpAt) {
-			l.Key, l.Slot = r.LockKey(), r.Slot
+		r.Slot, r.Ahead = turn.Slot, turn.Ahead
+		if r.Mode == Shared && !turn.At.After(r.GiveUpAt) {
+			l.Key, l.Slot, l.Ahead = r.LockKey(), r.Slot, r.Ahead
 			if l.State == "" {
 				l.State = LockEmpty
 				l.expire(now, lim.Keep)
 			}
 		}
-		d.Wait = Wait{WaitPaced, turn}
-		d.hold(now, d.Wait, WaitPaced+": its turn is at "+turn.UTC().Format(time.RFC3339))
+		d.Wait = Wait{WaitPaced, turn.At}
+		d.hold(now, d.Wait, WaitPaced+": its turn is at "+turn.At.UTC().Format(time.RFC3339))
 	})
 }
 
@@ -65,8 +65,8 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 			return
 		}
 		turn, q := d.Quota.Turn(now, r, in.Pacing)
-		if turn.After(now) {
-			d.Wait = Wait{WaitPaced, turn}
+		if turn.At.After(now) {
+			d.Wait = Wait{WaitPaced, turn.At}
 			return
 		}
 		q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func lined(mode string, end, room time.Duration, slot time.Duration) stage {
 		s.req.Wait, s.req.DueAt, s.req.Slot = store.WaitPaced, at(slot), at(slot)
 	}
 	s.quota = store.Quota{Meta: store.Meta{Version: 5}, Account: s.req.Account, Live: 2, Limit: 10,
-		Next: map[string]time.Time{"eu-west-2": at(room)}, Lines: map[string]store.Line{"eu-west-2": {End: at(end)}}}
+		Next: map[string]time.Time{"eu-west-2": at(room)}, Lines: map[string]store.Line{"eu-west-2": {End: at(end), Last: map[string]time.Time{s.req.Repository.Key(): at(end)}}}}
 	return s
 }
 
@@ -111,8 +112,18 @@ func TestLine(t *testing.T) {
 	const s = time.Second
 	behind := func(ms int64) func(*stage) {
 		return func(s *stage) {
-			s.quota.Lines = map[string]store.Line{"eu-west-2": {End: at(40 * time.Second), BehindMS: ms}}
+			s.quota.Lines = map[string]store.Line{"eu-west-2": {End: at(40 * time.Second), BehindMS: ms, Last: map[string]time.Time{s.req.Repository.Key(): at(30 * time.Second)}}}
 		}
+	}
+	alone := func(s *stage) { // of another repository than those who wait
+		s.quota.Lines = map[string]store.Line{"eu-west-2": {End: at(40 * time.Second), Last: map[string]time.Time{"other": at(39 * time.Second)}}}
+	}
+	ahead := func(s *stage) {
+		alone(s)
+		s.req.Ahead = true
+		line := s.quota.Lines["eu-west-2"]
+		line.BehindMS = 3000
+		s.quota.Lines["eu-west-2"] = line
 	}
 	for _, c := range []struct {
 		name      string
@@ -133,12 +144,20 @@ func TestLine(t *testing.T) {
 		{"ItsTurnIsToCome", store.Ephemeral, 40 * s, -s, s, nil, s, s, 40 * s, ""},
 		{"ItsTurnMovedBack", store.Ephemeral, 40 * s, -s, -s, behind(3000), 2 * s, -s, 40 * s, "put request"},
 		{"ItsTurnHasComeAndOthersWentFirst", store.Ephemeral, 40 * s, 2 * s, -s, nil, 2 * s, -s, 43 * s, "put request, put quota"},
-		{"ItsTurnLapsed", store.Ephemeral, 40 * s, s, -3 * s, nil, s, 500 * time.Millisecond, 40500 * time.Millisecond, "put request, put quota"},
+		{"ItsTurnLapsed", store.Ephemeral, 40 * s, s, -3 * s, nil, s, s, 40500 * time.Millisecond, "put request, put quota"},
 		{"ItsTurnLapsedAndThereIsRoom", store.Ephemeral, 40 * s, -s, -3 * s, nil, 0, 0, 0, ""},
 		{"SharersHaveOneTurn", store.Shared, 40 * s, -s, 0, func(st *stage) {
 			st.lock = store.Lock{Meta: store.Meta{Version: 1}, Key: st.req.LockKey(), State: store.LockEmpty, Slot: at(9 * s)}
 		}, 9 * s, 9 * s, 40 * s, "put request, put lock"},
 		{"TheFirstSharerLeavesItsTurn", store.Shared, 40 * s, -s, 0, nil, 40 * s, 40 * s, 40500 * time.Millisecond, "put request, put lock, put quota"},
+		{"TheOnlyOneOfItsRepositoryGoesFirst", store.Ephemeral, 40 * s, s, 0, alone, s, s, 40500 * time.Millisecond, "put request, put quota"},
+		{"TheOnlyOneOfItsRepositoryHasRoom", store.Ephemeral, 40 * s, -s, 0, alone, 0, 0, 0, ""},
+		{"WhoGoesFirstIsNotDelayedWithTheLine", store.Ephemeral, 40 * s, -s, s, ahead, s, s, 40 * s, ""},
+		{"WhoGoesFirstWaitsForRoom", store.Ephemeral, 40 * s, 2 * s, -s, ahead, 2 * s, -s, 40 * s, "put request"},
+		{"SharersGoFirstTogether", store.Shared, 40 * s, s, 0, func(st *stage) {
+			alone(st)
+			st.lock = store.Lock{Meta: store.Meta{Version: 1}, Key: st.req.LockKey(), State: store.LockEmpty, Slot: at(9 * s), Ahead: true}
+		}, 9 * s, 9 * s, 40 * s, "put request"},
 		{"AfterGiveUpNobodysPlaceIsTaken", store.Ephemeral, 16 * time.Minute, -s, 0, nil, 16 * time.Minute, 16 * time.Minute, 16 * time.Minute, "put request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -178,13 +197,70 @@ func TestLapsedTurnsDoNotClump(t *testing.T) {
 	for n := range 50 {
 		s.req.Slot = at(-time.Minute)
 		turn, q := s.quota.Turn(t0, s.req, store.Pacing{})
-		if want := at(time.Duration(n) * 500 * time.Millisecond); !turn.Equal(want) {
-			t.Fatalf("turn %d is at %v, want %v", n, turn.Sub(t0), want.Sub(t0))
+		if want := at(time.Duration(n) * 500 * time.Millisecond); !turn.At.Equal(want) || !turn.Slot.Equal(want) && n > 0 {
+			t.Fatalf("turn %d is %+v, want %v", n, turn, want.Sub(t0))
 		}
 		s.quota = q
 	}
 	s.req.Slot = at(50 * time.Second)
-	if turn, _ := s.quota.Turn(at(50*time.Second), s.req, store.Pacing{}); !turn.Equal(at(74500 * time.Millisecond)) {
-		t.Errorf("who had its turn at 50 s has it at %v, want 74.5 s", turn.Sub(t0))
+	if turn, _ := s.quota.Turn(at(50*time.Second), s.req, store.Pacing{}); !turn.At.Equal(at(74500 * time.Millisecond)) {
+		t.Errorf("who had its turn at 50 s has it at %v, want 74.5 s", turn.At.Sub(t0))
+	}
+}
+
+// TestRepositoriesWaitForTheirFirstLaunchAlone has one repository file a thousand starts,
+// and forty others one or two each: these wait for each other and for nobody else, those
+// of one repository stay in order, and all together keep EC2's pace.
+func TestRepositoriesWaitForTheirFirstLaunchAlone(t *testing.T) {
+	s := lined(store.Ephemeral, 0, -time.Hour, 0)
+	s.quota.Lines = nil
+	ask := func(repo string, now time.Time) store.Request {
+		r := s.req
+		r.Repository.ID = repo
+		turn, q := s.quota.Turn(now, r, store.Pacing{})
+		s.quota = q
+		r.Slot, r.Ahead = turn.Slot, turn.Ahead
+		return r
+	}
+	var big []store.Request
+	for range 1000 {
+		if r := ask("big", t0); !r.Slot.IsZero() {
+			big = append(big, r)
+		}
+	}
+	now := at(5 * time.Second)
+	s.quota = s.quota.Reserve(now, "eu-west-2", store.Pacing{}) // the bucket is empty, as the line keeps it
+	turn := func(r store.Request) time.Time {
+		if r.Ahead {
+			return r.Slot
+		}
+		return r.Slot.Add(time.Duration(s.quota.Lines["eu-west-2"].BehindMS) * time.Millisecond)
+	}
+	var first, second []store.Request
+	for n := range 20 {
+		first = append(first, ask(fmt.Sprint("small", n), now))
+		second = append(second, ask(fmt.Sprint("small", n), now))
+	}
+	for n, r := range first {
+		if want := now.Add(time.Duration(n+1) * 500 * time.Millisecond); !turn(r).Equal(want) {
+			t.Errorf("the first start of small repository %d has its turn after %s, want %s", n, turn(r).Sub(now), want.Sub(now))
+		}
+	}
+	if again := ask("big", now); again.Ahead || turn(again).Before(turn(big[len(big)-1])) {
+		t.Errorf("another start of the big repository has its turn after %s, want it behind its others", turn(again).Sub(now))
+	}
+	for n, r := range second {
+		if r.Ahead || turn(r).Before(turn(big[len(big)-1])) {
+			t.Errorf("the second start of small repository %d goes first, while its first one waits", n)
+		}
+	}
+	if delay := turn(big[500]).Sub(big[500].Slot); delay != 10*time.Second {
+		t.Errorf("the big repository is delayed by %s, want 10 s for 20 launches", delay)
+	}
+	for n := range 40 {
+		ask(fmt.Sprint("more", n), now)
+	}
+	if n := len(s.quota.Lines["eu-west-2"].Last); n > 32 {
+		t.Errorf("the quota remembers %d repositories, want 32 at most", n)
 	}
 }

@@ -16,7 +16,14 @@ type Line struct {
 	// BehindMS is by how many milliseconds in all the turns were delayed since they were
 	// given. It only rises.
 	BehindMS int64 `json:"behind_ms,omitempty"`
+	// Last is the last turn of each repository that has one to come, by its Key, less
+	// what the line was behind.
+	Last map[string]time.Time `json:"last,omitempty"`
 }
+
+// maxLast bounds the repositories of a line that are remembered, at a hundred bytes
+// each: the quota is written with every launch. Those beyond wait like all others.
+const maxLast = 32
 
 func (l Line) behind() time.Duration { return time.Duration(l.BehindMS) * time.Millisecond }
 
@@ -42,30 +49,85 @@ func (q Quota) withLine(region string, l Line) Quota {
 // second less than the first one, from which on EC2's bucket fills.
 const spare = 2
 
+// live returns Last without the turns that are over.
+func (l Line) live(now time.Time) map[string]time.Time {
+	live := map[string]time.Time{}
+	for repo, slot := range l.Last {
+		if slot.Add(l.behind()).After(now) {
+			live[repo] = slot
+		}
+	}
+	return live
+}
+
+// isNew reports whether a repository has no turn to come in a line that has others'.
+func (l Line) isNew(now time.Time, repo string) bool {
+	live := l.live(now)
+	_, waits := live[repo]
+	return l.End.After(now) && !waits && len(live) < maxLast
+}
+
+// lasting returns the line with the last turn of a repository.
+func (l Line) lasting(now time.Time, repo string, turn time.Time) Line {
+	live := l.live(now)
+	if _, waits := live[repo]; waits || len(live) < maxLast {
+		live[repo] = turn.Add(-l.behind())
+	}
+	l.Last = live
+	return l
+}
+
+// Turn is when a request may have its RunInstances call, and its place in the line.
+type Turn struct {
+	At    time.Time
+	Slot  time.Time // as Request.Slot has it
+	Ahead bool      // likewise
+}
+
+// at returns the turn of a place.
+func (l Line) at(slot time.Time, ahead bool) time.Time {
+	if ahead {
+		return slot
+	}
+	return slot.Add(l.behind())
+}
+
 // Turn returns when a request may have its RunInstances call, and the quota as it is
 // then: not after now, and with the slot of the call taken; or later, with a place in the
-// line. A place that lapsed is followed by a turn before all others, one by one: those
-// who all come late are as far apart from each other as they were.
-func (q Quota) Turn(now time.Time, r Request, p Pacing) (time.Time, Quota) {
-	line, room := q.Lines[r.Region], q.Slot(now, r.Region, p)
+// line. The only request of its repository goes first, so that one with a thousand is not
+// before another's. So does one whose place lapsed; they go one by one, and those who
+// all come late are as far apart from each other as they were.
+func (q Quota) Turn(now time.Time, r Request, p Pacing) (Turn, Quota) {
+	line, room, repo := q.Lines[r.Region], q.Slot(now, r.Region, p), r.Repository.Key()
 	if r.Slot.IsZero() {
 		turn := maxTime(line.End, room.Add(p.spare()))
 		if !turn.After(now) {
-			return turn, q.Reserve(room, r.Region, p)
+			return Turn{At: turn}, q.Reserve(room, r.Region, p)
+		}
+		if line.isNew(now, repo) {
+			first, q := q.First(now, r.Region, p)
+			if first.After(now) {
+				q = q.withLine(r.Region, q.Lines[r.Region].lasting(now, repo, first))
+			}
+			return Turn{first, first, true}, q
 		}
 		line.End = turn.Add(p.interval())
-		return turn, q.withLine(r.Region, line)
+		return Turn{At: turn, Slot: turn.Add(-line.behind())}, q.withLine(r.Region, line.lasting(now, repo, turn))
 	}
-	turn := r.Slot.Add(line.behind())
+	turn := line.at(r.Slot, r.Ahead)
 	switch {
 	case turn.After(now):
-		return turn, q
+		return Turn{turn, r.Slot, r.Ahead}, q
 	case p.lapsed(now, turn):
-		return q.First(now, r.Region, p)
-	case room.After(now): // others went first
-		return room, q.withLine(r.Region, line.delayed(room.Sub(turn)))
+		first, q := q.First(now, r.Region, p)
+		return Turn{first, first, true}, q
+	case room.After(now) && !r.Ahead: // others went first
+		q = q.withLine(r.Region, line.delayed(room.Sub(turn)))
+		return Turn{At: room, Slot: r.Slot}, q
+	case room.After(now):
+		return Turn{room, r.Slot, true}, q
 	}
-	return turn, q.Reserve(room, r.Region, p)
+	return Turn{At: turn}, q.Reserve(room, r.Region, p)
 }
 
 // First is Turn of a call that goes first: one that repeats a launch which is under way,

@@ -32,6 +32,8 @@ type Lock struct {
 	// Slot is the place in the line of launches that requests of the key have while the
 	// lock is free, as Request.Slot has it.
 	Slot time.Time `json:"slot,omitzero"`
+	// Ahead says that the place is before the line, as Request.Ahead has it.
+	Ahead bool `json:"ahead,omitempty"`
 	// Joined is the first request that shared the runner with the one that
 	// launched it. Empty: nobody did, so the launching request may end it.
 	Joined string `json:"joined,omitempty"`

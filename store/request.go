@@ -71,7 +71,9 @@ type Request struct {
 	Wait string `json:"wait,omitempty"`
 	// Slot is its place in the account's line of launches: its turn, less by how much the
 	// line was behind when it got it. Zero: it has none.
-	Slot     time.Time `json:"slot,omitzero"`
+	Slot time.Time `json:"slot,omitzero"`
+	// Ahead: Slot is a turn before the line, which is not delayed with it.
+	Ahead    bool      `json:"ahead,omitempty"`
 	GiveUpAt time.Time `json:"give_up_at"`
 	ReadyAt  time.Time `json:"ready_at,omitzero"`
 	EndedAt  time.Time `json:"ended_at,omitzero"` // when it became final
@@ -176,7 +178,7 @@ func (d *Decision) remind() {
 
 // await ties an accepted request to a runner that is not online yet.
 func (r Request) await(now time.Time, lim Limits, runner string, bootBy time.Time, reason string) Request {
-	r.State, r.Runner, r.Wait, r.Slot = Waiting, runner, "", time.Time{}
+	r.State, r.Runner, r.Wait, r.Slot, r.Ahead = Waiting, runner, "", time.Time{}, false
 	r.DueAt = bootBy.Add(lim.SettleSlack)
 	r.History = r.History.with(now, string(Waiting), reason)
 	return r

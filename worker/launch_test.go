@@ -453,9 +453,14 @@ func TestNothingIsLaunchedWhenBootByPassesBeforeTheSlot(t *testing.T) {
 	})
 }
 
+// lineOf is a line in which the repository of the tests has a turn to come.
+func lineOf(end time.Time) store.Line {
+	return store.Line{End: end, Last: map[string]time.Time{store.Repository{ID: "7"}.Key(): end}}
+}
+
 func TestNoWorkerWaitsForASlot(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: {End: time.Now().Add(10 * time.Second)}}})
+		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: lineOf(time.Now().Add(10 * time.Second))}})
 		w.fleet.answer = func(n int, _ fleet.Launch, _ func()) error {
 			if n == 1 {
 				return &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded"}
@@ -486,7 +491,7 @@ func TestNoWorkerWaitsForASlot(t *testing.T) {
 func TestRequestThatIsStoppedBeforeItsTurnIsNotLaunched(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := w.request()
-		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: {End: time.Now().Add(10 * time.Second)}}})
+		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: lineOf(time.Now().Add(10 * time.Second))}})
 		w.start(r)
 		w.apply(store.Case{Request: w.requestNow(r.ID)}.Stop(time.Now(), w.limits, "test", false))
 		w.follow(10)
@@ -498,7 +503,7 @@ func TestRequestThatIsStoppedBeforeItsTurnIsNotLaunched(t *testing.T) {
 
 func TestSharersWaitForOneLaunch(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: {End: time.Now().Add(10 * time.Second)}}})
+		w.commit(&store.Quota{Account: account, Lines: map[string]store.Line{region: lineOf(time.Now().Add(10 * time.Second))}})
 		all := []store.Request{w.request(shared), w.request(shared), w.request(shared)}
 		w.start(all[0])
 		w.start(all[1:]...)

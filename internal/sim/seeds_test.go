@@ -144,6 +144,8 @@ var kept = []struct {
 	{74542, "a machine whose call stood still in the API, so that its timer is early"},
 	{78736, "a runner that moves on without a slot, and whose commit has no answer"},
 	{84422, "a boot that is decided in time, and whose commit stands still"},
+	{136, "a machine that was bound boots by a key that is lost"},
+	{12018, "a request begins to wait for the quota while the reaper, which stands still, is to wake one"},
 	{96537, "a batch of which one request shares a runner, and the next has it hand over"},
 	{54, "UnclearLaunchForgotten"},
 	{61, "OrphanEndedAtOnce"},

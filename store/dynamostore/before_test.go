@@ -52,7 +52,7 @@ func TestLiveRunnerOfTheVersionBeforeIsToBeConfirmedByWhoWantsToShareIt(t *testi
 	}
 	// A request that the version before has wait for a slot has no turn: it gets one.
 	waiting := store.Request{Region: "eu-west-2", State: store.Accepted, Wait: store.WaitPaced, Meta: store.Meta{DueAt: now}}
-	if turn, _ := quota.Turn(now, waiting, store.Pacing{}); turn.After(now) {
+	if turn, _ := quota.Turn(now, waiting, store.Pacing{}); turn.At.After(now) {
 		t.Errorf("the turn of a request of the version before is at %v, want now", turn)
 	}
 }

@@ -34,14 +34,12 @@ var storeBugs = []Bug{
 	plant("QuotaNotCounted", "a new runner is not counted",
 		edit("store/intent.go", `q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners`, `q.Account, q.Limit = r.Account, in.MaxRunners`)),
 	plant("SlotNotTaken", "the first call of a runner takes no slot",
-		edit("store/line.go", `return turn, q.Reserve(room, r.Region, p)
-		}
-		line.End`, `return turn, q
-		}
-		line.End`), edit("store/line.go", `	}
-	return turn, q.Reserve(room, r.Region, p)
+		edit("store/line.go", `			return Turn{At: turn}, q.Reserve(room, r.Region, p)
+`, `			return Turn{At: turn}, q
+`), edit("store/line.go", `	}
+	return Turn{At: turn}, q.Reserve(room, r.Region, p)
 }`, `	}
-	return turn, q
+	return Turn{At: turn}, q
 }`)),
 	plant("NextSlotNotTaken", "further calls of a runner take no slot",
 		edit("store/line.go", `return turn, q.Reserve(room, region, p)`, `return turn, q`)),
@@ -54,9 +52,10 @@ var storeBugs = []Bug{
 	plant("LineForgets", "each request that waits for its turn gets a new one at the end of the line",
 		edit("store/line.go", `	if r.Slot.IsZero() {`, `	if true {`)),
 	plant("TurnNotKept", "a request has its launch at its turn though others went first",
-		edit("store/line.go", `	case room.After(now): // others went first
-		return room, q.withLine(r.Region, line.delayed(room.Sub(turn)))
-	}`, `	}`)),
+		edit("store/line.go", `	case room.After(now) && !r.Ahead: // others went first
+		q = q.withLine(r.Region, line.delayed(room.Sub(turn)))
+		return Turn{At: room, Slot: r.Slot}, q
+	case`, `	case r.Ahead &&`)),
 	plant("LaunchingLockIsFree", "a second machine is launched for a key that one is being launched for",
 		edit("store/lock.go", `return l.State == "" || l.State == LockEmpty`, `return l.State == "" || l.State == LockLaunching || l.State == LockEmpty`)),
 	plant("TTLOnALiveLock", "the lock of a live runner is deleted when its last one's would have been",

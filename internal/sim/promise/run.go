@@ -95,7 +95,15 @@ func (p runPromises) ofRequests(now time.Time) (all []duty) {
 	for account := range seen {
 		if seen[account] {
 			all = append(all, duty{account, "wakes one of those who wait for its quota", func() bool {
-				return slices.ContainsFunc(parked[account], func(q store.Request) bool { return p.requests[q.ID].Version != q.Version })
+				if slices.ContainsFunc(parked[account], func(q store.Request) bool { return p.requests[q.ID].Version != q.Version }) {
+					return true
+				}
+				for _, q := range p.requests { // or one that has waited since a moment after
+					if q.Account == account && q.Sends > 1 && !q.SentAt.Before(now) {
+						return true
+					}
+				}
+				return false
 			}})
 		}
 	}

@@ -29,10 +29,9 @@ func TestBurstGolden(t *testing.T) {
 				row("none", "", "", out.Quiet)
 			}
 			row(fmt.Sprint(n), out.Last.Round(time.Second).String(), fmt.Sprintf("%.1f", float64(out.Messages)/float64(n)), out.Behind)
-			// One for the start, one for its turn, one when GitHub is to confirm its runner;
-			// and behind a long burst those that the reaper sends again after a minute.
-			if out.Messages > 5*n {
-				t.Errorf("%d messages for %d starts, want at most five each", out.Messages, n)
+			// One for the start, one for its turn, one when GitHub is to confirm its runner.
+			if out.Messages > 3*n {
+				t.Errorf("%d messages for %d starts, want at most three each", out.Messages, n)
 			}
 		})
 	}
