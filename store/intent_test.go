@@ -153,7 +153,7 @@ func TestLine(t *testing.T) {
 		{"TheOnlyOneOfItsRepositoryGoesFirst", store.Ephemeral, 40 * s, s, 0, alone, s, s, 40500 * time.Millisecond, "put request, put quota"},
 		{"TheOnlyOneOfItsRepositoryHasRoom", store.Ephemeral, 40 * s, -s, 0, alone, 0, 0, 0, ""},
 		{"WhoGoesFirstIsNotDelayedWithTheLine", store.Ephemeral, 40 * s, -s, s, ahead, s, s, 40 * s, ""},
-		{"WhoGoesFirstWaitsForRoom", store.Ephemeral, 40 * s, 2 * s, -s, ahead, 2 * s, -s, 40 * s, "put request"},
+		{"WhoGoesFirstHasTheLineMakeRoom", store.Ephemeral, 40 * s, 2 * s, -s, ahead, 2 * s, -s, 40500 * time.Millisecond, "put request, put quota"},
 		{"SharersGoFirstTogether", store.Shared, 40 * s, s, 0, func(st *stage) {
 			alone(st)
 			st.lock = store.Lock{Meta: store.Meta{Version: 1}, Key: st.req.LockKey(), State: store.LockEmpty, Slot: at(9 * s), Ahead: true}

@@ -118,14 +118,14 @@ func (q Quota) Turn(now time.Time, r Request, p Pacing) (Turn, Quota) {
 	switch {
 	case turn.After(now):
 		return Turn{turn, r.Slot, r.Ahead}, q
-	case p.lapsed(now, turn):
+	case p.lapsed(now, turn) && (!r.Ahead || p.lapsed(now, r.DueAt)): // else it was to come when there was room
 		first, q := q.First(now, r.Region, p)
 		return Turn{first, first, true}, q
 	case room.After(now) && !r.Ahead: // others went first
 		q = q.withLine(r.Region, line.delayed(room.Sub(turn)))
 		return Turn{At: room, Slot: r.Slot}, q
-	case room.After(now):
-		return Turn{room, r.Slot, true}, q
+	case room.After(now): // the line makes room
+		return Turn{room, r.Slot, true}, q.withLine(r.Region, line.delayed(p.interval()))
 	}
 	return Turn{At: turn}, q.Reserve(room, r.Region, p)
 }

@@ -3,10 +3,13 @@ package sim_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -54,6 +57,64 @@ func TestNobodyIsBehindABurst(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One repository asks for many machines, and a hundred others for one each, one a second.
+func TestNobodyIsBehindAnotherRepository(t *testing.T) {
+	t.Parallel()
+	const big, others = 600, 100
+	world := crowded(t)
+	throttled := world.Account
+	world.Account = func(a *store.Account) {
+		throttled(a)
+		for i := range others {
+			a.Repositories = append(a.Repositories, store.Named{ID: fmt.Sprint(1000 + i), Name: fmt.Sprint("acme/other-", i)})
+		}
+	}
+	sim.Run(t, world, func(w *sim.World) {
+		ask := func(i int) apitype.Started {
+			body := sim.Ephemeral(fmt.Sprint("other-", i))
+			body.AccountID, body.Repo = setting.AccountID, fmt.Sprint("acme/other-", i)
+			return w.Start(body)
+		}
+		took := func(s apitype.Started) time.Duration {
+			w.Until("the runner", 10*time.Minute, func() bool { return w.Request(s.ID).State == store.Ready })
+			r := w.Request(s.ID)
+			return r.ReadyAt.Sub(r.CreatedAt)
+		}
+		quiet := took(ask(0))
+		var wg sync.WaitGroup
+		for i := range big {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Microsecond)
+				body := sim.Ephemeral(fmt.Sprint("big-", i))
+				body.AccountID = setting.AccountID
+				for {
+					if _, err := w.Client.Start(w.Context(), body); err == nil || !strings.Contains(err.Error(), "429") {
+						return
+					}
+				}
+			})
+		}
+		var asked []apitype.Started
+		for i := range others - 1 {
+			time.Sleep(time.Second)
+			asked = append(asked, ask(i+1))
+		}
+		wg.Wait()
+		var all []time.Duration
+		for _, s := range asked {
+			all = append(all, took(s))
+		}
+		slices.Sort(all)
+		t.Logf("quiet %s; the others: median %s, p99 %s", quiet, all[len(all)/2], all[len(all)*99/100])
+		if p99 := all[len(all)*99/100]; p99 > 2*quiet {
+			t.Errorf("of %d other repositories the slowest start but one took %s, and a start takes %s when it is quiet", others, p99, quiet)
+		}
+		if s := w.States(); s[store.Ready]+s[store.Accepted]+s[store.Waiting] != big+others {
+			t.Errorf("requests are %v, want none failed", s)
+		}
+	})
 }
 
 // TestWhoComesTooLateInABurstLearnsWhen has an account that launches one machine a

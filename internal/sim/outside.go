@@ -51,8 +51,12 @@ func (a accounts) List(ctx context.Context) ([]string, error) { return registere
 // outside makes what is around GARO.
 func (w *World) outside() {
 	var err error
+	var repositories []github.Repository
+	for _, r := range w.Account.Repositories {
+		repositories = append(repositories, github.Repository{ID: r.ID, Name: r.Name})
+	}
 	w.GitHub, err = simgithub.New(simgithub.Config{
-		Repositories: []github.Repository{{ID: setting.RepositoryID, Name: setting.Repository}},
+		Repositories: repositories,
 		Rules:        simgithub.Rules{Token: secret.New(pat)},
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {

@@ -158,7 +158,7 @@ var realFaults = []realFault{
 		"cmd/garo-reaper.TestReportIsOneLine"}},
 	{"S3", "one repository files thousands of starts at once", []string{
 		"internal/sim.TestRepositoryThatFilesManyStartsHasFewOpen", "internal/sim.TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods",
-		"reaper.TestRepositoriesTakeTurns"}},
+		"internal/sim.TestNobodyIsBehindAnotherRepository", "store.TestRepositoriesWaitForTheirFirstLaunchAlone", "reaper.TestRepositoriesTakeTurns"}},
 	{"S4", "an account is removed, or its registration breaks, while its runners live", []string{
 		"internal/sim.TestRunnersOfARemovedAccountEndAsEver", "internal/sim.TestOpenRequestsOfARemovedAccountFailAtOnce",
 		"internal/sim.TestRunnersOfAnAccountThatRefusesUsEndByTime", "internal/sim.TestAccountThatComesBackIsUsedAgain",
