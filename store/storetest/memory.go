@@ -247,13 +247,12 @@ func (m *Memory) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item,
 }
 
 // CountOpen implements store.Store.
-func (m *Memory) CountOpen(ctx context.Context, repo store.Repository, most int) (int, error) {
+func (m *Memory) CountOpen(ctx context.Context, repo store.Repository, most int) (n int, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("count open: %w", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := 0
 	for _, k := range m.items {
 		if k.open != "" && k.open == repo.Key() && n < most {
 			n++

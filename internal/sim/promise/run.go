@@ -1,7 +1,6 @@
 package promise
 
 import (
-	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
@@ -94,20 +93,26 @@ func (p runPromises) ofRequests(now time.Time) (all []duty) {
 	}
 	for account := range seen {
 		if seen[account] {
-			all = append(all, duty{account, "wakes one of those who wait for its quota", func() bool {
-				if slices.ContainsFunc(parked[account], func(q store.Request) bool { return p.requests[q.ID].Version != q.Version }) {
-					return true
-				}
-				for _, q := range p.requests { // or one that has waited since a moment after
-					if q.Account == account && q.Sends > 1 && !q.SentAt.Before(now) {
-						return true
-					}
-				}
-				return false
-			}})
+			all = append(all, duty{account, "wakes one of those who wait for its quota", func() bool { return p.woke(parked[account], account, now) }})
 		}
 	}
 	return all
+}
+
+// woke reports whether one of an account's requests that waited for its quota was woken
+// since: one of those that did so then, or one that has waited since a moment after.
+func (p runPromises) woke(then []store.Request, account string, since time.Time) bool {
+	for _, q := range then {
+		if p.requests[q.ID].Version != q.Version {
+			return true
+		}
+	}
+	for _, q := range p.requests {
+		if q.Account == account && q.Sends > 1 && !q.SentAt.Before(since) {
+			return true
+		}
+	}
+	return false
 }
 
 // indexed reports whether the due index shows a record by now.
