@@ -103,7 +103,8 @@ func TestRepositoriesTakeTurns(t *testing.T) {
 		w.run()
 		all := w.queue.take()
 		for _, id := range others {
-			if at := slices.IndexFunc(all, func(m sent) bool { return m.ID == id }); at < 0 || at > 2*21 {
+			// A round of 500 goes out side by side, in any order; in order of age they would be last.
+			if at := slices.IndexFunc(all, func(m sent) bool { return m.ID == id }); at < 0 || at >= 500 {
 				t.Errorf("the only request %s of a repository was sent as number %d of %d, want it among the first", id, at, len(all))
 			}
 		}
