@@ -44,8 +44,8 @@ func TestNobodyIsBehindABurst(t *testing.T) {
 						t.Errorf("%s took %s in the burst, and %s when it is quiet", c.what, c.behind, c.quiet)
 					}
 				}
-				if b.Messages > 3*n {
-					t.Errorf("%d messages for %d starts, want at most three each", b.Messages, n)
+				if most := n * 33 / 10; b.Messages > most { // one each for the start, its turn and its confirmation; a few come again
+					t.Errorf("%d messages for %d starts, want at most %d", b.Messages, n, most)
 				}
 				if floor := time.Duration(n)*500*time.Millisecond + setting.BootTime + setting.Pending; b.Last > floor*11/10 {
 					t.Errorf("the last one was ready after %s, want at most a tenth more than %s", b.Last, floor)
