@@ -85,10 +85,10 @@ func (d *Decision) awaitConfig(now time.Time, lim Limits, first bool) {
 	}
 }
 
-// NextVerdict is the answer to a shared machine's call for its next config.
+// NextAnswer is the answer to a shared machine's call for its next config.
 type NextAnswer string
 
-// The verdicts.
+// The answers.
 const (
 	NextReady NextAnswer = "ready" // 200: the recorded config is the one
 	NextLater NextAnswer = "later" // 425: a worker is to register it
