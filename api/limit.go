@@ -36,10 +36,10 @@ const (
 	// after another.
 	callsAtOnce = 40
 	// callsPerHeartbeat is how many follow in each heartbeat's time: one a second. A
-	// machine calls once in a heartbeat, eight times for a job, and each two seconds
+	// machine calls once in a heartbeat, eight times for a job, and every two seconds
 	// while it waits for a config.
 	callsPerHeartbeat = 20
-	// maxTalkers bounds what a limiter remembers, at about a hundred bytes each. Whoever
+	// maxTalkers bounds what a limiter remembers, at about a hundred bytes each. Who
 	// fills it with tokens that he makes up gains nothing by it: a new one is always taken.
 	maxTalkers = 10_000
 )

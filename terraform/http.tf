@@ -5,7 +5,7 @@ locals {
   # A machine takes the agent once (3 MB, hence the least), and boots with a few tries.
   # A waiting client asks for the status every 2 s. Operators' calls are people's.
   #
-  # API Gateway throttles a route for all of its callers together, so that whoever
+  # API Gateway throttles a route for all of its callers together, so that who
   # floods one takes from the others. What machines call leaves room for that. 6,000
   # machines with jobs of five minutes send 300 heartbeats a second (one in 20 s each)
   # and 100 events of jobs (five each, 20 jobs a second): 600 of the 1,000 are left for

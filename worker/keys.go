@@ -28,7 +28,7 @@ func (w *Worker) keys() *keys.Ring {
 	return w.ring.keys
 }
 
-// freshKeys reads the keys anew, unless that was done a moment ago.
+// freshKeys reads the keys again, unless that was done a moment ago.
 func (w *Worker) freshKeys(ctx context.Context) (*keys.Ring, error) {
 	w.ring.mu.Lock()
 	known, readAt := w.ring.keys, w.ring.readAt
@@ -38,7 +38,7 @@ func (w *Worker) freshKeys(ctx context.Context) (*keys.Ring, error) {
 	}
 	fresh, err := w.FreshKeys(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys anew: %w", err)
+		return nil, fmt.Errorf("read the keys again: %w", err)
 	}
 	w.ring.mu.Lock()
 	defer w.ring.mu.Unlock()

@@ -56,7 +56,7 @@ type Config struct {
 	Fleet    Fleet
 	GitHub   GitHub
 	Keys     *keys.Ring
-	// FreshKeys reads the keys anew: another process may know of a rotation already.
+	// FreshKeys reads the keys again: another process may know of a rotation already.
 	// nil: Keys are all that there ever are.
 	FreshKeys    func(context.Context) (*keys.Ring, error)
 	Identity     identity.Trust // by whose word machines boot; regions that it has not are refused

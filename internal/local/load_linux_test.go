@@ -44,7 +44,7 @@ func wanted(n int) apitype.Start {
 	return apitype.Start{Repo: repository, Mode: store.Shared, Labels: []string{fmt.Sprintf("load-%d", n%loadKeys)}, IdempotencyKey: fmt.Sprint(n)}
 }
 
-// burden is a load on a garo local that is killed now and then. Whoever gets no
+// burden is a load on a garo local that is killed now and then. Who gets no
 // answer from it asks again, with the same key, as the client does.
 type burden struct {
 	t      *testing.T
