@@ -85,8 +85,9 @@ func TestBacklogOfTenThousandRequestsDelaysNoEndAndIsSentInThreePeriods(t *testi
 
 func TestBacklogThatNoRunGetsThroughDelaysNoEndAndRotates(t *testing.T) {
 	t.Parallel()
-	const n = 2000
-	// A table that is slow for requests: each commit of the reaper takes two seconds more.
+	const n = 6000
+	// A table that is slow for requests: each commit of the reaper takes two seconds more,
+	// so that a run has time for 1,400 of them.
 	slow := func(e kernel.Effect) kernel.Fate {
 		if e.Part == kernel.Reaper && e.Op == kernel.Commit && strings.HasPrefix(e.What, "request") {
 			return kernel.Pause
@@ -98,14 +99,17 @@ func TestBacklogThatNoRunGetsThroughDelaysNoEndAndRotates(t *testing.T) {
 		idle := w.Start(sim.Shared("idle"))
 		w.Ready(idle, 10*time.Minute)
 		w.Pause(kernel.Worker)
+		w.Pause(kernel.Reaper)
 		backlog(w, n)
-		time.Sleep(w.Limits.Resend + w.Limits.ReaperPeriod)
 		stop(w, idle)
+		time.Sleep(w.Limits.Resend)
+		w.Resume(kernel.Reaper)
 		began := time.Now()
 		w.Until("the idle runner to end", time.Hour, func() bool { return w.RunnerOf(idle.ID).State.Final() })
-		if took := time.Since(began); took > w.Limits.Grace+3*w.Limits.ReaperPeriod {
-			w.Errorf("the idle runner ended %s after it was stopped, want its grace and the three steps of an end", took)
+		if took := time.Since(began); took > w.Limits.Grace+4*w.Limits.ReaperPeriod {
+			w.Errorf("the idle runner ended %s after the reaper began, want its grace and the steps of an end", took)
 		}
+		time.Sleep(time.Until(began.Add(6 * w.Limits.ReaperPeriod)))
 		if times := resent(w); len(times) < n {
 			w.Errorf("%d of %d requests were sent again by then, want all: a run begins where the last one stopped", len(times), n)
 		}
