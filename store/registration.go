@@ -38,6 +38,10 @@ func ValidAccountID(s string) bool { return form.AWSAccount.Fits(s) }
 // bytes are some three pages of a query.
 const maxOpenRequests = 25_000
 
+// minWebhookSecret is the least length of a webhook's secret: 32 characters of base64 are
+// 192 bits, more than anybody guesses from a delivery and its signature.
+const minWebhookSecret = 32
+
 var (
 	hostForm = form.Form{{Of: form.Lower + form.Digit + "..--", Min: 1, Max: 253}}
 	portForm = form.Form{{Of: form.Digit, Min: 1, Max: 5}}
@@ -92,6 +96,11 @@ func (a Account) check(id string) error {
 	want(a.Pacing.Burst >= 0 && a.Pacing.IntervalMS >= 0, "pacing: want no negative number")
 	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
 	checkEvents(a.Allow.Events, want)
+	want(len(a.WebhookSecrets) <= 2, "webhook_secrets: want one, or two while one replaces the other")
+	for _, s := range a.WebhookSecrets {
+		want(len(s.Reveal()) >= minWebhookSecret, "webhook_secrets: want at least %d random characters", minWebhookSecret)
+	}
+	errs = append(errs, a.checkOffers()...)
 	errs = append(errs, checkEnvironment(a.Environment)...)
 	return errors.Join(errs...)
 }

@@ -132,12 +132,7 @@ func Named(a store.Account, name string) (store.Repository, bool) {
 // Complete returns the request that a wish stands for, with the account's defaults. It
 // has no id yet. The error is a Refusal.
 func (in Intake) Complete(a store.Account, repo store.Repository, w Wish) (store.Request, error) {
-	region := cmp.Or(w.Region, a.DefaultRegion)
-	if region == "" && len(a.Regions) == 1 {
-		for name := range a.Regions {
-			region = name
-		}
-	}
+	region := cmp.Or(w.Region, a.OwnRegion())
 	if region == "" {
 		return store.Request{}, &Refusal{Invalid: true, Field: "region", Text: fmt.Sprintf("Name one: account %s has no default.", a.ID)}
 	}
