@@ -34,7 +34,7 @@ type Failure struct {
 	Retryable bool   `json:"retryable"`
 }
 
-// Request is one call of POST /start.
+// Request is one call of POST /start, or one workflow job.
 type Request struct {
 	Meta
 	ID         string       `json:"id"`
@@ -43,6 +43,7 @@ type Request struct {
 	Caller     string       `json:"caller"` // who asked: "operator <name>" or "github <actor>"
 	Repository Repository   `json:"repository"`
 	Origin     Origin       `json:"origin,omitzero"`
+	Job        WorkflowJob  `json:"job,omitzero"`
 	Trace      string       `json:"trace"` // the id that ties the log lines of all parts together
 
 	Account  string   `json:"account"`
@@ -63,6 +64,9 @@ type Request struct {
 	Runner string `json:"runner,omitempty"` // the runner that it waits for, or got
 	// Tries is how many runners were given up for it.
 	Tries int `json:"tries"`
+	// Launches is the number of the launch for a workflow job that is made, or comes next,
+	// from 1: each has a lock of its own.
+	Launches int `json:"launches,omitempty"`
 	// Sends counts start messages since the request was last accepted, up to the
 	// one that a poll may add; SentAt is when the last one was.
 	Sends  int       `json:"sends"`
@@ -113,8 +117,8 @@ type Identity struct {
 	Trace    string
 	SaidHash string // see Request
 	BodyHash string
-	GiveUp   time.Duration
-	// OwnLabel makes the label of the runner that has a lock key.
+	GiveUp   time.Duration // not of a workflow job
+	// OwnLabel makes the label of the runner that has a lock key. A workflow job has none.
 	OwnLabel func(lockKey string) string
 }
 
@@ -125,14 +129,18 @@ func (c Case) Accept(now time.Time, id Identity) Decision {
 	return decide(c, func(d *Decision) {
 		r := &d.Request
 		r.ID, r.Trace, r.SaidHash, r.BodyHash = id.ID, id.Trace, id.SaidHash, id.BodyHash
-		*r = r.accept(now, id.GiveUp)
-		r.OwnLabel = id.OwnLabel(r.LockKey())
+		if *r = r.accept(now, id.GiveUp); !r.OfJob() {
+			r.OwnLabel = id.OwnLabel(r.LockKey())
+		}
 		d.send(r, now)
 	})
 }
 
 func (r Request) accept(now time.Time, giveUp time.Duration) Request {
 	r.State, r.CreatedAt = Accepted, now
+	if r.OfJob() {
+		giveUp, r.Launches = jobLife, 1
+	}
 	r.DueAt, r.GiveUpAt = now, now.Add(giveUp)
 	r.Spec = r.Machine.Spec()
 	r = r.sent(now)
