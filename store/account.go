@@ -62,7 +62,7 @@ type Account struct {
 	Allow Allow `json:"allow,omitzero"`
 	// Only narrows the callers that are left. Operators are not narrowed.
 	Only Conditions `json:"only,omitzero"`
-	// RunsOn says which plain jobs get a machine, without asking by POST /start. Empty: none.
+	// RunsOn says which workflow jobs get a machine, without asking by POST /start. Empty: none.
 	RunsOn []Offer `json:"runs_on,omitempty"`
 	// WebhookSecrets sign the webhooks of the account's repositories that no GitHub App
 	// sends. Two serve at once while one replaces the other.

@@ -33,6 +33,7 @@ const (
 	AlarmTags          Alarm = "tags_edited"         // a recorded machine has other tags than its launch gave it
 	AlarmFlood         Alarm = "machine_flood"       // a machine says more than its budget has room for
 	AlarmPanic         Alarm = "panic"
+	AlarmWebhook       Alarm = "webhook"         // a signed delivery of GitHub's cannot be read, or its App was suspended or removed
 	AlarmUnknown       Alarm = "unknown_message" // a message names what the table does not have
 	AlarmReaper        Alarm = "reaper"          // a run of the reaper failed, in part or whole
 	AlarmLate          Alarm = "reaper_late"     // a run of the reaper had less time than there was to do
@@ -40,4 +41,4 @@ const (
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmIdentity, AlarmJobStolen, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmFlood, AlarmPanic, AlarmUnknown, AlarmReaper, AlarmLate}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmFlood, AlarmPanic, AlarmWebhook, AlarmUnknown, AlarmReaper, AlarmLate}

@@ -12,7 +12,7 @@ type Allow struct {
 	WorkflowRun        bool `json:"workflow_run,omitempty"`
 	IssueComment       bool `json:"issue_comment,omitempty"`
 	SelfHostedCallers  bool `json:"self_hosted_callers,omitempty"`
-	// Forks are plain jobs whose run is of another repository's code, such as a pull
+	// Forks are workflow jobs whose run is of another repository's code, such as a pull
 	// request's from a fork. POST /start does not need it: such a run has no ID token.
 	Forks bool `json:"forks,omitempty"`
 	// Events are further events whose runs may ask, each by its name at GitHub.

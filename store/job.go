@@ -70,6 +70,7 @@ type WorkflowRun struct {
 	// HeadRepository is GitHub's number of the repository that the commit is in: another
 	// than the run's own is a fork. Empty: that fork is gone.
 	HeadRepository string
+	Public         bool   // the run's own repository is
 	HeadBranch     string // the run has no ref: a fork's branch can be named main
 }
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Offer says which plain jobs get a machine of the account, and which machine: an entry of
+// Offer says which workflow jobs get a machine of the account, and which machine: an entry of
 // runs_on in the registration. What it leaves empty is the account's choice, as in
 // POST /start. Nothing in a job's labels chooses an image, a subnet or a type.
 type Offer struct {

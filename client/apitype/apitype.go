@@ -118,6 +118,22 @@ type Page struct {
 	After    string   `json:"after,omitempty"` // the cursor of the next page; empty: this is the last
 }
 
+// What became of a delivery of GitHub's.
+const (
+	DeliveryAccepted = "accepted" // the job has a record now, and gets a machine
+	DeliveryKnown    = "known"    // it had one, and GitHub was asked about it just now
+	DeliveryTold     = "told"     // a worker is told
+	DeliveryIgnored  = "ignored"  // nothing follows
+	DeliveryLater    = "later"    // its repository has as many open requests as it may: the job is found once there is room
+)
+
+// Delivered answers POST /github/webhook. People see it in the log of deliveries at GitHub.
+type Delivered struct {
+	Answer string `json:"answer"` // one of the Delivery words
+	ID     string `json:"id,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
 // Released answers POST /sweeps/{account}/{region}/release.
 type Released struct {
 	Account    string    `json:"account"`

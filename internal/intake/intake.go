@@ -186,15 +186,24 @@ func EventAllowed(a store.Account, event string) *Refusal {
 
 // Accept decides the record of a request that is complete and allowed.
 func (in Intake) Accept(now time.Time, r store.Request, w Wish) store.Decision {
+	return store.Case{Request: r}.Accept(now, in.identity(r, w))
+}
+
+// Ignore decides the record of a workflow job that gets no machine, and says why.
+func (in Intake) Ignore(now time.Time, r store.Request, w Wish, why string) store.Decision {
+	return store.Ignore(now, in.Limits, r, in.identity(r, w), store.Failure{Code: store.CodeNotOffered, Text: why})
+}
+
+func (in Intake) identity(r store.Request, w Wish) store.Identity {
 	giveUp := cmp.Or(w.GiveUp, in.Limits.GiveUp)
 	id := in.Keys.RequestID(r.Repository.Key(), w.Origin.RunID, w.Origin.RunAttempt, w.Origin.CheckRunID, w.Key)
 	if r.OfJob() {
 		id = in.Keys.JobRequestID(r.Repository.Key(), r.Job.ID)
 	}
-	return store.Case{Request: r}.Accept(now, store.Identity{
+	return store.Identity{
 		ID:    id,
 		Trace: w.Trace, BodyHash: meantHash(r, giveUp), SaidHash: saidHash(r.Repository, w), GiveUp: giveUp, OwnLabel: in.Keys.OwnLabel,
-	})
+	}
 }
 
 // Replayed returns the record that a wish has already, after the commit of Accept's

@@ -11,55 +11,57 @@ import (
 func TestRunOfAPlainJobIsAskedAsATokenIs(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		edit func(*store.Account, *store.Offer, *store.Request, *intake.Run)
+		edit func(*store.Account, *store.Offer, *store.Request, *store.WorkflowRun)
 		want string // a part of the reason; empty: allowed
 	}{
-		{"Push", func(*store.Account, *store.Offer, *store.Request, *intake.Run) {}, ""},
-		{"AnotherRepository", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) { run.Repository.ID = "43" }, "run of another repository"},
-		{"AnotherServer", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) {
-			run.Repository.Server = "ghe.example"
-		}, "run of another repository"},
-		{"NotRegistered", func(a *store.Account, _ *store.Offer, _ *store.Request, _ *intake.Run) {
+		{"Push", func(*store.Account, *store.Offer, *store.Request, *store.WorkflowRun) {}, ""},
+		{"NotRegistered", func(a *store.Account, _ *store.Offer, _ *store.Request, _ *store.WorkflowRun) {
 			a.Repositories, a.Owners = []store.Named{{ID: "99", Name: "o/z"}}, nil
 		}, "does not serve"},
-		{"WhatTheAccountDoesNotOffer", func(_ *store.Account, _ *store.Offer, r *store.Request, _ *intake.Run) {
+		{"WhatTheAccountDoesNotOffer", func(_ *store.Account, _ *store.Offer, r *store.Request, _ *store.WorkflowRun) {
 			r.Machine.InstanceTypes = []string{"p5.48xlarge"}
 		}, "instance_types not allowed"},
-		{"Fork", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) { run.HeadRepository = "77" }, "code of a fork"},
-		{"ForkThatIsGone", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) { run.HeadRepository = "" }, "code of a fork"},
-		{"ForkOptedIn", func(a *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) {
+		{"Fork", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) {
+			run.HeadRepository = "77"
+		}, "code of a fork"},
+		{"ForkThatIsGone", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) {
+			run.HeadRepository = ""
+		}, "code of a fork"},
+		{"ForkOptedIn", func(a *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) {
 			a.Allow.Forks, run.HeadRepository = true, "77"
 		}, ""},
-		{"Public", func(_ *store.Account, o *store.Offer, _ *store.Request, run *intake.Run) {
+		{"Public", func(_ *store.Account, o *store.Offer, _ *store.Request, run *store.WorkflowRun) {
 			*o, run.Public = store.Offer{Pin: "p-"}, true
 		}, "public repository"},
-		{"PublicByPin", func(a *store.Account, o *store.Offer, _ *store.Request, run *intake.Run) {
+		{"PublicByPin", func(a *store.Account, o *store.Offer, _ *store.Request, run *store.WorkflowRun) {
 			*o, run.Public, a.Allow.PublicRepositories = store.Offer{Pin: "p-"}, true, true
 		}, ""},
-		{"PublicByLabel", func(a *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) {
+		{"PublicByLabel", func(a *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) {
 			run.Public, a.Allow.PublicRepositories = true, true
 		}, "public repository, plain label"},
-		{"PullRequestTarget", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) {
+		{"PullRequestTarget", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) {
 			run.Event = "pull_request_target"
 		}, "event pull_request_target not allowed"},
-		{"Dependabots", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) { run.Event = "dynamic" }, "event dynamic not allowed"},
-		{"DependabotsOptedIn", func(a *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) {
+		{"Dependabots", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) {
+			run.Event = "dynamic"
+		}, "event dynamic not allowed"},
+		{"DependabotsOptedIn", func(a *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) {
 			a.Allow.Events, run.Event = []string{"dynamic"}, "dynamic"
 		}, ""},
-		{"NoEvent", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *intake.Run) { run.Event = "" }, "not allowed"},
-		{"EventOfTheOffer", func(_ *store.Account, o *store.Offer, _ *store.Request, _ *intake.Run) {
+		{"NoEvent", func(_ *store.Account, _ *store.Offer, _ *store.Request, run *store.WorkflowRun) { run.Event = "" }, "not allowed"},
+		{"EventOfTheOffer", func(_ *store.Account, o *store.Offer, _ *store.Request, _ *store.WorkflowRun) {
 			o.Only.Events = []string{"schedule", "push"}
 		}, ""},
-		{"EventNotOfTheOffer", func(_ *store.Account, o *store.Offer, _ *store.Request, _ *intake.Run) {
+		{"EventNotOfTheOffer", func(_ *store.Account, o *store.Offer, _ *store.Request, _ *store.WorkflowRun) {
 			o.Only.Events = []string{"schedule"}
 		}, "event not of the offer"},
-		{"RepositoryNotOfTheOffer", func(_ *store.Account, o *store.Offer, _ *store.Request, _ *intake.Run) {
+		{"RepositoryNotOfTheOffer", func(_ *store.Account, o *store.Offer, _ *store.Request, _ *store.WorkflowRun) {
 			o.Only.Repositories = []store.Named{{ID: "43", Name: "alphagov/y"}}
 		}, "repository not of the offer"},
-		{"RefsProveNothing", func(a *store.Account, _ *store.Offer, _ *store.Request, _ *intake.Run) {
+		{"RefsProveNothing", func(a *store.Account, _ *store.Offer, _ *store.Request, _ *store.WorkflowRun) {
 			a.Only.Refs = []string{"refs/heads/main"}
 		}, "conditions that nothing proves"},
-		{"NoEnvironmentIsNoProof", func(a *store.Account, _ *store.Offer, _ *store.Request, _ *intake.Run) {
+		{"NoEnvironmentIsNoProof", func(a *store.Account, _ *store.Offer, _ *store.Request, _ *store.WorkflowRun) {
 			a.Only.Environments = []string{""}
 		}, "conditions that nothing proves"},
 	} {
@@ -71,7 +73,7 @@ func TestRunOfAPlainJobIsAskedAsATokenIs(t *testing.T) {
 		}
 		o := store.Offer{Labels: []string{"garo"}}
 		r := store.Request{Account: a.ID, Repository: repo, Region: "eu-west-2", Type: store.Spot, Mode: store.Ephemeral, TimeoutS: 60}
-		run := intake.Run{Event: "push", Repository: repo, HeadRepository: "42"}
+		run := store.WorkflowRun{Event: "push", HeadRepository: "42"}
 		c.edit(&a, &o, &r, &run)
 		no := intake.RunAllowed(store.DefaultLimits(), a, o, r, run)
 		if got := reason(no); c.want == "" && got != "" || !strings.Contains(got, c.want) {
