@@ -85,6 +85,9 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: now, Claim: in.Claim,
 			Wanted: 1, Hard: hard,
 		}
+		if r.OfJob() {
+			run.For = r.ID
+		}
 		run.DueAt = now // and it stays: the reaper looks at every live runner in every run
 		run = run.writeAhead(in.ControlPlane).transition(now, RunnerNew, "for request "+r.ID)
 		r = r.await(now, lim, run.ID, l.BootBy, "launches runner "+run.ID)
