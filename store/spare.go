@@ -116,6 +116,6 @@ func labelsIn(wanted, has []string) bool {
 // Pool names what the machines of some requests have in common that can stand in for each
 // other, if their labels allow it: twelve hex digits.
 func (r Request) Pool() string {
-	h := sha256.Sum256([]byte(strings.Join([]string{r.Account, r.Region, r.Repository.Key(), r.Type, r.Spec}, "/")))
+	h := sha256.Sum256([]byte(strings.Join([]string{r.Account, r.Region, r.Where().Key(), r.Where().Group, r.Type, r.Spec}, "/")))
 	return hex.EncodeToString(h[:6])
 }
