@@ -28,6 +28,9 @@ type Account struct {
 	// Server is the host of the GitHub server that the ids above are of, as the
 	// issuer of its ID tokens has it. Empty: github.com.
 	Server string `json:"server,omitempty"`
+	// Scope is where runners register at GitHub. The zero value: each in the repository
+	// that it is for. One of an organization names it, and the runner group.
+	Scope Scope `json:"scope,omitzero"`
 	// Regions are where runners may be launched. DefaultRegion is used when a
 	// request names none; it may be empty when there is one region only.
 	Regions       map[string]Region `json:"regions"`
@@ -265,12 +268,14 @@ func (a Account) Permits(r Request) (field, value string, ok bool) {
 }
 
 // Serves reports whether the account is registered for the repository, by id and
-// by the server that the id is of.
+// by the server that the id is of. Runners of an organization serve its own
+// repositories alone.
 func (a Account) Serves(repo Repository) bool {
 	has := func(in []Named, id string) bool {
 		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })
 	}
-	return repo.Server == a.Server && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID))
+	return repo.Server == a.Server && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID)) &&
+		(a.Scope.Kind != OrganizationScope || repo.OwnerID == a.Scope.ID)
 }
 
 func nonEmpty(s string) []string {

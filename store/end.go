@@ -21,7 +21,7 @@ const (
 	EndCompromised  = "compromised"
 	EndTooOld       = "runner_too_old"
 	EndHandover     = "handover" // another runner of the key took over
-	EndUnwanted     = "unwanted" // its request ended first
+	EndUnwanted     = "unwanted" // nobody counts on it
 	EndStopped      = "stopped"
 	EndAgent        = "agent_ended"
 	EndNoCapacity   = "no_capacity"
@@ -50,7 +50,7 @@ var endTexts = map[string]string{
 	EndCompromised:  "Two parties used the machine's boot token. Find out who could read its user data.",
 	EndTooOld:       "GitHub refuses this version of the runner program. Update the image, then start again.",
 	EndHandover:     "Another runner took over.",
-	EndUnwanted:     "The request that launched the runner ended first.",
+	EndUnwanted:     "No request waits for the runner any longer.",
 	EndStopped:      "It was stopped on request.",
 	EndAgent:        "The agent ended the machine.",
 	EndNoCapacity:   "No placement had capacity.",

@@ -128,7 +128,8 @@ type Runner struct {
 	// Took is the workflow job that began on it.
 	Took       Took       `json:"took,omitzero"`
 	Trace      string     `json:"trace"`
-	Repository Repository `json:"repository"`
+	Repository Repository `json:"repository"`       // of the request that launched it
+	Scope      Scope      `json:"scope,omitzero"`   // where it registers; see Where
 	RunID      string     `json:"run_id,omitempty"` // the run that the launching request came from
 	Account    string     `json:"account"`
 	Region     string     `json:"region"`

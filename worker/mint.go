@@ -39,7 +39,7 @@ func (in *invocation) beginMint(ctx context.Context, r store.Runner) <-chan mint
 func (in *invocation) register(ctx context.Context, r store.Runner, name store.GitHubName) minting {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
-	minted, err := in.GitHub.Mint(ctx, github.RepositoryOf(r), name.Name, r.Labels)
+	minted, err := in.GitHub.Mint(ctx, github.ScopeOf(r), name.Name, r.Labels)
 	return minting{name: name, minted: minted, err: err}
 }
 

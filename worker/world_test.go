@@ -442,7 +442,7 @@ type fakeGitHub struct {
 }
 
 // List is asked whether the credential sees the repository.
-func (g *fakeGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+func (g *fakeGitHub) List(ctx context.Context, repo github.Scope, prefix string) iter.Seq2[github.Runner, error] {
 	return func(yield func(github.Runner, error) bool) {
 		g.mu.Lock()
 		g.lists++
@@ -454,7 +454,7 @@ func (g *fakeGitHub) List(ctx context.Context, repo github.Repository, prefix st
 	}
 }
 
-func (g *fakeGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+func (g *fakeGitHub) Get(ctx context.Context, repo github.Scope, id int64) (github.Runner, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.looks = append(g.looks, time.Now())
@@ -472,7 +472,7 @@ func (g *fakeGitHub) Get(ctx context.Context, repo github.Repository, id int64) 
 	return github.Runner{}, &github.Error{Kind: github.ErrNotFound, Op: "get", Status: 404}
 }
 
-func (g *fakeGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
+func (g *fakeGitHub) Mint(ctx context.Context, repo github.Scope, name string, labels []string) (github.Minted, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.calls, g.labels = append(g.calls, name), labels

@@ -50,7 +50,7 @@ func (s *System) githubClient(registered store.Accounts) (*github.Client, error)
 	if s.cfg.GitHubURL == "" {
 		return github.New(github.Config{
 			BaseURL: "http://localhost", HTTP: memhttp.Client(s.GitHub.Handler()),
-			Token: func(context.Context, github.Repository) (secret.Text, error) { return githubToken, nil },
+			Token: func(context.Context, github.Access) (secret.Text, error) { return githubToken, nil },
 		})
 	}
 	c, err := github.NewCredentials(github.CredentialsConfig{
@@ -74,13 +74,13 @@ func (s *System) githubClient(registered store.Accounts) (*github.Client, error)
 // has counts as online, since it would never show one so.
 type presumed struct{ *github.Client }
 
-func (p presumed) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+func (p presumed) Get(ctx context.Context, repo github.Scope, id int64) (github.Runner, error) {
 	r, err := p.Client.Get(ctx, repo, id)
 	r.Online = err == nil
 	return r, err
 }
 
-func (p presumed) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+func (p presumed) List(ctx context.Context, repo github.Scope, prefix string) iter.Seq2[github.Runner, error] {
 	return func(yield func(github.Runner, error) bool) {
 		for r, err := range p.Client.List(ctx, repo, prefix) {
 			r.Online = err == nil

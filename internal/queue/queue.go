@@ -78,10 +78,14 @@ func StartOf(r store.Request) Message {
 	return Message{Kind: Start, ID: r.ID, Account: r.Account, Lock: r.LockKey(), Trace: r.Trace}
 }
 
-// Of returns the message of a decision: it asks for a runner for a request, for the
-// next config of a runner that runs, or to continue with any other runner.
+// Of returns the message of a decision: it asks for a runner for a request, or for news of
+// a workflow job whose request is not accepted, for the next config of a runner that runs,
+// or to continue with any other runner.
 func Of(s store.Send) Message {
 	if r, ok := s.Item.(*store.Request); ok {
+		if r.OfJob() && r.State != store.Accepted {
+			return JobOf(r.ID, r.Account, r.Repository, store.Sighting{Job: r.Job}, r.Trace)
+		}
 		return StartOf(*r)
 	}
 	r := s.Item.(*store.Runner)

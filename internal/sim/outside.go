@@ -69,7 +69,7 @@ func (w *World) outside() {
 	w.must(err)
 	w.github, err = github.New(github.Config{
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
-		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
+		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	w.must(err)
 	ec2 := simfleet.WorldConfig{

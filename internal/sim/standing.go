@@ -140,7 +140,7 @@ func atEC2[T any](ctx context.Context, w *World, at fleet.Place, e *kernel.Effec
 }
 
 // atGitHub makes a call of GitHub, with the credential of the repository's account.
-func atGitHub[T any](ctx context.Context, w *World, repo github.Repository, e *kernel.Effect, call func(context.Context) (T, error)) (T, error) {
+func atGitHub[T any](ctx context.Context, w *World, repo github.Scope, e *kernel.Effect, call func(context.Context) (T, error)) (T, error) {
 	e.To = kernel.ToGitHub
 	return kernel.Do(ctx, w.Kernel, e, func(ctx context.Context) (v T, err error) {
 		if err := w.credential(ctx, repo.Account); err != nil {

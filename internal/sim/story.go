@@ -137,7 +137,7 @@ func (w *World) Send(m queue.Message, delay time.Duration) {
 
 // Forget deletes a registration at GitHub, as one of its owners may.
 func (w *World) Forget(id int64) error {
-	return w.github.Delete(w.Context(), github.Repository{ID: setting.RepositoryID, Name: setting.Repository}, id)
+	return w.github.Delete(w.Context(), github.Scope{ID: setting.RepositoryID, Name: setting.Repository}, id)
 }
 
 // NewImage has a new image built: from now on requests get that.

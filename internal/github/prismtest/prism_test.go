@@ -38,7 +38,7 @@ const (
 // example is a time at which the token in GitHub's example is good.
 func example() time.Time { return time.Date(2016, 7, 11, 22, 0, 0, 0, time.UTC) }
 
-var repo = github.Repository{ID: "101", Name: "acme/shop", Account: "111122223333"}
+var repo = github.Scope{ID: "101", Name: "acme/shop", Account: "111122223333"}
 
 // prefer asks Prism for a status, by the header of RFC 7240. Prism takes the
 // description's media type alone; GitHub recommends to ask for its own.
@@ -142,7 +142,7 @@ var calls = map[string]func(ctx context.Context, c *github.Client, creds *github
 		return err
 	},
 	tokens: func(ctx context.Context, _ *github.Client, creds *github.Credentials) error {
-		_, err := creds.Token(ctx, repo)
+		_, err := creds.Token(ctx, repo.Access())
 		return err
 	},
 }
@@ -226,7 +226,7 @@ func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
 func TestPrismFindsNothingWrongBetweenClientAndStandIn(t *testing.T) {
 	var spoil atomic.Bool
 	s, err := simgithub.New(simgithub.Config{
-		Repositories: []github.Repository{repo}, Rules: simgithub.Rules{App: simgithub.App{ID: 7, Installation: 9, Key: &key.PublicKey}}, Errorf: t.Errorf,
+		Repositories: []github.Repository{{ID: repo.ID, Name: repo.Name}}, Rules: simgithub.Rules{App: simgithub.App{ID: 7, Installation: 9, Key: &key.PublicKey}}, Errorf: t.Errorf,
 		Fault: func(string, *http.Request) (f simgithub.Fault) {
 			if spoil.Load() {
 				f.Instead = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
