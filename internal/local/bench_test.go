@@ -161,8 +161,8 @@ func newYardstick(b *testing.B) *yardstick {
 	if err != nil {
 		b.Fatal(err)
 	}
-	insert, err := s.DB().PrepareContext(b.Context(), `INSERT INTO items (kind, id, version, due_at, repository, state, cursor, item)
-		VALUES ('request', ?, 1, ?, '1001', 'accepted', ?, ?)`)
+	insert, err := s.DB().PrepareContext(b.Context(), `INSERT INTO items (kind, id, version, due_at, repository, state, cursor, open, item)
+		VALUES ('request', ?, 1, ?, '1001', 'accepted', ?, '1001', ?)`)
 	if err != nil {
 		b.Fatal(err)
 	}
