@@ -28,6 +28,11 @@ var migrations = []string{
 	CREATE INDEX items_ttl ON items (ttl) WHERE ttl IS NOT NULL;`,
 	// The requests that are open, by repository: openSQL counts them.
 	`CREATE INDEX items_open ON items (repository) WHERE kind = 'request' AND state IN ('accepted', 'waiting');`,
+	// found is store.FoundBy, of older rows too.
+	`ALTER TABLE items ADD COLUMN found TEXT;
+	UPDATE items SET found = nullif(item ->> '$.origin.run_id', '') WHERE kind = 'request';
+	UPDATE items SET found = nullif(item ->> '$.instance_id', '') WHERE kind = 'runner';
+	CREATE INDEX items_found ON items (kind, found, cursor) WHERE found IS NOT NULL;`,
 }
 
 // migrate applies what the file lacks, in one transaction.
