@@ -26,7 +26,7 @@ func statusOf(r store.Request, run store.Runner, lock store.Lock) apitype.Status
 	}
 	if run.Index < len(run.Plan) {
 		p := run.Placement()
-		seen.Market, seen.InstanceType, seen.Subnet = p.Market, p.InstanceType, p.Subnet
+		seen.Market, seen.InstanceType, seen.Subnet, seen.Options = p.Market, p.InstanceType, p.Subnet, run.Launch.Describe()
 	}
 	if lock.Names(run.ID) {
 		seen.ExpiresAt = lock.Exp

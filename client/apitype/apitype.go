@@ -20,9 +20,13 @@ type Start struct {
 	ImageID        string   `json:"image_id,omitempty"`       // an AMI id or an SSM path that the account allows
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
-	Timeout        int      `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
-	GiveUp         int      `json:"give_up,omitempty"`         // seconds to try for; 0: 900
-	IdempotencyKey string   `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
+	// RootVolumeGB is the size of the root volume in GiB, up to what the account allows; 0:
+	// the account's choice. Tags are for the machine, of the keys that the account allows.
+	RootVolumeGB   int               `json:"root_volume_gb,omitempty"`
+	Tags           map[string]string `json:"tags,omitempty"`
+	Timeout        int               `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
+	GiveUp         int               `json:"give_up,omitempty"`         // seconds to try for; 0: 900
+	IdempotencyKey string            `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
 }
 
 // Started answers POST /start, new or repeated.
@@ -66,18 +70,21 @@ type Status struct {
 
 // Runner is the machine of a request.
 type Runner struct {
-	ID           string    `json:"id"`
-	Name         string    `json:"name"` // as GitHub shows it
-	InstanceID   string    `json:"instance_id,omitempty"`
-	State        string    `json:"state"`
-	Market       string    `json:"market"`
-	InstanceType string    `json:"instance_type"`
-	Subnet       string    `json:"subnet"`
-	ExpiresAt    time.Time `json:"expires_at,omitzero"` // when requests may count on it no more; at most the hard limit
-	Jobs         int       `json:"jobs"`
-	Stolen       string    `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
-	End          *Error    `json:"end,omitempty"`
-	History      []Entry   `json:"history"`
+	ID           string `json:"id"`
+	Name         string `json:"name"` // as GitHub shows it
+	InstanceID   string `json:"instance_id,omitempty"`
+	State        string `json:"state"`
+	Market       string `json:"market"`
+	InstanceType string `json:"instance_type"`
+	Subnet       string `json:"subnet"`
+	// Options are what the account and the request set of the machine, by the names that
+	// they have in the registration, in words for people.
+	Options   map[string]string `json:"options,omitempty"`
+	ExpiresAt time.Time         `json:"expires_at,omitzero"` // when requests may count on it no more; at most the hard limit
+	Jobs      int               `json:"jobs"`
+	Stolen    string            `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
+	End       *Error            `json:"end,omitempty"`
+	History   []Entry           `json:"history"`
 }
 
 // Attempt is one launch that was tried.

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,6 +35,9 @@ func printStatus(w io.Writer, s apitype.Status, story bool) error {
 	if r := s.Runner; r != nil {
 		row("runner", "%s, %s", cmp.Or(r.Name, r.ID), p.state(r.State))
 		row("instance", "%s, %s %s in %s", cmp.Or(r.InstanceID, "none yet"), r.Market, r.InstanceType, r.Subnet)
+		for _, name := range slices.Sorted(maps.Keys(r.Options)) {
+			row(strings.ReplaceAll(name, "_", " "), "%s", r.Options[name])
+		}
 		if !r.ExpiresAt.IsZero() {
 			row("expires", "%s", date(r.ExpiresAt))
 		}
