@@ -129,7 +129,7 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 // knows no other.
 func TestNothingIsAllowedWithAStarThatCanBeNarrowed(t *testing.T) {
 	without := []string{
-		"ec2:DescribeInstances", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		"ec2:DescribeImages", "ec2:DescribeInstances", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
 		// Lambda's, for a function in a VPC: it asks for them on everything.
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
 		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
