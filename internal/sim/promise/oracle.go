@@ -168,6 +168,7 @@ func (o *Oracle) sawTogether(c commit, shared map[string]store.Lock) {
 			}
 			if was, ok := shared[i.ID]; ok {
 				o.sawShare(*i, run, was, o.locks[i.LockKey()], c.before)
+				o.suits(*i, run.Launch.Options, run.Launch.Tags)
 				if i.State == store.Ready && run.Request != i.ID {
 					o.sawConfirmed(c, *i, run)
 				}
