@@ -28,8 +28,7 @@ type Account struct {
 	// Server is the host of the GitHub server that the ids above are of, as the
 	// issuer of its ID tokens has it. Empty: github.com.
 	Server string `json:"server,omitempty"`
-	// Scope is where runners register at GitHub. The zero value: each in the repository
-	// that it is for. One of an organization names it, and the runner group.
+	// Scope is where runners register. The zero value: each in the repository that it is for.
 	Scope Scope `json:"scope,omitzero"`
 	// Regions are where runners may be launched. DefaultRegion is used when a
 	// request names none; it may be empty when there is one region only.
@@ -76,6 +75,7 @@ type Account struct {
 	// Environment has variables for the jobs, over those of the image. Every job can
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
+	MachineOptions
 }
 
 // CancelRun is the OnForbidden that has the run cancelled. LeaveRun is to say that it is not.
@@ -105,18 +105,6 @@ type Accounts interface {
 type Named struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
-}
-
-// Region is what an account offers in one region.
-type Region struct {
-	Subnets        []string `json:"subnets"`
-	SecurityGroups []string `json:"security_groups"`
-	// Images are allowed: an AMI id, or the path of an SSM parameter that holds
-	// one. The first is the default.
-	Images []string `json:"images"`
-	// InstanceProfile is given to every machine. Empty: none, and the machine
-	// has no AWS rights.
-	InstanceProfile string `json:"instance_profile,omitempty"`
 }
 
 // GitHubCredential names the SSM parameter that holds a token, or a GitHub App.
@@ -263,7 +251,7 @@ func (a Account) permits(r Request, types, subnets []string, region Region) (fie
 			}
 		}
 	}
-	return "", "", true
+	return a.permitsOptions(r.Machine)
 }
 
 // Permits reports the first field of r, by its name in the API, and the value
@@ -276,9 +264,8 @@ func (a Account) Permits(r Request) (field, value string, ok bool) {
 	return a.permits(r, r.Machine.InstanceTypes, r.Machine.Subnets, region)
 }
 
-// Serves reports whether the account is registered for the repository, by id and
-// by the server that the id is of. Runners of an organization serve its own
-// repositories alone.
+// Serves reports whether the account is registered for the repository, by id and by its
+// server. Runners of an organization serve its own repositories alone.
 func (a Account) Serves(repo Repository) bool {
 	has := func(in []Named, id string) bool {
 		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })

@@ -70,7 +70,7 @@ var confirmBugs = []Bug{
 		edit("store/end.go", ` && !r.jobRuns():
 			return EndBegin`, `:
 			return EndBegin`)),
-	plant("BusyAskedEachMinute", "GitHub is asked each minute to delete what it calls busy",
+	plant("BusyAskedEachMinute", "GitHub is asked every minute to delete what it calls busy",
 		edit("store/end.go", `case r.DeregisteredAt.IsZero() && now.Before(r.DeleteAfter):`, `case r.DeregisteredAt.IsZero() && now.Before(r.DeletedAt):`)),
 	plant("StoppedMachineIsBusy", "a machine that does not run is waited for",
 		edit("reaper/end.go", `return shown && run.InstanceID != "" && in.State`, `return false && shown && run.InstanceID != "" && in.State`)),
@@ -79,7 +79,7 @@ var confirmBugs = []Bug{
 // realBugs break what is said of failures, and whom calls reach.
 var realBugs = []Bug{
 	plant("ByName", "calls go to whatever repository has the name by now",
-		edit("internal/github/client.go", `return "repositories/" + repo.ID + "/actions/runners"`, `return "repos/" + repo.Name + "/actions/runners"`)),
+		edit("internal/github/access.go", `root := "repositories/" + in.ID`, `root := "repos/" + in.Name`)),
 	plant("RefusalWithoutWords", "the error leaves out the words of EC2's refusal",
 		edit("worker/launch.go", `return fe.Text + " (" + fe.Code + ")"`, `_ = fe
 		return "EC2 or STS refuses."`)),
