@@ -17,6 +17,7 @@ locals {
     tags_edited     = "Somebody edited the tags of a machine that is in use: it is left alone, but give it back the tags of its record, or GARO may not end it."
     machine_flood   = "A machine reports far more than its jobs need: most likely a job with root on it floods the API. What is too much is not written, and the machine ends at its hard limit: stop its request with force, and look which job it ran."
     panic           = "A function panicked: report it, with the log line."
+    webhook         = "A delivery of GitHub's was signed right and could not be read, or the GitHub App was suspended or removed: the log line says which. If GitHub changed its deliveries, report it: jobs get no machine meanwhile. Else have the organisation's owner look at the App."
     unknown_message = "A message names a record that the table does not have: look whether the table was restored or the queue is another's."
     reaper_late     = "Three of five runs of the reaper ended before they were done: the log line counts what was left, by phase. If it is requests, look why the worker does not take them up; if GitHub or EC2 is slow, wait; else raise memory_mb, and then reaper_shards."
     reaper          = "Three of five runs of the reaper failed, in part or whole: the log lines before each name every failure. What was left is done by the next run that can."
