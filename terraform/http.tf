@@ -31,6 +31,7 @@ locals {
     "POST /runners/{id}/boot"                 = { rate = 300, burst = 600 }
     "POST /runners/{id}/events"               = { rate = 1000, burst = 2000 }
     "POST /runners/{id}/next"                 = { rate = 300, burst = 600 }
+    "POST /runners/{id}/admission"            = { rate = 100, burst = 300 }
     "GET /agent/linux/{arch}/{sha256}"        = { rate = 30, burst = 100 }
     "GET /healthz"                            = { rate = 5, burst = 10 }
     "GET /openapi.yaml"                       = { rate = 5, burst = 10 }
