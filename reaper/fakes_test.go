@@ -349,7 +349,7 @@ func (h *hub) Get(ctx context.Context, repo github.Scope, id int64) (github.Runn
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	g, ok := h.repos[repo.ID][id]
+	g, ok := h.repos[repo.Key()][id]
 	if !ok {
 		return github.Runner{}, refusal(github.ErrNotFound, 404)
 	}
@@ -362,14 +362,14 @@ func (h *hub) Delete(ctx context.Context, repo github.Scope, id int64) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	g, ok := h.repos[repo.ID][id]
+	g, ok := h.repos[repo.Key()][id]
 	switch {
 	case !ok:
 		return refusal(github.ErrNotFound, 404)
 	case g.Busy:
 		return refusal(github.ErrBusy, 422)
 	}
-	delete(h.repos[repo.ID], id)
+	delete(h.repos[repo.Key()], id)
 	return nil
 }
 
@@ -379,7 +379,7 @@ func (h *hub) Find(ctx context.Context, repo github.Scope, name string) (github.
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, g := range h.repos[repo.ID] {
+	for _, g := range h.repos[repo.Key()] {
 		if g.Name == name {
 			return g, nil
 		}
@@ -394,7 +394,7 @@ func (h *hub) List(ctx context.Context, repo github.Scope, prefix string) iter.S
 			return
 		}
 		h.mu.Lock()
-		found := slices.Collect(maps.Values(h.repos[repo.ID]))
+		found := slices.Collect(maps.Values(h.repos[repo.Key()]))
 		h.mu.Unlock()
 		for _, g := range found {
 			if strings.HasPrefix(g.Name, prefix) && !yield(g, nil) {

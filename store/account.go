@@ -70,10 +70,19 @@ type Account struct {
 	// WebhookSecrets sign the webhooks of the account's repositories that no GitHub App
 	// sends. Two serve at once while one replaces the other.
 	WebhookSecrets []secret.Text `json:"webhook_secrets,omitempty"`
+	// OnForbidden is what happens to the run of a workflow job that may have no machine:
+	// nothing, so that its job stays queued, or CancelRun. Empty: nothing.
+	OnForbidden string `json:"on_forbidden,omitempty"`
 	// Environment has variables for the jobs, over those of the image. Every job can
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
 }
+
+// CancelRun is the OnForbidden that has the run cancelled. LeaveRun is to say that it is not.
+const (
+	LeaveRun  = "leave"
+	CancelRun = "cancel_run"
+)
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.
 var ErrNoAccount = errors.New("account is not registered")

@@ -22,6 +22,7 @@ const (
 	AlarmJobStolen     Alarm = "job_stolen"          // a job of another run took an ephemeral runner
 	AlarmTwoJobs       Alarm = "runner_two_jobs"     // GitHub says that two workflow jobs began on a one-job runner
 	AlarmJobWaits      Alarm = "job_waits"           // a workflow job lost one machine after another
+	AlarmJobForbidden  Alarm = "job_forbidden"       // a workflow job that looks like ours may have no machine
 	AlarmRunnerTooOld  Alarm = "runner_too_old"      // GitHub refuses the image's runner program
 	AlarmVersionEnds   Alarm = "runner_version_ends" // GitHub will soon refuse a runner program that is in use
 	AlarmMismatch      Alarm = "token_mismatch"      // EC2 knows the client token with other bytes
@@ -42,5 +43,5 @@ const (
 )
 
 // Alarms lists every code.
-var Alarms = []Alarm{AlarmCompromised, AlarmIdentity, AlarmJobStolen, AlarmTwoJobs, AlarmJobWaits, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
+var Alarms = []Alarm{AlarmCompromised, AlarmIdentity, AlarmJobStolen, AlarmTwoJobs, AlarmJobWaits, AlarmJobForbidden, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
 	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmFlood, AlarmPanic, AlarmWebhook, AlarmUnknown, AlarmReaper, AlarmLate}

@@ -174,7 +174,10 @@ func (d *Decision) revived(now time.Time, lim Limits) Hearing {
 // CodeForbidden is the code of a request whose job may not have a machine.
 const CodeForbidden = "forbidden"
 
-func (r Request) forbidden() bool { return r.Error != nil && r.Error.Code == CodeForbidden }
+// forbidden reports whether no machine is for the job of r, whatever becomes of the job.
+func (r Request) forbidden() bool {
+	return r.Error != nil && (r.Error.Code == CodeForbidden || r.Error.Code == CodeNotOffered)
+}
 
 const (
 	// atOnce is how often in a row a job's request may lose its machine, and be launched

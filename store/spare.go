@@ -119,3 +119,35 @@ func (r Request) Pool() string {
 	h := sha256.Sum256([]byte(strings.Join([]string{r.Account, r.Region, r.Where().Key(), r.Where().Group, r.Type, r.Spec}, "/")))
 	return hex.EncodeToString(h[:6])
 }
+
+// Spares is a hint: which runners of a Pool nobody may count on. Runners of it that
+// somebody does, or that are over, are in it for a while too, and others are not in it.
+type Spares struct {
+	Meta
+	Pool    string   `json:"pool"`
+	Runners []string `json:"runners,omitempty"`
+}
+
+// Ref implements Item.
+func (s *Spares) Ref() Ref { return Ref{KindSpares, s.Pool} }
+
+func (s *Spares) name(id string) { s.Pool = id }
+
+// maxSpares bounds a hint: who looks for a runner looks at all of them, and one that is
+// forgotten costs a launch.
+const maxSpares = 16
+
+// With decides that a runner is in the hint, as its newest.
+func (s *Spares) With(now time.Time, lim Limits, runner string) Decision {
+	s.Runners = append(slices.DeleteFunc(slices.Clone(s.Runners), func(r string) bool { return r == runner }), runner)
+	s.Runners = s.Runners[max(0, len(s.Runners)-maxSpares):]
+	s.expire(now, lim.Keep)
+	return Decision{Case: &Case{}, Changes: []Change{Put(s)}}
+}
+
+// Without decides that some runners are in the hint no longer.
+func (s *Spares) Without(now time.Time, lim Limits, gone []string) Decision {
+	s.Runners = slices.DeleteFunc(slices.Clone(s.Runners), func(r string) bool { return slices.Contains(gone, r) })
+	s.expire(now, lim.Keep)
+	return Decision{Case: &Case{}, Changes: []Change{Put(s)}}
+}

@@ -104,7 +104,7 @@ func (v *launching) unminted(ctx context.Context, m *minting) error {
 		return v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
 	case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
 		v.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,
-			"repository", v.Runner.Repository.Name, "error", m.err)
+			"repository", v.Runner.Repository.Name, "registers_in", v.Runner.Where().Name, "error", m.err)
 		return v.unregistered(ctx, text)
 	}
 	// The name is taken, or may be, whatever words GitHub has for that: it is never

@@ -417,24 +417,26 @@ func TestChangedRegistrationHasAnotherToken(t *testing.T) {
 
 func TestEveryCallIsDescribedByGitHub(t *testing.T) {
 	d := contract.Load(t, "simgithub/testdata/github-openapi.json")
-	s, p := withApp(t, simgithub.Config{})
+	s, p := withApp(t, simgithub.Config{Organizations: []simgithub.Organization{acme}})
 	var sent bytes.Buffer
 	h := d.Handler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(&sent, r.Method, r.URL)
 		s.Server.Handler().ServeHTTP(w, r)
 	}))
 	_, c := holding(t, h, appCredential, p)
-	m, err := c.Mint(t.Context(), repo, "r", []string{"x"})
-	if err != nil {
-		t.Fatal(err)
+	for _, in := range []github.Scope{repo, group} {
+		m, err := c.Mint(t.Context(), in, "r", []string{"x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Get(t.Context(), in, m.RunnerID)
+		_, _ = c.Find(t.Context(), in, "r")
+		collect(t, c, in, "")
+		_, _ = c.Downloads(t.Context(), in)
+		_, _ = c.Rates(t.Context(), in)
+		_, _ = c.Deprecation(t.Context(), in, simgithub.ProgramVersion)
+		_ = c.Delete(t.Context(), in, m.RunnerID)
 	}
-	_, _ = c.Get(t.Context(), repo, m.RunnerID)
-	_, _ = c.Find(t.Context(), repo, "r")
-	collect(t, c, repo, "")
-	_, _ = c.Downloads(t.Context(), repo)
-	_, _ = c.Rates(t.Context(), repo)
-	_, _ = c.Deprecation(t.Context(), repo, simgithub.ProgramVersion)
-	_ = c.Delete(t.Context(), repo, m.RunnerID)
 	if got := d.Seen(); !slices.Equal(got, d.Operations()) {
 		t.Errorf("the client called %v, want all of %v and no other; it sent\n%s", got, d.Operations(), &sent)
 	}

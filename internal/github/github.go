@@ -103,9 +103,9 @@ var (
 	// ErrForbidden (403 that says so): the repository's owner allows no runners of
 	// repositories. It is an ErrRefused: another credential does not help.
 	ErrForbidden = fmt.Errorf("%w: the owner allows no runners of repositories", ErrRefused)
-	// ErrNoGroup: the organization has no runner group of the scope's name, or it is the
-	// default one. It is an ErrRefused.
-	ErrNoGroup = fmt.Errorf("%w: no runner group of that name, or the default one", ErrRefused)
+	// ErrNoGroup: the organization has no runner group of the scope's name that is its own
+	// and not the default one. It is an ErrRefused.
+	ErrNoGroup = fmt.Errorf("%w: no such runner group beside the default one", ErrRefused)
 )
 
 // Error is a failed call. It holds GitHub's request id, and of a body at most what

@@ -15,13 +15,12 @@ import (
 
 // Group is a runner group of an organization.
 type Group struct {
-	ID      int64
-	Name    string
-	Default bool // the one that every organization has
-	// All: it admits every repository of the organization, but public ones only with
-	// Public. Otherwise it admits those that were selected.
-	All    bool
-	Public bool
+	ID   int64
+	Name string
+	// Selected: it admits the repositories that were selected. Otherwise it admits all of
+	// the organization, or all that are private.
+	Selected bool
+	Public   bool // public repositories may be among them
 }
 
 // groupFor is how long the id of a runner group is kept in mind: one call an hour for each
@@ -30,7 +29,7 @@ const groupFor = time.Hour
 
 // Group returns the runner group that a scope of an organization names, exactly; ErrNoGroup
 // if there is none, or it is the default one, which also has runners that GARO does not
-// account for. Asking takes one call, or two of an organization with over 100 groups.
+// account for, or an enterprise's, where an organization registers none. Asking takes one call, or two of an organization with over 100 groups.
 func (c *Client) Group(ctx context.Context, in Scope) (Group, error) {
 	e := in.errand(groups, in.Group)
 	if !in.Organization || in.Group == "" {
@@ -55,10 +54,10 @@ func (c *Client) Group(ctx context.Context, in Scope) (Group, error) {
 		for _, g := range l.Groups {
 			switch {
 			case g.Name != in.Group:
-			case g.ID <= 0 || g.Default:
+			case g.ID <= 0 || g.Default || g.Inherited:
 				return Group{}, &Error{Kind: ErrNoGroup, Op: e.what}
 			default:
-				return Group{ID: g.ID, Name: g.Name, All: g.Visibility == "all", Public: g.Public}, nil
+				return Group{ID: g.ID, Name: g.Name, Selected: g.Visibility == "selected", Public: g.Public}, nil
 			}
 		}
 		n = resp.NextPage
@@ -73,6 +72,7 @@ type groupsJSON struct {
 		Name       string `json:"name"`
 		Visibility string `json:"visibility"` // all, selected or private
 		Default    bool   `json:"default"`
+		Inherited  bool   `json:"inherited"` // from the enterprise
 		Public     bool   `json:"allows_public_repositories"`
 	} `json:"runner_groups"`
 }

@@ -50,7 +50,14 @@ func (s *System) githubClient(registered store.Accounts) (*github.Client, error)
 	if s.cfg.GitHubURL == "" {
 		return github.New(github.Config{
 			BaseURL: "http://localhost", HTTP: memhttp.Client(s.GitHub.Handler()),
-			Token: func(context.Context, github.Access) (secret.Text, error) { return githubToken, nil },
+			Token: func(ctx context.Context, a github.Access) (secret.Text, error) {
+				if a.Right == github.OrganizationRunners { // it has the organizations that registrations name, as it has every repository
+					if account, err := registered.Account(ctx, a.Account); err == nil {
+						s.GitHub.AddGroup(account.Scope.ID, account.Scope.Name, account.Scope.Group)
+					}
+				}
+				return githubToken, nil
+			},
 		})
 	}
 	c, err := github.NewCredentials(github.CredentialsConfig{

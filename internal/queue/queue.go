@@ -61,6 +61,11 @@ func JobOf(request, account string, repo store.Repository, s store.Sighting, tra
 	}}
 }
 
+// Sighting is what was seen, as far as the message has it.
+func (s Seen) Sighting() store.Sighting {
+	return store.Sighting{Job: store.WorkflowJob{ID: s.Job, RunID: s.Run}, Status: s.Status, Runner: s.Runner, Registration: s.Registration}
+}
+
 // sendable is the name of a runner as a message has it. One that it cannot have is no
 // name of ours, and stays none.
 func sendable(name string) string {

@@ -57,7 +57,11 @@ func (w *World) outside() {
 	}
 	w.GitHub, err = simgithub.New(simgithub.Config{
 		Repositories: repositories,
-		Rules:        simgithub.Rules{Token: secret.New(pat)},
+		Organizations: []simgithub.Organization{{ID: setting.Organization.ID, Name: setting.Organization.Name, Groups: []simgithub.Group{
+			{ID: setting.GroupID - 1, Name: "others", Repositories: []string{}},
+			{ID: setting.GroupID, Name: setting.Organization.Group, Repositories: []string{setting.RepositoryID}},
+		}}},
+		Rules: simgithub.Rules{Token: secret.New(pat)},
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
 				f = w.cfg.GitHub(op)

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 )
 
 // The operations that a Fault is asked about, and that Calls counts.
@@ -20,7 +18,8 @@ const (
 	OpGet       = "get"
 	OpDelete    = "delete"
 	OpDownloads = "downloads"
-	OpEnds      = "deprecations" // when a version of the runner program ends
+	OpEnds      = "deprecations"  // when a version of the runner program ends
+	OpGroups    = "runner_groups" // of an organization, once for every page
 	OpRateLimit = "rate_limit"
 	OpToken     = "token" // of an App's installation
 	OpOther     = "other" // no operation of this server
@@ -34,7 +33,8 @@ const maxBody = 64 << 10
 // target is what a request is about.
 type target struct {
 	op   string
-	repo string // owner/name, or an id if byID
+	repo string // owner/name or an organization's login, or an id if byID
+	org  bool   // repo is an organization
 	byID bool
 	id   int64 // of a runner or an installation
 	// version is that of a runner program.
@@ -51,11 +51,15 @@ func parse(r *http.Request) target {
 	if rest, ok := strings.CutPrefix(path, "app/installations/"); ok {
 		return parseInstallation(r.Method, rest)
 	}
-	t, call, ok := parseRepository(path)
-	if !ok {
-		return target{op: OpOther}
+	t, call, ok := parseScope(path)
+	switch {
+	case ok && t.org && call == "/runner-groups" && r.Method == http.MethodGet:
+		t.op = OpGroups
+		return t
+	case ok && (call == "/runners" || strings.HasPrefix(call, "/runners/")):
+		return parseCall(t, r.Method, strings.TrimPrefix(call, "/runners"))
 	}
-	return parseCall(t, r.Method, call)
+	return target{op: OpOther}
 }
 
 // parseInstallation reads what comes after app/installations/.
@@ -68,23 +72,25 @@ func parseInstallation(method, rest string) target {
 	return target{op: OpToken, id: id}
 }
 
-// parseRepository reads the repository of a path to its runners, and returns what
-// comes behind that.
-func parseRepository(path string) (t target, call string, ok bool) {
+// parseScope reads the repository or the organization of a path, and returns what comes
+// behind /actions.
+func parseScope(path string) (t target, call string, ok bool) {
 	first, rest, _ := strings.Cut(path, "/")
-	repo, call, ok := strings.Cut(rest, "/actions/runners")
-	switch {
-	case !ok:
-		return t, "", false
-	case first == "repos" && strings.Count(repo, "/") == 1 && !strings.HasPrefix(repo, "/") && !strings.HasSuffix(repo, "/"):
-		return target{repo: repo}, call, true
-	case first == "repositories":
-		return target{repo: repo, byID: true}, call, true
+	t.repo, call, ok = strings.Cut(rest, "/actions")
+	named := strings.Count(t.repo, "/")
+	switch first {
+	case "repos":
+		ok = ok && named == 1 && !strings.HasPrefix(t.repo, "/") && !strings.HasSuffix(t.repo, "/")
+	case "repositories", "orgs", "organizations":
+		t.org, t.byID = first != "repositories", first != "orgs"
+		ok = ok && named == 0 && t.repo != ""
+	default:
+		ok = false
 	}
-	return t, "", false
+	return t, call, ok
 }
 
-// parseCall reads what is asked of a repository's runners.
+// parseCall reads what is asked of a scope's runners.
 func parseCall(t target, method, call string) target {
 	t.op = OpOther
 	version, ends := strings.CutPrefix(call, "/deprecations/")
@@ -200,36 +206,48 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	if t.op == OpOther {
 		return s.wrong(http.StatusNotFound, r, "no such operation")
 	}
-	repo, ok := s.names.exists(t.repo, t.byID)
+	in, ok := s.scope(t)
 	if a, moved := s.names.moved(t, r, g, h); !ok && moved {
 		return a
 	}
-	if !ok || !g.opens(repo) {
+	if !ok || !g.opens(in) {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
-	return s.serveRepository(now, repo, t, r, h, body)
+	return s.serveScope(now, in, t, r, h, body)
 }
 
-// serveRepository answers a call that may be made of a repository.
-func (s *Server) serveRepository(now time.Time, repo github.Repository, t target, r *http.Request, h http.Header, body []byte) answer {
+// scope returns what a request is about; false: it does not exist.
+func (s *Server) scope(t target) (in scope, ok bool) {
+	if t.org {
+		in.org, ok = s.organization(t.repo, t.byID)
+	} else {
+		in.repo, ok = s.names.exists(t.repo, t.byID)
+	}
+	return in, ok
+}
+
+// serveScope answers a call that may be made of a repository or an organization.
+func (s *Server) serveScope(now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
 	switch t.op {
+	case OpGroups:
+		return s.listGroups(in.org, r, h)
 	case OpEnds:
 		return s.ends(r, t.version)
 	case OpMint:
-		return s.mint(now, repo, r, body)
+		return s.mint(now, in, r, body)
 	case OpList:
-		return s.list(now, repo, r, h)
+		return s.list(now, in, r, h)
 	case OpDownloads:
 		return downloads()
 	}
-	return s.serveRunner(now, repo, t)
+	return s.serveRunner(now, in, t)
 }
 
 // serveRunner answers what is asked of one runner: to show or to delete it.
-func (s *Server) serveRunner(now time.Time, repo github.Repository, t target) answer {
+func (s *Server) serveRunner(now time.Time, in scope, t target) answer {
 	reg := s.runner(t.id)
 	switch {
-	case reg == nil || reg.RepositoryID != repo.ID:
+	case reg == nil || !in.has(reg):
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	case t.op == OpGet:
 		return answer{http.StatusOK, s.show(now, reg)}
