@@ -100,6 +100,10 @@ func TestRunnerRegistersWhereItsRequestSays(t *testing.T) {
 	s := intended(accepted("r1", store.Ephemeral))
 	s.req.Scope = organization().Registers()
 	run := s.c().Begin(t0, lim, intent()).Runner
+	d := store.Case{Runner: run}.Configure(t0, 1, "sealed", 501)
+	if h := d.Runner.History; h[len(h)-1].Reason != "registered at GitHub: config 1, in the runner group garo of alphagov" {
+		t.Errorf("the story ends with %+v, want the group", h[len(h)-1])
+	}
 	if run.Scope != s.req.Scope || run.Where().Key() != "@7" || run.Repository != s.req.Repository {
 		t.Errorf("runner of %+v registers in %+v, want the request's repository and scope", run.Repository, run.Scope)
 	}
