@@ -23,15 +23,15 @@ func TestAdmit(t *testing.T) {
 		{"AnotherRun", func(*store.Runner, *store.Admission) {}, false, false, 1, 1},
 		{"SoonAgain", func(r *store.Runner, _ *store.Admission) {
 			r.Admission = asked
-			r.Admission.AskedAt, r.Admission.Times = now.Add(-2*time.Second), 1
+			r.Admission.AskedAt, r.Admission.Times = t0.Add(-2*time.Second), 1
 		}, false, false, 0, 0},
 		{"AgainSinceTheMessageMayBeLost", func(r *store.Runner, _ *store.Admission) {
 			r.Admission = asked
-			r.Admission.AskedAt, r.Admission.Times = now.Add(-3*time.Second), 2
+			r.Admission.AskedAt, r.Admission.Times = t0.Add(-3*time.Second), 2
 		}, false, false, 1, 1},
 		{"TooOften", func(r *store.Runner, _ *store.Admission) {
 			r.Admission = asked
-			r.Admission.AskedAt, r.Admission.Times = now.Add(-time.Minute), 3
+			r.Admission.AskedAt, r.Admission.Times = t0.Add(-time.Minute), 3
 		}, false, false, 0, 0},
 		{"Allowed", func(r *store.Runner, _ *store.Admission) {
 			r.Admission = asked
@@ -50,7 +50,7 @@ func TestAdmit(t *testing.T) {
 		r, q := store.Runner{ID: "run1", For: "r1", RunID: "7", Repository: ours, State: store.RunnerOnline}, asked
 		r.Version = 3
 		c.edit(&r, &q)
-		d, got := store.Admit(store.Case{Runner: r}, now, q)
+		d, got := store.Admit(store.Case{Runner: r}, t0, q)
 		if got.Answered != c.answered || got.Allowed != c.allow || len(d.Changes) != c.writes || len(d.Sends) != c.sends {
 			t.Errorf("%s: Admit = %+v with %d changes and %d messages; want answered %t, allowed %t, %d, %d", c.name, got, len(d.Changes), len(d.Sends), c.answered, c.allow, c.writes, c.sends)
 		}
@@ -63,17 +63,17 @@ func TestAdmit(t *testing.T) {
 func TestAnswerIsGivenOnce(t *testing.T) {
 	r := store.Runner{ID: "run1", For: "r1", Admission: store.Admission{RunID: "8", Attempt: 1}}
 	r.Version = 3
-	refused := store.Answer(store.Case{Runner: r}, now, "a fork").Runner
+	refused := store.Answer(store.Case{Runner: r}, t0, "a fork").Runner
 	if a := refused.Admission; !a.Answered || a.Allowed || a.Reason != "a fork" || a.Pending() {
 		t.Errorf("refused = %+v", a)
 	}
-	if d := store.Answer(store.Case{Runner: refused}, now, ""); len(d.Changes) != 0 {
+	if d := store.Answer(store.Case{Runner: refused}, t0, ""); len(d.Changes) != 0 {
 		t.Errorf("a second answer changes %+v", d.Runner.Admission)
 	}
-	if a := store.Answer(store.Case{Runner: r}, now, "").Runner.Admission; !a.Answered || !a.Allowed {
+	if a := store.Answer(store.Case{Runner: r}, t0, "").Runner.Admission; !a.Answered || !a.Allowed {
 		t.Errorf("allowed = %+v", a)
 	}
-	if d := store.Answer(store.Case{Runner: store.Runner{ID: "run1"}}, now, ""); len(d.Changes) != 0 {
+	if d := store.Answer(store.Case{Runner: store.Runner{ID: "run1"}}, t0, ""); len(d.Changes) != 0 {
 		t.Error("an answer to nobody writes")
 	}
 }

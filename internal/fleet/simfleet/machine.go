@@ -146,7 +146,7 @@ func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]stri
 	case m.program.running():
 		return nil, errors.New("a runner program runs already")
 	}
-	p := newProgram()
+	p := newProgram(asks)
 	m.program = p
 	m.wg.Go(func() {
 		_ = sleep.For(m.on, startTime) // a program whose machine is off connects to nothing

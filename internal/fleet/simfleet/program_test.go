@@ -171,11 +171,11 @@ func TestMachineRunsOneProgramAtATime(t *testing.T) {
 		if err := m.Clean(); err != nil {
 			t.Errorf("Clean before any program: %v", err)
 		}
-		first, err := m.Start(t.Context(), secret.New("config 1"), nil)
+		first, err := m.Start(t.Context(), secret.New("config 1"), nil, false)
 		if err != nil {
 			t.Fatalf("Start: %v", err)
 		}
-		if _, err := m.Start(t.Context(), secret.New("config 2"), nil); err == nil {
+		if _, err := m.Start(t.Context(), secret.New("config 2"), nil, false); err == nil {
 			t.Error("Start while a program runs = nil, want an error")
 		}
 		if err := m.Clean(); err == nil {
@@ -186,11 +186,11 @@ func TestMachineRunsOneProgramAtATime(t *testing.T) {
 		if err := m.Clean(); err != nil {
 			t.Errorf("Clean after the program: %v", err)
 		}
-		if _, err := m.Start(t.Context(), secret.New("config 2"), nil); err != nil {
+		if _, err := m.Start(t.Context(), secret.New("config 2"), nil, false); err != nil {
 			t.Errorf("Start after the program: %v", err)
 		}
 		m.stop()
-		if _, err := m.Start(t.Context(), secret.New("config 3"), nil); err == nil {
+		if _, err := m.Start(t.Context(), secret.New("config 3"), nil, false); err == nil {
 			t.Error("Start without power = nil, want an error")
 		}
 	})

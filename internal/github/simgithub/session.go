@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,6 +34,19 @@ type Session struct {
 	server *Server
 	reg    *registration
 	closed bool
+}
+
+// OwnerOf returns the number of a repository's owner, by the repository's name: that of
+// the organization, or 1 for everybody who is none.
+func (x *Session) OwnerOf(name string) (id string) {
+	owner, _, _ := strings.Cut(name, "/")
+	id = "1"
+	x.server.look(func(time.Time) {
+		if i := slices.IndexFunc(x.server.orgs, func(o Organization) bool { return strings.EqualFold(o.Name, owner) }); i >= 0 {
+			id = x.server.orgs[i].ID
+		}
+	})
+	return id
 }
 
 // Connect opens the session of a just-in-time config, of whatever version. It
