@@ -122,7 +122,7 @@ func TestRunnerProgramExits(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c.broker.started = time.Now()
 				c.broker.job = Job{ID: "j1", RunID: "run-1", Duration: time.Minute}
-				p := newProgram()
+				p := newProgram(false)
 				if !p.running() {
 					t.Error("running = false before it ran")
 				}
@@ -153,7 +153,7 @@ func TestRunnerProgramEndsWithItsMachine(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		b := &scripted{started: time.Now(), job: Job{Duration: time.Hour}}
-		p := newProgram()
+		p := newProgram(false)
 		p.run(ctx, b, "config")
 		if p.ExitCode() == 0 {
 			t.Error("exit code = 0, want that of a killed program")

@@ -56,7 +56,7 @@ func Play(t *testing.T, seed uint64, only []string, tells bool) Outcome {
 		s.tell()
 		out.Quiet = w.Quiet(p.quietWithin(w))
 		w.Check()
-		w.Healed(p.heals(), int(s.asked.Load()), w.Alarms())
+		w.Healed(p.heals(), int(s.asked.Load()), w.PlainJobs(), w.Alarms())
 	})
 	out.Met = p.met
 	return out
