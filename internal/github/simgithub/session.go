@@ -235,6 +235,7 @@ func (x *Session) Done(ctx context.Context, j Job) error {
 		if r.removedAt.IsZero() { // kept before the job's end is: nobody may run a second one
 			s.remove(now, r, RemovedByJob)
 		}
+		r.job.Refused = j.Refused
 		s.end(now, r.job, Done)
 		r.session = nil
 		return nil

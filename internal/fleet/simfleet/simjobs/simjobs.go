@@ -34,7 +34,7 @@ func (s Session) Watch(ctx context.Context) error { return told(s.Session.Watch(
 
 // Done implements simfleet.Session.
 func (s Session) Done(ctx context.Context, j simfleet.Job) error {
-	return told(s.Session.Done(ctx, simgithub.Job{ID: j.ID}))
+	return told(s.Session.Done(ctx, simgithub.Job{ID: j.ID, Refused: j.Refused}))
 }
 
 // told gives an answer of GitHub the name that machines know it by.
