@@ -66,6 +66,8 @@ type Config struct {
 	// GitHub is asked before each call of GitHub's API is looked at; nil: nothing
 	// goes wrong.
 	GitHub func(op string) simgithub.Fault
+	// Plain has the account offer machines to workflow jobs that name the label Plain.
+	Plain bool
 	// Webhook says when GitHub delivers what it tells of a workflow job, by what happened:
 	// not at all, or some times, each so long after it. nil: once, in a moment.
 	Webhook func(job, event string) []time.Duration

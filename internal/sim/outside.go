@@ -33,7 +33,6 @@ func account() store.Account {
 		InstanceTypes: []string{"t3a.micro", "m7a.large"}, DefaultInstanceTypes: []string{"t3a.micro", "m7a.large"},
 		Markets: []string{store.Spot, store.OnDemand}, SpotFallback: true, Modes: []string{store.Shared, store.Ephemeral},
 		MaxRunners: 1000,
-		RunsOn:     []store.Offer{{Labels: []string{Plain}}}, WebhookSecrets: []secret.Text{secret.New(webhookSecret)},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 // nothing is left.
 func plainWorld(t *testing.T, cfg sim.Config, story func(w *sim.World)) {
 	t.Helper()
+	cfg.Plain = true
 	sim.Run(t, cfg, func(w *sim.World) {
 		story(w)
 		healed := time.Now()
@@ -56,6 +57,17 @@ func TestJobsWithoutWebhooksAreServedByTheirRun(t *testing.T) {
 		for _, j := range jobs {
 			ran(w, j, 40*time.Minute)
 		}
+	})
+}
+
+// No webhook ever comes: the reaper's sweeps look into the repository.
+func TestJobsOfWhichNoWebhookComesAreFound(t *testing.T) {
+	plainWorld(t, sim.Config{Webhook: func(string, string) []time.Duration { return nil }}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: 5 * time.Minute})
+		if took := ran(w, job, 20*time.Minute); took > 15*time.Minute {
+			t.Errorf("done after %s, want ten minutes beside its own five", took)
+		}
+		w.Until("its request is ready", 10*time.Minute, func() bool { return w.States()[store.Ready] == 1 })
 	})
 }
 

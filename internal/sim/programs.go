@@ -39,6 +39,7 @@ func (p *programs) assemble() {
 	p.serve()
 	p.reaper = reaper.Config{
 		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
+		Workflows: tappedWorkflows{p.w}, Keys: func(context.Context) (*keys.Ring, error) { return p.deployment().keys, nil },
 		Limits: p.w.Limits, ControlPlane: setting.ControlPlane,
 	}
 	p.w.Client = p.caller(operatorToken)

@@ -26,6 +26,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -84,7 +85,9 @@ func Run(t *testing.T, cfg Config, story func(w *World)) {
 		ctx, cancel := context.WithCancel(context.Background())
 		w.Go(func() { w.source(ctx) })
 		w.Go(func() { w.rounds(ctx) })
-		w.Go(func() { w.tells(ctx) })
+		if cfg.Plain {
+			w.Go(func() { w.tells(ctx) })
+		}
 		defer func() {
 			cancel()
 			w.Fleet.Close()
@@ -149,6 +152,9 @@ func newWorld(t *testing.T, cfg Config) *World {
 	w := &World{
 		T: t, cfg: cfg, Limits: store.DefaultLimits(), Account: account(),
 		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway{throttles: cfg.Throttles},
+	}
+	if cfg.Plain {
+		w.Account.RunsOn, w.Account.WebhookSecrets = []store.Offer{{Labels: []string{Plain}}}, []secret.Text{secret.New(webhookSecret)}
 	}
 	if cfg.Account != nil {
 		cfg.Account(&w.Account)

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"strconv"
@@ -202,7 +204,7 @@ func (f *workflows) deliver(j github.Job) {
 	for n, after := range at {
 		f.w.Go(func() {
 			time.Sleep(after + time.Duration(j.ID%97+int64(n))*time.Microsecond) // so that they have one order
-			f.post(body, fmt.Sprintf("%s %s", id, j.Status))
+			f.post(body)
 		})
 	}
 }
@@ -235,8 +237,8 @@ func payload(j github.Job) []byte {
 	return b
 }
 
-// post makes one delivery. GitHub does not look at the answer.
-func (f *workflows) post(body []byte, id string) {
+// post makes one delivery. GitHub does nothing about one that is refused.
+func (f *workflows) post(body []byte) {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, setting.URL+"/github/webhook", bytes.NewReader(body))
 	if err != nil {
 		f.w.Error(err)
@@ -246,9 +248,6 @@ func (f *workflows) post(body []byte, id string) {
 	req.Header.Set(webhook.EventHeader, webhook.WorkflowJob)
 	req.Header.Set(webhook.SignatureHeader, webhook.Sign(secret.New(webhookSecret), body))
 	if res, err := (door{f.w, kernel.GitHub}).RoundTrip(req); err == nil {
-		if res.StatusCode/100 != 2 && res.StatusCode < 500 {
-			f.w.Errorf("the webhook %s is answered with %s", id, res.Status)
-		}
 		res.Body.Close()
 	}
 }
@@ -334,6 +333,40 @@ func (t tappedWorkflows) Run(ctx context.Context, repo github.Repository, id int
 	head, _ := strconv.ParseInt(setting.RepositoryID, 10, 64) // it is a number
 	return github.Run{ID: id, Attempt: 1, Event: event, Actor: "somebody", HeadRepository: head, HeadBranch: "main"}, err
 }
+
+func (t tappedWorkflows) Runs(ctx context.Context, repo github.Repository, status string) iter.Seq2[github.Run, error] {
+	return func(yield func(github.Run, error) bool) {
+		jobs, err := t.ask(ctx, repo, "runs that are "+status, 0, func(*workflow, string) bool { return true })
+		if errors.Is(err, github.ErrNotFound) {
+			return // there are none
+		}
+		if err != nil {
+			yield(github.Run{}, err)
+			return
+		}
+		order := append(slices.Clone(leastAdvanced), github.StatusInProgress, github.StatusCompleted)
+		runs := map[int64]string{}
+		var ids []int64
+		for _, j := range jobs {
+			was, known := runs[j.RunID]
+			if !known {
+				ids = append(ids, j.RunID)
+			}
+			if !known || slices.Index(order, j.Status) < slices.Index(order, was) {
+				runs[j.RunID] = j.Status
+			}
+		}
+		for _, id := range slices.Backward(ids) {
+			if runs[id] == status && !yield(github.Run{ID: id, Attempt: 1, Status: status}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// leastAdvanced are the statuses of which a run has the first that any of its jobs has,
+// before those of jobs that began.
+var leastAdvanced = []string{github.StatusRequested, github.StatusPending, github.StatusWaiting, github.StatusQueued}
 
 func (t tappedWorkflows) RunJobs(ctx context.Context, repo github.Repository, run int64) ([]github.Job, error) {
 	return t.ask(ctx, repo, "jobs of a run", run, ofRun(run))

@@ -90,6 +90,7 @@ func (p *plan) config() sim.Config {
 		Seed: p.seed, Most: most, Fate: p.fates(), Span: p.span,
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
 		Shards: p.shards(),
+		Plain:  p.plain(), Webhook: p.webhooks(), Nameless: p.namelessly(), ReadLag: p.readLag(),
 		GitHub: p.github(),
 		EC2:    p.ec2(), Metadata: p.metadata(),
 		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies() },
@@ -128,5 +129,5 @@ func (p *plan) config() sim.Config {
 // quietWithin bounds the time from the heal until nothing is left: what is known
 // to wait, and five periods of the reaper.
 func (p *plan) quietWithin(w *sim.World) time.Duration {
-	return w.Account.Hard(w.Limits) + w.Limits.GiveUp + w.Limits.NameLife + w.Limits.DeleteAgain + 5*w.Limits.ReaperPeriod
+	return p.plainWithin() + w.Account.Hard(w.Limits) + w.Limits.GiveUp + w.Limits.NameLife + w.Limits.DeleteAgain + 5*w.Limits.ReaperPeriod
 }

@@ -283,7 +283,7 @@ func (p launchPromises) Polls(request string) (answered func(err error)) {
 // sawTakenUp looks at a request that a worker continues with: the pause before its next
 // try is over.
 func (p launchPromises) sawTakenUp(was, r store.Request) {
-	if was.State == store.Accepted && was.Wait == store.WaitBackoff && (r.State == store.Waiting || r.State == store.Ready) {
+	if was.State == store.Accepted && was.Wait == store.WaitBackoff && (r.State == store.Waiting || r.State == store.Ready && !r.OfJob()) {
 		p.hold(NotEarly, !was.DueAt.After(r.UpdatedAt.Add(early)), "request %s is taken up at %s, and was to pause until %s", r.ID, r.UpdatedAt, was.DueAt)
 	}
 }

@@ -65,11 +65,14 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 // sawShare looks at a request that was just given a runner, whose lock was so
 // before.
 func (p recordPromises) sawShare(r store.Request, run store.Runner, was, l store.Lock, before time.Duration) {
+	if r.OfJob() {
+		return // see CountsOn
+	}
 	now := r.UpdatedAt // by the clock that it was decided by
 	p.hold(SharedRoom, run.State.Usable() && l.Names(run.ID) && (l.State == store.LockLive || l.State == store.LockLaunching),
 		"request %s is given runner %s, which is %s; its lock is %s and names %s", r.ID, run.ID, run.State, l.State, l.Runner)
-	if run.Request == r.ID || r.OfJob() {
-		return // it launched it, or its job may be on it
+	if run.Request == r.ID {
+		return // it launched it
 	}
 	p.hold(SharedRoom, r.Mode == store.Shared && run.Mode == store.Shared, "request %s shares runner %s, and they are %s and %s", r.ID, run.ID, r.Mode, run.Mode)
 	from := now // when its time begins
