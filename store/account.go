@@ -28,8 +28,7 @@ type Account struct {
 	// Server is the host of the GitHub server that the ids above are of, as the
 	// issuer of its ID tokens has it. Empty: github.com.
 	Server string `json:"server,omitempty"`
-	// Scope is where runners register at GitHub. The zero value: each in the repository
-	// that it is for. One of an organization names it, and the runner group.
+	// Scope is where runners register. The zero value: each in the repository that it is for.
 	Scope Scope `json:"scope,omitzero"`
 	// Regions are where runners may be launched. DefaultRegion is used when a
 	// request names none; it may be empty when there is one region only.
@@ -276,9 +275,8 @@ func (a Account) Permits(r Request) (field, value string, ok bool) {
 	return a.permits(r, r.Machine.InstanceTypes, r.Machine.Subnets, region)
 }
 
-// Serves reports whether the account is registered for the repository, by id and
-// by the server that the id is of. Runners of an organization serve its own
-// repositories alone.
+// Serves reports whether the account is registered for the repository, by id and by its
+// server. Runners of an organization serve its own repositories alone.
 func (a Account) Serves(repo Repository) bool {
 	has := func(in []Named, id string) bool {
 		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })

@@ -117,30 +117,6 @@ func loopback(host string) bool {
 // ids are GitHub's ids of repositories and organizations: numbers that an int64 can hold.
 var ids = form.Form{{Of: "19", Min: 1, Max: 1}, {Of: form.Digit, Max: 17}}
 
-// errand is one call: what it asks for, of whom, and by which right.
-type errand struct {
-	op   op
-	what string // for people
-	id   string // of the repository or the organization that it is about
-	// root is the path that all of the call is below. GitHub documents paths by names,
-	// and redirects calls by a repository's former name to its id, which no other one can
-	// take over. Its own links to what an organization has are by id too; a call by a
-	// former name of an organization is answered with 404
-	// (https://docs.github.com/en/organizations/managing-organization-settings/renaming-an-organization).
-	root   string
-	access Access
-}
-
-// errand returns the errand of a call about the runners of a scope, one of which may be
-// its object.
-func (in Scope) errand(op op, object string) errand {
-	root := "repositories/" + in.ID
-	if in.Organization {
-		root = "organizations/" + in.ID
-	}
-	return errand{op: op, what: describe(op, object, in.Name), id: in.ID, root: root + "/actions/runners", access: in.Access()}
-}
-
 // ask makes the library's call. gh has the credential, the context is the one that
 // the caller of do gave, and root is the errand's.
 type ask func(gh *gogithub.Client, root string) (*gogithub.Response, error)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -48,43 +47,6 @@ type CredentialsConfig struct {
 	Parameter func(ctx context.Context, account, name string, fresh bool) (secret.Text, error)
 	HTTP      *http.Client     // nil: http.DefaultClient
 	Now       func() time.Time // nil: time.Now
-}
-
-// Access is what a call needs a credential for.
-type Access struct {
-	Account string // the AWS account whose registration names the credential
-	// Repository is the id of the one repository that is called. Empty: an organization is.
-	Repository string
-	Name       string // of the repository or the organization, for people's messages only
-	Right      Right
-}
-
-// Access returns what calls about the runners of a scope need a credential for.
-func (s Scope) Access() Access {
-	if s.Organization {
-		return Access{Account: s.Account, Name: s.Name, Right: OrganizationRunners}
-	}
-	return Access{Account: s.Account, Repository: s.ID, Name: s.Name, Right: RepositoryRunners}
-}
-
-// Right is what a call may do: the permission of an App that it takes.
-type Right string
-
-// The rights.
-const (
-	RepositoryRunners   Right = "administration: write"                   // of one repository
-	OrganizationRunners Right = "organization_self_hosted_runners: write" // of the installation's organization
-)
-
-// permissions returns what a token asks for that has r; nil: r is none.
-func (r Right) permissions() *gogithub.InstallationPermissions {
-	switch r {
-	case RepositoryRunners:
-		return &gogithub.InstallationPermissions{Administration: new("write")}
-	case OrganizationRunners:
-		return &gogithub.InstallationPermissions{OrganizationSelfHostedRunners: new("write")}
-	}
-	return nil
 }
 
 // Credentials gives GitHub's credential for a call: the personal access token in the
@@ -312,16 +274,9 @@ func (c *Credentials) install(ctx context.Context, a Access, from store.GitHubCr
 // has the one right that is asked for, in one repository where it is about one.
 func (c *Credentials) asApp(ctx context.Context, a Access, from store.GitHubCredential, key secret.Text) (secret.Text, time.Time, error) {
 	what := describe(grants, "", a.Name)
-	options := &gogithub.InstallationTokenOptions{Permissions: a.Right.permissions()}
-	if options.Permissions == nil { // without any the token would have all rights of the App
-		return secret.Text{}, time.Time{}, fmt.Errorf("%w: no right is asked for", &Error{Kind: ErrDenied, Op: what})
-	}
-	if a.Right != OrganizationRunners {
-		id, err := strconv.ParseInt(a.Repository, 10, 64)
-		if err != nil || id <= 0 { // without one the token would open all repositories
-			return secret.Text{}, time.Time{}, fmt.Errorf("%w: the repository has no id", &Error{Kind: ErrDenied, Op: what})
-		}
-		options.RepositoryIDs = []int64{id}
+	options, err := a.options()
+	if err != nil {
+		return secret.Text{}, time.Time{}, fmt.Errorf("%w: %w", &Error{Kind: ErrDenied, Op: what}, err)
 	}
 	proof, err := sign(from.AppID, key, c.cfg.Now())
 	if err != nil {

@@ -211,11 +211,11 @@ func unanswered[T any](v T, err error) (T, error) {
 
 func (g tappedGitHub) Mint(ctx context.Context, in github.Scope, name string, labels []string) (github.Minted, error) {
 	answered := g.w.Minting(name)
-	minted, err := unanswered(atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+	minted, err := atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, in, name, labels)
-	}))
+	})
 	answered(err)
-	return minted, err
+	return unanswered(minted, err)
 }
 
 func (g tappedGitHub) Get(ctx context.Context, in github.Scope, id int64) (github.Runner, error) {

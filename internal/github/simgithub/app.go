@@ -66,23 +66,11 @@ func (s *Server) token(now time.Time, t target, r *http.Request, proof string, b
 	if t.id != s.rules.App.Installation {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
-	var ids []int64
-	permissions := map[string]string{}
-	wrong := parseObject(body, map[string]any{"repository_ids": &ids, "permissions": &permissions}, "permissions")
-	organizations := permissions["organization_self_hosted_runners"] == "write"
-	switch {
-	case wrong != "":
-	case len(permissions) != 1 || !organizations && permissions["administration"] != "write":
-		wrong = "body: want to administer, or runners of organizations, and no other permission"
-	case organizations && len(ids) != 0:
-		wrong = "body: want no repository for the runners of organizations"
-	case !organizations && len(ids) != 1:
-		wrong = "body: want a token for one repository"
-	}
+	ids, permissions, wrong := parseToken(body)
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
 	}
-	g, selection := &grant{organizations: organizations, expires: now.Add(time.Hour).Truncate(time.Second)}, "all"
+	g, selection := &grant{organizations: len(ids) == 0, expires: now.Add(time.Hour).Truncate(time.Second)}, "all"
 	for _, number := range ids {
 		id := strconv.FormatInt(number, 10)
 		if _, ok := s.names.exists(id, true); !ok {
@@ -108,6 +96,24 @@ func (s *Server) token(now time.Time, t target, r *http.Request, proof string, b
 		"permissions":          permissions,
 		"repository_selection": selection,
 	}}
+}
+
+// parseToken reads the body of a call for a token, and takes nothing that opens more than
+// a client of ours needs.
+func parseToken(body []byte) (ids []int64, permissions map[string]string, wrong string) {
+	permissions = map[string]string{}
+	wrong = parseObject(body, map[string]any{"repository_ids": &ids, "permissions": &permissions}, "permissions")
+	organizations := permissions["organization_self_hosted_runners"] == "write"
+	switch {
+	case wrong != "":
+	case len(permissions) != 1 || !organizations && permissions["administration"] != "write":
+		wrong = "body: want to administer, or runners of organizations, and no other permission"
+	case organizations && len(ids) != 0:
+		wrong = "body: want no repository for the runners of organizations"
+	case !organizations && len(ids) != 1:
+		wrong = "body: want a token for one repository"
+	}
+	return ids, permissions, wrong
 }
 
 // proves reports whether a JSON web token is one of the App's that GitHub takes.

@@ -98,6 +98,16 @@ func (s scope) path() string {
 	return "/repos/" + s.repo.Name
 }
 
+// scope returns what a request is about; false: it does not exist.
+func (s *Server) scope(t target) (in scope, ok bool) {
+	if t.org {
+		in.org, ok = s.organization(t.repo, t.byID)
+	} else {
+		in.repo, ok = s.names.exists(t.repo, t.byID)
+	}
+	return in, ok
+}
+
 // organization returns what a path names: an organization by its login, or by its id.
 func (s *Server) organization(path string, byID bool) (Organization, bool) {
 	for _, o := range s.orgs {

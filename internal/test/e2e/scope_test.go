@@ -44,5 +44,4 @@ func TestMachineOfAnOrganizationIsInItsRunnerGroup(t *testing.T) {
 		t.Errorf("jobs = %+v, want that of the repository, done", jobs)
 	}
 	w.wantAtRest()
-	w.wantRights()
 }
