@@ -115,5 +115,6 @@ func (a Account) check(id string) error {
 	}
 	errs = append(errs, a.checkOffers()...)
 	errs = append(errs, checkEnvironment(a.Environment)...)
+	errs = append(errs, a.checkOptions()...)
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ type standing struct {
 	mu      sync.Mutex
 	removed bool   // there is no registration
 	refused bool   // the role of the account trusts the control plane no more
+	volume  int    // GiB of the root volume that the registration names by now; zero: as the world began
 	role    string // that is registered, and trusts the control plane; empty: the usual one
 	// organization: runners register in the organization; both: they did in either scope.
 	organization, both bool
@@ -60,6 +62,15 @@ func (s *standing) registeredRole() string {
 	return s.role
 }
 
+// Enlarge has the registration name another size of root volumes.
+func (s *standing) Enlarge(gb int) { s.set(func() { s.volume = gb }) }
+
+func (s *standing) registeredVolume() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.volume
+}
+
 // Distrust takes the control plane out of the role's trust policy.
 func (w *World) Distrust() {
 	w.Unreached()
@@ -92,6 +103,12 @@ func (r registered) Account(ctx context.Context, id string) (store.Account, erro
 	a.ID, a.RoleARN = id, r.w.registeredRole()
 	if now, _ := r.w.InOrganization(); now {
 		a.Scope, a.Modes = setting.Organization, []string{store.Ephemeral}
+	}
+	if gb := r.w.registeredVolume(); gb > 0 {
+		a.Regions = maps.Clone(a.Regions)
+		region := a.Regions[setting.Region]
+		region.RootVolume.SizeGB = gb
+		a.Regions[setting.Region] = region
 	}
 	return a, nil
 }

@@ -123,7 +123,7 @@ func (p plainPromises) sawServed(healed time.Time, ids []string) {
 		if r.Took.Job != "" || !r.Job.StartedAt.IsZero() || r.Version == 0 || p.confirmations.lied[id] || p.confirmations.busy[id] {
 			continue
 		}
-		if _, off := p.confirmations.stopped[r.InstanceID]; off {
+		if _, off := p.stopped[r.InstanceID]; off {
 			continue
 		}
 		by := latest(since, r.OnlineAt, healed, p.locks[r.Lock].BootBy.Add(p.Limits.OnlineGrace)).Add(spareFor)
