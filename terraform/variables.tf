@@ -113,7 +113,6 @@ variable "accounts" {
       subnets         = optional(list(string))
       security_groups = optional(list(string))
       timeout         = optional(number)
-      max             = optional(number)
     })))
     environment        = optional(map(string))
     closed             = optional(bool)

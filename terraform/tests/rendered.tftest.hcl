@@ -82,7 +82,7 @@ run "rendered" {
         owners         = [{ id = "1", name = "acme" }]
         regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0123456789abcdef0"] } }
         instance_types = ["m7i.large"]
-        runs_on        = [{ labels = ["garo"], max = 5 }, { pin = "g-linux-", only = { events = ["push"] }, type = "ondemand" }]
+        runs_on        = [{ labels = ["garo"] }, { pin = "g-linux-", only = { events = ["push"] }, type = "ondemand" }]
       }
       "333333333333" = {
         role_arn               = "arn:aws:iam::333333333333:role/garo"
