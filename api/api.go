@@ -116,6 +116,7 @@ func (s *server) routes() []route {
 		{"POST /runners/{id}/boot", handle(s, s.boot)},
 		{"POST /runners/{id}/events", handle(s, s.event)},
 		{"POST /runners/{id}/next", handle(s, s.next)},
+		{"POST /runners/{id}/admission", handle(s, s.admission)},
 		{"GET /agent/linux/{arch}/{sha256}", handle(s, s.agent)},
 
 		{"GET /healthz", handle(s, s.health)},

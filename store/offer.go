@@ -21,9 +21,6 @@ type Offer struct {
 	Type   string `json:"type,omitempty"` // Spot or OnDemand
 	Machine
 	TimeoutS int `json:"timeout,omitempty"` // seconds
-	// Max is how many machines of the offer may live at once. Zero: as many as the
-	// account may have.
-	Max int `json:"max,omitempty"`
 }
 
 // OfferOnly narrows an offer. An empty list narrows nothing. There are no refs: GitHub

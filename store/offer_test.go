@@ -124,7 +124,6 @@ func TestOffersThatCannotBeMeantMakeNoRegistration(t *testing.T) {
 		{"NoSuchType", func(a *store.Account) { a.RunsOn[0].InstanceTypes = []string{"p5.48xlarge"} }, `runs_on[0].instance_types: "p5.48xlarge"`},
 		{"NoSuchImage", func(a *store.Account) { a.RunsOn[0].Image = "ami-7" }, `runs_on[0].image_id: "ami-7"`},
 		{"TooLong", func(a *store.Account) { a.RunsOn[0].TimeoutS = 3*3600 + 1 }, "runs_on[0].timeout: want at most the account's 10800"},
-		{"MoreThanTheAccount", func(a *store.Account) { a.RunsOn[0].Max = 11 }, "runs_on[0].max: want at most max_runners, 10"},
 		{"NamesAreNoIDs", func(a *store.Account) { a.RunsOn[3].Only.Repositories[0].ID = "acme/x" }, "runs_on[3].only.repositories"},
 		{"NoSuchEvent", func(a *store.Account) { a.RunsOn[0].Only.Events = []string{"psuh"} }, `runs_on[0].only.events: "psuh"`},
 		{"SharedMachinesOnly", func(a *store.Account) { a.Modes = []string{store.Shared} }, "modes wants ephemeral"},

@@ -101,9 +101,6 @@ func (a Account) checkMachine(o Offer, fault func(string, ...any)) {
 	if o.TimeoutS < 0 || o.TimeoutS > int(a.MaxTimeout(DefaultLimits()).Seconds()) {
 		fault(".timeout: want at most the account's %d seconds", int(a.MaxTimeout(DefaultLimits()).Seconds()))
 	}
-	if o.Max < 0 || o.Max > a.MaxRunners {
-		fault(".max: want at most max_runners, %d", a.MaxRunners)
-	}
 	for _, n := range o.Only.Repositories {
 		if !form.GitHubID.Fits(n.ID) || n.Name == "" {
 			fault(".only.repositories: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)

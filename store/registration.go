@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
 // ParseAccount reads a registration strictly: an unknown field, a wrong form or
@@ -51,6 +52,17 @@ var (
 func isHost(s string) bool {
 	host, port, ok := strings.Cut(s, ":")
 	return hostForm.Fits(host) && (!ok || portForm.Fits(port))
+}
+
+// CheckWebhookSecrets returns what is wrong with the secrets of a webhook. None is not.
+func CheckWebhookSecrets(secrets []secret.Text) error {
+	if len(secrets) > 2 {
+		return errors.New("want one, or two while one replaces the other")
+	}
+	if slices.ContainsFunc(secrets, func(s secret.Text) bool { return len(s.Reveal()) < minWebhookSecret }) {
+		return fmt.Errorf("want at least %d random characters in each", minWebhookSecret)
+	}
+	return nil
 }
 
 // check returns every fault of a registration at once.
@@ -98,9 +110,8 @@ func (a Account) check(id string) error {
 	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
 	want(a.OnForbidden == "" || a.OnForbidden == LeaveRun || a.OnForbidden == CancelRun, "on_forbidden: %q: want %s or %s", a.OnForbidden, LeaveRun, CancelRun)
 	checkEvents(a.Allow.Events, want)
-	want(len(a.WebhookSecrets) <= 2, "webhook_secrets: want one, or two while one replaces the other")
-	for _, s := range a.WebhookSecrets {
-		want(len(s.Reveal()) >= minWebhookSecret, "webhook_secrets: want at least %d random characters", minWebhookSecret)
+	if err := CheckWebhookSecrets(a.WebhookSecrets); err != nil {
+		errs = append(errs, fmt.Errorf("webhook_secrets: %w", err))
 	}
 	errs = append(errs, a.checkOffers()...)
 	errs = append(errs, checkEnvironment(a.Environment)...)

@@ -127,7 +127,9 @@ type Runner struct {
 	// since. Empty: it was launched for one of POST /start.
 	For string `json:"for,omitempty"`
 	// Took is the workflow job that began on it.
-	Took       Took       `json:"took,omitzero"`
+	Took Took `json:"took,omitzero"`
+	// Admission is what its machine asked before its job began.
+	Admission  Admission  `json:"admission,omitzero"`
 	Trace      string     `json:"trace"`
 	Repository Repository `json:"repository"`       // of the request that launched it
 	Scope      Scope      `json:"scope,omitzero"`   // where it registers; see Where

@@ -81,6 +81,11 @@ func TestMachinesThatTakeEachOthersJobsServeAll(t *testing.T) {
 		for _, j := range jobs {
 			ran(w, j, 10*time.Minute)
 		}
+		for _, j := range w.GitHub.Jobs() {
+			if j.Refused {
+				t.Errorf("job %s was refused on a machine of its own run", j.ID)
+			}
+		}
 	})
 }
 
@@ -133,6 +138,26 @@ func TestALegThatIsHeldBackCostsFewMachines(t *testing.T) {
 		}
 		w.Approve(job)
 		ran(w, job, 20*time.Minute)
+	})
+}
+
+// GitHub gives the machine of one job to another, which was queued before it and whose run
+// may have none.
+func TestAForbiddenJobThatTakesAMachineIsRefusedThere(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		stranger := w.Plain(sim.PlainJob{Length: time.Minute, Event: "issues"})
+		time.Sleep(10 * time.Second)
+		ours := w.Plain(sim.PlainJob{Length: time.Minute})
+		ran(w, stranger, 5*time.Minute)
+		ran(w, ours, 10*time.Minute)
+		for _, j := range w.GitHub.Jobs() {
+			if j.Refused != (j.ID == stranger) {
+				t.Errorf("job %s was refused = %t", j.ID, j.Refused)
+			}
+		}
+		if !slices.Contains(w.Alarms(), store.AlarmJobForbidden) {
+			t.Errorf("alarms %v, want %s", w.Alarms(), store.AlarmJobForbidden)
+		}
 	})
 }
 

@@ -58,6 +58,7 @@ type workflow struct {
 	elsewhere time.Time // when a runner of others took it
 	taker     string    // what that is called
 	told      string    // the last status that a webhook was about
+	ran       bool      // it ran on a machine of ours, from its first step to its last
 	past      []moment
 }
 
@@ -155,6 +156,7 @@ func (f *workflows) look() {
 		if j == nil {
 			continue // of an own label
 		}
+		j.ran = t.State == simgithub.Done && !t.Refused
 		is := j.as(now, t)
 		if n := len(j.past); n > 0 && j.past[n-1].Status == is.Status && j.past[n-1].RunnerID == is.RunnerID {
 			continue
@@ -184,7 +186,7 @@ func (j *workflow) as(now time.Time, t simgithub.Job) github.Job {
 		out.Status, out.RunnerID, out.RunnerName = github.StatusInProgress, t.RunnerID, t.RunnerName
 	case t.State == simgithub.Done || t.State == simgithub.Lost:
 		out.Status, out.Conclusion, out.RunnerID, out.RunnerName, out.CompletedAt = github.StatusCompleted, "success", t.RunnerID, t.RunnerName, t.EndedAt
-		if t.State == simgithub.Lost {
+		if t.State == simgithub.Lost || t.Refused {
 			out.Conclusion = "failure"
 		}
 	case j.waits:
@@ -264,7 +266,7 @@ func (f *workflows) at(id string) (promise.Workflow, bool) {
 	if !ok || len(j.past) == 0 {
 		return promise.Workflow{}, false
 	}
-	out := promise.Workflow{Job: j.past[len(j.past)-1].Job, Labels: j.Labels, Allowed: j.Event == "" || j.Event == "push", Held: j.Back && !j.waits}
+	out := promise.Workflow{Job: j.past[len(j.past)-1].Job, Labels: j.Labels, Allowed: j.Event == "" || j.Event == "push", Held: j.Back && !j.waits, Ran: j.ran}
 	for i, m := range j.past {
 		to := time.Now()
 		if i+1 < len(j.past) {

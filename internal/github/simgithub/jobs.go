@@ -38,7 +38,9 @@ type Job struct {
 	State      JobState
 	RunnerID   int64 // that it is or was assigned to last; 0: none
 	RunnerName string
-	Requeued   int // how often it was queued again
+	// Refused: its machine failed it before its first step.
+	Refused  bool
+	Requeued int // how often it was queued again
 
 	QueuedAt   time.Time
 	AssignedAt time.Time // the last time

@@ -15,6 +15,7 @@ const (
 	BeganTrue  Promise = "a job's request is ready when the job began on that machine"
 	OverTrue   Promise = "a job's request is over when GitHub says so of the job"
 	WantedOnly Promise = "no machine is launched for a job that is not queued, not ours or not allowed"
+	NoStranger Promise = "a job that may have no machine runs no step on one"
 	ServedAll  Promise = "a queued job that may have a machine gets one"
 	NoSpares   Promise = "a machine that nobody needs ends within five minutes"
 )
@@ -25,6 +26,7 @@ type Workflow struct {
 	Labels  []string
 	Allowed bool // its run may have machines
 	Held    bool // it is queued, and GitHub gives it to nobody
+	Ran     bool // its steps ran, on a machine of ours
 	// QueuedUntil is when it was last queued. Zero: it never was.
 	QueuedUntil time.Time
 }
@@ -106,7 +108,11 @@ const spareFor = 5*time.Minute + slack
 func (p plainPromises) sawServed(healed time.Time, ids []string) {
 	for _, id := range ids {
 		at, ok := p.Workflow(id)
-		if !ok || !at.Allowed {
+		if !ok {
+			continue
+		}
+		p.hold(NoStranger, at.Allowed || !at.Ran, "job %s of a run that may have no machine ran on runner %q", id, at.RunnerName)
+		if !at.Allowed {
 			continue
 		}
 		p.hold(ServedAll, at.Status == github.StatusCompleted, "job %s is %s when all is over", id, at.Status)
