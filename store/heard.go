@@ -32,7 +32,7 @@ const (
 	HeardBegan   Hearing = "began"   // on a runner of ours
 	HeardOver    Hearing = "over"    // it is done without us, or was cancelled
 	HeardHeld    Hearing = "held"    // GitHub gives it to nobody yet
-	HeardAgain   Hearing = "again"   // it is queued, though its request was over
+	HeardAgain   Hearing = "again"   // it is queued, though its request was over, or held
 	HeardTwice   Hearing = "twice"   // the runner took another job before
 	HeardUnsure  Hearing = "unsure"  // it proves nothing: GitHub is to be asked
 	HeardNothing Hearing = "nothing" // that is not known
@@ -66,6 +66,11 @@ func (d *Decision) heard(now time.Time, lim Limits, s Sighting, on bool) Hearing
 		return d.held(now, s)
 	case s.Status == JobQueued && s.Read && r.State.Final() && r.State != "":
 		return d.revived(now, lim)
+	case s.Status == JobQueued && s.Read && r.State == Accepted && r.Wait == WaitHeld: // it waits no more
+		r.DueAt, r.Wait = now, ""
+		*r = r.sent(now)
+		d.remind()
+		return HeardAgain
 	}
 	return HeardNothing
 }

@@ -272,6 +272,10 @@ func TestAHeldJobIsAskedAboutEverMoreRarely(t *testing.T) {
 	if d, out := (store.Case{Request: r}).ReviewRequest(now, lim); out != store.Resent || len(d.Sends) != 1 {
 		t.Errorf("review when it is due: %q, %d messages; want it sent again", out, len(d.Sends))
 	}
+	d, h := store.Heard(store.Case{Request: r}, now, lim, read(store.Sighting{Job: store.WorkflowJob{ID: "21"}, Status: store.JobQueued}), false)
+	if h != store.HeardAgain || d.Request.Wait != "" || len(d.Sends) != 1 || d.Request.LockKey() != r.LockKey() {
+		t.Errorf("queued at last: %s, waits for %q, %d messages, lock %s; want it taken up now, for the same launch", h, d.Request.Wait, len(d.Sends), d.Request.LockKey())
+	}
 	if !r.WaitsUntil().IsZero() {
 		t.Errorf("WaitsUntil = %v, want nothing: nobody knows", r.WaitsUntil())
 	}

@@ -106,7 +106,7 @@ func TestAJobThatRunnersOfOthersTakeLeavesNothing(t *testing.T) {
 	plainWorld(t, sim.Config{}, func(w *sim.World) {
 		job := w.Plain(sim.PlainJob{Length: time.Minute})
 		time.Sleep(10 * time.Second)
-		if !w.TakeElsewhere(job) {
+		if !w.TakeElsewhere(job, "hers") {
 			t.Fatal("not taken")
 		}
 		w.Until("its request is over", 2*time.Minute, func() bool { return w.States()[store.Cancelled] == 1 })

@@ -48,11 +48,15 @@ type workflows struct {
 	ids  []string             // in order
 }
 
+// others is the registration of every runner that is not ours.
+const others = 999_999
+
 // workflow is a job, and what was said of it.
 type workflow struct {
 	PlainJob
 	waits     bool
 	elsewhere time.Time // when a runner of others took it
+	taker     string    // what that is called
 	told      string    // the last status that a webhook was about
 	ran       bool      // it ran on a machine of ours, from its first step to its last
 	past      []moment
@@ -102,12 +106,13 @@ func (f *workflows) CancelPlain(id string) bool {
 	return err == nil
 }
 
-// TakeElsewhere gives a job that has not begun to a runner of others.
-func (f *workflows) TakeElsewhere(id string) bool {
+// TakeElsewhere gives a job that has not begun to a runner of others, which may be called
+// as one of ours.
+func (f *workflows) TakeElsewhere(id, name string) bool {
 	f.mu.Lock()
 	ok := f.w.GitHub.CancelJob(id) == nil
 	if ok {
-		f.jobs[id].elsewhere = time.Now()
+		f.jobs[id].elsewhere, f.jobs[id].taker = time.Now(), name
 	}
 	f.mu.Unlock()
 	f.look()
@@ -171,7 +176,7 @@ func (j *workflow) as(now time.Time, t simgithub.Job) github.Job {
 	out := github.Job{ID: id, RunID: run, Attempt: 1, Name: "job " + t.ID, Labels: j.Labels, Status: github.StatusQueued, Workflow: "ci", HeadBranch: "main", CreatedAt: t.QueuedAt, StartedAt: t.StartedAt}
 	switch {
 	case !j.elsewhere.IsZero():
-		out.Status, out.RunnerID, out.RunnerName, out.StartedAt = github.StatusInProgress, 999_999, "hers", j.elsewhere
+		out.Status, out.RunnerID, out.RunnerName, out.StartedAt = github.StatusInProgress, others, j.taker, j.elsewhere
 		if now.Sub(j.elsewhere) >= j.Length {
 			out.Status, out.Conclusion, out.CompletedAt = github.StatusCompleted, "success", j.elsewhere.Add(j.Length)
 		}

@@ -52,6 +52,9 @@ func (s *story) plainJob(name string) {
 		Run: strconv.FormatUint(9000+s.draw("run of job", name)%3, 10), Length: s.between(5*time.Second, 3*time.Minute, "length of job", name),
 		Environment: s.chance(80, "environment", name) && s.happens(waitsFor, name), Back: s.chance(80, "held back", name) && s.happens(heldBack, name),
 	}
+	if s.chance(300, "further label", name) {
+		j.Labels = []string{sim.Plain, "Linux"}
+	}
 	if s.chance(50, "forbidden", name) && s.has(forbiddenJob, name) {
 		j.Run, j.Event = "9999", "issues"
 	}
@@ -65,9 +68,18 @@ func (s *story) plainJob(name string) {
 	case time.Now().After(s.heals()):
 	case x < 150 && s.has(jobCancelled, name) && s.w.CancelPlain(id):
 		s.again(jobCancelled)
-	case x >= 150 && x < 220 && s.has(jobElsewhere, name) && s.w.TakeElsewhere(id):
+	case x >= 150 && x < 220 && s.has(jobElsewhere, name) && s.w.TakeElsewhere(id, s.taker(name)):
 		s.again(jobElsewhere)
 	}
+}
+
+// taker is what the runner of others is called that takes a job: in some worlds as one of
+// ours, which whoever may register runners can do.
+func (s *story) taker(name string) string {
+	if all := s.w.GitHub.Registrations(); len(all) > 0 && s.chance(600, "impostor", name) {
+		return oneOf(s.dice, all, "impostor of", name).Name
+	}
+	return "hers"
 }
 
 // webhooks says when GitHub delivers what it tells of jobs.

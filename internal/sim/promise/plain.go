@@ -2,7 +2,6 @@ package promise
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -60,7 +59,7 @@ func (p plainPromises) sawPlain(was, r store.Request) {
 		p.hold(BeganTrue, at.RunnerID != 0 && at.RunnerID == run.Config.RunnerID && !at.StartedAt.IsZero(),
 			"request %s is ready on runner %s with registration %d, and its job %s is %s on %d", r.ID, run.ID, run.Config.RunnerID, r.Job.ID, at.Status, at.RunnerID)
 	case r.State == store.Cancelled && was.State != store.Cancelled && r.Error != nil && r.Error.Code != "cancelled":
-		elsewhere := at.RunnerName != "" && !strings.HasPrefix(at.RunnerName, store.Ours)
+		elsewhere := at.RunnerID != 0 && !p.configs[at.RunnerID]
 		p.hold(OverTrue, at.Status == github.StatusCompleted || elsewhere, "request %s is over for %s, and its job %s is %s", r.ID, r.Error.Code, r.Job.ID, at.Status)
 	}
 }
