@@ -139,14 +139,13 @@ func TestWhatAsksOddlyIsNobody(t *testing.T) {
 		strings.Repeat("1", 600) + " acme/shop": false,
 	} {
 		b := newBox(t)
-		m := b.open()
 		if err := os.MkdirAll(b.cfg.Hooks, 0o750); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(b.cfg.Hooks, askedFile), []byte(line+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		job, ok := m.askedJob()
+		job, ok := askedJob(b.cfg.Hooks)
 		if (job != apitype.Admission{}) != known || known && !ok {
 			t.Errorf("%q asks about %+v, %t; want that it is known = %t", line, job, ok, known)
 		}

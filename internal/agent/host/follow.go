@@ -144,7 +144,7 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 				return false
 			}
 		}
-		if job, ok := m.askedJob(); ok && !h.asked {
+		if job, ok := askedJob(m.cfg.Hooks); ok && !h.asked {
 			h.asked = true
 			if !p.tell(ctx, agent.ProgramEvent{Kind: agent.Asks, Job: job}) {
 				return false
@@ -193,11 +193,11 @@ func firstLine(name string, most int) (line string, whole bool) {
 // run, the attempt, and the repository's name.
 var askedLine = regexp.MustCompile(`^([0-9]{1,20}) ([0-9]{1,20}) ([0-9]{1,20}) ([0-9]{1,6}) ([A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100})$`)
 
-// askedJob returns the job that waits to be told whether it may run. It is zero if the
-// runner program does not tell which job that is, as an old one may.
-func (m *Machine) askedJob() (job apitype.Admission, ok bool) {
-	line, ok := firstLine(filepath.Join(m.cfg.Hooks, askedFile), 512)
-	if _, err := os.Stat(filepath.Join(m.cfg.Hooks, answerFile)); !ok || err == nil {
+// askedJob returns the job that waits to be told whether it may run, by the files of the
+// hooks. It is zero if the runner program does not tell which job that is, as an old one may.
+func askedJob(hooks string) (job apitype.Admission, ok bool) {
+	line, ok := firstLine(filepath.Join(hooks, askedFile), 512)
+	if _, err := os.Stat(filepath.Join(hooks, answerFile)); !ok || err == nil {
 		return job, false // or it was told before this agent began
 	}
 	if f := askedLine.FindStringSubmatch(line); f != nil {
