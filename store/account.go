@@ -66,6 +66,7 @@ type Account struct {
 	// Environment has variables for the jobs, over those of the image. Every job can
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
+	Outfit
 }
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.
