@@ -121,11 +121,10 @@ func (w *World) setUp(ctx context.Context, instance string, o apitype.Outfit) (d
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: of %s: %w", agent.ErrSetup, instance, err)
-	}
-	w.FitOut(instance, err)
-	if err != nil {
+		w.FitOut(instance, err.Error())
 		return "", err
 	}
+	w.FitOut(instance, "")
 	return "set up: " + strings.Join(o.Parts(), ", "), nil
 }
 

@@ -146,6 +146,7 @@ var kept = []struct {
 	{84422, "a boot that is decided in time, and whose commit stands still"},
 	{136, "a machine that was bound boots by a key that is lost"},
 	{12018, "a request begins to wait for the quota while the reaper, which stands still, is to wake one"},
+	{12522, "a machine that never boots, and whose registrations are asked for by workers that die"},
 	{96537, "a batch of which one request shares a runner, and the next has it hand over"},
 	{54, "UnclearLaunchForgotten"},
 	{61, "OrphanEndedAtOnce"},

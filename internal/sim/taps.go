@@ -211,11 +211,11 @@ func unanswered[T any](v T, err error) (T, error) {
 
 func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
 	answered := g.w.Minting(name)
-	minted, err := unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+	minted, err := atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, repo, name, labels)
-	}))
+	})
 	answered(err)
-	return minted, err
+	return unanswered(minted, err)
 }
 
 func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {

@@ -26,12 +26,11 @@ const dueSQL = `SELECT kind, id, due_at FROM items
 	WHERE due_at <= ? AND (due_at, kind, id) > (?, ?, ?) ORDER BY due_at, kind, id LIMIT ?`
 
 // openSQL looks at the entries of items_open alone, and at no more than its limit.
-const openSQL = `SELECT count(*) FROM (SELECT 1 FROM items INDEXED BY items_open
-	WHERE kind = 'request' AND state IN ('accepted', 'waiting') AND repository = ? AND coalesce(item ->> '$.repository.server', '') = ? LIMIT ?)`
+const openSQL = `SELECT count(*) FROM (SELECT 1 FROM items INDEXED BY items_open WHERE open = ? LIMIT ?)`
 
 // CountOpen implements store.Store.
 func (s *Store) CountOpen(ctx context.Context, repo store.Repository, most int) (n int, err error) {
-	if err := s.open.QueryRowContext(ctx, repo.ID, repo.Server, most).Scan(&n); err != nil {
+	if err := s.open.QueryRowContext(ctx, repo.Key(), most).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count the open requests of repository %s: %w", repo.Key(), err)
 	}
 	return n, nil

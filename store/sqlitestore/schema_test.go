@@ -38,6 +38,9 @@ func TestFilesOfEarlierVersionsCanBeUsed(t *testing.T) {
 		if err != nil || r.Version != 3 || r.State != store.Accepted || r.Account != "123456789012" {
 			t.Errorf("%s: request = %+v, %v; want that of the dump", name, r, err)
 		}
+		if n, err := s.CountOpen(t.Context(), r.Repository, 2); err != nil || n != 1 {
+			t.Errorf("%s: CountOpen = %d, %v; want the one of the dump", name, n, err)
+		}
 		r.Tries = 1
 		if err := s.Commit(t.Context(), store.Put(&r)); err != nil || r.Version != 4 {
 			t.Errorf("%s: Commit = %v, version %d; want nil, 4", name, err, r.Version)

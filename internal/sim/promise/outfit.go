@@ -27,12 +27,12 @@ func Wants(o store.Outfit) bool {
 	return o.Setup != (store.Setup{}) || o.JobUser.Sudo || len(o.JobUser.Groups)+len(o.Packages) > 0 || o.Hooks != (store.Hooks{})
 }
 
-// FitOut notes that a machine is what its account wants, or why not.
-func (p outfitPromises) FitOut(instance string, err error) {
+// FitOut notes that a machine is what its account wants, or in its words why not.
+func (p outfitPromises) FitOut(instance, fault string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil {
-		p.outfits.words[instance] = err.Error()
+	if fault != "" {
+		p.outfits.words[instance] = fault
 		return
 	}
 	p.outfits.done[instance] = true

@@ -93,12 +93,13 @@ func (p wordPromises) Minting(name string) (answered func(err error)) {
 	}
 }
 
-// mintKind is the kind of outcome of a registration; nil: a good one.
+// mintKind is the kind of outcome of a registration; nil: a good one. One whose worker was
+// dead by then is a kind of its own, kernel.ErrDead: nobody could record what GitHub said.
 func mintKind(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, k := range []error{github.ErrLimited, github.ErrDenied, github.ErrNotFound, github.ErrRefused, github.ErrNameTaken, github.ErrConflict} {
+	for _, k := range []error{kernel.ErrDead, github.ErrLimited, github.ErrDenied, github.ErrNotFound, github.ErrRefused, github.ErrNameTaken, github.ErrConflict} {
 		if errors.Is(err, k) {
 			return k
 		}
