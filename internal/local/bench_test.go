@@ -403,7 +403,7 @@ func BenchmarkWorker(b *testing.B) {
 // online returns how many runners are.
 func online(b *testing.B, s *local.System) (n int) {
 	b.Helper()
-	for _, err := range s.Store.List(b.Context(), store.Filter{Kind: store.KindRunner, State: string(store.RunnerOnline)}) {
+	for _, err := range s.Store.List(b.Context(), store.Filter{Kind: store.KindRunner, States: []string{string(store.RunnerOnline)}}) {
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -35,6 +35,11 @@ var migrations = []string{
 	UPDATE items SET open = ltrim(coalesce(item ->> '$.repository.server', '') || ':' || repository, ':')
 		WHERE kind = 'request' AND state IN ('accepted', 'waiting');
 	CREATE INDEX items_open ON items (open) WHERE open IS NOT NULL;`,
+	// found is store.FoundBy, of older rows too.
+	`ALTER TABLE items ADD COLUMN found TEXT;
+	UPDATE items SET found = nullif(item ->> '$.origin.run_id', '') WHERE kind = 'request';
+	UPDATE items SET found = nullif(item ->> '$.instance_id', '') WHERE kind = 'runner';
+	CREATE INDEX items_found ON items (kind, found, cursor) WHERE found IS NOT NULL;`,
 }
 
 // migrate applies what the file lacks, in one transaction.
