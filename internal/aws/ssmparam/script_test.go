@@ -47,7 +47,7 @@ func TestScriptThatCannotBeUsedIsNoneAndIsLogged(t *testing.T) {
 			w.ssm.put("/garo/setup/long/0", base64.StdEncoding.EncodeToString(make([]byte, store.MaxLongScript+1)))
 		}},
 		"InPlain": {path: "/garo/setup/plain", says: "illegal base64 data", spoil: func(w *world) { w.ssm.put("/garo/setup/plain/0", "#!/bin/sh\n") }},
-		"Denied": {path: "/garo/setup/build", says: "AccessDeniedException", spoil: func(w *world) { w.ssm.code, w.ssm.status = "AccessDeniedException", 400 }},
+		"Denied":  {path: "/garo/setup/build", says: "AccessDeniedException", spoil: func(w *world) { w.ssm.code, w.ssm.status = "AccessDeniedException", 400 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
