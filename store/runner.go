@@ -127,7 +127,8 @@ type Runner struct {
 	Lock       string      `json:"lock"`    // the key of the lock that names it, or did
 	Request    string      `json:"request"` // the request that launched it
 	Trace      string      `json:"trace"`
-	Repository Repository  `json:"repository"`
+	Repository Repository  `json:"repository"`       // of the request that launched it
+	Scope      Scope       `json:"scope,omitzero"`   // where it registers; see Where
 	RunID      string      `json:"run_id,omitempty"` // the run that the launching request came from
 	Account    string      `json:"account"`
 	Region     string      `json:"region"`

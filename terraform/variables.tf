@@ -52,6 +52,7 @@ variable "accounts" {
     repositories = optional(list(object({ id = string, name = string })), [])
     owners       = optional(list(object({ id = string, name = string })), [])
     server       = optional(string)
+    scope        = optional(object({ kind = string, id = string, name = string, runner_group = string }))
     regions = map(object({
       subnets          = list(string)
       security_groups  = optional(list(string), [])
@@ -133,6 +134,23 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for a in var.accounts : [for n in concat(a.repositories, a.owners) : can(regex("^[0-9]{1,20}$", n.id)) && n.name != ""]]))
     error_message = "Give repositories and owners GitHub's numeric id and the name: `gh api repos/OWNER/NAME --jq '.id, .owner.id'` prints the ids."
+  }
+
+  validation {
+    condition = alltrue([for a in [for a in var.accounts : a if a.scope != null] :
+      a.scope.kind == "organization" && can(regex("^[0-9]{1,20}$", a.scope.id)) && can(regex("^[^/]+$", a.scope.name))
+    && trimspace(a.scope.runner_group) != "" && lower(a.scope.runner_group) != "default"])
+    error_message = "Set scope to { kind = \"organization\", id, name, runner_group }: the id and the login of the organization (`gh api orgs/NAME --jq .id`) and the name of a runner group of its own, which is not the default one. Leave it out to register in repositories."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : a.scope == null || join(",", a.modes) == "ephemeral"])
+    error_message = "Set modes to [\"ephemeral\"] beside scope: jobs of several repositories come to the runners of an organization."
+  }
+
+  validation {
+    condition     = alltrue([for a in [for a in var.accounts : a if a.scope != null] : alltrue([for o in a.owners : o.id == a.scope.id]) && alltrue([for r in a.repositories : startswith(r.name, "${a.scope.name}/")])])
+    error_message = "List beside scope only the organization itself under owners, and only its own repositories: its runners serve no others."
   }
 
   validation {

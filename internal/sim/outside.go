@@ -63,7 +63,11 @@ func (w *World) outside() {
 	}
 	w.GitHub, err = simgithub.New(simgithub.Config{
 		Repositories: repositories,
-		Rules:        simgithub.Rules{Token: secret.New(pat)},
+		Organizations: []simgithub.Organization{{ID: setting.Organization.ID, Name: setting.Organization.Name, Groups: []simgithub.Group{
+			{ID: setting.GroupID - 1, Name: "others", Repositories: []string{}},
+			{ID: setting.GroupID, Name: setting.Organization.Group, Repositories: []string{setting.RepositoryID}},
+		}}},
+		Rules: simgithub.Rules{Token: secret.New(pat)},
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
 				f = w.cfg.GitHub(op)
@@ -75,7 +79,7 @@ func (w *World) outside() {
 	w.must(err)
 	w.github, err = github.New(github.Config{
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
-		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
+		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	w.must(err)
 	ec2 := simfleet.WorldConfig{

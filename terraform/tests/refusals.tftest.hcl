@@ -371,6 +371,69 @@ run "open_requests_that_nobody_counts" {
   expect_failures = [var.accounts]
 }
 
+run "scope_of_an_enterprise" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "enterprise", id = "1", name = "acme", runner_group = "garo" }
+        modes          = ["ephemeral"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_with_the_default_group" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "1", name = "acme", runner_group = "Default" }
+        modes          = ["ephemeral"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_with_shared_runners" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "1", name = "acme", runner_group = "garo" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_of_another_owner" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "2", name = "other", runner_group = "garo" }
+        modes          = ["ephemeral"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "event_that_is_allowed_anyway" {
   command = plan
   variables {

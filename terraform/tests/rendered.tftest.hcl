@@ -87,6 +87,7 @@ run "rendered" {
         role_arn               = "arn:aws:iam::333333333333:role/garo"
         repositories           = [{ id = "2", name = "acme/shop" }]
         server                 = "github.example.org"
+        scope                  = { kind = "organization", id = "1", name = "acme", runner_group = "garo" }
         default_region         = "eu-west-1"
         instance_types         = ["m7i.large", "m7a.large"]
         default_instance_types = ["m7a.large"]
