@@ -259,6 +259,8 @@ type Booted struct {
 	// Asks: the machine asks by POST /runners/{id}/admission before the first step of each
 	// job, and fails the job unless it may run. An agent of before does not ask.
 	Asks bool `json:"asks,omitempty"`
+	// Outfit is what the machine is to be beyond its image before the runner program starts.
+	Outfit Outfit `json:"outfit,omitzero"`
 	Orders
 }
 
