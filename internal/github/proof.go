@@ -8,4 +8,6 @@ import (
 
 // Proof returns the token by which the App of that number proves itself for nine minutes
 // from now. The error says nothing of the key.
-func Proof(app int64, key secret.Text, now time.Time) (secret.Text, error) { return sign(app, key, now) }
+func Proof(app int64, key secret.Text, now time.Time) (secret.Text, error) {
+	return sign(app, key, now)
+}
