@@ -184,6 +184,9 @@ func (r Request) forbidden() bool {
 	return r.Error != nil && (r.Error.Code == CodeForbidden || r.Error.Code == CodeNotOffered)
 }
 
+// Starved reports whether r is of a workflow job that lost one machine after another.
+func (r Request) Starved() bool { return r.OfJob() && r.Tries > atOnce }
+
 const (
 	// atOnce is how often in a row a job's request may lose its machine, and be launched
 	// again without a pause: GitHub gives machines with equal labels to each other's jobs.

@@ -313,6 +313,24 @@ func TestAMessageOfAnEarlierLaunchIsDone(t *testing.T) {
 	})
 }
 
+func TestAJobThatLosesOneMachineAfterAnotherIsAnAlarm(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.offers()
+		r := w.queues(21)
+		for n := range 5 {
+			time.Sleep(10 * time.Second) // beyond the account's pace
+			w.start(r)
+			if got := w.alarmed(store.AlarmJobWaits); got != (n == 4) {
+				t.Errorf("alarm at machine %d: %v, want it at the fifth", n+1, got)
+			}
+			run := w.runnerOf(r.ID)
+			w.apply(store.Case{Runner: run, Lock: w.lockOf(r), Quota: get[store.Quota](w, account), Request: w.requestNow(r.ID)}.Died(time.Now(), w.limits, store.Instance{ID: run.InstanceID, State: "terminated"}))
+			r = w.requestNow(r.ID)
+			time.Sleep(time.Until(r.DueAt))
+		}
+	})
+}
+
 // A matrix is launched by one worker in so many seconds that what GitHub said at first is
 // too old at the end.
 func TestReadsOfAMatrixAreFew(t *testing.T) {

@@ -289,6 +289,10 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	g.after = append(g.after, func() {
 		run := d.Runner
 		r.Log.Info("launches", "request", req.ID, "runner", run.ID, "trace", req.Trace, "placement", run.Placement().String())
+		if req := d.Request; req.Starved() {
+			r.alarm(store.AlarmJobWaits, "a job lost one machine after another, and gets the next", "request", req.ID, "job", req.Job.ID, "url", req.Job.URL,
+				"machines", req.Tries, "repository", req.Repository.Name, "trace", req.Trace)
+		}
 		r.first(run.ID)
 		v := &launching{invocation: r.invocation, Case: *d.Case, pacing: account.Pacing}
 		v.Case = v.With(r.locks[run.Lock], r.quotas[run.Account]) // as later messages of the batch left them
