@@ -107,6 +107,7 @@ type System struct {
 	api     http.Handler
 	worker  *worker.Worker
 	reaper  reaper.Config
+	teller  *teller
 	reaping chan struct{} // holds one token: one run at a time in this process
 	close   []func() error
 }
@@ -160,9 +161,10 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	if err != nil {
 		return err
 	}
+	s.teller = newTeller(s, ring)
 	s.api = api.New(api.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Identity: simidentity.Own().Trust(),
-		Limits: cfg.Limits, URL: url, Auth: auth, Log: cfg.Log,
+		Limits: cfg.Limits, URL: url, Auth: auth, AppSecrets: s.teller.secrets, Log: cfg.Log,
 	})
 	if err := s.world(); err != nil {
 		return err

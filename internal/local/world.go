@@ -107,7 +107,7 @@ func (b *broker) queue(ctx context.Context, config string) error {
 	if err != nil {
 		return err
 	}
-	if !b.first(runner) {
+	if record.OfJob() || !b.first(runner) { // a workflow job is there already
 		return nil
 	}
 	// An operator's request comes from no run: any number will do.

@@ -185,3 +185,21 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// What is delivered by ourselves reads as GitHub's own.
+func TestABodyIsReadAsItWasMeant(t *testing.T) {
+	for _, change := range []string{"", "github.com>ghe.example:8443", "github.com>octo.ghe.com"} {
+		text := job
+		if from, to, ok := strings.Cut(change, ">"); ok {
+			text = strings.Replace(job, "https://"+from+"/acme/shop\"", "https://"+to+"/acme/shop\"", 1)
+		}
+		want, err := webhook.Read(webhook.WorkflowJob, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := webhook.Read(webhook.WorkflowJob, webhook.Body(want))
+		if err != nil || !equal(got.Seen.Job, want.Seen.Job) || got.Repository != want.Repository || got.Installation != want.Installation || got.Action != want.Action || got.Seen.Status != want.Seen.Status {
+			t.Errorf("read %+v, %v; want %+v", got, err, want)
+		}
+	}
+}
