@@ -141,6 +141,12 @@ func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (s
 	})
 }
 
+func (f tappedFleet) RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error) {
+	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Root, On: ami}, func(ctx context.Context) (store.Root, error) {
+		return f.w.Fleet.RootVolume(ctx, at, ami)
+	})
+}
+
 func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	answered := f.w.Launching(kernel.By(ctx), l)
 	instance, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
