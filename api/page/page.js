@@ -112,7 +112,7 @@ const requestColumns = [
 
 const views = {
   async now() {
-    const [live, queued] = await Promise.all([all("/runners?live=true", "runners", 4), all("/requests?state=accepted", "requests", 4)]);
+    const [live, queued] = await Promise.all([all("/runners?live=true", "runners", 4), all("/requests?state=accepted&since=" + day(2), "requests", 4)]); // none waits for more than a day
     const count = (...states) => live.rows.filter((r) => states.includes(r.state)).length;
     const plus = (n, list) => n + (list.more ? "+" : "");
     const tiles = [["queued", queued.rows.length, queued], ["launching", count("new", "launched"), live], ["booting", count("booting"), live],
