@@ -69,6 +69,7 @@ type Account struct {
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
 	MachineOptions
+	Outfit
 }
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.

@@ -95,5 +95,6 @@ func (a Account) check(id string) error {
 	checkEvents(a.Allow.Events, want)
 	errs = append(errs, checkEnvironment(a.Environment)...)
 	errs = append(errs, a.checkOptions()...)
+	errs = append(errs, checkOutfit(a.Outfit)...)
 	return errors.Join(errs...)
 }
