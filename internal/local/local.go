@@ -174,11 +174,12 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 		return err
 	}
 	s.worker = worker.New(worker.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Keys: ring,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Keys: ring,
 		Identity: simidentity.Own().Trust(), Limits: cfg.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
 	s.reaper = reaper.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Limits: cfg.Limits,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
+		Keys:         func(context.Context) (*keys.Ring, error) { return ring, nil },
 		ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil
