@@ -71,6 +71,7 @@ type options struct {
 	rules       func(*simgithub.Rules)
 	environment map[string]string // of the account's registration
 	outfit      store.Outfit      // likewise
+	role        bool              // machines have a role
 	// proxy is a proxy's address, the only way to the control plane; empty: there is none.
 	proxy string
 }
