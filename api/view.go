@@ -46,7 +46,7 @@ func runnerOf(run store.Runner, lock store.Lock, pulse store.Pulse) apitype.Runn
 	}
 	if run.Index < len(run.Plan) {
 		p := run.Placement()
-		out.Market, out.InstanceType, out.Subnet = p.Market, p.InstanceType, p.Subnet
+		out.Market, out.InstanceType, out.Subnet, out.Options = p.Market, p.InstanceType, p.Subnet, run.Launch.Describe()
 	}
 	if lock.Names(run.ID) {
 		out.ExpiresAt = lock.Exp

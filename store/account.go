@@ -29,6 +29,8 @@ type Account struct {
 	// Server is the host of the GitHub server that the ids above are of, as the
 	// issuer of its ID tokens has it. Empty: github.com.
 	Server string `json:"server,omitempty"`
+	// Scope is where runners register. The zero value: each in the repository that it is for.
+	Scope Scope `json:"scope,omitzero"`
 	// Regions are where runners may be launched. DefaultRegion is used when a
 	// request names none; it may be empty when there is one region only.
 	Regions       map[string]Region `json:"regions"`
@@ -66,6 +68,7 @@ type Account struct {
 	// Environment has variables for the jobs, over those of the image. Every job can
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
+	MachineOptions
 	Outfit
 }
 
@@ -90,18 +93,6 @@ type Accounts interface {
 type Named struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
-}
-
-// Region is what an account offers in one region.
-type Region struct {
-	Subnets        []string `json:"subnets"`
-	SecurityGroups []string `json:"security_groups"`
-	// Images are allowed: an AMI id, or the path of an SSM parameter that holds
-	// one. The first is the default.
-	Images []string `json:"images"`
-	// InstanceProfile is given to every machine. Empty: none, and the machine
-	// has no AWS rights.
-	InstanceProfile string `json:"instance_profile,omitempty"`
 }
 
 // GitHubCredential names the SSM parameter that holds a token, or a GitHub App.
@@ -268,7 +259,7 @@ func (a Account) permits(r Request, types, subnets []string, region Region) (fie
 			}
 		}
 	}
-	return "", "", true
+	return a.permitsOptions(r.Machine)
 }
 
 // Permits reports the first field of r, by its name in the API, and the value
@@ -281,13 +272,14 @@ func (a Account) Permits(r Request) (field, value string, ok bool) {
 	return a.permits(r, r.Machine.InstanceTypes, r.Machine.Subnets, region)
 }
 
-// Serves reports whether the account is registered for the repository, by id and
-// by the server that the id is of.
+// Serves reports whether the account is registered for the repository, by id and by its
+// server. Runners of an organization serve its own repositories alone.
 func (a Account) Serves(repo Repository) bool {
 	has := func(in []Named, id string) bool {
 		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })
 	}
-	return repo.Server == a.Server && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID))
+	return repo.Server == a.Server && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID)) &&
+		(a.Scope.Kind != OrganizationScope || repo.OwnerID == a.Scope.ID)
 }
 
 func nonEmpty(s string) []string {

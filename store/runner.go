@@ -63,7 +63,8 @@ type Launch struct {
 	KeyID           string            `json:"key_id"`       // the key that the machine's tokens come from
 	// Vouched: a boot counts only with AWS's word that it comes from the launched
 	// instance. A launch of a version before it was written has an agent that sends none.
-	Vouched bool `json:"vouched,omitempty"`
+	Vouched bool          `json:"vouched,omitempty"`
+	Options LaunchOptions `json:"options,omitzero"`
 }
 
 // Attempt is one RunInstances call that had an answer.
@@ -126,7 +127,8 @@ type Runner struct {
 	Lock       string      `json:"lock"`    // the key of the lock that names it, or did
 	Request    string      `json:"request"` // the request that launched it
 	Trace      string      `json:"trace"`
-	Repository Repository  `json:"repository"`
+	Repository Repository  `json:"repository"`       // of the request that launched it
+	Scope      Scope       `json:"scope,omitzero"`   // where it registers; see Where
 	RunID      string      `json:"run_id,omitempty"` // the run that the launching request came from
 	Account    string      `json:"account"`
 	Region     string      `json:"region"`

@@ -52,11 +52,21 @@ variable "accounts" {
     repositories = optional(list(object({ id = string, name = string })), [])
     owners       = optional(list(object({ id = string, name = string })), [])
     server       = optional(string)
+    scope        = optional(object({ kind = string, id = string, name = string, runner_group = string }))
     regions = map(object({
       subnets          = list(string)
       security_groups  = optional(list(string), [])
       images           = list(string)
       instance_profile = optional(string)
+      root_volume = optional(object({
+        size_gb             = optional(number)
+        type                = optional(string)
+        iops                = optional(number)
+        throughput          = optional(number)
+        initialization_rate = optional(number)
+      }))
+      associate_public_ip  = optional(bool)
+      capacity_reservation = optional(string)
     }))
     default_region         = optional(string)
     instance_types         = list(string)
@@ -88,7 +98,14 @@ variable "accounts" {
       job_workflow_refs = optional(list(string), [])
       properties        = optional(map(string), {})
     }), {})
-    environment = optional(map(string))
+    environment        = optional(map(string))
+    closed             = optional(bool)
+    max_root_volume_gb = optional(number)
+    tags               = optional(map(string))
+    request_tags       = optional(list(string))
+    spot_max_price     = optional(string)
+    cpu_credits        = optional(string)
+    tenancy            = optional(string)
     setup = optional(object({
       script = optional(string)
       path   = optional(string)
@@ -103,7 +120,6 @@ variable "accounts" {
     hooks          = optional(object({ started = optional(string), completed = optional(string) }))
     instance_store = optional(string)
     jobs_role      = optional(bool)
-    closed         = optional(bool)
   }))
   default = {}
 
@@ -120,6 +136,23 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for a in var.accounts : [for n in concat(a.repositories, a.owners) : can(regex("^[0-9]{1,20}$", n.id)) && n.name != ""]]))
     error_message = "Give repositories and owners GitHub's numeric id and the name: `gh api repos/OWNER/NAME --jq '.id, .owner.id'` prints the ids."
+  }
+
+  validation {
+    condition = alltrue([for a in [for a in var.accounts : a if a.scope != null] :
+      a.scope.kind == "organization" && can(regex("^[0-9]{1,20}$", a.scope.id)) && can(regex("^[^/]+$", a.scope.name))
+    && trimspace(a.scope.runner_group) != "" && lower(a.scope.runner_group) != "default"])
+    error_message = "Set scope to { kind = \"organization\", id, name, runner_group }: the id and the login of the organization (`gh api orgs/NAME --jq .id`) and the name of a runner group of its own, which is not the default one. Leave it out to register in repositories."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : a.scope == null || join(",", a.modes) == "ephemeral"])
+    error_message = "Set modes to [\"ephemeral\"] beside scope: jobs of several repositories come to the runners of an organization."
+  }
+
+  validation {
+    condition     = alltrue([for a in [for a in var.accounts : a if a.scope != null] : alltrue([for o in a.owners : o.id == a.scope.id]) && alltrue([for r in a.repositories : startswith(r.name, "${a.scope.name}/")])])
+    error_message = "List beside scope only the organization itself under owners, and only its own repositories: its runners serve no others."
   }
 
   validation {
@@ -148,6 +181,21 @@ variable "accounts" {
     condition = alltrue(flatten([for a in var.accounts : [for name in keys(coalesce(a.environment, {})) :
     !can(regex("(?i)((^|_)(AUTH|CREDS?|PASS|PAT|PWD)|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|KEYS?)(_|$)", name))]]))
     error_message = "Leave secrets out of environment: every job can read it. A name that sounds like a secret's is refused."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for r in a.regions : r.root_volume == null || contains(["gp3", "gp2", "io1", "io2"], coalesce(try(r.root_volume.type, null), "gp3"))]]))
+    error_message = "Set root_volume.type to gp3, gp2, io1 or io2, or leave it out for the image's. docs/machines.md has what each can have."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for k in concat(keys(coalesce(a.tags, {})), coalesce(a.request_tags, [])) : can(regex("^[A-Za-z0-9 +=._:/@-]{1,128}$", k)) && !can(regex("(?i)^(aws:|garo:)", k)) && k != "Name"]]))
+    error_message = "Choose other keys for tags and request_tags: Name and those in garo: are set by GARO alone, aws: belongs to AWS."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : contains(["standard", "unlimited"], coalesce(a.cpu_credits, "standard")) && coalesce(a.tenancy, "dedicated") == "dedicated" && can(regex("^[0-9]{1,4}(\\.[0-9]{1,6})?$", coalesce(a.spot_max_price, "1")))])
+    error_message = "Set cpu_credits to standard or unlimited, tenancy to dedicated, and spot_max_price to US dollars an hour, or leave them out."
   }
 
   validation {

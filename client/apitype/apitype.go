@@ -20,9 +20,13 @@ type Start struct {
 	ImageID        string   `json:"image_id,omitempty"`       // an AMI id or an SSM path that the account allows
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
-	Timeout        int      `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
-	GiveUp         int      `json:"give_up,omitempty"`         // seconds to try for; 0: 900
-	IdempotencyKey string   `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
+	// RootVolumeGB is the size of the root volume in GiB, up to what the account allows; 0:
+	// the account's choice. Tags are for the machine, of the keys that the account allows.
+	RootVolumeGB   int               `json:"root_volume_gb,omitempty"`
+	Tags           map[string]string `json:"tags,omitempty"`
+	Timeout        int               `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
+	GiveUp         int               `json:"give_up,omitempty"`         // seconds to try for; 0: 900
+	IdempotencyKey string            `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
 }
 
 // Started answers POST /start, new or repeated.
@@ -94,19 +98,22 @@ type Runner struct {
 	Market       string    `json:"market"`
 	InstanceType string    `json:"instance_type"`
 	Subnet       string    `json:"subnet"`
-	CreatedAt    time.Time `json:"created_at"`
-	LaunchedAt   time.Time `json:"launched_at,omitzero"`
-	BootedAt     time.Time `json:"booted_at,omitzero"` // when its machine first got a config
-	OnlineAt     time.Time `json:"online_at,omitzero"` // when GitHub showed it online, or gave it a job
-	EndedAt      time.Time `json:"ended_at,omitzero"`
-	SeenAt       time.Time `json:"seen_at,omitzero"`        // its last heartbeat; none in lists
-	ExpiresAt    time.Time `json:"expires_at,omitzero"`     // when requests may count on it no more; at most the hard limit
-	HardAt       time.Time `json:"hard_at"`                 // when it ends, whatever runs on it
-	Job          *Job      `json:"job,omitempty"`           // the last one
-	Jobs         int       `json:"jobs"`                    // how many it finished
-	Stolen       string    `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
-	End          *Error    `json:"end,omitempty"`
-	History      []Entry   `json:"history"` // empty in lists
+	// Options are what the account and the request set of the machine, by the names that
+	// they have in the registration, in words for people.
+	Options    map[string]string `json:"options,omitempty"`
+	CreatedAt  time.Time         `json:"created_at"`
+	LaunchedAt time.Time         `json:"launched_at,omitzero"`
+	BootedAt   time.Time         `json:"booted_at,omitzero"` // when its machine first got a config
+	OnlineAt   time.Time         `json:"online_at,omitzero"` // when GitHub showed it online, or gave it a job
+	EndedAt    time.Time         `json:"ended_at,omitzero"`
+	SeenAt     time.Time         `json:"seen_at,omitzero"`        // its last heartbeat; none in lists
+	ExpiresAt  time.Time         `json:"expires_at,omitzero"`     // when requests may count on it no more; at most the hard limit
+	HardAt     time.Time         `json:"hard_at"`                 // when it ends, whatever runs on it
+	Job        *Job              `json:"job,omitempty"`           // the last one
+	Jobs       int               `json:"jobs"`                    // how many it finished
+	Stolen     string            `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
+	End        *Error            `json:"end,omitempty"`
+	History    []Entry           `json:"history"` // empty in lists
 }
 
 // Job is a job on a runner, as its machine told of it.

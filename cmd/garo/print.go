@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,6 +35,7 @@ func printStatus(w io.Writer, s apitype.Status, story bool) error {
 	if r := s.Runner; r != nil {
 		row("runner", "%s, %s", cmp.Or(r.Name, r.ID), p.state(r.State))
 		row("instance", "%s, %s", cmp.Or(r.InstanceID, "none yet"), machine(*r))
+		printOptions(row, *r)
 		if !r.ExpiresAt.IsZero() {
 			row("expires", "%s", date(r.ExpiresAt))
 		}
@@ -100,6 +103,7 @@ func printRunner(w io.Writer, r apitype.Runner) error {
 	}
 	row("labels", "%s", strings.Join(r.Labels, ", "))
 	row("instance", "%s, %s", cmp.Or(r.InstanceID, "none yet"), machine(r))
+	printOptions(row, r)
 	when("launched", r.LaunchedAt)
 	when("online", r.OnlineAt)
 	when("seen", r.SeenAt)
@@ -129,6 +133,13 @@ func printRunner(w io.Writer, r apitype.Runner) error {
 }
 
 func machine(r apitype.Runner) string { return r.Market + " " + r.InstanceType + " in " + r.Subnet }
+
+// printOptions prints what a machine is made of, a row for each option.
+func printOptions(row func(name, format string, args ...any), r apitype.Runner) {
+	for _, name := range slices.Sorted(maps.Keys(r.Options)) {
+		row(strings.ReplaceAll(name, "_", " "), "%s", r.Options[name])
+	}
+}
 
 // printAttempts prints the launches that were tried, if there were any.
 func printAttempts(w io.Writer, attempts []apitype.Attempt) error {

@@ -56,6 +56,8 @@ it is interrupted.`,
 	f.StringVar(&s.body.ImageID, "image-id", "", "AMI id or SSM path")
 	f.StringSliceVar(&s.body.Subnets, "subnet", nil, "subnet; may be repeated")
 	f.StringSliceVar(&s.body.SecurityGroups, "security-group", nil, "security group; may be repeated")
+	f.IntVar(&s.body.RootVolumeGB, "root-volume-gb", 0, "size of the root volume in GiB (default the account's)")
+	f.StringToStringVar(&s.body.Tags, "tag", nil, "tag of the machine, as KEY=VALUE; may be repeated")
 	f.DurationVar(&s.timeout, "timeout", 0, "how long the runner is needed for (default 1h)")
 	f.DurationVar(&s.giveUp, "give-up", 0, "how long to try (default 15m)")
 	f.StringVar(&s.body.IdempotencyKey, "idempotency-key", "", "the same key finds the same request (default random)")

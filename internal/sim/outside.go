@@ -34,10 +34,11 @@ func account() store.Account {
 		Owners:       []store.Named{{ID: "1", Name: "acme"}},
 		Regions: map[string]store.Region{setting.Region: {
 			Subnets: []string{"subnet-a", "subnet-b"}, SecurityGroups: []string{"sg-1"}, Images: []string{"/garo/image"},
+			RootVolume: store.Volume{SizeGB: 30, Type: "gp3"},
 		}},
 		InstanceTypes: []string{"t3a.micro", "m7a.large"}, DefaultInstanceTypes: []string{"t3a.micro", "m7a.large"},
 		Markets: []string{store.Spot, store.OnDemand}, SpotFallback: true, Modes: []string{store.Shared, store.Ephemeral},
-		MaxRunners: 1000,
+		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}},
 	}
 }
 
@@ -62,7 +63,11 @@ func (w *World) outside() {
 	}
 	w.GitHub, err = simgithub.New(simgithub.Config{
 		Repositories: repositories,
-		Rules:        simgithub.Rules{Token: secret.New(pat)},
+		Organizations: []simgithub.Organization{{ID: setting.Organization.ID, Name: setting.Organization.Name, Groups: []simgithub.Group{
+			{ID: setting.GroupID - 1, Name: "others", Repositories: []string{}},
+			{ID: setting.GroupID, Name: setting.Organization.Group, Repositories: []string{setting.RepositoryID}},
+		}}},
+		Rules: simgithub.Rules{Token: secret.New(pat)},
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
 				f = w.cfg.GitHub(op)
@@ -74,7 +79,7 @@ func (w *World) outside() {
 	w.must(err)
 	w.github, err = github.New(github.Config{
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
-		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
+		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	w.must(err)
 	ec2 := simfleet.WorldConfig{

@@ -297,6 +297,50 @@ run "environment_with_a_secret" {
   expect_failures = [var.accounts]
 }
 
+run "volume_of_no_type" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"], root_volume = { type = "ssd" } } }
+        instance_types = ["m7i.large"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "tag_that_is_ours" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        request_tags   = ["garo:runner"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "tenancy_unknown" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        tenancy        = "host"
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "default_region_elsewhere" {
   command = plan
   variables {
@@ -381,6 +425,69 @@ run "open_requests_that_nobody_counts" {
         regions           = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
         instance_types    = ["m7i.large"]
         max_open_requests = 25001
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_of_an_enterprise" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "enterprise", id = "1", name = "acme", runner_group = "garo" }
+        modes          = ["ephemeral"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_with_the_default_group" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "1", name = "acme", runner_group = "Default" }
+        modes          = ["ephemeral"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_with_shared_runners" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "1", name = "acme", runner_group = "garo" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_of_another_owner" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "2", name = "other", runner_group = "garo" }
+        modes          = ["ephemeral"]
       }
     }
   }

@@ -87,6 +87,7 @@ run "rendered" {
         role_arn               = "arn:aws:iam::333333333333:role/garo"
         repositories           = [{ id = "2", name = "acme/shop" }]
         server                 = "github.example.org"
+        scope                  = { kind = "organization", id = "1", name = "acme", runner_group = "garo" }
         default_region         = "eu-west-1"
         instance_types         = ["m7i.large", "m7a.large"]
         default_instance_types = ["m7a.large"]
@@ -102,6 +103,12 @@ run "rendered" {
         allow                  = { public_repositories = true, events = ["issues"] }
         only                   = { refs = ["refs/heads/main"], properties = { tier = "gold" } }
         environment            = { https_proxy = "http://proxy.internal:3128" }
+        max_root_volume_gb     = 200
+        tags                   = { team = "build" }
+        request_tags           = ["job"]
+        spot_max_price         = "0.25"
+        cpu_credits            = "standard"
+        tenancy                = "dedicated"
         setup                  = { path = "/garo/setup/build", sha256 = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b", limit = 60 }
         job_user               = { sudo = true, groups = ["docker"] }
         packages               = ["git", "docker"]
@@ -109,7 +116,7 @@ run "rendered" {
         instance_store         = "mount"
         jobs_role              = true
         regions = {
-          eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs" }
+          eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs", root_volume = { size_gb = 50, type = "gp3" }, associate_public_ip = false, capacity_reservation = "open" }
           eu-west-2 = { subnets = ["subnet-0d"], images = ["ami-0123456789abcdef0"] }
         }
       }

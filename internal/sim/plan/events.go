@@ -39,6 +39,11 @@ var events = []event{
 	{"repository renamed, and its name given away", func(s *story, name string) bool {
 		return s.w.GitHub.Rename(setting.RepositoryID, setting.Repository+"-"+name) == nil && s.w.GitHub.Create(github.Repository{ID: "99" + name, Name: setting.Repository}) == nil
 	}},
+	{"registration moved to the organization, or back", func(s *story, name string) bool {
+		now, _ := s.w.InOrganization()
+		s.w.RegisterIn(!now)
+		return true
+	}},
 	{"tags of a machine edited", func(s *story, name string) bool {
 		m, ok := s.machine(name)
 		if !ok {
@@ -123,6 +128,10 @@ var events = []event{
 	}},
 	{"role of the account refuses us", func(s *story, name string) bool {
 		return s.meanwhile(name, s.w.Distrust, s.w.Trust)
+	}},
+	{"registration names another root volume", func(s *story, name string) bool {
+		s.w.Enlarge(oneOf(s.dice, []int{40, 60, 80}, "root volume", name))
+		return true
 	}},
 	{"deploy", func(s *story, name string) bool {
 		s.w.Deploy(strings.Repeat(name[len(name)-1:], 64))

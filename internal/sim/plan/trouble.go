@@ -49,6 +49,7 @@ const (
 	unreadable  Kind = "message unreadable"
 	flooded     Kind = "flood of events"
 	crowded     Kind = "few open requests allowed"
+	inGroup     Kind = "runners register in an organization"
 )
 
 // window is a time in which something is wrong.

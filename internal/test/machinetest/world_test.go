@@ -140,7 +140,7 @@ func newWorld(t *testing.T, opts options) *world {
 	}
 	gh, err := github.New(github.Config{
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.github.Handler()),
-		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
+		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	if err != nil {
 		t.Fatal(err)
