@@ -66,7 +66,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		"event":    {"POST", "/runners/" + started.ID + "/events", apitype.Event{Event: "heartbeat", Counter: 1}, false},
 		"next":     {"POST", "/runners/" + started.ID + "/next", apitype.Next{N: 2}, false},
 	}
-	open := []string{"POST /runners/{id}/boot", "GET /agent/linux/{arch}/{sha256}", "GET /healthz", "GET /openapi.yaml"} // to who has a boot token, and to anyone
+	open := []string{"GET /", "GET /page/{file}", "POST /runners/{id}/boot", "GET /agent/linux/{arch}/{sha256}", "GET /healthz", "GET /openapi.yaml"} // to who has a boot token, and to anyone
 	if got, want := len(calls), len(api.Patterns())-len(open); got != want {
 		t.Errorf("%d calls are tried, want each of the %d that are not open to anyone", got, want)
 	}
