@@ -222,7 +222,7 @@ func TestBrowsersGetNothingToUse(t *testing.T) {
 func TestPathsThatAreNotThereAreProblems(t *testing.T) {
 	w := newWorld(t)
 	for path, want := range map[string]int{
-		"GET /": 404, "GET /start/": 404, "POST //start": 404, "POST /x/../start": 404, "GET /status": 404, "GET /status/": 404, "GET /status/a/b": 404,
+		"POST /": 405, "GET /start/": 404, "POST //start": 404, "POST /x/../start": 404, "GET /status": 404, "GET /status/": 404, "GET /status/a/b": 404,
 		"GET /start": 405, "DELETE /status/x": 405, "PUT /requests": 405, "GET /admin.php": 404, "TRACE /healthz": 405, "GET /agent/linux/amd64": 404,
 	} {
 		method, p, _ := strings.Cut(path, " ")
