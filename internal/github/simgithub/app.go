@@ -64,12 +64,12 @@ func (g *grant) opens(in scope, op string) bool {
 }
 
 // serveApp answers what the App itself asks for, which proves that it is.
-func serveApp(s *Server, now time.Time, t target, r *http.Request, h http.Header, proof string, body []byte) answer {
+func (s *Server) serveApp(now time.Time, t target, r *http.Request, h http.Header, proof string, body []byte) answer {
 	switch {
 	case !s.rules.App.proves(now, proof):
 		return refuse(http.StatusUnauthorized, "A JSON web token could not be decoded", nil)
 	case t.op == OpDeliveries:
-		return listDeliveries(s, now, r, h)
+		return s.listDeliveries(now, r, h)
 	}
 	return s.token(now, t, r, body)
 }

@@ -88,7 +88,7 @@ func (p *pool) queue(now time.Time, repo github.Repository, j Job) string {
 func (s *Server) settle(now time.Time) {
 	s.overdue(now, s.rules.StaysBusy)
 	if s.rules.AutoJobs > 0 {
-		queueAuto(s, now, s.rules.AutoJobs)
+		s.queueAuto(now, s.rules.AutoJobs)
 	}
 	s.assign(now)
 }
@@ -113,7 +113,7 @@ func (p *pool) overdue(now time.Time, staysBusy bool) {
 
 // queueAuto queues a job of that length for each runner that is new here and has a
 // label that begins with garo-.
-func queueAuto(s *Server, now time.Time, length time.Duration) {
+func (s *Server) queueAuto(now time.Time, length time.Duration) {
 	for _, r := range s.runners {
 		if r.session == nil || r.Auto || r.Spent {
 			continue

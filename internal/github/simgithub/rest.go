@@ -117,7 +117,7 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if ok && (t.op == OpToken || t.op == OpDeliveries) {
-		return serveApp(s, now, t, r, h, token, body)
+		return s.serveApp(now, t, r, h, token, body)
 	}
 	g := s.granted(now, token)
 	if !ok || g == nil && !s.rules.Token.Equal(token) {
@@ -139,16 +139,16 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	if !ok || !g.opens(in, t.op) {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
-	return serveScope(s, now, in, t, r, h, body)
+	return s.serveScope(now, in, t, r, h, body)
 }
 
 // serveScope answers a call that may be made of a repository or an organization.
-func serveScope(s *Server, now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
+func (s *Server) serveScope(now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
 	switch t.op {
 	case OpRun, OpRuns, OpRunJobs, OpJob, OpCancel:
-		return serveActions(s, now, in.repo, t, r, h)
+		return s.serveActions(now, in.repo, t, r, h)
 	case OpGroups:
-		return listGroups(s, in.org, r, h)
+		return s.listGroups(in.org, r, h)
 	case OpEnds:
 		return s.ends(r, t.version)
 	case OpMint:
@@ -158,11 +158,11 @@ func serveScope(s *Server, now time.Time, in scope, t target, r *http.Request, h
 	case OpDownloads:
 		return downloads()
 	}
-	return serveRunner(s, now, in, t)
+	return s.serveRunner(now, in, t)
 }
 
 // serveRunner answers what is asked of one runner: to show or to delete it.
-func serveRunner(s *Server, now time.Time, in scope, t target) answer {
+func (s *Server) serveRunner(now time.Time, in scope, t target) answer {
 	reg := s.runner(t.id)
 	switch {
 	case reg == nil || !in.has(reg):

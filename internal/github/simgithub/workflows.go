@@ -81,18 +81,18 @@ func (s *Server) jobsOf(repo github.Repository) []Job {
 }
 
 // serveActions answers what is asked of a repository's workflow runs and jobs.
-func serveActions(s *Server, now time.Time, repo github.Repository, t target, r *http.Request, h http.Header) answer {
+func (s *Server) serveActions(now time.Time, repo github.Repository, t target, r *http.Request, h http.Header) answer {
 	jobs := s.jobsOf(repo)
 	if t.op == OpJob {
 		for _, j := range jobs {
 			if j.ID == strconv.FormatInt(t.id, 10) {
-				return answer{http.StatusOK, showJob(s, r, j)}
+				return answer{http.StatusOK, s.showJob(r, j)}
 			}
 		}
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
 	if t.op == OpRuns {
-		return listRuns(s, repo, jobs, r, h)
+		return s.listRuns(repo, jobs, r, h)
 	}
 	run := strconv.FormatInt(t.id, 10)
 	mine := slices.DeleteFunc(slices.Clone(jobs), func(j Job) bool { return j.RunID != run })
@@ -101,9 +101,9 @@ func serveActions(s *Server, now time.Time, repo github.Repository, t target, r 
 	}
 	switch t.op {
 	case OpRun:
-		return answer{http.StatusOK, showRun(s, r, repo, run, mine)}
+		return answer{http.StatusOK, s.showRun(r, repo, run, mine)}
 	case OpCancel:
-		return cancelRun(s, now, mine)
+		return s.cancelRun(now, mine)
 	}
 	p, wrong := parsePage(r, "filter")
 	if wrong != "" {
@@ -111,7 +111,7 @@ func serveActions(s *Server, now time.Time, repo github.Repository, t target, r 
 	}
 	shown := []map[string]any{}
 	for _, j := range mine {
-		shown = append(shown, showJob(s, r, j))
+		shown = append(shown, s.showJob(r, j))
 	}
 	from, to := p.cut(len(shown), base(r)+"/repositories/"+repo.ID+"/actions/runs/"+run+"/jobs", h)
 	return answer{http.StatusOK, map[string]any{"total_count": len(shown), "jobs": shown[from:to]}}
@@ -122,7 +122,7 @@ func serveActions(s *Server, now time.Time, repo github.Repository, t target, r 
 const mostRuns = 1000
 
 // listRuns answers with a page of the runs of a status, the newest first.
-func listRuns(s *Server, repo github.Repository, jobs []Job, r *http.Request, h http.Header) answer {
+func (s *Server) listRuns(repo github.Repository, jobs []Job, r *http.Request, h http.Header) answer {
 	p, wrong := parsePage(r, "status", "exclude_pull_requests")
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
@@ -134,7 +134,7 @@ func listRuns(s *Server, repo github.Repository, jobs []Job, r *http.Request, h 
 	shown := []map[string]any{}
 	for _, run := range slices.SortedFunc(maps.Keys(of), func(a, b string) int { return number(of[b][0].ID) - number(of[a][0].ID) }) {
 		if status, _ := runStatus(of[run]); status == cmp.Or(r.URL.Query().Get("status"), status) {
-			shown = append(shown, showRun(s, r, repo, run, of[run]))
+			shown = append(shown, s.showRun(r, repo, run, of[run]))
 		}
 	}
 	shown = shown[:min(len(shown), mostRuns)]
@@ -144,7 +144,7 @@ func listRuns(s *Server, repo github.Repository, jobs []Job, r *http.Request, h 
 
 // cancelRun ends the jobs of a run that no runner has begun. Those that run end by
 // themselves: what cancels them at GitHub reaches the runner program, which is not here.
-func cancelRun(s *Server, now time.Time, jobs []Job) answer {
+func (s *Server) cancelRun(now time.Time, jobs []Job) answer {
 	if status, _ := runStatus(jobs); status == github.StatusCompleted {
 		return refuse(http.StatusConflict, "Cannot cancel a workflow run that is completed.", nil)
 	}
@@ -178,7 +178,7 @@ func orNil[T comparable](v T) any {
 }
 
 // showJob is GitHub's JSON of a job.
-func showJob(s *Server, r *http.Request, j Job) map[string]any {
+func (s *Server) showJob(r *http.Request, j Job) map[string]any {
 	w := s.workflows[j.RunID]
 	status, conclusion := statusOf(j)
 	at := base(r) + "/repos/" + j.Repository + "/actions/"
@@ -199,7 +199,7 @@ func showJob(s *Server, r *http.Request, j Job) map[string]any {
 }
 
 // showRun is GitHub's JSON of a run with these jobs.
-func showRun(s *Server, r *http.Request, repo github.Repository, run string, jobs []Job) map[string]any {
+func (s *Server) showRun(r *http.Request, repo github.Repository, run string, jobs []Job) map[string]any {
 	w := s.workflows[run]
 	status, conclusion := runStatus(jobs)
 	at := base(r) + "/repos/" + repo.Name + "/actions/runs/" + run
