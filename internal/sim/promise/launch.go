@@ -41,6 +41,7 @@ type calls struct {
 	toldFull map[caller]bool         // who was told that
 	unclear  map[string]bool         // the tokens of which a call had no answer
 	first    map[string]fleet.Launch // the first call with each token
+	placed   map[call]bool           // the placements that were seen to be tried
 	open     map[caller]bool         // who, of those that had a claim, has a call without an answer
 }
 
@@ -56,7 +57,7 @@ type caller struct{ by, of string }
 func newCalls() calls {
 	return calls{
 		tokens: map[call]string{}, byToken: map[string]call{}, full: map[string]bool{}, gone: map[string]bool{},
-		toldFull: map[caller]bool{}, unclear: map[string]bool{}, first: map[string]fleet.Launch{}, open: map[caller]bool{},
+		toldFull: map[caller]bool{}, unclear: map[string]bool{}, first: map[string]fleet.Launch{}, placed: map[call]bool{}, open: map[caller]bool{},
 	}
 }
 

@@ -3,6 +3,7 @@ package promise
 import (
 	"maps"
 	"reflect"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -13,6 +14,7 @@ import (
 const (
 	Suited   Promise = "a machine is what each request that gets it asked for"
 	OwnTags  Promise = "nobody but us says whose a machine is"
+	BootsBy  Promise = "a machine has the time to boot that its instance type needs"
 	SameCall Promise = "whoever repeats a launch repeats it to the byte"
 )
 
@@ -27,6 +29,21 @@ func (p launchPromises) sawOptions(l fleet.Launch, r store.Runner) {
 	first, known := p.calls.first[l.ClientToken]
 	p.hold(SameCall, !known || reflect.DeepEqual(first, l), "token %s was used for %+v, and is for %+v", l.ClientToken, first, l)
 	p.calls.first[l.ClientToken] = l
+}
+
+// sawBootBy looks at when a machine has to boot that is to be launched in another place
+// than before.
+func (p launchPromises) sawBootBy(r store.Runner) {
+	l := p.locks[r.Lock]
+	if r.State != store.RunnerNew || !l.Names(r.ID) || l.State != store.LockLaunching || p.calls.placed[call{r.ID, r.Index}] {
+		return
+	}
+	p.calls.placed[call{r.ID, r.Index}] = true
+	limit := p.Limits.BootLimit
+	if r.Placement().InstanceType == setting.SlowType {
+		limit = setting.SlowBoot * time.Second
+	}
+	p.hold(BootsBy, !l.BootBy.Before(r.UpdatedAt.Add(limit-slack)), "runner %s goes to %s at %s, and has to boot by %s", r.ID, r.Placement(), r.UpdatedAt, l.BootBy)
 }
 
 // suits looks at whether a machine is as a request asked.

@@ -40,6 +40,12 @@ const (
 	Pending, Stopping, BootTime = 5 * time.Second, 15 * time.Second, 20 * time.Second
 )
 
+// SlowType is an instance type that has SlowBoot seconds to boot.
+const (
+	SlowType = "m7a.large"
+	SlowBoot = 420
+)
+
 // Epoch is when every world begins: testing/synctest says so.
 var Epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
