@@ -149,6 +149,7 @@ var kept = []struct {
 	{12018, "a request begins to wait for the quota while the reaper, which stands still, is to wake one"},
 	{12522, "a machine that never boots, and whose registrations are asked for by workers that die"},
 	{16709, "a runner that comes online moments after a request gave it up, by the clock of a worker that is ahead"},
+	{19427, "a machine that a person stopped, while the reaper did not run and its record was lost"},
 	{96537, "a batch of which one request shares a runner, and the next has it hand over"},
 	{54, "UnclearLaunchForgotten"},
 	{61, "OrphanEndedAtOnce"},

@@ -42,7 +42,7 @@ type Oracle struct {
 
 // New returns an oracle that has seen nothing.
 func New(cfg Config) *Oracle {
-	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, keyLost: map[string]time.Time{}}
+	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, endPromises{h},
 		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h},
