@@ -22,6 +22,7 @@ func optioned() store.Account {
 		MaxRootVolumeGB: 200, Tags: map[string]string{"team": "build", "cost centre": "42"}, RequestTags: []string{"team", "job"},
 		SpotMaxPrice: "0.25", CPUCredits: store.Standard, Tenancy: store.Dedicated,
 		BootLimitS: 400, BootLimitsS: map[string]int{"m7i.large": 600},
+		FallbackRegions: []string{"eu-west-1"},
 	}
 	return a
 }
@@ -152,6 +153,8 @@ func TestWrongOptionsAreNamed(t *testing.T) {
 		"PriceOfNothing":  {set("spot_max_price", "0.001"), `spot_max_price: "0.001"`},
 		"PriceAsANumber":  {set("spot_max_price", 0.25), "spot_max_price"},
 		"Credits":         {set("cpu_credits", "some"), `cpu_credits: "some"`},
+		"Fallback":        {set("fallback_regions", []any{"us-east-1"}), `fallback_regions: "us-east-1"`},
+		"FallbackTwice":   {set("fallback_regions", []any{"eu-west-1", "eu-west-1"}), `fallback_regions: "eu-west-1"`},
 		"BootLimit":       {set("boot_limit", 59), "boot_limit: 59: want 60 to 3600"},
 		"BootLimitOfType": {set("boot_limits", map[string]any{"m7i.large": 3601}), "boot_limits.m7i.large: 3601"},
 		"BootLimitOfNone": {set("boot_limits", map[string]any{"p5.48xlarge": 600}), `boot_limits: "p5.48xlarge" is not in instance_types`},

@@ -107,6 +107,7 @@ variable "accounts" {
     tenancy            = optional(string)
     boot_limit         = optional(number)
     boot_limits        = optional(map(number))
+    fallback_regions   = optional(list(string))
   }))
   default = {}
 
@@ -128,6 +129,11 @@ variable "accounts" {
   validation {
     condition     = alltrue([for a in var.accounts : length(a.regions) > 0 && alltrue([for r in a.regions : length(r.subnets) > 0 && length(r.images) > 0])])
     error_message = "Give each of accounts at least one region, and each region at least one subnet and one image (an AMI id, or the path of an SSM parameter that holds one)."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for r in coalesce(a.fallback_regions, []) : contains(keys(a.regions), r)]]))
+    error_message = "List in fallback_regions only regions of the account, in the order to try."
   }
 
   validation {

@@ -108,6 +108,7 @@ run "rendered" {
         cpu_credits            = "standard"
         tenancy                = "dedicated"
         boot_limit             = 400
+        fallback_regions       = ["eu-west-2"]
         boot_limits            = { "m7a.large" = 600 }
         regions = {
           eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs", root_volume = { size_gb = 50, type = "gp3" }, associate_public_ip = false, capacity_reservation = "open" }

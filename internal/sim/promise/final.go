@@ -29,12 +29,12 @@ type finalPromises struct{ *History }
 // sawPace looks at the slots of all RunInstances calls: they come from a bucket
 // of five that fills at two a second, unless the account says otherwise.
 func (p finalPromises) sawPace() {
-	for _, account := range slices.Sorted(maps.Keys(p.slots)) {
-		p.sawPaceOf(slices.SortedFunc(slices.Values(p.slots[account]), time.Time.Compare))
+	for _, where := range slices.Sorted(maps.Keys(p.slots)) {
+		p.sawPaceOf(slices.SortedFunc(slices.Values(p.slots[where]), time.Time.Compare))
 	}
 }
 
-// sawPaceOf looks at the slots of one account.
+// sawPaceOf looks at the slots of one account in one region.
 func (p finalPromises) sawPaceOf(slots []time.Time) {
 	burst, interval := 5.0, 500*time.Millisecond
 	if a := p.Account.Pacing; a != (store.Pacing{}) {

@@ -246,6 +246,9 @@ func (p launchPromises) sawGivenUp(was, r store.Request) {
 	}
 	p.hold(GivenUp, deserted(run), "request %s gives up runner %s, which is %s, booted at %s and deregistered at %s", r.ID, run.ID, run.State, run.Boot.At, run.DeregisteredAt)
 	p.hold(Counted, run.End == nil || run.End.Retryable, "request %s is tried again after runner %s, which ended for %v", r.ID, run.ID, run.End)
+	if p.sawElsewhere(was, r, run) {
+		return
+	}
 	// One that came to the last try for want of vCPUs has that once more: time helps.
 	p.hold(Counted, r.Tries == min(was.Tries, len(p.Limits.Waits)-1)+1, "request %s was tried %d times again, and then %d", r.ID, was.Tries, r.Tries)
 }

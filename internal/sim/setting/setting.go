@@ -16,6 +16,7 @@ const (
 	AccountID    = "111122223333"
 	NeighbourID  = "444455556666" // another account, in worlds that have one
 	Region       = "eu-west-2"
+	OtherRegion  = "eu-west-1" // in worlds whose account has two
 	Repository   = "acme/shop"
 	RepositoryID = "7"
 	URL          = "https://garo.sim"
