@@ -113,6 +113,22 @@ func TestContractIsValidOpenAPI(t *testing.T) {
 	}
 }
 
+func TestContractNamesWhatAnOutfitHas(t *testing.T) {
+	var packages []string
+	outfit := mustContract(t).doc.Components.Schemas["Outfit"].Value.Properties
+	for _, word := range outfit["packages"].Value.Items.Value.Enum {
+		packages = append(packages, word.(string))
+	}
+	if !slices.Equal(packages, store.Packages) {
+		t.Errorf("openapi.yaml has the packages %q, want %q", packages, store.Packages)
+	}
+	for _, part := range apitype.OutfitParts {
+		if outfit[part] == nil {
+			t.Errorf("openapi.yaml has no part %s of an outfit", part)
+		}
+	}
+}
+
 func TestContractHasEveryRouteAndNoOther(t *testing.T) {
 	var want []string
 	for path, item := range mustContract(t).doc.Paths.Map() {
@@ -153,7 +169,7 @@ func TestContractHasTheFieldsOfTheWireTypes(t *testing.T) {
 		"Attempt": apitype.Attempt{}, "Entry": apitype.Entry{}, "Error": apitype.Error{}, "Stopped": apitype.Stopped{},
 		"Page": apitype.Page{}, "Runners": apitype.Runners{}, "Found": apitype.Found{}, "Step": apitype.Step{}, "Job": apitype.Job{}, "Released": apitype.Released{}, "Boot": apitype.Boot{}, "Booted": apitype.Booted{}, "RunnerProgram": apitype.RunnerProgram{},
 		"Orders": apitype.Orders{}, "Event": apitype.Event{}, "Next": apitype.Next{}, "NextConfig": apitype.NextConfig{},
-		"Health": apitype.Health{}, "Problem": apitype.Problem{},
+		"Health": apitype.Health{}, "Problem": apitype.Problem{}, "Outfit": apitype.Outfit{}, "Setup": apitype.Setup{}, "JobUser": apitype.JobUser{}, "Hooks": apitype.Hooks{},
 	}
 	for name, s := range schemas {
 		if _, known := types[name]; !known && len(s.Value.Properties) > 0 {

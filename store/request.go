@@ -40,20 +40,20 @@ type Request struct {
 	ID         string       `json:"id"`
 	State      RequestState `json:"state"`
 	CreatedAt  time.Time    `json:"created_at"`
-	Caller     string       `json:"caller"` // who asked: "operator <name>" or "github <actor>"
-	Repository Repository   `json:"repository"`
+	Caller     string       `json:"caller"`         // who asked: "operator <name>" or "github <actor>"
+	Repository Repository   `json:"repository"`     // whose job it is for
+	Scope      Scope        `json:"scope,omitzero"` // where its runner registers; see Where
 	Origin     Origin       `json:"origin,omitzero"`
 	Trace      string       `json:"trace"` // the id that ties the log lines of all parts together
-
-	Account  string   `json:"account"`
-	Region   string   `json:"region"`            // where it is tried now, or got its runner
-	Regions  []string `json:"regions,omitempty"` // of an ephemeral one, in the order to try; empty: Region alone
-	Type     string   `json:"type"`              // Spot or OnDemand
-	Labels   []string `json:"labels"`
-	Mode     string   `json:"mode"` // Shared or Ephemeral
-	Machine  Machine  `json:"machine,omitzero"`
-	Spec     string   `json:"spec"`
-	OwnLabel string   `json:"own_label"` // what runs_on names
+	Account    string       `json:"account"`
+	Region     string       `json:"region"`            // where it is tried now, or got its runner
+	Regions    []string     `json:"regions,omitempty"` // of an ephemeral one, in the order to try; empty: Region alone
+	Type       string       `json:"type"`              // Spot or OnDemand
+	Labels     []string     `json:"labels"`
+	Mode       string       `json:"mode"` // Shared or Ephemeral
+	Machine    Machine      `json:"machine,omitzero"`
+	Spec       string       `json:"spec"`
+	OwnLabel   string       `json:"own_label"` // what runs_on names
 	// SaidHash and BodyHash tell a replay from another request with the same key: by what
 	// the caller said, and by what that meant with the account's defaults of the time.
 	// Either is enough. Records before SaidHash have it empty.

@@ -225,6 +225,8 @@ type Booted struct {
 	// Environment has variables for the runner program, as the account's registration
 	// says. They are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
+	// Outfit is what the machine is to be beyond its image before the runner program starts.
+	Outfit Outfit `json:"outfit,omitzero"`
 	Orders
 }
 

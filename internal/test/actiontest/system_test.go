@@ -133,6 +133,19 @@ func register(t *testing.T, dir, server string) {
 	}
 }
 
+// reregister replaces a part of the registration.
+func (s *system) reregister(t *testing.T, was, is string) {
+	t.Helper()
+	path := filepath.Join(s.dir, "accounts", accountID+".json")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, bytes.Replace(b, []byte(was), []byte(is), 1), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func decode(t *testing.T, path string, into any) {
 	t.Helper()
 	b, err := os.ReadFile(path)
