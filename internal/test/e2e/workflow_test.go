@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -111,7 +112,7 @@ func golden(t *testing.T, name string, body apitype.Start, params url.Values) {
 func TestWorkflowsGetTheirMachinesGolden(t *testing.T) {
 	w := newWorld(t, options{edit: variety})
 	w.poll()
-	for _, c := range []struct {
+	for n, c := range []struct {
 		name string
 		body apitype.Start
 	}{
@@ -124,7 +125,7 @@ func TestWorkflowsGetTheirMachinesGolden(t *testing.T) {
 		{"another-region", apitype.Start{Mode: "ephemeral", Regions: []string{away, home}}},
 		{"role", apitype.Start{Region: away, Labels: []string{"deploy"}}},
 	} {
-		s := w.ask(c.name, c.body)
+		s := w.ask(fmt.Sprint(n+1), c.body) // as GitHub has it, a number
 		w.configured(s)
 		calls, _ := w.launches()
 		golden(t, c.name, c.body, calls[len(calls)-1].Params)
