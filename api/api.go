@@ -114,6 +114,8 @@ func (s *server) routes() []route {
 		{"POST /runners/{id}/next", handle(s, s.next)},
 		{"GET /agent/linux/{arch}/{sha256}", handle(s, s.agent)},
 
+		{"GET /{$}", handle(s, s.page)},
+		{"GET /page/{file}", handle(s, s.page)},
 		{"GET /healthz", handle(s, s.health)},
 		{"GET /openapi.yaml", handle(s, s.openapi)},
 	}

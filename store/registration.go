@@ -95,6 +95,6 @@ func (a Account) check(id string) error {
 	checkEvents(a.Allow.Events, want)
 	errs = append(errs, checkEnvironment(a.Environment)...)
 	errs = append(errs, a.checkOptions()...)
-	errs = append(errs, checkOutfit(a.Outfit)...)
+	errs = append(errs, checkOutfit(a)...)
 	return errors.Join(errs...)
 }

@@ -70,7 +70,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if _, ok := a.asked[id]; !ok {
 			a.asked[id] = time.Now()
 		}
-		answer = apitype.Started{ID: id, State: "accepted", RunsOn: []string{"garo-" + id}, StatusToken: "garo_st_canary" + id}
+		answer = apitype.Started{ID: id, State: "accepted", RunsOn: []string{"garo-" + id}, StatusToken: apitype.Token("garo_st_canary" + id)}
 	case a.asked[id].IsZero():
 		problem(apitype.CodeNotFound)
 		return
@@ -147,7 +147,7 @@ func (s *step) env() action.Env {
 	return action.Env{
 		Getenv: func(name string) string { return s.vars[name] }, Stdout: &s.log,
 		Connect: func(url string, _ func(client.Token)) *client.Client {
-			return client.New(client.Config{URL: url, HTTP: memhttp.Client(s.api), Token: client.Static(client.NewToken("idtoken"))})
+			return client.Must(client.New(client.Config{URL: url, HTTP: memhttp.Client(s.api), Token: client.Static(client.NewToken("idtoken"))}))
 		},
 	}
 }
