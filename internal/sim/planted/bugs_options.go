@@ -18,9 +18,6 @@ var optionBugs = []Bug{
 		edit("store/regions.go", `why.Code != EndNoCapacity && why.Code != EndVCPULimit || next == 0`, `next == 0`)),
 	plant("RegionsCountAsTries", "a request with two regions has half of the tries",
 		edit("store/regions.go", `r.DueAt, r.Wait, r.Sends = now, "", 0`, `r.DueAt, r.Wait, r.Sends, r.Tries = now, "", 0, r.Tries+1`)),
-	plant("LastRegionForEver", "a request stays in its last region",
-		edit("store/request.go", `	r.Region = slices.Concat(r.Regions, []string{r.Region})[0] // capacity comes back
-`, ``)),
 	plant("OptionsReadAgain", "a launch is continued with what the registration says by then",
 		edit("worker/resume.go", `v.pacing, v.closed = account.Pacing,`, `if region, ok := account.Regions[v.Runner.Region]; ok {
 		v.Runner.Launch.Options.RootVolume = region.RootVolume
