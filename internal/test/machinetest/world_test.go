@@ -166,10 +166,10 @@ func newWorld(t *testing.T, opts options) *world {
 	w.reaper = reaper.New(reaper.Config{
 		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Limits: w.limits, ControlPlane: "test", Log: log,
 	})
-	w.client = client.New(client.Config{
+	w.client = client.Must(client.New(client.Config{
 		URL: "http://localhost", HTTP: memhttp.Client(w.api),
 		Token: func(context.Context) (client.Token, error) { return client.NewToken(operator), nil },
-	})
+	}))
 	w.serve()
 	w.run()
 	t.Cleanup(w.report)
