@@ -36,14 +36,14 @@ func (s *System) authenticator(ctx context.Context, url string) (api.Authenticat
 	return auth, nil
 }
 
-// registrar is the GitHub that runners are registered at: the simulated one, or
-// the one that the configuration names.
-func (s *System) registrar(registered store.Accounts) (github.API, error) {
+// registrar is the GitHub that runners are registered at, and that tells of workflow jobs:
+// the simulated one, or the one that the configuration names.
+func (s *System) registrar(registered store.Accounts) (github.API, github.Jobs, error) {
 	c, err := s.githubClient(registered)
 	if s.cfg.GitHubURL == "" {
-		return c, err
+		return c, c, err
 	}
-	return presumed{c}, err
+	return presumed{c}, c, err
 }
 
 func (s *System) githubClient(registered store.Accounts) (*github.Client, error) {

@@ -161,7 +161,7 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	if err != nil {
 		return err
 	}
-	s.teller = newTeller(s, ring)
+	s.teller = newTeller(s, ring, registered)
 	s.api = api.New(api.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Identity: simidentity.Own().Trust(),
 		Limits: cfg.Limits, URL: url, Auth: auth, AppSecrets: s.teller.secrets, Log: cfg.Log,
@@ -169,16 +169,17 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	if err := s.world(); err != nil {
 		return err
 	}
-	gh, err := s.registrar(registered)
+	gh, workflows, err := s.registrar(registered)
 	if err != nil {
 		return err
 	}
 	s.worker = worker.New(worker.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Keys: ring,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: workflows, Keys: ring,
 		Identity: simidentity.Own().Trust(), Limits: cfg.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
 	s.reaper = reaper.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Limits: cfg.Limits,
+		Workflows: workflows, Keys: func(context.Context) (*keys.Ring, error) { return ring, nil },
 		ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil
