@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +36,8 @@ type call struct {
 
 	status     int // of a good answer; 0: 200
 	retryAfter int // seconds; 0: not said
+	// tagged: the answer has an ETag, so that who asks again gets a 304 if it is the same.
+	tagged bool
 
 	// The decision whether the caller may. Undecided calls are no audit lines.
 	decided, allowed bool
@@ -50,6 +54,8 @@ type (
 // file is an answer that is no JSON.
 type file struct {
 	media, cache string
+	policy       string // the Content-Security-Policy; empty: it is no page
+	tag          string // the ETag; empty: it has none
 	body         []byte
 }
 
@@ -67,6 +73,19 @@ func handle[Req, Resp any](s *server, do func(context.Context, *call, Req) (Resp
 		}
 		if answer.cache != "" {
 			w.Header().Set("Cache-Control", answer.cache)
+		}
+		if answer.policy != "" {
+			w.Header().Set("Content-Security-Policy", answer.policy)
+			w.Header().Set("Referrer-Policy", "no-referrer")
+		}
+		if answer.tag != "" {
+			w.Header().Set("ETag", answer.tag)
+			if r.Header.Get("If-None-Match") == answer.tag {
+				c.status = http.StatusNotModified
+				w.WriteHeader(c.status)
+				c.log(nil)
+				return
+			}
 		}
 		if c.retryAfter != 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(c.retryAfter))
@@ -115,6 +134,10 @@ func serve[Req, Resp any](s *server, r *http.Request, do func(context.Context, *
 	}
 	answer.media = "application/json"
 	answer.body, err = json.Marshal(resp)
+	if c.tagged {
+		sum := sha256.Sum256(answer.body)
+		answer.tag = `"` + hex.EncodeToString(sum[:16]) + `"`
+	}
 	return c, answer, err
 }
 

@@ -76,6 +76,7 @@ type Account struct {
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
 	MachineOptions
+	Outfit
 }
 
 // CancelRun is the OnForbidden that has the run cancelled. LeaveRun is to say that it is not.

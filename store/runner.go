@@ -78,6 +78,9 @@ type Attempt struct {
 	Text string `json:"text,omitempty"`
 }
 
+// String tells which launch an attempt was, for logs.
+func (a Attempt) String() string { return fmt.Sprintf("%s: %s", a.Placement, a.Code) }
+
 // Said is what EC2 answered last, at one index, that does not tell whether it
 // launched.
 type Said struct {

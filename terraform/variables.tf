@@ -122,6 +122,18 @@ variable "accounts" {
     spot_max_price     = optional(string)
     cpu_credits        = optional(string)
     tenancy            = optional(string)
+    setup = optional(object({
+      script = optional(string)
+      path   = optional(string)
+      sha256 = optional(string)
+      limit  = optional(number)
+    }))
+    job_user = optional(object({
+      sudo   = optional(bool)
+      groups = optional(list(string))
+    }))
+    packages = optional(list(string))
+    hooks    = optional(object({ started = optional(string), completed = optional(string) }))
   }))
   default = {}
 
@@ -201,6 +213,32 @@ variable "accounts" {
   }
 
   validation {
+    condition = alltrue([for s in [for a in var.accounts : a.setup if a.setup != null] :
+      (s.script == null) != (s.path == null) && (s.path == null) == (s.sha256 == null)
+      && (s.script == null || length(coalesce(s.script, "none")) <= 8192 && startswith(coalesce(s.script, "none"), "#!") && !strcontains(coalesce(s.script, "none"), "{{"))
+      && (s.sha256 == null || can(regex("^[0-9a-f]{64}$", s.sha256))) && coalesce(s.limit, 1) >= 1 && coalesce(s.limit, 1) <= 240
+    ])
+    error_message = "Give setup a script of at most 8192 bytes that begins with #! and has no double opening brace, or the path of one in SSM and its sha256, and a limit of at most 240 seconds. docs/images.md tells of both."
+  }
+
+  validation {
+    condition = alltrue([for a in var.accounts : length(setsubtract(coalesce(a.packages, []), [
+      "build-tools", "docker", "git", "git-lfs", "jq", "make", "mdadm", "python3", "rsync", "sudo", "unzip", "zip", "zstd",
+    ])) == 0])
+    error_message = "Name in packages some of those that docs/images.md lists. Install anything else in the image, or by setup."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for u in [for a in var.accounts : a.job_user if a.job_user != null] : [for g in coalesce(u.groups, []) : can(regex("^[a-z_][a-z0-9_-]{0,31}$", g)) && g != "root"]]))
+    error_message = "Name in job_user.groups groups other than root, such as docker."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for h in [for a in var.accounts : a.hooks if a.hooks != null] : [for f in [h.started, h.completed] : f == null || can(regex("^/[A-Za-z0-9._/-]+[.](sh|ps1|js)$", f))]]))
+    error_message = "Give hooks the paths of scripts on the machine that end in .sh, .ps1 or .js."
+  }
+
+  validation {
     condition     = alltrue([for a in var.accounts : length(a.markets) > 0 && length(setsubtract(a.markets, ["spot", "ondemand"])) == 0])
     error_message = "Set markets to spot, ondemand or both; the first is the default."
   }
@@ -255,6 +293,17 @@ variable "webhook_secrets" {
   validation {
     condition     = alltrue([for id, secrets in var.webhook_secrets : contains(keys(var.accounts), id) && length(secrets) <= 2 && alltrue([for s in secrets : length(s) >= 32])])
     error_message = "Give webhook_secrets one or two secrets of at least 32 characters, by the id of one of accounts: openssl rand -hex 32 makes one."
+  }
+}
+
+variable "setup_scripts" {
+  description = "Set-up scripts of at most 64 KB, by a name of a-z, 0-9 and hyphens. The output setup_scripts has of each what `setup` of an account names: path and sha256. docs/images.md tells what they do."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for id, script in var.setup_scripts : can(regex("^[a-z0-9-]{1,64}$", id)) && startswith(script, "#!") && length(base64encode(script)) <= 87384])
+    error_message = "Name each of setup_scripts by 1 to 64 of a-z, 0-9 and hyphen, and give it a text of at most 64 KB that begins with #!, such as file(\"setup.sh\")."
   }
 }
 

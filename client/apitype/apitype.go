@@ -55,6 +55,7 @@ type Status struct {
 	Labels     []string  `json:"labels"`
 	OwnLabel   string    `json:"own_label"`
 	RunsOn     []string  `json:"runs_on"`
+	RunURL     string    `json:"run_url,omitempty"` // the workflow run that asked, for people
 	Caller     string    `json:"caller"`
 	Trace      string    `json:"trace"`
 	CreatedAt  time.Time `json:"created_at"`
@@ -87,6 +88,7 @@ type Runner struct {
 	Request      string    `json:"request"`    // the request that it was launched for
 	Repository   string    `json:"repository"` // owner/name
 	RunID        string    `json:"run_id,omitempty"`
+	RunURL       string    `json:"run_url,omitempty"` // for people
 	Account      string    `json:"account"`
 	Region       string    `json:"region"`
 	Mode         string    `json:"mode"`
@@ -259,6 +261,8 @@ type Booted struct {
 	// Asks: the machine asks by POST /runners/{id}/admission before the first step of each
 	// job, and fails the job unless it may run. An agent of before does not ask.
 	Asks bool `json:"asks,omitempty"`
+	// Outfit is what the machine is to be beyond its image before the runner program starts.
+	Outfit Outfit `json:"outfit,omitzero"`
 	Orders
 }
 

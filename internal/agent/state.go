@@ -31,6 +31,7 @@ type state struct {
 	Program    apitype.RunnerProgram `json:"program,omitzero"`
 	// Environment is for the runner program. An API before it was answered has none.
 	Environment map[string]string `json:"environment,omitempty"`
+	Outfit      apitype.Outfit    `json:"outfit,omitzero"`
 	// Asks: jobs wait to be told whether they may run.
 	Asks bool `json:"asks,omitempty"`
 

@@ -30,7 +30,7 @@ const DefaultShare = 1.0 / 10
 // points is what GitHub counts for a call.
 func (o op) points() int {
 	switch o {
-	case mint, remove, grants:
+	case mint, remove, grants, cancel:
 		return pointsToWrite
 	}
 	return pointsToRead

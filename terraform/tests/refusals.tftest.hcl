@@ -124,6 +124,104 @@ run "environment_of_the_machine" {
   expect_failures = [var.accounts]
 }
 
+run "setup_of_two_kinds" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        setup          = { script = "#!/bin/sh", path = "/garo/setup/x", sha256 = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "setup_without_its_hash" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        setup          = { path = "/garo/setup/x" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "setup_for_too_long" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        setup          = { script = "#!/bin/sh", limit = 241 }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "setup_script_of_no_kind" {
+  command = plan
+  variables {
+    setup_scripts = { build = "echo hello" }
+  }
+  expect_failures = [var.setup_scripts]
+}
+
+run "package_that_nobody_knows" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        packages       = ["emacs"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "group_root" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        job_user       = { groups = ["root"] }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "hook_of_no_kind" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        hooks          = { started = "/bin/true" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "environment_with_a_secret" {
   command = plan
   variables {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
@@ -45,7 +46,8 @@ type Machine struct {
 	stop    context.CancelFunc
 	ctx     context.Context // of the goroutines
 	wg      sync.WaitGroup
-	program *program // the one that is followed; nil: none
+	program *program       // the one that is followed; nil: none
+	outfit  apitype.Outfit // of Install, which comes before Start in each process
 }
 
 var _ agent.Machine = (*Machine)(nil)

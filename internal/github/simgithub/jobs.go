@@ -34,6 +34,9 @@ type Job struct {
 
 	// Back: it is given to no runner until Release, as of a matrix with max-parallel.
 	Back bool
+	// Held is the status that GitHub shows of it while it is held back: waiting, pending or
+	// requested. Empty: queued.
+	Held string
 
 	State      JobState
 	RunnerID   int64 // that it is or was assigned to last; 0: none

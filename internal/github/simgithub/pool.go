@@ -73,6 +73,7 @@ func (p *pool) queue(now time.Time, repo github.Repository, j Job) string {
 		Labels:   slices.Clone(j.Labels),
 		Duration: j.Duration,
 		Back:     j.Back,
+		Held:     j.Held,
 		State:    Queued,
 		QueuedAt: now,
 	}}

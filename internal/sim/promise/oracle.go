@@ -39,14 +39,16 @@ type Oracle struct {
 	finalPromises
 	floodPromises
 	plainPromises
+	outfitPromises
 }
 
 // New returns an oracle that has seen nothing.
 func New(cfg Config) *Oracle {
-	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{}}
+	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{},
+		outfits: outfits{map[string]bool{}, map[string]string{}}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h},
 	}
 }
 
@@ -146,6 +148,7 @@ func (o *Oracle) saw(c commit) {
 			o.sawReason(was, *i)
 			o.sawTook(was, *i)
 			jobs = append(jobs, func() { o.sawWanted(*i) })
+			o.sawUnfit(was, *i)
 			if begins(was.OnlineAt, i.OnlineAt) {
 				online = append(online, *i)
 			}
@@ -173,6 +176,7 @@ func (o *Oracle) sawTogether(c commit, shared map[string]store.Lock) {
 		switch i := i.(type) {
 		case *store.Request:
 			run := o.runners[i.Runner]
+			o.sawUnfitRequest(*i)
 			if i.State == store.Ready && !i.OfJob() {
 				o.hold(ReadyRunner, !run.OnlineAt.IsZero(), "request %s is ready, and its runner %s was never online", i.ID, i.Runner)
 			}

@@ -70,6 +70,7 @@ type options struct {
 	programHash string
 	rules       func(*simgithub.Rules)
 	environment map[string]string // of the account's registration
+	outfit      store.Outfit      // likewise
 	// proxy is a proxy's address, the only way to the control plane; empty: there is none.
 	proxy string
 }
@@ -320,7 +321,7 @@ func (w *world) Account(_ context.Context, id string) (store.Account, error) {
 		Regions:       map[string]store.Region{region: {Subnets: []string{"subnet-a"}, SecurityGroups: []string{"sg-a"}, Images: []string{"ami-a"}}},
 		InstanceTypes: []string{"t3a.micro"}, DefaultInstanceTypes: []string{"t3a.micro"},
 		Markets: []string{store.OnDemand, store.Spot}, Modes: []string{store.Ephemeral, store.Shared},
-		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10}, Environment: w.opts.environment,
+		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10}, Environment: w.opts.environment, Outfit: w.opts.outfit,
 	}, nil
 }
 

@@ -89,6 +89,9 @@ func TestParametersAreThoseOfTheCode(t *testing.T) {
 		if strings.HasPrefix(name, "accounts/") {
 			name = "accounts/<account id>"
 		}
+		if strings.HasPrefix(name, "setup/") {
+			name = "setup/<name>/<part>"
+		}
 		if !slices.Contains(got, name) {
 			got = append(got, name)
 		}
@@ -102,6 +105,9 @@ func TestParametersAreThoseOfTheCode(t *testing.T) {
 			want = append(want, p.Name)
 		}
 		read := call{action: "ssm:GetParameter", resource: parameter + "/" + strings.ReplaceAll(p.Name, "<account id>", "222222222222")}
+		if all, ok := strings.CutSuffix(read.resource, "/<part>"); ok { // they are read together
+			read = call{action: "ssm:GetParametersByPath", resource: strings.ReplaceAll(all, "<name>", "build")}
+		}
 		for _, f := range functions {
 			may := policyAt(t, r, `aws_iam_role_policy.function["`+string(f)+`"]`, "policy").allows(read)
 			if reads := slices.Contains(p.Readers, f); may != reads {
