@@ -82,11 +82,12 @@ func (h *hearing) once(ctx context.Context, s *store.Sighting) (again bool, err 
 		}
 	}
 	if c.Request.Version == 0 {
-		if c, err = h.unknown(ctx, c, s, on); err != nil {
+		d, err := h.unknown(ctx, s, on)
+		if err != nil {
 			return false, err
 		}
-		if c.Request.ID != "" && !on {
-			return h.accept(ctx, c)
+		if c.Request = d.Request; c.Request.ID != "" && !on {
+			return h.accept(ctx, d)
 		}
 	}
 	d, heard := store.Heard(c, h.Now(), h.Limits, *s, on)
@@ -133,24 +134,24 @@ func serves(r store.Runner, repo store.Repository) bool {
 	return r.Repository.Same(repo)
 }
 
-// unknown makes the request of a job that has none, if it is one for us: the case has it
-// then, and no record yet. Of a webhook, which a message has in part, GitHub is asked.
-func (h *hearing) unknown(ctx context.Context, c store.Case, s *store.Sighting, on bool) (store.Case, error) {
-	c.Request = store.Request{}
+// unknown decides the request of a job that has none, if it is one for us. Of a webhook,
+// which a message has in part, GitHub is asked.
+func (h *hearing) unknown(ctx context.Context, s *store.Sighting, on bool) (store.Decision, error) {
+	none := store.Decision{Case: &store.Case{}}
 	if !on && (!s.Read || s.Status != store.JobQueued) {
-		return c, nil
+		return none, nil
 	}
 	job := s.Job
 	if !s.Read {
 		read, err := h.ask(ctx, s.Job)
 		if err != nil {
-			return c, err
+			return none, err
 		}
 		job = read.Job
 	}
 	m := h.account.Match(h.repo, job.Labels)
 	if m.Offer == nil {
-		return c, nil
+		return none, nil
 	}
 	w := intake.OfJob(m, job, h.Trace)
 	r, err := h.intake().Complete(h.account, h.repo, w)
@@ -161,14 +162,13 @@ func (h *hearing) unknown(ctx context.Context, c store.Case, s *store.Sighting, 
 	}
 	if err != nil {
 		h.Log.Warn("a job that no machine can be had for", "account", h.account.ID, "repository", h.repo.Name, "job", job.ID, "trace", h.Trace, "error", err)
-		return c, nil
+		return none, nil
 	}
 	d := h.intake().Accept(h.Now(), r, w)
 	if d.Request.ID != h.ID {
-		return c, fmt.Errorf("message for job %s names request %s, want %s", job.ID, h.ID, d.Request.ID)
+		return none, fmt.Errorf("message for job %s names request %s, want %s", job.ID, h.ID, d.Request.ID)
 	}
-	c.Request = d.Request
-	return c, nil
+	return d, nil
 }
 
 func (w *Worker) intake() intake.Intake {
@@ -178,18 +178,18 @@ func (w *Worker) intake() intake.Intake {
 // accept records the request of a queued job, and has a machine looked for. A repository
 // that has too many open ones waits: its job is found again. again: somebody was faster,
 // or nobody knows.
-func (h *hearing) accept(ctx context.Context, c store.Case) (again bool, err error) {
-	err = h.open.Admit(ctx, h.account, h.repo, func() error { return h.session.Commit(ctx, store.Put(&c.Request)) }, func(err error) {
+func (h *hearing) accept(ctx context.Context, d store.Decision) (again bool, err error) {
+	err = h.open.Admit(ctx, h.account, h.repo, func() error { return h.session.Commit(ctx, d.Changes...) }, func(err error) {
 		h.Log.Warn("open requests not counted", "repository", h.repo.Name, "error", err)
 	})
 	no, refused := errors.AsType[*intake.Refusal](err)
 	switch {
 	case err == nil:
-		h.Log.Info("accepted a job whose webhook was lost", "request", h.ID, "job", c.Request.Job.ID, "repository", h.repo.Name, "trace", h.Trace)
-		h.send(ctx, queue.StartOf(c.Request), h.Now())
+		h.Log.Info("accepted a job whose webhook was lost", "request", h.ID, "job", d.Request.Job.ID, "repository", h.repo.Name, "trace", h.Trace)
+		h.sendAll(ctx, d)
 		return false, nil
 	case refused:
-		h.Log.Info("job left for later", "job", c.Request.Job.ID, "repository", h.repo.Name, "trace", h.Trace, "reason", no.Text)
+		h.Log.Info("job left for later", "job", d.Request.Job.ID, "repository", h.repo.Name, "trace", h.Trace, "reason", no.Text)
 		return false, nil
 	case !errors.Is(err, store.ErrConflict):
 		h.Log.Warn("commit without an answer", "request", h.ID, "trace", h.Trace, "error", err)
