@@ -63,8 +63,11 @@ func (g *grant) opens(in scope, op string) bool {
 	return slices.Contains(want, g.right) && (g.repositories == nil || slices.Contains(g.repositories, in.repo.ID))
 }
 
-// serveApp answers what the App itself asks for, which proves that it is.
-func (s *Server) serveApp(now time.Time, t target, r *http.Request, h http.Header, proof string, body []byte) answer {
+// asApp is what a Server answers to the App itself.
+type asApp struct{ *Server }
+
+// serve answers what the App asks for, which proves that it is.
+func (s asApp) serve(now time.Time, t target, r *http.Request, h http.Header, proof string, body []byte) answer {
 	switch {
 	case !s.rules.App.proves(now, proof):
 		return refuse(http.StatusUnauthorized, "A JSON web token could not be decoded", nil)
@@ -76,7 +79,7 @@ func (s *Server) serveApp(now time.Time, t target, r *http.Request, h http.Heade
 
 // token makes an installation token with one permission.
 // GitHub would make one that opens everything, too; a client that asks for it is wrong.
-func (s *Server) token(now time.Time, t target, r *http.Request, body []byte) answer {
+func (s asApp) token(now time.Time, t target, r *http.Request, body []byte) answer {
 	if t.id != s.rules.App.Installation {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}

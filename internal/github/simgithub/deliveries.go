@@ -33,7 +33,7 @@ func (s *Server) Deliver(d Delivery) (id int64) {
 }
 
 // listDeliveries answers with a page of the App's log, the newest first.
-func (s *Server) listDeliveries(now time.Time, r *http.Request, h http.Header) answer {
+func (s asApp) listDeliveries(now time.Time, r *http.Request, h http.Header) answer {
 	s.delivered = slices.DeleteFunc(s.delivered, func(d Delivery) bool { return now.Sub(d.At) >= deliveriesKept })
 	p, wrong := parsePage(r, "cursor")
 	before, err := strconv.ParseInt(cmp.Or(r.URL.Query().Get("cursor"), "0"), 10, 64)

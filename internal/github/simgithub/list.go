@@ -11,7 +11,7 @@ import (
 )
 
 // list answers with a page of the runners of a scope.
-func (s *Server) list(now time.Time, in scope, r *http.Request, h http.Header) answer {
+func (s registry) list(now time.Time, in scope, r *http.Request, h http.Header) answer {
 	p, wrong := parsePage(r)
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)

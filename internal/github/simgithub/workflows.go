@@ -26,6 +26,9 @@ type Workflow struct {
 	Public bool
 }
 
+// actions is what a Server answers about workflow runs and jobs.
+type actions struct{ *Server }
+
 // SetWorkflow says what GitHub tells of the runs of a number.
 func (s *Server) SetWorkflow(run string, w Workflow) {
 	s.look(func(time.Time) { s.workflows[run] = w })
@@ -70,7 +73,7 @@ func runStatus(jobs []Job) (status string, conclusion any) {
 }
 
 // jobsOf returns all jobs of a repository, the oldest first.
-func (s *Server) jobsOf(repo github.Repository) []Job {
+func (s actions) jobsOf(repo github.Repository) []Job {
 	all := slices.Clone(s.over)
 	for _, j := range s.jobs {
 		all = append(all, j.Job)
@@ -80,8 +83,8 @@ func (s *Server) jobsOf(repo github.Repository) []Job {
 	return all
 }
 
-// serveActions answers what is asked of a repository's workflow runs and jobs.
-func (s *Server) serveActions(now time.Time, repo github.Repository, t target, r *http.Request, h http.Header) answer {
+// serve answers what is asked of a repository's workflow runs and jobs.
+func (s actions) serve(now time.Time, repo github.Repository, t target, r *http.Request, h http.Header) answer {
 	jobs := s.jobsOf(repo)
 	if t.op == OpJob {
 		for _, j := range jobs {
@@ -122,7 +125,7 @@ func (s *Server) serveActions(now time.Time, repo github.Repository, t target, r
 const mostRuns = 1000
 
 // listRuns answers with a page of the runs of a status, the newest first.
-func (s *Server) listRuns(repo github.Repository, jobs []Job, r *http.Request, h http.Header) answer {
+func (s actions) listRuns(repo github.Repository, jobs []Job, r *http.Request, h http.Header) answer {
 	p, wrong := parsePage(r, "status", "exclude_pull_requests")
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
@@ -144,7 +147,7 @@ func (s *Server) listRuns(repo github.Repository, jobs []Job, r *http.Request, h
 
 // cancelRun ends the jobs of a run that no runner has begun. Those that run end by
 // themselves: what cancels them at GitHub reaches the runner program, which is not here.
-func (s *Server) cancelRun(now time.Time, jobs []Job) answer {
+func (s actions) cancelRun(now time.Time, jobs []Job) answer {
 	if status, _ := runStatus(jobs); status == github.StatusCompleted {
 		return refuse(http.StatusConflict, "Cannot cancel a workflow run that is completed.", nil)
 	}
@@ -178,7 +181,7 @@ func orNil[T comparable](v T) any {
 }
 
 // showJob is GitHub's JSON of a job.
-func (s *Server) showJob(r *http.Request, j Job) map[string]any {
+func (s actions) showJob(r *http.Request, j Job) map[string]any {
 	w := s.workflows[j.RunID]
 	status, conclusion := statusOf(j)
 	at := base(r) + "/repos/" + j.Repository + "/actions/"
@@ -199,7 +202,7 @@ func (s *Server) showJob(r *http.Request, j Job) map[string]any {
 }
 
 // showRun is GitHub's JSON of a run with these jobs.
-func (s *Server) showRun(r *http.Request, repo github.Repository, run string, jobs []Job) map[string]any {
+func (s actions) showRun(r *http.Request, repo github.Repository, run string, jobs []Job) map[string]any {
 	w := s.workflows[run]
 	status, conclusion := runStatus(jobs)
 	at := base(r) + "/repos/" + repo.Name + "/actions/runs/" + run
