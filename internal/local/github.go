@@ -36,14 +36,20 @@ func (s *System) authenticator(ctx context.Context, url string) (api.Authenticat
 	return auth, nil
 }
 
-// registrar is the GitHub that runners are registered at, and that tells of workflow jobs:
-// the simulated one, or the one that the configuration names.
-func (s *System) registrar(registered store.Accounts) (github.API, github.Jobs, error) {
+// gitHub is all that worker and reaper ask of GitHub.
+type gitHub interface {
+	github.API
+	github.Jobs
+}
+
+// registrar is the GitHub that runners are registered at: the simulated one, or
+// the one that the configuration names.
+func (s *System) registrar(registered store.Accounts) (gitHub, error) {
 	c, err := s.githubClient(registered)
 	if s.cfg.GitHubURL == "" {
-		return c, c, err
+		return c, err
 	}
-	return presumed{c}, c, err
+	return presumed{c}, err
 }
 
 func (s *System) githubClient(registered store.Accounts) (*github.Client, error) {

@@ -169,17 +169,17 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	if err := s.world(); err != nil {
 		return err
 	}
-	gh, workflows, err := s.registrar(registered)
+	gh, err := s.registrar(registered)
 	if err != nil {
 		return err
 	}
 	s.worker = worker.New(worker.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: workflows, Keys: ring,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Keys: ring,
 		Identity: simidentity.Own().Trust(), Limits: cfg.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
 	s.reaper = reaper.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Limits: cfg.Limits,
-		Workflows: workflows, Keys: func(context.Context) (*keys.Ring, error) { return ring, nil },
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
+		Keys:         func(context.Context) (*keys.Ring, error) { return ring, nil },
 		ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil
