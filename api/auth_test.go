@@ -75,7 +75,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		for what, header := range map[string]string{
 			"none": "", "no scheme": operatorToken, "basic": "Basic " + operatorToken, "empty": "Bearer ", "two spaces": "Bearer  " + operatorToken,
 			"unknown operator": "Bearer garo_op_nobody", "unknown": "Bearer a.b.c", "too long": "Bearer " + bomb,
-			"control character": "Bearer a\x01b", "not ASCII": "Bearer é", "session": "Bearer " + session.Reveal(), "status": "Bearer " + started.StatusToken,
+			"control character": "Bearer a\x01b", "not ASCII": "Bearer é", "session": "Bearer " + session.Reveal(), "status": "Bearer " + started.StatusToken.Reveal(),
 		} {
 			if what == "status" && c.status {
 				continue

@@ -221,6 +221,18 @@ func TestContractHasTheStatesOfTheStore(t *testing.T) {
 	for _, s := range store.RunnerStates {
 		runners = append(runners, string(s))
 	}
+	named := []any{apitype.Accepted, apitype.Waiting, apitype.Ready, apitype.Failed, apitype.Expired, apitype.Cancelled}
+	if !slices.Equal(named, requests) {
+		t.Errorf("the states of apitype = %v, want %v", named, requests)
+	}
+	named = []any{apitype.RunnerNew, apitype.RunnerLaunched, apitype.RunnerBooting, apitype.RunnerOnline, apitype.RunnerBusy,
+		apitype.RunnerDraining, apitype.RunnerEnding, apitype.RunnerEnded, apitype.RunnerFailed}
+	if !slices.Equal(named, runners) {
+		t.Errorf("the states of runners of apitype = %v, want %v", named, runners)
+	}
+	if got, want := []string{apitype.Spot, apitype.OnDemand, apitype.Shared, apitype.Ephemeral}, []string{store.Spot, store.OnDemand, store.Shared, store.Ephemeral}; !slices.Equal(got, want) {
+		t.Errorf("types and modes of apitype = %v, want %v", got, want)
+	}
 	if got := schemas["RequestState"].Value.Enum; !slices.Equal(got, requests) {
 		t.Errorf("RequestState = %v, want %v", got, requests)
 	}

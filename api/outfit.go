@@ -28,7 +28,7 @@ func (c *call) tooPlain(run store.Runner, lacks []string) error {
 
 // plainOutfit is what an account wants of its machines, without a script that is elsewhere.
 func plainOutfit(o store.Outfit) apitype.Outfit {
-	out := apitype.Outfit{Packages: o.Packages}
+	out := apitype.Outfit{Packages: o.Packages, InstanceStore: o.InstanceStore, JobsRole: o.JobsRole}
 	if s := o.Setup; s.Script != "" || s.Path != "" {
 		out.Setup = &apitype.Setup{Script: []byte(s.Script), SHA256: s.SHA256, LimitS: apitype.Seconds(s.Limit())}
 		if s.Path == "" {

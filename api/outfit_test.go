@@ -61,8 +61,8 @@ func TestBootAnswersTheOutfitOfTheRegistration(t *testing.T) {
 		"AScriptInSSM":      {store.Outfit{Setup: atPath}, apitype.Outfit{Setup: &apitype.Setup{Script: long, SHA256: sum(long), LimitS: 30}}, long},
 		"AScriptThatIsGone": {store.Outfit{Setup: atPath}, apitype.Outfit{Setup: &apitype.Setup{SHA256: sum(long), LimitS: 30}}, nil},
 		"TheRest": {
-			wants: store.Outfit{JobUser: store.JobUser{Sudo: true, Groups: []string{"docker"}}, Packages: []string{"git"}, Hooks: store.Hooks{Started: "/opt/s.sh"}},
-			want:  apitype.Outfit{JobUser: &apitype.JobUser{Sudo: true, Groups: []string{"docker"}}, Packages: []string{"git"}, Hooks: &apitype.Hooks{Started: "/opt/s.sh"}},
+			wants: store.Outfit{JobUser: store.JobUser{Sudo: true, Groups: []string{"docker"}}, Packages: []string{"git"}, Hooks: store.Hooks{Started: "/opt/s.sh"}, InstanceStore: store.Mount, JobsRole: true},
+			want:  apitype.Outfit{JobUser: &apitype.JobUser{Sudo: true, Groups: []string{"docker"}}, Packages: []string{"git"}, Hooks: &apitype.Hooks{Started: "/opt/s.sh"}, InstanceStore: "mount", JobsRole: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestAgentThatDoesNotKnowTheOutfitIsNotBooted(t *testing.T) {
 
 // Whatever a request says, root runs what the operator wrote and nothing else.
 func TestNothingOfARequestReachesTheScript(t *testing.T) {
-	for _, field := range []string{"setup", "script", "job_user", "sudo", "packages", "outfit", "environment"} {
+	for _, field := range []string{"setup", "script", "job_user", "sudo", "packages", "hooks", "instance_store", "jobs_role", "outfit", "environment"} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			ans := w.raw("POST", "/start", operatorToken, map[string]any{"account_id": accountID, "repo": "acme/shop", field: "#!/bin/sh"})

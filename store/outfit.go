@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -17,7 +18,17 @@ type Outfit struct {
 	JobUser  JobUser  `json:"job_user,omitzero"`
 	Packages []string `json:"packages,omitempty"`
 	Hooks    Hooks    `json:"hooks,omitzero"`
+	// InstanceStore says what becomes of the disks that an instance type has of its own:
+	// Mount, or nothing.
+	InstanceStore string `json:"instance_store,omitempty"`
+	// JobsRole lets jobs use the role of the region's instance profile: the metadata
+	// service stays open to them. Without it, it is closed.
+	JobsRole bool `json:"jobs_role,omitempty"`
 }
+
+// Mount makes one volume of all of a machine's own disks, with the jobs' work directory
+// and docker's data on it.
+const Mount = "mount"
 
 // Hooks are scripts on the machine, from its image or made by Setup, that the runner
 // program runs as the jobs' user before and after each job, behind the image's own. Each
@@ -95,7 +106,7 @@ var hookEnds = []string{".sh", ".ps1", ".js"}
 
 // checkOutfit returns every fault of what a registration wants of its machines. Nothing
 // of a script is in an error.
-func checkOutfit(a Outfit) []error {
+func checkOutfit(a Account) []error {
 	var errs []error
 	want := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -122,5 +133,15 @@ func checkOutfit(a Outfit) []error {
 	for _, h := range []struct{ field, path string }{{"started", a.Hooks.Started}, {"completed", a.Hooks.Completed}} {
 		want(h.path == "" || hookForm.Fits(h.path) && slices.Contains(hookEnds, path.Ext(h.path)), "hooks.%s: %.80q: want the path of a script that ends in %s", h.field, h.path, strings.Join(hookEnds, ", "))
 	}
+	want(a.InstanceStore == "" || a.InstanceStore == Mount, "instance_store: %.40q: want %s, or nothing", a.InstanceStore, Mount)
+	profile := ""
+	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
+		if a.Regions[name].InstanceProfile != "" {
+			profile = name
+		}
+	}
+	root := a.JobUser.Sudo || slices.Contains(a.JobUser.Groups, "docker")
+	want(!a.JobsRole || profile != "", "jobs_role: no region has an instance_profile: name one, or leave this out")
+	want(a.JobsRole || profile == "" || !root, "job_user: root can use the instance_profile of %s, whatever is closed to it: set jobs_role, or take the profile out", profile)
 	return errs
 }

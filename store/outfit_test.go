@@ -56,6 +56,9 @@ func TestOutfitOfARegistration(t *testing.T) {
 		"HookThatIsNoPath":     {map[string]any{"hooks": map[string]any{"started": "started.sh"}}, "hooks.started"},
 		"HookOfNoKind":         {map[string]any{"hooks": map[string]any{"completed": "/bin/true"}}, "hooks.completed: \"/bin/true\": want the path of a script that ends in .sh, .ps1, .js"},
 		"HookWithACommand":     {map[string]any{"hooks": map[string]any{"started": "/x;reboot.sh"}}, "hooks.started"},
+		"InstanceStore":        {map[string]any{"instance_store": "mount"}, ""},
+		"OtherInstanceStore":   {map[string]any{"instance_store": "raid1"}, "instance_store"},
+		"RoleWithoutAProfile":  {map[string]any{"jobs_role": true}, "jobs_role: no region has an instance_profile"},
 		"PackageTwice":         {packages("git", "git"), `packages: "git" is there twice`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,9 +86,37 @@ func TestOutfitThatIsNotUsedIsNotWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"Outfit", "setup", "job_user", "packages", "hooks"} {
+	for _, field := range []string{"Outfit", "setup", "job_user", "packages", "hooks", "instance_store", "jobs_role"} {
 		if strings.Contains(string(b), `"`+field+`"`) {
 			t.Errorf("a registration without it has %s: %s", field, b)
 		}
+	}
+}
+
+// A machine's role is for jobs or it is not: who can become root has it anyway.
+func TestRoleOfAMachineIsForJobsOrNot(t *testing.T) {
+	for name, c := range map[string]struct {
+		sudo   bool
+		groups []string
+		role   bool
+		says   string
+	}{
+		"ClosedToJobs":       {},
+		"ForJobs":            {role: true},
+		"ForJobsThatAreRoot": {sudo: true, groups: []string{"docker"}, role: true},
+		"ForOtherGroups":     {groups: []string{"kvm"}},
+		"OpenBySudo":         {sudo: true, says: "job_user: root can use the instance_profile of eu-west-2"},
+		"OpenByDocker":       {groups: []string{"docker"}, says: "set jobs_role, or take the profile out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := store.ParseAccount("123456789012", registration(t, func(m map[string]any) {
+				m["regions"].(map[string]any)["eu-west-2"].(map[string]any)["instance_profile"] = "ci"
+				m["job_user"] = map[string]any{"sudo": c.sudo, "groups": c.groups}
+				m["jobs_role"] = c.role
+			}))
+			if (err != nil) != (c.says != "") || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("ParseAccount = %v, want %q", err, c.says)
+			}
+		})
 	}
 }

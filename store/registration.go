@@ -116,6 +116,6 @@ func (a Account) check(id string) error {
 	errs = append(errs, a.checkOffers()...)
 	errs = append(errs, checkEnvironment(a.Environment)...)
 	errs = append(errs, a.checkOptions()...)
-	errs = append(errs, checkOutfit(a.Outfit)...)
+	errs = append(errs, checkOutfit(a)...)
 	return errors.Join(errs...)
 }

@@ -132,8 +132,10 @@ variable "accounts" {
       sudo   = optional(bool)
       groups = optional(list(string))
     }))
-    packages = optional(list(string))
-    hooks    = optional(object({ started = optional(string), completed = optional(string) }))
+    packages       = optional(list(string))
+    hooks          = optional(object({ started = optional(string), completed = optional(string) }))
+    instance_store = optional(string)
+    jobs_role      = optional(bool)
   }))
   default = {}
 
@@ -231,6 +233,22 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for u in [for a in var.accounts : a.job_user if a.job_user != null] : [for g in coalesce(u.groups, []) : can(regex("^[a-z_][a-z0-9_-]{0,31}$", g)) && g != "root"]]))
     error_message = "Name in job_user.groups groups other than root, such as docker."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : coalesce(a.instance_store, "mount") == "mount"])
+    error_message = "Set instance_store to mount, or leave it out."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : !coalesce(a.jobs_role, false) || anytrue([for r in a.regions : r.instance_profile != null && r.instance_profile != ""])])
+    error_message = "Give a region an instance_profile where jobs_role is set, or leave jobs_role out."
+  }
+
+  validation {
+    condition = alltrue([for a in var.accounts : coalesce(a.jobs_role, false) || alltrue([for r in a.regions : r.instance_profile == null || r.instance_profile == ""])
+    || a.job_user == null || !(try(coalesce(a.job_user.sudo, false), false) || contains(try(coalesce(a.job_user.groups, []), []), "docker"))])
+    error_message = "Set jobs_role where jobs can become root on machines with an instance_profile: root can use its role, whatever is closed to it. Or take the profile out."
   }
 
   validation {

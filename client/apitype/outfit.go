@@ -6,7 +6,7 @@ package apitype
 const OptionsHeader = "Garo-Options"
 
 // OutfitParts are the parts of an Outfit, by their JSON names.
-var OutfitParts = []string{"setup", "job_user", "packages", "hooks"}
+var OutfitParts = []string{"setup", "job_user", "packages", "hooks", "instance_store", "jobs_role"}
 
 // Outfit is what an account's registration wants its machines to be beyond their image.
 // The zero value is nothing.
@@ -15,6 +15,9 @@ type Outfit struct {
 	JobUser  *JobUser `json:"job_user,omitempty"`
 	Packages []string `json:"packages,omitempty"` // names of package store's Packages
 	Hooks    *Hooks   `json:"hooks,omitempty"`
+
+	InstanceStore string `json:"instance_store,omitempty"` // mount: one volume of the machine's own disks
+	JobsRole      bool   `json:"jobs_role,omitempty"`      // jobs may use the machine's role
 }
 
 // Hooks are the paths of scripts on the machine that run before and after each job, as
@@ -43,7 +46,7 @@ func (o Outfit) Parts() []string {
 	for _, p := range []struct {
 		name string
 		set  bool
-	}{{"setup", o.Setup != nil}, {"job_user", o.JobUser != nil}, {"packages", len(o.Packages) > 0}, {"hooks", o.Hooks != nil}} {
+	}{{"setup", o.Setup != nil}, {"job_user", o.JobUser != nil}, {"packages", len(o.Packages) > 0}, {"hooks", o.Hooks != nil}, {"instance_store", o.InstanceStore != ""}, {"jobs_role", o.JobsRole}} {
 		if p.set {
 			parts = append(parts, p.name)
 		}

@@ -19,6 +19,8 @@ var outfit = apitype.Outfit{
 	JobUser:  &apitype.JobUser{Sudo: true},
 	Packages: []string{"git"},
 	Hooks:    &apitype.Hooks{Started: "/opt/started.sh"},
+
+	InstanceStore: "mount", JobsRole: true,
 }
 
 // The script is kept until it was run, for an agent that is started again, and no longer.

@@ -87,7 +87,7 @@ func (w *World) Ready(started apitype.Started, limit time.Duration) store.Reques
 // who would have most calls of a world to himself.
 func (w *World) Final(started apitype.Started, limit time.Duration) store.Request {
 	w.Helper()
-	caller := w.Client.WithToken(client.NewToken(started.StatusToken))
+	caller := w.Client.WithToken(client.NewToken(started.StatusToken.Reveal()))
 	for began := time.Now(); time.Since(began) < limit; time.Sleep(8*time.Second + look) {
 		status, err := caller.Status(w.Context(), started.ID)
 		w.must(err)

@@ -222,6 +222,66 @@ run "hook_of_no_kind" {
   expect_failures = [var.accounts]
 }
 
+run "instance_store_of_no_kind" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        instance_store = "raid1"
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "jobs_role_without_a_profile" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        jobs_role      = true
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "root_beside_a_role" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"], instance_profile = "ci" } }
+        instance_types = ["m7i.large"]
+        job_user       = { sudo = true }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "docker_beside_a_role" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"], instance_profile = "ci" } }
+        instance_types = ["m7i.large"]
+        job_user       = { groups = ["docker"] }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "environment_with_a_secret" {
   command = plan
   variables {

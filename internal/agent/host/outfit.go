@@ -38,7 +38,7 @@ type outfitter struct {
 	did []string // for people
 }
 
-// do does all of it, in the order in which one needs the other: packages, which come
+// do does all of it, in the order in which one needs the other: disks; packages, which come
 // while the runner program does; that program; the script, which finds both; and the
 // user's rights, which may be to what the script made. program waits for the runner
 // program. What an earlier process of the agent did is not done again.
@@ -51,7 +51,10 @@ func (f *outfitter) do(ctx context.Context, program func() error) (did string, e
 	if before == outfitDone {
 		return "", program()
 	}
-	if err := f.packages(ctx); err != nil {
+	if err := f.disks(ctx); err != nil {
+		return "", fmt.Errorf("%w: instance_store: %w", agent.ErrSetup, err)
+	}
+	if err := f.packages(ctx, f.o.Packages...); err != nil {
 		return "", fmt.Errorf("%w: packages: %w", agent.ErrSetup, err)
 	}
 	if err := program(); err != nil {

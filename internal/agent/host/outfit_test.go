@@ -85,8 +85,8 @@ func TestPackageManagerThatFailsIsHeard(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // else it would be tried again
 	m := b.open()
-	f := outfitter{m: m, o: apitype.Outfit{Packages: []string{"git"}}}
-	if err := f.packages(ctx); err == nil || !strings.Contains(err.Error(), "apt-get -q update: context canceled") {
+	f := outfitter{m: m, o: apitype.Outfit{}}
+	if err := f.packages(ctx, "git"); err == nil || !strings.Contains(err.Error(), "apt-get -q update: context canceled") {
 		t.Errorf("packages = %v, want the command and why it ended", err)
 	}
 	if err := f.run(t.Context(), "log", "apt-get", "-q", "update"); err == nil || !strings.Contains(err.Error(), "exit status 100; it printed: E: no network") {

@@ -67,10 +67,10 @@ func (n needed) names(distribution string) []string {
 }
 
 // packages installs what is wanted and missing, and starts what has a service.
-func (f *outfitter) packages(ctx context.Context) error {
+func (f *outfitter) packages(ctx context.Context, wanted ...string) error {
 	var missing, install []string
 	distribution := osRelease(f.m.etc)
-	for _, p := range f.o.Packages {
+	for _, p := range wanted {
 		n, ok := known[p]
 		if !ok {
 			return fmt.Errorf("%s: this agent does not know it", p)
@@ -93,7 +93,7 @@ func (f *outfitter) packages(ctx context.Context) error {
 			return fmt.Errorf("%s: it was installed, and is not on the PATH", p)
 		}
 	}
-	for _, p := range f.o.Packages {
+	for _, p := range wanted {
 		if service := known[p].service; service != "" {
 			if err := f.run(ctx, "packages.log", "systemctl", "start", service); err != nil {
 				return fmt.Errorf("start %s: %w", service, err)

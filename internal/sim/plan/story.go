@@ -99,7 +99,7 @@ func (s *story) ask(name string) {
 		return
 	}
 	s.w.Accepted(started.ID)
-	caller = caller.WithToken(client.NewToken(started.StatusToken))
+	caller = caller.WithToken(client.NewToken(started.StatusToken.Reveal()))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stops, within := uint64(200), 4*time.Minute

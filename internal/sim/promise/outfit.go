@@ -24,7 +24,7 @@ type outfitPromises struct{ *History }
 
 // Wants reports whether an account wants anything of its machines.
 func Wants(o store.Outfit) bool {
-	return o.Setup != (store.Setup{}) || o.JobUser.Sudo || len(o.JobUser.Groups)+len(o.Packages) > 0 || o.Hooks != (store.Hooks{})
+	return o.Setup != (store.Setup{}) || o.JobUser.Sudo || len(o.JobUser.Groups)+len(o.Packages) > 0 || o.Hooks != (store.Hooks{}) || o.InstanceStore != "" || o.JobsRole
 }
 
 // FitOut notes that a machine is what its account wants, or in its words why not.

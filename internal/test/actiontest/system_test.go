@@ -89,7 +89,7 @@ func newSystem(t *testing.T, args ...string) *system {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Client = client.New(client.Config{URL: s.url, Token: client.Static(client.NewToken(strings.TrimSpace(string(token))))})
+	s.Client = client.Must(client.New(client.Config{URL: s.url, Token: client.Static(client.NewToken(strings.TrimSpace(string(token))))}))
 	return s
 }
 

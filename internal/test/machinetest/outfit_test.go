@@ -150,3 +150,88 @@ func TestScriptIsNotRunTwice(t *testing.T) {
 		t.Errorf("ended with %q, after running %q; want that it ran once", s.Runner.End.Text, m.read("ran"))
 	}
 }
+
+// asRole is a job that uses the machine's role, as the AWS SDKs do.
+const asRole = `token=$(curl -s --max-time 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
+curl -s --max-time 5 -H "X-aws-ec2-metadata-token: $token" http://169.254.169.254/latest/meta-data/iam/security-credentials/ci >role 2>&1; echo " curl: $?" >>role
+curl -s --data-binary @role "$BROKER/said/role"`
+
+func TestRoleOfTheMachineIsForJobsOrNot(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		outfit store.Outfit
+		want   string
+	}{
+		"ForJobs": {store.Outfit{JobsRole: true}, roleCredentials + " curl: 0\n"},
+		"Closed":  {store.Outfit{}, " curl: 7\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{image: baked, outfit: c.outfit, role: true})
+			if w == nil {
+				return
+			}
+			started := w.ask(store.Ephemeral)
+			w.job(started.OwnLabel, asRole)
+			if got := w.told("role"); got != c.want {
+				t.Errorf("the job got %q, want %q", got, c.want)
+			}
+			w.machine(1).wantOff()
+		})
+	}
+	t.Run("NotClosable", func(t *testing.T) {
+		t.Parallel()
+		img := baked
+		img.before = without("nft", "iptables", "ip6tables") + // what closes the service; links are up by then
+			"printf '#!/bin/sh\\nexit 1\\n' >/usr/local/bin/ip; chmod 755 /usr/local/bin/ip\n"
+		w := newWorld(t, options{image: img, role: true})
+		if w == nil {
+			return
+		}
+		started := w.ask(store.Ephemeral)
+		w.machine(1).wantOff()
+		if s := w.wantEnd(started.ID, store.EndAgent); w.broker.opened() != 0 {
+			t.Errorf("the runner program was started, and a job can get at the role: %+v", s.Runner.History)
+		}
+		if !strings.Contains(w.story(started.ID), "the metadata service cannot be closed to jobs") {
+			t.Errorf("the story does not say why:\n%s", w.story(started.ID))
+		}
+	})
+}
+
+// ownDisk gives a machine a disk of its own, as udev names it: a loop device.
+const ownDisk = `
+mkdir /d && mount --bind /dev /d && mount -t tmpfs -o mode=755 none /dev && cp -a /d/null /d/zero /d/random /d/urandom /d/tty /d/loop* /dev/ && ln -s /proc/self/fd /dev/fd
+truncate -s 64M /disk && loop=$(losetup --find --show /disk) && echo $loop >/machine/loop
+mkdir -p /dev/disk/by-id && ln -s $loop /dev/disk/by-id/nvme-Amazon_EC2_NVMe_Instance_Storage_AWS0123
+`
+
+func TestWorkIsOnTheMachinesOwnDisk(t *testing.T) {
+	t.Parallel()
+	if out, err := exec.Command("losetup", "--find").CombinedOutput(); err != nil {
+		t.Logf("NOT TESTED: there are no loop devices: %v: %s", err, out)
+		return
+	}
+	img := baked
+	img.before = ownDisk
+	w := newWorld(t, options{image: img, outfit: store.Outfit{InstanceStore: store.Mount}})
+	if w == nil {
+		return
+	}
+	started := w.ask(store.Shared)
+	const job = `{ df --output=target . | tail -1; df --output=target /var/lib/docker | tail -1; ls | wc -l; id -un; } >../df 2>&1; touch left; curl -s --data-binary @../df "$BROKER/said/df$GITHUB_RUN_ID"`
+	for range 2 {
+		run := w.job(started.OwnLabel, job)
+		if got, want := w.told("df"+run), "/mnt/ephemeral\n/var/lib/docker\n0\nrunner\n"; got != want {
+			t.Errorf("the job of run %s saw %q, want %q", run, got, want)
+		}
+	}
+	m := w.machine(1)
+	loop := strings.TrimSpace(m.read("loop"))
+	m.kill()
+	if loop != "" {
+		if out, err := exec.Command("losetup", "--detach", loop).CombinedOutput(); err != nil {
+			t.Logf("detach %s: %v: %s", loop, err, out)
+		}
+	}
+}

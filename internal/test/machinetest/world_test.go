@@ -71,6 +71,7 @@ type options struct {
 	rules       func(*simgithub.Rules)
 	environment map[string]string // of the account's registration
 	outfit      store.Outfit      // likewise
+	role        bool              // machines have a role
 	// proxy is a proxy's address, the only way to the control plane; empty: there is none.
 	proxy string
 }
@@ -165,10 +166,10 @@ func newWorld(t *testing.T, opts options) *world {
 	w.reaper = reaper.New(reaper.Config{
 		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Limits: w.limits, ControlPlane: "test", Log: log,
 	})
-	w.client = client.New(client.Config{
+	w.client = client.Must(client.New(client.Config{
 		URL: "http://localhost", HTTP: memhttp.Client(w.api),
 		Token: func(context.Context) (client.Token, error) { return client.NewToken(operator), nil },
-	})
+	}))
 	w.serve()
 	w.run()
 	t.Cleanup(w.report)
