@@ -82,12 +82,14 @@ func (h *hearing) once(ctx context.Context, s *store.Sighting) (again bool, err 
 		}
 	}
 	if c.Request.Version == 0 {
-		d, err := h.unknown(ctx, s, on)
-		if err != nil {
+		d, ours, err := h.unknown(ctx, s, on)
+		switch c.Request = (store.Request{}); {
+		case err != nil:
 			return false, err
-		}
-		if c.Request = d.Request; c.Request.ID != "" && !on {
+		case ours && !on:
 			return h.accept(ctx, d)
+		case ours:
+			c.Request = d.Request
 		}
 	}
 	d, heard := store.Heard(c, h.Now(), h.Limits, *s, on)
@@ -136,22 +138,21 @@ func serves(r store.Runner, repo store.Repository) bool {
 
 // unknown decides the request of a job that has none, if it is one for us. Of a webhook,
 // which a message has in part, GitHub is asked.
-func (h *hearing) unknown(ctx context.Context, s *store.Sighting, on bool) (store.Decision, error) {
-	none := store.Decision{Case: &store.Case{}}
+func (h *hearing) unknown(ctx context.Context, s *store.Sighting, on bool) (d store.Decision, ours bool, err error) {
 	if !on && (!s.Read || s.Status != store.JobQueued) {
-		return none, nil
+		return d, false, nil
 	}
 	job := s.Job
 	if !s.Read {
 		read, err := h.ask(ctx, s.Job)
 		if err != nil {
-			return none, err
+			return d, false, err
 		}
 		job = read.Job
 	}
 	m := h.account.Match(h.repo, job.Labels)
 	if m.Offer == nil {
-		return none, nil
+		return d, false, nil
 	}
 	w := intake.OfJob(m, job, h.Trace)
 	r, err := h.intake().Complete(h.account, h.repo, w)
@@ -162,13 +163,13 @@ func (h *hearing) unknown(ctx context.Context, s *store.Sighting, on bool) (stor
 	}
 	if err != nil {
 		h.Log.Warn("a job that no machine can be had for", "account", h.account.ID, "repository", h.repo.Name, "job", job.ID, "trace", h.Trace, "error", err)
-		return none, nil
+		return d, false, nil
 	}
-	d := h.intake().Accept(h.Now(), r, w)
+	d = h.intake().Accept(h.Now(), r, w)
 	if d.Request.ID != h.ID {
-		return none, fmt.Errorf("message for job %s names request %s, want %s", job.ID, h.ID, d.Request.ID)
+		return d, false, fmt.Errorf("message for job %s names request %s, want %s", job.ID, h.ID, d.Request.ID)
 	}
-	return d, nil
+	return d, true, nil
 }
 
 func (w *Worker) intake() intake.Intake {
