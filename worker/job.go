@@ -83,13 +83,14 @@ func (h *hearing) once(ctx context.Context, s *store.Sighting) (again bool, err 
 	}
 	if c.Request.Version == 0 {
 		d, ours, err := h.unknown(ctx, s, on)
-		switch c.Request = (store.Request{}); {
-		case err != nil:
+		if err != nil {
 			return false, err
-		case ours && !on:
-			return h.accept(ctx, d)
-		case ours:
+		}
+		if c.Request = (store.Request{}); ours {
 			c.Request = d.Request
+		}
+		if ours && !on {
+			return h.accept(ctx, d)
 		}
 	}
 	d, heard := store.Heard(c, h.Now(), h.Limits, *s, on)
@@ -136,8 +137,8 @@ func serves(r store.Runner, repo store.Repository) bool {
 	return r.Repository.Same(repo)
 }
 
-// unknown decides the request of a job that has none, if it is one for us. Of a webhook,
-// which a message has in part, GitHub is asked.
+// unknown decides the request of a job that has none, if it is ours. Of a webhook, which a
+// message has in part, GitHub is asked.
 func (h *hearing) unknown(ctx context.Context, s *store.Sighting, on bool) (d store.Decision, ours bool, err error) {
 	if !on && (!s.Read || s.Status != store.JobQueued) {
 		return d, false, nil
