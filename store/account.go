@@ -103,15 +103,6 @@ type Region struct {
 	InstanceProfile string `json:"instance_profile,omitempty"`
 }
 
-// GitHubCredential names the SSM parameter that holds a token, or a GitHub App.
-type GitHubCredential struct {
-	// Parameter holds a personal access token, or the App's private key when
-	// AppID is set. Empty: /github/runner/pat.
-	Parameter      string `json:"parameter,omitempty"`
-	AppID          int64  `json:"app_id,omitempty"`
-	InstallationID int64  `json:"installation_id,omitempty"`
-}
-
 // Allow names callers that are refused unless the account opts in.
 type Allow struct {
 	PublicRepositories bool `json:"public_repositories,omitempty"`
@@ -148,6 +139,10 @@ func Admits(list []string, value string) bool {
 type Pacing struct {
 	Burst      int `json:"burst,omitempty"`
 	IntervalMS int `json:"interval_ms,omitempty"`
+
+	// register is the time between two registrations at GitHub, and lead how long before
+	// its own a launch may be: see Account.Pace. Zero: GitHub registers at any pace.
+	register, lead time.Duration
 }
 
 func (p Pacing) orDefault() Pacing {

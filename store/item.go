@@ -18,6 +18,7 @@ const (
 	KindPulse   Kind = "pulse"
 	KindQuota   Kind = "quota"
 	KindSweep   Kind = "sweep"
+	KindPoints  Kind = "points"
 )
 
 // Ref names one item, whether it exists or not.
@@ -42,7 +43,7 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// Item is a *Request, *Runner, *Lock, *Pulse, *Quota or *Sweep; no other type
+// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep or *Points; no other type
 // can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
@@ -95,6 +96,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Quota)
 	case KindSweep:
 		i = new(Sweep)
+	case KindPoints:
+		i = new(Points)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

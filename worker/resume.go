@@ -39,7 +39,7 @@ func (v *launching) takeOver(ctx context.Context, s *start) error {
 	case err != nil && !errors.Is(err, store.ErrNoAccount):
 		return fmt.Errorf("account %s: %w", v.Runner.Account, err)
 	}
-	v.pacing, v.closed = account.Pacing, account.Closed || errors.Is(err, store.ErrNoAccount)
+	v.account, v.closed = account, account.Closed || errors.Is(err, store.ErrNoAccount)
 	if step := store.NextStep(v.Now(), v.Runner, v.Lock); step == store.StepConfirm || v.Request.State == store.Waiting && !v.Runner.OnlineAt.IsZero() {
 		if err := v.confirm(ctx); err != nil || step == store.StepConfirm {
 			return err
@@ -65,7 +65,7 @@ func (v *launching) take(ctx context.Context, s *start) error {
 	case !v.first(v.Runner.ID):
 		return nil
 	}
-	pacing := &v.pacing
+	pacing := new(v.account.Pace(v.Limits))
 	if v.closed {
 		pacing = nil // nothing is launched: no slot is used up
 	}

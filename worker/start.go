@@ -216,6 +216,11 @@ func (in *invocation) drained(ctx context.Context, req *store.Request, d store.D
 // hold keeps the request accepted until then.
 func (r *round) hold(ctx context.Context, s *start, req *store.Request, w store.Wait) {
 	w.Until = w.Until.Add(r.jitter(r.Limits.PollResend)) // those who wait for one thing do not all come at once
+	r.keep(ctx, s, req, w)
+}
+
+// keep is hold, to the moment.
+func (r *round) keep(ctx context.Context, s *start, req *store.Request, w store.Wait) {
 	d := store.Case{Request: *req}.Hold(r.now, w)
 	s.until = d.Request.DueAt
 	g := r.put("request "+req.ID, s, d)
@@ -270,18 +275,22 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
+	lease, ok := r.leased(ctx, s, req, account)
+	if !ok {
+		return nil
+	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{
 		Runner: id, ControlPlane: r.ControlPlane, MaxRunners: account.MaxRunners, Claim: r.claim(),
 		Reach: store.ReachOf(account, req.Region, launch.KeyID, sealed),
 		Plan:  r.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
-		Pacing: account.Pacing,
+		Pacing: account.Pace(r.Limits), Lease: lease,
 	})
 	g := r.put("account "+req.Account, s, d)
 	g.after = append(g.after, func() {
 		run := d.Runner
 		r.Log.Info("launches", "request", req.ID, "runner", run.ID, "trace", req.Trace, "placement", run.Placement().String())
 		r.first(run.ID)
-		v := &launching{invocation: r.invocation, Case: *d.Case, pacing: account.Pacing}
+		v := &launching{invocation: r.invocation, Case: *d.Case, account: account}
 		v.Case = v.With(r.locks[run.Lock], r.quotas[run.Account]) // as later messages of the batch left them
 		s.drive = v
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -109,10 +110,12 @@ func (w *World) startPatiently(key string) {
 	}
 }
 
-// Crowded is a world for a Burst: two accounts, behind the throttles of a Terraform file.
+// Crowded is a world for a Burst: two accounts, behind the throttles of a Terraform file,
+// with a GitHub that limits the credential as it documents.
 func Crowded(terraform []byte) Config {
 	return Config{
 		Seed: 1, Neighbour: true, Window: time.Second, Throttles: Throttles(terraform),
-		Account: func(a *store.Account) { a.MaxRunners = 5000 },
+		Account:     func(a *store.Account) { a.MaxRunners = 5000 },
+		GitHubLimit: simgithub.Limit{Calls: 5000, Points: 900},
 	}
 }

@@ -66,6 +66,9 @@ type Config struct {
 	// GitHub is asked before each call of GitHub's API is looked at; nil: nothing
 	// goes wrong.
 	GitHub func(op string) simgithub.Fault
+	// GitHubLimit is what GitHub lets the credential ask; its zero value: anything. With
+	// one, GARO keeps its budget.
+	GitHubLimit simgithub.Limit
 	// Ghosts are runner programs that do not notice when GitHub forgets them.
 	Ghosts bool
 	// Limits changes the numbers of production.
