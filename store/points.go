@@ -29,18 +29,18 @@ func (p *Points) name(id string) { p.Credential = id }
 // GitHub lets a credential spend 900 points in a minute at one endpoint, and takes 5 for
 // a POST: 180 registrations
 // (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
-// A registration is made at most 2 s before its lease's place in the row, and 7.6 s after
-// it: leaseBurst, leaseEarly and leaseLate. So those of any minute have places in 69.6 s,
-// which are 180.
+// Leases have places in a row, one each leaseEach. A registration is made at most
+// leaseEarly before the place of its lease, and (leaseBurst-1)*leaseEach+leaseLate after it.
+// So those of any minute have places in 65.3 s, which are 179.
 const (
-	leasesPerMinute = 155
+	leasesPerMinute = 164
+	leaseEach       = time.Minute / leasesPerMinute
 	// leaseBurst is how many can be had at once by who has leased none for a while.
-	leaseBurst = 5
-	leaseEach  = time.Minute / leasesPerMinute
+	leaseBurst = 3
 	// leaseEarly is how much sooner than its time a lease may be used: clocks differ.
-	leaseEarly = 2 * time.Second
-	// leaseLate is how much later: a message's delay is in whole seconds, messages are
-	// gathered for a second, and a launch takes one or two.
+	leaseEarly = time.Second / 2
+	// leaseLate is how much later: a launch takes one or two seconds, a message's delay is
+	// in whole seconds, and messages are gathered for one.
 	leaseLate = 4 * time.Second
 	// smallLeases is how many leases a scope may have in a minute and still count as small.
 	smallLeases = 5
@@ -79,12 +79,9 @@ type LeaseWish struct {
 // another time, in the order in which they asked. The Decision has a change in either case.
 func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) {
 	d := Decision{Case: &Case{}}
-	from := now
-	if w.Launches {
-		from = now.Add(leaseEarly)
-	}
-	slot := maxTime(maxTime(now, p.RestsUntil).Add(-(leaseBurst-1)*leaseEach), p.Next)
-	at := maxTime(maxTime(slot, p.RestsUntil), from)
+	from := maxTime(now, p.RestsUntil)
+	slot := maxTime(from.Add(-(leaseBurst-1)*leaseEach), p.Next)
+	at := maxTime(slot, from)
 	small, ahead := p.small(now, w.Scope), lim.LeaseAhead*3/4
 	if small || w.Waited {
 		ahead = lim.LeaseAhead

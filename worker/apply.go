@@ -15,7 +15,7 @@ type launching struct {
 	*invocation
 	store.Case
 	account store.Account // the registration; its zero value if it cannot be read
-	closed bool // the account is closed, or registered no longer
+	closed  bool          // the account is closed, or registered no longer
 
 	heard store.Said // what EC2 answered and is not recorded yet
 }

@@ -47,8 +47,8 @@ const maxLeaseTries = 12
 // lease leases a registration of the account's credential, or has to wait. What it decides
 // is committed by itself, before all that follows from it: accounts that share a credential
 // would conflict with each other's intents. A lease whose commit was not answered is lost.
-func (in *invocation) lease(ctx context.Context, account store.Account, w store.LeaseWish) (l store.Lease, wait store.Wait, err error) {
-	err = in.onPoints(ctx, account, func(now time.Time, p store.Points) (d store.Decision) {
+func (in *invocation) lease(ctx context.Context, now time.Time, account store.Account, w store.LeaseWish) (l store.Lease, wait store.Wait, err error) {
+	err = in.onPoints(ctx, account, func(p store.Points) (d store.Decision) {
 		d, l = p.Lease(now, in.Limits, w)
 		return d
 	}, &wait)
@@ -58,7 +58,8 @@ func (in *invocation) lease(ctx context.Context, account store.Account, w store.
 // rest has all workers leave GitHub alone for as long as it asked for. If that cannot be
 // written, the next one that calls is told the same.
 func (in *invocation) rest(ctx context.Context, account store.Account, until time.Time) {
-	err := in.onPoints(ctx, account, func(now time.Time, p store.Points) store.Decision {
+	now := in.Now()
+	err := in.onPoints(ctx, account, func(p store.Points) store.Decision {
 		return p.Rest(now, in.Limits, until)
 	}, new(store.Wait))
 	if err != nil {
@@ -68,10 +69,10 @@ func (in *invocation) rest(ctx context.Context, account store.Account, until tim
 
 // onPoints commits what decide makes of the points of the account's credential, and returns
 // what has to be waited for.
-func (in *invocation) onPoints(ctx context.Context, account store.Account, decide func(now time.Time, p store.Points) store.Decision, wait *store.Wait) error {
+func (in *invocation) onPoints(ctx context.Context, account store.Account, decide func(p store.Points) store.Decision, wait *store.Wait) error {
 	credential := account.Credential()
 	for try := 1; ; try++ {
-		d := decide(in.Now(), in.points.of(credential))
+		d := decide(in.points.of(credential))
 		*wait = d.Wait
 		if len(d.Changes) == 0 {
 			return nil
@@ -94,24 +95,24 @@ func (in *invocation) onPoints(ctx context.Context, account store.Account, decid
 	}
 }
 
-// leased returns the lease of a request's registration: one that an earlier try of this
-// invocation has, or a new one. Without one, it has the request wait, or, when the points
-// could not be written, leaves it open, to be decided again.
-func (r *round) leased(ctx context.Context, s *start, req *store.Request, account store.Account) (store.Lease, bool) {
-	if l := r.leases[req.ID]; l.Usable(r.Now()) || l.Soon(r.Now()) {
-		return l, true
+// leased gives a start the lease of its registration: the one of an earlier try, or a new
+// one. Without one, it has the request wait, or, when the points could not be written,
+// leaves it open, to be decided again.
+func (r *round) leased(ctx context.Context, s *start, req *store.Request, account store.Account) bool {
+	if s.lease.Usable(r.Now()) || s.lease.Soon(r.Now()) {
+		return true
 	}
-	l, wait, err := r.lease(ctx, account, store.LeaseWish{Scope: req.Repository.Key(), Waited: req.Wait == store.WaitGitHub, Launches: true})
+	l, wait, err := r.lease(ctx, r.now, account, store.LeaseWish{Scope: req.Repository.Key(), Waited: req.Wait == store.WaitGitHub})
 	switch {
 	case err != nil:
 		r.Log.Warn("no lease", "account", account.ID, "request", req.ID, "trace", req.Trace, "error", err)
-		return l, false
+		return false
 	case wait.For != "":
 		r.keep(ctx, s, req, wait)
-		return l, false
+		return false
 	}
-	r.leases[req.ID] = l
-	return l, true
+	s.lease = l
+	return true
 }
 
 // permitted reports whether the runner may be registered now: by the lease that it has, or
@@ -125,7 +126,7 @@ func (v *launching) permitted(ctx context.Context) (bool, error) {
 	case l.Soon(now):
 		return false, v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: l.At}})
 	}
-	l, wait, err := v.lease(ctx, v.account, store.LeaseWish{Scope: v.Runner.Repository.Key(), Waited: true})
+	l, wait, err := v.lease(ctx, now, v.account, store.LeaseWish{Scope: v.Runner.Repository.Key(), Waited: true})
 	switch {
 	case err != nil:
 		v.Log.Warn("no lease", "account", v.Runner.Account, "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)

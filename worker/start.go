@@ -22,6 +22,8 @@ type start struct {
 	until time.Time
 	// drive is the runner whose launch goes on for this message.
 	drive *launching
+	// lease is that of its registration, until its intent may have been committed.
+	lease store.Lease
 }
 
 // starts settles all start messages of the batch, and then drives the launches
@@ -110,6 +112,9 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 		default:
 			// It may have happened: what is decided next is read anew.
 			in.Log.Warn("commit without an answer", "members", len(g.members), "error", err)
+			for _, s := range g.members {
+				s.lease = store.Lease{}
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -275,16 +280,19 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
-	lease, ok := r.leased(ctx, s, req, account)
-	if !ok {
+	if !r.leased(ctx, s, req, account) {
 		return nil
 	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{
 		Runner: id, ControlPlane: r.ControlPlane, MaxRunners: account.MaxRunners, Claim: r.claim(),
 		Reach: store.ReachOf(account, req.Region, launch.KeyID, sealed),
 		Plan:  r.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
-		Pacing: account.Pace(r.Limits), Lease: lease,
+		Pacing: account.Pace(r.Limits), Lease: s.lease,
 	})
+	if d.Wait.For != "" {
+		r.keep(ctx, s, req, d.Wait)
+		return nil
+	}
 	g := r.put("account "+req.Account, s, d)
 	g.after = append(g.after, func() {
 		run := d.Runner

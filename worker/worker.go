@@ -123,8 +123,6 @@ type invocation struct {
 
 	mu      sync.Mutex
 	driving map[string]bool // the runners that a goroutine of this invocation takes on
-
-	leases map[string]store.Lease // of requests whose intent is not committed yet; only starts uses it
 }
 
 // enter reports whether the caller is the first of this invocation to take the
@@ -149,7 +147,7 @@ func (w *Worker) Handle(ctx context.Context, batch []queue.Delivery) (failed []s
 		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
-	in := &invocation{Worker: w, driving: map[string]bool{}, leases: map[string]store.Lease{}, deadline: w.Now().Add(time.Until(deadline))} // the deadline by our own clock
+	in := &invocation{Worker: w, driving: map[string]bool{}, deadline: w.Now().Add(time.Until(deadline))} // the deadline by our own clock
 	id, err := keys.NewID(w.Random)
 	if err != nil {
 		w.Log.Error("no invocation id", "error", err)

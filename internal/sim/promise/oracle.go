@@ -38,6 +38,7 @@ type Oracle struct {
 	machinePromises
 	finalPromises
 	floodPromises
+	leasePromises
 }
 
 // New returns an oracle that has seen nothing.
@@ -45,7 +46,7 @@ func New(cfg Config) *Oracle {
 	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, keyLost: map[string]time.Time{}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, leasePromises{h},
 	}
 }
 
@@ -108,6 +109,7 @@ func (o *Oracle) sawOrder(c commit) {
 		}
 	}
 	o.sawPulses(c)
+	o.sawLeases(c)
 }
 
 // saw looks at what a commit wrote: first at each item and what it was before, and
