@@ -99,7 +99,10 @@ func (s *server) routes() []route {
 		{"POST /start", handle(s, s.start)},
 		{"GET /status/{id}", handle(s, s.status)},
 		{"POST /stop/{id}", handle(s, s.stop, "force")},
-		{"GET /requests", handle(s, s.requests, "repository", "state", "after")},
+		{"GET /requests", handle(s, s.requests, "repository", "state", "failed", "account", "region", "since", "after")},
+		{"GET /runners", handle(s, s.runners, "repository", "state", "live", "account", "region", "since", "after")},
+		{"GET /runners/{id}", handle(s, s.oneRunner)},
+		{"GET /find", handle(s, s.find, "q")},
 		{"POST /sweeps/{account}/{region}/release", handle(s, s.release)},
 
 		{"POST /runners/{id}/boot", handle(s, s.boot)},

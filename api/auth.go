@@ -214,15 +214,7 @@ func (c *call) viewer(ctx context.Context, id string) (viewer, error) {
 		c.deny("no request can have this id")
 		return viewer{}, notFound()
 	}
-	return viewer{by: who.String(), may: func(r store.Request) bool {
-		switch who.Kind {
-		case Operator:
-			return true
-		case GitHub:
-			return who.Claims.repository().Same(r.Repository)
-		}
-		return false
-	}}, nil
+	return viewer{by: who.String(), may: func(r store.Request) bool { return sightOf(who).sees(r.Repository) }}, nil
 }
 
 // request reads the request id for v. Absent and not v's are the same answer.

@@ -59,6 +59,9 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		"status":   {"GET", "/status/" + started.ID, nil, true},
 		"stop":     {"POST", "/stop/" + started.ID, nil, true},
 		"requests": {"GET", "/requests", nil, false},
+		"runners":  {"GET", "/runners", nil, false},
+		"runner":   {"GET", "/runners/" + started.ID, nil, false},
+		"find":     {"GET", "/find?q=" + started.ID, nil, false},
 		"release":  {"POST", "/sweeps/" + accountID + "/" + region + "/release", nil, false},
 		"event":    {"POST", "/runners/" + started.ID + "/events", apitype.Event{Event: "heartbeat", Counter: 1}, false},
 		"next":     {"POST", "/runners/" + started.ID + "/next", apitype.Next{N: 2}, false},
@@ -86,7 +89,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 
 func TestOperatorsCallsAreClosedToWorkflows(t *testing.T) {
 	w := newWorld(t)
-	for _, c := range [][2]string{{"GET", "/requests"}, {"POST", "/sweeps/" + accountID + "/" + region + "/release"}} {
+	for _, c := range [][2]string{{"POST", "/sweeps/" + accountID + "/" + region + "/release"}} {
 		calls := w.counted(func() {
 			if a := w.raw(c[0], c[1], workflowToken, nil); a.status != http.StatusForbidden {
 				t.Errorf("%s %s by a workflow = %d, want 403", c[0], c[1], a.status)
@@ -117,7 +120,8 @@ func TestEveryDecisionIsOneAuditLine(t *testing.T) {
 		"no token":        {func(w *world) answer { return w.raw("POST", "/start", "", apitype.Start{}) }, false, "no token", ""},
 		"absent request":  {func(w *world) answer { return w.raw("GET", "/status/"+strings.Repeat("a", 26), operatorToken, nil) }, false, "absent", operatorToken},
 		"requests":        {func(w *world) answer { return w.raw("GET", "/requests", operatorToken, nil) }, true, "operator", operatorToken},
-		"workflow's list": {func(w *world) answer { return w.raw("GET", "/requests", workflowToken, nil) }, false, "not an operator", workflowToken},
+		"workflow's list": {func(w *world) answer { return w.raw("GET", "/requests", workflowToken, nil) }, true, "its repository", workflowToken},
+		"absent runner":   {func(w *world) answer { return w.raw("GET", "/runners/"+strings.Repeat("a", 26), workflowToken, nil) }, false, "absent", workflowToken},
 		"foreign session": {func(w *world) answer {
 			return w.raw("POST", "/runners/"+strings.Repeat("a", 26)+"/next", "garo_s_x", apitype.Next{N: 1})
 		}, false, "session", "garo_s_x"},

@@ -142,6 +142,12 @@ func TestFieldsThatCannotBeMeantAreRefused(t *testing.T) {
 		"image_id":        {{ImageID: "ami"}, {ImageID: "AMI-1"}, {ImageID: "ami-1;x"}, {ImageID: "resolve:ssm:/x"}, {ImageID: "/x y"}, {ImageID: "/" + strings.Repeat("a", 256)}},
 		"subnets":         {{Subnets: []string{"a1"}}, {Subnets: []string{"subnet-"}}, {Subnets: []string{"subnet-A"}}, {Subnets: []string{"subnet-a1", "subnet-a1"}}, {Subnets: many(17, "subnet-a")}},
 		"security_groups": {{SecurityGroups: []string{"1"}}, {SecurityGroups: []string{"sg-1 "}}, {SecurityGroups: []string{"sg-1", "sg-1"}}, {SecurityGroups: many(17, "sg-a")}},
+		"root_volume_gb":  {{RootVolumeGB: -1}, {RootVolumeGB: 65537}},
+		"tags": {
+			{Tags: map[string]string{"": "x"}}, {Tags: map[string]string{"garo:runner": "x"}}, {Tags: map[string]string{"Garo:x": "x"}}, {Tags: map[string]string{"Name": "x"}},
+			{Tags: map[string]string{"AWS:x": "x"}}, {Tags: map[string]string{"a": "b\n"}}, {Tags: map[string]string{"\u202ea": "b"}}, {Tags: map[string]string{"a": strings.Repeat("b", 257)}},
+			{Tags: map[string]string{strings.Repeat("a", 129): "b"}},
+		},
 		"timeout":         {{Timeout: -1}, {Timeout: 86401}, {Timeout: 1 << 62}},
 		"give_up":         {{GiveUp: -1}, {GiveUp: 86401}, {GiveUp: -1 << 62}},
 		"idempotency_key": {{IdempotencyKey: "a b"}, {IdempotencyKey: "é"}, {IdempotencyKey: "a\n"}, {IdempotencyKey: strings.Repeat("a", 129)}, {IdempotencyKey: "\x7f"}},

@@ -46,7 +46,8 @@ func (w *world) intent(request string) store.Runner {
 		Plan: []store.Placement{{Market: r.Type, InstanceType: "m7i.large", Subnet: "subnet-a1"}},
 		Launch: store.Launch{
 			Image: "ami-1", KeyID: w.keys.Current(), HardS: int(w.limits.Hard.Seconds()),
-			Tags: map[string]string{fleet.TagControlPlane: "test"},
+			Tags:    map[string]string{fleet.TagControlPlane: "test", "team": "build"},
+			Options: store.LaunchOptions{RootDevice: "/dev/xvda", RootVolume: store.Volume{SizeGB: 50, Type: "gp3"}},
 		},
 		MaxRunners: 10, Claim: store.Claim{By: "worker", Until: now.Add(30 * time.Second)},
 	})

@@ -94,14 +94,8 @@ func checkStart(b apitype.Start) ([]string, error) {
 	if b.Mode != "" && b.Mode != store.Shared && b.Mode != store.Ephemeral {
 		return nil, invalid("mode", "Want shared or ephemeral.")
 	}
-	for _, err := range []error{
-		checkList("instance_types", b.InstanceTypes, typeForm, store.MaxPlacements, "Want instance types such as m7i.large."),
-		checkList("subnets", b.Subnets, subnetForm, maxNetworks, "Want subnet-…"),
-		checkList("security_groups", b.SecurityGroups, groupForm, maxNetworks, "Want sg-…"),
-	} {
-		if err != nil {
-			return nil, err
-		}
+	if err := checkMachine(b); err != nil {
+		return nil, err
 	}
 	if b.Timeout < 0 || b.Timeout > maxSeconds {
 		return nil, invalid("timeout", "Want 1 to %d seconds.", maxSeconds)
@@ -110,6 +104,26 @@ func checkStart(b apitype.Start) ([]string, error) {
 		return nil, invalid("give_up", "Want 1 to %d seconds.", maxSeconds)
 	}
 	return checkLabels(b.Labels)
+}
+
+// checkMachine refuses what a body says of the machine and cannot be meant.
+func checkMachine(b apitype.Start) error {
+	for _, err := range []error{
+		checkList("instance_types", b.InstanceTypes, typeForm, store.MaxPlacements, "Want instance types such as m7i.large."),
+		checkList("subnets", b.Subnets, subnetForm, maxNetworks, "Want subnet-…"),
+		checkList("security_groups", b.SecurityGroups, groupForm, maxNetworks, "Want sg-…"),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if b.RootVolumeGB < 0 || b.RootVolumeGB > store.MaxVolumeGB {
+		return invalid("root_volume_gb", "Want 1 to %d GiB.", store.MaxVolumeGB)
+	}
+	if err := store.CheckTags(b.Tags); err != nil {
+		return invalid("tags", "Wrong: %v.", err)
+	}
+	return nil
 }
 
 // checkList refuses a list that is too long, or has a value of another form, or twice.

@@ -6,66 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"slices"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
-
-// pageSize is how many requests a page has: a screen or two, and with all their
-// stories still far below the 6 MB that a Lambda function may answer.
-const pageSize = 50
-
-// looked is how many records a page is found among at most, so that a state that is
-// rare costs a caller more calls and nobody a long one: 5,000 entries of an index are
-// below the 1 MB that one Query of DynamoDB reads
-// (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Query.html).
-const looked = 5000
-
-// requests answers a page of records, the newest first.
-func (s *server) requests(ctx context.Context, c *call, _ none) (apitype.Page, error) {
-	if _, err := c.operator(ctx); err != nil {
-		return apitype.Page{}, err
-	}
-	f := store.Filter{Kind: store.KindRequest, Limit: pageSize + 1, Look: looked} // one more tells whether there is another page
-	if c.query.Has("repository") {
-		if f.Repository = c.query.Get("repository"); !form.GitHubID.Fits(f.Repository) {
-			return apitype.Page{}, invalid("repository", "Want the repository's numeric id.")
-		}
-	}
-	if c.query.Has("state") {
-		if f.State = c.query.Get("state"); !slices.Contains(store.RequestStates, store.RequestState(f.State)) {
-			return apitype.Page{}, invalid("state", "Want one of %v.", store.RequestStates)
-		}
-	}
-	if c.query.Has("after") {
-		if f.After = c.query.Get("after"); !cursorForm.Fits(f.After) {
-			return apitype.Page{}, invalid("after", "Want the after of another page.")
-		}
-	}
-	page := apitype.Page{Requests: []apitype.Status{}}
-	var last store.Item
-	for i, err := range c.store.List(ctx, f) {
-		if more, ok := errors.AsType[*store.MoreError](err); ok {
-			page.After = more.After
-			break
-		}
-		if err != nil {
-			return apitype.Page{}, outage(err)
-		}
-		r, ok := i.(*store.Request)
-		if !ok {
-			return apitype.Page{}, fmt.Errorf("list of requests yields %s", i.Ref())
-		}
-		if len(page.Requests) == pageSize {
-			page.After = store.Cursor(last)
-			break
-		}
-		page.Requests, last = append(page.Requests, statusOf(*r, store.Runner{}, store.Lock{})), r
-	}
-	return page, nil
-}
 
 // release lets the next sweep of an account's region end what the brake spares.
 func (s *server) release(ctx context.Context, c *call, _ none) (apitype.Released, error) {

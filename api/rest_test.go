@@ -111,49 +111,6 @@ func TestRareStateIsFoundInBoundedPages(t *testing.T) {
 	}
 }
 
-func TestRequestsAreFiltered(t *testing.T) {
-	w := newWorld(t)
-	a := w.start(workflowToken, apitype.Start{IdempotencyKey: "a"})
-	b := w.start(workflowToken, apitype.Start{IdempotencyKey: "b"})
-	c := w.start(otherToken, apitype.Start{})
-	if _, err := w.client(workflowToken).Stop(t.Context(), a.ID, false); err != nil {
-		t.Fatal(err)
-	}
-	for _, tc := range []struct {
-		query client.Query
-		want  []string
-	}{
-		{client.Query{Repository: "1001"}, []string{a.ID, b.ID}},
-		{client.Query{Repository: "1001", State: "cancelled"}, []string{a.ID}},
-		{client.Query{State: "accepted"}, []string{b.ID, c.ID}},
-		{client.Query{Repository: "7"}, nil},
-	} {
-		page, err := w.client(operatorToken).Requests(t.Context(), tc.query)
-		var got []string
-		for _, r := range page.Requests {
-			got = append(got, r.ID)
-		}
-		slices.Sort(got)
-		slices.Sort(tc.want)
-		if err != nil || !slices.Equal(got, tc.want) {
-			t.Errorf("Requests(%+v) = %q, %v; want %q", tc.query, got, err, tc.want)
-		}
-	}
-}
-
-func TestFiltersThatCannotBeMeantAreRefused(t *testing.T) {
-	w := newWorld(t)
-	for query, field := range map[string]string{
-		"repository=alphagov/demo": "repository", "repository=": "repository", "repository=1&repository=2": "repository", "state=done": "state",
-		"state=": "state", "after=x": "after", "after=2000-01-01T00:00:00Z%23" + strings.Repeat("a", 26): "after", "limit=5": "limit",
-	} {
-		a := w.raw("GET", "/requests?"+query, operatorToken, nil)
-		if p := a.problem(t); a.status != http.StatusUnprocessableEntity || p.Field != field {
-			t.Errorf("requests?%s = %d %+v, want 422 of %s", query, a.status, p, field)
-		}
-	}
-}
-
 func TestRequestsDuringAnOutageAreUnavailable(t *testing.T) {
 	w := newWorld(t)
 	w.start(workflowToken, apitype.Start{})

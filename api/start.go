@@ -112,7 +112,7 @@ func (s *server) wish(c *call, who Caller, labels []string, b apitype.Start) (in
 	w := intake.Wish{
 		Caller: printable(who.String(), 128), Trace: c.trace, Key: b.IdempotencyKey,
 		Account: b.AccountID, Region: b.Region, Type: b.Type, Mode: b.Mode, Labels: labels,
-		Machine:  store.Machine{InstanceTypes: b.InstanceTypes, Image: b.ImageID, Subnets: b.Subnets, SecurityGroups: b.SecurityGroups},
+		Machine:  store.Machine{InstanceTypes: b.InstanceTypes, Image: b.ImageID, Subnets: b.Subnets, SecurityGroups: b.SecurityGroups, RootVolumeGB: b.RootVolumeGB, Tags: b.Tags},
 		TimeoutS: b.Timeout, GiveUp: time.Duration(b.GiveUp) * time.Second,
 	}
 	switch who.Kind {

@@ -214,6 +214,7 @@ func TestSameKeyWithAnotherBodyIsRefused(t *testing.T) {
 	for name, body := range map[string]apitype.Start{
 		"labels": {Labels: []string{"x"}}, "type": {Type: "ondemand"}, "mode": {Mode: "ephemeral"}, "timeout": {Timeout: 60},
 		"give_up": {GiveUp: 60}, "instance_types": {InstanceTypes: []string{"m7a.large"}}, "region": {Region: "eu-west-1"},
+		"root_volume_gb": {RootVolumeGB: 100}, "tags": {Tags: map[string]string{"job": "7"}},
 	} {
 		body.IdempotencyKey = "k"
 		if _, err := w.client(workflowToken).Start(t.Context(), body); !errors.Is(err, client.ErrMismatch) {
@@ -338,6 +339,8 @@ func TestWhatTheAccountDoesNotAllowIsRefusedByField(t *testing.T) {
 		"image_id":        {ImageID: "ami-2"},
 		"subnets":         {Subnets: []string{"subnet-a1", "subnet-c1"}},
 		"security_groups": {SecurityGroups: []string{"sg-2"}},
+		"root_volume_gb":  {RootVolumeGB: 201},
+		"tags":            {Tags: map[string]string{"team": "x"}},
 		"timeout":         {Timeout: 7201},
 		"repo":            {Repo: "alphagov/other"},
 	} {
@@ -362,9 +365,11 @@ func TestWhatTheAccountAllowsIsTaken(t *testing.T) {
 	got := w.start(workflowToken, apitype.Start{
 		AccountID: accountID, Region: region, Type: "ondemand", Mode: "ephemeral", InstanceTypes: []string{"m7a.large", "m7i.large"},
 		ImageID: "/garo/image", Subnets: []string{"subnet-b1", "subnet-a1"}, SecurityGroups: []string{"sg-1"}, Timeout: 7200, GiveUp: 60,
+		RootVolumeGB: 200, Tags: map[string]string{"job": "7"},
 	})
 	want := store.Machine{
 		InstanceTypes: []string{"m7a.large", "m7i.large"}, Image: "/garo/image", Subnets: []string{"subnet-a1", "subnet-b1"}, SecurityGroups: []string{"sg-1"},
+		RootVolumeGB: 200, Tags: map[string]string{"job": "7"},
 	}
 	if r := w.request(got.ID); r.Machine.Spec() != want.Spec() || !slices.Equal(r.Machine.Subnets, want.Subnets) || r.TimeoutS != 7200 {
 		t.Errorf("record = %+v, want machine %+v", r, want)

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -114,6 +115,9 @@ func TestStatusTellsTheWholeStory(t *testing.T) {
 		s, err = c.Status(t.Context(), started.ID)
 		if err != nil || s.State != "waiting" || s.Runner == nil || s.Runner.State != "new" || s.Runner.Name != "" || s.Runner.Subnet != "subnet-a1" {
 			t.Errorf("Status = %+v %+v, %v; want it to wait for a new runner", s, s.Runner, err)
+		}
+		if want := map[string]string{"root_volume": "50 GiB, gp3", "tags": "team=build"}; !maps.Equal(s.Runner.Options, want) {
+			t.Errorf("options = %v, want %v", s.Runner.Options, want)
 		}
 		w.launched(run.ID, instanceID)
 		w.configured(run.ID)

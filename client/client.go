@@ -184,30 +184,6 @@ func (c *Client) Stop(ctx context.Context, id string, force bool) (apitype.Stopp
 	return out, wrap("stop "+id, err)
 }
 
-// Query says which requests to list. Empty fields do not restrict it.
-type Query struct {
-	Repository string // the numeric id
-	State      string
-	After      string // the After of the page before
-}
-
-// Requests returns a page of requests, for an operator.
-func (c *Client) Requests(ctx context.Context, q Query) (apitype.Page, error) {
-	values := url.Values{}
-	for name, v := range map[string]string{"repository": q.Repository, "state": q.State, "after": q.After} {
-		if v != "" {
-			values.Set(name, v)
-		}
-	}
-	path := "/requests"
-	if len(values) > 0 {
-		path += "?" + values.Encode()
-	}
-	var out apitype.Page
-	_, err := c.call(ctx, http.MethodGet, path, nil, &out)
-	return out, wrap("list requests", err)
-}
-
 // ReleaseBrake lets the next sweep of an account's region end what its brake
 // spares, for an operator.
 func (c *Client) ReleaseBrake(ctx context.Context, account, region string) (apitype.Released, error) {

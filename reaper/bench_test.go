@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,9 +62,19 @@ func inTime(b *testing.B) *world {
 	return w
 }
 
+// cpu returns the processor time that this process has used.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // BenchmarkQuietRun makes runs over runners that live and have nothing to be done.
 func BenchmarkQuietRun(b *testing.B) {
-	for _, live := range []int{100, 1000, 10_000} {
+	for _, live := range []int{100, 1000, 10_000, 50_000} {
 		for _, kind := range []string{"memory", "sqlite"} {
 			b.Run(fmt.Sprintf("live=%d/store=%s", live, kind), func(b *testing.B) {
 				w := inTime(b)
@@ -89,9 +100,11 @@ func BenchmarkQuietRun(b *testing.B) {
 				}
 				run() // which sweeps, and sees to the one whose way the others did not go
 				b.ReportAllocs()
+				used := cpu(b)
 				for b.Loop() {
 					run()
 				}
+				b.ReportMetric(float64((cpu(b)-used).Microseconds())/float64(b.N)/float64(live), "cpu-µs/runner")
 				b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N)/float64(live), "µs/runner")
 			})
 		}

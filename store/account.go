@@ -66,6 +66,7 @@ type Account struct {
 	// Environment has variables for the jobs, over those of the image. Every job can
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
+	MachineOptions
 }
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.
@@ -89,18 +90,6 @@ type Accounts interface {
 type Named struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
-}
-
-// Region is what an account offers in one region.
-type Region struct {
-	Subnets        []string `json:"subnets"`
-	SecurityGroups []string `json:"security_groups"`
-	// Images are allowed: an AMI id, or the path of an SSM parameter that holds
-	// one. The first is the default.
-	Images []string `json:"images"`
-	// InstanceProfile is given to every machine. Empty: none, and the machine
-	// has no AWS rights.
-	InstanceProfile string `json:"instance_profile,omitempty"`
 }
 
 // Allow names callers that are refused unless the account opts in.
@@ -262,7 +251,7 @@ func (a Account) permits(r Request, types, subnets []string, region Region) (fie
 			}
 		}
 	}
-	return "", "", true
+	return a.permitsOptions(r.Machine)
 }
 
 // Permits reports the first field of r, by its name in the API, and the value

@@ -64,20 +64,23 @@ type Machine struct {
 	Image          string   `json:"image_id,omitempty"`
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
+	// RootVolumeGB is the size of the root volume, in GiB.
+	RootVolumeGB int               `json:"root_volume_gb,omitempty"`
+	Tags         map[string]string `json:"tags,omitempty"`
 }
 
 // Spec returns the short name of m in a lock key: "default" when nothing is
 // named, else 12 hex digits of SHA-256 over the canonical fields. The order of
 // instance types counts, since it says which one is tried first.
 func (m Machine) Spec() string {
-	if len(m.InstanceTypes) == 0 && m.Image == "" && len(m.Subnets) == 0 && len(m.SecurityGroups) == 0 {
-		return "default"
-	}
 	m.Subnets = slices.Compact(slices.Sorted(slices.Values(m.Subnets)))
 	m.SecurityGroups = slices.Compact(slices.Sorted(slices.Values(m.SecurityGroups)))
 	b, err := json.Marshal(m)
 	if err != nil {
-		panic(err) // strings always marshal
+		panic(err) // strings and numbers always marshal
+	}
+	if string(b) == "{}" {
+		return "default"
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:6])

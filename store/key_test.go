@@ -98,6 +98,9 @@ func TestSpecNamesWhatTheCallerNamed(t *testing.T) {
 	if got := (store.Machine{InstanceTypes: []string{}}).Spec(); got != "default" {
 		t.Errorf("Spec of nothing = %s, want default", got)
 	}
+	if got := (store.Machine{Image: "ami-1"}).Spec(); got != "58126cd0fdd3" { // as every version makes it: locks are found by it
+		t.Errorf("Spec = %s, want what it always was", got)
+	}
 	if got := full.Spec(); !regexp.MustCompile(`\A[0-9a-f]{12}\z`).MatchString(got) {
 		t.Errorf("Spec = %s, want 12 hex digits", got)
 	}
@@ -114,6 +117,8 @@ func TestSpecNamesWhatTheCallerNamed(t *testing.T) {
 		{"OtherSubnet", func(m *store.Machine) { m.Subnets = []string{"s1", "s3"} }, false},
 		{"OtherGroup", func(m *store.Machine) { m.SecurityGroups = []string{"g1"} }, false},
 		{"NoImage", func(m *store.Machine) { m.Image = "" }, false},
+		{"RootVolume", func(m *store.Machine) { m.RootVolumeGB = 100 }, false},
+		{"Tags", func(m *store.Machine) { m.Tags = map[string]string{"a": "1"} }, false},
 		{"SubnetsAsGroups", func(m *store.Machine) { m.Subnets, m.SecurityGroups = m.SecurityGroups, m.Subnets }, false},
 	} {
 		m := full
@@ -122,7 +127,7 @@ func TestSpecNamesWhatTheCallerNamed(t *testing.T) {
 			t.Errorf("%s: the same spec: %v, want %v", c.name, got, c.same)
 		}
 	}
-	for _, m := range []store.Machine{{InstanceTypes: []string{"x"}}, {Image: "x"}, {Subnets: []string{"x"}}, {SecurityGroups: []string{"x"}}} {
+	for _, m := range []store.Machine{{InstanceTypes: []string{"x"}}, {Image: "x"}, {Subnets: []string{"x"}}, {SecurityGroups: []string{"x"}}, {RootVolumeGB: 1}, {Tags: map[string]string{"x": ""}}} {
 		if m.Spec() == "default" {
 			t.Errorf("Spec of %+v = default, though it names something", m)
 		}

@@ -67,8 +67,9 @@ type Refusal struct {
 	Text string
 	// Image is another image, under which the same placement is tried as the next one
 	// of the plan; empty: the plan stays. The client token of the current index stands
-	// for a launch of the former image.
-	Image string
+	// for a launch of the former image. Options are those of the launch on that image.
+	Image   string
+	Options LaunchOptions
 }
 
 // Advance records EC2's no to placement from, and moves to index next of the plan;
@@ -80,7 +81,7 @@ func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, p P
 		r, l := &d.Runner, &d.Lock
 		if no.Image != "" {
 			r.Plan = slices.Insert(slices.Clone(r.Plan), r.Index+1, r.Placement())
-			r.Launch.Image = no.Image
+			r.Launch.Image, r.Launch.Options = no.Image, no.Options
 		}
 		if r.Index != from || next <= from || next >= len(r.Plan) || NextStep(now, *r, *l) != StepLaunch {
 			*r = d.was.Runner

@@ -162,7 +162,7 @@ func TestAdvanceTellsWhyAPlacementIsRefused(t *testing.T) {
 func TestAdvanceTriesAnotherImageInTheSamePlace(t *testing.T) {
 	now := at(10 * time.Second)
 	s := launching(t, store.Shared)
-	no := store.Refusal{Code: "InvalidAMIID.NotFound", Image: "ami-2"}
+	no := store.Refusal{Code: "InvalidAMIID.NotFound", Image: "ami-2", Options: store.LaunchOptions{RootDevice: "/dev/sda1"}}
 	d := s.c().Advance(now, lim, 0, 1, no, store.Pacing{})
 	plan := intent().Plan
 	same(t, "plan", d.Runner.Plan, []store.Placement{plan[0], plan[0], plan[1], plan[2]})
@@ -170,6 +170,7 @@ func TestAdvanceTriesAnotherImageInTheSamePlace(t *testing.T) {
 		t.Errorf("index %d of image %s, changes %q; want 1 of ami-2, all put", d.Runner.Index, d.Runner.Launch.Image, told(d.Changes))
 	}
 	same(t, "the given plan", s.run.Plan, plan)
+	same(t, "options", d.Runner.Launch.Options, no.Options)
 	s.take(d)
 	s.decides(t, s.c().Advance(now, lim, 0, 1, no, store.Pacing{}), outcome{}) // it was committed, and the answer lost
 	s = launching(t, store.Shared)

@@ -93,5 +93,6 @@ func (a Account) check(id string) error {
 	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
 	checkEvents(a.Allow.Events, want)
 	errs = append(errs, checkEnvironment(a.Environment)...)
+	errs = append(errs, a.checkOptions()...)
 	return errors.Join(errs...)
 }

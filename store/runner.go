@@ -63,7 +63,8 @@ type Launch struct {
 	KeyID           string            `json:"key_id"`       // the key that the machine's tokens come from
 	// Vouched: a boot counts only with AWS's word that it comes from the launched
 	// instance. A launch of a version before it was written has an agent that sends none.
-	Vouched bool `json:"vouched,omitempty"`
+	Vouched bool          `json:"vouched,omitempty"`
+	Options LaunchOptions `json:"options,omitzero"`
 }
 
 // Attempt is one RunInstances call that had an answer.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -134,13 +135,32 @@ func OpenOf(i Item) (Repository, bool) {
 	return r.Repository, true
 }
 
-// Filter says what List yields. The fields that are set must all match.
+// FoundBy returns what people find an item by who do not know its id: the instance of a
+// runner, the workflow run of a request. Empty: nothing.
+func FoundBy(i Item) string {
+	switch i := i.(type) {
+	case *Request:
+		return i.Origin.RunID
+	case *Runner:
+		return i.InstanceID
+	}
+	return ""
+}
+
+// Filter says what List yields. The fields that are set must all match. An index has
+// the kind and the repository, or FoundBy, and is read from Since on; its entries have
+// the state. For Account, Region and Name each item is read.
 type Filter struct {
-	Kind       Kind   // KindRequest (the zero value means it too) or KindRunner
-	Repository string // the repository's id
-	State      string
-	After      string // a Cursor: yield what comes after that item
-	Limit      int    // yield at most so many; zero: all
+	Kind       Kind     // KindRequest (the zero value means it too) or KindRunner
+	Repository string   // the repository's id
+	Name       string   // the repository's name, in letters of any case
+	States     []string // any of these
+	Account    string   // the AWS account's id
+	Region     string
+	FoundBy    string    // see the function. Look does not bound what has it
+	Since      time.Time // made then or later
+	After      string    // a Cursor: yield what comes after that item
+	Limit      int       // yield at most so many; zero: all
 	// Look bounds what the answer costs where few items match: at most so many
 	// entries of an index are looked at. Zero: as many as it takes.
 	Look int
@@ -156,16 +176,32 @@ type MoreError struct {
 
 func (e *MoreError) Error() string { return "there may be more after " + e.After }
 
-// Matches reports whether f's Repository and State let i through.
+// Matches reports whether f lets i through, wherever that is in the list.
 func (f Filter) Matches(i Item) bool {
-	var repository, state string
+	var repo Repository
+	var state, account, region string
+	var made time.Time
 	switch i := i.(type) {
 	case *Request:
-		repository, state = i.Repository.ID, string(i.State)
+		repo, state, account, region, made = i.Repository, string(i.State), i.Account, i.Region, i.CreatedAt
 	case *Runner:
-		repository, state = i.Repository.ID, string(i.State)
+		repo, state, account, region, made = i.Repository, string(i.State), i.Account, i.Region, i.CreatedAt
 	}
-	return (f.Repository == "" || f.Repository == repository) && (f.State == "" || f.State == state)
+	is := func(want, got string) bool { return want == "" || want == got }
+	return is(f.Repository, repo.ID) && (f.Name == "" || strings.EqualFold(f.Name, repo.Name)) &&
+		(len(f.States) == 0 || slices.Contains(f.States, state)) && is(f.Account, account) && is(f.Region, region) &&
+		is(f.FoundBy, FoundBy(i)) && !made.Before(f.Since)
+}
+
+// Whole reports whether f asks for what no index has, so that each item is read.
+func (f Filter) Whole() bool { return f.Name != "" || f.Account != "" || f.Region != "" }
+
+// From returns the least Cursor of what f lets through, by its Since. Empty: any.
+func (f Filter) From() string {
+	if f.Since.IsZero() {
+		return ""
+	}
+	return cursor(f.Since, "")
 }
 
 // Cursor returns the place of a request or a runner in every List that holds it.

@@ -22,6 +22,9 @@ locals {
     "GET /status/{id}"                        = { rate = 300, burst = 600 }
     "POST /stop/{id}"                         = { rate = 50, burst = 100 }
     "GET /requests"                           = { rate = 5, burst = 20 }
+    "GET /runners"                            = { rate = 5, burst = 20 }
+    "GET /runners/{id}"                       = { rate = 20, burst = 50 }
+    "GET /find"                               = { rate = 5, burst = 20 }
     "POST /sweeps/{account}/{region}/release" = { rate = 1, burst = 5 }
     "POST /runners/{id}/boot"                 = { rate = 300, burst = 600 }
     "POST /runners/{id}/events"               = { rate = 1000, burst = 2000 }

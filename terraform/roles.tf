@@ -28,7 +28,8 @@ locals {
       Action   = "dynamodb:Query"
       Resource = ["${aws_dynamodb_table.this.arn}/index/list", "${aws_dynamodb_table.this.arn}/index/repository"]
     }
-    due = { Sid = "Due", Effect = "Allow", Action = "dynamodb:Query", Resource = "${aws_dynamodb_table.this.arn}/index/due" }
+    find = { Sid = "Find", Effect = "Allow", Action = "dynamodb:Query", Resource = "${aws_dynamodb_table.this.arn}/index/find" }
+    due  = { Sid = "Due", Effect = "Allow", Action = "dynamodb:Query", Resource = "${aws_dynamodb_table.this.arn}/index/due" }
     receive = {
       Sid      = "Receive"
       Effect   = "Allow"
@@ -88,7 +89,7 @@ locals {
   )
 
   policies = {
-    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.lists])
+    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.lists, local.statements.find])
     worker = concat(local.always, [local.statements.keys, local.statements.receive], local.borrow)
     # The reaper opens with the keys what the table keeps of a registration that is gone.
     reaper = concat(local.always, [local.statements.keys, local.statements.due, local.statements.lists], local.borrow)

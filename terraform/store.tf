@@ -12,7 +12,7 @@ resource "aws_dynamodb_table" "this" {
   tags                        = local.tags
 
   dynamic "attribute" {
-    for_each = ["item", "due", "due_at", "list", "repository_list", "open_of", "listed_at"]
+    for_each = ["item", "due", "due_at", "list", "repository_list", "open_of", "found_by", "listed_at"]
     content {
       name = attribute.value
       type = "S"
@@ -50,6 +50,14 @@ resource "aws_dynamodb_table" "this" {
   global_secondary_index {
     name            = "open"
     hash_key        = "open_of"
+    range_key       = "listed_at"
+    projection_type = "KEYS_ONLY"
+  }
+
+  # The runner of an instance, and the requests of a workflow run.
+  global_secondary_index {
+    name            = "find"
+    hash_key        = "found_by"
     range_key       = "listed_at"
     projection_type = "KEYS_ONLY"
   }

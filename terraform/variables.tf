@@ -57,6 +57,15 @@ variable "accounts" {
       security_groups  = optional(list(string), [])
       images           = list(string)
       instance_profile = optional(string)
+      root_volume = optional(object({
+        size_gb             = optional(number)
+        type                = optional(string)
+        iops                = optional(number)
+        throughput          = optional(number)
+        initialization_rate = optional(number)
+      }))
+      associate_public_ip  = optional(bool)
+      capacity_reservation = optional(string)
     }))
     default_region         = optional(string)
     instance_types         = list(string)
@@ -88,8 +97,14 @@ variable "accounts" {
       job_workflow_refs = optional(list(string), [])
       properties        = optional(map(string), {})
     }), {})
-    environment = optional(map(string))
-    closed      = optional(bool)
+    environment        = optional(map(string))
+    closed             = optional(bool)
+    max_root_volume_gb = optional(number)
+    tags               = optional(map(string))
+    request_tags       = optional(list(string))
+    spot_max_price     = optional(string)
+    cpu_credits        = optional(string)
+    tenancy            = optional(string)
   }))
   default = {}
 
@@ -134,6 +149,21 @@ variable "accounts" {
     condition = alltrue(flatten([for a in var.accounts : [for name in keys(coalesce(a.environment, {})) :
     !can(regex("(?i)((^|_)(AUTH|CREDS?|PASS|PAT|PWD)|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|KEYS?)(_|$)", name))]]))
     error_message = "Leave secrets out of environment: every job can read it. A name that sounds like a secret's is refused."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for r in a.regions : r.root_volume == null || contains(["gp3", "gp2", "io1", "io2"], coalesce(try(r.root_volume.type, null), "gp3"))]]))
+    error_message = "Set root_volume.type to gp3, gp2, io1 or io2, or leave it out for the image's. docs/machines.md has what each can have."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for k in concat(keys(coalesce(a.tags, {})), coalesce(a.request_tags, [])) : can(regex("^[A-Za-z0-9 +=._:/@-]{1,128}$", k)) && !can(regex("(?i)^(aws:|garo:)", k)) && k != "Name"]]))
+    error_message = "Choose other keys for tags and request_tags: Name and those in garo: are set by GARO alone, aws: belongs to AWS."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : contains(["standard", "unlimited"], coalesce(a.cpu_credits, "standard")) && coalesce(a.tenancy, "dedicated") == "dedicated" && can(regex("^[0-9]{1,4}(\\.[0-9]{1,6})?$", coalesce(a.spot_max_price, "1")))])
+    error_message = "Set cpu_credits to standard or unlimited, tenancy to dedicated, and spot_max_price to US dollars an hour, or leave them out."
   }
 
   validation {

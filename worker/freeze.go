@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
@@ -47,7 +49,8 @@ func (r *round) registration(ctx context.Context, s *start, req *store.Request) 
 func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Account, runner string) (store.Launch, error) {
 	region := a.Regions[req.Region]
 	image := imageOf(req, region)
-	ami, err := in.Fleet.Image(ctx, fleet.Place{Account: req.Account, Region: req.Region}, image)
+	options, tags := a.Options(req)
+	ami, options, err := in.resolve(ctx, fleet.Place{Account: req.Account, Region: req.Region}, image, options)
 	if err != nil {
 		return store.Launch{}, fmt.Errorf("image %s: %w", image, err)
 	}
@@ -55,18 +58,36 @@ func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Acc
 	if len(groups) == 0 {
 		groups = region.SecurityGroups
 	}
+	maps.Copy(tags, map[string]string{ // ours count, whatever the registration has
+		"Name":                "garo " + req.Repository.Name,
+		fleet.TagControlPlane: in.ControlPlane,
+		fleet.TagRunner:       runner,
+		fleet.TagRequest:      req.ID,
+		fleet.TagRepository:   req.Repository.Name,
+	})
 	return store.Launch{
-		Image: ami, SecurityGroups: groups, InstanceProfile: region.InstanceProfile,
-		Tags: map[string]string{
-			"Name":                "garo " + req.Repository.Name,
-			fleet.TagControlPlane: in.ControlPlane,
-			fleet.TagRunner:       runner,
-			fleet.TagRequest:      req.ID,
-			fleet.TagRepository:   req.Repository.Name,
-		},
+		Image: ami, SecurityGroups: groups, InstanceProfile: region.InstanceProfile, Tags: tags, Options: options,
 		Script: bootstrap.Current, APIURL: in.APIURL, AgentSHA256: in.Agents,
 		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.keys().Current(), Vouched: true,
 	}, nil
+}
+
+// resolve returns the AMI that image stands for, and the options with its root volume if
+// they say how that is to be. An AMI that is gone is read from its parameter again, once.
+func (in *invocation) resolve(ctx context.Context, at fleet.Place, image string, o store.LaunchOptions) (string, store.LaunchOptions, error) {
+	for again := false; ; again = true {
+		ami, err := in.Fleet.Image(ctx, at, image)
+		if err != nil || o.RootVolume == (store.Volume{}) {
+			return ami, o, err
+		}
+		root, err := in.Fleet.RootVolume(ctx, at, ami)
+		switch {
+		case err == nil:
+			return ami, o.On(root), nil
+		case again || !errors.Is(err, fleet.ErrImage) || !strings.HasPrefix(image, "/"):
+			return "", o, err
+		}
+	}
 }
 
 // unvouched refuses a request for a machine in a region where none could ever boot.

@@ -104,7 +104,7 @@ func (v *launching) reimage(ctx context.Context, fe *fleet.Error) error {
 	if tried || !strings.HasPrefix(name, "/") {
 		return v.refused(ctx, fe, text)
 	}
-	ami, err := v.Fleet.Image(ctx, fleet.PlaceOf(r), name)
+	ami, options, err := v.resolve(ctx, fleet.PlaceOf(r), name, r.Launch.Options)
 	switch {
 	case errors.Is(err, fleet.ErrRefused):
 		return v.refused(ctx, fe, text+" "+refusalText(err))
@@ -115,7 +115,7 @@ func (v *launching) reimage(ctx context.Context, fe *fleet.Error) error {
 		return v.refused(ctx, fe, text)
 	}
 	v.Log.Info("the image is gone; its parameter names another", "runner", r.ID, "trace", r.Trace, "image", r.Launch.Image, "next", ami, "parameter", name)
-	return v.move(ctx, r.Index+1, store.Refusal{Code: fe.Code, Image: ami})
+	return v.move(ctx, r.Index+1, store.Refusal{Code: fe.Code, Image: ami, Options: options})
 }
 
 // ofImage reports whether a code of an attempt is about the image alone. AuthFailure
@@ -147,7 +147,7 @@ func (in *invocation) render(r store.Runner) (fleet.Launch, error) {
 	return fleet.Launch{
 		ClientToken: r.ClientToken(), Market: p.Market, InstanceType: p.InstanceType, Subnet: p.Subnet,
 		Image: r.Launch.Image, SecurityGroups: r.Launch.SecurityGroups, InstanceProfile: r.Launch.InstanceProfile,
-		Tags: r.Launch.Tags, UserData: data,
+		Tags: r.Launch.Tags, UserData: data, Options: r.Launch.Options,
 	}, nil
 }
 

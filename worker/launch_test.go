@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -388,11 +389,14 @@ func TestDeployBetweenCrashAndResumeKeepsTheBytes(t *testing.T) {
 		w.config.APIURL = "https://new.test"
 		w.config.Agents = map[string]string{"amd64": strings.Repeat("c", 64), "arm64": strings.Repeat("d", 64)}
 		a := w.accounts[account]
-		a.Regions = map[string]store.Region{region: {Subnets: []string{"subnet-z"}, SecurityGroups: []string{"sg-9"}, Images: []string{"ami-9"}}}
+		a.Regions = map[string]store.Region{region: {
+			Subnets: []string{"subnet-z"}, SecurityGroups: []string{"sg-9"}, Images: []string{"ami-9"}, RootVolume: store.Volume{SizeGB: 90}, AssociatePublicIP: new(true),
+		}}
+		a.MachineOptions = store.MachineOptions{Tags: map[string]string{"team": "other"}, SpotMaxPrice: "9", Tenancy: store.Dedicated}
 		w.accounts[account] = a
 		w.start(r)
-		if a, b := w.fleet.calls[0], w.fleet.calls[1]; string(a.UserData) != string(b.UserData) || a.Image != b.Image || a.Subnet != b.Subnet {
-			t.Error("the resumed launch differs from the first")
+		if a, b := w.fleet.calls[0], w.fleet.calls[1]; !reflect.DeepEqual(a, b) {
+			t.Errorf("the resumed launch %+v differs from the first, %+v", b, a)
 		}
 	})
 }

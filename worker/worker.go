@@ -37,6 +37,7 @@ import (
 // Fleet is what the worker asks of a fleet.Fleet: it launches, and ends nothing.
 type Fleet interface {
 	Image(ctx context.Context, at fleet.Place, image string) (string, error)
+	RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error)
 	Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error)
 	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -365,6 +366,7 @@ type fakeFleet struct {
 	// launch and lose the answer, by calling the launch that it is given.
 	answer func(n int, l fleet.Launch, launch func()) error
 	images func(image string) (string, error)
+	roots  func(ami string) (store.Root, error)
 }
 
 type machine struct {
@@ -377,6 +379,13 @@ func (f *fakeFleet) Image(_ context.Context, _ fleet.Place, image string) (strin
 		return f.images(image)
 	}
 	return image, nil
+}
+
+func (f *fakeFleet) RootVolume(_ context.Context, _ fleet.Place, ami string) (store.Root, error) {
+	if f.roots != nil {
+		return f.roots(ami)
+	}
+	return store.Root{Device: "/dev/xvda", SizeGB: 8}, nil
 }
 
 func (f *fakeFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
@@ -403,7 +412,7 @@ func (f *fakeFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) 
 	f.mu.Lock()
 	old := f.byToken[l.ClientToken]
 	f.mu.Unlock()
-	if old != nil && (!bytes.Equal(old.launch.UserData, l.UserData) || old.launch.Subnet != l.Subnet || old.launch.InstanceType != l.InstanceType) {
+	if old != nil && !reflect.DeepEqual(old.launch, l) {
 		f.Errorf("token %s was used with other bytes", l.ClientToken)
 	}
 	launch()

@@ -96,7 +96,7 @@ func (a *api) status(id string) apitype.Status {
 		},
 		Runner: &apitype.Runner{
 			ID: "r1", Name: "garo-prod-r1-1", InstanceID: "i-1", State: "booting", Market: "ondemand", InstanceType: "t3a.micro", Subnet: "subnet-a",
-			ExpiresAt: at.Add(time.Hour),
+			ExpiresAt: at.Add(time.Hour), Options: map[string]string{"tags": "team=build", "root_volume": "100 GiB, gp3"},
 			History:   []apitype.Entry{{At: at.Add(time.Second), State: "new"}, {At: at.Add(2 * time.Second), State: "launched", Reason: "instance i-1"}},
 		},
 	}

@@ -56,6 +56,7 @@ func readInputs(getenv func(string) string) (inputs, error) {
 		body: apitype.Start{
 			AccountID: r.text("account-id"), Region: r.text("region"), Type: r.text("type"), Labels: r.list("labels"), Mode: r.text("mode"),
 			InstanceTypes: r.list("instance-types"), ImageID: r.text("image-id"), Subnets: r.list("subnets"), SecurityGroups: r.list("security-groups"),
+			RootVolumeGB: r.number("root-volume-gb"), Tags: r.pairs("tags"),
 			Timeout: int(r.duration("timeout").Seconds()),
 		},
 		wait: r.boolean("wait", true), give: cmp.Or(r.duration("wait-timeout"), defaultWait), count: r.count("count"),
@@ -164,6 +165,37 @@ func (r *reader) boolean(input string, otherwise bool) bool {
 	}
 	r.wrong(input, "want true or false")
 	return otherwise
+}
+
+// number takes a whole number above zero. Zero: it is not said.
+func (r *reader) number(input string) int {
+	v := r.text(input)
+	if v == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		r.wrong(input, "want a whole number above zero")
+		return 0
+	}
+	return n
+}
+
+// pairs takes a list of KEY=VALUE.
+func (r *reader) pairs(input string) map[string]string {
+	var out map[string]string
+	for _, pair := range r.list(input) {
+		key, value, ok := strings.Cut(pair, "=")
+		if key = strings.TrimSpace(key); !ok || key == "" {
+			r.wrong(input, "want KEY=VALUE, with commas or line ends between them, or a JSON list of such")
+			return nil
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[key] = strings.TrimSpace(value)
+	}
+	return out
 }
 
 func (r *reader) count(input string) int {

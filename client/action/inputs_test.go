@@ -29,6 +29,7 @@ func TestInputsAreReadAsWritten(t *testing.T) {
 	got, err := readInputs(given(map[string]string{
 		"url": "https://garo.example.org/", "account-id": "111122223333", "region": "eu-west-2", "type": "spot", "labels": "build, linux\n arm ,",
 		"mode": "ephemeral", "instance-types": `["t3a.micro","m7g.large"]`, "image-id": "ami-1", "subnets": "subnet-a", "security-groups": "sg-1\nsg-2",
+		"root-volume-gb": "100", "tags": "team=build, cost centre = 4=2\n",
 		"timeout": "5400", "wait": "false", "wait-timeout": "10m", "count": "3", "idempotency-key": "mine",
 	}))
 	want := inputs{
@@ -36,6 +37,7 @@ func TestInputsAreReadAsWritten(t *testing.T) {
 		body: apitype.Start{
 			AccountID: "111122223333", Region: "eu-west-2", Type: "spot", Labels: []string{"build", "linux", "arm"}, Mode: "ephemeral",
 			InstanceTypes: []string{"t3a.micro", "m7g.large"}, ImageID: "ami-1", Subnets: []string{"subnet-a"}, SecurityGroups: []string{"sg-1", "sg-2"},
+			RootVolumeGB: 100, Tags: map[string]string{"team": "build", "cost centre": "4=2"},
 			Timeout: 5400, GiveUp: 600,
 		},
 	}
@@ -90,6 +92,10 @@ func TestMistakesAreNamedAllAtOnce(t *testing.T) {
 		{"count", "0", "input count: want 1 to 256"},
 		{"count", "257", "input count: want 1 to 256"},
 		{"count", "many", "input count: want 1 to 256"},
+		{"root-volume-gb", "0", "input root-volume-gb: want a whole number"},
+		{"root-volume-gb", "big", "input root-volume-gb: want a whole number"},
+		{"tags", "team", "input tags: want KEY=VALUE"},
+		{"tags", "=x", "input tags: want KEY=VALUE"},
 		{"labels", `["a"`, "input labels: want a JSON list"},
 		{"labels", `[1]`, "input labels: want a JSON list"},
 	} {

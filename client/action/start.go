@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,7 +139,7 @@ func (s *step) wishes() (lines []string) {
 	}{
 		{"account", []string{b.AccountID}}, {"region", []string{b.Region}}, {"type", []string{b.Type}}, {"mode", []string{b.Mode}},
 		{"labels", b.Labels}, {"instance types", b.InstanceTypes}, {"image", []string{b.ImageID}}, {"subnets", b.Subnets},
-		{"security groups", b.SecurityGroups}, {"key", []string{s.in.key}},
+		{"security groups", b.SecurityGroups}, {"root volume", []string{gigabytes(b.RootVolumeGB)}}, {"tags", tagLines(b.Tags)}, {"key", []string{s.in.key}},
 	} {
 		if v := strings.Join(w.values, ", "); v != "" {
 			lines = append(lines, fmt.Sprintf("%-16s %s", w.name, v))
@@ -147,6 +149,21 @@ func (s *step) wishes() (lines []string) {
 		lines = append(lines, fmt.Sprintf("%-16s %s", "needed for", time.Duration(b.Timeout)*time.Second))
 	}
 	return append(lines, fmt.Sprintf("%-16s %s", "tried for", s.in.give))
+}
+
+// gigabytes is a size for people; zero is not said.
+func gigabytes(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d GiB", n)
+}
+
+func tagLines(tags map[string]string) (lines []string) {
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		lines = append(lines, k+"="+tags[k])
+	}
+	return lines
 }
 
 // name tells requests apart where there are several.

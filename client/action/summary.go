@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +64,9 @@ func machine(st apitype.Status) string {
 		return "no runner"
 	}
 	text := fmt.Sprintf("runner %s on %s, %s %s in %s", cmp.Or(r.Name, r.ID), cmp.Or(r.InstanceID, "no instance"), r.Market, r.InstanceType, r.Subnet)
+	for _, name := range slices.Sorted(maps.Keys(r.Options)) {
+		text += ", " + strings.ReplaceAll(name, "_", " ") + " " + r.Options[name]
+	}
 	if !r.ExpiresAt.IsZero() {
 		text += ", until " + r.ExpiresAt.UTC().Format("15:04:05 MST")
 	}

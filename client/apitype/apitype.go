@@ -20,9 +20,13 @@ type Start struct {
 	ImageID        string   `json:"image_id,omitempty"`       // an AMI id or an SSM path that the account allows
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
-	Timeout        int      `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
-	GiveUp         int      `json:"give_up,omitempty"`         // seconds to try for; 0: 900
-	IdempotencyKey string   `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
+	// RootVolumeGB is the size of the root volume in GiB, up to what the account allows; 0:
+	// the account's choice. Tags are for the machine, of the keys that the account allows.
+	RootVolumeGB   int               `json:"root_volume_gb,omitempty"`
+	Tags           map[string]string `json:"tags,omitempty"`
+	Timeout        int               `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
+	GiveUp         int               `json:"give_up,omitempty"`         // seconds to try for; 0: 900
+	IdempotencyKey string            `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
 }
 
 // Started answers POST /start, new or repeated.
@@ -60,24 +64,63 @@ type Status struct {
 	Tries      int       `json:"tries"`
 	Runner     *Runner   `json:"runner,omitempty"`
 	Attempts   []Attempt `json:"attempts"`
+	Steps      []Step    `json:"steps"` // in the order of time; none in lists
 	History    []Entry   `json:"history"`
 	Error      *Error    `json:"error,omitempty"`
 }
 
-// Runner is the machine of a request.
+// Step is one thing that a request waited for, and when it came.
+type Step struct {
+	// Step is accepted, picked_up, launched or not_launched (once for each placement that
+	// was tried), booted, online, ready, job_begun, job_ended, runner_ended, or how the
+	// request ended without a runner: failed, expired or cancelled.
+	Step   string    `json:"step"`
+	At     time.Time `json:"at"`
+	AfterS Seconds   `json:"after_s"`          // seconds since the request was made
+	Detail string    `json:"detail,omitempty"` // for people
+}
+
+// Runner is one machine.
 type Runner struct {
 	ID           string    `json:"id"`
-	Name         string    `json:"name"` // as GitHub shows it
+	Name         string    `json:"name"`       // as GitHub shows it
+	Request      string    `json:"request"`    // the request that it was launched for
+	Repository   string    `json:"repository"` // owner/name
+	RunID        string    `json:"run_id,omitempty"`
+	Account      string    `json:"account"`
+	Region       string    `json:"region"`
+	Mode         string    `json:"mode"`
+	Labels       []string  `json:"labels"` // what it is registered with
 	InstanceID   string    `json:"instance_id,omitempty"`
 	State        string    `json:"state"`
+	Wait         string    `json:"wait,omitempty"`      // what it waits for before it is online, and
+	WaitUntil    time.Time `json:"wait_until,omitzero"` // when that is expected to be over
 	Market       string    `json:"market"`
 	InstanceType string    `json:"instance_type"`
 	Subnet       string    `json:"subnet"`
-	ExpiresAt    time.Time `json:"expires_at,omitzero"` // when requests may count on it no more; at most the hard limit
-	Jobs         int       `json:"jobs"`
-	Stolen       string    `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
-	End          *Error    `json:"end,omitempty"`
-	History      []Entry   `json:"history"`
+	// Options are what the account and the request set of the machine, by the names that
+	// they have in the registration, in words for people.
+	Options    map[string]string `json:"options,omitempty"`
+	CreatedAt  time.Time         `json:"created_at"`
+	LaunchedAt time.Time         `json:"launched_at,omitzero"`
+	BootedAt   time.Time         `json:"booted_at,omitzero"` // when its machine first got a config
+	OnlineAt   time.Time         `json:"online_at,omitzero"` // when GitHub showed it online, or gave it a job
+	EndedAt    time.Time         `json:"ended_at,omitzero"`
+	SeenAt     time.Time         `json:"seen_at,omitzero"`        // its last heartbeat; none in lists
+	ExpiresAt  time.Time         `json:"expires_at,omitzero"`     // when requests may count on it no more; at most the hard limit
+	HardAt     time.Time         `json:"hard_at"`                 // when it ends, whatever runs on it
+	Job        *Job              `json:"job,omitempty"`           // the last one
+	Jobs       int               `json:"jobs"`                    // how many it finished
+	Stolen     string            `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
+	End        *Error            `json:"end,omitempty"`
+	History    []Entry           `json:"history"` // empty in lists
+}
+
+// Job is a job on a runner, as its machine told of it.
+type Job struct {
+	RunID     string    `json:"run_id,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
 }
 
 // Attempt is one launch that was tried.
@@ -114,8 +157,21 @@ type Stopped struct {
 // Page answers GET /requests. It may have few requests, or none, and not be the last:
 // one call looks at a bounded number of records.
 type Page struct {
-	Requests []Status `json:"requests"`        // newest first, without runner
+	Requests []Status `json:"requests"`        // newest first
 	After    string   `json:"after,omitempty"` // the cursor of the next page; empty: this is the last
+}
+
+// Runners answers GET /runners. As a Page, it may have few and not be the last.
+type Runners struct {
+	Runners []Runner `json:"runners"` // newest first
+	After   string   `json:"after,omitempty"`
+}
+
+// Found answers GET /find.
+type Found struct {
+	What     string   `json:"what"`     // what the words name: request, runner, instance, run or job
+	Requests []Status `json:"requests"` // newest first, at most 50
+	Runners  []Runner `json:"runners"`  // newest first, at most 50
 }
 
 // Released answers POST /sweeps/{account}/{region}/release.

@@ -56,6 +56,13 @@ func (t *target) address() string {
 	return strings.TrimSuffix(address, "/")
 }
 
+// errNoToken marks errors of a token that is not there.
+var errNoToken = errors.New("no token")
+
+func noToken(format string, args ...any) error {
+	return marked{fmt.Errorf(format, args...), errNoToken}
+}
+
 func (t *target) token() (client.Token, error) {
 	if v := strings.TrimSpace(os.Getenv("GARO_TOKEN")); v != "" && t.tokenFile == "" {
 		return client.NewToken(v), nil
@@ -64,11 +71,11 @@ func (t *target) token() (client.Token, error) {
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return client.Token{}, fmt.Errorf("%s is not there: give --token-file or GARO_TOKEN, or start garo local in this directory", path)
+		return client.Token{}, noToken("%s is not there: give --token-file or GARO_TOKEN, or start garo local in this directory", path)
 	case err != nil:
-		return client.Token{}, fmt.Errorf("%w: give another --token-file, or GARO_TOKEN", err)
+		return client.Token{}, noToken("%w: give another --token-file, or GARO_TOKEN", err)
 	case len(bytes.TrimSpace(b)) == 0:
-		return client.Token{}, fmt.Errorf("%s is empty: want the operator's token in it", path)
+		return client.Token{}, noToken("%s is empty: want the operator's token in it", path)
 	}
 	return client.NewToken(strings.TrimSpace(string(b))), nil
 }
@@ -97,7 +104,7 @@ func (t *target) greet(ctx context.Context) error {
 	defer cancel()
 	u, err := url.Parse(t.address())
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return fmt.Errorf("%q is no address of an API: %s", t.address(), hint)
+		return usage("%q is no address of an API: %s", t.address(), hint)
 	}
 	req, err := http.NewRequestWithContext(short, http.MethodGet, t.address()+"/healthz", nil)
 	if err != nil {
@@ -108,7 +115,7 @@ func (t *target) greet(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if cause, ok := errors.AsType[*url.Error](err); ok {
-		return fmt.Errorf("no answer from %s: %w: %s", t.address(), cause.Err, hint)
+		return marked{fmt.Errorf("no answer from %s: %w: %s", t.address(), cause.Err, hint), client.ErrNoAnswer}
 	}
 	if err != nil {
 		return err
@@ -119,7 +126,7 @@ func (t *target) greet(ctx context.Context) error {
 	}
 	var health apitype.Health
 	if json.NewDecoder(io.LimitReader(resp.Body, 1<<10)).Decode(&health) != nil || health.Status == "" {
-		return fmt.Errorf("what answers at %s is no API of GARO: %s", t.address(), hint)
+		return marked{fmt.Errorf("what answers at %s is no API of GARO: %s", t.address(), hint), client.ErrNoAnswer}
 	}
 	return nil
 }

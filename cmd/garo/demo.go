@@ -38,7 +38,7 @@ ends with status 0 only if all of them did.`,
 				}
 				where = tmp
 			} else if entries, err := os.ReadDir(where); err == nil && len(entries) > 0 {
-				return fmt.Errorf("--dir %s is not empty: the story begins with an empty one", where)
+				return usage("--dir %s is not empty: the story begins with an empty one", where)
 			}
 			err := demo.Run(cmd.Context(), cmd.OutOrStdout(), where)
 			interrupted := cmd.Context().Err() != nil

@@ -81,11 +81,11 @@ func (l *localFlags) check() ([]simfleet.Placement, error) {
 	case err != nil:
 		return nil, err
 	case l.speed < 1 || l.speed > 60:
-		return nil, fmt.Errorf("--speed %d: want 1 to 60", l.speed)
+		return nil, usage("--speed %d: want 1 to 60", l.speed)
 	case l.boot < 0 || l.jobs < 0:
-		return nil, errors.New("--boot-time and --jobs: want no negative time")
+		return nil, usage("--boot-time and --jobs: want no negative time")
 	case (l.githubURL == "") != (l.githubToken == ""):
-		return nil, errors.New("--github-url and --github-token-file go together")
+		return nil, usage("--github-url and --github-token-file go together")
 	}
 	return placements, nil
 }
@@ -132,13 +132,13 @@ func (l *localFlags) run(cmd *cobra.Command) error {
 func checkAddr(addr string, anywhere bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("--addr %q: want HOST:PORT", addr)
+		return usage("--addr %q: want HOST:PORT", addr)
 	}
 	ip := net.ParseIP(host)
 	if anywhere || host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("--addr %s can be reached from other machines: use 127.0.0.1, or add --listen-anywhere", addr)
+	return usage("--addr %s can be reached from other machines: use 127.0.0.1, or add --listen-anywhere", addr)
 }
 
 // urlOf is how clients on this machine reach an address: one that stands for
@@ -155,7 +155,7 @@ func parsePlacements(empty []string) ([]simfleet.Placement, error) {
 	for _, e := range empty {
 		parts := strings.Split(e, "/")
 		if len(parts) != 3 {
-			return nil, fmt.Errorf("--no-capacity %q: want MARKET/TYPE/SUBNET, such as spot/t3a.micro/*", e)
+			return nil, usage("--no-capacity %q: want MARKET/TYPE/SUBNET, such as spot/t3a.micro/*", e)
 		}
 		for i := range parts {
 			if parts[i] == "*" {

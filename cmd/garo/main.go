@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,7 @@ var version = ""
 
 func main() { os.Exit(run()) }
 
-// run is main with an exit status: 0 for success, 1 for failure, 130 when it was
-// interrupted before it was done.
+// run is main with an exit status: exit.go has what each means.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -32,65 +32,43 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	if ctx.Err() != nil && !errors.Is(err, errInterrupted) && errors.Is(err, ctx.Err()) {
-		err = errInterrupted
-	}
-	if errors.Is(err, action.ErrCancelled) {
-		return 130
-	}
 	if errors.Is(err, action.ErrTold) {
-		return 1
+		return exitFailed
 	}
-	fmt.Fprintln(os.Stderr, "garo: "+strings.ReplaceAll(err.Error(), "\n", "; "))
-	if errors.Is(err, errInterrupted) {
-		return 130
+	err = explained(ctx, err)
+	if !errors.Is(err, action.ErrCancelled) {
+		fmt.Fprintln(os.Stderr, "garo: "+strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	return 1
+	return exitOf(err)
 }
-
-// errInterrupted ends a command that was told to stop.
-var errInterrupted = errors.New("interrupted")
 
 func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "garo",
 		Short: "Lends ephemeral machines to GitHub Actions jobs",
 		Long: `garo runs GARO on this machine (garo local), shows it at work (garo demo), and
-calls its API (garo start, status, wait, stop, list, reap).
+calls its API: garo start asks for a runner; status, wait and stop are about one
+request; list, runners and show find what there is; reap is for operators.
 
 The commands that call the API take its address from --url or GARO_URL, and the
 operator's token from --token-file or GARO_TOKEN; else both are those of the
 "garo local" that runs in this directory.`,
+		Version: versionText(),
+		// Cobra's own, which it sets only where it makes the suggestion itself.
+		SuggestionsMinimumDistance: 2,
+
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w: see %s --help", err, c.CommandPath())
+		return usage("%w: see %s --help", err, c.CommandPath())
 	})
+	c.SetVersionTemplate("garo {{.Version}}\n")
 	c.AddCommand(localCommand(), demoCommand(), startCommand(), statusCommand(), waitCommand(), stopCommand(),
-		listCommand(), reapCommand(), actionCommand(), versionCommand())
+		listCommand(), runnersCommand(), showCommand(), reapCommand(), actionCommand(), versionCommand())
 	return c
-}
-
-// noArgs refuses arguments.
-func noArgs(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	if c.HasSubCommands() {
-		return fmt.Errorf("there is no command %q: see %s --help", args[0], c.CommandPath())
-	}
-	return fmt.Errorf("%s takes no argument, and got %q: see %s --help", c.CommandPath(), args[0], c.CommandPath())
-}
-
-// oneID wants the id of a request.
-func oneID(c *cobra.Command, args []string) error {
-	if len(args) == 1 {
-		return nil
-	}
-	return fmt.Errorf("%s wants the id of one request, as garo start and garo list print it", c.CommandPath())
 }
 
 func versionCommand() *cobra.Command {
@@ -105,13 +83,22 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// versionText is the release, or what the Go toolchain knows of the source.
+// versionText is the release, or what the Go toolchain knows of the source: its version,
+// and the commit where the program was built from a checkout. A release has no commit in
+// it, since its bytes depend on the sources alone: its tag names the commit.
 func versionText() string {
 	if version != "" {
 		return version
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(devel)"
 	}
-	return "(devel)"
+	text := cmp.Or(info.Main.Version, "(devel)")
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			text += " commit " + s.Value
+		}
+	}
+	return text
 }

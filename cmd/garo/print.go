@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -32,7 +34,8 @@ func printStatus(w io.Writer, s apitype.Status, story bool) error {
 	}
 	if r := s.Runner; r != nil {
 		row("runner", "%s, %s", cmp.Or(r.Name, r.ID), p.state(r.State))
-		row("instance", "%s, %s %s in %s", cmp.Or(r.InstanceID, "none yet"), r.Market, r.InstanceType, r.Subnet)
+		row("instance", "%s, %s", cmp.Or(r.InstanceID, "none yet"), machine(*r))
+		printOptions(row, *r)
 		if !r.ExpiresAt.IsZero() {
 			row("expires", "%s", date(r.ExpiresAt))
 		}
@@ -49,6 +52,9 @@ func printStatus(w io.Writer, s apitype.Status, story bool) error {
 	if err := tw.Flush(); err != nil || !story {
 		return err
 	}
+	if err := printSteps(w, s.Steps); err != nil {
+		return err
+	}
 	if err := printAttempts(w, s.Attempts); err != nil {
 		return err
 	}
@@ -56,6 +62,83 @@ func printStatus(w io.Writer, s apitype.Status, story bool) error {
 		return err
 	}
 	return printHistory(w, "runner "+s.Runner.ID, s.Runner.History)
+}
+
+// printSteps prints what a request waited for.
+func printSteps(w io.Writer, steps []apitype.Step) error {
+	if len(steps) == 0 { // an API of the version before has none
+		return nil
+	}
+	fmt.Fprintln(w, "\nsteps")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, s := range steps {
+		fmt.Fprintln(tw, strings.TrimRight(fmt.Sprintf("  %7.1fs\t%s\t%s", s.AfterS, s.Step, s.Detail), "\t"))
+	}
+	return tw.Flush()
+}
+
+// printRunner prints a runner for people, with its story.
+func printRunner(w io.Writer, r apitype.Runner) error {
+	p := paintFor(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	when := func(name string, at time.Time) {
+		if !at.IsZero() {
+			row(name, "%s", date(at))
+		}
+	}
+	row("runner", "%s", r.ID)
+	state := p.state(r.State)
+	if r.Wait != "" {
+		state += ", waits: " + r.Wait
+	}
+	row("state", "%s", state)
+	row("name", "%s", cmp.Or(r.Name, "not registered yet"))
+	row("for", "%s, %s in %s %s", r.Repository, r.Mode, r.Account, r.Region)
+	row("request", "%s", r.Request)
+	if r.RunID != "" {
+		row("run", "%s", r.RunID)
+	}
+	row("labels", "%s", strings.Join(r.Labels, ", "))
+	row("instance", "%s, %s", cmp.Or(r.InstanceID, "none yet"), machine(r))
+	printOptions(row, r)
+	when("launched", r.LaunchedAt)
+	when("online", r.OnlineAt)
+	when("seen", r.SeenAt)
+	if j := r.Job; j != nil {
+		text := "began " + date(j.StartedAt)
+		if !j.EndedAt.IsZero() {
+			text += ", ended " + date(j.EndedAt)
+		}
+		row("last job", "%s, of run %s", text, cmp.Or(j.RunID, "unknown"))
+	}
+	row("jobs done", "%d", r.Jobs)
+	if r.Stolen != "" {
+		row("stolen", "a job of run %s took the runner", r.Stolen)
+	}
+	if r.End != nil {
+		row("ended by", "%s: %s", r.End.Code, r.End.Text)
+	}
+	if r.EndedAt.IsZero() {
+		when("expires", r.ExpiresAt)
+		when("ends by", r.HardAt)
+	}
+	when("ended", r.EndedAt)
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return printHistory(w, "runner "+r.ID, r.History)
+}
+
+func machine(r apitype.Runner) string { return r.Market + " " + r.InstanceType + " in " + r.Subnet }
+
+// printOptions prints what a machine is made of, a row for each option.
+func printOptions(row func(name, format string, args ...any), r apitype.Runner) {
+	for _, name := range slices.Sorted(maps.Keys(r.Options)) {
+		row(strings.ReplaceAll(name, "_", " "), "%s", r.Options[name])
+	}
 }
 
 // printAttempts prints the launches that were tried, if there were any.

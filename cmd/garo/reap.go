@@ -26,7 +26,7 @@ in AWS, end the machines that its brake spares. Look at the alarm first.`,
 			if release != "" {
 				account, region, ok := strings.Cut(release, "/")
 				if !ok || account == "" || region == "" {
-					return fmt.Errorf("--release %q: want ACCOUNT/REGION, such as 123456789012/eu-west-2", release)
+					return usage("--release %q: want ACCOUNT/REGION, such as 123456789012/eu-west-2", release)
 				}
 				cl, err := t.client(cmd.Context())
 				if err != nil {

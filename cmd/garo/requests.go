@@ -2,14 +2,8 @@ package main
 
 import (
 	"fmt"
-	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/alphagov/github-actions-runner-orchestration/client"
-	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 )
 
 func statusCommand() *cobra.Command {
@@ -34,6 +28,7 @@ func statusCommand() *cobra.Command {
 		},
 	}
 	t.flags(c)
+	c.ValidArgsFunction = t.completeID
 	return c
 }
 
@@ -65,59 +60,8 @@ func stopCommand() *cobra.Command {
 		},
 	}
 	t.flags(c)
+	c.ValidArgsFunction = t.completeID
 	c.Flags().BoolVar(&force, "force", false, "end the runner even if others share it")
-	return c
-}
-
-func listCommand() *cobra.Command {
-	var t target
-	var q client.Query
-	var limit int
-	c := &cobra.Command{
-		Use:   "list",
-		Short: "List requests, newest first",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if limit < 1 {
-				return fmt.Errorf("--limit %d: want at least 1", limit)
-			}
-			cl, err := t.client(cmd.Context())
-			if err != nil {
-				return err
-			}
-			all := []apitype.Status{}
-			for len(all) < limit {
-				page, err := cl.Requests(cmd.Context(), q)
-				if err != nil {
-					return told(err)
-				}
-				all = append(all, page.Requests...)
-				if q.After = page.After; q.After == "" {
-					break
-				}
-			}
-			all = all[:min(len(all), limit)]
-			if t.json {
-				return printJSON(cmd.OutOrStdout(), all)
-			}
-			p := paintFor(cmd.OutOrStdout())
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintf(tw, "ID\t%s\tTYPE\tMODE\tREPOSITORY\tLABELS\tAGE\tWHY\n", p.cell("STATE"))
-			for _, s := range all {
-				why := s.Wait
-				if s.Error != nil {
-					why = s.Error.Code
-				}
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, p.cell(s.State), s.Type, s.Mode, s.Repository,
-					dash(strings.Join(s.Labels, ",")), time.Since(s.CreatedAt).Round(time.Second), dash(why))
-			}
-			return tw.Flush()
-		},
-	}
-	t.flags(c)
-	c.Flags().StringVar(&q.Repository, "repository", "", "only of the repository with this numeric id")
-	c.Flags().StringVar(&q.State, "state", "", "only in this state: accepted, waiting, ready, failed, expired or cancelled")
-	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
 	return c
 }
 

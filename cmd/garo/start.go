@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -34,8 +36,9 @@ func startCommand() *cobra.Command {
 		Short: "Ask for a runner",
 		Long: `start asks for a runner and prints its id and what runs-on must name.
 
-With --wait it shows each step until the runner is ready, ends with status 1 and
-the reason if it never is, and cancels the request when it is interrupted.`,
+With --wait it shows each step until the runner is ready, ends with status 6, the
+launches that were tried and the reason if it never is, and cancels the request when
+it is interrupted.`,
 		Example: `  garo start --repo acme/shop --label test1 --wait
   garo start --repo acme/shop --type ondemand --mode ephemeral --json`,
 		Args: noArgs,
@@ -53,9 +56,14 @@ the reason if it never is, and cancels the request when it is interrupted.`,
 	f.StringVar(&s.body.ImageID, "image-id", "", "AMI id or SSM path")
 	f.StringSliceVar(&s.body.Subnets, "subnet", nil, "subnet; may be repeated")
 	f.StringSliceVar(&s.body.SecurityGroups, "security-group", nil, "security group; may be repeated")
+	f.IntVar(&s.body.RootVolumeGB, "root-volume-gb", 0, "size of the root volume in GiB (default the account's)")
+	f.StringToStringVar(&s.body.Tags, "tag", nil, "tag of the machine, as KEY=VALUE; may be repeated")
 	f.DurationVar(&s.timeout, "timeout", 0, "how long the runner is needed for (default 1h)")
 	f.DurationVar(&s.giveUp, "give-up", 0, "how long to try (default 15m)")
 	f.StringVar(&s.body.IdempotencyKey, "idempotency-key", "", "the same key finds the same request (default random)")
+	s.complete(c, "repo", s.repositories)
+	s.complete(c, "type", words("spot", "ondemand"))
+	s.complete(c, "mode", words("shared", "ephemeral"))
 	f.BoolVar(&s.wait, "wait", false, "wait until the runner is ready")
 	return c
 }
@@ -64,9 +72,12 @@ the reason if it never is, and cancels the request when it is interrupted.`,
 func (s *startFlags) run(cmd *cobra.Command) error {
 	s.body.Repo = cmp.Or(s.body.Repo, os.Getenv("GARO_REPO"))
 	if s.body.Repo == "" {
-		return fmt.Errorf("no repository: give --repo OWNER/NAME or GARO_REPO")
+		return usage("no repository: give --repo OWNER/NAME or GARO_REPO")
 	}
-	var err error
+	err := s.said(cmd)
+	if err != nil {
+		return err
+	}
 	if s.body.Timeout, err = seconds("timeout", s.timeout); err != nil {
 		return err
 	}
@@ -95,10 +106,22 @@ func (s *startFlags) run(cmd *cobra.Command) error {
 	return tw.Flush()
 }
 
+// said refuses values that a script left empty by mistake: without its key a start that
+// is repeated asks for a second runner, and without its label for another one.
+func (s *startFlags) said(cmd *cobra.Command) error {
+	if cmd.Flags().Changed("idempotency-key") && s.body.IdempotencyKey == "" {
+		return usage("--idempotency-key is empty: give a key, or leave it out for a random one")
+	}
+	if cmd.Flags().Changed("label") && (len(s.body.Labels) == 0 || slices.ContainsFunc(s.body.Labels, func(l string) bool { return strings.TrimSpace(l) == "" })) {
+		return usage("--label is empty: give a label, or leave it out")
+	}
+	return nil
+}
+
 // seconds returns d as the API takes it. Zero: not said.
 func seconds(flag string, d time.Duration) (int, error) {
 	if d < 0 || d%time.Second != 0 {
-		return 0, fmt.Errorf("--%s %s: want whole seconds, such as 90s or 30m", flag, d)
+		return 0, usage("--%s %s: want whole seconds, such as 90s or 30m", flag, d)
 	}
 	return int(d / time.Second), nil
 }
@@ -108,7 +131,7 @@ func waitCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "wait ID",
 		Short: "Wait until a request is ready, and show its steps",
-		Long: `wait shows each step of a request until it is ready, and ends with status 1 and the
+		Long: `wait shows each step of a request until it is ready, and ends with status 6 and the
 reason if it never is. Interrupted, it leaves the request as it is.`,
 		Args: oneID,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,6 +143,7 @@ reason if it never is. Interrupted, it leaves the request as it is.`,
 		},
 	}
 	t.flags(c)
+	c.ValidArgsFunction = t.completeID
 	return c
 }
 
@@ -139,6 +163,8 @@ func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool)
 		return cancelOwn(ctx, cl, id)
 	case ctx.Err() != nil:
 		return errInterrupted
+	case errors.Is(err, client.ErrNoAnswer), errors.Is(err, client.ErrUnavailable):
+		return fmt.Errorf("%w: when the API is back, garo wait %s goes on", err, id)
 	case err != nil:
 		return toldOf(err)
 	}
@@ -146,6 +172,9 @@ func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool)
 		err = printJSON(cmd.OutOrStdout(), status)
 	} else {
 		err = printStatus(cmd.OutOrStdout(), status, false)
+		if err == nil && status.State != "ready" {
+			err = printAttempts(cmd.OutOrStdout(), status.Attempts)
+		}
 	}
 	if err == nil && status.State != "ready" {
 		err = notReady(status)
@@ -165,11 +194,14 @@ func cancelOwn(ctx context.Context, cl *client.Client, id string) error {
 	return fmt.Errorf("%w: request %s is %s", errInterrupted, id, stopped.State)
 }
 
+// errNotReady marks the end of a request that got no runner.
+var errNotReady = errors.New("not ready")
+
 func notReady(s apitype.Status) error {
 	if s.Error == nil {
-		return fmt.Errorf("request %s is %s", s.ID, s.State)
+		return marked{fmt.Errorf("request %s is %s", s.ID, s.State), errNotReady}
 	}
-	return fmt.Errorf("request %s is %s: %s: %s", s.ID, s.State, s.Error.Code, s.Error.Text)
+	return marked{fmt.Errorf("request %s is %s: %s: %s", s.ID, s.State, s.Error.Code, s.Error.Text), errNotReady}
 }
 
 // outlast returns a context that ends d after ctx does.

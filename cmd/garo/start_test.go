@@ -13,7 +13,7 @@ func TestStartHasAFlagForEveryField(t *testing.T) {
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[apitype.Start]()) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		flag := strings.ReplaceAll(name, "_", "-")
-		if f.Type.Kind() == reflect.Slice {
+		if f.Type.Kind() == reflect.Slice || f.Type.Kind() == reflect.Map {
 			flag = strings.TrimSuffix(flag, "s") // one value each time
 		}
 		if flags.Lookup(flag) == nil {

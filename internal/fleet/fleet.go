@@ -37,6 +37,9 @@ type Launch struct {
 	InstanceProfile string            // empty: none
 	Tags            map[string]string // set by the launch itself, on instance and volume
 	UserData        []byte            // as the machine reads it; at most 16 KiB
+	// Options are what a registration adds. Of them the call has what goes with its market
+	// and instance type: no credits for a type without, no reservation for a spot machine.
+	Options store.LaunchOptions `json:",omitzero"`
 }
 
 // State is what EC2 says of an instance.
@@ -133,6 +136,10 @@ type Fleet interface {
 	// path names may be minutes old; but after an ErrImage of Launch, the path is
 	// read again before it names that image again.
 	Image(ctx context.Context, at Place, image string) (string, error)
+
+	// RootVolume returns the root volume of an AMI. That never changes, and may be remembered.
+	// An image that EC2 does not know is ErrImage, as at Launch.
+	RootVolume(ctx context.Context, at Place, ami string) (store.Root, error)
 
 	// Launch starts one machine, once per client token. Any error that is not a
 	// *Error, a context's included, is an ErrUnknown.

@@ -35,6 +35,7 @@ type reading struct {
 	admitted int       // in all
 	told     int       // of these, how many the count is sure to have
 	busy     int       // admitted, and their commits are under way
+	counting bool      // a count beside a commit is under way: a second one would tell no more
 }
 
 // since returns how many were admitted that the count may not have.
@@ -87,12 +88,14 @@ func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repositor
 		return full(a, repo, most)
 	}
 	defer g.done(key)
-	if fresh || r.since() < r.step(most) {
+	if fresh || r.since() < r.step(most) || !g.begin(key) {
 		return commit()
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if n, err := g.count(ctx, repo, most); err != nil {
+		n, err := g.count(ctx, repo, most)
+		g.end(key)
+		if err != nil {
 			told(err)
 		} else {
 			g.counted(key, n, r)
@@ -101,6 +104,29 @@ func (g *Gauge) Admit(ctx context.Context, a store.Account, repo store.Repositor
 	err := commit()
 	wg.Wait()
 	return err
+}
+
+// begin reports whether to count beside a commit: not while another commit does.
+func (g *Gauge) begin(key string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.seen[key]
+	if r.counting {
+		return false
+	}
+	r.counting = true
+	g.seen[key] = r
+	return true
+}
+
+// end notes that a count beside a commit is over.
+func (g *Gauge) end(key string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r, known := g.seen[key]; known {
+		r.counting = false
+		g.seen[key] = r
+	}
 }
 
 // counted takes a count over, which began when a reading was then: what was under way

@@ -36,6 +36,7 @@ func builtIn(server string, ec2Pacing bool) store.Account {
 		Modes:                []string{store.Shared, store.Ephemeral},
 		MaxRunners:           1000,
 		Pacing:               store.Pacing{Burst: 100, IntervalMS: 10}, // 100 a second
+		MachineOptions:       store.MachineOptions{MaxRootVolumeGB: 100, RequestTags: []string{"team"}},
 	}
 	if ec2Pacing {
 		a.Pacing = store.Pacing{}

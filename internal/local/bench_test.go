@@ -26,9 +26,11 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store/sqlitestore"
 )
 
-// asleep opens a system whose worker and reaper do not run.
+// asleep opens a system whose worker and reaper do not run, with the roomy
+// registration.
 func asleep(b *testing.B, dir string) *local.System {
 	b.Helper()
+	write(b, dir, "123456789012.json", roomy)
 	s, err := local.Open(b.Context(), local.Config{Dir: dir, URL: "http://bench.localhost", Limits: store.DefaultLimits()})
 	if err != nil {
 		b.Fatal(err)
@@ -113,9 +115,9 @@ func dial(b *testing.B, addr net.Addr) caller {
 	return caller{conn, bufio.NewReader(conn)}
 }
 
-// startBody is the body of the nth POST /start.
+// startBody is the body of the nth POST /start. They take turns over the repositories.
 func startBody(n int64) string {
-	return fmt.Sprintf(`{"repo":"acme/shop","type":"spot","labels":["bench"],"mode":"shared","idempotency_key":"%d"}`, n)
+	return fmt.Sprintf(`{"repo":"octo/cat%d","type":"spot","labels":["bench"],"mode":"shared","idempotency_key":"%d"}`, (n%repositories+repositories)%repositories, n)
 }
 
 // start makes the nth POST /start.
@@ -159,8 +161,8 @@ func newYardstick(b *testing.B) *yardstick {
 	if err != nil {
 		b.Fatal(err)
 	}
-	insert, err := s.DB().PrepareContext(b.Context(), `INSERT INTO items (kind, id, version, due_at, repository, state, cursor, item)
-		VALUES ('request', ?, 1, ?, '1001', 'accepted', ?, ?)`)
+	insert, err := s.DB().PrepareContext(b.Context(), `INSERT INTO items (kind, id, version, due_at, repository, state, cursor, open, item)
+		VALUES ('request', ?, 1, ?, '1001', 'accepted', ?, '1001', ?)`)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -319,14 +321,25 @@ func BenchmarkHandlers(b *testing.B) {
 	})
 }
 
-// roomy is a registration that nothing of is ever used up.
-const roomy = `{
+// repositories is how many the starts of a benchmark are for: some hundred open
+// requests of each, as after a burst.
+const repositories = 20
+
+// roomy is a registration that has room for all that a benchmark starts: its open
+// requests are as many as a registration may allow.
+var roomy = func() string {
+	var repos []string
+	for i := range repositories {
+		repos = append(repos, fmt.Sprintf(`{"id": "%d", "name": "octo/cat%d"}`, 2000+i, i))
+	}
+	return `{
 	"id": "123456789012", "external_id": "a-made-up-one",
-	"repositories": [{"id": "2002", "name": "octo/cat"}],
+	"repositories": [` + strings.Join(repos, ", ") + `],
 	"regions": {"us-east-1": {"subnets": ["subnet-x"], "security_groups": ["sg-x"], "images": ["ami-x"]}},
 	"instance_types": ["c7g.large"], "default_instance_types": ["c7g.large"], "markets": ["spot"], "modes": ["shared", "ephemeral"],
-	"max_runners": 1000000, "pacing": {"burst": 1000000, "interval_ms": 1}, "github": {}
+	"max_runners": 1000000, "max_open_requests": 25000, "pacing": {"burst": 1000000, "interval_ms": 1}, "github": {}
 }`
+}()
 
 // BenchmarkWorker is what one request costs the worker, from its message to the
 // message's end: one that shares a live runner, and one that launches a machine
@@ -348,7 +361,7 @@ func BenchmarkWorker(b *testing.B) {
 				URL: "http://bench.localhost", HTTP: s.Client(), Token: func(context.Context) (client.Token, error) { return s.Token, nil },
 			})
 			start := func() {
-				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat", Mode: mode}); err != nil {
+				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat0", Mode: mode}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -390,7 +403,7 @@ func BenchmarkWorker(b *testing.B) {
 // online returns how many runners are.
 func online(b *testing.B, s *local.System) (n int) {
 	b.Helper()
-	for _, err := range s.Store.List(b.Context(), store.Filter{Kind: store.KindRunner, State: string(store.RunnerOnline)}) {
+	for _, err := range s.Store.List(b.Context(), store.Filter{Kind: store.KindRunner, States: []string{string(store.RunnerOnline)}}) {
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -405,14 +418,12 @@ func BenchmarkReaper(b *testing.B) {
 	for _, n := range []int{1000, 100_000} {
 		b.Run(fmt.Sprintf("finished=%d", n), func(b *testing.B) {
 			const live = 100
-			dir := b.TempDir()
-			write(b, dir, "123456789012.json", roomy)
-			s := asleep(b, dir)
+			s := asleep(b, b.TempDir())
 			c := client.New(client.Config{
 				URL: "http://bench.localhost", HTTP: s.Client(), Token: func(context.Context) (client.Token, error) { return s.Token, nil },
 			})
 			for range live {
-				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat", Mode: store.Ephemeral}); err != nil {
+				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat0", Mode: store.Ephemeral}); err != nil {
 					b.Fatal(err)
 				}
 			}

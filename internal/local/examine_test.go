@@ -154,7 +154,7 @@ func examineMachines(t *testing.T, dir string, all records) int {
 		}
 		request := m.Tags[fleet.TagRequest]
 		for _, other := range armed[request] {
-			if m.CredentialedAt.Before(other.EndedAt) && other.CredentialedAt.Before(m.EndedAt) {
+			if m.CredentialedAt.Before(all.powerless(other)) && other.CredentialedAt.Before(all.powerless(m)) {
 				t.Errorf("request %s had %s and %s with credentials at once", request, other.ID, m.ID)
 			}
 		}
@@ -166,6 +166,16 @@ func examineMachines(t *testing.T, dir string, all records) int {
 		}
 	}
 	return len(machines)
+}
+
+// powerless returns when a machine with credentials was of no use any more: when it shut
+// down, or when GitHub had forgotten its registration.
+func (all records) powerless(m simfleet.Fact) time.Time {
+	at, gone := m.EndsAt, all.runners[m.Tags[fleet.TagRunner]].DeregisteredAt
+	if !gone.IsZero() && gone.Before(at) {
+		return gone
+	}
+	return at
 }
 
 // examineLocks checks that no two runners of one key could be shared at once, and

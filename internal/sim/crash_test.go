@@ -358,9 +358,9 @@ func TestEndSurvivesHarmAtEachStepOfTheReaper(t *testing.T) {
 	}.harmed(t, faults(kernel.Fates...))
 }
 
-func TestPausedWorkerDoesNoHarmWhenItGoesOn(t *testing.T) {
+func TestPausedWorkerDoesNoHarmWhenItContinues(t *testing.T) {
 	t.Parallel()
-	// Nobody kills the process: it goes on after its successor took over.
+	// Nobody kills the process: it continues after its successor took over.
 	for name, tell := range map[string]func(*sim.World) int{"Ephemeral": ephemeral, "Shared": shared} {
 		t.Run(name, func(t *testing.T) {
 			story{step: ofWorker, tell: tell, config: func() sim.Config { return sim.Config{KillLate: time.Hour} }}.harmed(t, pauses())

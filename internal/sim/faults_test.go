@@ -51,7 +51,7 @@ var allFaults = []fault{
 		"internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestRetrySurvivesHarmAtEachStepOfTheWorker",
 		"internal/sim.TestWaitForTheQuotaSurvivesHarmAtEachStepOfTheWorker", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
 	{16, "a worker is killed during RunInstances", []string{"internal/sim.TestWorkerKilledInTheLaunchResumesTheSameInstance"}},
-	{17, "a worker stands still, and goes on after its successor took over", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItGoesOn"}},
+	{17, "a worker stands still, and continues after its successor took over", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItContinues"}},
 	{18, "a worker is killed late", []string{"internal/sim.TestClaimOfAWorkerThatIsKilledLateHolds"}},
 	{19, "a goroutine outlives its handler", []string{"internal/sim.TestEverythingHealsAfterTenMinutesOfChaos"}},
 	{20, "two workers resume one intent", []string{"internal/sim.TestTwoResumesOfOneIntentAreOneInstance"}},
@@ -116,7 +116,7 @@ var allFaults = []fault{
 
 	// Sharing.
 	{60, "a share and a drain meet", []string{"internal/sim.TestShareAndDrainAtTheEndOfALife", "reaper.TestShareInTheLastMomentSavesTheRunner"}},
-	{61, "a share comes from a worker that stood still", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItGoesOn"}},
+	{61, "a share comes from a worker that stood still", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItContinues"}},
 	{62, "a hundred starts of one key come at once", []string{"internal/sim.TestHundredStartsOfOneKeyAreOneLaunch", "worker.TestHundredSharersGetOneRunner"}},
 	{63, "a launch fails that a hundred wait for", []string{"internal/sim.TestHundredThatWaitForALostLaunchGetTheNext"}},
 	{64, "a runner is shared up to its hard limit", []string{"internal/sim.TestRunnerThatIsSharedAgainAndAgainEndsAtItsHardLimit", "store.TestShareOnALiveLock"}},

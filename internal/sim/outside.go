@@ -29,10 +29,11 @@ func account() store.Account {
 		Owners:       []store.Named{{ID: "1", Name: "acme"}},
 		Regions: map[string]store.Region{setting.Region: {
 			Subnets: []string{"subnet-a", "subnet-b"}, SecurityGroups: []string{"sg-1"}, Images: []string{"/garo/image"},
+			RootVolume: store.Volume{SizeGB: 30, Type: "gp3"},
 		}},
 		InstanceTypes: []string{"t3a.micro", "m7a.large"}, DefaultInstanceTypes: []string{"t3a.micro", "m7a.large"},
 		Markets: []string{store.Spot, store.OnDemand}, SpotFallback: true, Modes: []string{store.Shared, store.Ephemeral},
-		MaxRunners: 1000,
+		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ type standing struct {
 	mu      sync.Mutex
 	removed bool   // there is no registration
 	refused bool   // the role of the account trusts the control plane no more
+	volume  int    // GiB of the root volume that the registration names by now; zero: as the world began
 	role    string // that is registered, and trusts the control plane; empty: the usual one
 }
 
@@ -42,6 +44,15 @@ func (s *standing) registeredRole() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.role
+}
+
+// Enlarge has the registration name another size of root volumes.
+func (s *standing) Enlarge(gb int) { s.set(func() { s.volume = gb }) }
+
+func (s *standing) registeredVolume() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.volume
 }
 
 // Distrust takes the control plane out of the role's trust policy.
@@ -74,6 +85,12 @@ func (r registered) Account(ctx context.Context, id string) (store.Account, erro
 	}
 	a := r.w.Account
 	a.ID, a.RoleARN = id, r.w.registeredRole()
+	if gb := r.w.registeredVolume(); gb > 0 {
+		a.Regions = maps.Clone(a.Regions)
+		region := a.Regions[setting.Region]
+		region.RootVolume.SizeGB = gb
+		a.Regions[setting.Region] = region
+	}
 	return a, nil
 }
 

@@ -141,6 +141,12 @@ func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (s
 	})
 }
 
+func (f tappedFleet) RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error) {
+	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Root, On: ami}, func(ctx context.Context) (store.Root, error) {
+		return f.w.Fleet.RootVolume(ctx, at, ami)
+	})
+}
+
 func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	answered := f.w.Launching(kernel.By(ctx), l)
 	instance, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {
@@ -211,11 +217,11 @@ func unanswered[T any](v T, err error) (T, error) {
 
 func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
 	answered := g.w.Minting(name)
-	minted, err := unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+	minted, err := atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, repo, name, labels)
-	}))
+	})
 	answered(err)
-	return minted, err
+	return unanswered(minted, err)
 }
 
 func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {

@@ -80,6 +80,9 @@ func encode(i store.Item) (attributes, error) {
 	if repo, ok := store.OpenOf(i); ok {
 		out[attrOpen] = text(repo.Key())
 	}
+	if word := store.FoundBy(i); word != "" {
+		out[attrFound] = text(kindOf(kind, word))
+	}
 	if n := size(&types.AttributeValueMemberM{Value: out}); n > maxItem {
 		return nil, fmt.Errorf("%s has %d bytes, want at most %d", i.Ref(), n, maxItem)
 	}
@@ -89,11 +92,12 @@ func encode(i store.Item) (attributes, error) {
 // list puts an item into the indexes that List reads.
 func list(out attributes, kind string, r store.Repository, cursor string) {
 	out[attrList], out[attrListedAt] = text(kind), text(cursor)
-	out[attrRepository] = text(repositoryList(kind, r.ID))
+	out[attrRepository] = text(kindOf(kind, r.ID))
 }
 
-// repositoryList is without the repository's server, as a store.Filter is.
-func repositoryList(kind, repository string) string { return kind + "#" + repository }
+// kindOf is the partition of an index that has one kind alone of what a word means: of a
+// repository's id, without its server, as a store.Filter is; or of what store.FoundBy says.
+func kindOf(kind, word string) string { return kind + "#" + word }
 
 // size returns how many bytes v has as DynamoDB counts them, or a few more: a number
 // counts with every digit, where DynamoDB packs two into a byte.

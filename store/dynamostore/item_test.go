@@ -173,6 +173,12 @@ func TestOnlyWhatIsDueOrListedIsInAnIndex(t *testing.T) {
 		{"a runner of another GitHub server", &store.Runner{ID: "x", CreatedAt: noon, Repository: store.Repository{Server: "ghes.example", ID: "42"}}, map[string]string{
 			"item": "runner#x", "list": "runner", "listed_at": "2026-03-01T12:00:00.000000000Z#x", "repository_list": "runner#42",
 		}},
+		{"a request of a workflow run", &store.Request{ID: "r", CreatedAt: noon, Repository: repository, Origin: store.Origin{RunID: "7001"}}, map[string]string{
+			"item": "request#r", "list": "request", "listed_at": "2026-03-01T12:00:00.000000000Z#r", "repository_list": "request#42", "found_by": "request#7001",
+		}},
+		{"a runner with an instance", &store.Runner{ID: "x", CreatedAt: noon, Repository: repository, InstanceID: "i-1", RunID: "7001"}, map[string]string{
+			"item": "runner#x", "list": "runner", "listed_at": "2026-03-01T12:00:00.000000000Z#x", "repository_list": "runner#42", "found_by": "runner#i-1",
+		}},
 		{"a sweep", &store.Sweep{Meta: due, Key: "s"}, map[string]string{"item": "sweep#s", "due": "due", "due_at": "2026-03-01T12:00:00.001000000Z"}},
 		{"a lock", &store.Lock{Key: "k"}, map[string]string{"item": "lock#k"}},
 		{"a pulse", &store.Pulse{Key: "k"}, map[string]string{"item": "pulse#k"}},

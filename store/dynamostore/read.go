@@ -1,7 +1,6 @@
 package dynamostore
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -191,105 +190,4 @@ func (s *Store) pages(ctx context.Context, in *dynamodb.QueryInput) iter.Seq2[pa
 			in.ExclusiveStartKey = out.LastEvaluatedKey
 		}
 	}
-}
-
-// List implements store.Store. The index finds, and each item is then read as it
-// stands: one that has changed so that it does not match any more is left out.
-func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
-	return func(yield func(store.Item, error) bool) {
-		kind := cmp.Or(f.Kind, store.KindRequest)
-		if kind != store.KindRequest && kind != store.KindRunner {
-			yield(nil, fmt.Errorf("list %s: only requests and runners are listed", kind))
-			return
-		}
-		yielded, left, in := 0, f.Look, listQuery(string(kind), f)
-		for found, err := range s.pages(ctx, in) {
-			if err != nil {
-				yield(nil, fmt.Errorf("list: %w", s.explain(err)))
-				return
-			}
-			for part := range slices.Chunk(found.names, maxKeys) {
-				items, err := s.listed(ctx, part, f)
-				if err != nil {
-					yield(nil, fmt.Errorf("list: %w", err))
-					return
-				}
-				for _, i := range items {
-					yielded++
-					if !yield(i, nil) || yielded == f.Limit {
-						return
-					}
-				}
-			}
-			if f.Look == 0 || found.after == "" {
-				continue
-			}
-			if left -= found.looked; left <= 0 {
-				yield(nil, &store.MoreError{After: found.after})
-				return
-			}
-			*in.Limit = min(*in.Limit, int32(left))
-		}
-	}
-}
-
-// listQuery asks an index for what f may mean.
-func listQuery(kind string, f store.Filter) *dynamodb.QueryInput {
-	in := &dynamodb.QueryInput{
-		IndexName:                 new(indexList),
-		KeyConditionExpression:    new("#hash = :hash"),
-		ExpressionAttributeNames:  map[string]string{"#item": attrItem, "#hash": attrList},
-		ExpressionAttributeValues: attributes{":hash": text(kind)},
-		ScanIndexForward:          new(false), // the newest first
-	}
-	if f.Repository != "" {
-		*in.IndexName, in.ExpressionAttributeNames["#hash"] = indexRepository, attrRepository
-		in.ExpressionAttributeValues[":hash"] = text(repositoryList(kind, f.Repository))
-	}
-	if f.After != "" {
-		*in.KeyConditionExpression += " AND #at < :after"
-		in.ExpressionAttributeNames["#at"] = attrListedAt
-		in.ExpressionAttributeValues[":after"] = text(f.After)
-	}
-	if f.State != "" {
-		in.FilterExpression = new("#state = :state")
-		in.ExpressionAttributeNames["#state"] = attrState
-		in.ExpressionAttributeValues[":state"] = text(f.State)
-	}
-	// A page's limit counts what it looks at: where few items match, a small page
-	// could find nothing for long.
-	limit := f.Look
-	if f.State == "" {
-		limit = least(maxKeys, f.Limit, f.Look)
-	}
-	if limit > 0 {
-		in.Limit = new(int32(limit))
-	}
-	return in
-}
-
-// least returns the least of the bounds; zero is none.
-func least(bounds ...int) (n int) {
-	for _, b := range bounds {
-		if n == 0 || b > 0 && b < n {
-			n = b
-		}
-	}
-	return n
-}
-
-// listed reads the items of those names, and leaves out what f does not mean.
-func (s *Store) listed(ctx context.Context, names []string, f store.Filter) ([]store.Item, error) {
-	refs := make([]store.Ref, len(names))
-	for n, name := range names {
-		var err error
-		if refs[n], err = store.ParseRef(name); err != nil {
-			return nil, fmt.Errorf("GARO did not write this, so delete it from the table: %w", err)
-		}
-	}
-	items, err := s.Get(ctx, refs...)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(items, func(i store.Item) bool { return i.Base().Version == 0 || !f.Matches(i) }), nil
 }

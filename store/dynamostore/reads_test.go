@@ -114,7 +114,7 @@ func TestLookBoundsTheEntriesThatAListReads(t *testing.T) {
 		}
 		d := &dynamo{script: []answer{behind(3000, "2026-03#c"), behind(1500, "2026-03#b"), behind(500, "2026-03#a"), failed(400, "ValidationException", "a fourth page")}}
 		var more *store.MoreError
-		for i, err := range over(d).List(t.Context(), store.Filter{State: "failed", Limit: 51, Look: 5000}) {
+		for i, err := range over(d).List(t.Context(), store.Filter{States: []string{"failed"}, Limit: 51, Look: 5000}) {
 			if i != nil || !errors.As(err, &more) {
 				t.Fatalf("List yields %v, %v; want a MoreError alone", i, err)
 			}
@@ -145,7 +145,7 @@ func TestListLeavesOutWhatTheIndexIsWrongAbout(t *testing.T) {
 			}, ",") + `]}}`},
 		}}
 		var got []string
-		for i, err := range over(d).List(t.Context(), store.Filter{Repository: "42", State: "accepted"}) {
+		for i, err := range over(d).List(t.Context(), store.Filter{Repository: "42", States: []string{"accepted"}}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,6 +158,91 @@ func TestListLeavesOutWhatTheIndexIsWrongAbout(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "machine") {
 				t.Errorf("List of what is not GARO's = %v, want an error that names it", err)
 			}
+		}
+	})
+}
+
+// What a query asks for, beside the index: its conditions with the values in them.
+func asked(t *testing.T, body string) string {
+	t.Helper()
+	var sent struct {
+		IndexName, KeyConditionExpression, FilterExpression string
+		ExpressionAttributeNames                            map[string]string
+		ExpressionAttributeValues                           map[string]map[string]string
+		Limit                                               int
+	}
+	if err := json.Unmarshal([]byte(body), &sent); err != nil {
+		t.Fatal(err)
+	}
+	var pairs []string
+	for name, attribute := range sent.ExpressionAttributeNames {
+		pairs = append(pairs, name, attribute)
+	}
+	for name, value := range sent.ExpressionAttributeValues {
+		pairs = append(pairs, name, value["S"])
+	}
+	said := sent.IndexName + ": " + sent.KeyConditionExpression
+	if sent.FilterExpression != "" {
+		said += " if " + sent.FilterExpression
+	}
+	return fmt.Sprintf("%s, %d", strings.NewReplacer(pairs...).Replace(said), sent.Limit)
+}
+
+func TestFiltersAreConditionsOfTheIndexThatHasThem(t *testing.T) {
+	const from = "2026-03-01T12:00:00.000000000Z#"
+	for _, c := range []struct {
+		f    store.Filter
+		want string
+	}{
+		{store.Filter{}, "list: list = request, 100"},
+		{store.Filter{Kind: store.KindRunner, States: []string{"online", "busy"}, Look: 5000}, "list: list = runner if state IN (online, busy), 5000"},
+		{store.Filter{Repository: "42", Since: noon, Limit: 51, Look: 5000}, "repository: repository_list = request#42 AND listed_at >= " + from + ", 51"},
+		{store.Filter{After: "2027", Limit: 7}, "list: list = request AND listed_at < 2027, 7"},
+		{store.Filter{After: "2027", Since: noon, Look: 20}, "list: list = request AND listed_at BETWEEN " + from + " AND 2027, 21"},
+		{store.Filter{Name: "acme/shop", Limit: 51, Look: 1000}, "list: list = request, 100"},
+		{store.Filter{Kind: store.KindRunner, FoundBy: "i-1", States: []string{"busy"}, Look: 5}, "find: found_by = runner#i-1, 100"},
+	} {
+		d := &dynamo{script: []answer{{status: 200, body: `{"Items":[]}`}}}
+		for i, err := range over(d).List(t.Context(), c.f) {
+			t.Fatalf("List(%+v) yields %v, %v; want nothing", c.f, i, err)
+		}
+		if got := asked(t, d.bodies[0]); got != c.want {
+			t.Errorf("List(%+v) asks for %s\nwant %s", c.f, got, c.want)
+		}
+	}
+	d := &dynamo{script: []answer{failed(400, "ValidationException", "the bounds are the wrong way round")}}
+	for i, err := range over(d).List(t.Context(), store.Filter{After: "2026-01", Since: noon}) {
+		t.Errorf("List of what ends before it begins yields %v, %v", i, err)
+	}
+	if len(d.calls) != 0 {
+		t.Errorf("List of what ends before it begins makes %d calls, want none", len(d.calls))
+	}
+}
+
+// A version without the index find wrote no found_by.
+func TestRecordsOfTheVersionBeforeAreFoundAmongTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run := func(id, instance string) string {
+			return wire(t, &store.Runner{ID: id, InstanceID: instance, CreatedAt: noon, State: store.RunnerOnline}, 1, "a/1")
+		}
+		d := &dynamo{script: []answer{
+			{status: 200, body: `{"Items":[]}`},
+			{status: 200, body: `{"Items":[{"item":{"S":"runner#one"}},{"item":{"S":"runner#two"}}],"ScannedCount":200,"LastEvaluatedKey":{"item":{"S":"runner#two"},"list":{"S":"runner"},"listed_at":{"S":"2026-03#two"}}}`},
+			{status: 200, body: `{"Responses":{"garo":[` + run("one", "i-1") + `,` + run("two", "i-2") + `]}}`},
+			failed(400, "ValidationException", "a look behind the newest two hundred"),
+		}}
+		var got []string
+		for i, err := range over(d).List(t.Context(), store.Filter{Kind: store.KindRunner, FoundBy: "i-2"}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, i.Ref().ID)
+		}
+		if want := []string{"two"}; !slices.Equal(got, want) || len(d.calls) != 3 {
+			t.Errorf("List = %v in %d calls, want %v in 3", got, len(d.calls), want)
+		}
+		if got, want := asked(t, d.bodies[1]), "list: list = runner, 100"; got != want {
+			t.Errorf("the second call asks for %s, want %s", got, want)
 		}
 	})
 }

@@ -24,6 +24,7 @@ const (
 	attrListedAt   = "listed_at"       // store.Cursor
 	attrRepository = "repository_list" // <kind>#<repository id>
 	attrOpen       = "open_of"         // store.Repository.Key, on requests that are open
+	attrFound      = "found_by"        // <kind>#store.FoundBy, on requests and runners that have one
 
 	attrDueAt   = "due_at"
 	attrState   = "state"
@@ -37,6 +38,7 @@ const (
 	indexList       = "list"
 	indexRepository = "repository"
 	indexOpen       = "open"
+	indexFind       = "find"
 )
 
 // dueHash is the one partition of the due index: DynamoDB writes 1,000 small items
@@ -44,7 +46,7 @@ const (
 const dueHash = "due"
 
 // ours are the attributes that only the table has.
-var ours = []string{attrItem, attrDue, attrList, attrListedAt, attrRepository, attrOpen}
+var ours = []string{attrItem, attrDue, attrList, attrListedAt, attrRepository, attrOpen, attrFound}
 
 // Schema returns what the code of this package demands of its table.
 func Schema() Table {
@@ -56,6 +58,7 @@ func Schema() Table {
 			{Name: indexList, Hash: attrList, Range: attrListedAt, Include: []string{attrState}},
 			{Name: indexRepository, Hash: attrRepository, Range: attrListedAt, Include: []string{attrState}},
 			{Name: indexOpen, Hash: attrOpen, Range: attrListedAt},
+			{Name: indexFind, Hash: attrFound, Range: attrListedAt},
 		},
 	}
 }

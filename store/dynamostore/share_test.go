@@ -95,7 +95,7 @@ func sharers(t testing.TB, server *awstest.Server, h harming, n int) cost {
 func shared(t testing.TB, st *dynamostore.Store, world *stage, n int) {
 	t.Helper()
 	ready := 0
-	for i, err := range st.List(t.Context(), store.Filter{State: string(store.Ready)}) {
+	for i, err := range st.List(t.Context(), store.Filter{States: []string{string(store.Ready)}}) {
 		if err != nil {
 			t.Fatal(err)
 		}

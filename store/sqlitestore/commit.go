@@ -35,11 +35,11 @@ type member struct {
 	item    []byte
 }
 
-const putSQL = `INSERT INTO items (kind, id, version, due_at, repository, state, cursor, ttl, item)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+const putSQL = `INSERT INTO items (kind, id, version, due_at, repository, state, cursor, open, found, ttl, item)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, due_at = excluded.due_at,
 		repository = excluded.repository, state = excluded.state, cursor = excluded.cursor,
-		ttl = excluded.ttl, item = excluded.item`
+		open = excluded.open, found = excluded.found, ttl = excluded.ttl, item = excluded.item`
 
 // Commit implements store.Store. Commits that come while another is being
 // written share the next transaction, which is where most of the time of a small
@@ -107,12 +107,18 @@ func (m *member) encode(i store.Item) error {
 	if err != nil {
 		return err
 	}
-	var due, repository, state, cursor, ttl any
+	var due, repository, state, cursor, open, found, ttl any
 	if !base.DueAt.IsZero() {
 		due = stamp(base.DueAt)
 	}
 	if base.TTL != 0 {
 		ttl = base.TTL
+	}
+	if repo, ok := store.OpenOf(i); ok {
+		open = repo.Key()
+	}
+	if word := store.FoundBy(i); word != "" {
+		found = word
 	}
 	switch i := i.(type) {
 	case *store.Request:
@@ -122,7 +128,7 @@ func (m *member) encode(i store.Item) error {
 	case *store.Lock:
 		state = string(i.State)
 	}
-	m.put = []any{string(m.ref.Kind), m.ref.ID, m.version + 1, due, repository, state, cursor, ttl, string(m.item)}
+	m.put = []any{string(m.ref.Kind), m.ref.ID, m.version + 1, due, repository, state, cursor, open, found, ttl, string(m.item)}
 	return nil
 }
 

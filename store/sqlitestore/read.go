@@ -1,7 +1,6 @@
 package sqlitestore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -26,12 +25,11 @@ const dueSQL = `SELECT kind, id, due_at FROM items
 	WHERE due_at <= ? AND (due_at, kind, id) > (?, ?, ?) ORDER BY due_at, kind, id LIMIT ?`
 
 // openSQL looks at the entries of items_open alone, and at no more than its limit.
-const openSQL = `SELECT count(*) FROM (SELECT 1 FROM items INDEXED BY items_open
-	WHERE kind = 'request' AND state IN ('accepted', 'waiting') AND repository = ? AND coalesce(item ->> '$.repository.server', '') = ? LIMIT ?)`
+const openSQL = `SELECT count(*) FROM (SELECT 1 FROM items INDEXED BY items_open WHERE open = ? LIMIT ?)`
 
 // CountOpen implements store.Store.
 func (s *Store) CountOpen(ctx context.Context, repo store.Repository, most int) (n int, err error) {
-	if err := s.open.QueryRowContext(ctx, repo.ID, repo.Server, most).Scan(&n); err != nil {
+	if err := s.open.QueryRowContext(ctx, repo.Key(), most).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count the open requests of repository %s: %w", repo.Key(), err)
 	}
 	return n, nil
@@ -128,90 +126,4 @@ func (s *Store) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, 
 			}
 		}
 	}
-}
-
-// List implements store.Store. One index has every kind in the order of its
-// cursors; what the filter means is looked for in the rows behind it.
-func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
-	return func(yield func(store.Item, error) bool) {
-		f := f // the iteration may begin again
-		f.Kind = cmp.Or(f.Kind, store.KindRequest)
-		if f.Kind != store.KindRequest && f.Kind != store.KindRunner {
-			yield(nil, fmt.Errorf("list %s: only requests and runners are listed", f.Kind))
-			return
-		}
-		f.After = cmp.Or(f.After, newest)
-		edge, err := s.edgeOf(ctx, f)
-		if err != nil {
-			yield(nil, fmt.Errorf("list: %w", err))
-			return
-		}
-		for left := f.Limit; f.Limit == 0 || left > 0; left -= page {
-			size := page
-			if f.Limit > 0 {
-				size = min(page, left)
-			}
-			items, err := s.listed(ctx, f, edge, size)
-			if err != nil {
-				yield(nil, fmt.Errorf("list: %w", err))
-				return
-			}
-			for _, i := range items {
-				if !yield(i, nil) {
-					return
-				}
-			}
-			if len(items) < size {
-				if edge != "" {
-					yield(nil, &store.MoreError{After: edge})
-				}
-				return
-			}
-			f.After = store.Cursor(items[len(items)-1])
-		}
-	}
-}
-
-// newest is behind every cursor: they begin with the digits of a year.
-const newest = "~"
-
-// listSQL compares the cursor even where there is no bound: SQLite takes an index
-// of those that have one only if the condition leaves out those without.
-const listSQL = `SELECT id, version, item FROM items
-	WHERE kind = ? AND cursor < ? AND cursor >= ? AND ? IN ('', repository) AND ? IN ('', state)
-	ORDER BY cursor DESC LIMIT ?`
-
-// edgeSQL reads nothing but the index.
-const edgeSQL = `SELECT cursor FROM items WHERE kind = ? AND cursor < ? ORDER BY cursor DESC LIMIT 1 OFFSET ?`
-
-// edgeOf returns the cursor of the last entry that f allows to look at; empty: all of them.
-func (s *Store) edgeOf(ctx context.Context, f store.Filter) (edge string, err error) {
-	if f.Look == 0 {
-		return "", nil
-	}
-	err = s.edge.QueryRowContext(ctx, string(f.Kind), f.After, f.Look-1).Scan(&edge)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
-	}
-	return edge, err
-}
-
-// listed reads one page of a List.
-func (s *Store) listed(ctx context.Context, f store.Filter, edge string, size int) ([]store.Item, error) {
-	rows, err := s.list.QueryContext(ctx, string(f.Kind), f.After, edge, f.Repository, f.State, size)
-	if err != nil {
-		return nil, err
-	}
-	var items []store.Item
-	err = each(rows, func() error {
-		ref := store.Ref{Kind: f.Kind}
-		var r row
-		if err := rows.Scan(&ref.ID, &r.version, &r.item); err != nil {
-			return err
-		}
-		i, err := decode(ref, r)
-		items = append(items, i)
-		return err
-	})
-	return items, err
 }

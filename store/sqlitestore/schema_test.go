@@ -21,7 +21,7 @@ func userVersion(t *testing.T, s *Store) int {
 // TestFilesOfEarlierVersionsCanBeUsed opens what each released schema left
 // behind: testdata/v<n>.sql is the dump of a file of version n.
 func TestFilesOfEarlierVersionsCanBeUsed(t *testing.T) {
-	for _, name := range []string{"testdata/v1.sql"} {
+	for _, name := range []string{"testdata/v1.sql", "testdata/v2.sql"} {
 		dump, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -38,6 +38,9 @@ func TestFilesOfEarlierVersionsCanBeUsed(t *testing.T) {
 		if err != nil || r.Version != 3 || r.State != store.Accepted || r.Account != "123456789012" {
 			t.Errorf("%s: request = %+v, %v; want that of the dump", name, r, err)
 		}
+		if n, err := s.CountOpen(t.Context(), r.Repository, 2); err != nil || n != 1 {
+			t.Errorf("%s: CountOpen = %d, %v; want the one of the dump", name, n, err)
+		}
 		r.Tries = 1
 		if err := s.Commit(t.Context(), store.Put(&r)); err != nil || r.Version != 4 {
 			t.Errorf("%s: Commit = %v, version %d; want nil, 4", name, err, r.Version)
@@ -47,15 +50,17 @@ func TestFilesOfEarlierVersionsCanBeUsed(t *testing.T) {
 				t.Errorf("%s: Due yields %v, %v; want %v", name, ref, err, r.Ref())
 			}
 		}
-		listed := 0
-		for _, err := range s.List(t.Context(), store.Filter{Repository: "42"}) {
-			if err != nil {
-				t.Errorf("%s: List: %v", name, err)
+		for _, f := range []store.Filter{{Repository: "42"}, {FoundBy: r.Origin.RunID}, {Name: "alphagov/Example"}} {
+			listed := 0
+			for i, err := range s.List(t.Context(), f) {
+				if err != nil || i.Ref() != r.Ref() {
+					t.Errorf("%s: List(%+v) yields %v, %v; want %s", name, f, i, err, r.Ref())
+				}
+				listed++
 			}
-			listed++
-		}
-		if listed != 1 {
-			t.Errorf("%s: List yields %d requests, want 1", name, listed)
+			if listed != 1 {
+				t.Errorf("%s: List(%+v) yields %d requests, want 1", name, f, listed)
+			}
 		}
 	}
 }
@@ -143,12 +148,13 @@ func TestReadsNeverScanTheTable(t *testing.T) {
 	}
 	for _, after := range []string{newest, "2026"} {
 		for _, edge := range []string{"", "2025"} {
-			for _, repository := range []string{"", "42"} {
-				for _, state := range []string{"", "ready"} {
-					got := planOf(t, s, listSQL, "request", after, edge, repository, state, page)
-					if want := "SEARCH items USING INDEX items_list (kind=? AND cursor>? AND cursor<?)"; got != want {
-						t.Errorf("List after %q, to %q, repository %q, state %q: %s\nwant %s", after, edge, repository, state, got, want)
-					}
+			for _, one := range []string{"", "42"} {
+				args := []any{"request", after, edge, one, one, "," + one + ",", one, one, one, page}
+				if got, want := planOf(t, s, listSQL, args...), "SEARCH items USING INDEX items_list (kind=? AND cursor>? AND cursor<?)"; got != want {
+					t.Errorf("List after %q, to %q, of %q: %s\nwant %s", after, edge, one, got, want)
+				}
+				if got, want := planOf(t, s, findSQL, append([]any{"7001"}, args...)...), "SEARCH items USING INDEX items_found (kind=? AND found=? AND cursor>? AND cursor<?)"; got != want {
+					t.Errorf("List of what is found after %q, to %q, of %q: %s\nwant %s", after, edge, one, got, want)
 				}
 			}
 		}

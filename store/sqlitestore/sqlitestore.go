@@ -42,6 +42,7 @@ type Store struct {
 	due         *sql.Stmt
 	open        *sql.Stmt
 	list        *sql.Stmt
+	find        *sql.Stmt
 	edge        *sql.Stmt
 
 	turn  chan struct{} // full while a commit leads a batch
@@ -140,6 +141,7 @@ func (s *Store) begin(ctx context.Context) error {
 		{&s.due, s.read, dueSQL},
 		{&s.open, s.read, openSQL},
 		{&s.list, s.read, listSQL},
+		{&s.find, s.read, findSQL},
 		{&s.edge, s.read, edgeSQL},
 	} {
 		stmt, err := p.db.PrepareContext(ctx, p.query)
@@ -154,7 +156,7 @@ func (s *Store) begin(ctx context.Context) error {
 // Close releases the file, if Open opened it.
 func (s *Store) Close() error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due, s.open, s.list, s.edge} {
+	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due, s.open, s.list, s.find, s.edge} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}

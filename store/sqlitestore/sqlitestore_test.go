@@ -256,7 +256,7 @@ func TestListLooksNoFurtherThanItMay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, f := range []store.Filter{{State: "failed", Look: 7}, {Repository: "7", Look: 7}, {State: "failed", Limit: 3, Look: 10}} {
+	for _, f := range []store.Filter{{States: []string{"failed"}, Look: 7}, {Repository: "7", Look: 7}, {States: []string{"failed"}, Limit: 3, Look: 10}} {
 		lists, look := 0, f.Look
 		for more := true; more; lists++ {
 			more = false

@@ -219,7 +219,10 @@ func (m *Memory) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item,
 		}
 		yielded := 0
 		for n, l := range m.listed(kind, f.After) {
-			if f.Look > 0 && n == f.Look && yielded != f.Limit {
+			if l.cursor < f.From() {
+				break
+			}
+			if f.Look > 0 && n == f.Look && yielded != f.Limit && f.FoundBy == "" {
 				yield(nil, &store.MoreError{After: f.After})
 				return
 			}

@@ -289,11 +289,69 @@ var listTests = []test{
 		busy.State, idle.Repository.ID = store.RunnerBusy, "43"
 		create(t, s, mine, theirs, done, busy, idle)
 		listed(t, s, store.Filter{Repository: "42"}, "done", "mine")
-		listed(t, s, store.Filter{State: "accepted"}, "theirs", "mine")
-		listed(t, s, store.Filter{Repository: "42", State: "accepted"}, "mine")
+		listed(t, s, store.Filter{States: []string{"accepted"}}, "theirs", "mine")
+		listed(t, s, store.Filter{Repository: "42", States: []string{"accepted"}}, "mine")
 		listed(t, s, store.Filter{Repository: "44"})
-		listed(t, s, store.Filter{Kind: store.KindRunner, State: "busy"}, "busy")
+		listed(t, s, store.Filter{Kind: store.KindRunner, States: []string{"busy"}}, "busy")
 		listed(t, s, store.Filter{Kind: store.KindRunner, Repository: "43"}, "idle")
+	}},
+	{"EveryFieldOfTheFilterNarrows", func(t *testing.T, s store.Store) {
+		for n, id := range []string{"a", "b", "c", "d"} {
+			r, run := made(id, n*10), runner(id)
+			run.CreatedAt = r.CreatedAt
+			r.State, run.State = []store.RequestState{store.Ready, store.Failed, store.Expired, store.Waiting}[n], store.RunnerOnline
+			r.Account, run.Account = fmt.Sprint("1", n%2), fmt.Sprint("1", n%2)
+			r.Region, run.Region = fmt.Sprint("eu-", n/2), fmt.Sprint("eu-", n/2)
+			if n == 2 {
+				r.Repository.Name = "alphagov/Other"
+			}
+			create(t, s, r, run)
+		}
+		listed(t, s, store.Filter{States: []string{"failed", "expired"}}, "c", "b")
+		listed(t, s, store.Filter{States: []string{"failed", "expired"}, Name: "AlphaGov/other"}, "c")
+		listed(t, s, store.Filter{Name: "alphagov/x", Limit: 2}, "d", "b")
+		listed(t, s, store.Filter{Kind: store.KindRunner, Account: "11"}, "d", "b")
+		listed(t, s, store.Filter{Kind: store.KindRunner, Account: "11", Region: "eu-0"}, "b")
+		listed(t, s, store.Filter{Region: "eu-1", Limit: 1}, "d")
+		listed(t, s, store.Filter{Account: "1"})
+	}},
+	{"SinceIsTheFirstOfAList", func(t *testing.T, s store.Store) {
+		for n := range 9 {
+			create(t, s, made(fmt.Sprint("r", n), n*10))
+		}
+		since := epoch.Add(40 * time.Second)
+		listed(t, s, store.Filter{Since: since}, "r8", "r7", "r6", "r5", "r4")
+		listed(t, s, store.Filter{Since: since.Add(time.Nanosecond)}, "r8", "r7", "r6", "r5")
+		listed(t, s, store.Filter{Since: since, Repository: "42", Limit: 2}, "r8", "r7")
+		listed(t, s, store.Filter{Since: since, After: store.Cursor(made("r6", 60))}, "r5", "r4")
+		listed(t, s, store.Filter{Since: since, After: store.Cursor(made("r2", 20))})
+		listed(t, s, store.Filter{Since: epoch.Add(time.Hour)})
+		for _, f := range []store.Filter{{}, {Limit: 2}, {States: []string{"accepted"}}, {Name: "alphagov/x"}} {
+			f.Since, f.Look = since, 2
+			if got, lists := followed(t, s, f); !slices.Equal(got, []string{"r8", "r7", "r6", "r5", "r4"}) || lists > 5 {
+				t.Errorf("List(%+v) = %v in %d lists, want r8 to r4 in at most 5", f, got, lists)
+			}
+		}
+	}},
+	{"ItemsAreFoundByInstanceAndRun", func(t *testing.T, s store.Store) {
+		run, other := runner("x"), runner("y")
+		create(t, s, run, other)
+		listed(t, s, store.Filter{Kind: store.KindRunner, FoundBy: "i-1"})
+		run.InstanceID, other.InstanceID = "i-1", "i-2"
+		commit(t, s, store.Put(run), store.Put(other))
+		one, two, old := made("one", 1), made("two", 2), made("old", 0)
+		one.Origin.RunID, two.Origin.RunID, old.Origin.RunID = "7001", "7001", "700"
+		two.State, two.Repository.ID = store.Failed, "43"
+		create(t, s, one, two, old)
+		listed(t, s, store.Filter{Kind: store.KindRunner, FoundBy: "i-1"}, "x")
+		listed(t, s, store.Filter{FoundBy: "7001"}, "two", "one")
+		listed(t, s, store.Filter{FoundBy: "7001", Look: 1}, "two", "one")
+		listed(t, s, store.Filter{FoundBy: "7001", States: []string{"failed"}}, "two")
+		listed(t, s, store.Filter{FoundBy: "7001", Repository: "42"}, "one")
+		listed(t, s, store.Filter{FoundBy: "7001", After: store.Cursor(two)}, "one")
+		listed(t, s, store.Filter{FoundBy: "i-1"})
+		listed(t, s, store.Filter{Kind: store.KindRunner, FoundBy: "7001"})
+		listed(t, s, store.Filter{FoundBy: "70"})
 	}},
 	{"WholeItemsAreYieldedAsTheyStand", func(t *testing.T, s store.Store) {
 		r := made("r", 0)
@@ -302,7 +360,7 @@ var listTests = []test{
 		commit(t, s, store.Put(r))
 		want := encoded(t, r)
 		eventually(t, func() error {
-			for i, err := range s.List(t.Context(), store.Filter{State: "waiting"}) {
+			for i, err := range s.List(t.Context(), store.Filter{States: []string{"waiting"}}) {
 				if err != nil {
 					return err
 				}
@@ -313,7 +371,7 @@ var listTests = []test{
 			}
 			return errors.New("List yields nothing")
 		})
-		listed(t, s, store.Filter{State: "accepted"})
+		listed(t, s, store.Filter{States: []string{"accepted"}})
 	}},
 	{"PagesJoinWithoutGapOrRepeat", func(t *testing.T, s store.Store) {
 		var want []string
@@ -357,9 +415,9 @@ var listTests = []test{
 			}
 			create(t, s, r)
 		}
-		listed(t, s, store.Filter{State: "ready", Limit: 2}, "r4", "r2")
-		listed(t, s, store.Filter{State: "ready", Limit: 2, After: store.Cursor(made("r4", 4))}, "r2", "r0")
-		listed(t, s, store.Filter{State: "ready", Limit: 3}, "r4", "r2", "r0")
+		listed(t, s, store.Filter{States: []string{"ready"}, Limit: 2}, "r4", "r2")
+		listed(t, s, store.Filter{States: []string{"ready"}, Limit: 2, After: store.Cursor(made("r4", 4))}, "r2", "r0")
+		listed(t, s, store.Filter{States: []string{"ready"}, Limit: 3}, "r4", "r2", "r0")
 	}},
 	{"LookBoundsWhatOneListReads", func(t *testing.T, s store.Store) {
 		const all, look = 30, 7
@@ -370,16 +428,16 @@ var listTests = []test{
 			}
 			create(t, s, r)
 		}
-		listed(t, s, store.Filter{State: "failed"}, "r20", "r10", "r00")
+		listed(t, s, store.Filter{States: []string{"failed"}}, "r20", "r10", "r00")
 		for _, c := range []struct {
 			f    store.Filter
 			want []string
 		}{
-			{store.Filter{State: "failed"}, []string{"r20", "r10", "r00"}},
-			{store.Filter{State: "failed", Repository: "42"}, []string{"r20", "r10", "r00"}},
-			{store.Filter{State: "failed", Limit: 2}, []string{"r20", "r10", "r00"}},
-			{store.Filter{State: "expired", Limit: 2}, nil},
-			{store.Filter{State: "failed", Repository: "43"}, nil},
+			{store.Filter{States: []string{"failed"}}, []string{"r20", "r10", "r00"}},
+			{store.Filter{States: []string{"failed"}, Repository: "42"}, []string{"r20", "r10", "r00"}},
+			{store.Filter{States: []string{"failed"}, Limit: 2}, []string{"r20", "r10", "r00"}},
+			{store.Filter{States: []string{"expired"}, Limit: 2}, nil},
+			{store.Filter{States: []string{"failed"}, Repository: "43"}, nil},
 		} {
 			c.f.Look = look
 			got, lists := followed(t, s, c.f)
@@ -393,9 +451,9 @@ var listTests = []test{
 			create(t, s, made(fmt.Sprintf("r%d", n), n))
 		}
 		listed(t, s, store.Filter{Look: 100}, "r4", "r3", "r2", "r1", "r0")
-		listed(t, s, store.Filter{Look: 100, State: "failed"})
+		listed(t, s, store.Filter{Look: 100, States: []string{"failed"}})
 		listed(t, s, store.Filter{Look: 3, Limit: 3}, "r4", "r3", "r2")
-		listed(t, s, store.Filter{Look: 3, Limit: 2, State: "accepted"}, "r4", "r3")
+		listed(t, s, store.Filter{Look: 3, Limit: 2, States: []string{"accepted"}}, "r4", "r3")
 	}},
 	{"ManyAreAllListed", func(t *testing.T, s store.Store) {
 		var want []string

@@ -139,6 +139,50 @@ run "environment_with_a_secret" {
   expect_failures = [var.accounts]
 }
 
+run "volume_of_no_type" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"], root_volume = { type = "ssd" } } }
+        instance_types = ["m7i.large"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "tag_that_is_ours" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        request_tags   = ["garo:runner"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "tenancy_unknown" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        tenancy        = "host"
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "default_region_elsewhere" {
   command = plan
   variables {

@@ -101,8 +101,14 @@ run "rendered" {
         allow                  = { public_repositories = true, events = ["issues"] }
         only                   = { refs = ["refs/heads/main"], properties = { tier = "gold" } }
         environment            = { https_proxy = "http://proxy.internal:3128" }
+        max_root_volume_gb     = 200
+        tags                   = { team = "build" }
+        request_tags           = ["job"]
+        spot_max_price         = "0.25"
+        cpu_credits            = "standard"
+        tenancy                = "dedicated"
         regions = {
-          eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs" }
+          eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs", root_volume = { size_gb = 50, type = "gp3" }, associate_public_ip = false, capacity_reservation = "open" }
           eu-west-2 = { subnets = ["subnet-0d"], images = ["ami-0123456789abcdef0"] }
         }
       }

@@ -63,8 +63,10 @@ func Policy(part Part, controlPlane, partition, account string) string {
 			allow([]string{"ec2:RunInstances"}, []string{
 				in("ec2", "*", "*", "subnet/*"), in("ec2", "*", "*", "security-group/*"), ec2("network-interface"), ec2("spot-instances-request"),
 				in("ec2", "*", "*", "image/*"), in("ec2", "*", "*", "snapshot/*"),
+				in("ec2", "*", "*", "capacity-reservation/*"), in("resource-groups", "*", account, "group/*"),
 			}),
-			where(allow([]string{"ec2:CreateTags"}, []string{ec2("instance"), ec2("volume")}),
+			allow([]string{"ec2:DescribeImages"}, []string{"*"}), // it knows no resources either
+			where(allow([]string{"ec2:CreateTags"}, []string{ec2("instance"), ec2("volume"), ec2("network-interface")}),
 				"StringEquals", "ec2:CreateAction", "RunInstances"),
 			where(allow([]string{"iam:PassRole"}, []string{in("iam", "", account, "role/*")}),
 				"StringLike", "iam:PassedToService", "ec2.amazonaws.com*"),

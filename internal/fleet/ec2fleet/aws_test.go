@@ -199,6 +199,47 @@ func TestFleet(t *testing.T) {
 	})
 }
 
+// What a registration sets is on the machine, its volume and its interface, and a repeated
+// call is the same.
+func TestMachineHasItsOptions(t *testing.T) {
+	c := start(t, ec2proxy.Config{})
+	subnet, _, _ := c.subnets(t, here)
+	f := c.part(assume.Worker, externalID)
+	l := c.launch(t, here, subnet)
+	root, err := f.RootVolume(t.Context(), here, l.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Tags["team"] = "build"
+	l.Options = store.LaunchOptions{RootVolume: store.Volume{SizeGB: 100, Type: "gp3"}, TagInterface: true, PublicIP: new(true)}.On(root)
+	first, err := f.Launch(t.Context(), here, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := f.Launch(t.Context(), here, l); err != nil || again.ID != first.ID {
+		t.Errorf("the same launch again = %s, %v; want %s", again.ID, err, first.ID)
+	}
+	client := c.direct(t, here)
+	found, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{first.ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := found.Reservations[0].Instances[0]
+	if aws.ToString(i.PublicIpAddress) == "" || aws.ToString(i.SubnetId) != subnet || len(i.NetworkInterfaces) != 1 {
+		t.Errorf("the instance has address %q in %q and %d interfaces, want one, in %s, and one", aws.ToString(i.PublicIpAddress), aws.ToString(i.SubnetId), len(i.NetworkInterfaces), subnet)
+	}
+	volumes, err := client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{
+		Filters: []types.Filter{{Name: new("attachment.instance-id"), Values: []string{first.ID}}},
+	})
+	if err != nil || len(volumes.Volumes) != 1 {
+		t.Fatalf("DescribeVolumes = %d, %v; want one", len(volumes.Volumes), err)
+	}
+	v := volumes.Volumes[0]
+	if *v.Size != 100 || v.VolumeType != types.VolumeTypeGp3 || !*v.Encrypted || !slices.ContainsFunc(v.Tags, func(tag types.Tag) bool { return *tag.Key == "team" && *tag.Value == "build" }) {
+		t.Errorf("the volume has %d GiB of %s, encrypted %t, tags %v; want 100 of gp3, encrypted, with team", *v.Size, v.VolumeType, *v.Encrypted, v.Tags)
+	}
+}
+
 func TestMachineIsInTheRunnersAccountAsItWasAskedFor(t *testing.T) {
 	c := start(t, ec2proxy.Config{})
 	subnet, _, _ := c.subnets(t, elsewhere)

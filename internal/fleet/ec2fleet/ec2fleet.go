@@ -45,6 +45,7 @@ type Fleet struct {
 	mu      sync.Mutex
 	clients map[string]*client // by region
 	gone    map[ami]bool       // images that EC2 did not know, not yet read again
+	roots   map[ami]store.Root // of images that were looked at
 }
 
 var _ fleet.Fleet = (*Fleet)(nil)
@@ -52,7 +53,7 @@ var _ fleet.Fleet = (*Fleet)(nil)
 // New returns a Fleet that calls with the credentials of sessions. Of cfg it takes
 // the HTTP client and the endpoints.
 func New(cfg aws.Config, sessions *assume.Sessions) *Fleet {
-	return &Fleet{aws: cfg, sessions: sessions, pageSize: mostOnAPage, clients: map[string]*client{}, gone: map[ami]bool{}}
+	return &Fleet{aws: cfg, sessions: sessions, pageSize: mostOnAPage, clients: map[string]*client{}, gone: map[ami]bool{}, roots: map[ami]store.Root{}}
 }
 
 // client is what is called of one region's EC2. These are method values and not an
@@ -60,6 +61,7 @@ func New(cfg aws.Config, sessions *assume.Sessions) *Fleet {
 // a program looks some up by name, can still drop those.
 type client struct {
 	run       func(context.Context, *ec2.RunInstancesInput, ...func(*ec2.Options)) (*ec2.RunInstancesOutput, error)
+	images    func(context.Context, *ec2.DescribeImagesInput, ...func(*ec2.Options)) (*ec2.DescribeImagesOutput, error)
 	describe  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
 	terminate func(context.Context, *ec2.TerminateInstancesInput, ...func(*ec2.Options)) (*ec2.TerminateInstancesOutput, error)
 }
@@ -71,7 +73,7 @@ func (f *Fleet) client(region string) *client {
 		return c
 	}
 	sdk := ec2.NewFromConfig(f.aws, func(o *ec2.Options) { o.Region, o.Retryer = region, aws.NopRetryer{} })
-	c := &client{run: sdk.RunInstances, describe: sdk.DescribeInstances, terminate: sdk.TerminateInstances}
+	c := &client{run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, terminate: sdk.TerminateInstances}
 	f.clients[region] = c
 	return c
 }

@@ -73,6 +73,23 @@ func TestLaunchGolden(t *testing.T) {
 		{"profilearn.golden", func(l *fleet.Launch) {
 			l.SecurityGroups, l.InstanceProfile = nil, "arn:aws:iam::111111111111:instance-profile/builder"
 		}},
+		{"rootvolume.golden", func(l *fleet.Launch) {
+			l.Options.RootVolume = store.Volume{SizeGB: 100, Type: "gp3", IOPS: 6000, Throughput: 500, InitializationRate: 300}
+			l.Options.RootDevice = "/dev/sda1"
+		}},
+		{"rootsize.golden", func(l *fleet.Launch) {
+			l.Options = store.LaunchOptions{RootVolume: store.Volume{SizeGB: 100}}.On(store.Root{Device: "/dev/xvda", SizeGB: 8})
+		}},
+		{"tags.golden", func(l *fleet.Launch) { l.Tags["cost centre"], l.Options.TagInterface = "42", true }},
+		{"publicip.golden", func(l *fleet.Launch) { l.Options.PublicIP, l.Options.TagInterface = new(true), true }},
+		{"privateip.golden", func(l *fleet.Launch) { l.Options.PublicIP, l.SecurityGroups = new(false), nil }},
+		{"reservation.golden", func(l *fleet.Launch) { l.Options = market("cr-0123456789abcdef0") }},
+		{"reservationgroup.golden", func(l *fleet.Launch) {
+			l.Options = market("arn:aws:resource-groups:eu-west-2:111111111111:group/builds")
+			l.InstanceType = "t4g.large"
+		}},
+		{"reservationopen.golden", func(l *fleet.Launch) { l.Options.CapacityReservation = "open" }},
+		{"spotmarket.golden", func(l *fleet.Launch) { l.Options, l.Market = market("cr-0123456789abcdef0"), store.Spot }},
 	} {
 		w := &wire{answers: []reply{{200, launched, nil}}}
 		f := w.fleet()
@@ -88,6 +105,74 @@ func TestLaunchGolden(t *testing.T) {
 		if err != nil || string(data) != string(launch().UserData) {
 			t.Errorf("UserData decodes to %q, %v; want %q", data, err, launch().UserData)
 		}
+	}
+}
+
+// market is all that a registration can say of how a machine is bought.
+func market(reservation string) store.LaunchOptions {
+	return store.LaunchOptions{SpotMaxPrice: "0.25", CPUCredits: store.Standard, Tenancy: store.Dedicated, CapacityReservation: reservation}
+}
+
+// Every family of types is looked at: m7i has no credits, and trn1 is no T type.
+func TestOnlyBurstableTypesGetCredits(t *testing.T) {
+	for name, want := range map[string]string{"t2.micro": "standard", "t3a.small": "standard", "t4g.large": "standard", "trn1.2xlarge": "", "m7i.large": "", "t": ""} {
+		w := &wire{answers: []reply{{200, launched, nil}}}
+		l := launch()
+		l.InstanceType, l.Options.CPUCredits = name, store.Standard
+		if _, err := w.fleet().Launch(t.Context(), here, l); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.calls[0].Get("CreditSpecification.CpuCredits"); got != want {
+			t.Errorf("%s is launched with credits %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestImageIsLookedAtOnce(t *testing.T) {
+	image := func(root, mappings string) reply {
+		return reply{200, "<DescribeImagesResponse><imagesSet><item><imageId>ami-1</imageId><rootDeviceName>" + root + "</rootDeviceName><blockDeviceMapping>" + mappings + "</blockDeviceMapping></item></imagesSet></DescribeImagesResponse>", nil}
+	}
+	const data = "<item><deviceName>/dev/sdb</deviceName><ebs><volumeSize>500</volumeSize></ebs></item><item><deviceName>/dev/sdc</deviceName><virtualName>ephemeral0</virtualName></item>"
+	const disk = "<item><deviceName>/dev/sda1</deviceName><ebs><volumeSize>30</volumeSize></ebs></item>"
+	w := &wire{answers: []reply{image("/dev/sda1", data+disk)}}
+	f := w.fleet()
+	for range 3 {
+		if got, err := f.RootVolume(t.Context(), here, "ami-1"); err != nil || got != (store.Root{Device: "/dev/sda1", SizeGB: 30}) {
+			t.Fatalf("RootVolume = %+v, %v; want /dev/sda1 of 30 GiB", got, err)
+		}
+	}
+	elsewhere := here
+	elsewhere.Region = "eu-west-1"
+	if _, err := f.RootVolume(t.Context(), elsewhere, "ami-1"); err != nil || len(w.calls) != 2 {
+		t.Errorf("after another region %d calls, %v; want one for each region", len(w.calls), err)
+	}
+	if c := w.calls[0]; c.Get("Action") != "DescribeImages" || c.Get("ImageId.1") != "ami-1" || c.Has("ImageId.2") {
+		t.Errorf("the call is %v, want the one image", c)
+	}
+
+	for name, c := range map[string]struct {
+		answer reply
+		kind   error
+		code   string
+	}{
+		"NoVolume": {image("/dev/sda1", data), fleet.ErrRefused, "NoRootVolume"},
+		"NoRoot":   {image("", disk), fleet.ErrRefused, "NoRootVolume"},
+		"NoImage":  {reply{200, "<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>", nil}, fleet.ErrImage, "InvalidAMIID.NotFound"},
+		"Gone":     {ec2Error(400, "InvalidAMIID.NotFound", "The image id '[ami-1]' does not exist"), fleet.ErrImage, "InvalidAMIID.NotFound"},
+		"Denied":   {ec2Error(403, "UnauthorizedOperation", "You are not authorized"), fleet.ErrRefused, "UnauthorizedOperation"},
+		"Away":     {ec2Error(503, "Unavailable", ""), fleet.ErrUnknown, "Unavailable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &wire{answers: []reply{c.answer}}
+			f := w.fleet()
+			for range 2 { // none of these is remembered
+				_, err := f.RootVolume(t.Context(), here, "ami-1")
+				wantError(t, "RootVolume", err, c.kind, c.code)
+			}
+			if len(w.calls) != 2 {
+				t.Errorf("%d calls, want 2", len(w.calls))
+			}
+		})
 	}
 }
 

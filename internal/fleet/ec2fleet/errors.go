@@ -49,9 +49,9 @@ var verdicts = map[string]verdict{
 	"VolumeTypeNotAvailableInZone":      {fleet.ErrCapacity, "The zone of that subnet does not have the image's volume type."},
 	"HostLimitExceeded":                 {fleet.ErrCapacity, "Have the region's quota of dedicated hosts raised."},
 	"PrivateIpAddressLimitExceeded":     {fleet.ErrCapacity, "Use a larger subnet, or more of them."},
-	// We name no price, so that nobody could name a better one: another placement
-	// may be below its on-demand price.
-	"SpotMaxPriceTooLow": {kind: fleet.ErrCapacity},
+	// Another placement may be below the price that the registration names, or else
+	// below its on-demand price.
+	"SpotMaxPriceTooLow": {fleet.ErrCapacity, "If the registration has spot_max_price, raise it."},
 
 	// What the client token is bound to.
 	"IdempotentParameterMismatch":  {kind: fleet.ErrMismatch},
@@ -90,7 +90,7 @@ var verdicts = map[string]verdict{
 	"InvalidAMIID":                            {fleet.ErrImage, "Change the registration's images: an AMI is of one region, and shared with the account or public."},
 	"InvalidAMIName":                          {fleet.ErrRefused, "Change the registration's images."},
 	"InvalidSnapshot":                         {fleet.ErrRefused, "A snapshot of the image is gone: build the image again."},
-	"InvalidBlockDeviceMapping":               {fleet.ErrRefused, "Build the image again."},
+	"InvalidBlockDeviceMapping":               {fleet.ErrRefused, "Change the registration's root_volume, or build the image again."},
 	"EncryptedVolumesNotSupported":            {fleet.ErrUnsuited, "Allow only instance types that take encrypted volumes."},
 	"InvalidSubnet":                           {fleet.ErrUnsuited, "Change the registration's subnets."},
 	"InvalidSubnetID":                         {fleet.ErrUnsuited, "Change the registration's subnets: a subnet is of one region."},

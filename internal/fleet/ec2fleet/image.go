@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // Image implements fleet.Fleet. What a parameter says is kept for five minutes, as
@@ -37,6 +41,51 @@ func (f *Fleet) Image(ctx context.Context, at fleet.Place, image string) (string
 	default:
 		return ami, nil
 	}
+}
+
+// maxRoots bounds the images that are remembered, at a hundred bytes each. An account has
+// fewer in use, and one that is forgotten costs a call.
+const maxRoots = 1000
+
+// RootVolume implements fleet.Fleet: it asks EC2 once for each image.
+func (f *Fleet) RootVolume(ctx context.Context, at fleet.Place, id string) (store.Root, error) {
+	f.mu.Lock()
+	root, known := f.roots[ami{at, id}]
+	f.mu.Unlock()
+	if known {
+		return root, nil
+	}
+	var out *ec2.DescribeImagesOutput
+	err := f.do(ctx, at, func(c *client, as func(*ec2.Options)) (err error) {
+		out, err = c.images(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}}, as)
+		return err
+	})
+	if err == nil && len(out.Images) == 0 {
+		err = &fleet.Error{Kind: fleet.ErrRefused, Case: fleet.ErrImage, Code: "InvalidAMIID.NotFound", Text: "EC2 shows no image " + id + ". " + verdicts["InvalidAMIID"].advice}
+	}
+	switch {
+	case errors.Is(err, fleet.ErrImage):
+		f.disown(at, id)
+		fallthrough
+	case err != nil:
+		return store.Root{}, fmt.Errorf("look at image %s in %s: %w", id, at, err)
+	}
+	root.Device = aws.ToString(out.Images[0].RootDeviceName)
+	for _, m := range out.Images[0].BlockDeviceMappings {
+		if aws.ToString(m.DeviceName) == root.Device && m.Ebs != nil {
+			root.SizeGB = int(aws.ToInt32(m.Ebs.VolumeSize))
+		}
+	}
+	if root.Device == "" || root.SizeGB == 0 {
+		return store.Root{}, &fleet.Error{Kind: fleet.ErrRefused, Code: "NoRootVolume", Text: "Image " + id + " in " + at.String() + " has no root volume of EBS, whose size could be set. Use another image, or take root_volume out of the registration."}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.roots) >= maxRoots {
+		clear(f.roots)
+	}
+	f.roots[ami{at, id}] = root
+	return root, nil
 }
 
 // ami is an image of one place.

@@ -39,10 +39,6 @@ func (f *Fleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fle
 // runInput is the call of a launch. EC2 compares a repeated call with the first, so
 // that it must be the same in every process and at any time.
 func runInput(l fleet.Launch) *ec2.RunInstancesInput {
-	var tags []types.Tag
-	for _, k := range slices.Sorted(maps.Keys(l.Tags)) {
-		tags = append(tags, types.Tag{Key: &k, Value: new(l.Tags[k])})
-	}
 	in := &ec2.RunInstancesInput{
 		ClientToken:      &l.ClientToken,
 		MinCount:         new(int32(1)),
@@ -62,12 +58,7 @@ func runInput(l fleet.Launch) *ec2.RunInstancesInput {
 			HttpTokens:              types.HttpTokensStateRequired,
 			HttpPutResponseHopLimit: new(int32(1)),
 		},
-		// A spot request is not tagged: it ends with its instance, and EC2 refuses
-		// its tags in an on-demand launch.
-		TagSpecifications: []types.TagSpecification{
-			{ResourceType: types.ResourceTypeInstance, Tags: tags},
-			{ResourceType: types.ResourceTypeVolume, Tags: tags},
-		},
+		TagSpecifications: tagsOf(l),
 	}
 	if l.InstanceProfile != "" {
 		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &l.InstanceProfile}
@@ -81,8 +72,90 @@ func runInput(l fleet.Launch) *ec2.RunInstancesInput {
 			SpotOptions: &types.SpotMarketOptions{ // without a price: the on-demand price is the most
 				SpotInstanceType:             types.SpotInstanceTypeOneTime,
 				InstanceInterruptionBehavior: types.InstanceInterruptionBehaviorTerminate,
+				MaxPrice:                     said(l.Options.SpotMaxPrice),
 			},
 		}
 	}
+	addOptions(in, l)
 	return in
+}
+
+// tagsOf returns the tags of a launch, on what it makes. A spot request is not tagged: it
+// ends with its instance, and EC2 refuses its tags in an on-demand launch.
+func tagsOf(l fleet.Launch) []types.TagSpecification {
+	var tags []types.Tag
+	for _, k := range slices.Sorted(maps.Keys(l.Tags)) {
+		tags = append(tags, types.Tag{Key: &k, Value: new(l.Tags[k])})
+	}
+	on := []types.ResourceType{types.ResourceTypeInstance, types.ResourceTypeVolume}
+	if l.Options.TagInterface {
+		on = append(on, types.ResourceTypeNetworkInterface)
+	}
+	var all []types.TagSpecification
+	for _, kind := range on {
+		all = append(all, types.TagSpecification{ResourceType: kind, Tags: tags})
+	}
+	return all
+}
+
+// addOptions adds what a registration sets to the call of a launch.
+func addOptions(in *ec2.RunInstancesInput, l fleet.Launch) {
+	o := l.Options
+	if v := o.RootVolume; o.RootDevice != "" {
+		in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: &o.RootDevice, Ebs: &types.EbsBlockDevice{
+			VolumeSize: positive(v.SizeGB), VolumeType: types.VolumeType(v.Type), Iops: positive(v.IOPS), Throughput: positive(v.Throughput),
+			VolumeInitializationRate: positive(v.InitializationRate), Encrypted: new(true), DeleteOnTermination: new(true),
+		}}}
+	}
+	if o.CPUCredits != "" && burstable(l.InstanceType) {
+		in.CreditSpecification = &types.CreditSpecificationRequest{CpuCredits: &o.CPUCredits}
+	}
+	if o.Tenancy != "" {
+		in.Placement = &types.Placement{Tenancy: types.Tenancy(o.Tenancy)}
+	}
+	if l.Market == store.OnDemand {
+		in.CapacityReservationSpecification = reservation(o.CapacityReservation)
+	}
+	if o.PublicIP != nil { // which EC2 takes for a network interface alone
+		in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{{
+			DeviceIndex: new(int32(0)), SubnetId: in.SubnetId, Groups: in.SecurityGroupIds, AssociatePublicIpAddress: o.PublicIP, DeleteOnTermination: new(true),
+		}}
+		in.SubnetId, in.SecurityGroupIds = nil, nil
+	}
+}
+
+// reservation returns how a capacity reservation is named in a call; nil: it is not.
+func reservation(s string) *types.CapacityReservationSpecification {
+	switch {
+	case s == "":
+		return nil
+	case strings.HasPrefix(s, "cr-"):
+		return &types.CapacityReservationSpecification{CapacityReservationTarget: &types.CapacityReservationTarget{CapacityReservationId: &s}}
+	case strings.HasPrefix(s, "arn:"):
+		return &types.CapacityReservationSpecification{CapacityReservationTarget: &types.CapacityReservationTarget{CapacityReservationResourceGroupArn: &s}}
+	}
+	return &types.CapacityReservationSpecification{CapacityReservationPreference: types.CapacityReservationPreference(s)}
+}
+
+// burstable reports whether an instance type has CPU credits: those of the families that
+// are called t and a number
+// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-performance-instances.html).
+func burstable(instanceType string) bool {
+	return len(instanceType) > 1 && instanceType[0] == 't' && instanceType[1] >= '0' && instanceType[1] <= '9'
+}
+
+// said is s, and nil for what was not said.
+func said(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// positive is n as EC2 takes it, and nil for what was not said.
+func positive(n int) *int32 {
+	if n <= 0 {
+		return nil
+	}
+	return new(int32(n))
 }

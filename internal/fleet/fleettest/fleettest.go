@@ -98,6 +98,7 @@ var checks = []struct {
 	{"ListStopsWhenItIsTold", listStops},
 	{"EndedContextHasNoEffect", endedContext},
 	{"ImageIDIsItsOwnAnswer", image},
+	{"RootVolumeOfAnImageIsKnown", rootVolume},
 }
 
 // launch returns a launch with a token of its own.
@@ -221,4 +222,15 @@ func image(t *testing.T, s Subject) {
 	if got, err := s.Fleet.Image(t.Context(), s.At, s.Launch.Image); err != nil || got != s.Launch.Image {
 		t.Errorf("Image(%s) = %s, %v; want itself", s.Launch.Image, got, err)
 	}
+}
+
+// rootVolume launches with a volume of the image's least size, which is taken.
+func rootVolume(t *testing.T, s Subject) {
+	root, err := s.Fleet.RootVolume(t.Context(), s.At, s.Launch.Image)
+	if err != nil || root.Device == "" || root.SizeGB <= 0 {
+		t.Fatalf("RootVolume(%s) = %+v, %v; want a device and a size", s.Launch.Image, root, err)
+	}
+	l := s.launch("t1")
+	l.Options = store.LaunchOptions{RootVolume: store.Volume{SizeGB: 1, Type: "gp3"}}.On(root)
+	s.must(t, l)
 }

@@ -26,6 +26,7 @@ type broken struct {
 	list      func(context.Context, fleet.Place, string) iter.Seq2[fleet.Instance, error]
 	terminate func(context.Context, fleet.Place, ...string) error
 	image     func(context.Context, fleet.Place, string) (string, error)
+	root      func(context.Context, fleet.Place, string) (store.Root, error)
 }
 
 func (b *broken) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
@@ -50,6 +51,10 @@ func (b *broken) Terminate(ctx context.Context, at fleet.Place, ids ...string) e
 
 func (b *broken) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
 	return b.image(ctx, at, image)
+}
+
+func (b *broken) RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error) {
+	return b.root(ctx, at, ami)
 }
 
 // faults are fleets that break the contract, and the check that must see it.
@@ -189,6 +194,15 @@ var faults = []struct {
 			return nil
 		}
 	}},
+	{"root volumes are forgotten", "SameTokenWithOtherBytesIsRefused", func(b *broken, w *simfleet.World) {
+		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
+			l.Options = store.LaunchOptions{}
+			return w.Launch(ctx, at, l)
+		}
+	}},
+	{"images have no root volume", "RootVolumeOfAnImageIsKnown", func(b *broken, _ *simfleet.World) {
+		b.root = func(context.Context, fleet.Place, string) (store.Root, error) { return store.Root{}, nil }
+	}},
 	{"one unknown id fails all", "GetLeavesOutWhatIsUnknown", func(b *broken, w *simfleet.World) {
 		b.get = func(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error) {
 			got, err := w.Get(ctx, at, ids...)
@@ -296,7 +310,7 @@ func TestFleetUnderTest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
 			}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,

@@ -95,6 +95,9 @@ func otherBytes(t *testing.T, s Subject) {
 		{"a tag's value", func(l *fleet.Launch) { l.Tags[fleet.TagRequest] += "x" }, true},
 		{"one tag more", func(l *fleet.Launch) { l.Tags["more"] = "1" }, true},
 		{"no security group", func(l *fleet.Launch) { l.SecurityGroups = nil }, len(l.SecurityGroups) > 0},
+		{"root volume", func(l *fleet.Launch) {
+			l.Options = store.LaunchOptions{RootDevice: "/dev/xvda", RootVolume: store.Volume{SizeGB: 100}}
+		}, true},
 		{"image", func(l *fleet.Launch) { l.Image = s.OtherImage }, s.OtherImage != ""},
 		{"profile", func(l *fleet.Launch) { l.InstanceProfile = s.OtherProfile }, s.OtherProfile != ""},
 		{"subnet of the same zone", func(l *fleet.Launch) { l.Subnet = s.SameZone }, s.SameZone != ""},

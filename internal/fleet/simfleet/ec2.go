@@ -43,6 +43,22 @@ func (w *World) Image(ctx context.Context, at fleet.Place, image string) (string
 	return fmt.Sprintf("ami-%x", sha256.Sum256([]byte(image)))[:len("ami-")+17], nil
 }
 
+// simRoot is the root volume of every image: as those of Amazon Linux have it.
+var simRoot = store.Root{Device: "/dev/xvda", SizeGB: 8}
+
+// RootVolume implements fleet.Fleet.
+func (w *World) RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error) {
+	if err := w.begin(ctx, OpRoot, at, fleet.Launch{Image: ami}); err != nil {
+		return store.Root{}, err
+	}
+	w.hold()
+	defer w.release()
+	if w.supply.gone[ami] {
+		return store.Root{}, w.supply.unsuited(fleet.Launch{Image: ami})
+	}
+	return simRoot, nil
+}
+
 // Launch implements fleet.Fleet.
 func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	if !w.admit(at) {
@@ -87,7 +103,22 @@ func acceptable(l fleet.Launch) error {
 	case len(l.UserData) > bootstrap.MaxUserData:
 		return refuse("InvalidParameterValue", fmt.Sprintf("user data of %d bytes, at most %d", len(l.UserData), bootstrap.MaxUserData))
 	}
+	if err := acceptableOptions(l); err != nil {
+		return err
+	}
 	return acceptableTags(l.Tags)
+}
+
+// acceptableOptions refuses what EC2 refuses of the details of a call.
+func acceptableOptions(l fleet.Launch) error {
+	v := l.Options.RootVolume
+	switch {
+	case l.Options.RootDevice == "" && v != store.Volume{}:
+		return refuse("MissingParameter", "a block device mapping names its device")
+	case l.Options.RootDevice != "" && v.SizeGB > 0 && v.SizeGB < simRoot.SizeGB:
+		return refuse("InvalidBlockDeviceMapping", fmt.Sprintf("Volume of size %dGB is smaller than snapshot, expect size >= %dGB", v.SizeGB, simRoot.SizeGB))
+	}
+	return nil
 }
 
 // acceptableTags holds tags to EC2's restrictions

@@ -58,6 +58,7 @@ type Placement struct {
 // The operations that a Fault is asked about.
 const (
 	OpImage     = "image"
+	OpRoot      = "root"
 	OpLaunch    = "launch"
 	OpByToken   = "by_token"
 	OpGet       = "get"

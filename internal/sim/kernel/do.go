@@ -78,7 +78,7 @@ func (k *Kernel) fail(ctx context.Context, inv *Invocation, e *Effect, fate Fate
 	if inv != nil && (fate == KillBefore || fate == KillAfter) {
 		inv.kill()
 		k.Watcher.Killed(e)
-		return fault // nobody is left to be told
+		return fmt.Errorf("%s: %w", e.Op, ErrDead)
 	}
 	lost := inv.travel(ctx, back)
 	if lost == nil && (fate == Throttle || fate == Refuse) {

@@ -28,6 +28,7 @@ const (
 	Delete = "delete" // of a message; of a registration
 
 	Image     = "image"
+	Root      = "root"
 	Launch    = "launch"
 	ByToken   = "by token"
 	Terminate = "terminate"

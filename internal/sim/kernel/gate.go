@@ -193,7 +193,7 @@ func gated[T any](ctx context.Context, k *Kernel, inv *Invocation, e *Effect, ca
 		if inv != nil {
 			inv.kill()
 		}
-		return none, fault
+		return none, fmt.Errorf("%s: %w", e.Op, ErrDead)
 	}
 	v, err := call(context.WithoutCancel(ctx))
 	k.cfg.Gate.saw(inv, e, fate, answered(v, err))

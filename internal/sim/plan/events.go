@@ -124,6 +124,10 @@ var events = []event{
 	{"role of the account refuses us", func(s *story, name string) bool {
 		return s.meanwhile(name, s.w.Distrust, s.w.Trust)
 	}},
+	{"registration names another root volume", func(s *story, name string) bool {
+		s.w.Enlarge(oneOf(s.dice, []int{40, 60, 80}, "root volume", name))
+		return true
+	}},
 	{"deploy", func(s *story, name string) bool {
 		s.w.Deploy(strings.Repeat(name[len(name)-1:], 64))
 		return true

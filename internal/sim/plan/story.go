@@ -133,6 +133,12 @@ func (s *story) body(name string) apitype.Start {
 	} else if s.chance(600, "shared", name) {
 		body = sim.Shared(name, oneOf(s.dice, [][]string{nil, {"build"}}, "labels", name)...)
 	}
+	if s.theme() == mixed && s.chance(300, "root volume", name) {
+		body.RootVolumeGB = oneOf(s.dice, []int{20, 100}, "root volume", name)
+	}
+	if s.theme() == mixed && s.chance(200, "tag", name) {
+		body.Tags = map[string]string{"job": oneOf(s.dice, []string{"7", "8"}, "tag", name)}
+	}
 	longest := oneOf(s.dice, []time.Duration{2 * time.Minute, 7*time.Minute + 30*time.Second}, "longest timeout", name)
 	if s.theme() == oneKey {
 		longest = oneOf(s.dice, []time.Duration{2*time.Minute + 30*time.Second, 7*time.Minute + 30*time.Second}, "longest timeout") // half of the runner's life is the most

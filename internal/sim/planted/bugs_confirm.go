@@ -70,7 +70,7 @@ var confirmBugs = []Bug{
 		edit("store/end.go", ` && !r.jobRuns():
 			return EndBegin`, `:
 			return EndBegin`)),
-	plant("BusyAskedEachMinute", "GitHub is asked each minute to delete what it calls busy",
+	plant("BusyAskedEachMinute", "GitHub is asked every minute to delete what it calls busy",
 		edit("store/end.go", `case r.DeregisteredAt.IsZero() && now.Before(r.DeleteAfter):`, `case r.DeregisteredAt.IsZero() && now.Before(r.DeletedAt):`)),
 	plant("StoppedMachineIsBusy", "a machine that does not run is waited for",
 		edit("reaper/end.go", `return shown && run.InstanceID != "" && in.State`, `return false && shown && run.InstanceID != "" && in.State`)),

@@ -261,7 +261,7 @@ func (p endPromises) sawReason(was, r store.Runner) {
 		p.hold(TrueReason, r.Config.N > 0 || mints[github.ErrUnknown]+mints[github.ErrLimited]+mints[github.ErrConflict] < 3,
 			"runner %s drains as if its machine had not called, and GitHub registered nothing: %v", r.ID, mints)
 	case store.EndGitHubDown:
-		p.hold(TrueReason, mints[github.ErrUnknown]+mints[github.ErrNameTaken]+mints[github.ErrConflict] > 0, "runner %s drains for GitHub's silence, and GitHub answered %v", r.ID, mints)
+		p.hold(TrueReason, mints[kernel.ErrDead]+mints[github.ErrUnknown]+mints[github.ErrNameTaken]+mints[github.ErrConflict] > 0, "runner %s drains for GitHub's silence, and GitHub answered %v", r.ID, mints)
 	case store.EndGitHubLimit:
 		p.hold(TrueReason, mints[github.ErrLimited] > 0, "runner %s drains for GitHub's limit, and GitHub answered %v", r.ID, mints)
 	case store.EndMintDenied:

@@ -91,7 +91,7 @@ func (p finalPromises) sawDrained(healed time.Time) {
 		if p.confirmations.busy[r.ID] { // GitHub said that a job runs, and is asked again ever more seldom
 			by = by.Add(lim.DeleteAgain)
 		}
-		stopped, off := p.confirmations.stopped[r.InstanceID]
+		stopped, off := p.stopped[r.InstanceID]
 		switch {
 		case off: // no job is on it, whatever GitHub says
 			by = latest(healed, stopped.Add(lim.Lost), r.DrainingAt, r.CalledAt.Add(lim.GoneAge)).Add(lim.GoneGap + periods*lim.ReaperPeriod)

@@ -36,11 +36,12 @@ const (
 type calls struct {
 	tokens   map[call]string // with which token each was made
 	byToken  map[string]call
-	full     map[string]bool // the tokens that EC2 had no room for, or refused the placement of, and said so to somebody
-	gone     map[string]bool // the tokens whose image EC2 did not know, and said so to somebody
-	toldFull map[caller]bool // who was told that
-	unclear  map[string]bool // the tokens of which a call had no answer
-	open     map[caller]bool // who, of those that had a claim, has a call without an answer
+	full     map[string]bool         // the tokens that EC2 had no room for, or refused the placement of, and said so to somebody
+	gone     map[string]bool         // the tokens whose image EC2 did not know, and said so to somebody
+	toldFull map[caller]bool         // who was told that
+	unclear  map[string]bool         // the tokens of which a call had no answer
+	first    map[string]fleet.Launch // the first call with each token
+	open     map[caller]bool         // who, of those that had a claim, has a call without an answer
 }
 
 // call is what a client token stands for.
@@ -55,7 +56,7 @@ type caller struct{ by, of string }
 func newCalls() calls {
 	return calls{
 		tokens: map[call]string{}, byToken: map[string]call{}, full: map[string]bool{}, gone: map[string]bool{},
-		toldFull: map[caller]bool{}, unclear: map[string]bool{}, open: map[caller]bool{},
+		toldFull: map[caller]bool{}, unclear: map[string]bool{}, first: map[string]fleet.Launch{}, open: map[caller]bool{},
 	}
 }
 
@@ -77,6 +78,7 @@ func (p launchPromises) Launching(by string, l fleet.Launch) (answered func(err 
 		p.sawCall(runner, r)
 	}
 	if r.Version != 0 {
+		p.sawOptions(l, r)
 		p.sawToken(caller{by, l.ClientToken}, r)
 	}
 	holder := caller{r.Claim.By, r.ID}

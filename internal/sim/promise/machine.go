@@ -38,6 +38,9 @@ func (p machinePromises) sawMachines(machines []simfleet.Fact, powerless map[str
 			if p.confirmations.lied[p.tagged(m)] { // a job with root disarmed its timer
 				late = 2*p.Limits.ReaperPeriod + slack
 			}
+			if at := p.stopped[m.ID]; !at.IsZero() && at.Before(end) {
+				end = at // a machine that a person stopped runs nothing, its timer neither
+			}
 			p.hold(Timer, !end.After(m.RunsAt.Add(setting.BootTime+hard+setting.Stopping+late)), "machine %s lived %s", m.ID, end.Sub(m.LaunchedAt))
 		}
 		if m.CredentialedAt.IsZero() {

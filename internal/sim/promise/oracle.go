@@ -43,7 +43,7 @@ type Oracle struct {
 
 // New returns an oracle that has seen nothing.
 func New(cfg Config) *Oracle {
-	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, keyLost: map[string]time.Time{}}
+	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, endPromises{h},
 		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, leasePromises{h},
@@ -170,6 +170,7 @@ func (o *Oracle) sawTogether(c commit, shared map[string]store.Lock) {
 			}
 			if was, ok := shared[i.ID]; ok {
 				o.sawShare(*i, run, was, o.locks[i.LockKey()], c.before)
+				o.suits(*i, run.Launch.Options, run.Launch.Tags)
 				if i.State == store.Ready && run.Request != i.ID {
 					o.sawConfirmed(c, *i, run)
 				}

@@ -1,6 +1,8 @@
 package promise
 
 import (
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -193,5 +195,5 @@ func (p recordPromises) Accepted(request string) {
 
 func sameLaunch(a, b store.Launch) bool {
 	return a.Image == b.Image && a.Script == b.Script && a.APIURL == b.APIURL && a.HardS == b.HardS && a.KeyID == b.KeyID &&
-		a.InstanceProfile == b.InstanceProfile && slices.Equal(a.SecurityGroups, b.SecurityGroups)
+		a.InstanceProfile == b.InstanceProfile && slices.Equal(a.SecurityGroups, b.SecurityGroups) && maps.Equal(a.Tags, b.Tags) && reflect.DeepEqual(a.Options, b.Options)
 }

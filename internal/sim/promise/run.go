@@ -186,7 +186,8 @@ func waitsFor(now time.Time, r store.Runner, l store.Lock) string {
 // ofRequest adds what has to be done about a request.
 func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []duty {
 	run := p.runners[q.Runner]
-	settles := q.State == store.Waiting && run.Version != 0 && (deserted(run) || !run.OnlineAt.IsZero())
+	inTime := !run.OnlineAt.IsZero() && !run.OnlineAt.After(q.GiveUpAt) // else it expires at give_up_at, by the reaper's clock
+	settles := q.State == store.Waiting && run.Version != 0 && (deserted(run) || inTime)
 	patience := p.Limits.Resend * []time.Duration{1, 1, 2, 4, 8}[min(q.Sends, 4)] // what is behind a backlog is not made more
 	forgotten := q.State == store.Accepted && now.Sub(q.DueAt) >= patience && now.Sub(q.SentAt) >= patience
 	if !now.After(q.GiveUpAt) && !settles && !forgotten {

@@ -39,12 +39,11 @@ type confirmations struct {
 	blamed  map[string]bool
 	busy    map[string]bool      // the runners that GitHub once would not delete
 	counted map[string]time.Time // since when runners are shared without a job
-	stopped map[string]time.Time // when a person stopped a machine, by its id
 }
 
 func newConfirmations() confirmations {
 	return confirmations{shown: map[int64]time.Time{}, lied: map[string]bool{},
-		refused: map[string]time.Time{}, blamed: map[string]bool{}, busy: map[string]bool{}, counted: map[string]time.Time{}, stopped: map[string]time.Time{}}
+		refused: map[string]time.Time{}, blamed: map[string]bool{}, busy: map[string]bool{}, counted: map[string]time.Time{}}
 }
 
 // jobRuns reports whether a machine reported a job, and not its end.
@@ -94,12 +93,13 @@ func (p wordPromises) Minting(name string) (answered func(err error)) {
 	}
 }
 
-// mintKind is the kind of outcome of a registration; nil: a good one.
+// mintKind is the kind of outcome of a registration; nil: a good one. One whose worker was
+// dead by then is a kind of its own, kernel.ErrDead: nobody could record what GitHub said.
 func mintKind(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, k := range []error{github.ErrLimited, github.ErrDenied, github.ErrNotFound, github.ErrRefused, github.ErrNameTaken, github.ErrConflict} {
+	for _, k := range []error{kernel.ErrDead, github.ErrLimited, github.ErrDenied, github.ErrNotFound, github.ErrRefused, github.ErrNameTaken, github.ErrConflict} {
 		if errors.Is(err, k) {
 			return k
 		}
@@ -130,7 +130,7 @@ func (p wordPromises) Lies(runner string) {
 
 // Stopped notes that a person stopped a machine.
 func (p wordPromises) Stopped(instance string) {
-	p.note(func() { p.confirmations.stopped[instance] = time.Now() })
+	p.note(func() { p.stopped[instance] = time.Now() })
 }
 
 // sawWord looks at what a commit writes of what GitHub said about a runner.

@@ -52,6 +52,11 @@ func (e *ec2) Image(_ context.Context, _ fleet.Place, image string) (string, err
 	return image, nil
 }
 
+// RootVolume implements fleet.Fleet.
+func (e *ec2) RootVolume(context.Context, fleet.Place, string) (store.Root, error) {
+	return store.Root{Device: "/dev/xvda", SizeGB: 8}, nil
+}
+
 // Launch implements fleet.Fleet.
 func (e *ec2) Launch(_ context.Context, _ fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	e.mu.Lock()

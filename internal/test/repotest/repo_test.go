@@ -135,6 +135,7 @@ func TestRepository(t *testing.T) {
 		"TextsSpeakOfTheProjectAlone":    foreign(all),
 		"DocumentsNameTargetsThatExist":  makeTargets(all),
 		"LinksLeadSomewhere":             links(all),
+		"PagesAreListed":                 unlisted(all),
 		"DecisionsAreNumberedAndWhole":   decisions(all),
 		"WorkflowsPinActionsByCommit":    pinnedActions(all),
 		"NoModuleIsReplaced":             replaced(mod, tools),

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // packageDocs returns the packages that have not exactly one package comment, or
@@ -228,13 +229,16 @@ func makeTargets(all []file) []string {
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)[^)]*\)|(?m)^\[[^\]]+\]:[ \t]+(\S+)`)
 
-// links returns the links in documents that lead to no file or directory here.
-// Those to other sites are left alone.
+// links returns the links in documents that lead to no file, directory or heading
+// here. Those to other sites are left alone.
 func links(all []file) []string {
-	exists := map[string]bool{".": true}
+	exists, at := map[string]bool{".": true}, map[string]map[string]bool{}
 	for _, f := range all {
 		for p := f.path; p != "."; p = path.Dir(p) {
 			exists[p] = true
+		}
+		if path.Ext(f.path) == ".md" {
+			at[f.path] = anchors(f)
 		}
 	}
 	var problems []string
@@ -248,13 +252,63 @@ func links(all []file) []string {
 			if start < 0 {
 				start, end = m[4], m[5]
 			}
-			target, _, _ := strings.Cut(strings.Trim(prose.text[start:end], "<>"), "#")
-			if target == "" || strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+			target, anchor, _ := strings.Cut(strings.Trim(prose.text[start:end], "<>"), "#")
+			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
 				continue
 			}
-			if !exists[path.Join(path.Dir(f.path), target)] {
-				problems = append(problems, fmt.Sprintf("%s: link to %s leads nowhere", f.line(start), target))
+			to := f.path
+			if target != "" {
+				to = path.Join(path.Dir(f.path), target)
 			}
+			if !exists[to] {
+				problems = append(problems, fmt.Sprintf("%s: link to %s leads nowhere", f.line(start), target))
+			} else if has := at[to]; anchor != "" && has != nil && !has[anchor] {
+				problems = append(problems, fmt.Sprintf("%s: %s has no heading #%s", f.line(start), to, anchor))
+			}
+		}
+	}
+	return problems
+}
+
+var title = regexp.MustCompile("(?m)^#{1,6} (.+)$")
+
+// anchors returns what links can name in a document: its headings, as GitHub makes names
+// of them (https://docs.github.com/en/get-started/writing-on-github: "Section links").
+func anchors(f file) map[string]bool {
+	all := map[string]bool{}
+	prose, _ := markdown(f)
+	for _, m := range title.FindAllStringSubmatchIndex(prose.text, -1) {
+		name := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, strings.TrimSpace(f.text[m[2]:m[3]]))
+		for n := 1; all[name]; n++ {
+			name = fmt.Sprintf("%s-%d", strings.TrimSuffix(name, fmt.Sprintf("-%d", n-1)), n)
+		}
+		all[name] = true
+	}
+	return all
+}
+
+// unlisted returns the pages in docs that docs/README.md does not lead to, and those
+// that do not begin with whom they are for.
+func unlisted(all []file) []string {
+	index := find(all, "docs/README.md")
+	var problems []string
+	for _, f := range all {
+		if path.Dir(f.path) != "docs" || path.Ext(f.path) != ".md" {
+			continue
+		}
+		if name := path.Base(f.path); f.path != index.path && !strings.Contains(index.text, "]("+name+")") {
+			problems = append(problems, fmt.Sprintf("%s is not in %s", f.path, index.path))
+		}
+		if _, text, _ := strings.Cut(f.text, "\n\n"); !strings.HasPrefix(text, "For ") {
+			problems = append(problems, f.path+": say in the first sentence whom the page is for: For …")
 		}
 	}
 	return problems

@@ -235,11 +235,21 @@ func TestRegistrationsAreReadByTheCode(t *testing.T) {
 	}
 	b := parsed["333333333333"]
 	got := fmt.Sprintln(b.Repositories, b.Server, b.DefaultRegion, b.InstanceTypes, b.DefaultInstanceTypes, b.Markets, b.SpotFallback, b.Modes,
-		b.MaxTimeoutS, b.HardS, b.MaxRunners, b.Pacing, b.GitHub, b.Allow.PublicRepositories, b.Allow.Events, b.MaxOpenRequests, b.Only.Refs, b.Only.Properties, b.Regions["eu-west-1"])
+		b.MaxTimeoutS, b.HardS, b.MaxRunners, b.Pacing, b.GitHub, b.Allow.PublicRepositories, b.Allow.Events, b.MaxOpenRequests, b.Only.Refs, b.Only.Properties, b.Regions["eu-west-1"].Subnets, b.Regions["eu-west-1"].SecurityGroups, b.Regions["eu-west-1"].Images, b.Regions["eu-west-1"].InstanceProfile)
 	want := "[{2 acme/shop}] github.example.org eu-west-1 [m7i.large m7a.large] [m7a.large] [ondemand] false [ephemeral] " +
-		"1800 7200 3 {2 1000} {/garo/app 1 2} true [issues] 500 [refs/heads/main] map[tier:gold] {[subnet-0c] [sg-0c] [/images/runner] jobs}\n"
+		"1800 7200 3 {2 1000} {/garo/app 1 2} true [issues] 500 [refs/heads/main] map[tier:gold] [subnet-0c] [sg-0c] [/images/runner] jobs\n"
 	if got != want {
 		t.Errorf("registration = %s\nwant %s", got, want)
+	}
+	options := store.MachineOptions{
+		MaxRootVolumeGB: 200, Tags: map[string]string{"team": "build"}, RequestTags: []string{"job"}, SpotMaxPrice: "0.25", CPUCredits: "standard", Tenancy: "dedicated",
+	}
+	west := b.Regions["eu-west-1"]
+	if !reflect.DeepEqual(b.MachineOptions, options) || west.RootVolume != (store.Volume{SizeGB: 50, Type: "gp3"}) || west.AssociatePublicIP == nil || *west.AssociatePublicIP || west.CapacityReservation != "open" {
+		t.Errorf("options of machines = %+v, %+v; want what was put in", b.MachineOptions, west)
+	}
+	if !reflect.DeepEqual(a.MachineOptions, store.MachineOptions{}) || a.Regions["eu-west-2"].RootVolume != (store.Volume{}) || a.Regions["eu-west-2"].AssociatePublicIP != nil {
+		t.Errorf("options of machines = %+v, want nothing unasked", a.MachineOptions)
 	}
 }
 

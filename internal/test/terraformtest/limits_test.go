@@ -95,7 +95,9 @@ func TestGoldenLimits(t *testing.T) {
 		{"a machine with its session", "`events` and `next` that count", "40 at once and one a second for each process; 3,600 events, 900 configs and 720 heartbeats an hour are written, none past its hard limit", 5, runner + 2, day / 3600 * (events*runnerWrite + pulses), day / 3600 * 2 * configs,
 			"one read of three records, and a write of one or two"},
 		{"the same, as a flood", "`events`", fmt.Sprintf("%s a second", number(rate["POST /runners/{id}/events"])), rate["POST /runners/{id}/events"], 0, 0, 0, "an invocation; 429 before anything is read, and one alarm"},
-		{"an operator", "`GET /requests`", fmt.Sprintf("%s a second", number(rate["GET /requests"])), rate["GET /requests"], 51*request + 4, 0, 0, "a page of 50 records"},
+		{"a repository's workflow, or an operator", "`GET /requests` and `GET /runners`", fmt.Sprintf("%s a second each", number(rate["GET /requests"])), rate["GET /requests"] + rate["GET /runners"], 500*runner + 4, 0, 0, "500 records, where a page is narrowed by account or region; else 100"},
+		{"the same", "`GET /find`", fmt.Sprintf("%s a second", number(rate["GET /find"])), rate["GET /find"], 200*runner + 2, 0, 0, "200 records, for what is not there; else few"},
+		{"the same", "`GET /runners/{id}`", fmt.Sprintf("%s a second", number(rate["GET /runners/{id}"])), rate["GET /runners/{id}"], runner + 2, 0, 0, "three records"},
 	}
 	var b strings.Builder
 	b.WriteString("| who | can send | how often at most | what each call costs us | dollars a day at most |\n|---|---|---|---|---|\n")

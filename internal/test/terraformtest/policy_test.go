@@ -78,7 +78,7 @@ func parsePolicy(b []byte) (policy, error) {
 			return policy{}, fmt.Errorf("statement %q: effect %q of %q", s.Sid, s.Effect, s.Action)
 		}
 		for operator := range s.Condition {
-			if operators[strings.TrimPrefix(operator, "ForAllValues:")] == nil {
+			if operators[strings.TrimSuffix(strings.TrimPrefix(operator, "ForAllValues:"), "IfExists")] == nil {
 				return policy{}, fmt.Errorf("statement %q: operator %s is not known here", s.Sid, operator)
 			}
 		}
@@ -136,12 +136,18 @@ var operators = map[string]func(want, got string) bool{
 		g, err2 := strconv.ParseFloat(got, 64)
 		return err == nil && err2 == nil && w == g
 	},
+	"NumericLessThanEquals": func(want, got string) bool {
+		w, err := strconv.ParseFloat(want, 64)
+		g, err2 := strconv.ParseFloat(got, 64)
+		return err == nil && err2 == nil && g <= w
+	},
 	"Null": func(want, got string) bool { return want == got },
 }
 
 func (s statement) holds(c call) bool {
 	for operator, keys := range s.Condition {
 		name, all := strings.CutPrefix(operator, "ForAllValues:")
+		name, ifExists := strings.CutSuffix(name, "IfExists")
 		compare := operators[name]
 		for key, wants := range keys {
 			got, there := c.keys[key]
@@ -154,6 +160,7 @@ func (s statement) holds(c call) bool {
 				if slices.ContainsFunc(got, func(g string) bool { return !fits(g) }) {
 					return false
 				}
+			case ifExists && !there:
 			case !there || !slices.ContainsFunc(got, fits):
 				return false
 			}
@@ -218,6 +225,9 @@ func TestPolicyEvaluation(t *testing.T) {
 		{"AllOfNoValues", `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"ForAllValues:StringLike":{"k":"v*"}}}`, one.with("k"), true},
 		{"Number", `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"NumericEquals":{"k":"1"}}}`, one.with("k", "1.0"), true},
 		{"OtherNumber", `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"NumericEquals":{"k":"1"}}}`, one.with("k", "2"), false},
+		{"AtMost", `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"NumericLessThanEquals":{"k":"8"}}}`, one.with("k", "8"), true},
+		{"AboveTheMost", `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"NumericLessThanEqualsIfExists":{"k":"8"}}}`, one.with("k", "9"), false},
+		{"AbsentIfExists", `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"NumericLessThanEqualsIfExists":{"k":"8"}}}`, one.with("k"), true},
 		{"DenyWins", `{"Effect":"Deny","Action":"*","Resource":"*"},{"Effect":"Allow","Action":"*","Resource":"*"}`, one, false},
 		{"PrincipalNamed", `{"Effect":"Allow","Action":"*","Principal":{"AWS":["a","b"]}}`, call{action: "sts:AssumeRole", principal: "b"}, true},
 		{"PrincipalNotNamed", `{"Effect":"Allow","Action":"*","Principal":{"AWS":"a"}}`, call{action: "sts:AssumeRole", principal: "c"}, false},

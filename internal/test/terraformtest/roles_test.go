@@ -129,7 +129,7 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 // knows no other.
 func TestNothingIsAllowedWithAStarThatCanBeNarrowed(t *testing.T) {
 	without := []string{
-		"ec2:DescribeInstances", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		"ec2:DescribeImages", "ec2:DescribeInstances", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
 		// Lambda's, for a function in a VPC: it asks for them on everything.
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
 		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
@@ -266,6 +266,11 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"MachineWithAnotherProfile", machine.with("ec2:InstanceProfile", "arn:aws:iam::111111111111:instance-profile/admin"), none},
 		{"MachineInAForeignRegion", machine.on("arn:aws:ec2:us-east-1:111111111111:instance/*"), none},
 		{"Volume", at("ec2:RunInstances", ec2+"volume/*").with(tag, "garo"), "worker"},
+		{"VolumeOfTheLargestSize", at("ec2:RunInstances", ec2+"volume/*").with(tag, "garo").with("ec2:VolumeSize", "200"), "worker"},
+		{"VolumeTooLarge", at("ec2:RunInstances", ec2+"volume/*").with(tag, "garo").with("ec2:VolumeSize", "201"), none},
+		{"Reservation", at("ec2:RunInstances", "arn:aws:ec2:eu-west-1:444444444444:capacity-reservation/cr-0a"), "worker"},
+		{"ReservationInAnotherRegion", at("ec2:RunInstances", ec2+"capacity-reservation/cr-0a"), none},
+		{"AnotherReservation", at("ec2:RunInstances", west+"capacity-reservation/cr-0b"), none},
 		{"VolumeUntagged", at("ec2:RunInstances", ec2+"volume/*"), none},
 		{"Subnet", at("ec2:RunInstances", ec2+"subnet/subnet-0a"), "worker"},
 		{"SubnetOfTheOtherRegion", at("ec2:RunInstances", west+"subnet/subnet-0c"), "worker"},
@@ -293,12 +298,17 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"TagsAtLaunch", tags, "worker"},
 		{"TagsLater", tags.with("ec2:CreateAction"), none},
 		{"TagsOfAnotherControlPlane", tags.with(tag, "other"), none},
+		{"TagsOfTheAccountAndRequests", tags.with("aws:TagKeys", "Name", "team", "cost centre"), "worker"},
+		{"TagsOnTheInterface", tags.on(ec2 + "network-interface/*"), "worker"},
+		{"TagsOnTheInterfaceLater", tags.on(ec2 + "network-interface/*").with("ec2:CreateAction"), none},
 		{"TagsOfOthers", tags.with("aws:TagKeys", "Name", "Owner"), none},
 		{"TagsOnASubnet", tags.on(ec2 + "subnet/subnet-0a"), none},
 		{"TagsRemoved", tags.to("ec2:DeleteTags"), none},
 
 		{"See", at("ec2:DescribeInstances", "*").with("aws:RequestedRegion", "eu-west-2"), both},
 		{"SeeAForeignRegion", at("ec2:DescribeInstances", "*").with("aws:RequestedRegion", "us-east-1"), none},
+		{"LookAtImages", at("ec2:DescribeImages", "*").with("aws:RequestedRegion", "eu-west-2"), "worker"},
+		{"LookAtImagesInAForeignRegion", at("ec2:DescribeImages", "*").with("aws:RequestedRegion", "us-east-1"), none},
 		{"End", end, "reaper"},
 		{"EndUntagged", end.with("aws:ResourceTag/garo:control-plane"), none},
 		{"EndAnotherControlPlanes", end.with("aws:ResourceTag/garo:control-plane", "other"), none},
@@ -364,6 +374,25 @@ func TestWithoutAProfileNoMachineGetsOne(t *testing.T) {
 	}
 	if role.allows(machine.with("ec2:InstanceProfile", "arn:aws:iam::111111111111:instance-profile/any")) {
 		t.Error("a machine with a profile is allowed")
+	}
+}
+
+// What the registration does not set is not allowed.
+func TestWithoutOptionsTheRoleAllowsNoneOfThem(t *testing.T) {
+	role := policyAt(t, account(t, "rendered_without_profile"), "aws_iam_role_policy.this", "policy")
+	const ec2 = "arn:aws:ec2:eu-west-2:111111111111:"
+	keys := map[string][]string{
+		"aws:userid": {"AROAEXAMPLE:garo-garo-worker"}, "aws:RequestTag/garo:control-plane": {"garo"}, "ec2:CreateAction": {"RunInstances"}, "aws:RequestedRegion": {"eu-west-2"},
+	}
+	for what, c := range map[string]call{
+		"a tag of its own":      call{action: "ec2:CreateTags", resource: ec2 + "instance/*", keys: keys}.with("aws:TagKeys", "team"),
+		"tags on the interface": call{action: "ec2:CreateTags", resource: ec2 + "network-interface/*", keys: keys}.with("aws:TagKeys", "Name"),
+		"a reservation":         {action: "ec2:RunInstances", resource: ec2 + "capacity-reservation/cr-0a", keys: keys},
+		"a look at images":      {action: "ec2:DescribeImages", resource: "*", keys: keys},
+	} {
+		if role.allows(c) {
+			t.Errorf("%s is allowed", what)
+		}
 	}
 }
 

@@ -5,11 +5,17 @@ output "registration" {
     default_region = local.default_region
     instance_types = var.instance_types
     regions = { for name, r in var.regions : name => {
-      subnets          = r.subnets
-      security_groups  = local.groups[name]
-      images           = r.images
-      instance_profile = try(var.instance_profile.name, null)
+      subnets              = r.subnets
+      security_groups      = local.groups[name]
+      images               = r.images
+      instance_profile     = try(var.instance_profile.name, null)
+      root_volume          = r.root_volume
+      associate_public_ip  = r.associate_public_ip
+      capacity_reservation = r.capacity_reservation
     } }
+    max_root_volume_gb = var.max_root_volume_gb
+    tags               = var.machine_tags
+    request_tags       = var.request_tags
     github = {
       parameter       = var.github_credential.parameter
       app_id          = var.github_credential.app_id

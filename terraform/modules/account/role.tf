@@ -18,6 +18,20 @@ locals {
 
   via_ec2 = flatten([for suffix in local.kms_suffixes : [for r in local.regions : "ec2.${r}.${suffix}"]])
 
+  # The largest root volume that may be asked for, by a region or by a request. Without
+  # one, a volume is as large as its image, which the owners of images bound.
+  volumes_gb = concat([for r in var.regions : r.root_volume.size_gb if try(r.root_volume.size_gb, null) != null], var.max_root_volume_gb == null ? [] : [var.max_root_volume_gb])
+  largest    = length(local.volumes_gb) == 0 ? null : max(local.volumes_gb...)
+  sized      = anytrue([for r in var.regions : r.root_volume != null]) || local.largest != null
+
+  tag_keys = sort(distinct(concat(keys(var.machine_tags), var.request_tags)))
+
+  # A reservation can be another account's that shares it.
+  reservations = distinct(flatten([for name, r in var.regions : [
+    for c in [coalesce(r.capacity_reservation, "none")] : startswith(c, "cr-") ? "arn:${local.partition}:ec2:${name}:*:capacity-reservation/${c}" : c
+    if !contains(["open", "none"], c)
+  ]]))
+
   ours = { "aws:RequestTag/garo:control-plane" = var.control_plane.name }
 
   statements = concat(
@@ -59,7 +73,7 @@ locals {
         Sid       = "LaunchVolume"
         Effect    = "Allow"
         Action    = "ec2:RunInstances"
-        Condition = merge(local.by.worker, { StringEquals = local.ours })
+        Condition = merge(local.by.worker, { StringEquals = local.ours }, local.largest == null ? {} : { NumericLessThanEqualsIfExists = { "ec2:VolumeSize" = tostring(local.largest) } })
         Resource  = [for e in local.ec2 : "${e}:volume/*"]
       },
       # Which subnet and groups it is in is said above, and what a spot request
@@ -77,9 +91,9 @@ locals {
         Action = "ec2:CreateTags"
         Condition = merge(local.by.worker, {
           StringEquals              = merge(local.ours, { "ec2:CreateAction" = "RunInstances" })
-          "ForAllValues:StringLike" = { "aws:TagKeys" = ["Name", "garo:*"] }
+          "ForAllValues:StringLike" = { "aws:TagKeys" = concat(["Name", "garo:*"], local.tag_keys) }
         })
-        Resource = flatten([for e in local.ec2 : ["${e}:instance/*", "${e}:volume/*"]])
+        Resource = flatten([for e in local.ec2 : concat(["${e}:instance/*", "${e}:volume/*"], length(local.tag_keys) == 0 ? [] : ["${e}:network-interface/*"])])
       },
       # EC2 knows no resource for this one.
       {
@@ -113,6 +127,22 @@ locals {
         Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
       },
     ],
+    # What an image calls its root volume, and how large that is. EC2 knows no resource
+    # for this one either.
+    [for sized in [local.sized] : {
+      Sid       = "LookAtImages"
+      Effect    = "Allow"
+      Action    = "ec2:DescribeImages"
+      Condition = merge(local.by.worker, { StringEquals = { "aws:RequestedRegion" = local.regions } })
+      Resource  = "*"
+    } if sized],
+    [for reservations in [local.reservations] : {
+      Sid       = "LaunchReserved"
+      Effect    = "Allow"
+      Action    = "ec2:RunInstances"
+      Condition = local.by.worker
+      Resource  = reservations
+    } if length(reservations) > 0],
     [for paths in [local.paths] : {
       Sid       = "ImagePath"
       Effect    = "Allow"

@@ -29,12 +29,21 @@ variable "external_id" {
 }
 
 variable "regions" {
-  description = "Where machines may be launched: by region, the subnets, and either `vpc_id`, for a security group that lets out and lets nothing in, or `security_groups` of yours. `images` are allowed (an AMI id, or the path of an SSM parameter that holds one); the first is the default."
+  description = "Where machines may be launched: by region, the subnets, and either `vpc_id`, for a security group that lets out and lets nothing in, or `security_groups` of yours. `images` are allowed (an AMI id, or the path of an SSM parameter that holds one); the first is the default. `root_volume`, `associate_public_ip` and `capacity_reservation` are as docs/machines.md has them."
   type = map(object({
     subnets         = list(string)
     vpc_id          = optional(string)
     security_groups = optional(list(string), [])
     images          = optional(list(string), ["/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"])
+    root_volume = optional(object({
+      size_gb             = optional(number)
+      type                = optional(string)
+      iops                = optional(number)
+      throughput          = optional(number)
+      initialization_rate = optional(number)
+    }))
+    associate_public_ip  = optional(bool)
+    capacity_reservation = optional(string)
   }))
 
   validation {
@@ -58,8 +67,46 @@ variable "regions" {
   }
 
   validation {
+    condition     = alltrue([for r in var.regions : can(regex("^(open|none|cr-[0-9a-z]+|arn:[a-z-]+:resource-groups:[^:]+:[0-9]{12}:group/.+)$", coalesce(r.capacity_reservation, "open")))])
+    error_message = "Give capacity_reservation as the id of a reservation (cr-...), the ARN of a group of them, open or none."
+  }
+
+  validation {
     condition     = alltrue(flatten([for r in var.regions : [length(r.images) > 0, [for i in r.images : can(regex("^(ami-[0-9a-f]+|(/[A-Za-z0-9_.-]+)+)$", i))]]]))
     error_message = "Give each of regions at least one of images: an AMI id (ami-...), or the path of an SSM parameter that holds one, with its slash in front."
+  }
+}
+
+variable "max_root_volume_gb" {
+  description = "The most GiB that a request may ask for as its root volume, which the role then allows. Null: requests may not say."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = coalesce(var.max_root_volume_gb, 1) >= 1 && coalesce(var.max_root_volume_gb, 1) <= 65536
+    error_message = "Set max_root_volume_gb to 1 to 65536 GiB, or leave it out."
+  }
+}
+
+variable "machine_tags" {
+  description = "Tags for every machine, its volumes and its network interface, beside GARO's own."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for k in keys(var.machine_tags) : can(regex("^[A-Za-z0-9 +=._:/@-]{1,128}$", k)) && !can(regex("(?i)^(aws:|garo:)", k)) && k != "Name"])
+    error_message = "Choose other keys for machine_tags: Name and those in garo: are set by the control plane alone, aws: belongs to AWS."
+  }
+}
+
+variable "request_tags" {
+  description = "Keys of tags that requests may give a value."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for k in var.request_tags : can(regex("^[A-Za-z0-9 +=._:/@-]{1,128}$", k)) && !can(regex("(?i)^(aws:|garo:)", k)) && k != "Name"])
+    error_message = "Choose other keys for request_tags: Name and those in garo: are set by the control plane alone, aws: belongs to AWS."
   }
 }
 

@@ -32,6 +32,8 @@ func acceptable(params url.Values) *refusal {
 		return &refusal{"NotImplemented", "ec2proxy knows client tokens of one instance alone: MinCount and MaxCount must be 1", http.StatusNotImplemented}
 	case params.Get("InstanceMarketOptions.MarketType") == "spot" && params.Get("InstanceInitiatedShutdownBehavior") == "stop":
 		return refuse("InvalidParameterCombination", "instance_initiated_shutdown_behavior=stop is not supported for spot instances.")
+	case params.Has("NetworkInterface.1.DeviceIndex") && (params.Has("SubnetId") || params.Has("SecurityGroupId.1")):
+		return refuse("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
 	case params.Get("UserData") != "":
 		data, err := base64.StdEncoding.DecodeString(params.Get("UserData"))
 		if err != nil {

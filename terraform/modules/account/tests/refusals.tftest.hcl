@@ -77,6 +77,38 @@ run "image_by_name" {
   expect_failures = [var.regions]
 }
 
+run "reservation_by_name" {
+  command = plan
+  variables {
+    regions = { eu-west-2 = { subnets = ["subnet-0a"], vpc_id = "vpc-0a", capacity_reservation = "builds" } }
+  }
+  expect_failures = [var.regions]
+}
+
+run "volume_of_nothing" {
+  command = plan
+  variables {
+    max_root_volume_gb = 0
+  }
+  expect_failures = [var.max_root_volume_gb]
+}
+
+run "machine_tag_that_is_ours" {
+  command = plan
+  variables {
+    machine_tags = { Name = "x" }
+  }
+  expect_failures = [var.machine_tags]
+}
+
+run "request_tag_that_is_ours" {
+  command = plan
+  variables {
+    request_tags = ["Garo:runner"]
+  }
+  expect_failures = [var.request_tags]
+}
+
 run "region_that_is_a_zone" {
   command = plan
   variables {

@@ -16,8 +16,12 @@ run "rendered" {
     instance_profile = { name = "jobs" }
     kms_key_arns     = ["arn:aws:kms:eu-west-2:111111111111:key/volumes"]
     default_region   = "eu-west-2"
+
+    max_root_volume_gb = 200
+    machine_tags       = { team = "build" }
+    request_tags       = ["cost centre"]
     regions = {
-      eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["ami-0c"] }
+      eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["ami-0c"], root_volume = { size_gb = 50, type = "gp3" }, capacity_reservation = "cr-0a" }
       eu-west-2 = { vpc_id = "vpc-0a", subnets = ["subnet-0a", "subnet-0b"], images = ["/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64", "/images/runner"] }
     }
   }

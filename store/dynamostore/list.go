@@ -1,0 +1,180 @@
+package dynamostore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// lookBack is among how many of the newest records List looks for what FoundBy does not
+// find: a record that a version without that index wrote is in it from its next change
+// on, and those of requests that have ended have none. Two hundred are two reads: what is
+// not there at all costs no more.
+const lookBack = 200
+
+// List implements store.Store. The index finds, and each item is then read as it
+// stands: one that has changed so that it does not match any more is left out.
+func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
+	return func(yield func(store.Item, error) bool) {
+		f := f // the iteration may begin again
+		f.Kind = cmp.Or(f.Kind, store.KindRequest)
+		if f.Kind != store.KindRequest && f.Kind != store.KindRunner {
+			yield(nil, fmt.Errorf("list %s: only requests and runners are listed", f.Kind))
+			return
+		}
+		if f.After != "" && f.After <= f.From() {
+			return
+		}
+		if f.FoundBy == "" {
+			s.list(ctx, f, f.Look, yield)
+			return
+		}
+		found := false
+		s.list(ctx, f, 0, func(i store.Item, err error) bool {
+			found = true
+			return yield(i, err)
+		})
+		if found || f.After != "" {
+			return
+		}
+		back := f
+		back.FoundBy = "" // for the query; what it finds is held against f
+		s.list(ctx, back, lookBack, func(i store.Item, err error) bool {
+			if _, more := errors.AsType[*store.MoreError](err); more || err == nil && !f.Matches(i) {
+				return true
+			}
+			return yield(i, err)
+		})
+	}
+}
+
+// list is List by the index that f asks for, of which it looks at so many entries at
+// most; zero: as many as it takes.
+func (s *Store) list(ctx context.Context, f store.Filter, look int, yield func(store.Item, error) bool) {
+	if look > 0 && f.After != "" && f.From() != "" {
+		look++ // the entry of f.After, which is read again
+	}
+	yielded, left, in := 0, look, listQuery(f, look)
+	for found, err := range s.pages(ctx, in) {
+		if err != nil {
+			yield(nil, fmt.Errorf("list: %w", s.explain(err)))
+			return
+		}
+		for part := range slices.Chunk(found.names, maxKeys) {
+			items, err := s.listed(ctx, part, f)
+			if err != nil {
+				yield(nil, fmt.Errorf("list: %w", err))
+				return
+			}
+			for _, i := range items {
+				yielded++
+				if !yield(i, nil) || yielded == f.Limit {
+					return
+				}
+			}
+		}
+		if look == 0 || found.after == "" {
+			continue
+		}
+		if left -= found.looked; left <= 0 {
+			yield(nil, &store.MoreError{After: found.after})
+			return
+		}
+		*in.Limit = min(*in.Limit, int32(left))
+	}
+}
+
+// listQuery asks an index for what f may mean.
+func listQuery(f store.Filter, look int) *dynamodb.QueryInput {
+	kind, index, hash, value := string(f.Kind), indexList, attrList, string(f.Kind)
+	switch {
+	case f.FoundBy != "":
+		index, hash, value = indexFind, attrFound, kindOf(kind, f.FoundBy)
+	case f.Repository != "":
+		index, hash, value = indexRepository, attrRepository, kindOf(kind, f.Repository)
+	}
+	in := &dynamodb.QueryInput{
+		IndexName:                 &index,
+		KeyConditionExpression:    new("#hash = :hash"),
+		ExpressionAttributeNames:  map[string]string{"#item": attrItem, "#hash": hash},
+		ExpressionAttributeValues: attributes{":hash": text(value)},
+		ScanIndexForward:          new(false), // the newest first
+	}
+	bound := func(condition string, values ...string) {
+		*in.KeyConditionExpression += " AND #at " + condition
+		in.ExpressionAttributeNames["#at"] = attrListedAt
+		for n := 0; n < len(values); n += 2 {
+			in.ExpressionAttributeValues[values[n]] = text(values[n+1])
+		}
+	}
+	switch from := f.From(); {
+	case f.After != "" && from != "": // DynamoDB takes one condition of the range, and BETWEEN has both ends: listed drops the later one
+		bound("BETWEEN :from AND :after", ":from", from, ":after", f.After)
+	case f.After != "":
+		bound("< :after", ":after", f.After)
+	case from != "":
+		bound(">= :from", ":from", from)
+	}
+	states := f.States
+	if f.FoundBy != "" {
+		states = nil // the index has none
+	}
+	if len(states) > 0 {
+		names := make([]string, len(states))
+		for n, state := range states {
+			names[n] = fmt.Sprint(":state", n)
+			in.ExpressionAttributeValues[names[n]] = text(state)
+		}
+		in.FilterExpression = new("#state IN (" + strings.Join(names, ", ") + ")")
+		in.ExpressionAttributeNames["#state"] = attrState
+	}
+	// A page's limit counts what it looks at: where few items match, a small page
+	// could find nothing for long.
+	limit := look
+	if len(states) == 0 {
+		limit = least(maxKeys, look)
+		if !f.Whole() {
+			limit = least(limit, f.Limit)
+		}
+	}
+	if limit > 0 {
+		in.Limit = new(int32(limit))
+	}
+	return in
+}
+
+// least returns the least of the bounds; zero is none.
+func least(bounds ...int) (n int) {
+	for _, b := range bounds {
+		if n == 0 || b > 0 && b < n {
+			n = b
+		}
+	}
+	return n
+}
+
+// listed reads the items of those names, and leaves out what f does not mean.
+func (s *Store) listed(ctx context.Context, names []string, f store.Filter) ([]store.Item, error) {
+	refs := make([]store.Ref, len(names))
+	for n, name := range names {
+		var err error
+		if refs[n], err = store.ParseRef(name); err != nil {
+			return nil, fmt.Errorf("GARO did not write this, so delete it from the table: %w", err)
+		}
+	}
+	items, err := s.Get(ctx, refs...)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(items, func(i store.Item) bool {
+		return i.Base().Version == 0 || !f.Matches(i) || f.After != "" && store.Cursor(i) >= f.After
+	}), nil
+}
