@@ -30,17 +30,21 @@ func (p *Points) name(id string) { p.Credential = id }
 // a POST: 180 registrations
 // (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
 // Leases have places in a row, one each leaseEach. A registration is made at most
-// leaseEarly before the place of its lease, and (leaseBurst-1)*leaseEach+leaseLate after it.
-// So those of any minute have places in 65.3 s, which are 179.
+// leaseEarly before the place of its lease, and (leaseBurst-1)*leaseEach, leaseLaunch and
+// leaseLate after it. So those of any minute have places in 69.6 s, which are 180.
 const (
-	leasesPerMinute = 164
+	leasesPerMinute = 155
 	leaseEach       = time.Minute / leasesPerMinute
 	// leaseBurst is how many can be had at once by who has leased none for a while.
-	leaseBurst = 3
-	// leaseEarly is how much sooner than its time a lease may be used: clocks differ.
-	leaseEarly = time.Second / 2
-	// leaseLate is how much later: a launch takes one or two seconds, a message's delay is
-	// in whole seconds, and messages are gathered for one.
+	leaseBurst = 5
+	// leaseLaunch is how long a launch takes, with the commit before it: the registration
+	// follows it.
+	leaseLaunch = 2 * time.Second
+	// leaseEarly is how much sooner than its time a lease may be used: clocks differ, and
+	// a launch can be faster.
+	leaseEarly = 2 * time.Second
+	// leaseLate is how much later: a launch can be slower, a message's delay is in whole
+	// seconds, and messages are gathered for one.
 	leaseLate = 4 * time.Second
 	// smallLeases is how many leases a scope may have in a minute and still count as small.
 	smallLeases = 5
@@ -81,6 +85,9 @@ func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) 
 	d := Decision{Case: &Case{}}
 	from := maxTime(now, p.RestsUntil)
 	slot := maxTime(from.Add(-(leaseBurst-1)*leaseEach), p.Next)
+	if w.Launches {
+		from = maxTime(from, now.Add(leaseLaunch))
+	}
 	at := maxTime(slot, from)
 	small, ahead := p.small(now, w.Scope), lim.LeaseAhead*3/4
 	if small || w.Waited {

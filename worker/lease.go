@@ -95,23 +95,42 @@ func (in *invocation) onPoints(ctx context.Context, account store.Account, decid
 	}
 }
 
-// leased gives a start the lease of its registration: the one of an earlier try, or a new
-// one. Without one, it has the request wait, or, when the points could not be written,
-// leaves it open, to be decided again.
-func (r *round) leased(ctx context.Context, s *start, req *store.Request, account store.Account) bool {
+// leasing is a lease on its way.
+type leasing struct {
+	sync.WaitGroup
+	wait store.Wait
+	err  error
+}
+
+// leasing gets a start the lease of its registration, unless it has one of an earlier try,
+// while its launch is put together. Who calls it waits for it.
+func (r *round) leasing(ctx context.Context, s *start, req *store.Request, account store.Account) *leasing {
+	var l leasing
 	if s.lease.Usable(r.Now()) || s.lease.Soon(r.Now()) {
-		return true
+		return &l
 	}
-	l, wait, err := r.lease(ctx, r.now, account, store.LeaseWish{Scope: req.Repository.Key(), Waited: req.Wait == store.WaitGitHub})
+	l.Go(func() {
+		r.guard(&l.err, func() (err error) {
+			w := store.LeaseWish{Scope: req.Repository.Key(), Waited: req.Wait == store.WaitGitHub, Launches: true}
+			s.lease, l.wait, err = r.lease(ctx, r.now, account, w)
+			return err
+		})
+	})
+	return &l
+}
+
+// leased waits for a lease, and reports whether there is one: else the request waits, or,
+// when the points could not be written, is left open, to be decided again.
+func (r *round) leased(ctx context.Context, s *start, req *store.Request, l *leasing) bool {
+	l.Wait()
 	switch {
-	case err != nil:
-		r.Log.Warn("no lease", "account", account.ID, "request", req.ID, "trace", req.Trace, "error", err)
+	case l.err != nil:
+		r.Log.Warn("no lease", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", l.err)
 		return false
-	case wait.For != "":
-		r.keep(ctx, s, req, wait)
+	case l.wait.For != "":
+		r.keep(ctx, s, req, l.wait)
 		return false
 	}
-	s.lease = l
 	return true
 }
 

@@ -259,6 +259,8 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if r.lines(ctx, s, account, store.Case{Request: *req, Lock: *lock, Quota: *quota}) {
 		return nil
 	}
+	lease := r.leasing(ctx, s, req, account)
+	defer lease.Wait()
 	launch, err := r.freeze(ctx, *req, account, id)
 	if err != nil {
 		if errors.Is(err, fleet.ErrRefused) {
@@ -280,7 +282,7 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
-	if !r.leased(ctx, s, req, account) {
+	if !r.leased(ctx, s, req, lease) {
 		return nil
 	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{

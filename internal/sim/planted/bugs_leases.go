@@ -3,12 +3,14 @@ package main
 // leaseBugs break how registrations at GitHub are leased.
 var leaseBugs = []Bug{
 	plant("LeaseInTheIntent", "a lease is committed with its intent, which accounts that share a credential lose to each other",
-		edit("worker/lease.go", `l, wait, err := r.lease(ctx, r.now, account, store.LeaseWish{Scope: req.Repository.Key(), Waited: req.Wait == store.WaitGitHub})
-`, `d, l := r.points.of(account.Credential()).Lease(r.now, r.Limits, store.LeaseWish{Scope: req.Repository.Key(), Waited: req.Wait == store.WaitGitHub})
-	wait, err := d.Wait, error(nil)
-	if wait.For == "" {
-		r.group("account "+req.Account, s).Add(d)
-	}
+		edit("worker/lease.go", `			s.lease, l.wait, err = r.lease(ctx, r.now, account, w)
+			return err
+`, `			d, lease := r.points.of(account.Credential()).Lease(r.now, r.Limits, w)
+			s.lease, l.wait = lease, d.Wait
+			if d.Wait.For == "" {
+				r.group("account "+req.Account, s).Add(d)
+			}
+			return nil
 `)),
 	plant("LeaseUsedTwice", "a registration that failed is made again by the same lease",
 		edit("store/name.go", `	r.Lease = Lease{} // it is used up

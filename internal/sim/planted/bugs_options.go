@@ -11,8 +11,8 @@ var optionBugs = []Bug{
 		edit("store/options.go", `	maps.Copy(tags, r.Machine.Tags)
 `, ``)),
 	plant("OptionsReadAgain", "a launch is continued with what the registration says by then",
-		edit("worker/resume.go", `v.pacing, v.closed = account.Pacing,`, `if region, ok := account.Regions[v.Runner.Region]; ok {
+		edit("worker/resume.go", `v.account, v.closed = account,`, `if region, ok := account.Regions[v.Runner.Region]; ok {
 		v.Runner.Launch.Options.RootVolume = region.RootVolume
 	}
-	v.pacing, v.closed = account.Pacing,`)),
+	v.account, v.closed = account,`)),
 }
