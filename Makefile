@@ -89,6 +89,10 @@ test: ## Run all tests, in random order and with the race detector, and list wha
 terraform: ## Check the Terraform modules: format, validity, tests, tflint, checkov
 	terraform/check
 
+.PHONY: pictures
+pictures: ## Write the page's screenshots anew into docs/images; needs Chromium
+	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
+
 .PHONY: cover
 cover: ## Show how much of each package all tests together reach
 	@mkdir -p bin

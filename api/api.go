@@ -12,6 +12,7 @@
 package api
 
 import (
+	"context"
 	"crypto/rand"
 	_ "embed"
 	"io"
@@ -45,6 +46,9 @@ type Config struct {
 	// Programs has GitHub's runner program by GOARCH, for machines whose image has
 	// none. Nil: every image has it.
 	Programs map[string]apitype.RunnerProgram
+	// Script reads the set-up script at a path of SSM, of at most store.MaxLongScript
+	// bytes; one that is not there has none. An error is an outage. Nil: there are none.
+	Script func(ctx context.Context, path string) ([]byte, error)
 	// Agents has the agent's programs as <arch>/<sha256>.gz. Nil: there are none.
 	Agents fs.FS
 
@@ -110,6 +114,8 @@ func (s *server) routes() []route {
 		{"POST /runners/{id}/next", handle(s, s.next)},
 		{"GET /agent/linux/{arch}/{sha256}", handle(s, s.agent)},
 
+		{"GET /{$}", handle(s, s.page)},
+		{"GET /page/{file}", handle(s, s.page)},
 		{"GET /healthz", handle(s, s.health)},
 		{"GET /openapi.yaml", handle(s, s.openapi)},
 	}

@@ -66,7 +66,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		"event":    {"POST", "/runners/" + started.ID + "/events", apitype.Event{Event: "heartbeat", Counter: 1}, false},
 		"next":     {"POST", "/runners/" + started.ID + "/next", apitype.Next{N: 2}, false},
 	}
-	open := []string{"POST /runners/{id}/boot", "GET /agent/linux/{arch}/{sha256}", "GET /healthz", "GET /openapi.yaml"} // to who has a boot token, and to anyone
+	open := []string{"GET /", "GET /page/{file}", "POST /runners/{id}/boot", "GET /agent/linux/{arch}/{sha256}", "GET /healthz", "GET /openapi.yaml"} // to who has a boot token, and to anyone
 	if got, want := len(calls), len(api.Patterns())-len(open); got != want {
 		t.Errorf("%d calls are tried, want each of the %d that are not open to anyone", got, want)
 	}
@@ -74,7 +74,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		for what, header := range map[string]string{
 			"none": "", "no scheme": operatorToken, "basic": "Basic " + operatorToken, "empty": "Bearer ", "two spaces": "Bearer  " + operatorToken,
 			"unknown operator": "Bearer garo_op_nobody", "unknown": "Bearer a.b.c", "too long": "Bearer " + bomb,
-			"control character": "Bearer a\x01b", "not ASCII": "Bearer é", "session": "Bearer " + session.Reveal(), "status": "Bearer " + started.StatusToken,
+			"control character": "Bearer a\x01b", "not ASCII": "Bearer é", "session": "Bearer " + session.Reveal(), "status": "Bearer " + started.StatusToken.Reveal(),
 		} {
 			if what == "status" && c.status {
 				continue

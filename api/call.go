@@ -2,13 +2,14 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"path"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -34,6 +35,8 @@ type call struct {
 
 	status     int // of a good answer; 0: 200
 	retryAfter int // seconds; 0: not said
+	// tagged: the answer has an ETag, so that who asks again gets a 304 if it is the same.
+	tagged bool
 
 	// The decision whether the caller may. Undecided calls are no audit lines.
 	decided, allowed bool
@@ -50,6 +53,8 @@ type (
 // file is an answer that is no JSON.
 type file struct {
 	media, cache string
+	policy       string // the Content-Security-Policy; empty: it is no page
+	tag          string // the ETag; empty: it has none
 	body         []byte
 }
 
@@ -67,6 +72,19 @@ func handle[Req, Resp any](s *server, do func(context.Context, *call, Req) (Resp
 		}
 		if answer.cache != "" {
 			w.Header().Set("Cache-Control", answer.cache)
+		}
+		if answer.policy != "" {
+			w.Header().Set("Content-Security-Policy", answer.policy)
+			w.Header().Set("Referrer-Policy", "no-referrer")
+		}
+		if answer.tag != "" {
+			w.Header().Set("ETag", answer.tag)
+			if r.Header.Get("If-None-Match") == answer.tag {
+				c.status = http.StatusNotModified
+				w.WriteHeader(c.status)
+				c.log(nil)
+				return
+			}
 		}
 		if c.retryAfter != 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(c.retryAfter))
@@ -115,6 +133,10 @@ func serve[Req, Resp any](s *server, r *http.Request, do func(context.Context, *
 	}
 	answer.media = "application/json"
 	answer.body, err = json.Marshal(resp)
+	if c.tagged {
+		sum := sha256.Sum256(answer.body)
+		answer.tag = `"` + hex.EncodeToString(sum[:16]) + `"`
+	}
 	return c, answer, err
 }
 
@@ -257,29 +279,3 @@ func readQuery(raw string, known []string) (url.Values, error) {
 	}
 	return q, nil
 }
-
-// unrouted answers what the mux would with a problem.
-func unrouted(h http.Handler) func(context.Context, *call, unread) (none, error) {
-	return func(_ context.Context, c *call, _ unread) (none, error) {
-		w := probe{header: http.Header{}}
-		h.ServeHTTP(&w, c.Request)
-		if w.status == http.StatusMethodNotAllowed {
-			return none{}, &problem{code: apitype.CodeMethodNotAllowed, allow: w.header.Get("Allow"), detail: "Use one of: " + w.header.Get("Allow") + "."}
-		}
-		return none{}, &problem{code: apitype.CodeNotFound, detail: "There is no such path. GET /openapi.yaml tells which there are."}
-	}
-}
-
-// probe takes an answer and keeps its status and headers.
-type probe struct {
-	header http.Header
-	status int
-}
-
-func (p *probe) Header() http.Header         { return p.header }
-func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
-func (p *probe) WriteHeader(status int)      { p.status = status }
-
-// canonical reports whether a path is the one way to write what it names. The
-// mux would redirect the others.
-func canonical(p string) bool { return p == path.Clean(p) && strings.HasPrefix(p, "/") }

@@ -38,12 +38,14 @@ func sightOf(who Caller) sight {
 	return sight{all: who.Kind == Operator, repo: who.Claims.repository()}
 }
 
-// onlooker authenticates a caller of a list: an operator, or a job for its repository.
+// onlooker authenticates a caller of a list: an operator, or a job for its repository. The
+// page asks again every two seconds, so the answer has an ETag.
 func (c *call) onlooker(ctx context.Context) (sight, error) {
 	who, err := c.caller(ctx)
 	if err != nil {
 		return sight{}, err
 	}
+	c.tagged = true
 	v := sightOf(who)
 	if v.all {
 		c.allow("operator")
@@ -116,6 +118,7 @@ func (s *server) oneRunner(ctx context.Context, c *call, _ none) (apitype.Runner
 		return apitype.Runner{}, absent
 	}
 	c.allow(who.String())
+	c.tagged = true
 	return c.whole(ctx, run)
 }
 

@@ -55,6 +55,13 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 		if err := s.vouched(run, nonceHash, b); err != nil {
 			return apitype.Booted{}, c.foreign(run, b.InstanceID, err)
 		}
+		a, err := s.account(ctx, run.Account)
+		if err != nil {
+			return apitype.Booted{}, err
+		}
+		if lacks := unknownParts(a.Outfit, c.Header.Get(apitype.OptionsHeader)); len(lacks) > 0 {
+			return apitype.Booted{}, c.tooPlain(run, lacks)
+		}
 		items, err := c.get(ctx, store.Ref{Kind: store.KindLock, ID: run.Lock})
 		if err != nil {
 			return apitype.Booted{}, err
@@ -64,22 +71,22 @@ func (s *server) boot(ctx context.Context, c *call, b apitype.Boot) (apitype.Boo
 		if err := c.apply(ctx, d); err != nil {
 			return apitype.Booted{}, err
 		}
-		return s.bootAnswer(ctx, c, now, d, answer, b.InstanceID)
+		return s.bootAnswer(ctx, c, now, d, answer, a, b.InstanceID)
 	})
 }
 
 // bootAnswer answers a boot call that is decided.
-func (s *server) bootAnswer(ctx context.Context, c *call, now time.Time, d store.Decision, answer store.BootAnswer, instance string) (apitype.Booted, error) {
+func (s *server) bootAnswer(ctx context.Context, c *call, now time.Time, d store.Decision, answer store.BootAnswer, a store.Account, instance string) (apitype.Booted, error) {
 	run := d.Runner
 	switch answer {
 	case store.BootGo:
 		c.allow("boot token")
-		env, err := s.environment(ctx, run.Account)
+		outfit, err := s.outfit(ctx, a.Outfit)
 		if err != nil {
 			return apitype.Booted{}, err
 		}
 		booted, err := s.booted(now, run, d.Lock)
-		booted.Environment = env
+		booted.Environment, booted.Outfit = a.Environment, outfit
 		return booted, err
 	case store.BootLater:
 		c.allow("boot token")
@@ -131,14 +138,14 @@ func (s *server) booted(now time.Time, run store.Runner, lock store.Lock) (apity
 	}, nil
 }
 
-// environment returns the variables that an account's registration has for jobs. An
-// account that was removed since has none.
-func (s *server) environment(ctx context.Context, account string) (map[string]string, error) {
-	a, err := s.Accounts.Account(ctx, account)
+// account returns an account's registration as it is now, for what its machines are to
+// be. An account that was removed since wants nothing of them.
+func (s *server) account(ctx context.Context, id string) (store.Account, error) {
+	a, err := s.Accounts.Account(ctx, id)
 	if err != nil && !errors.Is(err, store.ErrNoAccount) {
-		return nil, outage(fmt.Errorf("environment of account %s: %w", account, err))
+		return store.Account{}, outage(fmt.Errorf("account %s of a machine: %w", id, err))
 	}
-	return a.Environment, nil
+	return a, nil
 }
 
 func orders(now time.Time, run store.Runner, lock store.Lock, order store.Order) apitype.Orders {

@@ -188,7 +188,7 @@ func TestJobBeforeGitHubWasAskedTakesItsRunnerIntoUse(t *testing.T) {
 		if len(w.sent) != 1 || w.sent[0].Kind != queue.Resume {
 			t.Errorf("sent = %+v, want one message", w.sent)
 		}
-		if s, err := w.client(started.StatusToken).Status(t.Context(), started.ID); err != nil || s.State != "ready" {
+		if s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID); err != nil || s.State != "ready" {
 			t.Errorf("Status = %s, %v; want ready", s.State, err)
 		}
 	})
@@ -443,7 +443,7 @@ func TestStolenJobIsAlarmedAndTold(t *testing.T) {
 		if got := w.alarms(); !slices.Equal(got, []string{string(store.AlarmJobStolen)}) {
 			t.Errorf("alarms = %q, want %s", got, store.AlarmJobStolen)
 		}
-		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID)
 		if err != nil || s.Runner.Stolen != "6666" {
 			t.Errorf("Status = %+v, %v; want the thief's run", s.Runner, err)
 		}
@@ -459,7 +459,7 @@ func TestTooOldRunnerProgramFailsItsRequest(t *testing.T) {
 		if got := w.alarms(); !slices.Equal(got, []string{string(store.AlarmRunnerTooOld)}) {
 			t.Errorf("alarms = %q, want %s", got, store.AlarmRunnerTooOld)
 		}
-		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID)
 		if err != nil || s.State != "failed" || s.Error == nil || s.Error.Code != store.EndTooOld || s.Error.Retryable {
 			t.Errorf("Status = %s %+v, %v; want it failed for good", s.State, s.Error, err)
 		}
@@ -472,7 +472,7 @@ func TestSpotNoticeIsTold(t *testing.T) {
 		started := w.start(workflowToken, apitype.Start{})
 		m := w.online(started.ID)
 		m.says(store.EventDraining, func(e *apitype.Event) { e.Reason, e.Detail = store.EndSpot, "at 12:00\x1b[2J \u202e日本" })
-		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID)
 		if err != nil || s.Runner.End == nil || s.Runner.End.Code != store.EndSpot {
 			t.Fatalf("Status = %+v, %v; want the spot interruption", s.Runner, err)
 		}

@@ -132,7 +132,7 @@ func TestRefusedSecretTokenIsToldNothing(t *testing.T) {
 		token, want string
 	}{
 		"no token":               {"", "The call has no bearer token."},
-		"a status token":         {started.StatusToken, "This kind of token does not serve for this call."},
+		"a status token":         {started.StatusToken.Reveal(), "This kind of token does not serve for this call."},
 		"a made-up status token": {keys.StatusPrefix + "k1.1.x", "This kind of token does not serve for this call."},
 		"a session":              {m.booted.Session, "This kind of token does not serve for this call."},
 	} {

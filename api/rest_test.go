@@ -205,7 +205,7 @@ func TestBrowsersGetNothingToUse(t *testing.T) {
 		"status":    w.raw("GET", "/status/"+id, workflowToken, nil, "Origin", "https://evil.example"),
 		"preflight": w.raw("OPTIONS", "/start", "", nil, "Origin", "https://evil.example", "Access-Control-Request-Method", "POST"),
 		"problem":   w.raw("GET", "/status/"+id, "", nil, "Origin", "https://evil.example"),
-		"no path":   w.raw("GET", "/", "", nil, "Origin", "https://evil.example"),
+		"no path":   w.raw("GET", "/nowhere", "", nil, "Origin", "https://evil.example"),
 		"healthz":   w.raw("GET", "/healthz", "", nil, "Origin", "https://evil.example"),
 	} {
 		if a.header.Get("Cache-Control") != "no-store" || a.header.Get("X-Content-Type-Options") != "nosniff" {
@@ -222,7 +222,7 @@ func TestBrowsersGetNothingToUse(t *testing.T) {
 func TestPathsThatAreNotThereAreProblems(t *testing.T) {
 	w := newWorld(t)
 	for path, want := range map[string]int{
-		"GET /": 404, "GET /start/": 404, "POST //start": 404, "POST /x/../start": 404, "GET /status": 404, "GET /status/": 404, "GET /status/a/b": 404,
+		"POST /": 405, "GET /start/": 404, "POST //start": 404, "POST /x/../start": 404, "GET /status": 404, "GET /status/": 404, "GET /status/a/b": 404,
 		"GET /start": 405, "DELETE /status/x": 405, "PUT /requests": 405, "GET /admin.php": 404, "TRACE /healthz": 405, "GET /agent/linux/amd64": 404,
 	} {
 		method, p, _ := strings.Cut(path, " ")
@@ -337,7 +337,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		w.configured(m.id)
 		m.post("next", apitype.Next{N: 2})
 		m.post("next", apitype.Next{N: 9})
-		c := w.client(started.StatusToken)
+		c := w.client(started.StatusToken.Reveal())
 		if _, err := c.Status(t.Context(), started.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -347,7 +347,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		m.says(store.EventIdle)
 		w.raw("GET", "/requests", operatorToken, nil)
 		w.raw("GET", "/requests", operatorToken+"x", nil)
-		w.raw("GET", "/status/"+started.ID, started.StatusToken+"x", nil)
+		w.raw("GET", "/status/"+started.ID, started.StatusToken.Reveal()+"x", nil)
 		w.raw("POST", "/start", workflowToken, `{"idempotency_key":"`+configCanary)
 		w.raw("POST", "/start", workflowToken, `{"`+configCanary+`\n":1}`)
 		w.raw("POST", "/start", workflowToken, `{"region":"`+configCanary+`\n"}`)
@@ -368,7 +368,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 			"boot token":     {boot, nil},
 			"nonce":          {nonce, nil},
 			"session":        {m.booted.Session, []string{"answers"}},
-			"status token":   {started.StatusToken, []string{"answers"}},
+			"status token":   {started.StatusToken.Reveal(), []string{"answers"}},
 			"config":         {configCanary, []string{"answers"}},
 		} {
 			for place, text := range where {

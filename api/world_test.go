@@ -215,10 +215,10 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (w *world) client(token string) *client.Client {
-	return client.New(client.Config{
+	return client.Must(client.New(client.Config{
 		URL: base, HTTP: &http.Client{Transport: w},
 		Token: func(context.Context) (client.Token, error) { return client.NewToken(token), nil },
-	})
+	}))
 }
 
 // answer is what a raw call gets.

@@ -9,15 +9,17 @@
 //	if errors.Is(err, client.ErrForbidden) {
 //		// err says which field the account does not allow
 //	}
-//	status, err := c.WithToken(client.NewToken(started.StatusToken)).Wait(ctx, started.ID, nil)
+//	status, err := c.For(started).Wait(ctx, started.ID, nil)
+//	if no, ok := errors.AsType[*client.NotReadyError](err); ok {
+//		// no.Status.Error says why there is no runner
+//	}
 package client
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +48,13 @@ type Config struct {
 	URL   string // of the API, such as https://garo.example.org
 	Token TokenSource
 
+	// UserAgent names the program to the API's logs, such as deploy/1.2. Empty: garo-go.
+	UserAgent string
+
+	// Retrying is told why, before each pause after which a call is made again; nil: nobody
+	// is. It may be called by several calls at a time.
+	Retrying func(error)
+
 	HTTP   *http.Client // nil: one with a timeout of its own. Redirects are not followed in any case
 	Random io.Reader    // nil: crypto/rand.Reader; safe for concurrent use
 }
@@ -53,6 +62,8 @@ type Config struct {
 // Client is safe for concurrent use.
 type Client struct {
 	url    string
+	agent  string
+	again  func(error)
 	token  TokenSource
 	http   *http.Client
 	random io.Reader
@@ -62,17 +73,44 @@ type Client struct {
 // callTimeout bounds one try: the API's own limit is 10 s, and API Gateway's 30 s.
 const callTimeout = 30 * time.Second
 
-// New returns a client. A wrong URL is told by the calls.
-func New(cfg Config) *Client {
+// New returns a client. Its error is that of a Config which no call can work with: without
+// a token, or whose URL is no address of an API. It calls nobody.
+func New(cfg Config) (*Client, error) {
+	u, err := url.Parse(cfg.URL)
+	switch {
+	case cfg.URL == "":
+		return nil, errors.New("client: Config.URL is empty: want the address of the API, such as https://garo.example.org")
+	case err != nil:
+		return nil, fmt.Errorf("client: Config.URL: %w", err)
+	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+		return nil, fmt.Errorf("client: Config.URL %q: want an address such as https://garo.example.org", cfg.URL)
+	case cfg.Token == nil:
+		return nil, errors.New("client: Config.Token is nil: want a source such as Static or IDTokens")
+	}
+	return newClient(cfg), nil
+}
+
+// Must returns the client of a New that cannot fail, and panics if it did.
+func Must(c *Client, err error) *Client {
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func newClient(cfg Config) *Client {
 	h := http.Client{Timeout: callTimeout}
 	if cfg.HTTP != nil {
 		h = *cfg.HTTP
 	}
 	// A redirect would carry the token to a place that nobody named.
 	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	c := &Client{url: strings.TrimRight(cfg.URL, "/"), token: cfg.Token, http: &h, random: cfg.Random}
+	c := &Client{url: strings.TrimRight(cfg.URL, "/"), agent: cmp.Or(cfg.UserAgent, "garo-go"), again: cfg.Retrying, token: cfg.Token, http: &h, random: cfg.Random}
 	if c.random == nil {
 		c.random = rand.Reader
+	}
+	if c.again == nil {
+		c.again = func(error) {}
 	}
 	return c
 }
@@ -84,6 +122,10 @@ func (c *Client) WithToken(t Token) *Client {
 	other.token = Static(t)
 	return &other
 }
+
+// For returns a client that makes calls about one request, with the token that Start
+// returned for it.
+func (c *Client) For(s apitype.Started) *Client { return c.WithToken(NewToken(s.StatusToken.Reveal())) }
 
 // WithPause returns a client whose Wait asks no sooner than d after an answer, for
 // who waits for many requests at a time. It changes nothing where the API itself
@@ -122,8 +164,9 @@ func (c *Client) status(ctx context.Context, id string) (apitype.Status, time.Du
 	return out, wait, wrap("status of "+id, err)
 }
 
-// Wait polls a request until its state is final, and returns that: whether it is
-// ready is for the caller to look at. progress, if not nil, is called with the
+// Wait polls a request until it is ready, and returns that. One that ends otherwise is a
+// *NotReadyError, beside its status. After any other error the status is the last one
+// that was seen. progress, if not nil, is called with the
 // first status and with every one that tells something new.
 func (c *Client) Wait(ctx context.Context, id string, progress func(apitype.Status)) (apitype.Status, error) {
 	var last apitype.Status
@@ -136,8 +179,11 @@ func (c *Client) Wait(ctx context.Context, id string, progress func(apitype.Stat
 			progress(s)
 		}
 		last = s
-		if Final(s.State) {
+		switch {
+		case s.State == apitype.Ready:
 			return s, nil
+		case Final(s.State):
+			return s, &NotReadyError{s}
 		}
 		if wait <= 0 {
 			wait = pollEvery
@@ -167,7 +213,7 @@ func runnerState(s apitype.Status) string {
 // Final reports whether nothing follows a request's state.
 func Final(state string) bool {
 	switch state {
-	case "ready", "failed", "expired", "cancelled":
+	case apitype.Ready, apitype.Failed, apitype.Expired, apitype.Cancelled:
 		return true
 	}
 	return false
@@ -197,67 +243,4 @@ func wrap(op string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", op, err)
-}
-
-// maxAnswer is far above a full page: what is larger is no answer of this API.
-const maxAnswer = 8 << 20
-
-// call makes one call, as often as it takes, and decodes its answer into out. It
-// returns what the answer's Retry-After says.
-func (c *Client) call(ctx context.Context, method, path string, body, out any) (time.Duration, error) {
-	var payload []byte
-	if body != nil {
-		var err error
-		if payload, err = json.Marshal(body); err != nil {
-			return 0, err
-		}
-	}
-	for try := 0; ; try++ {
-		wait, again, err := c.try(ctx, method, path, payload, out)
-		if err == nil || !again || try == maxTries-1 || ctx.Err() != nil {
-			return wait, err
-		}
-		if stop := sleep.For(ctx, max(wait, c.backoff(try))); stop != nil {
-			return 0, errors.Join(stop, err)
-		}
-	}
-}
-
-// try makes one call. again reports whether another one may help.
-func (c *Client) try(ctx context.Context, method, path string, payload []byte, out any) (wait time.Duration, again bool, err error) {
-	token, err := c.token(ctx)
-	if err != nil {
-		return 0, false, fmt.Errorf("token: %w", err)
-	}
-	var body io.Reader
-	if payload != nil {
-		body = bytes.NewReader(payload)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, c.url+path, body)
-	if err != nil {
-		return 0, false, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token.Reveal())
-	req.Header.Set("Accept", "application/json, "+apitype.ProblemMedia)
-	if payload != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return 0, true, fmt.Errorf("%w: %w", ErrNoAnswer, err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return 0, true, fmt.Errorf("%w: read it: %w", ErrNoAnswer, err)
-	}
-	wait = retryAfter(resp.Header)
-	if resp.StatusCode/100 != 2 {
-		e := newError(resp, answer)
-		return wait, e.Retryable(), e
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return 0, false, errors.New("the answer is not this API's: is the URL right?")
-	}
-	return wait, false, nil
 }

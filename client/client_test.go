@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -82,10 +82,10 @@ func cut(r *http.Request) (*http.Response, error) {
 
 func newClient(answers ...func(*http.Request) (*http.Response, error)) (*client.Client, *script) {
 	s := &script{answers: answers}
-	return client.New(client.Config{
+	return client.Must(client.New(client.Config{
 		URL: "https://garo.example.org/", HTTP: &http.Client{Transport: s},
 		Token: func(context.Context) (client.Token, error) { return client.NewToken("canary-token"), nil },
-	}), s
+	})), s
 }
 
 func TestCallsAreMadeAsTheContractSays(t *testing.T) {
@@ -170,7 +170,7 @@ func TestJitterComesFromRandom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pause := func(random io.Reader) time.Duration {
 			s := &script{answers: []func(*http.Request) (*http.Response, error){broken, says(200, `{}`)}}
-			c := client.New(client.Config{URL: "https://x", HTTP: &http.Client{Transport: s}, Random: random, Token: func(context.Context) (client.Token, error) { return client.Token{}, nil }})
+			c := client.Must(client.New(client.Config{URL: "https://x", HTTP: &http.Client{Transport: s}, Random: random, Token: func(context.Context) (client.Token, error) { return client.Token{}, nil }}))
 			if _, err := c.Status(t.Context(), "x"); err != nil {
 				t.Fatal(err)
 			}
@@ -255,10 +255,10 @@ func TestTokenIsAskedForEveryTryAndNeverShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		s := &script{answers: []func(*http.Request) (*http.Response, error){broken}}
-		c := client.New(client.Config{URL: "https://x", HTTP: &http.Client{Transport: s}, Token: func(context.Context) (client.Token, error) {
+		c := client.Must(client.New(client.Config{URL: "https://x", HTTP: &http.Client{Transport: s}, Token: func(context.Context) (client.Token, error) {
 			n++
 			return client.NewToken(fmt.Sprintf("canary-%d", n)), nil
-		}})
+		}}))
 		_, err := c.Status(t.Context(), "x")
 		if err == nil || strings.Contains(err.Error(), "canary") {
 			t.Errorf("Status = %v, want an error without the token", err)
@@ -274,7 +274,7 @@ func TestTokenIsAskedForEveryTryAndNeverShown(t *testing.T) {
 func TestErrorOfTheTokenSourceEndsTheCall(t *testing.T) {
 	errSource := errors.New("no id-token permission")
 	s := &script{}
-	c := client.New(client.Config{URL: "https://x", HTTP: &http.Client{Transport: s}, Token: func(context.Context) (client.Token, error) { return client.Token{}, errSource }})
+	c := client.Must(client.New(client.Config{URL: "https://x", HTTP: &http.Client{Transport: s}, Token: func(context.Context) (client.Token, error) { return client.Token{}, errSource }}))
 	if _, err := c.Status(t.Context(), "x"); !errors.Is(err, errSource) || len(s.asked) != 0 {
 		t.Errorf("Status = %v after %d calls, want %v and none", err, len(s.asked), errSource)
 	}
@@ -298,12 +298,65 @@ func TestContextEndsTheCall(t *testing.T) {
 	})
 }
 
-func TestWrongURLIsTold(t *testing.T) {
-	c := client.New(client.Config{URL: "https://a b/", Token: func(context.Context) (client.Token, error) { return client.Token{}, nil }})
-	if _, err := c.Status(t.Context(), "x"); err == nil {
-		t.Error("Status with a wrong URL works")
-	} else if _, ok := errors.AsType[*url.Error](err); !ok {
-		t.Errorf("Status = %v, want an error about the URL", err)
+func TestConfigThatNoCallCanWorkWithIsRefused(t *testing.T) {
+	token := client.Static(client.NewToken("t"))
+	for _, c := range []struct {
+		cfg  client.Config
+		says string
+	}{
+		{client.Config{Token: token}, "Config.URL is empty"},
+		{client.Config{URL: "https://a b/", Token: token}, "Config.URL: parse"},
+		{client.Config{URL: "garo.example.org", Token: token}, `Config.URL "garo.example.org": want an address`},
+		{client.Config{URL: "https://garo.example.org"}, "Config.Token is nil"},
+	} {
+		if got, err := client.New(c.cfg); got != nil || err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("New(%+v) = %v, %v; want one line that says %q", c.cfg, got, err, c.says)
+		}
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("Must does not panic")
+		}
+	}()
+	client.Must(client.New(client.Config{}))
+}
+
+func TestRetriesAreToldWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []func(*http.Request) (*http.Response, error){broken, problem(apitype.CodeUnavailable), says(200, `{}`)}}
+		var told []error
+		c := client.Must(client.New(client.Config{
+			URL: "https://garo.example.org", HTTP: &http.Client{Transport: s}, Token: client.Static(client.NewToken("t")),
+			Retrying: func(err error) { told = append(told, err) },
+		}))
+		if _, err := c.Status(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if len(told) != 2 || !errors.Is(told[0], client.ErrNoAnswer) || !errors.Is(told[1], client.ErrUnavailable) {
+			t.Errorf("told %v, want no answer and then unavailable", told)
+		}
+	})
+}
+
+func TestStatusTokenIsShownToNobody(t *testing.T) {
+	started := apitype.Started{ID: "x", StatusToken: "garo_st_canary"}
+	b, err := json.Marshal(started)
+	if err != nil || !strings.Contains(string(b), `"status_token":"garo_st_canary"`) {
+		t.Errorf("the body is %s, %v; want the token in it", b, err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "token", started.StatusToken)
+	for _, s := range []string{fmt.Sprint(started), fmt.Sprintf("%+v %#v %q %x", started, started, started.StatusToken, started.StatusToken), log.String()} {
+		if strings.Contains(s, "canary") || !strings.Contains(s, "***") {
+			t.Errorf("a status token is shown in %s", s)
+		}
+	}
+	c, s := newClient(says(200, `{}`))
+	if _, err := c.For(started).Status(t.Context(), "x"); err != nil || s.asked[0].header.Get("Authorization") != "Bearer garo_st_canary" {
+		t.Errorf("a call for the request has %q, %v; want its token", s.asked[0].header.Get("Authorization"), err)
+	}
+	if got := s.asked[0].header.Get("User-Agent"); got != "garo-go" {
+		t.Errorf("User-Agent = %q, want garo-go", got)
 	}
 }
 
@@ -355,8 +408,13 @@ func TestWaitOfManyPausesAsLongAsItIsTold(t *testing.T) {
 func TestWaitEndsAtEveryFinalState(t *testing.T) {
 	for _, state := range []string{"ready", "failed", "expired", "cancelled"} {
 		c, s := newClient(status(state, ""))
-		if got, err := c.Wait(t.Context(), "x", nil); err != nil || got.State != state || len(s.asked) != 1 {
+		got, err := c.Wait(t.Context(), "x", nil)
+		no, ended := errors.AsType[*client.NotReadyError](err)
+		if (err != nil) == (state == apitype.Ready) || (err != nil) != ended || got.State != state || len(s.asked) != 1 {
 			t.Errorf("Wait = %s, %v after %d calls, want %s at once", got.State, err, len(s.asked), state)
+		}
+		if ended && (no.Status.State != state || no.Error() != "request x is "+state) {
+			t.Errorf("the error of a request that is %s is %q", state, no)
 		}
 	}
 }

@@ -33,6 +33,20 @@ const (
 // often as calls are: the API may have done what it was asked for, or not.
 var ErrNoAnswer = errors.New("no answer")
 
+// NotReadyError says that a request ended without a runner.
+type NotReadyError struct {
+	Status apitype.Status // Error in it says why
+}
+
+// Error implements error in one line.
+func (e *NotReadyError) Error() string {
+	s := e.Status
+	if s.Error == nil {
+		return fmt.Sprintf("request %s is %s", s.ID, s.State)
+	}
+	return fmt.Sprintf("request %s is %s: %s: %s", s.ID, s.State, s.Error.Code, s.Error.Text)
+}
+
 // Error is an answer of the API that is not a good one.
 type Error struct {
 	Problem apitype.Problem

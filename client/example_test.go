@@ -31,7 +31,11 @@ func api() *httptest.Server {
 func Example() {
 	server := api()
 	defer server.Close()
-	c := client.New(client.Config{URL: server.URL, Token: client.Static(client.NewToken("garo_op_secret"))})
+	c, err := client.New(client.Config{URL: server.URL, Token: client.Static(client.NewToken("garo_op_secret"))})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	ctx := context.Background()
 	started, err := c.Start(ctx, apitype.Start{Repo: "acme/shop", Labels: []string{"build"}})
 	if err != nil {
@@ -40,7 +44,7 @@ func Example() {
 	}
 	fmt.Println("runs-on:", started.RunsOn[0])
 	// The token of the request itself opens nothing else.
-	c = c.WithToken(client.NewToken(started.StatusToken))
+	c = c.For(started)
 	status, err := c.Wait(ctx, started.ID, func(s apitype.Status) { fmt.Println(s.State) })
 	if err != nil {
 		fmt.Println(err)
@@ -60,8 +64,12 @@ func Example() {
 func ExampleCode() {
 	server := api()
 	defer server.Close()
-	c := client.New(client.Config{URL: server.URL, Token: client.Static(client.NewToken("garo_op_secret"))})
-	_, err := c.Status(context.Background(), "other")
+	c, err := client.New(client.Config{URL: server.URL, Token: client.Static(client.NewToken("garo_op_secret"))})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = c.Status(context.Background(), "other")
 	fmt.Println(errors.Is(err, client.ErrNotFound))
 	fmt.Println(err)
 	// Output:
@@ -73,8 +81,12 @@ func ExampleCode() {
 func ExampleIDTokens() {
 	noJob := func(string) string { return "" } // nil in a program: the environment
 	tokens := client.IDTokens(client.IDTokenConfig{Audience: "https://garo.example.org", Getenv: noJob})
-	c := client.New(client.Config{URL: "https://garo.example.org", Token: tokens})
-	_, err := c.Start(context.Background(), apitype.Start{})
+	c, err := client.New(client.Config{URL: "https://garo.example.org", Token: tokens})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = c.Start(context.Background(), apitype.Start{})
 	fmt.Println(errors.Is(err, client.ErrNoIDToken))
 	fmt.Println(err)
 	// Output:

@@ -57,7 +57,7 @@ func IDTokens(cfg IDTokenConfig) TokenSource {
 		getenv = os.Getenv
 	}
 	audience := strings.TrimRight(cfg.Audience, "/")
-	caller := New(Config{HTTP: cfg.HTTP, Random: cfg.Random})
+	caller := newClient(Config{HTTP: cfg.HTTP, Random: cfg.Random})
 	turn := make(chan struct{}, 1) // held by who asks GitHub: the others wait for what that gets
 	var token Token
 	var until time.Time

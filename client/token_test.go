@@ -162,7 +162,7 @@ func TestMissingPermissionIsToldWithTheLinesToAdd(t *testing.T) {
 	if !errors.Is(err, client.ErrNoIDToken) || !strings.Contains(err.Error(), "\npermissions:\n  id-token: write") {
 		t.Errorf("source = %v, want the two lines", err)
 	}
-	c := client.New(client.Config{URL: "https://x", Token: source})
+	c := client.Must(client.New(client.Config{URL: "https://x", Token: source}))
 	if _, err := c.Status(t.Context(), "x"); !errors.Is(err, client.ErrNoIDToken) {
 		t.Errorf("Status = %v, want %v", err, client.ErrNoIDToken)
 	}

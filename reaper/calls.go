@@ -73,13 +73,13 @@ func timed(ctx context.Context, limit time.Duration) (context.Context, context.C
 	return context.WithTimeout(ctx, limit)
 }
 
-// askGitHub makes one call about repo, unless its credential has to rest.
-func (gh atGitHub) askGitHub(ctx context.Context, repo github.Repository, limit time.Duration, call func(context.Context) error) error {
-	account, repository := "GitHub for "+repo.Account, "GitHub for "+repo.Account+" in "+repo.Name
-	if err := gh.gate.err(repository, account); err != nil {
+// askGitHub makes one call about a scope, unless its credential has to rest.
+func (gh atGitHub) askGitHub(ctx context.Context, scope github.Scope, limit time.Duration, call func(context.Context) error) error {
+	account, place := "GitHub for "+scope.Account, "GitHub for "+scope.Account+" in "+scope.Name
+	if err := gh.gate.err(place, account); err != nil {
 		return err
 	}
-	if until := gh.restsUntil(repo.Account); gh.cfg.Now().Before(until) {
+	if until := gh.restsUntil(scope.Account); gh.cfg.Now().Before(until) {
 		return fmt.Errorf("GitHub asked to wait until %s: %w", until.UTC().Format(time.RFC3339), errLater)
 	}
 	ctx, cancel := timed(ctx, limit)
@@ -91,11 +91,11 @@ func (gh atGitHub) askGitHub(ctx context.Context, repo github.Repository, limit 
 		e, ok := errors.AsType[*github.Error](err)
 		err = fmt.Errorf("%w: %w", err, errLater)
 		if ok && e.Status != 0 { // GitHub itself asks: a part of our own that is spent leaves the other purposes theirs
-			gh.rest(repo.Account, e.RetryAt)
+			gh.rest(scope.Account, e.RetryAt)
 			gh.gate.close(account, err)
 		}
 	case errors.Is(err, github.ErrDenied):
-		gh.gate.close(repository, err)
+		gh.gate.close(place, err)
 	default:
 		gh.gate.unanswered(account, ctx.Err() != nil)
 	}

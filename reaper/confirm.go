@@ -40,16 +40,16 @@ func asked(a store.Case) time.Time {
 	return a.Lock.ConfirmedAt
 }
 
-// sight is what GitHub showed of the registrations of a repository.
+// sight is what GitHub showed of the registrations of a scope.
 type sight struct {
-	repo   github.Repository
+	scope  github.Scope
 	wanted []store.Case
 	online map[int64]bool // by id; absent: not in the list
 	err    error
 }
 
 // confirm asks GitHub which of the runners it shows online: one list for each
-// repository, and by its id for each that the list leaves out, which proves nothing.
+// scope, and by its id for each that the list leaves out, which proves nothing.
 // Those that have waited longest come first; what a run cannot ask, the next one
 // does, or a worker: for one that waits to come into use it is reminded.
 func (gh atGitHub) confirm(ctx context.Context) {
@@ -60,10 +60,10 @@ func (gh atGitHub) confirm(ctx context.Context) {
 	slices.SortStableFunc(wanted, func(a, b store.Case) int { return asked(a).Compare(asked(b)) })
 	made := map[string]int{} // calls, by account
 	sights, rest := gh.choose(wanted, made)
-	gh.each(ctx, len(sights), accounts(gitHubAtOnce, func(i int) string { return sights[i].repo.Account }), func(q *pass, i int) {
+	gh.each(ctx, len(sights), accounts(gitHubAtOnce, func(i int) string { return sights[i].scope.Account }), func(q *pass, i int) {
 		s := sights[i]
-		s.err = atGitHub{q}.askGitHub(ctx, s.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range q.cfg.GitHub.List(ctx, s.repo, store.GitHubPrefix(q.cfg.ControlPlane)) {
+		s.err = atGitHub{q}.askGitHub(ctx, s.scope, listLimit, func(ctx context.Context) error {
+			for g, err := range q.cfg.GitHub.List(ctx, s.scope, store.GitHubPrefix(q.cfg.ControlPlane)) {
 				if err != nil {
 					return err
 				}
@@ -72,14 +72,14 @@ func (gh atGitHub) confirm(ctx context.Context) {
 			return nil
 		})
 	})
-	slices.SortStableFunc(sights, func(a, b *sight) int { return cmp.Compare(a.repo.ID, b.repo.ID) })
+	slices.SortStableFunc(sights, func(a, b *sight) int { return cmp.Compare(a.scope.Key(), b.scope.Key()) })
 	var follow []func(gh atGitHub)
 	for _, a := range rest {
 		follow = append(follow, func(gh atGitHub) { gh.remind(ctx, a) })
 	}
 	for _, s := range sights {
 		if s.err != nil {
-			gh.unseen(s.repo, s.err)
+			gh.unseen(s.scope, s.err)
 			continue
 		}
 		for _, a := range s.wanted {
@@ -93,24 +93,24 @@ func (gh atGitHub) confirm(ctx context.Context) {
 // choose returns the lists that are to be asked for, as far as an account's calls go, and
 // the runners that are not in them.
 func (gh atGitHub) choose(wanted []store.Case, made map[string]int) (sights []*sight, rest []store.Case) {
-	at := map[github.Repository]*sight{}
+	at := map[github.Scope]*sight{}
 	for _, a := range wanted {
-		repo := github.RepositoryOf(a.Runner)
-		if at[repo] == nil {
-			if made[repo.Account] == confirmCalls-1 {
+		scope := github.ScopeOf(a.Runner)
+		if at[scope] == nil {
+			if made[scope.Account] == confirmCalls-1 {
 				rest = append(rest, a)
 				continue
 			}
-			made[repo.Account]++
-			at[repo] = &sight{repo: repo, online: map[int64]bool{}, err: errLater}
-			sights = append(sights, at[repo])
+			made[scope.Account]++
+			at[scope] = &sight{scope: scope, online: map[int64]bool{}, err: errLater}
+			sights = append(sights, at[scope])
 		}
-		at[repo].wanted = append(at[repo].wanted, a)
+		at[scope].wanted = append(at[scope].wanted, a)
 	}
 	return sights, rest
 }
 
-// next returns what follows for a runner from the list of its repository.
+// next returns what follows for a runner from the list of its scope.
 func (gh atGitHub) next(ctx context.Context, s *sight, a store.Case, made map[string]int) func(atGitHub) {
 	online, listed := s.online[a.Runner.Config.RunnerID]
 	switch {
@@ -118,23 +118,23 @@ func (gh atGitHub) next(ctx context.Context, s *sight, a store.Case, made map[st
 		return func(gh atGitHub) {
 			gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, store.Registration{Online: online}) })
 		}
-	case made[s.repo.Account] == confirmCalls || isLate(ctx):
+	case made[s.scope.Account] == confirmCalls || isLate(ctx):
 		return func(gh atGitHub) { gh.remind(ctx, a) }
 	}
-	made[s.repo.Account]++
-	return func(gh atGitHub) { gh.confirmOne(ctx, s.repo, a) }
+	made[s.scope.Account]++
+	return func(gh atGitHub) { gh.confirmOne(ctx, s.scope, a) }
 }
 
 // confirmOne asks GitHub about a runner by its id.
-func (gh atGitHub) confirmOne(ctx context.Context, repo github.Repository, a store.Case) {
+func (gh atGitHub) confirmOne(ctx context.Context, scope github.Scope, a store.Case) {
 	var seen store.Registration
-	err := gh.askGitHub(ctx, repo, callLimit, func(ctx context.Context) error {
-		g, err := gh.cfg.GitHub.Get(ctx, repo, a.Runner.Config.RunnerID)
+	err := gh.askGitHub(ctx, scope, callLimit, func(ctx context.Context) error {
+		g, err := gh.cfg.GitHub.Get(ctx, scope, a.Runner.Config.RunnerID)
 		seen.Online = g.Online
 		return err
 	})
 	if seen.Absent = errors.Is(err, github.ErrNotFound); err != nil && !seen.Absent {
-		gh.unseen(repo, err)
+		gh.unseen(scope, err)
 		return
 	}
 	gh.guard("runner", a.Runner.ID, func() { gh.seen(ctx, a, seen) })
@@ -170,17 +170,17 @@ func (gh atGitHub) seen(ctx context.Context, a store.Case, seen store.Registrati
 	}
 }
 
-// unseen reports that GitHub did not show a repository's runners.
-func (gh atGitHub) unseen(repo github.Repository, err error) {
+// unseen reports that GitHub did not show a scope's runners.
+func (gh atGitHub) unseen(scope github.Scope, err error) {
 	if errors.Is(err, errLater) {
-		gh.line(Line{Kind: "repository", ID: repo.Name, Action: Skip, Reason: err.Error()})
+		gh.line(Line{Kind: scope.Kind(), ID: scope.Name, Action: Skip, Reason: err.Error()})
 		return
 	}
-	if gh.isRefused(repo.Account, "repository", repo.Name, err) {
+	if gh.isRefused(scope.Account, scope.Kind(), scope.Name, err) {
 		return
 	}
-	gh.fail("repository", repo.Name, fmt.Errorf("see which runners of %s are online: %w", repo.Name, err))
+	gh.fail(scope.Kind(), scope.Name, fmt.Errorf("see which runners of %s are online: %w", scope.Name, err))
 	if errors.Is(err, github.ErrDenied) || errors.Is(err, github.ErrNotFound) || errors.Is(err, github.ErrRefused) {
-		gh.deniedBy(repo, err)
+		gh.deniedBy(scope, err)
 	}
 }

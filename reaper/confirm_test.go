@@ -182,7 +182,7 @@ func TestPartOfOurOwnThatIsSpentLeavesTheOtherCalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				run := w.online("r", sharedIn("42", "r"))
-				w.hub.fail = func(op string, _ github.Repository, _ int64) error {
+				w.hub.fail = func(op string, _ github.Scope, _ int64) error {
 					if op == "list" {
 						return &github.Error{Kind: github.ErrLimited, Op: op, Status: c.status, RetryAt: time.Now().Add(time.Hour)}
 					}
@@ -359,7 +359,7 @@ func TestGitHubThatIsAwayLeavesRunnersAlone(t *testing.T) {
 				w.run0()
 				time.Sleep(time.Minute)
 				w.alive(run)
-				w.hub.fail = func(string, github.Repository, int64) error { return c.err }
+				w.hub.fail = func(string, github.Scope, int64) error { return c.err }
 				r, err := w.try()
 				if c.fails != errors.Is(err, c.err) {
 					t.Errorf("Run = %v, want the error %v: %v\n%s", err, c.err, c.fails, r)
@@ -382,7 +382,7 @@ func TestConfirmationThatIsOutstandingIsSentToNoWorkerAgain(t *testing.T) {
 		w.next(run.ID)
 		w.configure(w.runner(run.ID))
 		w.hear(run.ID, store.Event{Kind: store.EventOnline})
-		w.hub.fail = func(string, github.Repository, int64) error { return refusal(github.ErrUnknown, 502) }
+		w.hub.fail = func(string, github.Scope, int64) error { return refusal(github.ErrUnknown, 502) }
 		for range 15 {
 			time.Sleep(time.Minute)
 			w.alive(run)

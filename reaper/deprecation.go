@@ -35,7 +35,7 @@ func (gh atGitHub) versions(ctx context.Context, account string, lists []*listin
 			known[version] = v
 		}
 	}
-	repos := map[string]github.Repository{}
+	scopes := map[string]github.Scope{}
 	for _, l := range lists {
 		for _, g := range l.found {
 			if _, ours := runnerIn(gh.cfg.ControlPlane, g.Name); !ours || g.Version == "" || l.err != nil {
@@ -44,20 +44,20 @@ func (gh atGitHub) versions(ctx context.Context, account string, lists []*listin
 			v := known[g.Version]
 			v.SeenAt = now
 			known[g.Version] = v
-			if _, ok := repos[g.Version]; !ok {
-				repos[g.Version] = l.repo
+			if _, ok := scopes[g.Version]; !ok {
+				scopes[g.Version] = l.scope
 			}
 		}
 	}
-	for _, version := range slices.Sorted(maps.Keys(repos)) {
-		v, repo := known[version], repos[version]
+	for _, version := range slices.Sorted(maps.Keys(scopes)) {
+		v, scope := known[version], scopes[version]
 		if now.Sub(v.AskedAt) < versionGap {
 			continue
 		}
 		var d github.Deprecation
 		var denied error // of this question: it says nothing of others
-		err := gh.askGitHub(ctx, repo, callLimit, func(ctx context.Context) (err error) {
-			if d, err = gh.cfg.GitHub.Deprecation(ctx, repo, version); errors.Is(err, github.ErrDenied) {
+		err := gh.askGitHub(ctx, scope, callLimit, func(ctx context.Context) (err error) {
+			if d, err = gh.cfg.GitHub.Deprecation(ctx, scope, version); errors.Is(err, github.ErrDenied) {
 				denied, err = err, nil
 			}
 			return err
@@ -74,7 +74,7 @@ func (gh atGitHub) versions(ctx context.Context, account string, lists []*listin
 		ends := v.EndsAt.UTC().Format(time.RFC3339)
 		gh.line(Line{Kind: "version", ID: version, Action: Notice, Reason: fmt.Sprintf("GitHub serves it until %s, and runners of account %s have it", ends, account)})
 		gh.alarm(store.AlarmVersionEnds, account+" "+version, "GitHub will refuse a version of the runner program that is in use",
-			"account", account, "version", version, "ends", ends, "repository", repo.Name)
+			"account", account, "version", version, "ends", ends, scope.Kind(), scope.Name)
 	}
 	return s.Knowing(known)
 }

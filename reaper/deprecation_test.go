@@ -70,7 +70,7 @@ func TestVersionOfWhichGitHubTellsNothingIsNoAlarm(t *testing.T) {
 			inWorld(t, func(w *world) {
 				run := w.online("live", shared)
 				w.hub.versioned("42", "2.330.0")
-				w.hub.fail = func(op string, _ github.Repository, _ int64) error {
+				w.hub.fail = func(op string, _ github.Scope, _ int64) error {
 					if op == "deprecation" {
 						return c.fail
 					}

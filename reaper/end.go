@@ -119,7 +119,7 @@ func (gh atGitHub) deregister(ctx context.Context, runners []*store.Runner, view
 	gh.each(ctx, len(asks), common(commitsAtOnce), func(q *pass, i int) {
 		run := asks[i]
 		if _, ok := q.advance(ctx, run, func(c store.Case) store.Decision { return c.Deleting(q.cfg.Now()) }); ok {
-			jobs[i] = &removal{runner: run, repo: github.RepositoryOf(*run), id: run.Config.RunnerID}
+			jobs[i] = &removal{runner: run, scope: github.ScopeOf(*run), id: run.Config.RunnerID}
 		}
 	})
 	jobs = slices.DeleteFunc(jobs, func(j *removal) bool { return j == nil })

@@ -160,7 +160,7 @@ func TestCompromisedMachineGetsOneDeleteAndNoGrace(t *testing.T) {
 				run := w.online("r")
 				w.run()
 				w.apply(w.caseOf(run.ID).Drain(time.Now(), store.NewEnd(store.EndCompromised)))
-				w.hub.fail = func(op string, _ github.Repository, _ int64) error { return fail }
+				w.hub.fail = func(op string, _ github.Scope, _ int64) error { return fail }
 				_, _ = w.try()
 				w.wantRunner(run.ID, store.RunnerEnding)
 				if n := w.fleet.running(); n != 0 {
@@ -191,7 +191,7 @@ func TestAbsentRegistrationCountsOnlyIfTheCredentialSeesTheRest(t *testing.T) {
 			inWorld(t, func(w *world) {
 				run := w.draining("r")
 				w.run0()
-				w.hub.fail = func(op string, _ github.Repository, _ int64) error {
+				w.hub.fail = func(op string, _ github.Scope, _ int64) error {
 					if op == "list" {
 						return refusal(kind, 404)
 					}
@@ -213,7 +213,7 @@ func TestAbsentRegistrationCountsOnlyIfTheCredentialSeesTheRest(t *testing.T) {
 		inWorld(t, func(w *world) {
 			run := w.draining("r")
 			w.run0()
-			w.hub.fail = func(op string, _ github.Repository, _ int64) error {
+			w.hub.fail = func(op string, _ github.Scope, _ int64) error {
 				if op == "list" {
 					return refusal(github.ErrUnknown, 502)
 				}
@@ -239,7 +239,7 @@ func TestRefusedCredentialIsAlarmedOnceARepository(t *testing.T) {
 		w.draining("a")
 		w.draining("b")
 		w.run0()
-		w.hub.fail = func(string, github.Repository, int64) error { return refusal(github.ErrDenied, 401) }
+		w.hub.fail = func(string, github.Scope, int64) error { return refusal(github.ErrDenied, 401) }
 		_, err := w.try()
 		if !errors.Is(err, github.ErrDenied) {
 			t.Errorf("Run = %v, want denied", err)
@@ -257,7 +257,7 @@ func TestRefusedCallsAreNotRepeatedForTheRestOfTheAccount(t *testing.T) {
 				}
 				w.run0()
 				w.hub.latency = 300 * time.Millisecond
-				w.hub.fail = func(string, github.Repository, int64) error { return refusal(kind, 403) }
+				w.hub.fail = func(string, github.Scope, int64) error { return refusal(kind, 403) }
 				_, _ = w.try()
 				if n := w.hub.count("delete"); n != 25 {
 					t.Errorf("%d DELETEs, want the 25 that were under way", n)
@@ -277,7 +277,7 @@ func TestLimitedAccountRestsAndOthersGoOn(t *testing.T) {
 		w.online("other", func(q *store.Request) { q.Account = other })
 		w.hear(id("other"), store.Event{Kind: store.EventDraining})
 		reset := time.Now().Add(20 * time.Minute)
-		w.hub.fail = func(op string, repo github.Repository, _ int64) error {
+		w.hub.fail = func(op string, repo github.Scope, _ int64) error {
 			if repo.Account == account && time.Now().Before(reset) {
 				return &github.Error{Kind: github.ErrLimited, Op: op, Status: 429, RetryAt: reset}
 			}

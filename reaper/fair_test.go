@@ -293,7 +293,7 @@ func TestRunsThatAreTooShortComeToEveryRunner(t *testing.T) {
 		for ; drained < n && runs < 12; runs++ {
 			c, was := &clock{takes: time.Second}, w.config
 			w.config.Store = timedStore{w.store, c}
-			w.hub.fail = func(string, github.Repository, int64) error { return refusal(github.ErrLimited, 429) }
+			w.hub.fail = func(string, github.Scope, int64) error { return refusal(github.ErrLimited, 429) }
 			ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 			r, _ := reaper.New(w.config).Run(ctx) // a new process each time
 			cancel()

@@ -227,7 +227,7 @@ type hub struct {
 	repos map[string]map[int64]github.Runner
 	next  int64
 	// fail may fail a call: op is get, delete, find or list.
-	fail    func(op string, repo github.Repository, id int64) error
+	fail    func(op string, repo github.Scope, id int64) error
 	latency time.Duration
 	ends    map[string]github.Deprecation // by version; of others it knows nothing
 	hang    int64                         // the id of a registration about which no call is answered
@@ -240,7 +240,7 @@ type hub struct {
 func newHub() *hub {
 	return &hub{
 		repos: map[string]map[int64]github.Runner{}, next: 100, atOnce: map[string]int{},
-		fail: func(string, github.Repository, int64) error { return nil },
+		fail: func(string, github.Scope, int64) error { return nil },
 	}
 }
 
@@ -317,7 +317,7 @@ func refusal(kind error, status int) error {
 }
 
 // call takes its time, as calls do, and dies with its context.
-func (h *hub) call(ctx context.Context, op string, repo github.Repository, id int64) error {
+func (h *hub) call(ctx context.Context, op string, repo github.Scope, id int64) error {
 	h.mu.Lock()
 	h.calls = append(h.calls, fmt.Sprintf("%s %s/%d", op, repo.Name, id))
 	fail := h.fail
@@ -343,43 +343,43 @@ func (h *hub) call(ctx context.Context, op string, repo github.Repository, id in
 	return fail(op, repo, id)
 }
 
-func (h *hub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+func (h *hub) Get(ctx context.Context, repo github.Scope, id int64) (github.Runner, error) {
 	if err := h.call(ctx, "get", repo, id); err != nil {
 		return github.Runner{}, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	g, ok := h.repos[repo.ID][id]
+	g, ok := h.repos[repo.Key()][id]
 	if !ok {
 		return github.Runner{}, refusal(github.ErrNotFound, 404)
 	}
 	return g, nil
 }
 
-func (h *hub) Delete(ctx context.Context, repo github.Repository, id int64) error {
+func (h *hub) Delete(ctx context.Context, repo github.Scope, id int64) error {
 	if err := h.call(ctx, "delete", repo, id); err != nil {
 		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	g, ok := h.repos[repo.ID][id]
+	g, ok := h.repos[repo.Key()][id]
 	switch {
 	case !ok:
 		return refusal(github.ErrNotFound, 404)
 	case g.Busy:
 		return refusal(github.ErrBusy, 422)
 	}
-	delete(h.repos[repo.ID], id)
+	delete(h.repos[repo.Key()], id)
 	return nil
 }
 
-func (h *hub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
+func (h *hub) Find(ctx context.Context, repo github.Scope, name string) (github.Runner, error) {
 	if err := h.call(ctx, "find", repo, 0); err != nil {
 		return github.Runner{}, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, g := range h.repos[repo.ID] {
+	for _, g := range h.repos[repo.Key()] {
 		if g.Name == name {
 			return g, nil
 		}
@@ -387,14 +387,14 @@ func (h *hub) Find(ctx context.Context, repo github.Repository, name string) (gi
 	return github.Runner{}, refusal(github.ErrNotFound, 404)
 }
 
-func (h *hub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+func (h *hub) List(ctx context.Context, repo github.Scope, prefix string) iter.Seq2[github.Runner, error] {
 	return func(yield func(github.Runner, error) bool) {
 		if err := h.call(ctx, "list", repo, 0); err != nil {
 			yield(github.Runner{}, err)
 			return
 		}
 		h.mu.Lock()
-		found := slices.Collect(maps.Values(h.repos[repo.ID]))
+		found := slices.Collect(maps.Values(h.repos[repo.Key()]))
 		h.mu.Unlock()
 		for _, g := range found {
 			if strings.HasPrefix(g.Name, prefix) && !yield(g, nil) {
@@ -404,7 +404,7 @@ func (h *hub) List(ctx context.Context, repo github.Repository, prefix string) i
 	}
 }
 
-func (h *hub) Deprecation(ctx context.Context, repo github.Repository, version string) (github.Deprecation, error) {
+func (h *hub) Deprecation(ctx context.Context, repo github.Scope, version string) (github.Deprecation, error) {
 	if err := h.call(ctx, "deprecation", repo, 0); err != nil {
 		return github.Deprecation{}, err
 	}

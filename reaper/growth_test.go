@@ -48,7 +48,7 @@ func TestFiveThousandRunnersAtTheirHardLimitEndInTwoPeriods(t *testing.T) {
 		w.config.Store, w.config.Fleet, w.config.GitHub, w.config.Queue = timedStore{w.store, c}, timedFleet{w.fleet, c}, timedHub{w.hub, c}, timedQueue{w.queue, c}
 		// What GitHub grants a credential at once, and never more.
 		deletes := map[int64]int{}
-		w.hub.fail = func(op string, _ github.Repository, _ int64) error {
+		w.hub.fail = func(op string, _ github.Scope, _ int64) error {
 			minute := int64(time.Since(hard) / time.Minute)
 			if op == "delete" || op == "get" {
 				w.hub.mu.Lock()

@@ -30,7 +30,7 @@ func TestFaultThatPassesRaisesNoAlarm(t *testing.T) {
 						return nil
 					}
 				} else {
-					w.hub.fail = func(o string, _ github.Repository, _ int64) error {
+					w.hub.fail = func(o string, _ github.Scope, _ int64) error {
 						if o == op && !met.Swap(true) {
 							return refusal(github.ErrUnknown, 502)
 						}

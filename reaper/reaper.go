@@ -47,11 +47,11 @@ type Fleet interface {
 // GitHub is what the reaper needs of github.API: to see registrations, to remove
 // them, and to learn when the version of their programs ends.
 type GitHub interface {
-	Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error)
-	Delete(ctx context.Context, repo github.Repository, id int64) error
-	Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error)
-	List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error]
-	Deprecation(ctx context.Context, repo github.Repository, version string) (github.Deprecation, error)
+	Get(ctx context.Context, scope github.Scope, id int64) (github.Runner, error)
+	Delete(ctx context.Context, scope github.Scope, id int64) error
+	Find(ctx context.Context, scope github.Scope, name string) (github.Runner, error)
+	List(ctx context.Context, scope github.Scope, prefix string) iter.Seq2[github.Runner, error]
+	Deprecation(ctx context.Context, scope github.Scope, version string) (github.Deprecation, error)
 }
 
 // Config is what a Reaper is made of. All fields are needed but the last four.

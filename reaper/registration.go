@@ -31,7 +31,7 @@ const (
 // removal is one registration that GitHub is to delete.
 type removal struct {
 	runner *store.Runner // whose it is; nil: nobody's
-	repo   github.Repository
+	scope  github.Scope
 	id     int64
 	name   string // looked up, exactly, when there is no id
 	n      int    // the number of the config that it belongs to
@@ -53,17 +53,17 @@ func (gh atGitHub) remove(ctx context.Context, jobs []*removal) {
 	if gh.cfg.DryRun {
 		return
 	}
-	gh.each(ctx, len(jobs), accounts(gitHubAtOnce, func(i int) string { return jobs[i].repo.Account }), func(q *pass, i int) {
+	gh.each(ctx, len(jobs), accounts(gitHubAtOnce, func(i int) string { return jobs[i].scope.Account }), func(q *pass, i int) {
 		j := jobs[i]
 		j.err = atGitHub{q}.removeOne(ctx, j)
 		j.out = outcomeOf(j.err)
 	})
 	gh.askWhetherAbsent(ctx, jobs)
 	for _, j := range jobs {
-		if _, err := gh.lists(j.repo); j.out == absent && err != nil {
+		if _, err := gh.lists(j.scope); j.out == absent && err != nil {
 			j.err = err
 			if j.out = outcomeOf(err); j.out == absent {
-				j.out = denied // the repository itself is not there, for this credential
+				j.out = denied // the scope itself is not there, for this credential
 			}
 		}
 	}
@@ -86,21 +86,21 @@ func outcomeOf(err error) outcome {
 	return unclear
 }
 
-// askWhetherAbsent finds out which repositories with an absent registration the
+// askWhetherAbsent finds out which scopes with an absent registration the
 // credential can list at all.
 func (gh atGitHub) askWhetherAbsent(ctx context.Context, jobs []*removal) {
 	// 404 is also what GitHub answers to a credential that may not see the
-	// repository. It proves something only if the same credential sees the rest.
-	var repos []github.Repository
+	// scope. It proves something only if the same credential sees the rest.
+	var scopes []github.Scope
 	for _, j := range jobs {
-		if known, _ := gh.lists(j.repo); j.out == absent && !known && !slices.Contains(repos, j.repo) {
-			repos = append(repos, j.repo)
+		if known, _ := gh.lists(j.scope); j.out == absent && !known && !slices.Contains(scopes, j.scope) {
+			scopes = append(scopes, j.scope)
 		}
 	}
-	errs := queue.Each(len(repos), errLater)
-	gh.each(ctx, len(repos), accounts(gitHubAtOnce, func(i int) string { return repos[i].Account }), func(q *pass, i int) {
-		errs[i] = atGitHub{q}.askGitHub(ctx, repos[i], listLimit, func(ctx context.Context) error {
-			for _, err := range q.cfg.GitHub.List(ctx, repos[i], store.GitHubPrefix(gh.cfg.ControlPlane)) {
+	errs := queue.Each(len(scopes), errLater)
+	gh.each(ctx, len(scopes), accounts(gitHubAtOnce, func(i int) string { return scopes[i].Account }), func(q *pass, i int) {
+		errs[i] = atGitHub{q}.askGitHub(ctx, scopes[i], listLimit, func(ctx context.Context) error {
+			for _, err := range q.cfg.GitHub.List(ctx, scopes[i], store.GitHubPrefix(gh.cfg.ControlPlane)) {
 				if err != nil {
 					return err
 				}
@@ -110,23 +110,23 @@ func (gh atGitHub) askWhetherAbsent(ctx context.Context, jobs []*removal) {
 	})
 	gh.lock.Lock()
 	defer gh.lock.Unlock()
-	for i, repo := range repos {
-		gh.canList[repo] = errs[i]
+	for i, scope := range scopes {
+		gh.canList[scope] = errs[i]
 	}
 }
 
-// lists returns whether it is known if the credential can list a repository, and why not.
-func (gh atGitHub) lists(repo github.Repository) (known bool, why error) {
+// lists returns whether it is known if the credential can list a scope, and why not.
+func (gh atGitHub) lists(scope github.Scope) (known bool, why error) {
 	gh.lock.Lock()
 	defer gh.lock.Unlock()
-	why, known = gh.canList[repo]
+	why, known = gh.canList[scope]
 	return known, why
 }
 
 func (gh atGitHub) removeOne(ctx context.Context, j *removal) error {
 	if j.id == 0 && j.name != "" {
-		err := gh.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
-			found, err := gh.cfg.GitHub.Find(ctx, j.repo, j.name)
+		err := gh.askGitHub(ctx, j.scope, callLimit, func(ctx context.Context) error {
+			found, err := gh.cfg.GitHub.Find(ctx, j.scope, j.name)
 			j.id = found.ID
 			return err
 		})
@@ -134,14 +134,14 @@ func (gh atGitHub) removeOne(ctx context.Context, j *removal) error {
 			return err
 		}
 	}
-	return gh.askGitHub(ctx, j.repo, callLimit, func(ctx context.Context) error {
-		return gh.cfg.GitHub.Delete(ctx, j.repo, j.id)
+	return gh.askGitHub(ctx, j.scope, callLimit, func(ctx context.Context) error {
+		return gh.cfg.GitHub.Delete(ctx, j.scope, j.id)
 	})
 }
 
 // unremoved reports a removal that did not come about, for other reasons than a job.
 func (gh atGitHub) unremoved(j *removal) {
-	kind, id := "registration", fmt.Sprintf("%s/%d", j.repo.Name, j.id)
+	kind, id := "registration", fmt.Sprintf("%s/%d", j.scope.Name, j.id)
 	if j.runner != nil {
 		kind, id = "runner", j.runner.ID
 	}
@@ -152,19 +152,19 @@ func (gh atGitHub) unremoved(j *removal) {
 		gh.line(Line{Kind: kind, ID: id, Action: Skip, Reason: "time ran out"})
 	case j.out == untried:
 		gh.line(Line{Kind: kind, ID: id, Action: Skip, Reason: j.err.Error()})
-	case gh.isRefused(j.repo.Account, kind, id, j.err):
+	case gh.isRefused(j.scope.Account, kind, id, j.err):
 	default:
-		gh.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.repo.Name, j.err))
+		gh.fail(kind, id, fmt.Errorf("delete a registration in %s: %w", j.scope.Name, j.err))
 		if j.out == denied {
-			gh.deniedBy(j.repo, j.err)
+			gh.deniedBy(j.scope, j.err)
 		}
 	}
 }
 
-// deniedBy raises the alarm for a credential that does not serve a repository.
-func (gh atGitHub) deniedBy(repo github.Repository, err error) {
-	gh.alarm(store.AlarmGitHub, repo.Account+" "+repo.ID, "GitHub refuses the account's credential: "+err.Error(),
-		"account", repo.Account, "repository", repo.Name)
+// deniedBy raises the alarm for a credential that does not serve a scope.
+func (gh atGitHub) deniedBy(scope github.Scope, err error) {
+	gh.alarm(store.AlarmGitHub, scope.Account+" "+scope.Key(), "GitHub refuses the account's credential: "+err.Error(),
+		"account", scope.Account, scope.Kind(), scope.Name)
 }
 
 // names deletes at GitHub what ended runners left there, and what usable ones no
@@ -176,7 +176,7 @@ func (gh atGitHub) names(ctx context.Context) {
 	for _, run := range runners {
 		var todo []*removal
 		for _, g := range deletable(gh.cfg.Now(), gh.cfg.Limits, *run) {
-			todo = append(todo, &removal{runner: run, repo: github.RepositoryOf(*run), id: g.RunnerID, name: g.Name, n: g.N})
+			todo = append(todo, &removal{runner: run, scope: github.ScopeOf(*run), id: g.RunnerID, name: g.Name, n: g.N})
 		}
 		todo = todo[:min(len(todo), namesAtOnce-len(jobs))]
 		jobs = append(jobs, todo...)

@@ -138,7 +138,7 @@ func TestNamesOfOneRunAreBounded(t *testing.T) {
 func TestNamesAreNotForgottenByACredentialThatSeesNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.ended(w.configure(w.launch(w.begin(w.accept("r")))))
-		w.hub.fail = func(op string, _ github.Repository, _ int64) error { return refusal(github.ErrNotFound, 404) }
+		w.hub.fail = func(op string, _ github.Scope, _ int64) error { return refusal(github.ErrNotFound, 404) }
 		time.Sleep(time.Minute)
 		if r, err := w.try(); err == nil {
 			t.Errorf("Run = nil, want that the credential sees nothing\n%s", r)
@@ -269,7 +269,7 @@ func TestRepositoriesAreCheckedByTheFirstRegionAlone(t *testing.T) {
 func TestUnlistableRepositoryIsAlarmedHourly(t *testing.T) {
 	inWorld(t, func(w *world) {
 		run := w.online("r")
-		w.hub.fail = func(op string, _ github.Repository, _ int64) error { return refusal(github.ErrNotFound, 404) }
+		w.hub.fail = func(op string, _ github.Scope, _ int64) error { return refusal(github.ErrNotFound, 404) }
 		for i := range 61 {
 			w.hear(run.ID, store.Event{Kind: store.EventHeartbeat})
 			if _, err := w.try(); (err != nil) != (i == 0 || i == 60) {

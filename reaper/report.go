@@ -38,7 +38,7 @@ const (
 
 // Line is one decision of a run.
 type Line struct {
-	Kind   string `json:"kind"` // request, runner, sweep, instance, registration, repository, account, version, index, lane or phase
+	Kind   string `json:"kind"` // request, runner, sweep, instance, registration, repository, organization, account, version, index, lane or phase
 	ID     string `json:"id"`
 	Action Action `json:"action"`
 	Reason string `json:"reason"`

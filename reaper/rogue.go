@@ -16,36 +16,36 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// recently is how far back a runner makes its repository worth a look at GitHub.
+// recently is how far back a runner makes its scope worth a look at GitHub.
 const recently = 24 * time.Hour
 
-// listing is what GitHub shows of one repository.
+// listing is what GitHub shows of one scope.
 type listing struct {
-	repo  github.Repository
+	scope github.Scope
 	found []github.Runner
 	err   error
 }
 
 // registrations looks for registrations that have our name and no record, in the
-// account's repositories with a recent runner. It does so once an hour, and notes
+// account's scopes with a recent runner. It does so once an hour, and notes
 // in s what it sees.
 func (gh atGitHub) registrations(ctx context.Context, account string, s store.Sweep) store.Sweep {
 	now := gh.cfg.Now()
 	if !gh.looks(s) || gh.recent == nil {
 		return s
 	}
-	repos := slices.Collect(maps.Values(gh.recent[account]))
-	slices.SortFunc(repos, func(a, b github.Repository) int { return cmp.Compare(a.ID, b.ID) })
+	scopes := slices.Collect(maps.Values(gh.recent[account]))
+	slices.SortFunc(scopes, func(a, b github.Scope) int { return cmp.Compare(a.ID, b.ID) })
 	var lists []*listing
-	for _, repo := range repos {
-		if now.Sub(s.Checked[repo.ID]) >= gh.cfg.Limits.RogueGap {
-			lists = append(lists, &listing{repo: repo, err: errLater})
+	for _, scope := range scopes {
+		if now.Sub(s.Checked[scope.Key()]) >= gh.cfg.Limits.RogueGap {
+			lists = append(lists, &listing{scope: scope, err: errLater})
 		}
 	}
 	gh.each(ctx, len(lists), accounts(gitHubAtOnce, func(int) string { return account }), func(q *pass, i int) {
 		l := lists[i]
-		l.err = atGitHub{q}.askGitHub(ctx, l.repo, listLimit, func(ctx context.Context) error {
-			for g, err := range q.cfg.GitHub.List(ctx, l.repo, store.Ours) {
+		l.err = atGitHub{q}.askGitHub(ctx, l.scope, listLimit, func(ctx context.Context) error {
+			for g, err := range q.cfg.GitHub.List(ctx, l.scope, store.Ours) {
 				if err != nil {
 					return err
 				}
@@ -55,9 +55,9 @@ func (gh atGitHub) registrations(ctx context.Context, account string, s store.Sw
 		})
 	})
 
-	ids := make([]string, len(repos))
-	for i, repo := range repos {
-		ids[i] = repo.ID
+	ids := make([]string, len(scopes))
+	for i, scope := range scopes {
+		ids[i] = scope.Key()
 	}
 	s = s.Keep(ids)
 	for _, l := range lists {
@@ -77,32 +77,32 @@ func (gh atGitHub) looks(s store.Sweep) bool {
 	return gh.cfg.Now().Sub(oldest) >= gh.cfg.Limits.RogueGap
 }
 
-// listed does what follows from the list of a repository's registrations.
+// listed does what follows from the list of a scope's registrations.
 func (gh atGitHub) listed(ctx context.Context, s store.Sweep, l *listing) store.Sweep {
 	now := gh.cfg.Now()
 	switch {
 	case l.err == nil:
 		if rogues, ok := gh.rogues(ctx, l); ok {
-			return gh.endRogues(ctx, l.repo, s, rogues).Listed(now, l.repo.ID)
+			return gh.endRogues(ctx, l.scope, s, rogues).Listed(now, l.scope.Key())
 		}
 	case errors.Is(l.err, errLater):
-		gh.line(Line{Kind: "repository", ID: l.repo.Name, Action: Skip, Reason: l.err.Error()})
-	case gh.isRefused(l.repo.Account, "repository", l.repo.Name, l.err):
-		return s.Listed(now, l.repo.ID) // and once an hour is enough to ask
+		gh.line(Line{Kind: l.scope.Kind(), ID: l.scope.Name, Action: Skip, Reason: l.err.Error()})
+	case gh.isRefused(l.scope.Account, l.scope.Kind(), l.scope.Name, l.err):
+		return s.Listed(now, l.scope.Key()) // and once an hour is enough to ask
 	default:
-		gh.fail("repository", l.repo.Name, fmt.Errorf("list the runners of %s: %w", l.repo.Name, l.err))
+		gh.fail(l.scope.Kind(), l.scope.Name, fmt.Errorf("list the runners of %s: %w", l.scope.Name, l.err))
 		if errors.Is(l.err, github.ErrDenied) || errors.Is(l.err, github.ErrNotFound) || errors.Is(l.err, github.ErrRefused) {
-			gh.deniedBy(l.repo, l.err)
-			return s.Listed(now, l.repo.ID) // once an hour is enough to say so
+			gh.deniedBy(l.scope, l.err)
+			return s.Listed(now, l.scope.Key()) // once an hour is enough to say so
 		}
 	}
 	return s
 }
 
-// recentRepositories returns the repositories for which each account had a new runner
-// within a day, by account and id.
-func (gh atGitHub) recentRepositories(ctx context.Context) (map[string]map[string]github.Repository, bool) {
-	recent := map[string]map[string]github.Repository{}
+// recentScopes returns the scopes in which each account had a new runner within a day,
+// by account and key.
+func (gh atGitHub) recentScopes(ctx context.Context) (map[string]map[string]github.Scope, bool) {
+	recent := map[string]map[string]github.Scope{}
 	since := gh.cfg.Now().Add(-recently)
 	for it, err := range gh.store.List(ctx, store.Filter{Kind: store.KindRunner}) {
 		if err != nil {
@@ -114,10 +114,11 @@ func (gh atGitHub) recentRepositories(ctx context.Context) (map[string]map[strin
 			break
 		}
 		if recent[run.Account] == nil {
-			recent[run.Account] = map[string]github.Repository{}
+			recent[run.Account] = map[string]github.Scope{}
 		}
-		if _, ok := recent[run.Account][run.Repository.ID]; !ok { // the newest knows the name
-			recent[run.Account][run.Repository.ID] = github.RepositoryOf(*run)
+		scope := github.ScopeOf(*run)
+		if _, ok := recent[run.Account][scope.Key()]; !ok { // the newest knows the name
+			recent[run.Account][scope.Key()] = scope
 		}
 	}
 	return recent, true
@@ -134,7 +135,7 @@ func (gh atGitHub) rogues(ctx context.Context, l *listing) ([]github.Runner, boo
 	for _, g := range l.found {
 		id, ok := runnerIn(gh.cfg.ControlPlane, g.Name)
 		if !ok {
-			gh.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", l.repo.Name, g.ID), Action: Notice,
+			gh.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", l.scope.Name, g.ID), Action: Notice,
 				Reason: g.Name + " is not of this control plane"})
 			continue
 		}
@@ -195,28 +196,28 @@ func countsOn(now time.Time, lim store.Limits, r store.Runner, g github.Runner) 
 }
 
 // endRogues deletes those that were first seen long enough ago, and returns the
-// sweep with the sightings in this repository brought up to date.
-func (gh atGitHub) endRogues(ctx context.Context, repo github.Repository, known store.Sweep, rogues []github.Runner) store.Sweep {
+// sweep with the sightings in this scope brought up to date.
+func (gh atGitHub) endRogues(ctx context.Context, scope github.Scope, known store.Sweep, rogues []github.Runner) store.Sweep {
 	now := gh.cfg.Now()
 	ids := make([]int64, len(rogues))
 	for i, g := range rogues {
 		ids[i] = g.ID
 	}
-	next, since := known.ObserveRunners(now, repo.ID, ids)
+	next, since := known.ObserveRunners(now, scope.Key(), ids)
 	var jobs []*removal
 	for _, g := range rogues {
-		if !known.Knows(repo.ID, g.ID) {
-			gh.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", repo.Name, g.ID), Action: Observe, Reason: "no record names " + g.Name})
+		if !known.Knows(scope.Key(), g.ID) {
+			gh.line(Line{Kind: "registration", ID: fmt.Sprintf("%s/%d", scope.Name, g.ID), Action: Observe, Reason: "no record names " + g.Name})
 		}
 		if now.Sub(since[g.ID]) >= gh.cfg.Limits.RogueGap {
-			jobs = append(jobs, &removal{repo: repo, id: g.ID, name: g.Name})
+			jobs = append(jobs, &removal{scope: scope, id: g.ID, name: g.Name})
 		}
 	}
 	gh.remove(ctx, jobs)
 	for _, j := range jobs {
-		id := fmt.Sprintf("%s/%d", repo.Name, j.id)
+		id := fmt.Sprintf("%s/%d", scope.Name, j.id)
 		alarm := func(what string) {
-			gh.alarm(store.AlarmRogue, id, what, "repository", repo.Name, "registration", j.id, "name", j.name)
+			gh.alarm(store.AlarmRogue, id, what, scope.Kind(), scope.Name, "registration", j.id, "name", j.name)
 		}
 		switch j.out {
 		case removed, absent:

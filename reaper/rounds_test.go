@@ -114,12 +114,12 @@ type timedHub struct {
 	*clock
 }
 
-func (h timedHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
+func (h timedHub) Delete(ctx context.Context, repo github.Scope, id int64) error {
 	h.clock.call("delete")
 	return h.hub.Delete(ctx, repo, id)
 }
 
-func (h timedHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+func (h timedHub) List(ctx context.Context, repo github.Scope, prefix string) iter.Seq2[github.Runner, error] {
 	h.clock.call("registrations")
 	return h.hub.List(ctx, repo, prefix)
 }

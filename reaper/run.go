@@ -56,9 +56,9 @@ type whole struct {
 	phase string
 	// What is still to be done, by phase. Each takes from its own.
 	todo todo
-	// recent has the repositories with a runner in the last day, by account and id. It
+	// recent has the scopes with a runner in the last day, by account and key. It
 	// is read before sweeps go on side by side.
-	recent map[string]map[string]github.Repository
+	recent map[string]map[string]github.Scope
 	// inUse has the live runners by instance id, once they were read; nil: not yet. It
 	// is read when nothing goes on side by side.
 	inUse map[string]store.Runner
@@ -68,9 +68,9 @@ type whole struct {
 	lock sync.Mutex // guards what follows
 	// alarmed has the alarms that were raised, so that each thing raises one.
 	alarmed map[string]bool
-	// canList tells whether a credential can list the registrations of a
-	// repository; nil: it can.
-	canList map[github.Repository]error
+	// canList tells whether a credential can list the registrations of a scope; nil: it
+	// can.
+	canList map[github.Scope]error
 	// refusing has the accounts that refuse us, or are registered no longer, and why.
 	refusing map[string]error
 }
@@ -96,7 +96,7 @@ func (r *Reaper) RunShard(ctx context.Context, s Shard) (Report, error) {
 			store: store.NewWriter(r.cfg.Store, "reaper-"+id, r.cfg.Now),
 			gate:  gate{silent: map[string]int{}, shut: map[string]error{}},
 			shard: s, phase: "index",
-			alarmed: map[string]bool{}, finished: map[string]bool{}, canList: map[github.Repository]error{},
+			alarmed: map[string]bool{}, finished: map[string]bool{}, canList: map[github.Scope]error{},
 			refusing: map[string]error{},
 		},
 		report: newReport(),

@@ -479,7 +479,7 @@ func TestPanicInACallStopsNothingElse(t *testing.T) {
 		w.draining("a")
 		b := w.draining("b")
 		w.run0()
-		w.hub.fail = func(op string, _ github.Repository, id int64) error {
+		w.hub.fail = func(op string, _ github.Scope, id int64) error {
 			if id != b.Config.RunnerID {
 				panic("no such thing")
 			}

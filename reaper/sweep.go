@@ -141,7 +141,7 @@ func (ec2 atEC2) readShared(ctx context.Context, due []*sweep) {
 			ec2.inUse, _ = ec2.used(ctx)
 		}
 		if s.err == nil && s.first && atGitHub(ec2).looks(s.item) && ec2.recent == nil {
-			ec2.recent, _ = atGitHub(ec2).recentRepositories(ctx)
+			ec2.recent, _ = atGitHub(ec2).recentScopes(ctx)
 		}
 	}
 }

@@ -280,7 +280,7 @@ func (w *world) configure(run store.Runner) store.Runner {
 		run = writtenAhead(run)
 		name, _ = run.NextName()
 	}
-	d := store.Case{Runner: run}.Configure(time.Now(), name.N, "sealed", w.hub.register(run.Repository.ID, name.Name))
+	d := store.Case{Runner: run}.Configure(time.Now(), name.N, "sealed", w.hub.register(run.Where().Key(), name.Name))
 	if d.Runner.Config.N != name.N {
 		w.t.Fatalf("Configure of %s runner refused", run.State)
 	}
@@ -328,7 +328,7 @@ func (w *world) online(name string, edit ...func(*store.Request)) store.Runner {
 func (w *world) confirmed(id string) store.Runner {
 	w.t.Helper()
 	c := w.caseOf(id)
-	w.hub.online(c.Runner.Repository.ID, c.Runner.Config.RunnerID, true)
+	w.hub.online(c.Runner.Where().Key(), c.Runner.Config.RunnerID, true)
 	d, verdict := c.Confirm(time.Now(), w.lim, store.Registration{Online: true})
 	if verdict != store.Confirmed {
 		w.t.Fatalf("Confirm = %s, want confirmed", verdict)

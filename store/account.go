@@ -29,6 +29,8 @@ type Account struct {
 	// Server is the host of the GitHub server that the ids above are of, as the
 	// issuer of its ID tokens has it. Empty: github.com.
 	Server string `json:"server,omitempty"`
+	// Scope is where runners register. The zero value: each in the repository that it is for.
+	Scope Scope `json:"scope,omitzero"`
 	// Regions are where runners may be launched. DefaultRegion is used when a
 	// request names none; it may be empty when there is one region only.
 	Regions       map[string]Region `json:"regions"`
@@ -67,6 +69,7 @@ type Account struct {
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
 	MachineOptions
+	Outfit
 }
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.
@@ -264,13 +267,14 @@ func (a Account) Permits(r Request) (field, value string, ok bool) {
 	return a.permits(r, r.Machine.InstanceTypes, r.Machine.Subnets, region)
 }
 
-// Serves reports whether the account is registered for the repository, by id and
-// by the server that the id is of.
+// Serves reports whether the account is registered for the repository, by id and by its
+// server. Runners of an organization serve its own repositories alone.
 func (a Account) Serves(repo Repository) bool {
 	has := func(in []Named, id string) bool {
 		return id != "" && slices.ContainsFunc(in, func(n Named) bool { return n.ID == id })
 	}
-	return repo.Server == a.Server && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID))
+	return repo.Server == a.Server && (has(a.Repositories, repo.ID) || has(a.Owners, repo.OwnerID)) &&
+		(a.Scope.Kind != OrganizationScope || repo.OwnerID == a.Scope.ID)
 }
 
 func nonEmpty(s string) []string {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -100,6 +101,19 @@ func (r Runner) jobRuns() bool { return !r.Job.StartedAt.IsZero() && r.Job.Ended
 // seen is the last sign of life.
 func (r Runner) seen(p Pulse) time.Time {
 	return maxTime(r.Boot.At, maxTime(r.OnlineAt, p.SeenOf(r.ID)))
+}
+
+// saidEnd maps what a machine gives as its reason to the reasons it may give. Why a
+// machine could not be set up it alone knows: who asked for it reads that.
+func saidEnd(e Event) Failure {
+	if !slices.Contains(SaidReasons, e.Reason) {
+		return NewEnd(EndAgent)
+	}
+	why := NewEnd(e.Reason)
+	if e.Reason == EndSetup && e.Detail != "" {
+		why.Text += " " + e.Detail
+	}
+	return why
 }
 
 // Drain drains the runner. It needs the runner and its lock.

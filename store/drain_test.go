@@ -247,8 +247,8 @@ func TestEndsTellPeopleWhatToDo(t *testing.T) {
 	}
 	for _, code := range codes {
 		end := store.NewEnd(code)
-		if end.Code != code || end.Text == "" || end.Retryable != (code != store.EndTooOld && code != store.EndNoAccount) {
-			t.Errorf("NewEnd(%s) = %+v, want a text, and retryable unless the runner program is too old or the account gone", code, end)
+		if end.Code != code || end.Text == "" || end.Retryable != (code != store.EndTooOld && code != store.EndNoAccount && code != store.EndSetup) {
+			t.Errorf("NewEnd(%s) = %+v, want a text, and retryable unless the runner program is too old, the account gone or the set-up wrong", code, end)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -23,6 +22,7 @@ const (
 	EndHandover     = "handover" // another runner of the key took over
 	EndUnwanted     = "unwanted" // its request ended first
 	EndStopped      = "stopped"
+	EndSetup        = "setup_failed"
 	EndAgent        = "agent_ended"
 	EndNoCapacity   = "no_capacity"
 	EndVCPULimit    = "vcpu_limit"
@@ -52,6 +52,7 @@ var endTexts = map[string]string{
 	EndHandover:     "Another runner took over.",
 	EndUnwanted:     "The request that launched the runner ended first.",
 	EndStopped:      "It was stopped on request.",
+	EndSetup:        "The machine could not be made what the account's registration wants it to be.",
 	EndAgent:        "The agent ended the machine.",
 	EndNoCapacity:   "No placement had capacity.",
 	EndVCPULimit:    "The AWS account's vCPU limit is reached. Wait for machines to end, or have the quota raised.",
@@ -72,7 +73,7 @@ func EndCodes() []string { return slices.Sorted(maps.Keys(endTexts)) }
 // NewEnd returns the reason to drain a runner that code stands for. What a new
 // machine would run into again is not retryable.
 func NewEnd(code string) Failure {
-	return Failure{Code: code, Text: endTexts[code], Retryable: code != EndTooOld && code != EndNoAccount}
+	return Failure{Code: code, Text: endTexts[code], Retryable: code != EndTooOld && code != EndNoAccount && code != EndSetup}
 }
 
 // EndStep is what the reaper is to do next for a runner that drains or ends.
@@ -295,6 +296,3 @@ func (c Case) Forgotten(now time.Time, lim Limits, gone []int, all bool) Decisio
 		}
 	})
 }
-
-// String tells which launch an attempt was, for logs.
-func (a Attempt) String() string { return fmt.Sprintf("%s: %s", a.Placement, a.Code) }

@@ -24,7 +24,7 @@ var EventKinds = []string{EventHeartbeat, EventBooting, EventOnline, EventJobSta
 
 // SaidReasons are the ends that a machine may give as the reason why it drains. Any
 // other word counts as EndAgent.
-var SaidReasons = []string{EndSpot, EndTooOld, EndIdle, EndHard, EndDone, EndAgent}
+var SaidReasons = []string{EndSpot, EndTooOld, EndIdle, EndHard, EndDone, EndSetup, EndAgent}
 
 // Event is one thing that a machine says. Machines may lie: an event can change
 // its own runner alone, and after a job started only shorten its life.
@@ -178,7 +178,7 @@ func (d *Decision) draining(now time.Time, lim Limits, e Event, programs string)
 		return
 	}
 	d.drain(now, saidEnd(e))
-	if e.Detail != "" {
+	if e.Detail != "" && e.Reason != EndSetup { // whose end has it
 		*r = r.note(now, e.Detail)
 	}
 	if e.Reason == EndTooOld {
@@ -282,14 +282,6 @@ func idle(now time.Time, lim Limits, r Runner, l Lock) (Runner, Lock) {
 		return drain(now, r, l, NewEnd(EndIdle))
 	}
 	return r, l
-}
-
-// saidEnd maps what a machine gives as its reason to the reasons it may give.
-func saidEnd(e Event) Failure {
-	if slices.Contains(SaidReasons, e.Reason) {
-		return NewEnd(e.Reason)
-	}
-	return NewEnd(EndAgent)
 }
 
 func withDetail(what, detail string) string {

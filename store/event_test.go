@@ -3,6 +3,7 @@ package store_test
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -363,6 +364,11 @@ func TestApplyEvent(t *testing.T) {
 			*s = s.drained(now, store.EndDone)
 			h.order = store.OrderDrain
 		}},
+		{"FailedSetUpIsToldInItsWords", busy, store.Ephemeral, nil, store.Event{Kind: store.EventDraining, Reason: store.EndSetup, Detail: "set-up: script: exit status 3"}, func(s *stage, h *heard) {
+			*s = s.drained(now, store.EndSetup)
+			s.run.End.Text += " set-up: script: exit status 3"
+			h.order = store.OrderDrain
+		}},
 		{"OtherReasonsAreTheAgents", online, store.Shared, nil, store.Event{Kind: store.EventDraining, Reason: store.EndCompromised}, func(s *stage, h *heard) {
 			*s = s.drained(now, store.EndAgent)
 			h.order = store.OrderDrain
@@ -411,6 +417,20 @@ type heard struct {
 	alarm   store.Alarm
 	sends   string
 	checked store.Kind // of the item that is checked if it is not written; "": none
+}
+
+// A machine that could not be set up would fail again: its request fails at once, with
+// the machine's words, and no other machine is launched for it.
+func TestFailedSetUpFailsTheRequestInItsWords(t *testing.T) {
+	s := launched(t, store.Ephemeral)
+	said := store.Event{Kind: store.EventDraining, Reason: store.EndSetup, Detail: "set-up: script: exit status 3; it printed: no space", Counter: 50}
+	d, _ := s.c().ApplyEvent(at(4*time.Minute), lim, said, "key-1")
+	if d.Request.State != store.Failed || d.Request.Error == nil || d.Request.Error.Code != store.EndSetup || d.Request.Error.Retryable || len(d.Sends) != 0 {
+		t.Errorf("request %s with %+v, and %d messages; want it failed for %s, for good", d.Request.State, d.Request.Error, len(d.Sends), store.EndSetup)
+	}
+	if d.Request.Error != nil && !strings.Contains(d.Request.Error.Text, said.Detail) {
+		t.Errorf("error = %q, want the machine's words in it", d.Request.Error.Text)
+	}
 }
 
 func TestMachineThatGivesUpTellsItsRequest(t *testing.T) {

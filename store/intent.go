@@ -86,7 +86,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 		l.TTL = 0
 		run := Runner{
 			ID: in.Runner, CreatedAt: now, Lock: l.Key, Request: r.ID, Trace: r.Trace,
-			Repository: r.Repository, RunID: r.Origin.RunID, Account: r.Account, Region: r.Region, Mode: r.Mode,
+			Repository: r.Repository, Scope: r.Scope, RunID: r.Origin.RunID, Account: r.Account, Region: r.Region, Mode: r.Mode,
 			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: now, Claim: in.Claim, Lease: in.Lease,
 			Wanted: 1, Hard: hard,
 		}

@@ -87,12 +87,12 @@ func (m Machine) Spec() string {
 }
 
 // LockKey returns the key of the lock that r's runner is found under. Two
-// shared requests have one key only if account, region, repository, type, spec
-// and labels are all equal: no field can hold the separators. An ephemeral
+// shared requests have one key only if account, region, scope, type, spec and labels
+// are all equal: no field can hold the separators. An ephemeral
 // request has a key of its own, its id.
 func (r Request) LockKey() string {
 	if r.Mode == Ephemeral {
 		return r.ID
 	}
-	return strings.Join([]string{r.Account, r.Region, r.Repository.Key(), r.Type, r.Spec, strings.Join(r.Labels, ",")}, "/")
+	return strings.Join([]string{r.Account, r.Region, r.Where().Key(), r.Type, r.Spec, strings.Join(r.Labels, ",")}, "/")
 }

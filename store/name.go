@@ -74,7 +74,11 @@ func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64) Dec
 		r.Config = Config{N: n, Sealed: sealed, RunnerID: runnerID}
 		r.Wait, r.WaitUntil, r.Unminted, r.Lease = "", time.Time{}, nil, Lease{}
 		r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
-		*r = r.note(now, fmt.Sprintf("registered at GitHub: config %d", n)).release(now)
+		text := fmt.Sprintf("registered at GitHub: config %d", n)
+		if at := r.Where(); at.Kind == OrganizationScope {
+			text += fmt.Sprintf(", in the runner group %s of %s", at.Group, at.Name)
+		}
+		*r = r.note(now, text).release(now)
 	})
 }
 

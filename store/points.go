@@ -16,7 +16,7 @@ type Points struct {
 	Told time.Time `json:"told_until,omitzero"`
 	// RestsUntil is until when GitHub asked to be left alone.
 	RestsUntil time.Time `json:"rests_until,omitzero"`
-	// Small are the scopes that have leases, by Repository.Key: until when what each
+	// Small are the scopes that have leases, by Scope.Key: until when what each
 	// leased is more than nothing, at a rate of smallLeases a minute.
 	Small map[string]time.Time `json:"small,omitempty"`
 }
@@ -67,7 +67,7 @@ func (l Lease) Soon(now time.Time) bool { return now.Before(l.At.Add(-leaseEarly
 
 // LeaseWish is who wants a lease.
 type LeaseWish struct {
-	Scope string // the Key of the repository
+	Scope string // the Key of where it registers
 	// Waited: the time has come that it was told, or its machine runs already. Others do
 	// not go before it.
 	Waited bool

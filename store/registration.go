@@ -65,6 +65,7 @@ func (a Account) check(id string) error {
 		want(form.GitHubID.Fits(n.ID) && n.Name != "", "repositories, owners: %q (%q): want GitHub's numeric id and the name", n.ID, n.Name)
 	}
 	want(a.Server == "" || isHost(a.Server), "server %q: want the host in the issuer of the server's ID tokens, or nothing for github.com", a.Server)
+	a.checkScope(want)
 	want(len(a.Regions) > 0, "regions: want at least one")
 	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
 		r := a.Regions[name]
@@ -94,5 +95,6 @@ func (a Account) check(id string) error {
 	checkEvents(a.Allow.Events, want)
 	errs = append(errs, checkEnvironment(a.Environment)...)
 	errs = append(errs, a.checkOptions()...)
+	errs = append(errs, checkOutfit(a)...)
 	return errors.Join(errs...)
 }

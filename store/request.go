@@ -40,8 +40,9 @@ type Request struct {
 	ID         string       `json:"id"`
 	State      RequestState `json:"state"`
 	CreatedAt  time.Time    `json:"created_at"`
-	Caller     string       `json:"caller"` // who asked: "operator <name>" or "github <actor>"
-	Repository Repository   `json:"repository"`
+	Caller     string       `json:"caller"`         // who asked: "operator <name>" or "github <actor>"
+	Repository Repository   `json:"repository"`     // whose job it is for
+	Scope      Scope        `json:"scope,omitzero"` // where its runner registers; see Where
 	Origin     Origin       `json:"origin,omitzero"`
 	Trace      string       `json:"trace"` // the id that ties the log lines of all parts together
 

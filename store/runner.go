@@ -78,6 +78,9 @@ type Attempt struct {
 	Text string `json:"text,omitempty"`
 }
 
+// String tells which launch an attempt was, for logs.
+func (a Attempt) String() string { return fmt.Sprintf("%s: %s", a.Placement, a.Code) }
+
 // Said is what EC2 answered last, at one index, that does not tell whether it
 // launched.
 type Said struct {
@@ -124,7 +127,8 @@ type Runner struct {
 	Lock       string      `json:"lock"`    // the key of the lock that names it, or did
 	Request    string      `json:"request"` // the request that launched it
 	Trace      string      `json:"trace"`
-	Repository Repository  `json:"repository"`
+	Repository Repository  `json:"repository"`       // of the request that launched it
+	Scope      Scope       `json:"scope,omitzero"`   // where it registers; see Where
 	RunID      string      `json:"run_id,omitempty"` // the run that the launching request came from
 	Account    string      `json:"account"`
 	Region     string      `json:"region"`

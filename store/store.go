@@ -125,14 +125,24 @@ type Store interface {
 	CountOpen(ctx context.Context, repo Repository, most int) (int, error)
 }
 
-// OpenOf returns the repository whose open requests an item is one of. It is false for
-// any other item.
-func OpenOf(i Item) (Repository, bool) {
-	r, ok := i.(*Request)
-	if !ok || r.State.Final() || r.State == "" {
-		return Repository{}, false
+// LiveRunners is what OpenIn says of each runner that is not over. No Repository.Key is
+// so.
+const LiveRunners = "runners"
+
+// OpenIn returns in which part of the index of what is not over an item is: a request in
+// its repository's, a runner in LiveRunners. Empty: it is in none.
+func OpenIn(i Item) string {
+	switch i := i.(type) {
+	case *Request:
+		if !i.State.Final() && i.State != "" {
+			return i.Repository.Key()
+		}
+	case *Runner:
+		if !i.State.Final() && i.State != "" {
+			return LiveRunners
+		}
 	}
-	return r.Repository, true
+	return ""
 }
 
 // FoundBy returns what people find an item by who do not know its id: the instance of a
@@ -195,6 +205,13 @@ func (f Filter) Matches(i Item) bool {
 
 // Whole reports whether f asks for what no index has, so that each item is read.
 func (f Filter) Whole() bool { return f.Name != "" || f.Account != "" || f.Region != "" }
+
+// Live reports whether f asks for runners that are not over, and for no others: these have
+// an index of their own, so that they are found at once behind any number of others.
+func (f Filter) Live() bool {
+	return f.Kind == KindRunner && f.Repository == "" && f.FoundBy == "" && len(f.States) > 0 &&
+		!slices.ContainsFunc(f.States, func(s string) bool { return RunnerState(s).Final() })
+}
 
 // From returns the least Cursor of what f lets through, by its Since. Empty: any.
 func (f Filter) From() string {

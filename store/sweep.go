@@ -14,8 +14,9 @@ type Sweep struct {
 	Meta
 	Key       string               `json:"key"`                 // <account>/<region>
 	Instances map[string]time.Time `json:"instances,omitempty"` // first sightings, by instance id
-	Runners   map[string]time.Time `json:"runners,omitempty"`   // first sightings, by <repository id>/<GitHub runner id>
-	// Checked is when each repository's runners were last listed, by its id.
+	Runners   map[string]time.Time `json:"runners,omitempty"`   // first sightings, by <scope>/<GitHub runner id>
+	// Checked is when the runners of each scope were last listed. A scope is a repository's id,
+	// or an organization's behind an @.
 	Checked map[string]time.Time `json:"checked,omitempty"`
 	// Versions are those of the runner programs that were seen within a day.
 	Versions map[string]ProgramVersion `json:"versions,omitempty"`
@@ -62,10 +63,10 @@ func (s Sweep) Observe(now time.Time, instances []string) Sweep {
 	return s
 }
 
-// SightedAt records which registrations without a record GitHub shows now in a repository,
+// SightedAt records which registrations without a record GitHub shows now in a scope,
 // by GitHub's ids, and returns since when each is seen.
-func (s Sweep) ObserveRunners(now time.Time, repository string, runners []int64) (Sweep, map[int64]time.Time) {
-	prefix := repository + "/"
+func (s Sweep) ObserveRunners(now time.Time, scope string, runners []int64) (Sweep, map[int64]time.Time) {
+	prefix := scope + "/"
 	ids := make([]string, len(runners))
 	for i, id := range runners {
 		ids[i] = prefix + strconv.FormatInt(id, 10)
@@ -84,15 +85,15 @@ func (s Sweep) ObserveRunners(now time.Time, repository string, runners []int64)
 }
 
 // Knows reports whether a registration without a record was seen before.
-func (s Sweep) Knows(repository string, runner int64) bool {
-	_, ok := s.Runners[repository+"/"+strconv.FormatInt(runner, 10)]
+func (s Sweep) Knows(scope string, runner int64) bool {
+	_, ok := s.Runners[scope+"/"+strconv.FormatInt(runner, 10)]
 	return ok
 }
 
-// Keep forgets what is known of repositories other than these: nobody uses them now.
-func (s Sweep) Keep(repositories []string) Sweep {
+// Keep forgets what is known of scopes other than these: nobody uses them now.
+func (s Sweep) Keep(scopes []string) Sweep {
 	checked, runners := map[string]time.Time{}, map[string]time.Time{}
-	for _, id := range repositories {
+	for _, id := range scopes {
 		if at, ok := s.Checked[id]; ok {
 			checked[id] = at
 		}
@@ -106,13 +107,13 @@ func (s Sweep) Keep(repositories []string) Sweep {
 	return s
 }
 
-// Listed records that a repository's runners were listed.
-func (s Sweep) Listed(now time.Time, repository string) Sweep {
+// Listed records that the runners of a scope were listed.
+func (s Sweep) Listed(now time.Time, scope string) Sweep {
 	checked := maps.Clone(s.Checked)
 	if checked == nil {
 		checked = map[string]time.Time{}
 	}
-	checked[repository] = now
+	checked[scope] = now
 	s.Checked = checked
 	return s
 }

@@ -30,6 +30,8 @@ locals {
     "POST /runners/{id}/events"               = { rate = 1000, burst = 2000 }
     "POST /runners/{id}/next"                 = { rate = 300, burst = 600 }
     "GET /agent/linux/{arch}/{sha256}"        = { rate = 30, burst = 100 }
+    "GET /"                                   = { rate = 5, burst = 20 }
+    "GET /page/{file}"                        = { rate = 10, burst = 40 }
     "GET /healthz"                            = { rate = 5, burst = 10 }
     "GET /openapi.yaml"                       = { rate = 5, burst = 10 }
   }

@@ -57,3 +57,8 @@ output "domain_target" {
   description = "What a DNS record for `domain` has to point at, if it is not made here. Null without a domain."
   value       = try(aws_apigatewayv2_domain_name.this[0].domain_name_configuration[0].target_domain_name, null)
 }
+
+output "setup_scripts" {
+  description = "Path and SHA-256 of each of setup_scripts, for `setup` of accounts."
+  value       = { for name, script in var.setup_scripts : name => { path = "${local.parameters}/setup/${name}", sha256 = sha256(script) } }
+}

@@ -14,6 +14,12 @@ locals {
     }
   }
 
+  # A script in base64 and in parts, each within the 4 KB of a standard parameter: SSM
+  # takes no {{ in a value, which scripts may have.
+  setup_parts = merge([for name, script in var.setup_scripts : {
+    for i in range(ceil(length(base64encode(script)) / 4000)) : format("%s/%02d", name, i) => substr(base64encode(script), i * 4000, 4000)
+  }]...)
+
   keys = length(var.key_ids) == 0 ? null : jsonencode({
     id      = random_password.id_key[0].result
     current = var.key_ids[0]
@@ -40,6 +46,18 @@ resource "aws_ssm_parameter" "account" {
   tier        = "Intelligent-Tiering" # a long list of repositories does not fit into 4 KB
   key_id      = var.kms_key_arn
   value       = jsonencode(local.registrations[each.key])
+  tags        = local.tags
+}
+
+# Registrations name a script by its path and its SHA-256, which are outputs.
+resource "aws_ssm_parameter" "setup" {
+  for_each = local.setup_parts
+
+  name        = "${local.parameters}/setup/${each.key}"
+  description = "Part of a set-up script of machines."
+  type        = "SecureString"
+  key_id      = var.kms_key_arn
+  value       = each.value
   tags        = local.tags
 }
 

@@ -21,6 +21,7 @@ locals {
       Action   = ["ssm:GetParameter", "ssm:GetParametersByPath"]
       Resource = ["${local.parameter}/accounts", "${local.parameter}/accounts/*"]
     }
+    setup     = { Sid = "Setup", Effect = "Allow", Action = "ssm:GetParametersByPath", Resource = "${local.parameter}/setup/*" }
     operators = { Sid = "Operators", Effect = "Allow", Action = "ssm:GetParameter", Resource = "${local.parameter}/operators" }
     lists = {
       Sid      = "Lists"
@@ -89,7 +90,7 @@ locals {
   )
 
   policies = {
-    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.lists, local.statements.find])
+    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.setup, local.statements.lists, local.statements.find])
     worker = concat(local.always, [local.statements.keys, local.statements.receive], local.borrow)
     # The reaper opens with the keys what the table keeps of a registration that is gone.
     reaper = concat(local.always, [local.statements.keys, local.statements.due, local.statements.lists], local.borrow)

@@ -46,7 +46,7 @@ resource "aws_dynamodb_table" "this" {
   }
 
   # The requests of one repository that wait for a runner, and no others: POST /start
-  # counts them now and then.
+  # counts them now and then. Beside them, the runners that are not over.
   global_secondary_index {
     name            = "open"
     hash_key        = "open_of"

@@ -52,6 +52,7 @@ variable "accounts" {
     repositories = optional(list(object({ id = string, name = string })), [])
     owners       = optional(list(object({ id = string, name = string })), [])
     server       = optional(string)
+    scope        = optional(object({ kind = string, id = string, name = string, runner_group = string }))
     regions = map(object({
       subnets          = list(string)
       security_groups  = optional(list(string), [])
@@ -105,6 +106,20 @@ variable "accounts" {
     spot_max_price     = optional(string)
     cpu_credits        = optional(string)
     tenancy            = optional(string)
+    setup = optional(object({
+      script = optional(string)
+      path   = optional(string)
+      sha256 = optional(string)
+      limit  = optional(number)
+    }))
+    job_user = optional(object({
+      sudo   = optional(bool)
+      groups = optional(list(string))
+    }))
+    packages       = optional(list(string))
+    hooks          = optional(object({ started = optional(string), completed = optional(string) }))
+    instance_store = optional(string)
+    jobs_role      = optional(bool)
   }))
   default = {}
 
@@ -121,6 +136,23 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for a in var.accounts : [for n in concat(a.repositories, a.owners) : can(regex("^[0-9]{1,20}$", n.id)) && n.name != ""]]))
     error_message = "Give repositories and owners GitHub's numeric id and the name: `gh api repos/OWNER/NAME --jq '.id, .owner.id'` prints the ids."
+  }
+
+  validation {
+    condition = alltrue([for a in [for a in var.accounts : a if a.scope != null] :
+      a.scope.kind == "organization" && can(regex("^[0-9]{1,20}$", a.scope.id)) && can(regex("^[^/]+$", a.scope.name))
+    && trimspace(a.scope.runner_group) != "" && lower(a.scope.runner_group) != "default"])
+    error_message = "Set scope to { kind = \"organization\", id, name, runner_group }: the id and the login of the organization (`gh api orgs/NAME --jq .id`) and the name of a runner group of its own, which is not the default one. Leave it out to register in repositories."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : a.scope == null || join(",", a.modes) == "ephemeral"])
+    error_message = "Set modes to [\"ephemeral\"] beside scope: jobs of several repositories come to the runners of an organization."
+  }
+
+  validation {
+    condition     = alltrue([for a in [for a in var.accounts : a if a.scope != null] : alltrue([for o in a.owners : o.id == a.scope.id]) && alltrue([for r in a.repositories : startswith(r.name, "${a.scope.name}/")])])
+    error_message = "List beside scope only the organization itself under owners, and only its own repositories: its runners serve no others."
   }
 
   validation {
@@ -167,6 +199,48 @@ variable "accounts" {
   }
 
   validation {
+    condition = alltrue([for s in [for a in var.accounts : a.setup if a.setup != null] :
+      (s.script == null) != (s.path == null) && (s.path == null) == (s.sha256 == null)
+      && (s.script == null || length(coalesce(s.script, "none")) <= 8192 && startswith(coalesce(s.script, "none"), "#!") && !strcontains(coalesce(s.script, "none"), "{{"))
+      && (s.sha256 == null || can(regex("^[0-9a-f]{64}$", s.sha256))) && coalesce(s.limit, 1) >= 1 && coalesce(s.limit, 1) <= 240
+    ])
+    error_message = "Give setup a script of at most 8192 bytes that begins with #! and has no double opening brace, or the path of one in SSM and its sha256, and a limit of at most 240 seconds. docs/images.md tells of both."
+  }
+
+  validation {
+    condition = alltrue([for a in var.accounts : length(setsubtract(coalesce(a.packages, []), [
+      "build-tools", "docker", "git", "git-lfs", "jq", "make", "mdadm", "python3", "rsync", "sudo", "unzip", "zip", "zstd",
+    ])) == 0])
+    error_message = "Name in packages some of those that docs/images.md lists. Install anything else in the image, or by setup."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for u in [for a in var.accounts : a.job_user if a.job_user != null] : [for g in coalesce(u.groups, []) : can(regex("^[a-z_][a-z0-9_-]{0,31}$", g)) && g != "root"]]))
+    error_message = "Name in job_user.groups groups other than root, such as docker."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : coalesce(a.instance_store, "mount") == "mount"])
+    error_message = "Set instance_store to mount, or leave it out."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : !coalesce(a.jobs_role, false) || anytrue([for r in a.regions : r.instance_profile != null && r.instance_profile != ""])])
+    error_message = "Give a region an instance_profile where jobs_role is set, or leave jobs_role out."
+  }
+
+  validation {
+    condition = alltrue([for a in var.accounts : coalesce(a.jobs_role, false) || alltrue([for r in a.regions : r.instance_profile == null || r.instance_profile == ""])
+    || a.job_user == null || !(try(coalesce(a.job_user.sudo, false), false) || contains(try(coalesce(a.job_user.groups, []), []), "docker"))])
+    error_message = "Set jobs_role where jobs can become root on machines with an instance_profile: root can use its role, whatever is closed to it. Or take the profile out."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for h in [for a in var.accounts : a.hooks if a.hooks != null] : [for f in [h.started, h.completed] : f == null || can(regex("^/[A-Za-z0-9._/-]+[.](sh|ps1|js)$", f))]]))
+    error_message = "Give hooks the paths of scripts on the machine that end in .sh, .ps1 or .js."
+  }
+
+  validation {
     condition     = alltrue([for a in var.accounts : length(a.markets) > 0 && length(setsubtract(a.markets, ["spot", "ondemand"])) == 0])
     error_message = "Set markets to spot, ondemand or both; the first is the default."
   }
@@ -204,6 +278,17 @@ variable "accounts" {
   validation {
     condition     = alltrue([for a in var.accounts : a.role_arn == null || can(regex("^arn:[a-z-]+:iam::[0-9]{12}:role/", coalesce(a.role_arn, "none")))])
     error_message = "Set role_arn to the ARN of a role, or leave it out for GitHubRunnerAssumeRole of the account."
+  }
+}
+
+variable "setup_scripts" {
+  description = "Set-up scripts of at most 64 KB, by a name of a-z, 0-9 and hyphens. The output setup_scripts has of each what `setup` of an account names: path and sha256. docs/images.md tells what they do."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for id, script in var.setup_scripts : can(regex("^[a-z0-9-]{1,64}$", id)) && startswith(script, "#!") && length(base64encode(script)) <= 87384])
+    error_message = "Name each of setup_scripts by 1 to 64 of a-z, 0-9 and hyphen, and give it a text of at most 64 KB that begins with #!, such as file(\"setup.sh\")."
   }
 }
 

@@ -18,10 +18,10 @@ import (
 func (in *invocation) look(ctx context.Context, r store.Runner) (store.Registration, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
-	seen, err := in.GitHub.Get(ctx, github.RepositoryOf(r), r.Config.RunnerID)
+	seen, err := in.GitHub.Get(ctx, github.ScopeOf(r), r.Config.RunnerID)
 	if errors.Is(err, github.ErrNotFound) {
 		if !r.MissedAt.IsZero() {
-			for _, err := range in.GitHub.List(ctx, github.RepositoryOf(r), store.GitHubNameFor(in.ControlPlane, r.ID, r.Config.N)) {
+			for _, err := range in.GitHub.List(ctx, github.ScopeOf(r), store.GitHubNameFor(in.ControlPlane, r.ID, r.Config.N)) {
 				if err != nil {
 					return store.Registration{}, err
 				}

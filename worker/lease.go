@@ -111,7 +111,7 @@ func (r *round) leasing(ctx context.Context, s *start, req *store.Request, accou
 	}
 	l.Go(func() {
 		r.guard(&l.err, func() (err error) {
-			w := store.LeaseWish{Scope: req.Repository.Key(), Waited: req.Wait == store.WaitGitHub, Launches: true}
+			w := store.LeaseWish{Scope: req.Where().Key(), Waited: req.Wait == store.WaitGitHub, Launches: true}
 			s.lease, l.wait, err = r.lease(ctx, r.now, account, w)
 			return err
 		})
@@ -145,7 +145,7 @@ func (v *launching) permitted(ctx context.Context) (bool, error) {
 	case l.Soon(now):
 		return false, v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: l.At}})
 	}
-	l, wait, err := v.lease(ctx, now, v.account, store.LeaseWish{Scope: v.Runner.Repository.Key(), Waited: true})
+	l, wait, err := v.lease(ctx, now, v.account, store.LeaseWish{Scope: v.Runner.Where().Key(), Waited: true})
 	switch {
 	case err != nil:
 		v.Log.Warn("no lease", "account", v.Runner.Account, "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)

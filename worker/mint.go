@@ -39,7 +39,7 @@ func (in *invocation) beginMint(ctx context.Context, r store.Runner) <-chan mint
 func (in *invocation) register(ctx context.Context, r store.Runner, name store.GitHubName) minting {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
-	minted, err := in.GitHub.Mint(ctx, github.RepositoryOf(r), name.Name, r.Labels)
+	minted, err := in.GitHub.Mint(ctx, github.ScopeOf(r), name.Name, r.Labels)
 	return minting{name: name, minted: minted, err: err}
 }
 
@@ -110,7 +110,7 @@ func (v *launching) unminted(ctx context.Context, m *minting) error {
 		return v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
 	case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
 		v.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,
-			"repository", v.Runner.Repository.Name, "error", m.err)
+			"repository", v.Runner.Repository.Name, "registers_in", v.Runner.Where().Name, "error", m.err)
 		return v.unregistered(ctx, text)
 	}
 	// The name is taken, or may be, whatever words GitHub has for that: it is never

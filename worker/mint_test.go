@@ -154,6 +154,62 @@ func TestEachRefusalIsToldInGitHubsWordsWithWhatToDo(t *testing.T) {
 	}
 }
 
+func TestRefusalOfAnOrganizationNamesItAndTheRightThatItTakes(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  github.Error
+		text []string
+	}{
+		"NoGroup":      {github.Error{Kind: github.ErrNoGroup}, []string{"organization acme", `runner group "garo"`, "Create it", "registration of account " + account}},
+		"NoPermission": {github.Error{Kind: github.ErrDenied, Status: 403}, []string{"in acme", "organization_self_hosted_runners: write"}},
+		"NotShown":     {github.Error{Kind: github.ErrNotFound, Status: 404}, []string{"organization acme (id 1)", "organization_self_hosted_runners: write"}},
+		"Conflict":     {github.Error{Kind: github.ErrConflict, Status: 409}, []string{"Actions settings of the organization"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.github.answer = func(int, string) (bool, error) { e := c.err; return false, &e }
+				r := w.request(inOrganization)
+				w.start(r)
+				w.follow(100)
+				got := w.requestNow(r.ID)
+				if got.Error == nil || got.Error.Code != store.EndMintDenied {
+					t.Fatalf("error %v, want registration_refused", got.Error)
+				}
+				for _, part := range c.text {
+					if !strings.Contains(got.Error.Text, part) {
+						t.Errorf("text %q, want %q in it", got.Error.Text, part)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestEveryCallForARunnerIsInItsScope(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(*store.Request)
+		want github.Scope
+	}{
+		"Repository":   {func(*store.Request) {}, github.Scope{ID: "7", Name: "acme/shop", Account: account}},
+		"Organization": {inOrganization, github.Scope{Organization: true, ID: "1", Name: "acme", Group: "garo", Account: account}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				r := w.request(c.edit)
+				w.start(r)
+				w.online(r)
+				for _, in := range w.github.scopes {
+					if in != c.want {
+						t.Errorf("a call was in %+v, want %+v", in, c.want)
+					}
+				}
+				if len(w.github.calls) != 1 || len(w.github.looks) == 0 {
+					t.Errorf("%d registrations and %d looks, want one, and some", len(w.github.calls), len(w.github.looks))
+				}
+			})
+		})
+	}
+}
+
 func TestFullGroupIsWaitedFor(t *testing.T) {
 	inWorld(t, func(w *world) {
 		until := time.Now().Add(150 * time.Second)

@@ -44,9 +44,9 @@ type Fleet interface {
 
 // GitHub is what the worker asks of a github.API.
 type GitHub interface {
-	Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error)
-	Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error)
-	List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error]
+	Mint(ctx context.Context, scope github.Scope, name string, labels []string) (github.Minted, error)
+	Get(ctx context.Context, scope github.Scope, id int64) (github.Runner, error)
+	List(ctx context.Context, scope github.Scope, prefix string) iter.Seq2[github.Runner, error]
 }
 
 // Config is what a Worker is made of. Every field without a default is needed.

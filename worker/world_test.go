@@ -113,6 +113,11 @@ func (w *world) request(edit ...func(*store.Request)) store.Request {
 	return d.Request
 }
 
+// inOrganization makes it a request of an account whose runners register in a group.
+func inOrganization(r *store.Request) {
+	r.Scope = store.Scope{Kind: store.OrganizationScope, ID: "1", Name: "acme", Group: "garo"}
+}
+
 // apply commits a decision of another part, whose messages nobody takes.
 func (w *world) apply(d store.Decision) {
 	w.Helper()
@@ -441,6 +446,7 @@ type fakeGitHub struct {
 	lists  int
 	blind  error // what a list of the repository's runners is answered with
 	labels []string
+	scopes []github.Scope // of every call
 	// answer decides a call: an error, with the registration made or not.
 	answer func(n int, name string) (made bool, err error)
 
@@ -451,10 +457,11 @@ type fakeGitHub struct {
 }
 
 // List is asked whether the credential sees the repository.
-func (g *fakeGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+func (g *fakeGitHub) List(ctx context.Context, in github.Scope, prefix string) iter.Seq2[github.Runner, error] {
 	return func(yield func(github.Runner, error) bool) {
 		g.mu.Lock()
 		g.lists++
+		g.scopes = append(g.scopes, in)
 		err := g.blind
 		g.mu.Unlock()
 		if err != nil {
@@ -463,10 +470,10 @@ func (g *fakeGitHub) List(ctx context.Context, repo github.Repository, prefix st
 	}
 }
 
-func (g *fakeGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+func (g *fakeGitHub) Get(ctx context.Context, in github.Scope, id int64) (github.Runner, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.looks = append(g.looks, time.Now())
+	g.looks, g.scopes = append(g.looks, time.Now()), append(g.scopes, in)
 	if err := ctx.Err(); err != nil {
 		return github.Runner{}, err
 	}
@@ -474,17 +481,17 @@ func (g *fakeGitHub) Get(ctx context.Context, repo github.Repository, id int64) 
 		return github.Runner{}, g.down
 	}
 	for name, n := range g.names {
-		if n == id && !g.forgotten[id] && repo.ID == "7" && repo.Account == account {
+		if n == id && !g.forgotten[id] && in == g.scopes[0] {
 			return github.Runner{ID: id, Name: name, Online: g.shown[id]}, nil
 		}
 	}
 	return github.Runner{}, &github.Error{Kind: github.ErrNotFound, Op: "get", Status: 404}
 }
 
-func (g *fakeGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
+func (g *fakeGitHub) Mint(ctx context.Context, in github.Scope, name string, labels []string) (github.Minted, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.calls, g.labels = append(g.calls, name), labels
+	g.calls, g.labels, g.scopes = append(g.calls, name), labels, append(g.scopes, in)
 	if _, taken := g.names[name]; taken {
 		return github.Minted{}, &github.Error{Kind: github.ErrNameTaken, Op: "mint", Status: 409}
 	}

@@ -70,7 +70,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if _, ok := a.asked[id]; !ok {
 			a.asked[id] = time.Now()
 		}
-		answer = apitype.Started{ID: id, State: "accepted", RunsOn: []string{"garo-" + id}, StatusToken: "garo_st_canary" + id}
+		answer = apitype.Started{ID: id, State: "accepted", RunsOn: []string{"garo-" + id}, StatusToken: apitype.Token("garo_st_canary" + id)}
 	case a.asked[id].IsZero():
 		problem(apitype.CodeNotFound)
 		return
@@ -97,7 +97,7 @@ func (a *api) status(id string) apitype.Status {
 		Runner: &apitype.Runner{
 			ID: "r1", Name: "garo-prod-r1-1", InstanceID: "i-1", State: "booting", Market: "ondemand", InstanceType: "t3a.micro", Subnet: "subnet-a",
 			ExpiresAt: at.Add(time.Hour), Options: map[string]string{"tags": "team=build", "root_volume": "100 GiB, gp3"},
-			History:   []apitype.Entry{{At: at.Add(time.Second), State: "new"}, {At: at.Add(2 * time.Second), State: "launched", Reason: "instance i-1"}},
+			History: []apitype.Entry{{At: at.Add(time.Second), State: "new"}, {At: at.Add(2 * time.Second), State: "launched", Reason: "instance i-1"}},
 		},
 	}
 	if a.attempts > 0 {
@@ -147,7 +147,7 @@ func (s *step) env() action.Env {
 	return action.Env{
 		Getenv: func(name string) string { return s.vars[name] }, Stdout: &s.log,
 		Connect: func(url string, _ func(client.Token)) *client.Client {
-			return client.New(client.Config{URL: url, HTTP: memhttp.Client(s.api), Token: client.Static(client.NewToken("idtoken"))})
+			return client.Must(client.New(client.Config{URL: url, HTTP: memhttp.Client(s.api), Token: client.Static(client.NewToken("idtoken"))}))
 		},
 	}
 }

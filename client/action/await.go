@@ -82,8 +82,9 @@ func (s *step) follow(ctx context.Context, api *client.Client, id string, i int,
 		}
 		e, answered := errors.AsType[*client.Error](err)
 		away := errors.Is(err, client.ErrNoAnswer) || answered && e.Retryable()
+		_, ended := errors.AsType[*client.NotReadyError](err) // its status says why
 		switch {
-		case err == nil:
+		case err == nil || ended:
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)

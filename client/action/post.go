@@ -108,7 +108,7 @@ func Post(ctx context.Context, env Env) error {
 				return err
 			}
 			a.ID = started.ID
-			s.mask(client.NewToken(started.StatusToken))
+			s.mask(client.NewToken(started.StatusToken.Reveal()))
 		}
 		if err := s.end(ctx, api, a); err != nil {
 			return fmt.Errorf("request %s: %w", a.ID, err)

@@ -58,7 +58,7 @@ func (s *step) start(ctx context.Context) error {
 			enough.Store(true)
 			return err
 		}
-		asks[i].ID, asks[i].token, asks[i].runsOn = started.ID, client.NewToken(started.StatusToken), started.RunsOn
+		asks[i].ID, asks[i].token, asks[i].runsOn = started.ID, client.NewToken(started.StatusToken.Reveal()), started.RunsOn
 		s.mask(asks[i].token)
 		s.say("%s is %s, runs-on %s", s.name(i, "request "+started.ID), started.State, strings.Join(started.RunsOn, ", "))
 		return nil

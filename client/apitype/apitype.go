@@ -4,6 +4,8 @@
 package apitype
 
 import (
+	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -37,9 +39,27 @@ type Started struct {
 	RunsOn      []string `json:"runs_on"` // for the workflow's runs-on
 	Labels      []string `json:"labels"`
 	StatusURL   string   `json:"status_url"`
-	StatusToken string   `json:"status_token"` // reads and stops this request for 24 hours
+	StatusToken Token    `json:"status_token"` // reads and stops this request for 24 hours
 	RetryAfter  int      `json:"retry_after"`  // seconds until the first poll
 }
+
+// Token is a secret that is part of a body: it is on the wire as it is, and prints as ***
+// in every other format.
+type Token string
+
+const shown = "***"
+
+// Reveal returns the token itself: for the call that has to send it, only.
+func (t Token) Reveal() string { return string(t) }
+
+// String implements fmt.Stringer.
+func (t Token) String() string { return shown }
+
+// Format prints *** whatever the verb and flags are.
+func (t Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(shown)) }
+
+// LogValue implements slog.LogValuer.
+func (t Token) LogValue() slog.Value { return slog.StringValue(shown) }
 
 // Status answers GET /status/{id}.
 type Status struct {
@@ -55,6 +75,7 @@ type Status struct {
 	Labels     []string  `json:"labels"`
 	OwnLabel   string    `json:"own_label"`
 	RunsOn     []string  `json:"runs_on"`
+	RunURL     string    `json:"run_url,omitempty"` // the workflow run that asked, for people
 	Caller     string    `json:"caller"`
 	Trace      string    `json:"trace"`
 	CreatedAt  time.Time `json:"created_at"`
@@ -87,6 +108,7 @@ type Runner struct {
 	Request      string    `json:"request"`    // the request that it was launched for
 	Repository   string    `json:"repository"` // owner/name
 	RunID        string    `json:"run_id,omitempty"`
+	RunURL       string    `json:"run_url,omitempty"` // for people
 	Account      string    `json:"account"`
 	Region       string    `json:"region"`
 	Mode         string    `json:"mode"`
@@ -224,6 +246,8 @@ type Booted struct {
 	// Environment has variables for the runner program, as the account's registration
 	// says. They are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
+	// Outfit is what the machine is to be beyond its image before the runner program starts.
+	Outfit Outfit `json:"outfit,omitzero"`
 	Orders
 }
 

@@ -44,6 +44,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.StringVar(&c.host.Dir, "dir", "/run/garo", "`directory` of the agent, on a file system that a reboot empties")
 	f.StringVar(&c.host.Hooks, "hooks", "/run/garo-hooks", "`directory` of what the runner's user may reach, on such a file system too")
 	f.StringVar(&c.host.Runner, "runner", "/opt/actions-runner", "`directory` of the runner program")
+	f.StringVar(&c.host.Ephemeral, "ephemeral", "/mnt/ephemeral", "`directory` at which the machine's own disks are mounted, if its account wants that")
 	f.StringVar(&c.host.User, "user", "runner", "`user` that runs the runner program")
 	f.StringVar(&c.host.Metadata, "metadata", "http://169.254.169.254", "`URL` of the instance metadata service")
 	if err := f.Parse(args); err != nil {
@@ -78,6 +79,9 @@ func main() {
 // run returns nil once the machine is powered off.
 func run(ctx context.Context, c config, log *slog.Logger) error {
 	c.host.Log = log
+	if document, err := read(c.document); err == nil { // else start says what is wrong
+		c.host.API = document.API
+	}
 	m, err := host.Open(c.host)
 	if err != nil {
 		return err
@@ -124,13 +128,17 @@ func setProxies(m *host.Machine, log *slog.Logger) {
 	}
 }
 
+func read(name string) (bootstrap.Document, error) {
+	word, err := os.ReadFile(name)
+	if err != nil {
+		return bootstrap.Document{}, err
+	}
+	return bootstrap.Decode(string(word))
+}
+
 // start reads what the machine is told about itself.
 func start(ctx context.Context, c config, m *host.Machine) (bootstrap.Document, string, error) {
-	word, err := os.ReadFile(c.document)
-	if err != nil {
-		return bootstrap.Document{}, "", err
-	}
-	document, err := bootstrap.Decode(string(word))
+	document, err := read(c.document)
 	if err != nil {
 		return bootstrap.Document{}, "", err
 	}

@@ -37,7 +37,9 @@ func actionCommand() *cobra.Command {
 
 // connect returns a client that calls with the ID tokens of the job.
 func connect(url string, mask func(client.Token)) *client.Client {
-	return client.New(client.Config{URL: url, Token: client.IDTokens(client.IDTokenConfig{Audience: url, New: mask})})
+	return client.Must(client.New(client.Config{ // the action has looked at the address
+		URL: url, UserAgent: "garo-action/" + versionText(), Token: client.IDTokens(client.IDTokenConfig{Audience: url, New: mask}),
+	}))
 }
 
 // untilEnd returns a context that ends when the standard input does: that is the

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,7 +94,19 @@ func (t *target) client(ctx context.Context) (*client.Client, error) {
 	return client.New(client.Config{
 		URL:   t.address(),
 		Token: client.Static(token),
-	}), nil
+
+		UserAgent: "garo/" + versionText(),
+		Retrying:  away(os.Stderr),
+	})
+}
+
+// away returns what tells people, once, that the API is asked again: that goes on for
+// half a minute.
+func away(w io.Writer) func(error) {
+	var once sync.Once
+	return func(err error) {
+		once.Do(func() { fmt.Fprintf(w, "garo: the API does not answer, and is asked again: %v\n", err) })
+	}
 }
 
 // greet fails if nobody answers at the address, or somebody else. An API that is

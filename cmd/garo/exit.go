@@ -47,13 +47,16 @@ func exitOf(err error) int {
 		err  error
 		code int
 	}{
-		{errInterrupted, exitInterrupted}, {action.ErrCancelled, exitInterrupted}, {errUsage, exitUsage}, {errNotReady, exitNotReady},
+		{errInterrupted, exitInterrupted}, {action.ErrCancelled, exitInterrupted}, {errUsage, exitUsage},
 		{client.ErrInvalidField, exitUsage}, {client.ErrUnauthenticated, exitUnauthorised}, {client.ErrForbidden, exitUnauthorised},
 		{errNoToken, exitUnauthorised}, {client.ErrNotFound, exitNotFound}, {client.ErrNoAnswer, exitNoAnswer}, {client.ErrUnavailable, exitNoAnswer},
 	} {
 		if errors.Is(err, c.err) {
 			return c.code
 		}
+	}
+	if _, ok := errors.AsType[*client.NotReadyError](err); ok {
+		return exitNotReady
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok && e.Problem.Status >= http.StatusInternalServerError {
 		return exitNoAnswer

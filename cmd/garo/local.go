@@ -123,7 +123,7 @@ func (l *localFlags) run(cmd *cobra.Command) error {
 	if l.dir != defaultDir {
 		try += " --url " + url + " --token-file " + filepath.Join(l.dir, local.TokenFile)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "garo %s listens at %s\nin another terminal: %s\n", versionText(), url, try)
+	fmt.Fprintf(cmd.OutOrStdout(), "garo %s listens at %s\nin a browser: %s\nin another terminal: %s\n", versionText(), url, pageAt(url, s.Token), try)
 	return errors.Join(s.Serve(cmd.Context(), listener), s.Close())
 }
 

@@ -42,7 +42,7 @@ func workflow(t *testing.T, system *program, i *oidctest.Issuer) *client.Client 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client.New(client.Config{URL: url, Token: client.Static(client.NewToken(token))})
+	return client.Must(client.New(client.Config{URL: url, Token: client.Static(client.NewToken(token))}))
 }
 
 // started asks for a runner, and waits for it.

@@ -165,19 +165,21 @@ func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool)
 		return errInterrupted
 	case errors.Is(err, client.ErrNoAnswer), errors.Is(err, client.ErrUnavailable):
 		return fmt.Errorf("%w: when the API is back, garo wait %s goes on", err, id)
-	case err != nil:
+	}
+	no, ended := errors.AsType[*client.NotReadyError](err)
+	if err != nil && !ended {
 		return toldOf(err)
 	}
 	if t.json {
 		err = printJSON(cmd.OutOrStdout(), status)
 	} else {
 		err = printStatus(cmd.OutOrStdout(), status, false)
-		if err == nil && status.State != "ready" {
+		if err == nil && ended {
 			err = printAttempts(cmd.OutOrStdout(), status.Attempts)
 		}
 	}
-	if err == nil && status.State != "ready" {
-		err = notReady(status)
+	if err == nil && ended {
+		err = no
 	}
 	return err
 }
@@ -192,16 +194,6 @@ func cancelOwn(ctx context.Context, cl *client.Client, id string) error {
 		return fmt.Errorf("%w, and request %s could not be cancelled (garo stop does it): %w", errInterrupted, id, err)
 	}
 	return fmt.Errorf("%w: request %s is %s", errInterrupted, id, stopped.State)
-}
-
-// errNotReady marks the end of a request that got no runner.
-var errNotReady = errors.New("not ready")
-
-func notReady(s apitype.Status) error {
-	if s.Error == nil {
-		return marked{fmt.Errorf("request %s is %s", s.ID, s.State), errNotReady}
-	}
-	return marked{fmt.Errorf("request %s is %s: %s: %s", s.ID, s.State, s.Error.Code, s.Error.Text), errNotReady}
 }
 
 // outlast returns a context that ends d after ctx does.

@@ -90,6 +90,16 @@ func TestSinceIsAnAgeOrATime(t *testing.T) {
 	}
 }
 
+func TestPeopleAreToldOnceThatTheAPIIsAway(t *testing.T) {
+	var b strings.Builder
+	again := away(&b)
+	again(client.ErrNoAnswer)
+	again(client.ErrNoAnswer)
+	if got, want := b.String(), "garo: the API does not answer, and is asked again: no answer\n"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
 func TestEachKindOfErrorHasItsExitStatus(t *testing.T) {
 	problem := func(code string, status int) error {
 		return fmt.Errorf("call: %w", &client.Error{Problem: apitype.Problem{Code: code, Status: status}})
@@ -109,7 +119,7 @@ func TestEachKindOfErrorHasItsExitStatus(t *testing.T) {
 		{problem("unavailable", 503), 5},
 		{problem("internal", 500), 5},
 		{problem("idempotency_mismatch", 409), 1},
-		{notReady(apitype.Status{ID: "x", State: "failed"}), 6},
+		{&client.NotReadyError{Status: apitype.Status{ID: "x", State: "failed"}}, 6},
 		{fmt.Errorf("%w: request x is cancelled", errInterrupted), 130},
 		{action.ErrCancelled, 130},
 	} {

@@ -9,6 +9,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -95,6 +96,9 @@ const (
 // (https://github.com/actions/runner, src/Runner.Common/Constants.cs).
 const ExitTooOld = 7
 
+// ErrSetup is wrapped by the error of an Install that could not do what the outfit wants.
+var ErrSetup = errors.New("set-up")
+
 // Config is what an agent is made of. Only the first four fields are needed. Of
 // HTTP the transport counts: no redirect is followed, and each call has its limit.
 type Config struct {
@@ -107,10 +111,13 @@ type Config struct {
 	// before each boot call, and gives up within seconds. nil: there is none.
 	Identity func(ctx context.Context) (string, error)
 
-	// Install sees to it that the machine has a runner program, before one is
-	// started: the one that its image has, or else p, which is zero when the API
-	// names none. It runs beside Run, which waits for it. nil: nothing is needed.
-	Install func(ctx context.Context, p apitype.RunnerProgram) error
+	// Install makes the machine ready for a runner program, before one is started. It sees
+	// to it that there is one, the image's, or else p, which is zero when the API names
+	// none; and to all that o wants. It returns what it did of o, for people, and an error
+	// that wraps ErrSetup if that failed. It runs beside Run, which waits for it. After a
+	// restart of the agent it is called again, and does nothing twice. nil: nothing is
+	// needed, and nothing is done of o.
+	Install func(ctx context.Context, p apitype.RunnerProgram, o apitype.Outfit) (did string, err error)
 
 	Random io.Reader        // nil: crypto/rand.Reader
 	Now    func() time.Time // nil: time.Now; for timestamps, not for waiting

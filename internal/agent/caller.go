@@ -94,6 +94,8 @@ func (c *caller) try(ctx context.Context, path string, in, out any) (answer, err
 	req.Header.Set("User-Agent", "garo-agent/"+c.version)
 	if c.memory.s.Session != "" {
 		req.Header.Set("Authorization", "Bearer "+c.memory.s.Session)
+	} else {
+		req.Header.Set(apitype.OptionsHeader, strings.Join(apitype.OutfitParts, ","))
 	}
 	if c.memory.s.Lock != "" {
 		req.Header.Set(apitype.LockHeader, c.memory.s.Lock)

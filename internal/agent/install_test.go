@@ -40,10 +40,10 @@ func TestRunnerProgramIsInstalledWhileTheAgentReports(t *testing.T) {
 	bubble(t, store.Shared, func(w *world) {
 		w.meddle = names(wanted)
 		var got apitype.RunnerProgram
-		w.install = func(ctx context.Context, p apitype.RunnerProgram) error {
+		w.install = func(ctx context.Context, p apitype.RunnerProgram, _ apitype.Outfit) (string, error) {
 			got = p
 			time.Sleep(90 * time.Second)
-			return ctx.Err()
+			return "", ctx.Err()
 		}
 		w.boot()
 		w.later(80 * time.Second)
@@ -70,13 +70,13 @@ func TestInstallationGoesOnAfterARestart(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
 		w.meddle = names(wanted)
 		var got []apitype.RunnerProgram
-		w.install = func(ctx context.Context, p apitype.RunnerProgram) error {
+		w.install = func(ctx context.Context, p apitype.RunnerProgram, _ apitype.Outfit) (string, error) {
 			got = append(got, p)
 			if len(got) > 1 {
-				return nil
+				return "", nil
 			}
 			<-ctx.Done() // Run waits for this
-			return ctx.Err()
+			return "", ctx.Err()
 		}
 		w.boot()
 		w.later(time.Second)
@@ -91,11 +91,13 @@ func TestInstallationGoesOnAfterARestart(t *testing.T) {
 }
 
 func TestMachineWithoutARunnerProgramSaysWhyAndEnds(t *testing.T) {
-	for name, install := range map[string]func(context.Context, apitype.RunnerProgram) error{
-		"BecauseItFails": func(context.Context, apitype.RunnerProgram) error { return errors.New("status 404 for " + session) },
-		"BecauseItTakesTooLong": func(ctx context.Context, _ apitype.RunnerProgram) error {
+	for name, install := range map[string]func(context.Context, apitype.RunnerProgram, apitype.Outfit) (string, error){
+		"BecauseItFails": func(context.Context, apitype.RunnerProgram, apitype.Outfit) (string, error) {
+			return "", errors.New("status 404 for " + session)
+		},
+		"BecauseItTakesTooLong": func(ctx context.Context, _ apitype.RunnerProgram, _ apitype.Outfit) (string, error) {
 			<-ctx.Done()
-			return ctx.Err()
+			return "", ctx.Err()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,7 +120,10 @@ func TestMachineWithoutARunnerProgramSaysWhyAndEnds(t *testing.T) {
 
 func TestDrainDuringTheInstallationStartsNothing(t *testing.T) {
 	bubble(t, store.Ephemeral, func(w *world) {
-		w.install = func(context.Context, apitype.RunnerProgram) error { time.Sleep(time.Minute); return nil }
+		w.install = func(context.Context, apitype.RunnerProgram, apitype.Outfit) (string, error) {
+			time.Sleep(time.Minute)
+			return "", nil
+		}
 		w.boot()
 		w.notices <- Notice{Kind: NoticeSpot, At: time.Now()}
 		synctest.Wait()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -11,26 +12,47 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// install begins to see to it that the machine has a runner program. Calls and
-// what EC2 announces go on meanwhile.
+// installed is the outcome of an Install.
+type installed struct {
+	did string
+	err error
+}
+
+// install begins to make the machine ready for a runner program. Calls and what EC2
+// announces go on meanwhile.
 func (a *Agent) install(ctx context.Context) {
-	done := make(chan error, 1)
+	done := make(chan installed, 1)
 	a.installing = done
-	p := a.s.Program
+	p, o := a.s.Program, a.s.Outfit
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, installLimit)
 		defer cancel()
-		done <- a.cfg.Install(ctx, p)
+		did, err := a.cfg.Install(ctx, p, o)
+		done <- installed{did, err}
 	}()
 }
 
 // hasInstalled takes the outcome. A machine that failed at it is of no use.
-func (a *Agent) hasInstalled(err error) {
-	a.installing, a.installed = nil, err == nil
-	if err != nil && a.s.Config != "" {
-		a.s.Config = ""
-		a.giveUp(store.EndAgent, fmt.Sprintf("there is no runner program: %v", err))
+func (a *Agent) hasInstalled(out installed) {
+	a.installing, a.installed = nil, out.err == nil
+	if out.did != "" {
+		a.say(apitype.Event{Event: store.EventNote, Detail: out.did})
 	}
+	if out.err == nil {
+		if s := a.s.Outfit.Setup; s != nil { // it is done, and long
+			a.s.Outfit.Setup = &apitype.Setup{SHA256: s.SHA256, LimitS: s.LimitS}
+		}
+		return
+	}
+	if a.s.Config == "" {
+		return // it drains for another reason
+	}
+	a.s.Config = ""
+	if errors.Is(out.err, ErrSetup) {
+		a.giveUp(store.EndSetup, out.err.Error())
+		return
+	}
+	a.giveUp(store.EndAgent, fmt.Sprintf("there is no runner program: %v", out.err))
 }
 
 // start starts the runner program with the newest config. A machine that cannot

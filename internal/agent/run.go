@@ -27,9 +27,9 @@ const (
 	// maxJobless is how many configs in a row may come to nothing: more is rather
 	// a fault of the machine than bad luck.
 	maxJobless = 3
-	// installLimit is how long the runner program may take to be there. A machine
-	// that is not online two minutes after its boot limit is given up; this leaves
-	// it time to say why.
+	// installLimit is how long the machine may take to be ready for its runner program,
+	// with what its account wants of it. A machine that is not online two minutes after
+	// its boot limit is given up; this leaves it time to say why.
 	installLimit = 5 * time.Minute
 )
 
@@ -47,8 +47,8 @@ type Agent struct {
 	blind int  // how often in a row the metadata service did not answer
 	plain bool // the API takes no word of AWS: it is of a version before
 
-	installed  bool         // the machine has a runner program
-	installing <-chan error // yields one outcome; nil: nothing is under way
+	installed  bool             // the machine is ready for a runner program
+	installing <-chan installed // yields one outcome; nil: nothing is under way
 
 	// When the next thing is to be done, by the clock of this process. Zero: never
 	// for idleAt, exitBy and listenAt, at once for the others.
@@ -142,8 +142,8 @@ func (a *Agent) heard() bool {
 	case e, ok := <-a.events:
 		a.happened(e, ok)
 		return true
-	case err := <-a.installing:
-		a.hasInstalled(err)
+	case out := <-a.installing:
+		a.hasInstalled(out)
 		return true
 	default:
 		return false
@@ -165,8 +165,8 @@ func (a *Agent) wait(ctx context.Context, at time.Time) {
 		a.noticed(n, ok)
 	case e, ok := <-a.events:
 		a.happened(e, ok)
-	case err := <-a.installing:
-		a.hasInstalled(err)
+	case out := <-a.installing:
+		a.hasInstalled(out)
 	}
 }
 

@@ -31,6 +31,7 @@ type state struct {
 	Program    apitype.RunnerProgram `json:"program,omitzero"`
 	// Environment is for the runner program. An API before it was answered has none.
 	Environment map[string]string `json:"environment,omitempty"`
+	Outfit      apitype.Outfit    `json:"outfit,omitzero"`
 
 	N       int    `json:"n,omitempty"`       // the number of the newest config
 	Config  string `json:"config,omitempty"`  // the newest config, until a program was started with it

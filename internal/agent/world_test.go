@@ -40,9 +40,9 @@ type world struct {
 	fakeMachine
 	start   time.Time
 	random  io.Reader
-	now     func() time.Time                                   // by the machine's clock; nil: time.Now
-	install func(context.Context, apitype.RunnerProgram) error // nil: nothing is needed
-	word    func() (string, error)                             // of AWS; nil: there is none
+	now     func() time.Time                                                             // by the machine's clock; nil: time.Now
+	install func(context.Context, apitype.RunnerProgram, apitype.Outfit) (string, error) // nil: nothing is needed
+	word    func() (string, error)                                                       // of AWS; nil: there is none
 	logs    bytes.Buffer
 	turn    sync.Mutex // never held for long: it only orders what test and agent write
 	stop    context.CancelCauseFunc
@@ -166,6 +166,8 @@ type api struct {
 	idle      apitype.Seconds
 
 	environment map[string]string
+	outfit      apitype.Outfit
+	options     string // which parts of it the agent says that it knows
 
 	answers []int                      // statuses to answer the next calls with, before all else; 0: no answer
 	lose    func(call string) bool     // whether an answer is to be lost, after its effect
@@ -284,7 +286,9 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 		return status, nil
 	}
 	orders := apitype.Orders{Order: f.order, HardS: apitype.InSeconds(f.hard - time.Since(f.w.start))}
+	known := req.Header.Get(apitype.OptionsHeader)
 	if c.path == "boot" {
+		f.options = known
 		if boot.Token != token || len(boot.Nonce) < 26 || boot.InstanceID != "i-1" || req.Header.Get("Authorization") != "" {
 			f.w.Errorf("boot with %+v", boot)
 		}
@@ -292,9 +296,9 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 			f.nonces = append(f.nonces, boot.Nonce)
 		}
 		return http.StatusOK, apitype.Booted{Session: session, Config: configOf(f.n), N: f.n, Mode: f.mode,
-			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Environment: f.environment, Orders: orders}
+			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Environment: f.environment, Outfit: f.outfit, Orders: orders}
 	}
-	if req.Header.Get("Authorization") != "Bearer "+session || req.Header.Get(apitype.LockHeader) != lockKey {
+	if req.Header.Get("Authorization") != "Bearer "+session || req.Header.Get(apitype.LockHeader) != lockKey || known != "" {
 		f.w.Errorf("call %s with %v", c.path, req.Header)
 	}
 	if c.path == "next" {

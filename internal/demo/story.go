@@ -124,7 +124,7 @@ func (d *Demo) start(ctx context.Context, name, what string, body apitype.Start)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	s := &scene{name: name, id: started.ID, token: started.StatusToken, want: store.Ready}
+	s := &scene{name: name, id: started.ID, token: started.StatusToken.Reveal(), want: store.Ready}
 	d.sayAt(at, "POST /start %s (%s): request %s", name, what, started.ID)
 	d.mu.Lock()
 	defer d.mu.Unlock()

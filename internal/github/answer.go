@@ -30,24 +30,27 @@ const (
 	offers op = "downloads"
 	ends   op = "deprecations"
 	rates  op = "rates"
+	groups op = "runner groups"
 	grants op = "token"
 )
 
 // describe names a call and its object for people.
-func describe(op op, object string, repo Repository) string {
+func describe(op op, object, of string) string {
 	switch op {
 	case list:
-		return "list runners of " + repo.Name
+		return "list runners of " + of
 	case offers:
-		return "list runner programs for " + repo.Name
+		return "list runner programs for " + of
 	case ends:
-		return "ask when a version of the runner program ends, for " + repo.Name
+		return "ask when a version of the runner program ends, for " + of
 	case rates:
-		return "read rate limits with the credential for " + repo.Name
+		return "read rate limits with the credential for " + of
+	case groups:
+		return fmt.Sprintf("find the runner group %q of %s", object, of)
 	case grants:
-		return "get an installation token for " + repo.Name
+		return "get an installation token for " + of
 	}
-	return fmt.Sprintf("%s runner %s of %s", op, object, repo.Name)
+	return fmt.Sprintf("%s runner %s of %s", op, object, of)
 }
 
 // success is the one status that means that op was done. Any other of the 200s

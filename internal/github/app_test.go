@@ -41,7 +41,7 @@ func TestAppsTokenIsForOneRepositoryAndKeptUntilFiveMinutesBeforeItsEnd(t *testi
 		s, p := withApp(t, simgithub.Config{})
 		creds, client := holding(t, s.Handler(), appCredential, p)
 		tokens := func() int { return s.Calls()[simgithub.OpToken] }
-		first, err := creds.Token(t.Context(), repo)
+		first, err := creds.Token(t.Context(), repo.Access())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,11 +55,11 @@ func TestAppsTokenIsForOneRepositoryAndKeptUntilFiveMinutesBeforeItsEnd(t *testi
 			t.Errorf("%d tokens in 50 minutes, want 1", tokens())
 		}
 		time.Sleep(5*time.Minute - time.Second)
-		if again, err := creds.Token(t.Context(), repo); err != nil || !again.Equal(first.Reveal()) {
+		if again, err := creds.Token(t.Context(), repo.Access()); err != nil || !again.Equal(first.Reveal()) {
 			t.Errorf("Token a second before 5 minutes before its end: %v, want the same", err)
 		}
 		time.Sleep(time.Second)
-		if again, err := creds.Token(t.Context(), repo); err != nil || again.Equal(first.Reveal()) || tokens() != 2 {
+		if again, err := creds.Token(t.Context(), repo.Access()); err != nil || again.Equal(first.Reveal()) || tokens() != 2 {
 			t.Errorf("Token 5 minutes before its end: %v, want another", err)
 		}
 		// Another repository and another account have tokens of their own, which the
@@ -111,7 +111,7 @@ func TestWhoWaitsForATokenOutlivesWhoFetchesIt(t *testing.T) {
 			go func() {
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
-				_, err := creds.Token(ctx, repo)
+				_, err := creds.Token(ctx, repo.Access())
 				out <- err
 			}()
 			synctest.Wait()
@@ -140,7 +140,7 @@ func TestFailedFetchIsSharedByWhoWaits(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
-				_, err := creds.Token(t.Context(), repo)
+				_, err := creds.Token(t.Context(), repo.Access())
 				failed(t, "Token", err, github.ErrUnknown)
 			})
 		}
@@ -148,7 +148,7 @@ func TestFailedFetchIsSharedByWhoWaits(t *testing.T) {
 		if n := s.Calls()[simgithub.OpToken]; n != 1 {
 			t.Errorf("%d calls for 10 who asked at once, want 1", n)
 		}
-		_, err := creds.Token(t.Context(), repo)
+		_, err := creds.Token(t.Context(), repo.Access())
 		failed(t, "Token", err, github.ErrUnknown)
 		if n := s.Calls()[simgithub.OpToken]; n != 2 {
 			t.Errorf("%d calls, want a second for who asks later", n)
@@ -179,15 +179,15 @@ func TestPanicWhileFetchingLeavesNobodyWaiting(t *testing.T) {
 					t.Error("the panic of a parameter was swallowed")
 				}
 			}()
-			_, _ = creds.Token(t.Context(), repo)
+			_, _ = creds.Token(t.Context(), repo.Access())
 		})
 		synctest.Wait()
-		if _, err := creds.Token(t.Context(), repo); err == nil {
+		if _, err := creds.Token(t.Context(), repo.Access()); err == nil {
 			t.Error("who waited got no error")
 		}
 		wg.Wait()
 		panics = false
-		_, err = creds.Token(t.Context(), repo)
+		_, err = creds.Token(t.Context(), repo.Access())
 		failed(t, "Token afterwards", err, github.ErrDenied)
 	})
 }
@@ -196,7 +196,7 @@ func TestRevokedInstallationTokenIsReplacedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, p := withApp(t, simgithub.Config{})
 		creds, client := holding(t, s.Handler(), appCredential, p)
-		if _, err := creds.Token(t.Context(), repo); err != nil {
+		if _, err := creds.Token(t.Context(), repo.Access()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
@@ -278,7 +278,7 @@ func TestKeyThatCannotBeReadAnewIsTheError(t *testing.T) {
 	p.cached = map[string]string{account + " " + keyName: pkcs1(secondKey)}
 	delete(p.values, account+" "+keyName)
 	creds, _ := holding(t, s.Handler(), appCredential, p)
-	_, err := creds.Token(t.Context(), repo)
+	_, err := creds.Token(t.Context(), repo.Access())
 	if e := failed(t, "Token", err, github.ErrDenied); e.Status != 0 || !errors.Is(err, github.ErrNoParameter) {
 		t.Errorf("Token = %v, want that the parameter is gone", err)
 	}
@@ -337,7 +337,7 @@ func TestWithoutARepositorysIDNoTokenIsAskedFor(t *testing.T) {
 	s, p := withApp(t, simgithub.Config{})
 	creds, _ := holding(t, s.Handler(), appCredential, p)
 	for _, id := range []string{"", "0", "-1", "1.5", "shop", "99999999999999999999"} {
-		_, err := creds.Token(t.Context(), github.Repository{ID: id, Name: "acme/shop", Account: account})
+		_, err := creds.Token(t.Context(), github.Scope{ID: id, Name: "acme/shop", Account: account}.Access())
 		failed(t, "Token for repository "+id, err, github.ErrDenied)
 	}
 	if len(s.Calls()) != 0 {
@@ -365,7 +365,7 @@ func TestAnswerWithoutATokenIsNotTrusted(t *testing.T) {
 				w.WriteHeader(http.StatusCreated)
 				_, _ = io.WriteString(w, body)
 			}), appCredential, p)
-			got, err := creds.Token(t.Context(), repo)
+			got, err := creds.Token(t.Context(), repo.Access())
 			failed(t, "Token", err, github.ErrUnknown)
 			if !got.Empty() {
 				t.Error("Token gave one out all the same")
@@ -385,7 +385,7 @@ func TestTokenThatEndsWithinFiveMinutesIsUsedButNotKept(t *testing.T) {
 			fmt.Fprintf(w, `{"token":"t%d","expires_at":%q}`, n, time.Now().Add(5*time.Minute).UTC().Format(time.RFC3339))
 		}), appCredential, p)
 		for i := range 2 {
-			if got, err := creds.Token(t.Context(), repo); err != nil || !got.Equal(fmt.Sprintf("t%d", i+1)) {
+			if got, err := creds.Token(t.Context(), repo.Access()); err != nil || !got.Equal(fmt.Sprintf("t%d", i+1)) {
 				t.Errorf("Token = %v, want a new one each time", err)
 			}
 		}
@@ -402,39 +402,41 @@ func TestChangedRegistrationHasAnotherToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := creds.Token(t.Context(), repo); err != nil {
+	if _, err := creds.Token(t.Context(), repo.Access()); err != nil {
 		t.Fatal(err)
 	}
 	from.InstallationID = 10
-	_, err = creds.Token(t.Context(), repo)
+	_, err = creds.Token(t.Context(), repo.Access())
 	failed(t, "Token of another installation", err, github.ErrDenied)
 	from = store.GitHubCredential{}
 	p.set(account, "/github/runner/pat", "canary-pat")
-	if got, err := creds.Token(t.Context(), repo); err != nil || !got.Equal("canary-pat") {
+	if got, err := creds.Token(t.Context(), repo.Access()); err != nil || !got.Equal("canary-pat") {
 		t.Errorf("Token when the registration names a token: %v, want that", err)
 	}
 }
 
 func TestEveryCallIsDescribedByGitHub(t *testing.T) {
 	d := contract.Load(t, "simgithub/testdata/github-openapi.json")
-	s, p := withApp(t, simgithub.Config{})
+	s, p := withApp(t, simgithub.Config{Organizations: []simgithub.Organization{acme}})
 	var sent bytes.Buffer
 	h := d.Handler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(&sent, r.Method, r.URL)
 		s.Server.Handler().ServeHTTP(w, r)
 	}))
 	_, c := holding(t, h, appCredential, p)
-	m, err := c.Mint(t.Context(), repo, "r", []string{"x"})
-	if err != nil {
-		t.Fatal(err)
+	for _, in := range []github.Scope{repo, group} {
+		m, err := c.Mint(t.Context(), in, "r", []string{"x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Get(t.Context(), in, m.RunnerID)
+		_, _ = c.Find(t.Context(), in, "r")
+		collect(t, c, in, "")
+		_, _ = c.Downloads(t.Context(), in)
+		_, _ = c.Rates(t.Context(), in)
+		_, _ = c.Deprecation(t.Context(), in, simgithub.ProgramVersion)
+		_ = c.Delete(t.Context(), in, m.RunnerID)
 	}
-	_, _ = c.Get(t.Context(), repo, m.RunnerID)
-	_, _ = c.Find(t.Context(), repo, "r")
-	collect(t, c, repo, "")
-	_, _ = c.Downloads(t.Context(), repo)
-	_, _ = c.Rates(t.Context(), repo)
-	_, _ = c.Deprecation(t.Context(), repo, simgithub.ProgramVersion)
-	_ = c.Delete(t.Context(), repo, m.RunnerID)
 	if got := d.Seen(); !slices.Equal(got, d.Operations()) {
 		t.Errorf("the client called %v, want all of %v and no other; it sent\n%s", got, d.Operations(), &sent)
 	}

@@ -64,7 +64,7 @@ func TestKeyThatIsNoneMakesNoCallAndIsNotShown(t *testing.T) {
 			s, p := withApp(t, simgithub.Config{})
 			p.set(account, keyName, key)
 			creds, _ := holding(t, s.Handler(), appCredential, p)
-			_, err := creds.Token(t.Context(), repo)
+			_, err := creds.Token(t.Context(), repo.Access())
 			failed(t, "Token", err, github.ErrDenied)
 			if !strings.Contains(err.Error(), keyName) || key != "" && strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, err), body) {
 				t.Errorf("Token = %v, want the parameter's name and nothing of what it holds", err)
@@ -86,7 +86,7 @@ func TestProofIsTakenWhenClocksDiffer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := creds.Token(t.Context(), repo); (err == nil) != want {
+		if _, err := creds.Token(t.Context(), repo.Access()); (err == nil) != want {
 			t.Errorf("Token with a clock %v ahead of GitHub's: %v, want success: %v", off, err, want)
 		}
 	}

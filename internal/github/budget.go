@@ -59,7 +59,7 @@ type Part struct {
 // not, since a registration that is left there can be given a job. What heals has no
 // need to be done in an hour that is half spent.
 var Budget = []Part{
-	{Registering, "register a runner", 1, 1, 0},
+	{Registering, "register a runner, find its runner group", 1, 1, 0},
 	{Confirming, "get a runner, list runners", 0.05, 0.5, 0.1},
 	{Ending, "delete a runner, find one by its name", 0.1, 1, 0},
 	{Healing, "downloads, the end of a version", 1, 1, 0.5},
@@ -69,7 +69,7 @@ var Budget = []Part{
 // nothing, or that is part of another.
 func (o op) purpose() Purpose {
 	switch o {
-	case mint:
+	case mint, groups:
 		return Registering
 	case get, list:
 		return Confirming

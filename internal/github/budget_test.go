@@ -99,22 +99,22 @@ func TestPurposeBeyondItsPartMakesNoCall(t *testing.T) {
 		limit int
 		part  int           // of the calls of an hour
 		wait  time.Duration // until the next, at the rate of two thirds of them
-		call  func(*github.Client, github.Repository) error
+		call  func(*github.Client, github.Scope) error
 	}{
-		"Confirmations": {simgithub.OpGet, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) error {
+		"Confirmations": {simgithub.OpGet, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Scope) error {
 			_, err := c.Get(t.Context(), r, 999)
 			return err
 		}},
-		"Lists": {simgithub.OpList, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Repository) (err error) {
+		"Lists": {simgithub.OpList, 1, 5000, 250, 21600 * time.Millisecond, func(c *github.Client, r github.Scope) (err error) {
 			for _, err = range c.List(t.Context(), r, "") {
 				break
 			}
 			return err
 		}},
-		"Ends":                  {simgithub.OpDelete, 1, 5000, 500, 10800 * time.Millisecond, func(c *github.Client, r github.Repository) error { return c.Delete(t.Context(), r, 999) }},
-		"OfALargeApp":           {simgithub.OpGet, 1, 12_500, 625, 8640 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorker":             {simgithub.OpGet, github.DefaultShare, 5000, 25, 216 * time.Second, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
-		"OfAWorkerForALargeApp": {simgithub.OpGet, github.DefaultShare, 12_500, 62, 86400 * time.Millisecond, func(c *github.Client, r github.Repository) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"Ends":                  {simgithub.OpDelete, 1, 5000, 500, 10800 * time.Millisecond, func(c *github.Client, r github.Scope) error { return c.Delete(t.Context(), r, 999) }},
+		"OfALargeApp":           {simgithub.OpGet, 1, 12_500, 625, 8640 * time.Millisecond, func(c *github.Client, r github.Scope) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorker":             {simgithub.OpGet, github.DefaultShare, 5000, 25, 216 * time.Second, func(c *github.Client, r github.Scope) error { _, err := c.Get(t.Context(), r, 999); return err }},
+		"OfAWorkerForALargeApp": {simgithub.OpGet, github.DefaultShare, 12_500, 62, 86400 * time.Millisecond, func(c *github.Client, r github.Scope) error { _, err := c.Get(t.Context(), r, 999); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -27,12 +27,16 @@ const (
 )
 
 // Mint implements API.
-func (c *Client) Mint(ctx context.Context, repo Repository, name string, labels []string) (Minted, error) {
+func (c *Client) Mint(ctx context.Context, in Scope, name string, labels []string) (Minted, error) {
+	group, err := c.groupID(ctx, in)
+	if err != nil {
+		return Minted{}, err
+	}
 	var out Minted
-	_, err := c.do(ctx, mint, name, repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+	_, err = c.do(ctx, in.errand(mint, name), func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
 		var jit gogithub.JITRunnerConfig
 		resp, err := call(ctx, gh, http.MethodPost, runners+"/generate-jitconfig", &gogithub.GenerateJITConfigRequest{
-			Name: name, RunnerGroupID: runnerGroup, WorkFolder: new(workFolder), Labels: labels,
+			Name: name, RunnerGroupID: group, WorkFolder: new(workFolder), Labels: labels,
 		}, &jit)
 		if err == nil && (jit.GetRunner().GetID() <= 0 || jit.GetRunner().GetName() != name || jit.GetEncodedJITConfig() == "") {
 			err = errAnswer
@@ -41,18 +45,19 @@ func (c *Client) Mint(ctx context.Context, repo Repository, name string, labels 
 		return resp, err
 	})
 	if err != nil {
+		c.forgetGroup(in, err)
 		return Minted{}, err
 	}
 	return out, nil
 }
 
 // Get implements API.
-func (c *Client) Get(ctx context.Context, repo Repository, id int64) (Runner, error) {
+func (c *Client) Get(ctx context.Context, in Scope, id int64) (Runner, error) {
 	if id <= 0 {
-		return Runner{}, noID(get, id, repo)
+		return Runner{}, noID(get, id, in)
 	}
 	var out Runner
-	_, err := c.do(ctx, get, strconv.FormatInt(id, 10), repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+	_, err := c.do(ctx, in.errand(get, strconv.FormatInt(id, 10)), func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
 		var r runnerJSON
 		resp, err := call(ctx, gh, http.MethodGet, runners+"/"+strconv.FormatInt(id, 10), nil, &r)
 		if err == nil && r.ID != id {
@@ -68,11 +73,11 @@ func (c *Client) Get(ctx context.Context, repo Repository, id int64) (Runner, er
 }
 
 // Delete implements API.
-func (c *Client) Delete(ctx context.Context, repo Repository, id int64) error {
+func (c *Client) Delete(ctx context.Context, in Scope, id int64) error {
 	if id <= 0 {
-		return noID(remove, id, repo)
+		return noID(remove, id, in)
 	}
-	_, err := c.do(ctx, remove, strconv.FormatInt(id, 10), repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+	_, err := c.do(ctx, in.errand(remove, strconv.FormatInt(id, 10)), func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
 		return call(ctx, gh, http.MethodDelete, runners+"/"+strconv.FormatInt(id, 10), nil, nil)
 	})
 	return err
@@ -80,15 +85,15 @@ func (c *Client) Delete(ctx context.Context, repo Repository, id int64) error {
 
 // noID refuses an id that was never one, rather than let GitHub say that it is
 // not there: that would be taken for the end of a registration.
-func noID(op op, id int64, repo Repository) error {
-	return &Error{Kind: ErrRefused, Op: describe(op, strconv.FormatInt(id, 10), repo)}
+func noID(op op, id int64, in Scope) error {
+	return &Error{Kind: ErrRefused, Op: describe(op, strconv.FormatInt(id, 10), in.Name)}
 }
 
 // Find implements API. The status of its ErrNotFound tells an absent runner (200)
-// from a repository that the credential may not see (404).
-func (c *Client) Find(ctx context.Context, repo Repository, name string) (Runner, error) {
+// from a scope that the credential may not see (404).
+func (c *Client) Find(ctx context.Context, in Scope, name string) (Runner, error) {
 	var last *gogithub.Response
-	for p, err := range c.pages(ctx, find, repo, name) {
+	for p, err := range c.pages(ctx, find, in, name) {
 		if err != nil {
 			return Runner{}, err
 		}
@@ -99,13 +104,13 @@ func (c *Client) Find(ctx context.Context, repo Repository, name string) (Runner
 		}
 		last = p.resp
 	}
-	return Runner{}, &Error{Kind: ErrNotFound, Op: describe(find, name, repo), Status: last.StatusCode, RequestID: shortened(last.Header.Get(requestID))}
+	return Runner{}, &Error{Kind: ErrNotFound, Op: describe(find, name, in.Name), Status: last.StatusCode, RequestID: shortened(last.Header.Get(requestID))}
 }
 
 // List implements API. After an error it yields nothing more.
-func (c *Client) List(ctx context.Context, repo Repository, prefix string) iter.Seq2[Runner, error] {
+func (c *Client) List(ctx context.Context, in Scope, prefix string) iter.Seq2[Runner, error] {
 	return func(yield func(Runner, error) bool) {
-		for p, err := range c.pages(ctx, list, repo, "") {
+		for p, err := range c.pages(ctx, list, in, "") {
 			if err != nil {
 				yield(Runner{}, err)
 				return
@@ -125,9 +130,9 @@ type page struct {
 	resp    *gogithub.Response
 }
 
-// pages yields the pages of a repository's list, at least one: of the runner of
+// pages yields the pages of a scope's list, at least one: of the runner of
 // that name, or of all if it is empty.
-func (c *Client) pages(ctx context.Context, op op, repo Repository, name string) iter.Seq2[page, error] {
+func (c *Client) pages(ctx context.Context, op op, in Scope, name string) iter.Seq2[page, error] {
 	return func(yield func(page, error) bool) {
 		query := url.Values{"per_page": {strconv.Itoa(perPage)}}
 		if name != "" {
@@ -136,7 +141,7 @@ func (c *Client) pages(ctx context.Context, op op, repo Repository, name string)
 		for n := 1; n != 0; {
 			query.Set("page", strconv.Itoa(n))
 			var l *listJSON
-			resp, err := c.do(ctx, op, name, repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+			resp, err := c.do(ctx, in.errand(op, name), func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
 				l = nil
 				resp, err := call(ctx, gh, http.MethodGet, runners+"?"+query.Encode(), nil, &l)
 				if err == nil && !l.sound(resp, n) {
@@ -177,13 +182,15 @@ type runnerJSON struct {
 	} `json:"labels"`
 }
 
-// sound reports whether page n of a list is one: all its runners have an id, and
-// what it says of a next page leads on, and to an end.
+// leadsOn reports whether what page n of a list says of a next one leads on, and to an end.
+func leadsOn(resp *gogithub.Response, n int) bool {
+	return resp.NextPageToken == "" && (resp.NextPage == 0 || resp.NextPage > n && n < maxPages)
+}
+
+// sound reports whether page n of a list is one: all its runners have an id, and it
+// leads on.
 func (l *listJSON) sound(resp *gogithub.Response, n int) bool {
-	if l == nil || resp.NextPageToken != "" || resp.NextPage != 0 && (resp.NextPage <= n || n >= maxPages) {
-		return false
-	}
-	return !slices.ContainsFunc(l.Runners, func(r *runnerJSON) bool { return r == nil || r.ID <= 0 })
+	return l != nil && leadsOn(resp, n) && !slices.ContainsFunc(l.Runners, func(r *runnerJSON) bool { return r == nil || r.ID <= 0 })
 }
 
 func (r *runnerJSON) runner() Runner {

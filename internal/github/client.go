@@ -34,14 +34,14 @@ type Config struct {
 	// BaseURL is https://api.github.com, or https://HOST/api/v3 of an Enterprise
 	// Server. Without TLS it must be on this machine.
 	BaseURL string
-	// Token returns the credential for a repository. It is asked before every
+	// Token returns the credential for a call. It is asked before every
 	// HTTP exchange, a page of a list being one, so it should cache. Its error is
 	// wrapped: whatever kind that has is the kind of the call's.
-	Token func(ctx context.Context, repo Repository) (secret.Text, error)
+	Token func(ctx context.Context, a Access) (secret.Text, error)
 	// Renew returns the credential that replaces one which GitHub answered with
 	// 401; the call is then made once more, unless it is the same. Its errors are
 	// treated as Token's. nil: what Token gives is all there is.
-	Renew func(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error)
+	Renew func(ctx context.Context, a Access, refused secret.Text) (secret.Text, error)
 	// Share is the part of what GitHub grants a credential that this process may
 	// spend for each account: DefaultShare in a worker. It is taken of the points a
 	// minute, and of each part of the Budget of an hour that is not all of it. Beyond
@@ -55,14 +55,16 @@ type Config struct {
 
 // Client is the API over HTTP. The context bounds each call. A call that follows
 // GitHub to another place stays on the configured host and, where GitHub names
-// one by its id, in the repository that was meant.
+// one by its id, in the repository or the organization that was meant.
 type Client struct {
 	base  *url.URL // ends with a slash
-	token func(ctx context.Context, repo Repository) (secret.Text, error)
-	renew func(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error)
+	token func(ctx context.Context, a Access) (secret.Text, error)
+	renew func(ctx context.Context, a Access, refused secret.Text) (secret.Text, error)
 	limit *limiter // nil: none
-	http  http.Client
-	now   func() time.Time
+	// groups has the ids of the runner groups that were asked for lately.
+	groups groupIDs
+	http   http.Client
+	now    func() time.Time
 }
 
 var _ API = (*Client)(nil)
@@ -80,7 +82,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{base: base, token: cfg.Token, renew: cfg.Renew, limit: limit, now: cfg.Now}
+	c := &Client{base: base, token: cfg.Token, renew: cfg.Renew, limit: limit, groups: groupIDs{of: map[Scope]groupID{}}, now: cfg.Now}
 	if cfg.HTTP != nil {
 		c.http = *cfg.HTTP
 	}
@@ -112,17 +114,12 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// ids are GitHub's ids of repositories: numbers that an int64 can hold.
+// ids are GitHub's ids of repositories and organizations: numbers that an int64 can hold.
 var ids = form.Form{{Of: "19", Min: 1, Max: 1}, {Of: form.Digit, Max: 17}}
 
 // ask makes the library's call. gh has the credential, the context is the one that
-// the caller of do gave, and runners is the path of the repository's runners.
-type ask func(gh *gogithub.Client, runners string) (*gogithub.Response, error)
-
-// runnersOf returns the path of a repository's runners. GitHub documents it by the
-// repository's name, and redirects calls by a former name here: this is the
-// path that no other repository can take over.
-func runnersOf(repo Repository) string { return "repositories/" + repo.ID + "/actions/runners" }
+// the caller of do gave, and root is the errand's.
+type ask func(gh *gogithub.Client, root string) (*gogithub.Response, error)
 
 // call sends a request with the JSON of body, unless that is nil, and reads the
 // answer into into, unless that is nil.
@@ -137,73 +134,74 @@ func call(ctx context.Context, gh *gogithub.Client, method, path string, body, i
 // do makes one call, within this process's share, and once more if GitHub
 // refuses the credential and there is another. What fails, save for the
 // credential, is an *Error.
-func (c *Client) do(ctx context.Context, op op, object string, repo Repository, ask ask) (*gogithub.Response, error) {
-	what := describe(op, object, repo)
-	if !ids.Fits(repo.ID) {
-		return nil, fmt.Errorf("%w: %.20q is not the id of a repository", &Error{Kind: ErrRefused, Op: what}, repo.ID)
+func (c *Client) do(ctx context.Context, e errand, ask ask) (*gogithub.Response, error) {
+	if !ids.Fits(e.id) {
+		return nil, fmt.Errorf("%w: %.20q is no id of GitHub's", &Error{Kind: ErrRefused, Op: e.what}, e.id)
 	}
-	if at, ok := c.limit.take(repo.Account, op, c.now()); !ok {
-		return nil, fmt.Errorf("%w: %w", &Error{Kind: ErrLimited, Op: what, RetryAt: at}, errShare)
+	account := e.access.Account
+	if at, ok := c.limit.take(account, e.op, c.now()); !ok {
+		return nil, fmt.Errorf("%w: %w", &Error{Kind: ErrLimited, Op: e.what, RetryAt: at}, errShare)
 	}
-	token, err := c.token(ctx, repo)
+	token, err := c.token(ctx, e.access)
 	if err != nil {
-		return nil, fmt.Errorf("%s: credential: %w", what, err)
+		return nil, fmt.Errorf("%s: credential: %w", e.what, err)
 	}
-	resp, err := c.exchange(ctx, op, what, repo, token, ask)
-	if e, ok := errors.AsType[*Error](err); c.renew == nil || !ok || e.Status != http.StatusUnauthorized {
+	resp, err := c.exchange(ctx, e, token, ask)
+	if refusal, ok := errors.AsType[*Error](err); c.renew == nil || !ok || refusal.Status != http.StatusUnauthorized {
 		return resp, err
 	}
-	other, rerr := c.renew(ctx, repo, token)
+	other, rerr := c.renew(ctx, e.access, token)
 	if rerr != nil {
-		return nil, fmt.Errorf("%s: new credential: %w", what, rerr)
+		return nil, fmt.Errorf("%s: new credential: %w", e.what, rerr)
 	}
 	if other.Equal(token.Reveal()) {
 		return nil, err // GitHub shuts out who goes on with a credential that it refused
 	}
-	c.limit.owe(repo.Account, op, c.now())
-	return c.exchange(ctx, op, what, repo, other, ask)
+	c.limit.owe(account, e.op, c.now())
+	return c.exchange(ctx, e, other, ask)
 }
 
 // exchange makes one HTTP exchange with a credential. What fails is an *Error.
-func (c *Client) exchange(ctx context.Context, op op, what string, repo Repository, token secret.Text, ask ask) (*gogithub.Response, error) {
+func (c *Client) exchange(ctx context.Context, e errand, token secret.Text, ask ask) (*gogithub.Response, error) {
 	if !sendable(token) {
-		return nil, fmt.Errorf("%w: it is empty, or has spaces or line breaks", &Error{Kind: ErrDenied, Op: what})
+		return nil, fmt.Errorf("%w: it is empty, or has spaces or line breaks", &Error{Kind: ErrDenied, Op: e.what})
 	}
-	tr := &transport{next: c.http.Transport, token: token, twice: op != mint, within: func(u *url.URL) bool { return c.within(u, repo) }}
+	account := e.access.Account
+	tr := &transport{next: c.http.Transport, token: token, twice: e.op != mint, within: func(u *url.URL) bool { return c.within(u, e.root) }}
 	defer tr.close()
 	hc := c.http
 	hc.Transport = tr
 	hc.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		if len(via) > maxRedirects || req.Method != via[0].Method || !c.within(req.URL, repo) {
+		if len(via) > maxRedirects || req.Method != via[0].Method || !c.within(req.URL, e.root) {
 			return errRedirect
 		}
-		c.limit.owe(repo.Account, op, c.now())
+		c.limit.owe(account, e.op, c.now())
 		return nil
 	}
 	base := c.base.String()
 	// The library would count GitHub's limits itself, and refuse in its stead.
 	gh, err := gogithub.NewClient(gogithub.WithHTTPClient(&hc), gogithub.WithURLs(&base, nil), gogithub.WithUserAgent("garo"), gogithub.WithDisableRateLimitCheck())
 	if err != nil {
-		return nil, &Error{Kind: ErrRefused, Op: what}
+		return nil, &Error{Kind: ErrRefused, Op: e.what}
 	}
-	resp, err := ask(gh, runnersOf(repo))
+	resp, err := ask(gh, e.root)
 	if resp != nil && resp.Response != nil {
-		c.limit.learn(repo.Account, resp.Header, c.now())
+		c.limit.learn(account, resp.Header, c.now())
 	}
-	if err == nil && resp.StatusCode == op.success() {
+	if err == nil && resp.StatusCode == e.op.success() {
 		return resp, nil
 	}
-	err = c.fail(op, what, token, resp, err)
-	if e, ok := errors.AsType[*Error](err); ok && e.Kind == ErrLimited {
-		c.limit.rest(repo.Account, e.RetryAt)
+	err = c.fail(e.op, e.what, token, resp, err)
+	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Kind == ErrLimited {
+		c.limit.rest(account, refusal.RetryAt)
 	}
 	return nil, err
 }
 
 // within reports whether a redirect to u may be followed: it is on the host that
-// was configured, and names repo by its id.
-func (c *Client) within(u *url.URL, repo Repository) bool {
-	return u.Scheme == c.base.Scheme && u.Host == c.base.Host && u.User == nil && strings.HasPrefix(u.Path, c.base.Path+runnersOf(repo))
+// was configured, and below root, which names what is meant by its id.
+func (c *Client) within(u *url.URL, root string) bool {
+	return u.Scheme == c.base.Scheme && u.Host == c.base.Host && u.User == nil && strings.HasPrefix(u.Path, c.base.Path+root)
 }
 
 // sendable reports whether a token can be in a header.

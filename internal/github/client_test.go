@@ -31,9 +31,9 @@ const (
 )
 
 var (
-	repo   = github.Repository{ID: "101", Name: "acme/shop", Account: "111122223333"}
-	other  = github.Repository{ID: "102", Name: "acme/other", Account: "111122223333"}
-	hidden = github.Repository{ID: "103", Name: "acme/hidden", Account: "111122223333"}
+	repo   = github.Scope{ID: "101", Name: "acme/shop", Account: "111122223333"}
+	other  = github.Scope{ID: "102", Name: "acme/other", Account: "111122223333"}
+	hidden = github.Scope{ID: "103", Name: "acme/hidden", Account: "111122223333"}
 )
 
 // world is a strict GitHub, whose every exchange is held against GitHub's own
@@ -57,7 +57,7 @@ func (w world) Handler() http.Handler {
 // open returns a GitHub without faults beyond those in cfg.
 func open(t *testing.T, cfg simgithub.Config) world {
 	t.Helper()
-	cfg.Repositories = []github.Repository{repo, other}
+	cfg.Repositories = []github.Repository{{ID: repo.ID, Name: repo.Name}, {ID: other.ID, Name: other.Name}}
 	if cfg.Rules.Token.Empty() {
 		cfg.Rules.Token = secret.New(token)
 	}
@@ -79,14 +79,14 @@ func client(t *testing.T, h http.Handler) *github.Client {
 
 // newClient is client for tests that are no *testing.T.
 func newClient(h http.Handler) (*github.Client, error) {
-	return github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(h), Token: func(context.Context, github.Repository) (secret.Text, error) {
+	return github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(h), Token: func(context.Context, github.Access) (secret.Text, error) {
 		return secret.New(token), nil
 	}})
 }
 
 func clientAt(t *testing.T, base string, hc *http.Client) *github.Client {
 	t.Helper()
-	c, err := github.New(github.Config{BaseURL: base, HTTP: hc, Token: func(context.Context, github.Repository) (secret.Text, error) {
+	c, err := github.New(github.Config{BaseURL: base, HTTP: hc, Token: func(context.Context, github.Access) (secret.Text, error) {
 		return secret.New(token), nil
 	}})
 	if err != nil {
@@ -97,7 +97,7 @@ func clientAt(t *testing.T, base string, hc *http.Client) *github.Client {
 
 func clientWithClock(t *testing.T, h http.Handler, now func() time.Time) *github.Client {
 	t.Helper()
-	c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(h), Now: now, Token: func(context.Context, github.Repository) (secret.Text, error) {
+	c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(h), Now: now, Token: func(context.Context, github.Access) (secret.Text, error) {
 		return secret.New(token), nil
 	}})
 	if err != nil {
@@ -187,7 +187,7 @@ func TestRunnerIsMintedFoundAndDeleted(t *testing.T) {
 	}
 }
 
-func collect(t *testing.T, c *github.Client, repo github.Repository, prefix string) (out []github.Runner) {
+func collect(t *testing.T, c *github.Client, repo github.Scope, prefix string) (out []github.Runner) {
 	t.Helper()
 	for r, err := range c.List(t.Context(), repo, prefix) {
 		if err != nil {
@@ -344,8 +344,8 @@ func TestFailedPageEndsTheList(t *testing.T) {
 func TestTokenIsAskedForEachExchange(t *testing.T) {
 	s := open(t, simgithub.Config{})
 	var mu sync.Mutex
-	var asked []github.Repository
-	c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Token: func(_ context.Context, r github.Repository) (secret.Text, error) {
+	var asked []github.Access
+	c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Token: func(_ context.Context, r github.Access) (secret.Text, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, r)
@@ -357,14 +357,14 @@ func TestTokenIsAskedForEachExchange(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
-			if _, err := c.Mint(t.Context(), []github.Repository{repo, other}[i%2], fmt.Sprintf("r%d", i), []string{"x"}); err != nil {
+			if _, err := c.Mint(t.Context(), []github.Scope{repo, other}[i%2], fmt.Sprintf("r%d", i), []string{"x"}); err != nil {
 				t.Errorf("Mint %d: %v", i, err)
 			}
 		})
 	}
 	wg.Wait()
-	slices.SortFunc(asked, func(a, b github.Repository) int { return strings.Compare(a.ID, b.ID) })
-	if len(asked) != 20 || asked[9] != repo || asked[10] != other {
+	slices.SortFunc(asked, func(a, b github.Access) int { return strings.Compare(a.Repository, b.Repository) })
+	if len(asked) != 20 || asked[9] != repo.Access() || asked[10] != other.Access() {
 		t.Errorf("Token was asked for %v, want 10 times for each repository", asked)
 	}
 }
@@ -383,7 +383,7 @@ func TestCredentialThatFailsMakesNoCall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, simgithub.Config{})
-			client, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Token: func(context.Context, github.Repository) (secret.Text, error) {
+			client, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Token: func(context.Context, github.Access) (secret.Text, error) {
 				return c.token, c.err
 			}})
 			if err != nil {
@@ -404,7 +404,7 @@ func TestSenselessArgumentsMakeNoCall(t *testing.T) {
 	s := open(t, simgithub.Config{})
 	c := client(t, s.Handler())
 	for _, id := range []string{"", "0", "-1", "0101", "1 ", "1/..", "..", "acme/shop", "1?x", "1#", "%31", "١", "1\n", "1.5", "9999999999999999999"} {
-		r := github.Repository{ID: id, Name: repo.Name}
+		r := github.Scope{ID: id, Name: repo.Name}
 		failed(t, fmt.Sprintf("Delete in %q", id), c.Delete(t.Context(), r, 1), github.ErrRefused)
 	}
 	for _, id := range []int64{0, -1} {
@@ -440,7 +440,7 @@ func TestDeadlineLeavesTheOutcomeUnknown(t *testing.T) {
 }
 
 func TestNewRefusesABadConfig(t *testing.T) {
-	source := func(context.Context, github.Repository) (secret.Text, error) { return secret.Text{}, nil }
+	source := func(context.Context, github.Access) (secret.Text, error) { return secret.Text{}, nil }
 	for _, base := range []string{"", "api.github.com", "ftp://api.github.com", "http://api.github.com", "http://127.0.0.1.evil.test", "https://", "https://user:canary@api.github.com", "https://user:canary@api.github.com:%zz", "https://api.github.com?x=1", "https://api.github.com#x"} {
 		if _, err := github.New(github.Config{BaseURL: base, Token: source}); err == nil || strings.Contains(err.Error(), "canary") {
 			t.Errorf("New with base %q = %v, want an error without its password", base, err)

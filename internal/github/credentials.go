@@ -1,11 +1,11 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -49,10 +49,10 @@ type CredentialsConfig struct {
 	Now       func() time.Time // nil: time.Now
 }
 
-// Credentials gives GitHub's credential for a repository: the personal access
-// token in the parameter that the account's registration names or, if it names a
-// GitHub App, a token of its installation that may administer that one repository
-// and nothing else. What fails is an *Error, and never ErrNotFound: that would be
+// Credentials gives GitHub's credential for a call: the personal access token in the
+// parameter that the account's registration names or, if it names a GitHub App, a token
+// of its installation that has the one right that the call takes, in the one repository
+// that it is about, and nothing else. What fails is an *Error, and never ErrNotFound: that would be
 // taken for the end of a runner. It is safe for concurrent use.
 type Credentials struct {
 	cfg CredentialsConfig
@@ -66,7 +66,8 @@ type Credentials struct {
 type grantKey struct {
 	account, parameter string
 	app, installation  int64
-	repository         string // its id; empty: a parameter was read anew
+	repository         string // its id; empty: it is for none alone
+	right              Right  // empty: a parameter was read anew
 }
 
 // grant is a token that was fetched, or is being fetched: once done is closed,
@@ -94,33 +95,33 @@ func NewCredentials(cfg CredentialsConfig) (*Credentials, error) {
 	return c, nil
 }
 
-// Token returns the credential for a repository, for Config.Token.
-func (c *Credentials) Token(ctx context.Context, repo Repository) (secret.Text, error) {
-	from, err := c.registration(ctx, repo)
+// Token returns the credential for a call, for Config.Token.
+func (c *Credentials) Token(ctx context.Context, a Access) (secret.Text, error) {
+	from, err := c.registration(ctx, a)
 	if err != nil {
 		return secret.Text{}, err
 	}
 	if from.AppID == 0 {
-		return c.parameter(ctx, repo.Account, from.Parameter, false)
+		return c.parameter(ctx, a.Account, from.Parameter, false)
 	}
-	return c.grant(ctx, keyOf(repo, from), secret.Text{}, func() (secret.Text, time.Time, error) {
-		return c.install(ctx, repo, from, false)
+	return c.grant(ctx, keyOf(a, from), secret.Text{}, func() (secret.Text, time.Time, error) {
+		return c.install(ctx, a, from, false)
 	})
 }
 
 // Renew returns the credential in place of one that GitHub refused, for
 // Config.Renew: the parameter is read anew. An App's token that GitHub may only
 // not know yet is ErrLimited for the few seconds that this takes.
-func (c *Credentials) Renew(ctx context.Context, repo Repository, refused secret.Text) (secret.Text, error) {
-	from, err := c.registration(ctx, repo)
+func (c *Credentials) Renew(ctx context.Context, a Access, refused secret.Text) (secret.Text, error) {
+	from, err := c.registration(ctx, a)
 	if err != nil {
 		return secret.Text{}, err
 	}
-	key := keyOf(repo, from)
+	key := keyOf(a, from)
 	if from.AppID == 0 {
-		key.repository = "" // all repositories have it
+		key.repository, key.right = "", "" // all calls have it
 		return c.grant(ctx, key, secret.Text{}, func() (secret.Text, time.Time, error) {
-			token, err := c.parameter(ctx, repo.Account, from.Parameter, true)
+			token, err := c.parameter(ctx, a.Account, from.Parameter, true)
 			return token, c.cfg.Now().Add(refusedFor), err
 		})
 	}
@@ -128,24 +129,24 @@ func (c *Credentials) Renew(ctx context.Context, repo Repository, refused secret
 		return secret.Text{}, &Error{Kind: ErrLimited, Op: "wait until GitHub knows a new installation token", RetryAt: at.Add(young)}
 	}
 	return c.grant(ctx, key, refused, func() (secret.Text, time.Time, error) {
-		return c.install(ctx, repo, from, true)
+		return c.install(ctx, a, from, true)
 	})
 }
 
-func keyOf(repo Repository, from store.GitHubCredential) grantKey {
-	return grantKey{repo.Account, from.Parameter, from.AppID, from.InstallationID, repo.ID}
+func keyOf(a Access, from store.GitHubCredential) grantKey {
+	return grantKey{a.Account, from.Parameter, from.AppID, from.InstallationID, a.Repository, a.Right}
 }
 
 // registration returns where an account's credential is.
-func (c *Credentials) registration(ctx context.Context, repo Repository) (store.GitHubCredential, error) {
-	a, err := c.cfg.Account(ctx, repo.Account)
+func (c *Credentials) registration(ctx context.Context, a Access) (store.GitHubCredential, error) {
+	registered, err := c.cfg.Account(ctx, a.Account)
 	if err != nil {
-		return store.GitHubCredential{}, wrong(err, store.ErrNoAccount, "read the registration of account "+repo.Account)
+		return store.GitHubCredential{}, wrong(err, store.ErrNoAccount, "read the registration of account "+a.Account)
 	}
-	if a.GitHub.Parameter == "" {
-		a.GitHub.Parameter = defaultParameter
-	}
-	return a.GitHub, nil
+	return store.GitHubCredential{
+		Parameter: cmp.Or(registered.GitHub.Parameter, defaultParameter),
+		AppID:     registered.GitHub.AppID, InstallationID: registered.GitHub.InstallationID,
+	}, nil
 }
 
 func (c *Credentials) parameter(ctx context.Context, account, name string, fresh bool) (secret.Text, error) {
@@ -250,41 +251,41 @@ func (g *grant) isDone() bool {
 // install asks for a token of the App's installation, and until when it may be
 // given out. If GitHub refuses the key, it is read anew, and another one is tried
 // once.
-func (c *Credentials) install(ctx context.Context, repo Repository, from store.GitHubCredential, fresh bool) (secret.Text, time.Time, error) {
-	key, err := c.parameter(ctx, repo.Account, from.Parameter, fresh)
+func (c *Credentials) install(ctx context.Context, a Access, from store.GitHubCredential, fresh bool) (secret.Text, time.Time, error) {
+	key, err := c.parameter(ctx, a.Account, from.Parameter, fresh)
 	if err != nil {
 		return secret.Text{}, time.Time{}, err
 	}
-	token, until, err := c.asApp(ctx, repo, from, key)
+	token, until, err := c.asApp(ctx, a, from, key)
 	if e, ok := errors.AsType[*Error](err); fresh || !ok || e.Status != http.StatusUnauthorized {
 		return token, until, err
 	}
-	other, perr := c.parameter(ctx, repo.Account, from.Parameter, true)
+	other, perr := c.parameter(ctx, a.Account, from.Parameter, true)
 	switch {
 	case perr != nil:
 		return secret.Text{}, time.Time{}, perr
 	case other.Equal(key.Reveal()):
 		return secret.Text{}, time.Time{}, err
 	}
-	return c.asApp(ctx, repo, from, other)
+	return c.asApp(ctx, a, from, other)
 }
 
-// asApp makes the call for an installation token, signed with the App's key.
-func (c *Credentials) asApp(ctx context.Context, repo Repository, from store.GitHubCredential, key secret.Text) (secret.Text, time.Time, error) {
-	what := describe(grants, "", repo)
-	id, err := strconv.ParseInt(repo.ID, 10, 64)
-	if err != nil || id <= 0 { // without one the token would open all repositories
-		return secret.Text{}, time.Time{}, fmt.Errorf("%w: the repository has no id", &Error{Kind: ErrDenied, Op: what})
+// asApp makes the call for an installation token, signed with the App's key. The token
+// has the one right that is asked for, in one repository where it is about one.
+func (c *Credentials) asApp(ctx context.Context, a Access, from store.GitHubCredential, key secret.Text) (secret.Text, time.Time, error) {
+	what := describe(grants, "", a.Name)
+	options, err := a.options()
+	if err != nil {
+		return secret.Text{}, time.Time{}, fmt.Errorf("%w: %w", &Error{Kind: ErrDenied, Op: what}, err)
 	}
 	proof, err := sign(from.AppID, key, c.cfg.Now())
 	if err != nil {
-		return secret.Text{}, time.Time{}, fmt.Errorf("%w: parameter %s of account %s: %w", &Error{Kind: ErrDenied, Op: what}, from.Parameter, repo.Account, err)
+		return secret.Text{}, time.Time{}, fmt.Errorf("%w: parameter %s of account %s: %w", &Error{Kind: ErrDenied, Op: what}, from.Parameter, a.Account, err)
 	}
 	var t *gogithub.InstallationToken
-	_, err = c.app.exchange(ctx, grants, what, repo, proof, func(gh *gogithub.Client, _ string) (resp *gogithub.Response, err error) {
-		t, resp, err = gh.Apps.CreateInstallationToken(ctx, from.InstallationID, &gogithub.InstallationTokenOptions{
-			RepositoryIDs: []int64{id}, Permissions: &gogithub.InstallationPermissions{Administration: new("write")},
-		})
+	e := errand{op: grants, what: what, root: "app/installations/", access: a}
+	_, err = c.app.exchange(ctx, e, proof, func(gh *gogithub.Client, _ string) (resp *gogithub.Response, err error) {
+		t, resp, err = gh.Apps.CreateInstallationToken(ctx, from.InstallationID, options)
 		if err == nil && (!sendable(secret.New(t.GetToken())) || !t.GetExpiresAt().After(c.cfg.Now())) {
 			err = errAnswer
 		}

@@ -116,7 +116,7 @@ func TestTokenComesFromTheParameterThatTheRegistrationNames(t *testing.T) {
 			}
 			elsewhere := repo
 			elsewhere.Account = "999988887777"
-			if got, err := creds.Token(t.Context(), elsewhere); err != nil || !got.Equal("another") {
+			if got, err := creds.Token(t.Context(), elsewhere.Access()); err != nil || !got.Equal("another") {
 				t.Errorf("Token for another account: %v, want that account's own", err)
 			}
 			if want := account + " " + c.want; p.reads[0] != want || p.fresh() != 0 {
@@ -161,14 +161,14 @@ func TestChangedTokenIsReadAnewAndTheCallMadeOnceMore(t *testing.T) {
 		p := &parameters{}
 		p.set(account, "/github/runner/pat", "canary-old")
 		creds, client := holding(t, s.Handler(), store.GitHubCredential{}, p)
-		if _, err := creds.Token(t.Context(), repo); err != nil { // it is in the cache now
+		if _, err := creds.Token(t.Context(), repo.Access()); err != nil { // it is in the cache now
 			t.Fatal(err)
 		}
 		p.set(account, "/github/runner/pat", token)
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {
-				in := []github.Repository{repo, other}[i%2]
+				in := []github.Scope{repo, other}[i%2]
 				if _, err := client.Mint(t.Context(), in, fmt.Sprintf("r%d", i), []string{"x"}); err != nil {
 					t.Errorf("Mint %d: %v", i, err)
 				}
@@ -226,7 +226,7 @@ func TestNewTokenThatCannotBeReadIsTheError(t *testing.T) {
 	p := &parameters{}
 	p.set(account, "/github/runner/pat", "canary-old")
 	creds, client := holding(t, s.Handler(), store.GitHubCredential{}, p)
-	if _, err := creds.Token(t.Context(), repo); err != nil {
+	if _, err := creds.Token(t.Context(), repo.Access()); err != nil {
 		t.Fatal(err)
 	}
 	delete(p.values, account+" /github/runner/pat")

@@ -38,9 +38,9 @@ var (
 // Downloads returns the runner programs that fit a repository, in GitHub's order.
 // An answer with one that it cannot read is ErrUnknown: half of it would be taken
 // for the whole.
-func (c *Client) Downloads(ctx context.Context, repo Repository) ([]Download, error) {
+func (c *Client) Downloads(ctx context.Context, in Scope) ([]Download, error) {
 	var out []Download
-	_, err := c.do(ctx, offers, "", repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+	_, err := c.do(ctx, in.errand(offers, ""), func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
 		var all []*gogithub.RunnerApplicationDownload
 		resp, err := call(ctx, gh, http.MethodGet, runners+"/downloads", nil, &all)
 		if err == nil && all == nil {
@@ -83,9 +83,9 @@ type Rate struct {
 
 // Rates returns the limits of the credential for a repository. Asking counts
 // against none of them. A server without limits answers ErrNotFound.
-func (c *Client) Rates(ctx context.Context, repo Repository) (Rates, error) {
+func (c *Client) Rates(ctx context.Context, in Scope) (Rates, error) {
 	var out Rates
-	_, err := c.do(ctx, rates, "", repo, func(gh *gogithub.Client, _ string) (*gogithub.Response, error) {
+	_, err := c.do(ctx, in.errand(rates, ""), func(gh *gogithub.Client, _ string) (*gogithub.Response, error) {
 		l, resp, err := gh.RateLimit.Get(ctx)
 		if err != nil {
 			return resp, err
@@ -118,12 +118,12 @@ type Deprecation struct {
 
 // Deprecation implements API. An Enterprise Server does not have the call (@octokit/openapi 23.0.2,
 // generated/ghec.json, x-github.githubCloudOnly).
-func (c *Client) Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error) {
+func (c *Client) Deprecation(ctx context.Context, in Scope, version string) (Deprecation, error) {
 	if !versionForm.Fits(version) {
-		return Deprecation{}, fmt.Errorf("%w: %.20q is no version", &Error{Kind: ErrRefused, Op: describe(ends, "", repo)}, version)
+		return Deprecation{}, fmt.Errorf("%w: %.20q is no version", &Error{Kind: ErrRefused, Op: describe(ends, "", in.Name)}, version)
 	}
 	var out Deprecation
-	_, err := c.do(ctx, ends, version, repo, func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
+	_, err := c.do(ctx, in.errand(ends, version), func(gh *gogithub.Client, runners string) (*gogithub.Response, error) {
 		var d struct {
 			Version      string     `json:"runner_version"`
 			Registration *time.Time `json:"registration_deprecates_at"`

@@ -1,6 +1,6 @@
 // Package github makes the few calls to GitHub's REST API that GARO needs: it
-// registers one-job runners and removes them. Each call names the repository by
-// its id, and none by its name, which another repository may have by now.
+// registers one-job runners and removes them. Each call names the repository or the
+// organization by its id, and none by its name, which another one may have by now.
 //
 // It promises that no credential and no config ever gets into an error. Of a
 // response body, an error holds GitHub's own words alone: the message and the
@@ -20,16 +20,43 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// Repository is where a runner registers.
+// Repository is one whose workflow runs and jobs are asked about.
 type Repository struct {
 	ID      string // GitHub's number: it alone says which one is called
 	Name    string // owner/name, for people's messages only
 	Account string // the AWS account whose registration names the credential
 }
 
-// RepositoryOf returns where a runner registers.
-func RepositoryOf(r store.Runner) Repository {
-	return Repository{ID: r.Repository.ID, Name: r.Repository.Name, Account: r.Account}
+// Scope is where runners register: a repository, or a runner group of an organization.
+type Scope struct {
+	Organization bool
+	ID           string // GitHub's number: with Organization it alone says which one is called
+	Name         string // owner/name or the organization's login, for people's messages only
+	Group        string // the name of an organization's runner group
+	Account      string // the AWS account whose registration names the credential
+}
+
+// ScopeOf returns where a runner registers.
+func ScopeOf(r store.Runner) Scope {
+	at := r.Where()
+	return Scope{Organization: at.Kind == store.OrganizationScope, ID: at.ID, Name: at.Name, Group: at.Group, Account: r.Account}
+}
+
+// Kind says for people which kind of scope it is.
+func (s Scope) Kind() string {
+	if s.Organization {
+		return store.OrganizationScope
+	}
+	return store.RepositoryScope
+}
+
+// Key names the scope among those of its account, which are of one server: it is a
+// repository's id, or an organization's behind an @.
+func (s Scope) Key() string {
+	if s.Organization {
+		return "@" + s.ID
+	}
+	return s.ID
 }
 
 // Minted is a new registration.
@@ -76,6 +103,9 @@ var (
 	// ErrForbidden (403 that says so): the repository's owner allows no runners of
 	// repositories. It is an ErrRefused: another credential does not help.
 	ErrForbidden = fmt.Errorf("%w: the owner allows no runners of repositories", ErrRefused)
+	// ErrNoGroup: the organization has no runner group of the scope's name that is its own
+	// and not the default one. It is an ErrRefused.
+	ErrNoGroup = fmt.Errorf("%w: no such runner group beside the default one", ErrRefused)
 )
 
 // Error is a failed call. It holds GitHub's request id, and of a body at most what
@@ -113,18 +143,18 @@ type API interface {
 	// Mint registers a one-job runner under a name that was never used before,
 	// with exactly these labels. It is not idempotent: after ErrUnknown the name
 	// is spent.
-	Mint(ctx context.Context, repo Repository, name string, labels []string) (Minted, error)
+	Mint(ctx context.Context, in Scope, name string, labels []string) (Minted, error)
 	// Get returns a runner by id.
-	Get(ctx context.Context, repo Repository, id int64) (Runner, error)
+	Get(ctx context.Context, in Scope, id int64) (Runner, error)
 	// Delete removes a runner by id; ErrNotFound if it is not there.
-	Delete(ctx context.Context, repo Repository, id int64) error
+	Delete(ctx context.Context, in Scope, id int64) error
 	// Find returns the runner with exactly that name, or ErrNotFound.
-	Find(ctx context.Context, repo Repository, name string) (Runner, error)
+	Find(ctx context.Context, in Scope, name string) (Runner, error)
 	// List yields the runners whose name begins with prefix, page by page. A
 	// runner that it leaves out may exist all the same.
-	List(ctx context.Context, repo Repository, prefix string) iter.Seq2[Runner, error]
+	List(ctx context.Context, in Scope, prefix string) iter.Seq2[Runner, error]
 	// Deprecation returns when GitHub stops to serve a version of the runner
 	// program; ErrNotFound if it does not know the version, or is an Enterprise
 	// Server.
-	Deprecation(ctx context.Context, repo Repository, version string) (Deprecation, error)
+	Deprecation(ctx context.Context, in Scope, version string) (Deprecation, error)
 }

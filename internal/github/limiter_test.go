@@ -20,7 +20,7 @@ import (
 // sharing returns a client that keeps to its share.
 func sharing(t *testing.T, h http.Handler, share float64) *github.Client {
 	t.Helper()
-	c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(h), Share: share, Token: func(context.Context, github.Repository) (secret.Text, error) {
+	c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(h), Share: share, Token: func(context.Context, github.Access) (secret.Text, error) {
 		return secret.New(token), nil
 	}})
 	if err != nil {
@@ -36,7 +36,7 @@ func TestEmptyShareMakesNoCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, simgithub.Config{})
 		credentials := 0
-		c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Share: 0.02, Token: func(context.Context, github.Repository) (secret.Text, error) {
+		c, err := github.New(github.Config{BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Share: 0.02, Token: func(context.Context, github.Access) (secret.Text, error) {
 			credentials++
 			return secret.New(token), nil
 		}})
@@ -162,8 +162,8 @@ func TestRedirectsAndSecondCallsCostPointsToo(t *testing.T) {
 				s := open(t, simgithub.Config{Fault: c.fault})
 				client, err := github.New(github.Config{
 					BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Share: fifth,
-					Token: func(context.Context, github.Repository) (secret.Text, error) { return c.first, nil },
-					Renew: func(context.Context, github.Repository, secret.Text) (secret.Text, error) { return right, nil },
+					Token: func(context.Context, github.Access) (secret.Text, error) { return c.first, nil },
+					Renew: func(context.Context, github.Access, secret.Text) (secret.Text, error) { return right, nil },
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -183,7 +183,7 @@ func TestRedirectsAndSecondCallsCostPointsToo(t *testing.T) {
 }
 
 func TestNewRefusesAShareThatIsNone(t *testing.T) {
-	source := func(context.Context, github.Repository) (secret.Text, error) { return secret.Text{}, nil }
+	source := func(context.Context, github.Access) (secret.Text, error) { return secret.Text{}, nil }
 	for _, share := range []float64{-1, 0.001, 1.01, math.Inf(1), math.NaN()} {
 		if _, err := github.New(github.Config{BaseURL: "https://api.github.com", Token: source, Share: share}); err == nil {
 			t.Errorf("New with a share of %v: no error", share)

@@ -125,6 +125,8 @@ func Named(a store.Account, name string) (store.Repository, bool) {
 	repo := store.Repository{Server: a.Server, ID: a.Repositories[i].ID, Name: name, Owner: owner}
 	if j := slices.IndexFunc(a.Owners, func(n store.Named) bool { return n.Name == owner }); j >= 0 {
 		repo.OwnerID = a.Owners[j].ID
+	} else if a.Scope.Kind == store.OrganizationScope && a.Scope.Name == owner {
+		repo.OwnerID = a.Scope.ID
 	}
 	return repo, true
 }
@@ -142,7 +144,7 @@ func (in Intake) Complete(a store.Account, repo store.Repository, w Wish) (store
 		return store.Request{}, &Refusal{Invalid: true, Field: "region", Text: fmt.Sprintf("Name one: account %s has no default.", a.ID)}
 	}
 	return store.Request{
-		Caller: w.Caller, Repository: repo, Origin: w.Origin, Account: a.ID, Region: region,
+		Caller: w.Caller, Repository: repo, Scope: a.Registers(), Origin: w.Origin, Account: a.ID, Region: region,
 		Type: cmp.Or(w.Type, first(a.Markets)), Mode: cmp.Or(w.Mode, first(a.Modes)), Labels: w.Labels,
 		Machine:  inOrder(w.Machine),
 		TimeoutS: cmp.Or(w.TimeoutS, max(1, int(min(in.Limits.Timeout, a.MaxTimeout(in.Limits)).Seconds()))),

@@ -376,3 +376,27 @@ func TestBodyHashIsThatOfOlderVersions(t *testing.T) {
 		t.Errorf("BodyHash = %s, want %s", got, want)
 	}
 }
+
+func TestRequestToAnAccountOfAnOrganizationRegistersThere(t *testing.T) {
+	a := account("1", "acme/shop")
+	a.Owners, a.Server = nil, "ghe.acme"
+	a.Scope = store.Scope{Kind: store.OrganizationScope, ID: "7", Name: "acme", Group: "garo"}
+	repo, ok := intake.Named(*a, "acme/shop")
+	if !ok || repo.OwnerID != "7" {
+		t.Fatalf("Named = %+v, %v; want the organization as its owner", repo, ok)
+	}
+	r, err := newIntake(t, nil).Complete(*a, repo, intake.Wish{Caller: "operator ann"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (store.Scope{Server: "ghe.acme", Kind: store.OrganizationScope, ID: "7", Name: "acme", Group: "garo"}); r.Scope != want || r.Repository != repo {
+		t.Errorf("the request registers in %+v for %+v, want %+v for %+v", r.Scope, r.Repository, want, repo)
+	}
+	if no := intake.Allowed(store.DefaultLimits(), *a, r); no != nil {
+		t.Errorf("Allowed = %v, want nil", no)
+	}
+	r.Repository.OwnerID = "8"
+	if no := intake.Allowed(store.DefaultLimits(), *a, r); no == nil || no.Field != "account_id" {
+		t.Errorf("Allowed for a repository that has moved to another owner = %v, want it refused", no)
+	}
+}

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -59,6 +61,32 @@ func TestSecondAccountLaunchesItsOwnMachines(t *testing.T) {
 		if quota, err := store.Read[store.Quota](t.Context(), s.Store, account); err != nil || quota.Live != want {
 			t.Errorf("the quota of %s counts %d, %v; want %d", account, quota.Live, err, want)
 		}
+	}
+}
+
+func TestRunnerOfAnOrganizationServesItsRepository(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "123456789012.json", strings.Replace(second, `"github": {}`,
+		`"scope": {"kind": "organization", "id": "7", "name": "octo", "runner_group": "garo"}, "github": {}`, 1))
+	s := run(t, local.Config{Dir: dir, Jobs: 50 * time.Millisecond})
+	started, err := s.Start(t.Context(), apitype.Start{Repo: "octo/cat"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ready(t, []apitype.Started{started})
+	eventually(t, "the runner to end with its job", func() bool {
+		q, err := store.Read[store.Request](t.Context(), s.Store, started.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := store.Read[store.Runner](t.Context(), s.Store, q.Runner)
+		return err == nil && r.State == store.RunnerEnded
+	})
+	if jobs := s.GitHub.Jobs(); len(jobs) != 1 || jobs[0].RepositoryID != "2002" || jobs[0].State != simgithub.Done {
+		t.Errorf("jobs = %+v, want one of octo/cat, done", jobs)
+	}
+	if got := s.GitHub.Minted(); len(got) != 1 || got[0].OrganizationID != "7" || got[0].Group != 2 {
+		t.Errorf("registrations = %+v, want one in the group of the organization", got)
 	}
 }
 

@@ -357,9 +357,9 @@ func BenchmarkWorker(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer s.Close()
-			c := client.New(client.Config{
+			c := client.Must(client.New(client.Config{
 				URL: "http://bench.localhost", HTTP: s.Client(), Token: func(context.Context) (client.Token, error) { return s.Token, nil },
-			})
+			}))
 			start := func() {
 				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat0", Mode: mode}); err != nil {
 					b.Fatal(err)
@@ -419,9 +419,9 @@ func BenchmarkReaper(b *testing.B) {
 		b.Run(fmt.Sprintf("finished=%d", n), func(b *testing.B) {
 			const live = 100
 			s := asleep(b, b.TempDir())
-			c := client.New(client.Config{
+			c := client.Must(client.New(client.Config{
 				URL: "http://bench.localhost", HTTP: s.Client(), Token: func(context.Context) (client.Token, error) { return s.Token, nil },
-			})
+			}))
 			for range live {
 				if _, err := c.Start(b.Context(), apitype.Start{Repo: "octo/cat0", Mode: store.Ephemeral}); err != nil {
 					b.Fatal(err)

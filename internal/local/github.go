@@ -50,7 +50,14 @@ func (s *System) githubClient(registered store.Accounts) (*github.Client, error)
 	if s.cfg.GitHubURL == "" {
 		return github.New(github.Config{
 			BaseURL: "http://localhost", HTTP: memhttp.Client(s.GitHub.Handler()),
-			Token: func(context.Context, github.Repository) (secret.Text, error) { return githubToken, nil },
+			Token: func(ctx context.Context, a github.Access) (secret.Text, error) {
+				if a.Right == github.OrganizationRunners { // it has the organizations that registrations name, as it has every repository
+					if account, err := registered.Account(ctx, a.Account); err == nil {
+						s.GitHub.AddGroup(account.Scope.ID, account.Scope.Name, account.Scope.Group)
+					}
+				}
+				return githubToken, nil
+			},
 		})
 	}
 	c, err := github.NewCredentials(github.CredentialsConfig{
@@ -74,13 +81,13 @@ func (s *System) githubClient(registered store.Accounts) (*github.Client, error)
 // has counts as online, since it would never show one so.
 type presumed struct{ *github.Client }
 
-func (p presumed) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
+func (p presumed) Get(ctx context.Context, repo github.Scope, id int64) (github.Runner, error) {
 	r, err := p.Client.Get(ctx, repo, id)
 	r.Online = err == nil
 	return r, err
 }
 
-func (p presumed) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
+func (p presumed) List(ctx context.Context, repo github.Scope, prefix string) iter.Seq2[github.Runner, error] {
 	return func(yield func(github.Runner, error) bool) {
 		for r, err := range p.Client.List(ctx, repo, prefix) {
 			r.Online = err == nil

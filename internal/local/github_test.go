@@ -46,10 +46,10 @@ func TestWorkflowIsLetInByItsIDToken(t *testing.T) {
 	s := run(t, local.Config{Dir: dir, OIDCIssuer: server.URL, OIDCAudience: "https://garo.test"})
 
 	as := func(audience string) *client.Client {
-		return client.New(client.Config{URL: "http://test.localhost", HTTP: s.System.Client(), Token: func(context.Context) (client.Token, error) {
+		return client.Must(client.New(client.Config{URL: "http://test.localhost", HTTP: s.System.Client(), Token: func(context.Context) (client.Token, error) {
 			token, err := issuer.Token(audience)
 			return client.NewToken(token), err
-		}})
+		}}))
 	}
 	if _, err := as("https://elsewhere.test").Start(t.Context(), apitype.Start{}); err == nil {
 		t.Error("a token for another API was taken")
@@ -77,10 +77,10 @@ func TestWorkflowOfARegisteredServerGetsARunner(t *testing.T) {
 	register(t, dir, "acme/shop", "1001", server.Listener.Addr().String())
 	told := &log{}
 	s := run(t, local.Config{Dir: dir, OIDCIssuer: server.URL, Jobs: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(told, nil))})
-	c := client.New(client.Config{URL: "http://test.localhost", HTTP: s.System.Client(), Token: func(context.Context) (client.Token, error) {
+	c := client.Must(client.New(client.Config{URL: "http://test.localhost", HTTP: s.System.Client(), Token: func(context.Context) (client.Token, error) {
 		token, err := issuer.Token("http://test.localhost")
 		return client.NewToken(token), err
-	}})
+	}}))
 	started, err := c.Start(t.Context(), apitype.Start{AccountID: "111122223333", IdempotencyKey: "a"})
 	if err != nil {
 		t.Fatal(err)

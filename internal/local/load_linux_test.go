@@ -275,10 +275,10 @@ func TestLoadLosesNothing(t *testing.T) {
 	p := launch(t, garo, dir, args...)
 	calls := &measured{base: &http.Transport{MaxIdleConnsPerHost: *loadPollers}}
 	l := &burden{t: t, calls: calls, fresh: make(chan string, *loadPollers), ids: map[int]string{}}
-	l.client = client.New(client.Config{
+	l.client = client.Must(client.New(client.Config{
 		URL: p.url, HTTP: &http.Client{Transport: calls, Timeout: 30 * time.Second},
 		Token: func(context.Context) (client.Token, error) { return client.NewToken(p.token), nil },
-	})
+	}))
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var pollers, killer sync.WaitGroup

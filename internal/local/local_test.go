@@ -71,10 +71,10 @@ func run(t testing.TB, cfg local.Config) running {
 			t.Errorf("Close: %v", err)
 		}
 	})
-	return running{s, client.New(client.Config{
+	return running{s, client.Must(client.New(client.Config{
 		URL: cfg.URL, HTTP: s.Client(),
 		Token: func(context.Context) (client.Token, error) { return s.Token, nil },
-	})}
+	}))}
 }
 
 // atOnce calls f for 0 to n-1, all at the same time, and returns what they return.

@@ -97,7 +97,7 @@ func BenchmarkThousandMachines(b *testing.B) {
 	for b.Loop() {
 		dir := filepath.Join(b.TempDir(), "data")
 		p := launch(b, garo, dir, "--quiet", "--boot-time", "1s", "--jobs", "0")
-		c := client.New(client.Config{URL: p.url, Token: func(context.Context) (client.Token, error) { return client.NewToken(p.token), nil }})
+		c := client.Must(client.New(client.Config{URL: p.url, Token: func(context.Context) (client.Token, error) { return client.NewToken(p.token), nil }}))
 		began := time.Now()
 		for range machines {
 			if _, err := c.Start(b.Context(), apitype.Start{Repo: repository, Mode: store.Ephemeral}); err != nil {

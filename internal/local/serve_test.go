@@ -110,10 +110,10 @@ func TestServeAnswersWorksAndStopsWithinSeconds(t *testing.T) {
 		return err == nil && strings.TrimSpace(string(b)) == url
 	})
 	transport := &http.Transport{}
-	c := client.New(client.Config{
+	c := client.Must(client.New(client.Config{
 		URL: url, HTTP: &http.Client{Transport: transport},
 		Token: func(context.Context) (client.Token, error) { return s.Token, nil },
-	})
+	}))
 	// The first five are launched at once; workers wait for the slots of the others.
 	started := atOnce(t, 20, func(int) (apitype.Started, error) {
 		return c.Start(t.Context(), apitype.Start{Repo: repository, Mode: store.Ephemeral})
@@ -171,9 +171,9 @@ func TestNextSystemGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan struct{})
 	go func() { s.Run(ctx); close(stopped) }()
-	before := running{s, client.New(client.Config{
+	before := running{s, client.Must(client.New(client.Config{
 		URL: cfg.URL, HTTP: s.Client(), Token: func(context.Context) (client.Token, error) { return s.Token, nil },
-	})}
+	}))}
 	started, err := before.Start(t.Context(), apitype.Start{Repo: repository, Mode: store.Ephemeral, IdempotencyKey: "a"})
 	if err != nil {
 		t.Fatal(err)

@@ -112,7 +112,8 @@ func (b *broker) queue(ctx context.Context, config string) error {
 	}
 	// An operator's request comes from no run: any number will do.
 	run := cmp.Or(record.RunID, strconv.FormatInt(time.Now().UnixMicro(), 10))
-	_, err = b.Queue(registered[i].RepositoryID, simgithub.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
+	repository := cmp.Or(registered[i].RepositoryID, record.Repository.ID) // an organization's runner has none
+	_, err = b.Queue(repository, simgithub.Job{RunID: run, Labels: registered[i].Labels[:1], Duration: b.jobs})
 	return err
 }
 

@@ -58,6 +58,11 @@ type Config struct {
 	EC2 func(op string, l fleet.Launch) error
 	// Metadata is asked before the metadata service of a machine answers; nil: it does.
 	Metadata func() error
+	// SetUp says how long the n-th machine takes to become what its account wants, and
+	// whether it does; nil: at once. PlainAgent says of which machines, by the number of
+	// their boot, the agent is of the version before it could; nil: of none.
+	SetUp      func(n int) (took time.Duration, err error)
+	PlainAgent func(n int) bool
 	// NeverBoots says which machines run and do nothing, by the number of their
 	// launch; nil: all boot.
 	NeverBoots func(n int) bool

@@ -107,6 +107,7 @@ var allFaults = []fault{
 	{0, "the boot token is stolen, with a copy of AWS's word for the machine", []string{"internal/sim.TestStolenBootTokenWithACopiedWordEndsTheMachine", "api.TestSecondNonceWithACopiedWordEndsTheMachine", "api.TestCopiedWordOpensNothingWithoutTheToken", "api.TestSecondNonceEndsTheMachine", "internal/test/machinetest.TestStolenTokenEndsTheMachine"}},
 	{0, "the metadata service of a machine does not answer", []string{"internal/sim.TestMachineThatIsBoundBootsThoughItsMetadataIsAway", "internal/sim.TestMachineWithoutMetadataIsRefusedAndTold", "internal/agent.TestMetadataServiceIsAskedAgainBeforeABootWithoutIt"}},
 	{0, "machines, agents and APIs of the version before meet those of this one", []string{"api.TestLaunchOfTheVersionBeforeBootsWithoutAWSsWord", "internal/agent.TestAPIOfTheVersionBeforeIsCalledWithoutAWSsWord", "store.TestRunnerOfTheVersionBeforeIsNotVouched"}},
+	{0, "a set-up script fails, hangs or cannot be fetched, or the agent of the version before knows nothing of it", []string{"internal/sim.TestMachineThatCannotBeSetUpFailsItsRequest", "internal/sim.TestMachineIsSetUpBeforeItsJob", "internal/sim.TestAgentOfAVersionBeforeIsReplaced"}},
 	{55, "a second machine of one launch boots", []string{"internal/sim.TestSecondMachineOfALaunchIsRefusedAndEnds", "api.TestAnotherMachineWithTheTokenIsRefusedAndEndsNothing"}},
 	{56, "a machine boots before its config is there", []string{"api.TestBootWaitsUntilAllIsRecorded"}},
 	{57, "a machine boots after the boot limit", []string{"api.TestBootAfterTheLimitIsGone"}},

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
@@ -16,7 +19,9 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -58,7 +63,11 @@ func (w *World) outside() {
 	}
 	w.GitHub, err = simgithub.New(simgithub.Config{
 		Repositories: repositories,
-		Rules:        simgithub.Rules{Token: secret.New(pat), Limit: w.cfg.GitHubLimit},
+		Organizations: []simgithub.Organization{{ID: setting.Organization.ID, Name: setting.Organization.Name, Groups: []simgithub.Group{
+			{ID: setting.GroupID - 1, Name: "others", Repositories: []string{}},
+			{ID: setting.GroupID, Name: setting.Organization.Group, Repositories: []string{setting.RepositoryID}},
+		}}},
+		Rules: simgithub.Rules{Token: secret.New(pat), Limit: w.cfg.GitHubLimit},
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
 				f = w.cfg.GitHub(op)
@@ -75,7 +84,7 @@ func (w *World) outside() {
 	w.github, err = github.New(github.Config{
 		Share:   share,
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
-		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
+		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	w.must(err)
 	ec2 := simfleet.WorldConfig{
@@ -94,13 +103,39 @@ func (w *World) outside() {
 	if w.cfg.World != nil {
 		w.cfg.World(&ec2)
 	}
-	w.Fleet, err = simfleet.Open(simfleet.Config{
+	cfg := simfleet.Config{
 		World: ec2,
 		HTTP:  &http.Client{Transport: door{w, kernel.Machine}}, Broker: broker{w}, BootTime: setting.BootTime,
 		Sign: simidentity.Own().Sign, Metadata: w.cfg.Metadata,
 		Log: w.log.logger(kernel.Machine, immortal),
-	})
+	}
+	if promise.Wants(w.Account.Outfit) {
+		cfg.Install = w.setUp
+		cfg.Plain = func(string) bool { return w.cfg.PlainAgent != nil && w.cfg.PlainAgent(w.Count("agent")) }
+	}
+	w.Fleet, err = simfleet.Open(cfg)
 	w.must(err)
+}
+
+// setUp makes a machine what its account wants, or not.
+func (w *World) setUp(ctx context.Context, instance string, o apitype.Outfit) (did string, err error) {
+	if len(o.Parts()) == 0 || w.IsFit(instance) {
+		return "", nil
+	}
+	if w.cfg.SetUp != nil {
+		var took time.Duration
+		took, err = w.cfg.SetUp(w.Count("set-up"))
+		if sleep.For(ctx, took) != nil {
+			err = errors.New("script: it did not end")
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: of %s: %w", agent.ErrSetup, instance, err)
+		w.FitOut(instance, err.Error())
+		return "", err
+	}
+	w.FitOut(instance, "")
+	return "set up: " + strings.Join(o.Parts(), ", "), nil
 }
 
 // broker lets simulated machines talk to the simulated GitHub.
@@ -117,6 +152,7 @@ func (b broker) Connect(ctx context.Context, config string) (simfleet.Session, e
 			runner = setting.RunnerIn(g.Name)
 		}
 	}
+	b.World.Connects(runner)
 	return session{s, b.World, runner}, nil
 }
 

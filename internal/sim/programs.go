@@ -149,10 +149,10 @@ func (p *programs) process() *process {
 
 // caller returns a client with a token.
 func (p *programs) caller(token string) *client.Client {
-	return client.New(client.Config{
+	return client.Must(client.New(client.Config{
 		URL: setting.URL, HTTP: &http.Client{Transport: door{p.w, kernel.Client}}, Random: p.w.Random(kernel.Client + token),
 		Token: func(context.Context) (client.Token, error) { return client.NewToken(token), nil },
-	})
+	}))
 }
 
 // runPrefix begins the ID tokens of workflow runs, which name their run.

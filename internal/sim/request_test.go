@@ -151,6 +151,9 @@ func TestOtherKeyOfTheSameRunIsAnotherRequest(t *testing.T) {
 				w.Fatal(err)
 			}
 			started[i] = s
+			if i == 0 { // the other one finds the place taken
+				w.Until("the first request has its runner", time.Minute, func() bool { return w.Request(s.ID).State == store.Waiting })
+			}
 		}
 		if started[0].ID == started[1].ID {
 			w.Fatal("two keys are one request")

@@ -25,6 +25,22 @@ type standing struct {
 	refused bool   // the role of the account trusts the control plane no more
 	volume  int    // GiB of the root volume that the registration names by now; zero: as the world began
 	role    string // that is registered, and trusts the control plane; empty: the usual one
+	// organization: runners register in the organization; both: they did in either scope.
+	organization, both bool
+}
+
+// RegisterIn has the registration of the account say whether runners register in the
+// organization, or in the repository.
+func (s *standing) RegisterIn(organization bool) {
+	s.set(func() { s.both, s.organization = s.both || s.organization != organization, organization })
+}
+
+// InOrganization reports whether runners register in the organization now, and whether
+// they did so in both scopes.
+func (s *standing) InOrganization() (now, both bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.organization, s.both
 }
 
 // Remove deletes the registration of the account, as somebody may while its runners
@@ -85,6 +101,9 @@ func (r registered) Account(ctx context.Context, id string) (store.Account, erro
 	}
 	a := r.w.Account
 	a.ID, a.RoleARN = id, r.w.registeredRole()
+	if now, _ := r.w.InOrganization(); now {
+		a.Scope, a.Modes = setting.Organization, []string{store.Ephemeral}
+	}
 	if gb := r.w.registeredVolume(); gb > 0 {
 		a.Regions = maps.Clone(a.Regions)
 		region := a.Regions[setting.Region]
@@ -156,11 +175,11 @@ func atEC2[T any](ctx context.Context, w *World, at fleet.Place, e *kernel.Effec
 	})
 }
 
-// atGitHub makes a call of GitHub, with the credential of the repository's account.
-func atGitHub[T any](ctx context.Context, w *World, repo github.Repository, e *kernel.Effect, call func(context.Context) (T, error)) (T, error) {
+// atGitHub makes a call of GitHub, with the credential of the scope's account.
+func atGitHub[T any](ctx context.Context, w *World, in github.Scope, e *kernel.Effect, call func(context.Context) (T, error)) (T, error) {
 	e.To = kernel.ToGitHub
 	return kernel.Do(ctx, w.Kernel, e, func(ctx context.Context) (v T, err error) {
-		if err := w.credential(ctx, repo.Account); err != nil {
+		if err := w.credential(ctx, in.Account); err != nil {
 			return v, err
 		}
 		return call(ctx)

@@ -88,7 +88,7 @@ func (w *World) Ready(started apitype.Started, limit time.Duration) store.Reques
 // who would have most calls of a world to himself.
 func (w *World) Final(started apitype.Started, limit time.Duration) store.Request {
 	w.Helper()
-	caller := w.Client.WithToken(client.NewToken(started.StatusToken))
+	caller := w.Client.WithToken(client.NewToken(started.StatusToken.Reveal()))
 	for began := time.Now(); time.Since(began) < limit; time.Sleep(8*time.Second + look) {
 		status, err := caller.Status(w.Context(), started.ID)
 		w.must(err)
@@ -138,7 +138,12 @@ func (w *World) Send(m queue.Message, delay time.Duration) {
 
 // Forget deletes a registration at GitHub, as one of its owners may.
 func (w *World) Forget(id int64) error {
-	return w.github.Delete(w.Context(), github.Repository{ID: setting.RepositoryID, Name: setting.Repository}, id)
+	for _, g := range w.GitHub.Registrations() {
+		if g.ID == id && g.OrganizationID != "" {
+			return w.github.Delete(w.Context(), github.Scope{Organization: true, ID: g.OrganizationID, Name: setting.Organization.Name}, id)
+		}
+	}
+	return w.github.Delete(w.Context(), github.Scope{ID: setting.RepositoryID, Name: setting.Repository}, id)
 }
 
 // NewImage has a new image built: from now on requests get that.

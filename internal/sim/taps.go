@@ -215,48 +215,50 @@ func unanswered[T any](v T, err error) (T, error) {
 	return v, &github.Error{Kind: github.ErrUnknown, Op: err.Error()}
 }
 
-func (g tappedGitHub) Mint(ctx context.Context, repo github.Repository, name string, labels []string) (github.Minted, error) {
+func (g tappedGitHub) Mint(ctx context.Context, in github.Scope, name string, labels []string) (github.Minted, error) {
 	answered := g.w.Minting(name)
-	minted, err := atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
-		return g.w.github.Mint(ctx, repo, name, labels)
+	minted, err := atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
+		return g.w.github.Mint(ctx, in, name, labels)
 	})
 	answered(err)
 	return unanswered(minted, err)
 }
 
-func (g tappedGitHub) Get(ctx context.Context, repo github.Repository, id int64) (github.Runner, error) {
-	r, err := unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
-		return g.w.github.Get(ctx, repo, id)
+func (g tappedGitHub) Get(ctx context.Context, in github.Scope, id int64) (github.Runner, error) {
+	r, err := unanswered(atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Get, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (github.Runner, error) {
+		g.w.Called(in, id)
+		return g.w.github.Get(ctx, in, id)
 	}))
 	g.w.Shows(r, err)
 	return r, err
 }
 
-func (g tappedGitHub) Delete(ctx context.Context, repo github.Repository, id int64) error {
-	_, err := unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+func (g tappedGitHub) Delete(ctx context.Context, in github.Scope, id int64) error {
+	_, err := unanswered(atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Delete, What: "registration", On: fmt.Sprint(id)}, func(ctx context.Context) (none, error) {
+		g.w.Called(in, id)
 		g.w.Deleting(id)
-		return none{}, g.w.github.Delete(ctx, repo, id)
+		return none{}, g.w.github.Delete(ctx, in, id)
 	}))
 	return err
 }
 
-func (g tappedGitHub) Find(ctx context.Context, repo github.Repository, name string) (github.Runner, error) {
-	return unanswered(atGitHub(ctx, g.w, repo, &kernel.Effect{Op: kernel.Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
-		return g.w.github.Find(ctx, repo, name)
+func (g tappedGitHub) Find(ctx context.Context, in github.Scope, name string) (github.Runner, error) {
+	return unanswered(atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Find, What: "registration", On: name}, func(ctx context.Context) (github.Runner, error) {
+		return g.w.github.Find(ctx, in, name)
 	}))
 }
 
 // Deprecation is no effect: nothing is decided by it.
-func (g tappedGitHub) Deprecation(ctx context.Context, repo github.Repository, version string) (github.Deprecation, error) {
-	return g.w.github.Deprecation(ctx, repo, version)
+func (g tappedGitHub) Deprecation(ctx context.Context, in github.Scope, version string) (github.Deprecation, error) {
+	return g.w.github.Deprecation(ctx, in, version)
 }
 
-func (g tappedGitHub) List(ctx context.Context, repo github.Repository, prefix string) iter.Seq2[github.Runner, error] {
-	list := tappedSeq(ctx, g.w, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.List, What: "registrations", On: repo.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
-		if err := g.w.credential(ctx, repo.Account); err != nil {
+func (g tappedGitHub) List(ctx context.Context, in github.Scope, prefix string) iter.Seq2[github.Runner, error] {
+	list := tappedSeq(ctx, g.w, &kernel.Effect{To: kernel.ToGitHub, Op: kernel.List, What: "registrations", On: in.Name}, func(ctx context.Context) iter.Seq2[github.Runner, error] {
+		if err := g.w.credential(ctx, in.Account); err != nil {
 			return failing[github.Runner](err)
 		}
-		return g.w.github.List(ctx, repo, prefix)
+		return g.w.github.List(ctx, in, prefix)
 	})
 	return func(yield func(github.Runner, error) bool) {
 		for r, err := range list {

@@ -77,8 +77,8 @@ func encode(i store.Item) (attributes, error) {
 	case *store.Runner:
 		list(out, kind, i.Repository, store.Cursor(i))
 	}
-	if repo, ok := store.OpenOf(i); ok {
-		out[attrOpen] = text(repo.Key())
+	if part := store.OpenIn(i); part != "" {
+		out[attrOpen] = text(part)
 	}
 	if word := store.FoundBy(i); word != "" {
 		out[attrFound] = text(kindOf(kind, word))

@@ -163,6 +163,9 @@ func TestOnlyWhatIsDueOrListedIsInAnIndex(t *testing.T) {
 			"item": "request#r", "due": "due", "due_at": "2026-03-01T12:00:00.001000000Z",
 			"list": "request", "listed_at": "2026-03-01T12:00:00.000000000Z#r", "repository_list": "request#42",
 		}},
+		{"a runner that is not over", &store.Runner{ID: "x", State: store.RunnerOnline, CreatedAt: noon, Repository: repository}, map[string]string{
+			"item": "runner#x", "list": "runner", "listed_at": "2026-03-01T12:00:00.000000000Z#x", "repository_list": "runner#42", "open_of": "runners",
+		}},
 		{"a request that is final", &store.Request{ID: "r", CreatedAt: noon, Repository: repository}, map[string]string{
 			"item": "request#r", "list": "request", "listed_at": "2026-03-01T12:00:00.000000000Z#r", "repository_list": "request#42",
 		}},

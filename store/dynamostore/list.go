@@ -33,36 +33,99 @@ func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, 
 		if f.After != "" && f.After <= f.From() {
 			return
 		}
-		if f.FoundBy == "" {
+		switch {
+		case f.FoundBy != "":
+			s.find(ctx, f, yield)
+		case f.Live() && f.After == "":
+			s.live(ctx, f, yield)
+		default:
 			s.list(ctx, f, f.Look, yield)
-			return
 		}
-		found := false
-		s.list(ctx, f, 0, func(i store.Item, err error) bool {
-			found = true
-			return yield(i, err)
-		})
-		if found || f.After != "" {
-			return
+	}
+}
+
+// find is List of what has f.FoundBy.
+func (s *Store) find(ctx context.Context, f store.Filter, yield func(store.Item, error) bool) {
+	found := false
+	s.list(ctx, f, 0, func(i store.Item, err error) bool {
+		found = true
+		return yield(i, err)
+	})
+	if found || f.After != "" {
+		return
+	}
+	back := f
+	back.FoundBy = "" // for the query; what it finds is held against f
+	s.list(ctx, back, lookBack, func(i store.Item, err error) bool {
+		if _, more := errors.AsType[*store.MoreError](err); more || err == nil && !f.Matches(i) {
+			return true
 		}
-		back := f
-		back.FoundBy = "" // for the query; what it finds is held against f
-		s.list(ctx, back, lookBack, func(i store.Item, err error) bool {
-			if _, more := errors.AsType[*store.MoreError](err); more || err == nil && !f.Matches(i) {
-				return true
+		return yield(i, err)
+	})
+}
+
+// live is the first page of the runners that are not over. Those that a version wrote
+// which did not put them into the index are found as that version found them, among the
+// newest of all, until a change puts them in.
+func (s *Store) live(ctx context.Context, f store.Filter, yield func(store.Item, error) bool) {
+	var items []store.Item
+	var more *store.MoreError
+	seen := map[store.Ref]bool{}
+	for _, index := range []string{indexOpen, indexList} {
+		var failed error
+		s.listIn(ctx, index, f, f.Look, func(i store.Item, err error) bool {
+			behind, ok := errors.AsType[*store.MoreError](err)
+			switch {
+			case ok && index == indexOpen:
+				more = behind
+			case !ok && err != nil:
+				failed = err
+			case err == nil && !seen[i.Ref()]:
+				seen[i.Ref()] = true
+				items = append(items, i)
 			}
-			return yield(i, err)
+			return failed == nil
 		})
+		if failed != nil {
+			yield(nil, failed)
+			return
+		}
+	}
+	if more != nil { // what is behind it comes with the next page
+		items = slices.DeleteFunc(items, func(i store.Item) bool { return store.Cursor(i) < more.After })
+	}
+	slices.SortFunc(items, func(a, b store.Item) int { return cmp.Compare(store.Cursor(b), store.Cursor(a)) })
+	for n, i := range items {
+		if !yield(i, nil) || n+1 == f.Limit {
+			return
+		}
+	}
+	if more != nil {
+		yield(nil, more)
 	}
 }
 
 // list is List by the index that f asks for, of which it looks at so many entries at
 // most; zero: as many as it takes.
 func (s *Store) list(ctx context.Context, f store.Filter, look int, yield func(store.Item, error) bool) {
+	index := indexList
+	switch {
+	case f.FoundBy != "":
+		index = indexFind
+	case f.Live():
+		index = indexOpen
+	case f.Repository != "":
+		index = indexRepository
+	}
+	s.listIn(ctx, index, f, look, yield)
+}
+
+// listIn is list by an index.
+func (s *Store) listIn(ctx context.Context, index string, f store.Filter, look int, yield func(store.Item, error) bool) {
 	if look > 0 && f.After != "" && f.From() != "" {
 		look++ // the entry of f.After, which is read again
 	}
-	yielded, left, in := 0, look, listQuery(f, look)
+	yielded, left, in := 0, look, listQuery(index, f, look)
 	for found, err := range s.pages(ctx, in) {
 		if err != nil {
 			yield(nil, fmt.Errorf("list: %w", s.explain(err)))
@@ -93,13 +156,16 @@ func (s *Store) list(ctx context.Context, f store.Filter, look int, yield func(s
 }
 
 // listQuery asks an index for what f may mean.
-func listQuery(f store.Filter, look int) *dynamodb.QueryInput {
-	kind, index, hash, value := string(f.Kind), indexList, attrList, string(f.Kind)
-	switch {
-	case f.FoundBy != "":
-		index, hash, value = indexFind, attrFound, kindOf(kind, f.FoundBy)
-	case f.Repository != "":
-		index, hash, value = indexRepository, attrRepository, kindOf(kind, f.Repository)
+func listQuery(index string, f store.Filter, look int) *dynamodb.QueryInput {
+	kind, hash, value := string(f.Kind), attrList, string(f.Kind)
+	states := f.States
+	switch index {
+	case indexFind:
+		hash, value, states = attrFound, kindOf(kind, f.FoundBy), nil // the index has no states
+	case indexOpen:
+		hash, value, states = attrOpen, store.LiveRunners, nil
+	case indexRepository:
+		hash, value = attrRepository, kindOf(kind, f.Repository)
 	}
 	in := &dynamodb.QueryInput{
 		IndexName:                 &index,
@@ -123,10 +189,6 @@ func listQuery(f store.Filter, look int) *dynamodb.QueryInput {
 	case from != "":
 		bound(">= :from", ":from", from)
 	}
-	states := f.States
-	if f.FoundBy != "" {
-		states = nil // the index has none
-	}
 	if len(states) > 0 {
 		names := make([]string, len(states))
 		for n, state := range states {
@@ -141,7 +203,7 @@ func listQuery(f store.Filter, look int) *dynamodb.QueryInput {
 	limit := look
 	if len(states) == 0 {
 		limit = least(maxKeys, look)
-		if !f.Whole() {
+		if !f.Whole() && index != indexOpen {
 			limit = least(limit, f.Limit)
 		}
 	}

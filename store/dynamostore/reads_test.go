@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -195,7 +196,10 @@ func TestFiltersAreConditionsOfTheIndexThatHasThem(t *testing.T) {
 		want string
 	}{
 		{store.Filter{}, "list: list = request, 100"},
-		{store.Filter{Kind: store.KindRunner, States: []string{"online", "busy"}, Look: 5000}, "list: list = runner if state IN (online, busy), 5000"},
+		{store.Filter{States: []string{"failed", "expired"}, Look: 5000}, "list: list = request if state IN (failed, expired), 5000"},
+		{store.Filter{Kind: store.KindRunner, States: []string{"ended", "busy"}, Look: 5000}, "list: list = runner if state IN (ended, busy), 5000"},
+		{store.Filter{Kind: store.KindRunner, States: []string{"online", "busy"}, Limit: 7, Look: 5000}, "open: open_of = runners, 100"},
+		{store.Filter{Kind: store.KindRunner, States: []string{"busy"}, Repository: "42", Look: 5000}, "repository: repository_list = runner#42 if state IN (busy), 5000"},
 		{store.Filter{Repository: "42", Since: noon, Limit: 51, Look: 5000}, "repository: repository_list = request#42 AND listed_at >= " + from + ", 51"},
 		{store.Filter{After: "2027", Limit: 7}, "list: list = request AND listed_at < 2027, 7"},
 		{store.Filter{After: "2027", Since: noon, Look: 20}, "list: list = request AND listed_at BETWEEN " + from + " AND 2027, 21"},
@@ -217,6 +221,32 @@ func TestFiltersAreConditionsOfTheIndexThatHasThem(t *testing.T) {
 	if len(d.calls) != 0 {
 		t.Errorf("List of what ends before it begins makes %d calls, want none", len(d.calls))
 	}
+}
+
+// A version that had no runners in the index open wrote none of its live ones into it.
+func TestLiveRunnersOfTheVersionBeforeAreListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run := func(id string, after time.Duration) string {
+			return wire(t, &store.Runner{ID: id, CreatedAt: noon.Add(after), State: store.RunnerOnline}, 1, "a/1")
+		}
+		d := &dynamo{script: []answer{
+			{status: 200, body: `{"Items":[{"item":{"S":"runner#new"}},{"item":{"S":"runner#both"}}]}`},
+			{status: 200, body: `{"Responses":{"garo":[` + run("new", time.Hour) + `,` + run("both", time.Minute) + `]}}`},
+			{status: 200, body: `{"Items":[{"item":{"S":"runner#old"}},{"item":{"S":"runner#both"}}],"ScannedCount":5000,"LastEvaluatedKey":{"item":{"S":"runner#x"},"list":{"S":"runner"},"listed_at":{"S":"2026-02#x"}}}`},
+			{status: 200, body: `{"Responses":{"garo":[` + run("old", 2*time.Minute) + `,` + run("both", time.Minute) + `]}}`},
+			failed(400, "ValidationException", "a look behind the newest"),
+		}}
+		var got []string
+		for i, err := range over(d).List(t.Context(), store.Filter{Kind: store.KindRunner, States: []string{"online"}, Limit: 51, Look: 5000}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, i.Ref().ID)
+		}
+		if want := []string{"new", "old", "both"}; !slices.Equal(got, want) || len(d.calls) != 4 {
+			t.Errorf("List = %v in %d calls, want %v in 4", got, len(d.calls), want)
+		}
+	})
 }
 
 // A version without the index find wrote no found_by.

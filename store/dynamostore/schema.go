@@ -23,7 +23,7 @@ const (
 	attrList       = "list"            // the kind, on requests and runners
 	attrListedAt   = "listed_at"       // store.Cursor
 	attrRepository = "repository_list" // <kind>#<repository id>
-	attrOpen       = "open_of"         // store.Repository.Key, on requests that are open
+	attrOpen       = "open_of"         // store.OpenIn, on requests and runners that are not over
 	attrFound      = "found_by"        // <kind>#store.FoundBy, on requests and runners that have one
 
 	attrDueAt   = "due_at"

@@ -114,8 +114,8 @@ func (m *member) encode(i store.Item) error {
 	if base.TTL != 0 {
 		ttl = base.TTL
 	}
-	if repo, ok := store.OpenOf(i); ok {
-		open = repo.Key()
+	if part := store.OpenIn(i); part != "" {
+		open = part
 	}
 	if word := store.FoundBy(i); word != "" {
 		found = word

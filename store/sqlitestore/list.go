@@ -14,7 +14,7 @@ import (
 
 // List implements store.Store. One index has every kind in the order of its
 // cursors; what the filter means is looked for in the rows behind it. What is found by
-// an instance or a run has an index of its own.
+// an instance or a run, and the runners that are not over, have indexes of their own.
 func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
 	return func(yield func(store.Item, error) bool) {
 		f := f // the iteration may begin again
@@ -70,12 +70,15 @@ const listSQL = `SELECT id, version, item FROM items WHERE kind = ?` + meansSQL
 // findSQL is listSQL for what has store.Filter.FoundBy.
 const findSQL = `SELECT id, version, item FROM items INDEXED BY items_found WHERE found = ? AND kind = ?` + meansSQL
 
+// liveSQL is listSQL for what is store.Filter.Live.
+const liveSQL = `SELECT id, version, item FROM items INDEXED BY items_live WHERE open = '` + store.LiveRunners + `' AND kind = ?` + meansSQL
+
 // edgeSQL reads nothing but the index.
 const edgeSQL = `SELECT cursor FROM items WHERE kind = ? AND cursor < ? ORDER BY cursor DESC LIMIT 1 OFFSET ?`
 
 // edgeOf returns the cursor of the last entry that f allows to look at; empty: all of them.
 func (s *Store) edgeOf(ctx context.Context, f store.Filter) (edge string, err error) {
-	if f.Look == 0 || f.FoundBy != "" {
+	if f.Look == 0 || f.FoundBy != "" || f.Live() {
 		return "", nil
 	}
 	err = s.edge.QueryRowContext(ctx, string(f.Kind), f.After, f.Look-1).Scan(&edge)
@@ -90,8 +93,11 @@ func (s *Store) listed(ctx context.Context, f store.Filter, edge string, size in
 	states := strings.Join(f.States, ",")
 	args := []any{string(f.Kind), f.After, max(edge, f.From()), f.Repository, states, "," + states + ",", f.Account, f.Region, strings.ToLower(f.Name), size}
 	query := s.list
-	if f.FoundBy != "" {
+	switch {
+	case f.FoundBy != "":
 		query, args = s.find, append([]any{f.FoundBy}, args...)
+	case f.Live():
+		query = s.live
 	}
 	rows, err := query.QueryContext(ctx, args...)
 	if err != nil {

@@ -40,6 +40,9 @@ var migrations = []string{
 	UPDATE items SET found = nullif(item ->> '$.origin.run_id', '') WHERE kind = 'request';
 	UPDATE items SET found = nullif(item ->> '$.instance_id', '') WHERE kind = 'runner';
 	CREATE INDEX items_found ON items (kind, found, cursor) WHERE found IS NOT NULL;`,
+	// The runners that are not over.
+	`UPDATE items SET open = 'runners' WHERE kind = 'runner' AND state NOT IN ('ended', 'failed', '');
+	CREATE INDEX items_live ON items (cursor) WHERE open = 'runners';`,
 }
 
 // migrate applies what the file lacks, in one transaction.

@@ -153,6 +153,9 @@ func TestReadsNeverScanTheTable(t *testing.T) {
 				if got, want := planOf(t, s, listSQL, args...), "SEARCH items USING INDEX items_list (kind=? AND cursor>? AND cursor<?)"; got != want {
 					t.Errorf("List after %q, to %q, of %q: %s\nwant %s", after, edge, one, got, want)
 				}
+				if got, want := planOf(t, s, liveSQL, args...), "SEARCH items USING INDEX items_live (cursor>? AND cursor<?)"; got != want {
+					t.Errorf("List of what lives after %q, to %q, of %q: %s\nwant %s", after, edge, one, got, want)
+				}
 				if got, want := planOf(t, s, findSQL, append([]any{"7001"}, args...)...), "SEARCH items USING INDEX items_found (kind=? AND found=? AND cursor>? AND cursor<?)"; got != want {
 					t.Errorf("List of what is found after %q, to %q, of %q: %s\nwant %s", after, edge, one, got, want)
 				}

@@ -43,6 +43,7 @@ type Store struct {
 	open        *sql.Stmt
 	list        *sql.Stmt
 	find        *sql.Stmt
+	live        *sql.Stmt
 	edge        *sql.Stmt
 
 	turn  chan struct{} // full while a commit leads a batch
@@ -142,6 +143,7 @@ func (s *Store) begin(ctx context.Context) error {
 		{&s.open, s.read, openSQL},
 		{&s.list, s.read, listSQL},
 		{&s.find, s.read, findSQL},
+		{&s.live, s.read, liveSQL},
 		{&s.edge, s.read, edgeSQL},
 	} {
 		stmt, err := p.db.PrepareContext(ctx, p.query)
@@ -156,7 +158,7 @@ func (s *Store) begin(ctx context.Context) error {
 // Close releases the file, if Open opened it.
 func (s *Store) Close() error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due, s.open, s.list, s.find, s.edge} {
+	for _, stmt := range []*sql.Stmt{s.getForWrite, s.getForRead, s.put, s.due, s.open, s.list, s.find, s.live, s.edge} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}

@@ -30,7 +30,7 @@ type kept struct {
 	writer  string
 	ttl     int64
 	cursor  string // empty: List never yields it
-	open    string // the key of the repository whose open requests it is one of
+	open    string // store.OpenIn
 	// decoded is the item as it was encoded. It is never changed, only copied:
 	// reading is what simulations do most.
 	decoded func() (store.Item, error)
@@ -47,12 +47,9 @@ func keep(i store.Item) (kept, error) {
 	m.Version++
 	encoded, err := store.Encode(i)
 	m.Version--
-	ref, open := i.Ref(), ""
-	if repo, ok := store.OpenOf(i); ok {
-		open = repo.Key()
-	}
+	ref := i.Ref()
 	return kept{
-		open: open, version: m.Version + 1, writer: m.Writer, ttl: m.TTL, cursor: store.Cursor(i),
+		open: store.OpenIn(i), version: m.Version + 1, writer: m.Writer, ttl: m.TTL, cursor: store.Cursor(i),
 		decoded: sync.OnceValues(func() (store.Item, error) { return store.Decode(ref, encoded) }),
 	}, err
 }

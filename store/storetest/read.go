@@ -315,6 +315,31 @@ var listTests = []test{
 		listed(t, s, store.Filter{Region: "eu-1", Limit: 1}, "d")
 		listed(t, s, store.Filter{Account: "1"})
 	}},
+	{"WhatLivesIsListedBehindAnyNumberOfOthers", func(t *testing.T, s store.Store) {
+		for n, state := range slices.Concat(store.RunnerStates, store.RunnerStates) {
+			run := runner(fmt.Sprintf("%c-%s", 'a'+n, state))
+			run.State, run.CreatedAt, run.Account = state, epoch.Add(time.Duration(n)*time.Second), fmt.Sprint("1", n%2)
+			create(t, s, run)
+		}
+		gone := runner("gone")
+		gone.State = store.RunnerOnline
+		create(t, s, gone)
+		gone.State = store.RunnerEnded
+		commit(t, s, store.Put(gone))
+		live := []string{"new", "launched", "booting", "online", "busy", "draining", "ending"}
+		f := store.Filter{Kind: store.KindRunner, States: live}
+		want := []string{"p-ending", "o-draining", "n-busy", "m-online", "l-booting", "k-launched", "j-new", "g-ending", "f-draining", "e-busy", "d-online", "c-booting", "b-launched", "a-new"}
+		listed(t, s, f, want...)
+		listed(t, s, store.Filter{Kind: store.KindRunner, States: []string{"busy"}}, "n-busy", "e-busy")
+		listed(t, s, store.Filter{Kind: store.KindRunner, States: live, Account: "11", Limit: 3}, "p-ending", "n-busy", "l-booting")
+		listed(t, s, store.Filter{Kind: store.KindRunner, States: live, Since: epoch.Add(14 * time.Second)}, "p-ending", "o-draining")
+		for _, look := range []int{2, 5} {
+			f.Look, f.Limit = look, 3
+			if got, _ := followed(t, s, f); !slices.Equal(got, want) {
+				t.Errorf("List(%+v) = %v, want %v", f, got, want)
+			}
+		}
+	}},
 	{"SinceIsTheFirstOfAList", func(t *testing.T, s store.Store) {
 		for n := range 9 {
 			create(t, s, made(fmt.Sprint("r", n), n*10))

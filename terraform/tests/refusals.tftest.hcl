@@ -124,6 +124,164 @@ run "environment_of_the_machine" {
   expect_failures = [var.accounts]
 }
 
+run "setup_of_two_kinds" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        setup          = { script = "#!/bin/sh", path = "/garo/setup/x", sha256 = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "setup_without_its_hash" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        setup          = { path = "/garo/setup/x" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "setup_for_too_long" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        setup          = { script = "#!/bin/sh", limit = 241 }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "setup_script_of_no_kind" {
+  command = plan
+  variables {
+    setup_scripts = { build = "echo hello" }
+  }
+  expect_failures = [var.setup_scripts]
+}
+
+run "package_that_nobody_knows" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        packages       = ["emacs"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "group_root" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        job_user       = { groups = ["root"] }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "hook_of_no_kind" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        hooks          = { started = "/bin/true" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "instance_store_of_no_kind" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        instance_store = "raid1"
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "jobs_role_without_a_profile" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        jobs_role      = true
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "root_beside_a_role" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"], instance_profile = "ci" } }
+        instance_types = ["m7i.large"]
+        job_user       = { sudo = true }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "docker_beside_a_role" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"], instance_profile = "ci" } }
+        instance_types = ["m7i.large"]
+        job_user       = { groups = ["docker"] }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "environment_with_a_secret" {
   command = plan
   variables {
@@ -267,6 +425,69 @@ run "open_requests_that_nobody_counts" {
         regions           = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
         instance_types    = ["m7i.large"]
         max_open_requests = 25001
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_of_an_enterprise" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "enterprise", id = "1", name = "acme", runner_group = "garo" }
+        modes          = ["ephemeral"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_with_the_default_group" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "1", name = "acme", runner_group = "Default" }
+        modes          = ["ephemeral"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_with_shared_runners" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "1", name = "acme", runner_group = "garo" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "scope_of_another_owner" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        scope          = { kind = "organization", id = "2", name = "other", runner_group = "garo" }
+        modes          = ["ephemeral"]
       }
     }
   }

@@ -76,6 +76,7 @@ run "rendered" {
     kms_key_arn     = "arn:aws:kms:eu-west-2:111111111111:key/1"
     vpc             = { subnets = ["subnet-0a"], security_groups = ["sg-0a"] }
     tracing         = true
+    setup_scripts   = { build = "#!/bin/sh\ndocker ps --format '{{.ID}}'\n" }
     accounts = {
       "222222222222" = {
         owners         = [{ id = "1", name = "acme" }]
@@ -86,6 +87,7 @@ run "rendered" {
         role_arn               = "arn:aws:iam::333333333333:role/garo"
         repositories           = [{ id = "2", name = "acme/shop" }]
         server                 = "github.example.org"
+        scope                  = { kind = "organization", id = "1", name = "acme", runner_group = "garo" }
         default_region         = "eu-west-1"
         instance_types         = ["m7i.large", "m7a.large"]
         default_instance_types = ["m7a.large"]
@@ -107,6 +109,12 @@ run "rendered" {
         spot_max_price         = "0.25"
         cpu_credits            = "standard"
         tenancy                = "dedicated"
+        setup                  = { path = "/garo/setup/build", sha256 = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b", limit = 60 }
+        job_user               = { sudo = true, groups = ["docker"] }
+        packages               = ["git", "docker"]
+        hooks                  = { started = "/opt/hooks/started.sh" }
+        instance_store         = "mount"
+        jobs_role              = true
         regions = {
           eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs", root_volume = { size_gb = 50, type = "gp3" }, associate_public_ip = false, capacity_reservation = "open" }
           eu-west-2 = { subnets = ["subnet-0d"], images = ["ami-0123456789abcdef0"] }

@@ -64,7 +64,10 @@ func (m *Machine) Clean() error {
 			return err
 		}
 	}
-	return m.wipe(filepath.Join(m.cfg.Runner, "_work"))
+	if err := m.wipe(filepath.Join(m.cfg.Runner, "_work")); err != nil || !mounted(m.cfg.Ephemeral, m.proc) {
+		return err
+	}
+	return m.wipe(filepath.Join(m.cfg.Ephemeral, workDir)) // whose link is gone
 }
 
 // wait looks until done says so.
@@ -124,14 +127,15 @@ func runs(status []byte, uid string) bool {
 // wipe moves a directory out of reach, and begins to delete it and what an
 // earlier process of the agent did not get to.
 func (m *Machine) wipe(dir string) error {
-	trash, err := os.MkdirTemp(m.cfg.Runner, trashPrefix)
+	base := filepath.Dir(dir)
+	trash, err := os.MkdirTemp(base, trashPrefix)
 	if err != nil {
 		return err
 	}
 	if err := os.Rename(dir, filepath.Join(trash, "work")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	entries, err := os.ReadDir(m.cfg.Runner)
+	entries, err := os.ReadDir(base)
 	if err != nil {
 		return err
 	}
@@ -140,7 +144,7 @@ func (m *Machine) wipe(dir string) error {
 			if !strings.HasPrefix(e.Name(), trashPrefix) {
 				continue
 			}
-			if err := os.RemoveAll(filepath.Join(m.cfg.Runner, e.Name())); err != nil {
+			if err := os.RemoveAll(filepath.Join(base, e.Name())); err != nil {
 				m.log.Warn("work directory not deleted", slog.Any("error", err))
 			}
 		}

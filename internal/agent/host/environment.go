@@ -5,6 +5,7 @@ package host
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -74,9 +75,9 @@ func taken(name string, ours, registered map[string]string) bool {
 }
 
 // noProxy returns what no_proxy has to be, where there is a proxy: with the instance
-// metadata service in it, since a proxy would answer with its own, or with nothing.
-// It is empty where there is none.
-func noProxy(env map[string]string) string {
+// metadata service in it, since a proxy would answer with its own, or with nothing, and
+// further hosts. It is empty where there is none.
+func noProxy(env map[string]string, also ...string) string {
 	proxied := slices.ContainsFunc(proxyVariables, func(name string) bool {
 		return !strings.EqualFold(name, "no_proxy") && env[name] != ""
 	})
@@ -87,12 +88,22 @@ func noProxy(env map[string]string) string {
 	if hosts == "" { // the runner program reads them in this order
 		hosts = env["NO_PROXY"]
 	}
-	for _, host := range []string{metadata4, metadata6} {
+	for _, host := range append([]string{metadata4, metadata6}, also...) {
 		if !slices.ContainsFunc(strings.Split(hosts, ","), func(h string) bool { return strings.TrimSpace(h) == host }) {
 			hosts = strings.TrimPrefix(hosts+","+host, ",")
 		}
 	}
 	return hosts
+}
+
+// direct returns the API's host, if the agent reaches it without a proxy: then jobs do
+// too, whatever proxy the registration has for them.
+func direct(i image, api string) []string {
+	u, err := url.Parse(api)
+	if err != nil || u.Hostname() == "" || noProxy(i.proxies(nil)) != "" {
+		return nil
+	}
+	return []string{u.Hostname()}
 }
 
 // proxies are the proxy variables that the runner program has in the end.

@@ -45,6 +45,7 @@ func TestEnvironmentOfTheImageReachesTheJob(t *testing.T) {
 		login      string            // what /etc/profile does
 		process    map[string]string // the agent's own environment
 		registered map[string]string
+		api        string            // where the API is; empty: not known
 		want       map[string]string // empty: not set
 	}{
 		"OfAnImageThatSaysNothing": {
@@ -107,6 +108,14 @@ func TestEnvironmentOfTheImageReachesTheJob(t *testing.T) {
 				"no_proxy": "etc," + closed,
 			},
 		},
+		"RegistrationWithTheAPIDirect": {
+			api: "https://garo.test:443/x", registered: map[string]string{"https_proxy": "http://registered.test:80"},
+			want: map[string]string{"no_proxy": closed + ",garo.test", "NO_PROXY": closed + ",garo.test"},
+		},
+		"ImageWithTheAPIBehindItsProxy": {
+			api: "https://garo.test", files: map[string]string{"etc/environment": "https_proxy=http://etc.test:80\n"},
+			want: map[string]string{"no_proxy": closed},
+		},
 		"NothingOfOurs": {
 			files: map[string]string{"etc/environment": "HOME=/root\nUSER=root\nACTIONS_RUNNER_INPUT_NAME=x\nACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=0\n"},
 			want:  map[string]string{"ACTIONS_RUNNER_INPUT_NAME": "", "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE": "1"},
@@ -119,7 +128,7 @@ func TestEnvironmentOfTheImageReachesTheJob(t *testing.T) {
 				b.write(file, text, 0o644)
 			}
 			b.login(c.login)
-			b.env = c.process
+			b.env, b.cfg.API = c.process, c.api
 			got := b.environ(c.registered)
 			for name, want := range c.want {
 				if got[name] != want {

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -82,9 +83,8 @@ const (
 // system's ways that works: a packet filter, which stock images may not have, and a
 // routing rule. What sets up filters or routes on a machine drops what it does not
 // know, so that one of the two may go while the other stays. It is called before
-// each program, and repairs what went. What a job could read there is worth nothing
-// to it, so that a machine without any of them serves too.
-func (m *Machine) closeMetadata(uid uint32) {
+// each program, and repairs what went. An error says that none of them works.
+func (m *Machine) closeMetadata(uid uint32) error {
 	owner, uids := fmt.Sprint(uid), fmt.Sprintf("%d-%[1]d", uid)
 	iptables := func(name, to string) error {
 		rule := []string{"OUTPUT", "-d", to, "-m", "owner", "--uid-owner", owner, "-j", "REJECT"}
@@ -126,8 +126,27 @@ func (m *Machine) closeMetadata(uid uint32) {
 	}
 	did("ip", rule(metadata4), func() error { return rule(metadata6, "-6") })
 	if len(by) == 0 {
-		m.log.Warn("the metadata service is open to the runner's user", slog.Any("error", errors.Join(errs...)))
-		return
+		return errors.Join(errs...)
 	}
 	m.log.Info("metadata service closed to the runner's user", slog.String("by", strings.Join(by, ",")))
+	return nil
+}
+
+// guardMetadata closes the metadata service to jobs, unless the machine's role is for
+// them. What a job could read there is worth nothing to it but the credentials of a role:
+// a machine that has one, and cannot be closed, is of no use, while any other serves too.
+func guardMetadata(ctx context.Context, m *Machine, uid uint32) error {
+	if m.outfit.JobsRole {
+		m.log.Info("metadata service open to the runner's user, as the account wants it")
+		return nil
+	}
+	err := m.closeMetadata(uid)
+	if err == nil {
+		return nil
+	}
+	if _, absent := m.imds.get(ctx, "meta-data/iam/info"); absent == nil {
+		return fmt.Errorf("the metadata service cannot be closed to jobs, and the machine has a role: install nftables or iproute2 in the image, or set jobs_role: %w", err)
+	}
+	m.log.Warn("the metadata service is open to the runner's user", slog.Any("error", err))
+	return nil
 }

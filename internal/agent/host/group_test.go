@@ -3,6 +3,8 @@
 package host
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +39,7 @@ func TestMetadataServiceIsClosedInEachWayThatWorks(t *testing.T) {
 		},
 		"PacketFilterAlone": {map[string]string{"nft": "exit 0", "ip": fails}, []string{nft, rules}, "by=nft"},
 		"RuleAlone":         {map[string]string{"ip": "exit 0"}, []string{rules, six}, "by=ip"},
-		"None":              {map[string]string{"ip": fails}, []string{rules}, "the metadata service is open"},
+		"None":              {map[string]string{"ip": fails}, []string{rules}, "none of them works"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBox(t)
@@ -47,7 +49,9 @@ func TestMetadataServiceIsClosedInEachWayThatWorks(t *testing.T) {
 			m := b.open()
 			for range 2 { // before each program
 				b.write("calls", "", 0o644)
-				m.closeMetadata(1234)
+				if err := m.closeMetadata(1234); err != nil {
+					b.logs.WriteString("none of them works")
+				}
 				calls := strings.Split(strings.TrimSpace(b.read("calls")), "\n")
 				ok := len(calls) == len(c.want)
 				for i := 0; ok && i < len(c.want); i++ {
@@ -143,5 +147,41 @@ func TestOutputIsTheLastWholeLines(t *testing.T) {
 	}
 	if first, _, _ := strings.Cut(got, "\n"); !strings.HasSuffix(first, " "+strings.Repeat("x", 60)) {
 		t.Errorf("output begins %q, want a whole line", first)
+	}
+}
+
+// A job must not get at the role of a machine, unless it is for jobs.
+func TestMachineWithARoleIsClosedOrOfNoUse(t *testing.T) {
+	for name, c := range map[string]struct {
+		nft   string // what the packet filter does
+		role  int    // the status of the role's item
+		jobs  bool   // the role is for jobs
+		fails bool
+		calls bool // something is called to close it
+	}{
+		"ClosedWithARole":     {nft: "exit 0", role: http.StatusOK, calls: true},
+		"NotClosedWithARole":  {nft: "exit 1", role: http.StatusOK, calls: true, fails: true},
+		"NotClosedWithout":    {nft: "exit 1", role: http.StatusNotFound, calls: true},
+		"OpenSinceItIsForAll": {nft: "exit 0", role: http.StatusOK, jobs: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			imds := httptest.NewServer(http.HandlerFunc(func(res http.ResponseWriter, req *http.Request) {
+				if strings.HasSuffix(req.URL.Path, "/iam/info") {
+					res.WriteHeader(c.role)
+				}
+			}))
+			defer imds.Close()
+			b := newBox(t)
+			b.cfg.Metadata = imds.URL
+			b.command("nft", c.nft)
+			m := b.open()
+			m.outfit.JobsRole = c.jobs
+			if err := guardMetadata(t.Context(), m, 1234); (err != nil) != c.fails || err != nil && !strings.Contains(err.Error(), "the machine has a role") {
+				t.Errorf("guardMetadata = %v, want an error = %t", err, c.fails)
+			}
+			if called := b.read("calls") != ""; called != c.calls {
+				t.Errorf("called %q", b.read("calls"))
+			}
+		})
 	}
 }

@@ -3,11 +3,14 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 )
 
 // The files below Config.Hooks.
@@ -41,12 +44,16 @@ func (m *Machine) prepare(who account, i image) error {
 		return err
 	}
 	// The user may run the hooks and write their two files, and change nothing else.
-	for _, h := range []struct{ script, file, variable string }{
-		{startedHook, startedFile, startedVariable},
-		{completedHook, completedFile, completedVariable},
+	var registered apitype.Hooks
+	if m.outfit.Hooks != nil {
+		registered = *m.outfit.Hooks
+	}
+	for _, h := range []struct{ script, file, variable, registered string }{
+		{startedHook, startedFile, startedVariable, registered.Started},
+		{completedHook, completedFile, completedVariable, registered.Completed},
 	} {
 		script, file := filepath.Join(m.cfg.Hooks, h.script), filepath.Join(m.cfg.Hooks, h.file)
-		text := fmt.Sprintf(hook, quote(file)) + m.after(i.hook(h.variable))
+		text := fmt.Sprintf(hook, quote(file)) + behind(m.after(i.hook(h.variable)), m.after(h.registered))
 		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 			return err
 		}
@@ -101,6 +108,16 @@ func (m *Machine) after(script string) string {
 		return "exec " + quote(m.node()) + " " + word + "\n"
 	}
 	return "echo " + quote(script+" is no script: GitHub's runner program wants .sh, .ps1 or .js") + " >&2\nexit 1\n"
+}
+
+// behind returns the end of a hook of ours that has the image's and the registration's
+// behind it, in this order: the second runs if the first did not fail, and once if they
+// are the same.
+func behind(image, registered string) string {
+	if image == "" || registered == "" || image == registered {
+		return cmp.Or(image, registered)
+	}
+	return "(\n" + image + ") || exit\n" + registered
 }
 
 // node returns the Node.js that the runner program runs scripts with: the one that

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
@@ -39,14 +40,28 @@ const (
 	maxRedirects = 5
 )
 
-// Install sees to it that there is a runner program: the image's, whatever its
-// version is, or else p, downloaded and verified. It may be called again after an
-// error, and goes on with what is there of a download.
-func (m *Machine) Install(ctx context.Context, p apitype.RunnerProgram) error {
+// Install implements agent.Config.Install: it makes sure of the runner program, and of
+// the outfit. It may be called again after an error, and goes on with what is there of a
+// download.
+func (m *Machine) Install(ctx context.Context, p apitype.RunnerProgram, o apitype.Outfit) (did string, err error) {
 	who, err := m.account()
 	if err != nil {
-		return err
+		return "", err
 	}
+	m.outfit = o
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	var program error
+	wg.Go(func() { program = installProgram(ctx, m, who, p) })
+	f := outfitter{m: m, who: who, o: o}
+	return f.do(ctx, func() error { wg.Wait(); return program })
+}
+
+// installProgram sees to it that there is a runner program: the image's, whatever its
+// version is, or else p, downloaded and verified.
+func installProgram(ctx context.Context, m *Machine, who account, p apitype.RunnerProgram) error {
 	if _, err := exec.LookPath(filepath.Join(m.cfg.Runner, "run.sh")); err == nil {
 		m.log.Info("runner program of the image")
 		return nil

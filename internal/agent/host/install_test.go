@@ -82,7 +82,7 @@ func TestRunnerProgramIsInstalled(t *testing.T) {
 	front := httptest.NewServer(http.RedirectHandler(store.URL, http.StatusFound))
 	defer front.Close()
 	m := b.open()
-	if err := m.Install(t.Context(), named(front.URL, archive)); err != nil {
+	if _, err := m.Install(t.Context(), named(front.URL, archive), apitype.Outfit{}); err != nil {
 		t.Fatalf("Install: %v", err)
 	}
 	for name, mode := range map[string]os.FileMode{"run.sh": 0o755, "bin/node/data": 0o640, "bin/same": 0o755, "bin": 0o755 | os.ModeDir, ".": 0o755 | os.ModeDir} {
@@ -100,7 +100,7 @@ func TestRunnerProgramIsInstalled(t *testing.T) {
 	if entries, err := os.ReadDir(b.dir); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), "runner.") }) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
-	if err := m.Install(t.Context(), apitype.RunnerProgram{}); err != nil { // it is there now
+	if _, err := m.Install(t.Context(), apitype.RunnerProgram{}, apitype.Outfit{}); err != nil { // it is there now
 		t.Errorf("Install again: %v", err)
 	}
 }
@@ -116,7 +116,7 @@ func TestSettingsOfTheImageStayWhenTheProgramIsInstalled(t *testing.T) {
 		http.ServeContent(res, req, "", time.Time{}, bytes.NewReader(archive))
 	}))
 	defer server.Close()
-	if err := b.open().Install(t.Context(), named(server.URL, archive)); err != nil {
+	if _, err := b.open().Install(t.Context(), named(server.URL, archive), apitype.Outfit{}); err != nil {
 		t.Fatalf("Install: %v", err)
 	}
 	if env, path, other := b.read("runner/.env"), b.read("runner/.path"), b.read("runner/other"); env != "WORD=kept\n" || path != "/opt/bin\n" || other != "" {
@@ -139,7 +139,7 @@ func TestDownloadGoesOnWhereItWasCut(t *testing.T) {
 		http.ServeContent(res, req, "", time.Time{}, bytes.NewReader(archive))
 	}))
 	defer server.Close()
-	if err := b.open().Install(t.Context(), named(server.URL, archive)); err != nil {
+	if _, err := b.open().Install(t.Context(), named(server.URL, archive), apitype.Outfit{}); err != nil {
 		t.Fatalf("Install: %v", err)
 	}
 	if want := []string{"", "bytes=100-"}; !slices.Equal(ranges, want) {
@@ -170,7 +170,7 @@ func TestDownloadOfAnEarlierProcessIsUsed(t *testing.T) {
 				_, _ = res.Write(archive)
 			}))
 			defer server.Close()
-			if err := b.open().Install(t.Context(), named(server.URL, archive)); err != nil {
+			if _, err := b.open().Install(t.Context(), named(server.URL, archive), apitype.Outfit{}); err != nil {
 				t.Errorf("Install: %v", err)
 			}
 		})
@@ -205,7 +205,7 @@ func TestRunnerProgramIsNotInstalled(t *testing.T) {
 				http.ServeContent(res, req, "", time.Time{}, bytes.NewReader(c.serve))
 			}))
 			defer server.Close()
-			err := b.open().Install(t.Context(), named(server.URL, c.named))
+			_, err := b.open().Install(t.Context(), named(server.URL, c.named), apitype.Outfit{})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Install = %v, want %q in it", err, c.want)
 			}
@@ -217,7 +217,7 @@ func TestRunnerProgramIsNotInstalled(t *testing.T) {
 		})
 	}
 	t.Run("IfNoneIsNamed", func(t *testing.T) {
-		if err := stock(t).open().Install(t.Context(), apitype.RunnerProgram{}); err == nil || !strings.Contains(err.Error(), "names none") {
+		if _, err := stock(t).open().Install(t.Context(), apitype.RunnerProgram{}, apitype.Outfit{}); err == nil || !strings.Contains(err.Error(), "names none") {
 			t.Errorf("Install = %v, want that none is named", err)
 		}
 	})
@@ -228,7 +228,7 @@ func TestRunnerProgramIsNotInstalled(t *testing.T) {
 			res.WriteHeader(http.StatusServiceUnavailable)
 		}))
 		defer server.Close()
-		if err := stock(t).open().Install(ctx, named(server.URL, archive)); err == nil {
+		if _, err := stock(t).open().Install(ctx, named(server.URL, archive), apitype.Outfit{}); err == nil {
 			t.Error("Install succeeded, want an error")
 		}
 	})
@@ -243,7 +243,7 @@ func TestDownloadNeverLeavesTLS(t *testing.T) {
 	was := downloader.Transport
 	downloader.Transport = front.Client().Transport
 	defer func() { downloader.Transport = was }()
-	err := b.open().Install(t.Context(), named(front.URL, nil))
+	_, err := b.open().Install(t.Context(), named(front.URL, nil), apitype.Outfit{})
 	if err == nil || !strings.Contains(err.Error(), "redirect to "+strings.TrimPrefix(plain.URL, "http://")) || strings.Contains(err.Error(), "canary") {
 		t.Errorf("Install = %v, want that the redirect is refused, without its query", err)
 	}

@@ -16,18 +16,24 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
-// Config says where things are. All fields are needed but Log.
+// Config says where things are. All fields are needed but Log and API.
 type Config struct {
-	Dir      string // of the agent: root's alone, and gone after a reboot
-	Hooks    string // of what the runner's user may reach; likewise gone
-	Runner   string // where the runner program is, owned by its user
-	User     string // who runs it
-	Metadata string // base URL of the instance metadata service
-	Log      *slog.Logger
+	Dir    string // of the agent: root's alone, and gone after a reboot
+	Hooks  string // of what the runner's user may reach; likewise gone
+	Runner string // where the runner program is, owned by its user
+	User   string // who runs it
+	// Ephemeral is where the volume of the machine's own disks is mounted, if it is.
+	Ephemeral string
+	Metadata  string // base URL of the instance metadata service
+	// API is the base URL of the API, which jobs reach past the registration's proxies if
+	// the agent does without a proxy. Empty: not known.
+	API string
+	Log *slog.Logger
 }
 
 // Machine is the machine that this process runs on. It implements agent.Machine.
@@ -39,13 +45,16 @@ type Machine struct {
 	proc    string // where the kernel shows processes
 	groups  string // and control groups
 	etc     string // /etc
+	lib     string // /var/lib
+	byID    string // where udev names disks
 	shell   string // what a login runs
 	getenv  func(string) string
 
 	stop    context.CancelFunc
 	ctx     context.Context // of the goroutines
 	wg      sync.WaitGroup
-	program *program // the one that is followed; nil: none
+	program *program       // the one that is followed; nil: none
+	outfit  apitype.Outfit // of Install, which comes before Start in each process
 }
 
 var _ agent.Machine = (*Machine)(nil)
@@ -63,7 +72,7 @@ func Open(c Config) (*Machine, error) {
 		return nil, fmt.Errorf("open machine: %w", err)
 	}
 	m := &Machine{cfg: c, log: c.Log, imds: newMetadata(c.Metadata), notices: make(chan agent.Notice, 2), proc: "/proc", groups: "/sys/fs/cgroup",
-		etc: "/etc", shell: shell(), getenv: os.Getenv}
+		etc: "/etc", lib: "/var/lib", byID: "/dev/disk/by-id", shell: shell(), getenv: os.Getenv}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(func() { m.watch(m.ctx, newMetadata(c.Metadata)) }) // a token of its own
 	return m, nil

@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -49,7 +50,7 @@ var _ agent.Printer = (*program)(nil)
 func (p *program) Output() string { return p.output }
 
 // Start implements agent.Machine.
-func (m *Machine) Start(_ context.Context, config secret.Text, environment map[string]string) (agent.Program, error) {
+func (m *Machine) Start(ctx context.Context, config secret.Text, environment map[string]string) (agent.Program, error) {
 	who, err := m.account()
 	if err != nil {
 		return nil, err
@@ -66,14 +67,16 @@ func (m *Machine) Start(_ context.Context, config secret.Text, environment map[s
 	if err := m.prepare(who, image); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
-	m.closeMetadata(who.UID)
+	if err := errors.Join(linkWork(m, who), guardMetadata(ctx, m, who.UID)); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
 	ours := map[string]string{
 		startedVariable:   filepath.Join(m.cfg.Hooks, startedHook),
 		completedVariable: filepath.Join(m.cfg.Hooks, completedHook),
 		tooOldVariable:    "1",
 		configVariable:    config.Reveal(),
 	}
-	if hosts := noProxy(image.proxies(environment)); hosts != "" {
+	if hosts := noProxy(image.proxies(environment), direct(image, m.cfg.API)...); hosts != "" {
 		ours["no_proxy"], ours["NO_PROXY"] = hosts, hosts
 	}
 	if err := m.setDotEnv(who, image, ours, environment); err != nil {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/test/runnertest"
 )
@@ -256,6 +257,46 @@ func TestHooksOfTheImageRunBesideOurs(t *testing.T) {
 			}
 			if printed := b.read("run/program/log"); !strings.Contains(printed, "completed with result: "+c.result+"\n") {
 				t.Errorf("it printed:\n%s\nwant that the job %s", printed, c.result)
+			}
+		})
+	}
+}
+
+func TestHooksOfTheRegistrationRunBehindTheImages(t *testing.T) {
+	const works = "connected; listening\njob build 77 'echo step >>" + "\"$GITHUB_WORKSPACE/../../hooked\"'\n"
+	for name, c := range map[string]struct {
+		image, fails string // whether there is a hook of the image; what it ends with
+		did          string
+	}{
+		"OfTheRegistrationAlone":    {did: "registered, step"},
+		"Both":                      {image: "image", did: "image, registered, step"},
+		"AnImagesThatFailsIsEnough": {image: "image", fails: "exit 3", did: "image"},
+		"TheSameIsRunOnce":          {image: "registered", did: "registered, step"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t)
+			b.install(works)
+			b.write("runner/hooked", "", 0o666)
+			if err := os.Chmod(b.cfg.Runner+"/hooked", 0o666); err != nil {
+				t.Fatal(err)
+			}
+			for _, hook := range []string{"image", "registered"} {
+				more := ""
+				if hook == c.image {
+					more = c.fails
+				}
+				b.write(hook+".sh", "echo "+hook+" >>'"+b.cfg.Runner+"/hooked'\n"+more+"\n", 0o644)
+			}
+			if c.image != "" {
+				b.write("runner/.env", "ACTIONS_RUNNER_HOOK_JOB_STARTED="+b.dir+"/"+c.image+".sh\n", 0o644)
+			}
+			m := b.open()
+			if _, err := m.Install(t.Context(), apitype.RunnerProgram{}, apitype.Outfit{Hooks: &apitype.Hooks{Started: b.dir + "/registered.sh"}}); err != nil {
+				t.Fatal(err)
+			}
+			listen(t, start(t, m))
+			if got := strings.ReplaceAll(strings.TrimSpace(b.read("runner/hooked")), "\n", ", "); got != c.did {
+				t.Errorf("the hooks and the job did %q, want %q", got, c.did)
 			}
 		})
 	}

@@ -55,6 +55,8 @@ type Parameters struct {
 	now    func() time.Time
 	log    *slog.Logger
 
+	scripts flight.Cache[string, []byte] // by path
+
 	mu   sync.Mutex
 	told map[string]int64 // the version of each bad parameter that was logged
 }
@@ -73,9 +75,11 @@ func New(cfg Config) *Parameters {
 		reader: NewReader(client.GetParameter, cfg.Now, cfg.Log),
 		list:   client.GetParametersByPath,
 		ids:    flight.Cache[struct{}, listing]{Now: cfg.Now, Keep: staleFor},
-		now:    cfg.Now,
-		log:    cfg.Log,
-		told:   map[string]int64{},
+
+		scripts: flight.Cache[string, []byte]{Now: cfg.Now, Keep: keepFor},
+		now:     cfg.Now,
+		log:     cfg.Log,
+		told:    map[string]int64{},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 )
@@ -29,7 +30,13 @@ type Config struct {
 	// Metadata is asked before a machine's metadata service says that. While it fails, so
 	// does the service; nil: it never does.
 	Metadata func() error
-	Log      *slog.Logger // nil: none
+	// Install is agent.Config.Install of each machine, by its instance's id; nil: nothing
+	// is needed.
+	Install func(ctx context.Context, instance string, o apitype.Outfit) (did string, err error)
+	// Plain says of which machines the agent is of the version before outfits: it knows
+	// none, and says so; nil: of none.
+	Plain func(instance string) bool
+	Log   *slog.Logger // nil: none
 }
 
 // Fleet is a World whose machines run the real agent. It is safe for concurrent
@@ -42,6 +49,8 @@ type Fleet struct {
 	bootTime time.Duration
 	sign     func(identity.Document) string
 	metadata func() error
+	install  func(context.Context, string, apitype.Outfit) (string, error)
+	plain    func(string) bool
 	log      *slog.Logger
 	openedAt time.Time
 	seed     []byte // of all machines' randomness
@@ -77,6 +86,8 @@ func Open(cfg Config) (*Fleet, error) {
 		bootTime: cfg.BootTime,
 		sign:     cfg.Sign,
 		metadata: cfg.Metadata,
+		install:  cfg.Install,
+		plain:    cfg.Plain,
 		log:      cfg.Log,
 		openedAt: w.now(),
 		seed:     seed,

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -53,7 +54,8 @@ func (f *Fleet) boot(id string) *machine {
 		return m
 	}
 	client := *f.http
-	client.Transport = network{m, client.Transport}
+	plain := f.plain != nil && f.plain(id)
+	client.Transport = network{m, client.Transport, plain}
 	cfg := agent.Config{
 		Document:   doc,
 		InstanceID: id,
@@ -65,6 +67,11 @@ func (f *Fleet) boot(id string) *machine {
 	}
 	if f.sign != nil {
 		cfg.Identity = m.identity
+	}
+	if f.install != nil && !plain {
+		cfg.Install = func(ctx context.Context, _ apitype.RunnerProgram, o apitype.Outfit) (string, error) {
+			return f.install(ctx, id, o)
+		}
 	}
 	a := agent.New(cfg)
 	m.wg.Go(func() { _ = a.Run(m.on) }) // it ends with the machine, off or without power
@@ -174,6 +181,8 @@ func (m *machine) Clean() error {
 type network struct {
 	m  *machine
 	to http.RoundTripper // nil: http.DefaultTransport
+
+	plain bool // the agent is of the version before outfits
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -181,6 +190,10 @@ func (n network) RoundTrip(req *http.Request) (*http.Response, error) {
 	to := n.to
 	if to == nil {
 		to = http.DefaultTransport
+	}
+	if n.plain {
+		req = req.Clone(req.Context())
+		req.Header.Del(apitype.OptionsHeader)
 	}
 	res, err := to.RoundTrip(req)
 	if err != nil || res.StatusCode != http.StatusOK || !strings.HasSuffix(req.URL.Path, "/boot") {

@@ -38,7 +38,12 @@ const (
 // example is a time at which the token in GitHub's example is good.
 func example() time.Time { return time.Date(2016, 7, 11, 22, 0, 0, 0, time.UTC) }
 
-var repo = github.Repository{ID: "101", Name: "acme/shop", Account: "111122223333"}
+var (
+	repo = github.Scope{ID: "101", Name: "acme/shop", Account: "111122223333"}
+	// group names the group of GitHub's example that is neither the default one nor an
+	// enterprise's.
+	group = github.Scope{Organization: true, ID: "55", Name: "acme", Group: "expensive-hardware", Account: "111122223333"}
+)
 
 // prefer asks Prism for a status, by the header of RFC 7240. Prism takes the
 // description's media type alone; GitHub recommends to ask for its own.
@@ -46,21 +51,28 @@ type prefer struct{ status, operation string }
 
 func (p *prefer) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	if p.operation == tokens || !strings.HasSuffix(r.URL.Path, "/access_tokens") { // else it gets its 201
+	first := map[string]string{"/access_tokens": tokens, "/runner-groups": groups} // calls that come before others, and succeed
+	before := false
+	for path, operation := range first {
+		before = before || p.operation != operation && strings.HasSuffix(r.URL.Path, path)
+	}
+	if !before {
 		r.Header.Set("Prefer", "code="+p.status)
 	}
 	r.Header.Set("Accept", "application/json")
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// named gives a call by the repository's id the path by its name, which is the one
+// named gives a call by an id the path by the name, which is the one
 // that GitHub describes: the two are the same calls.
 type named struct{ http.RoundTripper }
 
 func (n named) RoundTrip(r *http.Request) (*http.Response, error) {
-	if call, ok := strings.CutPrefix(r.URL.Path, "/repositories/"+repo.ID+"/"); ok {
-		r = r.Clone(r.Context())
-		r.URL.Path = "/repos/" + repo.Name + "/" + call
+	for id, name := range map[string]string{"/repositories/" + repo.ID: "/repos/" + repo.Name, "/organizations/" + group.ID: "/orgs/" + group.Name} {
+		if call, ok := strings.CutPrefix(r.URL.Path, id+"/"); ok {
+			r = r.Clone(r.Context())
+			r.URL.Path = name + "/" + call
+		}
 	}
 	return n.RoundTripper.RoundTrip(r)
 }
@@ -98,53 +110,76 @@ var key = func() *rsa.PrivateKey {
 	return k
 }()
 
-// calls are GARO's, by GitHub's names for them.
-var calls = map[string]func(ctx context.Context, c *github.Client, creds *github.Credentials) error{
-	"actions/generate-runner-jitconfig-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
-		_, err := c.Mint(ctx, repo, exampleName, []string{"garo-abc", "big"})
+// call makes a call in a scope.
+type call func(ctx context.Context, c *github.Client, creds *github.Credentials, in github.Scope) error
+
+// inScopes are those of GARO's calls that there are for repositories and for
+// organizations, by how GitHub's names for them begin.
+var inScopes = map[string]call{
+	"actions/generate-runner-jitconfig-for-": func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		_, err := c.Mint(ctx, in, exampleName, []string{"garo-abc", "big"})
 		return err
 	},
-	"actions/get-self-hosted-runner-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
-		_, err := c.Get(ctx, repo, exampleID)
+	"actions/get-self-hosted-runner-for-": func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		_, err := c.Get(ctx, in, exampleID)
 		return err
 	},
-	"actions/delete-self-hosted-runner-from-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
-		return c.Delete(ctx, repo, exampleID)
+	"actions/delete-self-hosted-runner-from-": func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		return c.Delete(ctx, in, exampleID)
 	},
-	"actions/list-self-hosted-runners-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
-		for r, err := range c.List(ctx, repo, "") {
+	"actions/list-self-hosted-runners-for-": func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		for r, err := range c.List(ctx, in, "") {
 			if err != nil || r.Name == "" {
 				return fmt.Errorf("runner %+v: %w", r, err)
 			}
 		}
-		_, err := c.Find(ctx, repo, "linux_runner")
+		_, err := c.Find(ctx, in, "linux_runner")
 		return err
 	},
-	"actions/list-runner-applications-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
-		d, err := c.Downloads(ctx, repo)
+	"actions/list-runner-applications-for-": func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		d, err := c.Downloads(ctx, in)
 		if err == nil && len(d) == 0 {
 			err = fmt.Errorf("downloads = %+v, want those of the example", d)
 		}
 		return err
 	},
-	"actions/get-runner-version-deprecation-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
-		d, err := c.Deprecation(ctx, repo, "2.300.0")
+	"actions/get-runner-version-deprecation-for-": func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		d, err := c.Deprecation(ctx, in, "2.300.0")
 		if err == nil && (d.Runtime.IsZero() || !d.Registration.IsZero()) {
 			err = fmt.Errorf("deprecation = %+v, want that of the example", d)
 		}
 		return err
 	},
-	"rate-limit/get": func(ctx context.Context, c *github.Client, _ *github.Credentials) error {
-		r, err := c.Rates(ctx, repo)
+	"rate-limit/get": func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		r, err := c.Rates(ctx, in)
 		if err == nil && r.Core.Limit == 0 {
 			err = fmt.Errorf("rates = %+v, want those of the example", r)
 		}
 		return err
 	},
-	tokens: func(ctx context.Context, _ *github.Client, creds *github.Credentials) error {
-		_, err := creds.Token(ctx, repo)
+	tokens: func(ctx context.Context, _ *github.Client, creds *github.Credentials, in github.Scope) error {
+		_, err := creds.Token(ctx, in.Access())
 		return err
 	},
+	groups: func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		_, err := c.Group(ctx, in)
+		return err
+	},
+}
+
+// groups is GitHub's name of the call that lists runner groups.
+const groups = "actions/list-self-hosted-runner-groups-for-org"
+
+// callOf returns the call that GitHub has a name for, and the scope that it is of; nil: it
+// is none of GARO's.
+func callOf(operation string) (call, github.Scope) {
+	if c := inScopes[strings.TrimSuffix(operation, "org")]; c != nil {
+		return c, group
+	}
+	if operation == groups {
+		return inScopes[groups], group
+	}
+	return inScopes[strings.TrimSuffix(operation, "repo")], repo
 }
 
 // kinds are what the client makes of a documented status; nil: success.
@@ -158,6 +193,7 @@ var kinds = map[string]error{
 	"422": github.ErrRefused,
 
 	"actions/delete-self-hosted-runner-from-repo 422": github.ErrBusy,
+	"actions/delete-self-hosted-runner-from-org 422":  github.ErrBusy,
 	tokens + " 404": github.ErrDenied,
 	tokens + " 422": github.ErrDenied,
 }
@@ -185,17 +221,17 @@ func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
 		for _, op := range methods {
 			for status := range op.Responses {
 				n++
-				call := calls[op.OperationID]
+				call, in := callOf(op.OperationID)
 				want, known := kinds[op.OperationID+" "+status]
 				if !known {
 					want, known = kinds[status]
 				}
 				if call == nil || !known {
-					t.Errorf("%s %s: no test of it: extend calls or kinds", op.OperationID, status)
+					t.Errorf("%s %s: no test of it: extend inScopes or kinds", op.OperationID, status)
 					continue
 				}
 				c, creds := clients(t, prism, &prefer{status, op.OperationID}, example)
-				switch err := call(t.Context(), c, creds); {
+				switch err := call(t.Context(), c, creds, in); {
 				case want == nil && err != nil:
 					t.Errorf("%s %s: %v", op.OperationID, status, err)
 				case want != nil && !is(err, want, status):
@@ -204,8 +240,8 @@ func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
 			}
 		}
 	}
-	if n < 18 {
-		t.Errorf("%d documented answers, want the 18 that there were", n)
+	if n < 29 {
+		t.Errorf("%d documented answers, want the 29 that there were", n)
 	}
 	// Prism looks at requests: that of the client it took, and it would not take this.
 	wrong, err := http.NewRequestWithContext(t.Context(), "POST", prism+"/repos/acme/shop/actions/runners/generate-jitconfig", strings.NewReader(`{"name":"r","runner_group_id":1,"labels":[]}`))
@@ -226,7 +262,7 @@ func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
 func TestPrismFindsNothingWrongBetweenClientAndStandIn(t *testing.T) {
 	var spoil atomic.Bool
 	s, err := simgithub.New(simgithub.Config{
-		Repositories: []github.Repository{repo}, Rules: simgithub.Rules{App: simgithub.App{ID: 7, Installation: 9, Key: &key.PublicKey}}, Errorf: t.Errorf,
+		Repositories: []github.Repository{{ID: repo.ID, Name: repo.Name}}, Rules: simgithub.Rules{App: simgithub.App{ID: 7, Installation: 9, Key: &key.PublicKey}}, Errorf: t.Errorf,
 		Fault: func(string, *http.Request) (f simgithub.Fault) {
 			if spoil.Load() {
 				f.Instead = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

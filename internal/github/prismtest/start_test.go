@@ -2,22 +2,19 @@ package prismtest
 
 import (
 	"bufio"
-	"context"
-	"crypto/sha256"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/test/npmtest"
 )
 
 const (
-	// installFor is for some 70 MB over a slow line; startFor is for three seconds
-	// of work on a machine that does much else.
-	installFor = 5 * time.Minute
-	startFor   = 2 * time.Minute
+	// startFor is for three seconds of work on a machine that does much else.
+	startFor = 2 * time.Minute
 )
 
 // untilAlone runs a program as node does, until its standard input ends: nothing
@@ -30,7 +27,7 @@ var listening = regexp.MustCompile(`Prism is listening on (http://127\.0\.0\.1:\
 // none here. It ends with the test.
 func start(t *testing.T, args ...string) string {
 	t.Helper()
-	dir, err := install(t.Context())
+	dir, err := npmtest.Install(t.Context(), "prism", ".")
 	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("install Prism: %v", err)
@@ -79,59 +76,4 @@ func start(t *testing.T, args ...string) string {
 		t.Fatalf("Prism did not listen within %v", startFor)
 	}
 	return ""
-}
-
-// install puts Prism, as the lockfile has it, where the next run finds it, and
-// returns the directory.
-func install(ctx context.Context) (string, error) {
-	for _, program := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return "", err
-		}
-	}
-	files := map[string][]byte{}
-	hash := sha256.New()
-	for _, name := range []string{".npmrc", "package.json", "package-lock.json"} {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return "", err
-		}
-		files[name] = b
-		fmt.Fprintf(hash, "%s %d\n%s", name, len(b), b)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	parent := filepath.Join(cache, "garo")
-	dir := filepath.Join(parent, fmt.Sprintf("prism-%x", hash.Sum(nil)[:8]))
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil // it is there as a whole, or not at all
-	}
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return "", err
-	}
-	scratch, err := os.MkdirTemp(parent, "prism-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(scratch)
-	for name, b := range files {
-		if err := os.WriteFile(filepath.Join(scratch, name), b, 0o644); err != nil {
-			return "", err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, installFor)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "npm", "ci")
-	cmd.Dir, cmd.WaitDelay = scratch, 10*time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("npm ci: %w\n%s", err, out)
-	}
-	if err := os.Rename(scratch, dir); err != nil {
-		if _, serr := os.Stat(dir); serr != nil { // nobody else was faster
-			return "", err
-		}
-	}
-	return dir, nil
 }

@@ -13,11 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 )
 
-// App is a GitHub App with one installation, in all of the Repositories. Its
+// App is a GitHub App with one installation, in all of the Repositories and
+// Organizations. Its
 // tokens live an hour and are gone with the process.
 type App struct {
 	ID, Installation int64
@@ -26,8 +25,9 @@ type App struct {
 
 // grant is what an installation token may do.
 type grant struct {
-	repositories []string // by id
-	expires      time.Time
+	repositories  []string // by id
+	organizations bool
+	expires       time.Time
 }
 
 // RevokeTokens ends all installation tokens.
@@ -44,14 +44,21 @@ func (s *Server) granted(now time.Time, token string) *grant {
 	return g
 }
 
-// opens reports whether a token lets its holder into a repository. nil stands for
-// the credential that may enter all.
-func (g *grant) opens(repo github.Repository) bool {
-	return g == nil || slices.Contains(g.repositories, repo.ID)
+// opens reports whether a token lets its holder at the runners of a scope. nil stands
+// for the credential that may do all.
+func (g *grant) opens(in scope) bool {
+	switch {
+	case g == nil:
+		return true
+	case in.org.ID != "":
+		return g.organizations
+	}
+	return slices.Contains(g.repositories, in.repo.ID)
 }
 
-// token makes an installation token for the App that proves itself. GitHub would
-// make one that opens everything, too; a client that asks for it is wrong.
+// token makes an installation token for the App that proves itself: to administer one
+// repository, or for the runners of organizations. GitHub would make one that opens
+// everything, too; a client that asks for it is wrong.
 func (s *Server) token(now time.Time, t target, r *http.Request, proof string, body []byte) answer {
 	if !s.rules.App.proves(now, proof) {
 		return refuse(http.StatusUnauthorized, "A JSON web token could not be decoded", nil)
@@ -59,40 +66,54 @@ func (s *Server) token(now time.Time, t target, r *http.Request, proof string, b
 	if t.id != s.rules.App.Installation {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
-	var ids []int64
-	permissions := map[string]string{}
-	wrong := parseObject(body, map[string]any{"repository_ids": &ids, "permissions": &permissions}, "repository_ids", "permissions")
-	switch {
-	case wrong != "":
-	case len(ids) != 1:
-		wrong = "body: want a token for one repository"
-	case len(permissions) != 1 || permissions["administration"] != "write":
-		wrong = "body: want to administer, and no other permission"
-	}
+	ids, permissions, wrong := parseToken(body)
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
 	}
-	id := strconv.FormatInt(ids[0], 10)
-	if _, ok := s.names.exists(id, true); !ok {
-		return refuse(http.StatusUnprocessableEntity, "There is at least one repository that does not exist or is not accessible to the parent installation.", nil)
+	g, selection := &grant{organizations: len(ids) == 0, expires: now.Add(time.Hour).Truncate(time.Second)}, "all"
+	for _, number := range ids {
+		id := strconv.FormatInt(number, 10)
+		if _, ok := s.names.exists(id, true); !ok {
+			return refuse(http.StatusUnprocessableEntity, "There is at least one repository that does not exist or is not accessible to the parent installation.", nil)
+		}
+		g.repositories, selection = []string{id}, "selected"
 	}
 	random := make([]byte, 18) // 36 hex digits: GitHub's have 36 characters
 	if _, err := io.ReadFull(s.cfg.Random, random); err != nil {
 		return refuse(http.StatusInternalServerError, "Server Error", nil)
 	}
-	for old, g := range s.grants {
-		if !now.Before(g.expires) {
+	for old, former := range s.grants {
+		if !now.Before(former.expires) {
 			delete(s.grants, old)
 		}
 	}
-	token, expires := fmt.Sprintf("ghs_%x", random), now.Add(time.Hour).Truncate(time.Second)
-	s.grants[token] = &grant{repositories: []string{id}, expires: expires}
+	token := fmt.Sprintf("ghs_%x", random)
+	s.grants[token] = g
+	permissions["metadata"] = "read"
 	return answer{http.StatusCreated, map[string]any{
 		"token":                token,
-		"expires_at":           expires.UTC().Format(time.RFC3339),
-		"permissions":          map[string]string{"administration": "write", "metadata": "read"},
-		"repository_selection": "selected",
+		"expires_at":           g.expires.UTC().Format(time.RFC3339),
+		"permissions":          permissions,
+		"repository_selection": selection,
 	}}
+}
+
+// parseToken reads the body of a call for a token, and takes nothing that opens more than
+// a client of ours needs.
+func parseToken(body []byte) (ids []int64, permissions map[string]string, wrong string) {
+	permissions = map[string]string{}
+	wrong = parseObject(body, map[string]any{"repository_ids": &ids, "permissions": &permissions}, "permissions")
+	organizations := permissions["organization_self_hosted_runners"] == "write"
+	switch {
+	case wrong != "":
+	case len(permissions) != 1 || !organizations && permissions["administration"] != "write":
+		wrong = "body: want to administer, or runners of organizations, and no other permission"
+	case organizations && len(ids) != 0:
+		wrong = "body: want no repository for the runners of organizations"
+	case !organizations && len(ids) != 1:
+		wrong = "body: want a token for one repository"
+	}
+	return ids, permissions, wrong
 }
 
 // proves reports whether a JSON web token is one of the App's that GitHub takes.

@@ -70,7 +70,8 @@ func (s *Server) load() error {
 		if err := json.Unmarshal(value, &r.record); err != nil {
 			return fmt.Errorf("runner %s: %w", key, err)
 		}
-		if r.RepositoryID == "" {
+		r.Group = cmp.Or(r.Group, defaultGroup)
+		if r.RepositoryID == "" && r.OrganizationID == "" {
 			r.RepositoryID = s.idOf(r.Repository)
 		}
 		if r.OfflineAt.IsZero() && r.Seen {

@@ -136,11 +136,14 @@ type minted struct {
 	Config string `json:"encoded_jit_config"`
 }
 
-func mintBody(name string, labels ...string) string {
+func mintBody(name string, labels ...string) string { return groupBody(name, 1, labels...) }
+
+// groupBody is mintBody of a runner in a group.
+func groupBody(name string, group int, labels ...string) string {
 	if labels == nil {
 		labels = []string{} // and not null
 	}
-	b, err := json.Marshal(map[string]any{"name": name, "runner_group_id": 1, "labels": labels, "work_folder": "_work"})
+	b, err := json.Marshal(map[string]any{"name": name, "runner_group_id": group, "labels": labels, "work_folder": "_work"})
 	if err != nil {
 		panic(err)
 	}

@@ -8,12 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 )
 
-// list answers with a page of the runners of a repository.
-func (s *Server) list(now time.Time, repo github.Repository, r *http.Request, h http.Header) answer {
+// list answers with a page of the runners of a scope.
+func (s *Server) list(now time.Time, in scope, r *http.Request, h http.Header) answer {
 	p, wrong := parsePage(r)
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
@@ -21,23 +19,15 @@ func (s *Server) list(now time.Time, repo github.Repository, r *http.Request, h 
 	runners := []runner{}
 	for _, x := range s.runners {
 		switch {
-		case x.RepositoryID != repo.ID:
+		case !in.has(x):
 		case p.name != "" && x.Name != p.name:
 		case s.rules.OmitBusy && x.busy(now, s.rules.BusyLag):
 		default:
 			runners = append(runners, s.show(now, x))
 		}
 	}
-	p.total, p.path = len(runners), base(r)+"/repos/"+repo.Name
-	if repo.ID != "" {
-		p.path = base(r) + "/repositories/" + repo.ID
-	}
-	if links := p.links(); links != "" {
-		h.Set("Link", links)
-	}
-	from := min((p.number-1)*p.perPage, p.total)
-	to := min(from+p.perPage, p.total)
-	return answer{http.StatusOK, map[string]any{"total_count": p.total, "runners": runners[from:to]}}
+	from, to := p.cut(len(runners), base(r)+in.path()+"/actions/runners", h)
+	return answer{http.StatusOK, map[string]any{"total_count": len(runners), "runners": runners[from:to]}}
 }
 
 // parsePage reads the query of a list. What it does not know is wrong.
@@ -76,13 +66,23 @@ func base(r *http.Request) string {
 	return u
 }
 
-// page is a part of a list of runners.
+// page is a part of a list.
 type page struct {
 	name    string // the filter; empty: all runners
 	number  int    // from 1
 	perPage int
-	total   int    // runners on all pages
-	path    string // URL of the repository, for links
+	total   int    // on all pages
+	path    string // URL of the list, for links
+}
+
+// cut returns which of so many things are on the page, and links from it to the others.
+func (p page) cut(total int, path string, h http.Header) (from, to int) {
+	p.total, p.path = total, path
+	if links := p.links(); links != "" {
+		h.Set("Link", links)
+	}
+	from = min((p.number-1)*p.perPage, total)
+	return from, min(from+p.perPage, total)
 }
 
 // links returns the Link header of a page; empty: it is the only one.
@@ -90,7 +90,7 @@ func (p page) links() string {
 	last := max(1, (p.total+p.perPage-1)/p.perPage)
 	var out []string
 	add := func(rel string, n int) {
-		out = append(out, fmt.Sprintf("<%s/actions/runners?per_page=%d&page=%d>; rel=%q", p.path, p.perPage, n, rel))
+		out = append(out, fmt.Sprintf("<%s?per_page=%d&page=%d>; rel=%q", p.path, p.perPage, n, rel))
 	}
 	if p.number > 1 {
 		add("prev", p.number-1)

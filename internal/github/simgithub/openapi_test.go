@@ -15,7 +15,7 @@ import (
 func TestAnswersAreAsDocumented(t *testing.T) {
 	key, public := newKey(t)
 	end := time.Date(2026, 11, 5, 8, 4, 55, 0, time.UTC)
-	w := open(t, Config{Rules: Rules{App: App{ID: 7, Installation: 9, Key: public},
+	w := open(t, Config{Organizations: []Organization{acme}, Rules: Rules{App: App{ID: 7, Installation: 9, Key: public},
 		Deprecations: map[string]Deprecation{"2.300.0": {Registration: end, Runtime: end}}}})
 	description := contract.Load(t, "testdata/github-openapi.json")
 	client := memhttp.Client(description.Handler(t, w.Handler()))
@@ -77,11 +77,27 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	call("GET", "/repositories/101/actions/runners/downloads", "", 200)
 	call("GET", "/rate_limit", "", 200)
 
+	const runners = "/orgs/acme/actions/runners"
+	call("GET", "/orgs/acme/actions/runner-groups?per_page=1", "", 200)
+	call("GET", "/organizations/55/actions/runner-groups", "", 200)
+	call("POST", runners+"/generate-jitconfig", groupBody("r1", 7, "x"), 201)
+	call("POST", runners+"/generate-jitconfig", groupBody("r1", 7, "x"), 409)
+	call("POST", runners+"/generate-jitconfig", groupBody("r2", 6, "x"), 422)
+	call("POST", "/orgs/none/actions/runners/generate-jitconfig", groupBody("r2", 7, "x"), 404)
+	call("GET", runners+"?per_page=1&name=r1", "", 200)
+	all := w.Registrations()
+	one = fmt.Sprintf("%s/%d", runners, all[len(all)-1].ID)
+	call("GET", one, "", 200)
+	call("DELETE", one, "", 204)
+	call("GET", runners+"/downloads", "", 200)
+	call("GET", runners+"/deprecations/"+ProgramVersion, "", 200)
+
 	const tokens = "/app/installations/9/access_tokens"
 	call("POST", tokens, tokenBody(101), 401)
 	bearer = prove(t, key, 7, 0, 0)
 	call("POST", tokens, tokenBody(101), 201)
 	call("POST", tokens, tokenBody(999), 422)
+	call("POST", tokens, `{"permissions":{"organization_self_hosted_runners":"write"}}`, 201)
 	call("POST", "/app/installations/8/access_tokens", tokenBody(101), 404)
 
 	if got := description.Seen(); !slices.Equal(got, description.Operations()) {

@@ -83,12 +83,12 @@ func (p *pool) queue(now time.Time, repo github.Repository, j Job) string {
 // settle does what the time brings: jobs that were not taken are queued again,
 // those whose runner program is gone are lost, and the queued ones are assigned,
 // the oldest first, each to the oldest runner that it fits.
-func (p *pool) settle(now time.Time, rules Rules) {
-	p.overdue(now, rules.StaysBusy)
-	if rules.AutoJobs > 0 {
-		p.queueAuto(now, rules.AutoJobs)
+func (s *Server) settle(now time.Time) {
+	s.overdue(now, s.rules.StaysBusy)
+	if s.rules.AutoJobs > 0 {
+		s.queueAuto(now, s.rules.AutoJobs)
 	}
-	p.assign(now)
+	s.assign(now)
 }
 
 // overdue takes jobs from runners that did not take them in time, or went away with
@@ -111,8 +111,8 @@ func (p *pool) overdue(now time.Time, staysBusy bool) {
 
 // queueAuto queues a job of that length for each runner that is new here and has a
 // label that begins with garo-.
-func (p *pool) queueAuto(now time.Time, length time.Duration) {
-	for _, r := range p.runners {
+func (s *Server) queueAuto(now time.Time, length time.Duration) {
+	for _, r := range s.runners {
 		if r.session == nil || r.Auto || r.Spent {
 			continue
 		}
@@ -120,27 +120,35 @@ func (p *pool) queueAuto(now time.Time, length time.Duration) {
 		if i < 0 {
 			continue
 		}
+		repo := github.Repository{ID: r.RepositoryID, Name: r.Repository}
+		if r.OrganizationID != "" { // of the repositories that it admits, the first
+			n := slices.IndexFunc(s.names.repos, func(x github.Repository) bool { return s.admits(r, x.ID) })
+			if n < 0 {
+				continue
+			}
+			repo = s.names.repos[n]
+		}
 		r.Auto = true
-		p.put(bucketRunners, r.key(), r.record)
-		p.queue(now, github.Repository{ID: r.RepositoryID, Name: r.Repository}, Job{RunID: strconv.FormatInt(p.id(), 10), Labels: []string{r.Labels[i]}, Duration: length})
+		s.put(bucketRunners, r.key(), r.record)
+		s.queue(now, repo, Job{RunID: strconv.FormatInt(s.id(), 10), Labels: []string{r.Labels[i]}, Duration: length})
 	}
 }
 
 // assign gives the queued jobs to the runners that they fit.
-func (p *pool) assign(now time.Time) {
-	for _, j := range p.jobs {
+func (s *Server) assign(now time.Time) {
+	for _, j := range s.jobs {
 		if j.State != Queued {
 			continue
 		}
-		i := slices.IndexFunc(p.runners, func(r *registration) bool { return r.takes(j) })
+		i := slices.IndexFunc(s.runners, func(r *registration) bool { return r.takes(j) && s.admits(r, j.RepositoryID) })
 		if i < 0 {
 			continue
 		}
-		r := p.runners[i]
+		r := s.runners[i]
 		r.job, j.by = j, r
 		j.State, j.AssignedAt, j.RunnerID, j.RunnerName = Assigned, now, r.ID, r.Name
-		p.put(bucketJobs, j.ID, j.Job)
-		p.notify()
+		s.put(bucketJobs, j.ID, j.Job)
+		s.notify()
 	}
 }
 

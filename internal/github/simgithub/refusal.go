@@ -44,7 +44,7 @@ func NameExists(name string) Refusal {
 	return Refusal{http.StatusConflict, "Already exists - A runner with the name " + name + " already exists.", nil}
 }
 
-// GroupFull is with the limit that is reached.
-func GroupFull(limit int) Refusal {
-	return Refusal{http.StatusUnprocessableEntity, fmt.Sprintf("Invalid Argument - Runner group 1 has reached max limit of %d runners.", limit), nil}
+// GroupFull is with the group's id and the limit that is reached.
+func GroupFull(group int64, limit int) Refusal {
+	return Refusal{http.StatusUnprocessableEntity, fmt.Sprintf("Invalid Argument - Runner group %d has reached max limit of %d runners.", group, limit), nil}
 }

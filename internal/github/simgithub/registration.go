@@ -28,14 +28,18 @@ type record struct {
 	ID         int64  `json:"id"`
 	Repository string `json:"repository"`
 	// RepositoryID is whose it is. Empty on a Disk of before it was kept: load finds it.
-	RepositoryID string    `json:"repository_id,omitempty"`
-	Name         string    `json:"name"`
-	Labels       []string  `json:"labels"`
-	CreatedAt    time.Time `json:"created_at"`
-	Digest       string    `json:"digest"` // of its config
-	Spent        bool      `json:"spent"`  // its one job was lost
-	Auto         bool      `json:"auto"`   // a job was queued for it by itself
-	Seen         bool      `json:"seen"`   // a runner program has connected
+	RepositoryID string `json:"repository_id,omitempty"`
+	// OrganizationID is set, and RepositoryID is not, of a runner of an organization.
+	OrganizationID string `json:"organization_id,omitempty"`
+	// Group is 0 on a Disk of before it was kept: load makes it the default one.
+	Group     int64     `json:"group,omitempty"`
+	Name      string    `json:"name"`
+	Labels    []string  `json:"labels"`
+	CreatedAt time.Time `json:"created_at"`
+	Digest    string    `json:"digest"` // of its config
+	Spent     bool      `json:"spent"`  // its one job was lost
+	Auto      bool      `json:"auto"`   // a job was queued for it by itself
+	Seen      bool      `json:"seen"`   // a runner program has connected
 	// OfflineAt is when its last session ended, or when a process first found that
 	// there was none any more. Zero: it has a session, or had none yet.
 	OfflineAt time.Time `json:"offline_at,omitzero"`
@@ -53,24 +57,24 @@ func (r *registration) fact(now time.Time, lag time.Duration) Registration {
 	return Registration{
 		ID:           r.ID,
 		Repository:   r.Repository,
-		RepositoryID: r.RepositoryID,
-		Name:         r.Name,
-		Labels:       slices.Clone(r.Labels),
-		Config:       r.config,
-		CreatedAt:    r.CreatedAt,
-		Online:       r.session != nil,
-		Busy:         r.busy(now, lag),
-		Opened:       r.opened,
-		Refused:      r.refused,
-		RemovedAt:    r.removedAt,
-		RemovedBy:    r.removedBy,
+		RepositoryID: r.RepositoryID, OrganizationID: r.OrganizationID, Group: r.Group,
+		Name:      r.Name,
+		Labels:    slices.Clone(r.Labels),
+		Config:    r.config,
+		CreatedAt: r.CreatedAt,
+		Online:    r.session != nil,
+		Busy:      r.busy(now, lag),
+		Opened:    r.opened,
+		Refused:   r.refused,
+		RemovedAt: r.removedAt,
+		RemovedBy: r.removedBy,
 	}
 }
 
-// takes reports whether j can be assigned to r: it has every label that j names,
-// whatever the case of its letters.
+// takes reports whether j can be assigned to r, if r admits its repository: r is free, and
+// has every label that j names, whatever the case of its letters.
 func (r *registration) takes(j *job) bool {
-	if r.session == nil || r.job != nil || r.Spent || r.missed || r.RepositoryID != j.RepositoryID {
+	if r.session == nil || r.job != nil || r.Spent || r.missed {
 		return false
 	}
 	for _, want := range j.Labels {

@@ -87,7 +87,7 @@ func (n *names) named(repository string) (github.Repository, bool) {
 // (https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#follow-redirects).
 func (n *names) moved(t target, r *http.Request, g *grant, h http.Header) (answer, bool) {
 	id, ok := n.former[strings.ToLower(t.repo)]
-	if t.byID || !ok || !g.opens(github.Repository{ID: id}) {
+	if t.org || t.byID || !ok || !g.opens(scope{repo: github.Repository{ID: id}}) {
 		return answer{}, false
 	}
 	_, call, _ := strings.Cut(r.URL.Path, "/actions/runners")

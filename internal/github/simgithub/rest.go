@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 )
 
 // The operations that a Fault is asked about, and that Calls counts.
@@ -20,7 +18,8 @@ const (
 	OpGet       = "get"
 	OpDelete    = "delete"
 	OpDownloads = "downloads"
-	OpEnds      = "deprecations" // when a version of the runner program ends
+	OpEnds      = "deprecations"  // when a version of the runner program ends
+	OpGroups    = "runner_groups" // of an organization, once for every page
 	OpRateLimit = "rate_limit"
 	OpToken     = "token" // of an App's installation
 	OpOther     = "other" // no operation of this server
@@ -30,81 +29,6 @@ const docs = "https://docs.github.com/rest/actions/self-hosted-runners"
 
 // maxBody bounds a request, in bytes: 100 labels of 256 characters, and more.
 const maxBody = 64 << 10
-
-// target is what a request is about.
-type target struct {
-	op   string
-	repo string // owner/name, or an id if byID
-	byID bool
-	id   int64 // of a runner or an installation
-	// version is that of a runner program.
-	version string
-}
-
-// parse reads a request's method and path. Those of an Enterprise Server, below
-// /api/v3, are the same.
-func parse(r *http.Request) target {
-	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/api/v3"), "/")
-	if path == "rate_limit" && r.Method == http.MethodGet {
-		return target{op: OpRateLimit}
-	}
-	if rest, ok := strings.CutPrefix(path, "app/installations/"); ok {
-		return parseInstallation(r.Method, rest)
-	}
-	t, call, ok := parseRepository(path)
-	if !ok {
-		return target{op: OpOther}
-	}
-	return parseCall(t, r.Method, call)
-}
-
-// parseInstallation reads what comes after app/installations/.
-func parseInstallation(method, rest string) target {
-	number, call, _ := strings.Cut(rest, "/")
-	id, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || call != "access_tokens" || method != http.MethodPost {
-		return target{op: OpOther}
-	}
-	return target{op: OpToken, id: id}
-}
-
-// parseRepository reads the repository of a path to its runners, and returns what
-// comes behind that.
-func parseRepository(path string) (t target, call string, ok bool) {
-	first, rest, _ := strings.Cut(path, "/")
-	repo, call, ok := strings.Cut(rest, "/actions/runners")
-	switch {
-	case !ok:
-		return t, "", false
-	case first == "repos" && strings.Count(repo, "/") == 1 && !strings.HasPrefix(repo, "/") && !strings.HasSuffix(repo, "/"):
-		return target{repo: repo}, call, true
-	case first == "repositories":
-		return target{repo: repo, byID: true}, call, true
-	}
-	return t, "", false
-}
-
-// parseCall reads what is asked of a repository's runners.
-func parseCall(t target, method, call string) target {
-	t.op = OpOther
-	version, ends := strings.CutPrefix(call, "/deprecations/")
-	id, err := strconv.ParseInt(strings.TrimPrefix(call, "/"), 10, 64)
-	switch {
-	case call == "" && method == http.MethodGet:
-		t.op = OpList
-	case call == "/generate-jitconfig" && method == http.MethodPost:
-		t.op = OpMint
-	case call == "/downloads" && method == http.MethodGet:
-		t.op = OpDownloads
-	case ends && method == http.MethodGet:
-		t.op, t.version = OpEnds, version
-	case err == nil && method == http.MethodGet:
-		t.op, t.id = OpGet, id
-	case err == nil && method == http.MethodDelete:
-		t.op, t.id = OpDelete, id
-	}
-	return t
-}
 
 // answer is what goes back: a status and a JSON body, unless that is nil.
 type answer struct {
@@ -200,36 +124,38 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	if t.op == OpOther {
 		return s.wrong(http.StatusNotFound, r, "no such operation")
 	}
-	repo, ok := s.names.exists(t.repo, t.byID)
+	in, ok := s.scope(t)
 	if a, moved := s.names.moved(t, r, g, h); !ok && moved {
 		return a
 	}
-	if !ok || !g.opens(repo) {
+	if !ok || !g.opens(in) {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
-	return s.serveRepository(now, repo, t, r, h, body)
+	return s.serveScope(now, in, t, r, h, body)
 }
 
-// serveRepository answers a call that may be made of a repository.
-func (s *Server) serveRepository(now time.Time, repo github.Repository, t target, r *http.Request, h http.Header, body []byte) answer {
+// serveScope answers a call that may be made of a repository or an organization.
+func (s *Server) serveScope(now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
 	switch t.op {
+	case OpGroups:
+		return s.listGroups(in.org, r, h)
 	case OpEnds:
 		return s.ends(r, t.version)
 	case OpMint:
-		return s.mint(now, repo, r, body)
+		return s.mint(now, in, r, body)
 	case OpList:
-		return s.list(now, repo, r, h)
+		return s.list(now, in, r, h)
 	case OpDownloads:
 		return downloads()
 	}
-	return s.serveRunner(now, repo, t)
+	return s.serveRunner(now, in, t)
 }
 
 // serveRunner answers what is asked of one runner: to show or to delete it.
-func (s *Server) serveRunner(now time.Time, repo github.Repository, t target) answer {
+func (s *Server) serveRunner(now time.Time, in scope, t target) answer {
 	reg := s.runner(t.id)
 	switch {
-	case reg == nil || reg.RepositoryID != repo.ID:
+	case reg == nil || !in.has(reg):
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	case t.op == OpGet:
 		return answer{http.StatusOK, s.show(now, reg)}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -31,7 +30,7 @@ type label struct {
 }
 
 func (s *Server) show(now time.Time, r *registration) runner {
-	out := runner{ID: r.ID, Group: 1, Name: r.Name, OS: "unknown", Status: "offline", Busy: r.busy(now, s.rules.BusyLag), Ephemeral: true}
+	out := runner{ID: r.ID, Group: r.Group, Name: r.Name, OS: "unknown", Status: "offline", Busy: r.busy(now, s.rules.BusyLag), Ephemeral: true}
 	if r.Seen {
 		out.OS, out.Version = "Linux", new(cmp.Or(s.rules.Version, ProgramVersion))
 	}
@@ -45,12 +44,12 @@ func (s *Server) show(now time.Time, r *registration) runner {
 }
 
 // mint registers a runner for one job.
-func (s *Server) mint(now time.Time, repo github.Repository, r *http.Request, body []byte) answer {
+func (s *Server) mint(now time.Time, in scope, r *http.Request, body []byte) answer {
 	q, wrong := parseMint(body)
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
 	}
-	if problems := q.problems(); len(problems) > 0 {
+	if problems := q.problems(in.org); len(problems) > 0 {
 		return refuse(http.StatusUnprocessableEntity, "Validation Failed", problems)
 	}
 	if f := s.rules.RefuseMint; f != nil {
@@ -58,23 +57,26 @@ func (s *Server) mint(now time.Time, repo github.Repository, r *http.Request, bo
 	}
 	have, limit := 0, cmp.Or(s.rules.GroupLimit, groupLimit)
 	for _, x := range s.runners {
-		if x.RepositoryID != repo.ID {
+		if !in.has(x) {
 			continue
 		}
-		if have++; strings.EqualFold(x.Name, q.name) {
+		if strings.EqualFold(x.Name, q.name) {
 			return NameExists(q.name).answer()
+		}
+		if x.Group == q.group {
+			have++
 		}
 	}
 	if have >= limit {
-		return GroupFull(limit).answer()
+		return GroupFull(q.group, limit).answer()
 	}
 	id := s.id()
-	config, err := newConfig(s.cfg.Random, id, q.name, repo.Name, q.folder)
+	config, err := newConfig(s.cfg.Random, id, q.name, in.name(), q.folder)
 	if err != nil {
 		return refuse(http.StatusInternalServerError, "Server Error", nil)
 	}
 	reg := &registration{
-		record: record{ID: id, Repository: repo.Name, RepositoryID: repo.ID, Name: q.name, Labels: q.labels, CreatedAt: now, Digest: digest(config)},
+		record: record{ID: id, Repository: in.repo.Name, RepositoryID: in.repo.ID, OrganizationID: in.org.ID, Group: q.group, Name: q.name, Labels: q.labels, CreatedAt: now, Digest: digest(config)},
 		config: secret.New(config),
 	}
 	s.runners = append(s.runners, reg)
@@ -93,13 +95,18 @@ type mintRequest struct {
 }
 
 // problems returns what GitHub refuses in a request that is well formed. Of
-// names and labels it says little; this is the narrowest that may be.
-func (q mintRequest) problems() (out []string) {
+// names and labels it says little; this is the narrowest that may be. org is where the
+// runner is to be, unless it has no id.
+func (q mintRequest) problems(org Organization) (out []string) {
 	if q.name == "" || len(q.name) > 64 || strings.Trim(q.name, nameChars) != "" {
 		out = append(out, "name: want 1 to 64 of a-z, A-Z, 0-9, dot, dash and underscore")
 	}
-	if q.group != 1 {
+	g, ok := org.group(q.group)
+	switch {
+	case org.ID == "" && q.group != defaultGroup:
 		out = append(out, "runner_group_id: a repository has group 1 alone")
+	case org.ID != "" && (!ok || g.Inherited):
+		out = append(out, fmt.Sprintf("runner_group_id: the organization has no group %d of its own", q.group))
 	}
 	if len(q.labels) < 1 || len(q.labels) > 100 {
 		out = append(out, fmt.Sprintf("labels: want 1 to 100, got %d", len(q.labels)))

@@ -30,7 +30,9 @@ type Config struct {
 	// part. nil: whatever id or name is asked for exists, but not for an App, and
 	// nobody knows which name belongs to which id.
 	Repositories []github.Repository
-	Rules        Rules
+	// Organizations are all that exist, for the credential.
+	Organizations []Organization
+	Rules         Rules
 	// Disk keeps registrations and open jobs; nil: they are gone with the
 	// process. The Server does not close it.
 	Disk Disk
@@ -82,7 +84,7 @@ type Rules struct {
 	LosesJobs bool
 	// RefuseMint refuses every registration; nil: none for that reason.
 	RefuseMint *Refusal
-	// GroupLimit is how many runners a repository may have. 0: 10,000, as at GitHub
+	// GroupLimit is how many runners a repository or a runner group may have. 0: 10,000, as at GitHub
 	// (https://docs.github.com/en/actions/reference/limits).
 	GroupLimit int
 	// Version is that of runner programs that connect; empty: ProgramVersion.
@@ -119,10 +121,13 @@ var NoAnswer http.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Req
 type Registration struct {
 	ID         int64
 	Repository string // owner/name, when it was made
-	// RepositoryID is whose it is, whatever the repository is called.
-	RepositoryID string
-	Name         string
-	Labels       []string // as given
+	// RepositoryID is whose it is, whatever the repository is called; empty: it is the
+	// organization's of that id.
+	RepositoryID   string
+	OrganizationID string
+	Group          int64 // the runner group
+	Name           string
+	Labels         []string // as given
 	// Config is its credential; empty if it was made by an earlier process.
 	Config    secret.Text
 	CreatedAt time.Time
@@ -156,6 +161,7 @@ type Server struct {
 	limiter limiter
 	rules   Rules
 	names   names
+	orgs    []Organization
 	calls   map[string]int
 	total   int               // of calls
 	grants  map[string]*grant // by token
@@ -186,6 +192,7 @@ func New(cfg Config) (*Server, error) {
 		calls:  map[string]int{},
 		grants: map[string]*grant{},
 		names:  newNames(cfg.Repositories),
+		orgs:   slices.Clone(cfg.Organizations),
 		pool:   pool{shelf: shelf{disk: cfg.Disk}, pickUp: cfg.PickUp, lost: cfg.Lost, changed: make(chan struct{})},
 	}
 	if err := s.load(); err != nil {
@@ -201,9 +208,9 @@ func (s *Server) step(f func(now time.Time) error) error {
 	s.lock <- struct{}{}
 	defer func() { <-s.lock }()
 	now := s.cfg.Now()
-	s.settle(now, s.rules)
+	s.settle(now)
 	err := f(now)
-	s.settle(now, s.rules)
+	s.settle(now)
 	if kerr := s.keep(); err == nil {
 		err = kerr
 	}

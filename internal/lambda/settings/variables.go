@@ -172,6 +172,11 @@ var Parameters = []Parameter{
 		Meaning: "The registration of one AWS account that may be launched into, and of who may ask for that.",
 	},
 	{
+		Name: "setup/<name>/<part>", Readers: []Function{FunctionAPI}, Where: "the control plane's",
+		Example: "IyEvYmluL3No…",
+		Meaning: "A part of a set-up script that registrations name by its path, `GARO_PARAMETERS/setup/<name>`. The parts are joined in the order of their names, and are the script in base64.",
+	},
+	{
 		Name: "/github/runner/pat", Readers: []Function{FunctionWorker, FunctionReaper}, Where: "the runner account's, in its default region", Needed: true,
 		Example: "github_pat_…",
 		Meaning: "GitHub's credential for the repositories of that account: a personal access token, or the private key of a GitHub App. The registration can name another parameter (`github.parameter`).",

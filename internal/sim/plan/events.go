@@ -39,6 +39,11 @@ var events = []event{
 	{"repository renamed, and its name given away", func(s *story, name string) bool {
 		return s.w.GitHub.Rename(setting.RepositoryID, setting.Repository+"-"+name) == nil && s.w.GitHub.Create(github.Repository{ID: "99" + name, Name: setting.Repository}) == nil
 	}},
+	{"registration moved to the organization, or back", func(s *story, name string) bool {
+		now, _ := s.w.InOrganization()
+		s.w.RegisterIn(!now)
+		return true
+	}},
 	{"tags of a machine edited", func(s *story, name string) bool {
 		m, ok := s.machine(name)
 		if !ok {

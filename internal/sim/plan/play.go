@@ -91,7 +91,7 @@ func (p *plan) config() sim.Config {
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
 		Shards: p.shards(),
 		GitHub: p.github(),
-		EC2:    p.ec2(), Metadata: p.metadata(),
+		EC2:    p.ec2(), Metadata: p.metadata(), SetUp: p.setUp(), PlainAgent: p.plainAgents(),
 		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies() },
 		Ghosts: p.chance(60, "ghosts") && p.happens(ghosts, ""),
 		NeverBoots: func(n int) bool {
@@ -109,6 +109,7 @@ func (p *plan) config() sim.Config {
 			l.NameRetry, l.NameLife, l.RogueGap = 5*time.Minute, 30*time.Minute, 15*time.Minute
 		},
 		Account: func(a *store.Account) {
+			a.Outfit = p.outfit()
 			a.HardS = int(oneOf(p.dice, []time.Duration{15 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour}, "hard").Seconds())
 			if p.theme() == oneKey {
 				a.HardS = int((15 * time.Minute).Seconds()) // twice the longest timeout

@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,9 @@ type story struct {
 // tell is the story: requests come, and much goes wrong, until it heals.
 func (s *story) tell() {
 	var wg sync.WaitGroup
+	if themes := []int{mixed, starved}; slices.Contains(themes, s.theme()) && s.chance(250, "organization") && s.happens(inGroup, "") {
+		s.w.RegisterIn(true) // where no runner is shared
+	}
 	n := 1 + s.draw("requests")%5
 	if s.theme() != mixed || s.chance(100, "many requests") {
 		n += 5 // more than EC2 launches at once
@@ -57,10 +61,16 @@ func (s *story) tell() {
 
 // release has the operator release the brake of a world that lost records, each
 // time that it comes on. Registrations that no record knows are looked for in
-// repositories that have had a runner lately: one more request is made.
+// scopes that have had a runner lately: one more request is made in each.
 func (s *story) release() {
+	now, both := s.w.InOrganization()
 	s.asked.Add(1)
 	s.w.Start(sim.Ephemeral("after-all"))
+	if both {
+		s.w.RegisterIn(!now)
+		s.asked.Add(1)
+		s.w.Start(sim.Ephemeral("after-all-elsewhere"))
+	}
 	for i := range 8 {
 		time.Sleep(s.w.Limits.SweepPeriod)
 		if i == 0 {
@@ -88,7 +98,7 @@ func (s *story) ask(name string) {
 		return
 	}
 	s.w.Accepted(started.ID)
-	caller = caller.WithToken(client.NewToken(started.StatusToken))
+	caller = caller.WithToken(client.NewToken(started.StatusToken.Reveal()))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stops, within := uint64(200), 4*time.Minute
@@ -130,7 +140,7 @@ func (s *story) body(name string) apitype.Start {
 	body := sim.Ephemeral(name)
 	if s.theme() == oneKey || s.theme() == burst {
 		body = sim.Shared(name)
-	} else if s.chance(600, "shared", name) {
+	} else if now, _ := s.w.InOrganization(); !now && s.chance(600, "shared", name) {
 		body = sim.Shared(name, oneOf(s.dice, [][]string{nil, {"build"}}, "labels", name)...)
 	}
 	if s.theme() == mixed && s.chance(300, "root volume", name) {

@@ -11,6 +11,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // The kinds of fault that last for a while, or for the whole of a world's trouble.
@@ -35,6 +36,8 @@ const (
 	unfamiliar  Kind = "answer of EC2 that nobody knows"
 	ghosts      Kind = "deleted runner not told"
 	neverBoots  Kind = "machine never boots"
+	unfit       Kind = "machine cannot be set up"
+	plainAgent  Kind = "agent of a version before"
 	noMetadata  Kind = "metadata service away"
 	noNetwork   Kind = "machine without network"
 	lateNetwork Kind = "machine with network late"
@@ -46,6 +49,7 @@ const (
 	unreadable  Kind = "message unreadable"
 	flooded     Kind = "flood of events"
 	crowded     Kind = "few open requests allowed"
+	inGroup     Kind = "runners register in an organization"
 )
 
 // window is a time in which something is wrong.
@@ -86,6 +90,41 @@ func (p *plan) killLate() time.Duration {
 		return p.between(30*time.Second, 5*time.Minute, "killed late by")
 	}
 	return p.between(0, setting.KillLate, "kill late")
+}
+
+// setUp says how long machines take to become what their account wants, and of which it
+// fails, or hangs.
+func (p *plan) setUp() func(n int) (time.Duration, error) {
+	heals, rate := p.heals(), oneOf(p.dice, []uint64{0, 100, 500}, "set-ups fail")
+	return func(n int) (time.Duration, error) {
+		name := strconv.Itoa(n)
+		took := p.between(0, 20*time.Second, "set-up takes", name)
+		if !time.Now().Before(heals) || !p.chance(rate, "set-up fails", name) || !p.happens(unfit, name) {
+			return took, nil
+		}
+		if p.chance(300, "set-up hangs", name) {
+			took = time.Hour
+		}
+		return took, errors.New("script: exit status 3")
+	}
+}
+
+// plainAgents says of which machines the agent is of the version before outfits: some of
+// the first, as while a new version is rolled out.
+func (p *plan) plainAgents() func(n int) bool {
+	heals, rolls := p.heals(), p.chance(300, "rolled out")
+	return func(n int) bool {
+		name := strconv.Itoa(n)
+		return rolls && time.Now().Before(heals) && p.chance(500, "agent of before", name) && p.happens(plainAgent, name)
+	}
+}
+
+// outfit is what the account wants of its machines: in most worlds, nothing.
+func (p *plan) outfit() store.Outfit {
+	if !p.chance(250, "outfit") || !p.has("outfit", "") {
+		return store.Outfit{}
+	}
+	return store.Outfit{Setup: store.Setup{Script: "#!/bin/sh\n"}, Packages: []string{"git"}}
 }
 
 // metadata says when the metadata service of machines does not answer: in some worlds

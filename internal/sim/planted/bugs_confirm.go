@@ -79,7 +79,7 @@ var confirmBugs = []Bug{
 // realBugs break what is said of failures, and whom calls reach.
 var realBugs = []Bug{
 	plant("ByName", "calls go to whatever repository has the name by now",
-		edit("internal/github/client.go", `return "repositories/" + repo.ID + "/actions/runners"`, `return "repos/" + repo.Name + "/actions/runners"`)),
+		edit("internal/github/access.go", `root := "repositories/" + in.ID`, `root := "repos/" + in.Name`)),
 	plant("RefusalWithoutWords", "the error leaves out the words of EC2's refusal",
 		edit("worker/launch.go", `return fe.Text + " (" + fe.Code + ")"`, `_ = fe
 		return "EC2 or STS refuses."`)),

@@ -16,7 +16,7 @@ var standingBugs = []Bug{
 	plant("UnseenIsOverAtOnce", "a runner is over as soon as its account refuses to show its machine",
 		edit("store/reach.go", `if r.State != RunnerEnding || now.Before(by) {`, `if r.State != RunnerEnding {`)),
 	plant("LostKeyEndsTheRequest", "a request fails since the key of its launch was taken away",
-		edit("store/end.go", `code != EndTooOld && code != EndNoAccount}`, `code != EndTooOld && code != EndNoAccount && code != EndKeyLost}`)),
+		edit("store/end.go", `code != EndNoAccount && code != EndSetup}`, `code != EndNoAccount && code != EndSetup && code != EndKeyLost}`)),
 	plant("LostKeyIsWaitedFor", "a launch whose key was taken away is tried again and again",
 		edit("worker/keys.go", `why = store.NewEnd(store.EndKeyLost)`, `return true, v.wait(ctx, store.WaitOutage, v.Limits.SettleSlack)`)),
 	plant("MachineOfALostKeyIsForgotten", "a machine that may have been launched with a lost key is not looked for",

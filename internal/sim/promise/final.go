@@ -20,7 +20,6 @@ const (
 	Age           Promise = "no machine outlives its hard limit and a run of the reaper"
 	OneEach       Promise = "a caller who repeats his call gets one request"
 	Hidden        Promise = "no secret can be read anywhere"
-	Reaches       Promise = "every call about a repository reaches the repository of that id"
 )
 
 // finalPromises are about what is there when all is over.

@@ -48,6 +48,7 @@ type History struct {
 	texts     []text
 	unreached time.Time            // when the account was last removed, or began to refuse us
 	keyLost   map[string]time.Time // when each key was taken away, by its id
+	outfits   outfits
 	retagged  map[string]string    // the runners that machines were launched for whose tags were edited, by machine
 	stopped   map[string]time.Time // when a person stopped a machine, by its id
 }
@@ -68,6 +69,7 @@ type seen struct {
 
 	confirmations confirmations
 	answers       answers
+	unfit         map[string]bool // the requests that had a machine which could not be set up
 	floods        floods
 	leases        leases
 	missed        map[string]time.Time // when EC2 did not show a machine, by its id or token
@@ -99,7 +101,7 @@ func newSeen() seen {
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, live: map[string]int{}, slots: map[string][]time.Time{}, slotsOf: map[string]int{}, launches: map[string]int{},
 		names: map[string]bool{}, configs: map[int64]bool{},
-		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), floods: newFloods(), leases: newLeases(), placed: map[store.Ref]place{},
+		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, floods: newFloods(), leases: newLeases(), placed: map[store.Ref]place{},
 		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{},
 		crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}

@@ -57,8 +57,8 @@ func (p leasePromises) sawLeases(c commit) {
 	p.hold(Alone, !points || len(c.items) == 1 && !intent, "a lease is in a commit with %d items", len(c.items))
 }
 
-// sawRegistration looks at a registration before it is made.
-func (p leasePromises) sawRegistration(r store.Runner) {
+// sawMint looks at a registration before it is made.
+func (p leasePromises) sawMint(r store.Runner) {
 	credential := r.Account + "/github/runner/pat"
 	p.hold(Leased, p.leases.left[credential] > 0, "runner %s is registered without a lease of %s", r.ID, credential)
 	now := p.now(kernel.Worker)

@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -33,20 +32,23 @@ type Oracle struct {
 	launchPromises
 	bootPromises
 	wordPromises
+	scopePromises
 	endPromises
 	runPromises
 	machinePromises
 	finalPromises
 	floodPromises
+	outfitPromises
 	leasePromises
 }
 
 // New returns an oracle that has seen nothing.
 func New(cfg Config) *Oracle {
-	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{}}
+	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{},
+		outfits: outfits{map[string]bool{}, map[string]string{}}}
 	return &Oracle{
-		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, leasePromises{h},
+		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, outfitPromises{h}, leasePromises{h},
 	}
 }
 
@@ -140,7 +142,9 @@ func (o *Oracle) saw(c commit) {
 			o.sawRunner(was, *i)
 			o.sawWord(c, was, *i)
 			o.sawBooted(was, *i)
+			o.sawScopes(was, *i)
 			o.sawReason(was, *i)
+			o.sawUnfit(was, *i)
 			if begins(was.OnlineAt, i.OnlineAt) {
 				online = append(online, *i)
 			}
@@ -165,6 +169,7 @@ func (o *Oracle) sawTogether(c commit, shared map[string]store.Lock) {
 		switch i := i.(type) {
 		case *store.Request:
 			run := o.runners[i.Runner]
+			o.sawUnfitRequest(*i)
 			if i.State == store.Ready {
 				o.hold(ReadyRunner, !run.OnlineAt.IsZero(), "request %s is ready, and its runner %s was never online", i.ID, i.Runner)
 			}
@@ -219,7 +224,7 @@ func (o *Oracle) Healed(at time.Time, asked int, alarms []store.Alarm) {
 	defer o.mu.Unlock()
 	o.sawJobs()
 	for _, g := range o.GitHub.Minted() {
-		o.hold(Reaches, g.RepositoryID == setting.RepositoryID, "registration %s was made in repository %s, %s", g.Name, g.RepositoryID, g.Repository)
+		o.sawRegistration(g)
 	}
 	o.hold(NoPanic, !slices.Contains(alarms, store.AlarmPanic), "panic: a part panicked, and says so in its log")
 	o.hold(OneEach, len(o.requests) <= asked, "%d requests were asked for, and %d are recorded", asked, len(o.requests))

@@ -55,7 +55,7 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 	}
 	p.hold(Final, !was.State.Final() || r.State == was.State, "request %s was %s, and is %s", r.ID, was.State, r.State)
 	p.hold(ReadyRunner, was.State != store.Ready || r.Runner == was.Runner, "request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
-	p.hold(Fixed, r.GiveUpAt.Equal(was.GiveUpAt) && r.BodyHash == was.BodyHash && r.CreatedAt.Equal(was.CreatedAt) && r.OwnLabel == was.OwnLabel,
+	p.hold(Fixed, r.GiveUpAt.Equal(was.GiveUpAt) && r.Scope == was.Scope && r.BodyHash == was.BodyHash && r.CreatedAt.Equal(was.CreatedAt) && r.OwnLabel == was.OwnLabel,
 		"request %s is another one than it was", r.ID)
 	if was.Wait == store.WaitPaced && r.Wait == store.WaitPaced && !was.Slot.IsZero() {
 		moved, late := r.Slot.Sub(was.Slot), r.UpdatedAt.Sub(was.DueAt)
@@ -137,7 +137,7 @@ func (p recordPromises) count(was, r store.Runner) {
 func (p recordPromises) sawStep(was, r store.Runner) {
 	p.hold(Final, !was.State.Final() || r.State == was.State, "runner %s was %s, and is %s", r.ID, was.State, r.State)
 	launch := slices.Equal(r.Plan, was.Plan) && sameLaunch(r.Launch, was.Launch) || p.reimaged(was, r)
-	p.hold(Fixed, r.Hard.Equal(was.Hard) && r.Lock == was.Lock && r.Request == was.Request && launch, "runner %s is another one than it was", r.ID)
+	p.hold(Fixed, r.Hard.Equal(was.Hard) && r.Scope == was.Scope && r.Lock == was.Lock && r.Request == was.Request && launch, "runner %s is another one than it was", r.ID)
 	p.hold(Fixed, was.InstanceID == "" || r.InstanceID == was.InstanceID, "runner %s had instance %s, and has %s", r.ID, was.InstanceID, r.InstanceID)
 	p.hold(Fixed, was.Boot.NonceHash == "" || r.Boot.NonceHash == was.Boot.NonceHash, "runner %s booted with another nonce", r.ID)
 	p.hold(Rising, r.Index >= was.Index && r.Config.N >= was.Config.N && r.Counter >= was.Counter && r.Wanted >= was.Wanted,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
@@ -19,7 +20,12 @@ const (
 	Repository   = "acme/shop"
 	RepositoryID = "7"
 	URL          = "https://garo.sim"
+	GroupID      = 9 // of the runner group that admits the repository
 )
+
+// Organization is the owner of the repository, where runners register while the account's
+// registration says so.
+var Organization = store.Scope{Kind: store.OrganizationScope, ID: "1", Name: "acme", Group: "garo"}
 
 // Here is where machines are launched.
 var Here = fleet.Place{Account: AccountID, Region: Region}

@@ -86,6 +86,21 @@ func TestEachEntryOfTheMatrixHasItsOwnMachine(t *testing.T) {
 	}
 }
 
+func TestJobOfAnOrganizationGetsARunnerOfItsGroup(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "--boot-time", "1s")
+	s.reregister(t, `"repositories": [{"id": "1001", "name": "acme/shop"}]`, `"owners": [{"id": "1", "name": "acme"}],
+		"scope": {"kind": "organization", "id": "1", "name": "acme", "runner_group": "garo"}`)
+	s.reregister(t, `["shared", "ephemeral"]`, `["ephemeral"]`)
+	r := start(t, s, "spot.yml", []string{s.ephemeralLabel("garo/1")}, s.environment()...).wait(t)
+	r.ran(t, "success", map[string]int{"runner": 1, "build": 1})
+	q := s.requests(t)[0]
+	story := fmt.Sprint(q.Runner.History)
+	if q.Repository != "acme/shop" || q.State != "ready" || !strings.Contains(story, "in the runner group garo of acme") {
+		t.Errorf("request = %+v of %s, want it ready, with a runner in the group: %s", q.State, q.Repository, story)
+	}
+}
+
 func TestSpotWithoutCapacityFallsBackToOnDemand(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "--boot-time", "1s", "--no-capacity", "spot/*/*")

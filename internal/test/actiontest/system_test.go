@@ -89,7 +89,7 @@ func newSystem(t *testing.T, args ...string) *system {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Client = client.New(client.Config{URL: s.url, Token: client.Static(client.NewToken(strings.TrimSpace(string(token))))})
+	s.Client = client.Must(client.New(client.Config{URL: s.url, Token: client.Static(client.NewToken(strings.TrimSpace(string(token))))}))
 	return s
 }
 
@@ -129,6 +129,19 @@ func register(t *testing.T, dir, server string) {
 		"markets": ["spot", "ondemand"], "spot_fallback": true, "modes": ["shared", "ephemeral"], "max_runners": 20,
 		"pacing": {"burst": 100, "interval_ms": 10}, "github": {}}`
 	if err := os.WriteFile(filepath.Join(dir, accountID+".json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reregister replaces a part of the registration.
+func (s *system) reregister(t *testing.T, was, is string) {
+	t.Helper()
+	path := filepath.Join(s.dir, "accounts", accountID+".json")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, bytes.Replace(b, []byte(was), []byte(is), 1), 0o600)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -178,7 +178,7 @@ func (w *world) ask(job string, body apitype.Start) apitype.Started {
 func (w *world) status(s apitype.Started) apitype.Status {
 	w.Helper()
 	var now apitype.Status
-	if status := w.call("GET", "/status/"+s.ID, s.StatusToken, nil, &now); status != http.StatusOK {
+	if status := w.call("GET", "/status/"+s.ID, s.StatusToken.Reveal(), nil, &now); status != http.StatusOK {
 		w.Fatalf("GET /status/%s = %d, want 200", s.ID, status)
 	}
 	return now

@@ -48,7 +48,7 @@ func TestMachineLivesFromItsRequestToItsEnd(t *testing.T) {
 	}
 
 	var stopped apitype.Stopped
-	if status := w.call("POST", "/stop/"+s.ID, s.StatusToken, nil, &stopped); status != http.StatusAccepted || !stopped.Draining {
+	if status := w.call("POST", "/stop/"+s.ID, s.StatusToken.Reveal(), nil, &stopped); status != http.StatusAccepted || !stopped.Draining {
 		t.Fatalf("POST /stop = %d, %+v; want 202, and that the runner drains", status, stopped)
 	}
 	// What the machine says meanwhile can have a run lose its commit, which the next one repeats.

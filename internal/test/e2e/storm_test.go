@@ -164,7 +164,7 @@ func TestTwoStartsShareOneMachine(t *testing.T) {
 	w.eventually("the third request is ready at once", func() bool { return w.status(third).State == string(store.Ready) })
 	w.wantOneInstance(run, 1)
 	var stopped apitype.Stopped
-	if status := w.call("POST", "/stop/"+first.ID, first.StatusToken, nil, &stopped); status != 202 || stopped.Draining {
+	if status := w.call("POST", "/stop/"+first.ID, first.StatusToken.Reveal(), nil, &stopped); status != 202 || stopped.Draining {
 		t.Errorf("POST /stop = %d, %+v; want 202, and that the machine stays for the others", status, stopped)
 	}
 }

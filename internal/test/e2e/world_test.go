@@ -110,6 +110,9 @@ type world struct {
 	batches    [][]string // the bodies of each batch of messages
 }
 
+// groupID is GitHub's id of the runner group garo of the organization.
+const groupID = 7
+
 // worlds counts them: each has accounts of its own, since all share one moto.
 var worlds atomic.Int64
 
@@ -273,9 +276,10 @@ func (w *world) serve() {
 	w.hide("GitHub's credential", pat)
 	var err error
 	if w.github, err = simgithub.New(simgithub.Config{
-		Repositories: []github.Repository{{ID: "1001", Name: shop}},
-		Rules:        simgithub.Rules{Token: secret.New(pat)},
-		Errorf:       w.Errorf,
+		Repositories:  []github.Repository{{ID: "1001", Name: shop}},
+		Organizations: []simgithub.Organization{{ID: "1", Name: "acme", Groups: []simgithub.Group{{ID: groupID, Name: "garo", Repositories: []string{"1001"}}}}},
+		Rules:         simgithub.Rules{Token: secret.New(pat)},
+		Errorf:        w.Errorf,
 	}); err != nil {
 		w.Fatal(err)
 	}

@@ -211,6 +211,8 @@ const (
 	spotItem      = "spot/instance-action"
 	rebalanceItem = "events/recommendations/rebalance"
 	metadataToken = "canary-metadata-token"
+	// roleCredentials are those of a machine's role.
+	roleCredentials = "canary-credentials-of-the-role"
 )
 
 // metadata is the instance metadata service, version 2, of whichever machine asks.
@@ -239,6 +241,9 @@ func (w *world) metadata(res http.ResponseWriter, req *http.Request) {
 		"/latest/dynamic/instance-identity/rsa2048": m.word(),
 	}
 	m.mu.Unlock()
+	if w.opts.role {
+		answers[data+"iam/info"], answers[data+"iam/security-credentials/ci"] = "{}", roleCredentials
+	}
 	if text := answers[req.URL.Path]; text != "" {
 		_, _ = io.Copy(res, strings.NewReader(text))
 		return

@@ -4,7 +4,6 @@ package machinetest
 
 import (
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -64,12 +63,7 @@ func TestJobGoesOnWhenTheAgentIsKilled(t *testing.T) {
 	m := w.machine(1)
 	eventually(t, "the start of the job is reported", func() bool { return strings.Contains(w.heard(), "job_started") })
 	for range 2 {
-		pid := 0
-		eventually(t, "the agent runs", func() bool { pid = m.running(agentCommand); return pid != 0 })
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the agent is started again", func() bool { now := m.running(agentCommand); return now != 0 && now != pid })
+		m.killAgent()
 	}
 	w.release()
 	w.told("finished")

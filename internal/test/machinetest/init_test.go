@@ -141,6 +141,7 @@ done`,
 	"systemctl": `
 case $1 in
 poweroff) kill -TERM 1 ;;
+is-active) exit 3 ;;
 start)
 	command=$(sed -n 's/^ExecStart=//p' "/etc/systemd/system/$2")
 	[ -n "$command" ] || exit 1

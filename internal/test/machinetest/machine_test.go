@@ -294,6 +294,17 @@ func (m *machine) running(command string) int {
 	return 0
 }
 
+// killAgent kills the agent's process, and waits for the next one.
+func (m *machine) killAgent() {
+	m.t.Helper()
+	pid := 0
+	eventually(m.t, "the agent runs", func() bool { pid = m.running(agentCommand); return pid != 0 })
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		m.t.Fatal(err)
+	}
+	eventually(m.t, "the agent is started again", func() bool { now := m.running(agentCommand); return now != 0 && now != pid })
+}
+
 const agentCommand = "/opt/garo/agent -document"
 
 // eventually waits for something.

@@ -70,6 +70,8 @@ type options struct {
 	programHash string
 	rules       func(*simgithub.Rules)
 	environment map[string]string // of the account's registration
+	outfit      store.Outfit      // likewise
+	role        bool              // machines have a role
 	// proxy is a proxy's address, the only way to the control plane; empty: there is none.
 	proxy string
 }
@@ -138,7 +140,7 @@ func newWorld(t *testing.T, opts options) *world {
 	}
 	gh, err := github.New(github.Config{
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.github.Handler()),
-		Token: func(context.Context, github.Repository) (secret.Text, error) { return secret.New(pat), nil },
+		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -164,10 +166,10 @@ func newWorld(t *testing.T, opts options) *world {
 	w.reaper = reaper.New(reaper.Config{
 		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Limits: w.limits, ControlPlane: "test", Log: log,
 	})
-	w.client = client.New(client.Config{
+	w.client = client.Must(client.New(client.Config{
 		URL: "http://localhost", HTTP: memhttp.Client(w.api),
 		Token: func(context.Context) (client.Token, error) { return client.NewToken(operator), nil },
-	})
+	}))
 	w.serve()
 	w.run()
 	t.Cleanup(w.report)
@@ -320,7 +322,7 @@ func (w *world) Account(_ context.Context, id string) (store.Account, error) {
 		Regions:       map[string]store.Region{region: {Subnets: []string{"subnet-a"}, SecurityGroups: []string{"sg-a"}, Images: []string{"ami-a"}}},
 		InstanceTypes: []string{"t3a.micro"}, DefaultInstanceTypes: []string{"t3a.micro"},
 		Markets: []string{store.OnDemand, store.Spot}, Modes: []string{store.Ephemeral, store.Shared},
-		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10}, Environment: w.opts.environment,
+		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10}, Environment: w.opts.environment, Outfit: w.opts.outfit,
 	}, nil
 }
 

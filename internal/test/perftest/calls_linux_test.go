@@ -109,7 +109,7 @@ func TestCallsGolden(t *testing.T) {
 		return func() {
 			t.Helper()
 			var status apitype.Status
-			answered(t, invoke(front, event(t, "GET", "/status/"+asked.ID, asked.StatusToken, "", nil)), 200, &status)
+			answered(t, invoke(front, event(t, "GET", "/status/"+asked.ID, asked.StatusToken.Reveal(), "", nil)), 200, &status)
 			if status.State != want {
 				t.Errorf("state = %s, want %s", status.State, want)
 			}

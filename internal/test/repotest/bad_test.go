@@ -145,7 +145,7 @@ func see(t *testing.T, problems []string, want string) {
 	}
 }
 
-func TestFilesLeavesOutWhatIsNotText(t *testing.T) {
+func TestFilesHaveTheTextOfWhatIsText(t *testing.T) {
 	tree := fstest.MapFS{
 		"a.go": {Data: []byte("package a")}, ".ci/run": {Data: []byte("x")}, "internal/bin/b.go": {Data: []byte("package b")},
 		"image.png": {Data: []byte("\x89PNG\x00")}, ".git/config": {Data: []byte("x")}, "bin/garo.md": {Data: []byte("x")},
@@ -157,9 +157,9 @@ func TestFilesLeavesOutWhatIsNotText(t *testing.T) {
 	}
 	var got []string
 	for _, f := range files(t, tree) {
-		got = append(got, f.path)
+		got = append(got, f.path+": "+f.text)
 	}
-	if want := []string{".ci/run", "a.go", "internal/bin/b.go"}; !slices.Equal(got, want) {
+	if want := []string{".ci/run: x", "a.go: package a", "image.png: ", "internal/bin/b.go: package b"}; !slices.Equal(got, want) {
 		t.Errorf("files = %q, want %q", got, want)
 	}
 }

@@ -21,13 +21,13 @@ const root = "../../.."
 // module is the path of the module that is tested.
 const module = "github.com/alphagov/github-actions-runner-orchestration"
 
-// file is a text file of the repository.
+// file is a file of the repository.
 type file struct {
 	path string // from the root, with slashes
-	text string
+	text string // empty: it is no text
 }
 
-// files returns the text files under fsys, in the order of their paths. What git
+// files returns the files under fsys, in the order of their paths. What git
 // ignores, and git's own, is left out.
 func files(t *testing.T, fsys fs.FS) []file {
 	t.Helper()
@@ -47,7 +47,10 @@ func files(t *testing.T, fsys fs.FS) []file {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it was removed since its directory was read
 		}
-		if err == nil && bytes.IndexByte(b, 0) < 0 {
+		if bytes.IndexByte(b, 0) >= 0 {
+			b = nil // a picture
+		}
+		if err == nil {
 			all = append(all, file{name, string(b)})
 		}
 		return err

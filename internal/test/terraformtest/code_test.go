@@ -89,6 +89,9 @@ func TestParametersAreThoseOfTheCode(t *testing.T) {
 		if strings.HasPrefix(name, "accounts/") {
 			name = "accounts/<account id>"
 		}
+		if strings.HasPrefix(name, "setup/") {
+			name = "setup/<name>/<part>"
+		}
 		if !slices.Contains(got, name) {
 			got = append(got, name)
 		}
@@ -100,6 +103,9 @@ func TestParametersAreThoseOfTheCode(t *testing.T) {
 		}
 		want = append(want, p.Name)
 		read := call{action: "ssm:GetParameter", resource: parameter + "/" + strings.ReplaceAll(p.Name, "<account id>", "222222222222")}
+		if all, ok := strings.CutSuffix(read.resource, "/<part>"); ok { // they are read together
+			read = call{action: "ssm:GetParametersByPath", resource: strings.ReplaceAll(all, "<name>", "build")}
+		}
 		for _, f := range functions {
 			may := policyAt(t, r, `aws_iam_role_policy.function["`+string(f)+`"]`, "policy").allows(read)
 			if reads := slices.Contains(p.Readers, f); may != reads {
@@ -234,9 +240,9 @@ func TestRegistrationsAreReadByTheCode(t *testing.T) {
 		t.Errorf("allow = %+v, want nothing unasked", got)
 	}
 	b := parsed["333333333333"]
-	got := fmt.Sprintln(b.Repositories, b.Server, b.DefaultRegion, b.InstanceTypes, b.DefaultInstanceTypes, b.Markets, b.SpotFallback, b.Modes,
+	got := fmt.Sprintln(b.Repositories, b.Server, b.Scope, b.DefaultRegion, b.InstanceTypes, b.DefaultInstanceTypes, b.Markets, b.SpotFallback, b.Modes,
 		b.MaxTimeoutS, b.HardS, b.MaxRunners, b.Pacing, b.GitHub, b.Allow.PublicRepositories, b.Allow.Events, b.MaxOpenRequests, b.Only.Refs, b.Only.Properties, b.Regions["eu-west-1"].Subnets, b.Regions["eu-west-1"].SecurityGroups, b.Regions["eu-west-1"].Images, b.Regions["eu-west-1"].InstanceProfile)
-	want := "[{2 acme/shop}] github.example.org eu-west-1 [m7i.large m7a.large] [m7a.large] [ondemand] false [ephemeral] " +
+	want := "[{2 acme/shop}] github.example.org { organization 1 acme garo} eu-west-1 [m7i.large m7a.large] [m7a.large] [ondemand] false [ephemeral] " +
 		"1800 7200 3 {2 1000} {/garo/app 1 2} true [issues] 500 [refs/heads/main] map[tier:gold] [subnet-0c] [sg-0c] [/images/runner] jobs\n"
 	if got != want {
 		t.Errorf("registration = %s\nwant %s", got, want)

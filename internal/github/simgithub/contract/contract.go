@@ -71,8 +71,12 @@ func (d *Description) Seen() []string {
 }
 
 // byID is how our client calls, and where GitHub sends calls for a repository that
-// was renamed. What is below it is described below the repository's name.
-var byID = regexp.MustCompile(`^/repositories/[0-9]+/`)
+// was renamed, and pages of what an organization has. What is below it is described
+// below the name of the repository or of the organization.
+var byID = map[*regexp.Regexp]string{
+	regexp.MustCompile(`^/repositories/[0-9]+/`):  "/repos/owner/repo/",
+	regexp.MustCompile(`^/organizations/[0-9]+/`): "/orgs/org/",
+}
 
 // Handler returns next, with all that goes in and comes out held against the
 // description and told to t. A request may be wrong if the answer is 422.
@@ -91,7 +95,10 @@ func (d *Description) Handler(t testing.TB, next http.Handler) http.Handler {
 
 func (d *Description) check(t testing.TB, r *http.Request, body []byte, a *answer) {
 	ctx := r.Context()
-	path := byID.ReplaceAllString(strings.TrimPrefix(r.URL.Path, "/api/v3"), "/repos/owner/repo/")
+	path := strings.TrimPrefix(r.URL.Path, "/api/v3")
+	for prefix, named := range byID {
+		path = prefix.ReplaceAllString(path, named)
+	}
 	to, err := url.Parse(host + path)
 	if err != nil {
 		t.Errorf("%s %s: %v", r.Method, r.URL, err)

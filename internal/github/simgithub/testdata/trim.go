@@ -28,6 +28,11 @@ import (
 // GitHub Enterprise Cloud has as of this version.
 var calls = map[string][]string{
 	"/app/installations/{installation_id}/access_tokens": {"post"},
+	"/orgs/{org}/actions/runner-groups":                  {"get"},
+	"/orgs/{org}/actions/runners":                        {"get"},
+	"/orgs/{org}/actions/runners/downloads":              {"get"},
+	"/orgs/{org}/actions/runners/generate-jitconfig":     {"post"},
+	"/orgs/{org}/actions/runners/{runner_id}":            {"delete", "get"},
 	"/rate_limit":                                              {"get"},
 	"/repos/{owner}/{repo}/actions/runners":                    {"get"},
 	"/repos/{owner}/{repo}/actions/runners/downloads":          {"get"},
@@ -36,6 +41,7 @@ var calls = map[string][]string{
 }
 
 var cloud = map[string][]string{
+	"/orgs/{org}/actions/runners/deprecations/{version}":           {"get"},
 	"/repos/{owner}/{repo}/actions/runners/deprecations/{version}": {"get"},
 }
 
