@@ -127,8 +127,13 @@ func TestFieldsThatCannotBeMeantAreRefused(t *testing.T) {
 		},
 		"account_id": {{AccountID: "12345678901"}, {AccountID: "1234567890123"}, {AccountID: "12345678901２"}, {AccountID: "123456789012\n"}, {AccountID: "../../x/y/z/"}},
 		"region":     {{Region: "EU-WEST-2"}, {Region: "eu"}, {Region: "-2"}, {Region: "eu-west-2/x"}, {Region: strings.Repeat("a", 100) + "-1"}},
-		"type":       {{Type: "SPOT"}, {Type: "reserved"}, {Type: "spot "}, {Type: "ѕpot"}},
-		"mode":       {{Mode: "Shared"}, {Mode: "none"}, {Mode: "ephemeral\u200b"}},
+		"regions": {
+			{Regions: []string{"EU-WEST-2"}}, {Regions: []string{""}}, {Regions: []string{"eu-west-1", "eu-west-1"}}, {Region: "eu-west-2", Regions: []string{"eu-west-1"}, Mode: "ephemeral"},
+			{Regions: []string{"eu-west-1", "eu-west-2", "eu-west-3", "us-east-1", "us-east-2", "us-west-1", "us-west-2", "eu-north-1", "eu-south-1"}, Mode: "ephemeral"},
+			{Regions: []string{"eu-west-2", "eu-west-1"}, Mode: "shared"}, {Regions: []string{"eu-west-2", "eu-west-1"}}, // the account's first mode is shared
+		},
+		"type": {{Type: "SPOT"}, {Type: "reserved"}, {Type: "spot "}, {Type: "ѕpot"}},
+		"mode": {{Mode: "Shared"}, {Mode: "none"}, {Mode: "ephemeral\u200b"}},
 		"labels": {
 			{Labels: []string{""}}, {Labels: []string{"a b"}}, {Labels: []string{"a,b"}}, {Labels: []string{"a/b"}}, {Labels: []string{"a", "b\n"}},
 			{Labels: []string{"\u212aernel"}}, // the Kelvin sign, which is a k in lower case

@@ -117,6 +117,15 @@ func checkMachine(b apitype.Start) error {
 			return err
 		}
 	}
+	if len(b.Regions) > 0 && b.Region != "" {
+		return invalid("regions", "Name region or regions, not both.")
+	}
+	if slices.ContainsFunc(b.Regions, func(s string) bool { return !isRegion(s) }) {
+		return invalid("regions", "Want names of AWS regions, such as eu-west-2.")
+	}
+	if len(b.Regions) > store.MaxRegions || len(slices.Compact(slices.Sorted(slices.Values(b.Regions)))) < len(b.Regions) {
+		return invalid("regions", "Name at most %d, each once.", store.MaxRegions)
+	}
 	if b.RootVolumeGB < 0 || b.RootVolumeGB > store.MaxVolumeGB {
 		return invalid("root_volume_gb", "Want 1 to %d GiB.", store.MaxVolumeGB)
 	}

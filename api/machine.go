@@ -139,10 +139,14 @@ func (s *server) booted(now time.Time, run store.Runner, lock store.Lock) (apity
 }
 
 // account returns an account's registration as it is now, for what its machines are to
-// be. An account that was removed since wants nothing of them.
+// be. One that was removed says nothing of that: its machine asks again, until the
+// registration is back or the boot limit ends it.
 func (s *server) account(ctx context.Context, id string) (store.Account, error) {
 	a, err := s.Accounts.Account(ctx, id)
-	if err != nil && !errors.Is(err, store.ErrNoAccount) {
+	if errors.Is(err, store.ErrNoAccount) {
+		return store.Account{}, tooEarly()
+	}
+	if err != nil {
 		return store.Account{}, outage(fmt.Errorf("account %s of a machine: %w", id, err))
 	}
 	return a, nil

@@ -111,7 +111,7 @@ func (s *server) started(r store.Request, now time.Time) apitype.Started {
 func (s *server) wish(c *call, who Caller, labels []string, b apitype.Start) (intake.Wish, error) {
 	w := intake.Wish{
 		Caller: printable(who.String(), 128), Trace: c.trace, Key: b.IdempotencyKey,
-		Account: b.AccountID, Region: b.Region, Type: b.Type, Mode: b.Mode, Labels: labels,
+		Account: b.AccountID, Region: b.Region, Regions: b.Regions, Type: b.Type, Mode: b.Mode, Labels: labels,
 		Machine:  store.Machine{InstanceTypes: b.InstanceTypes, Image: b.ImageID, Subnets: b.Subnets, SecurityGroups: b.SecurityGroups, RootVolumeGB: b.RootVolumeGB, Tags: b.Tags},
 		TimeoutS: b.Timeout, GiveUp: time.Duration(b.GiveUp) * time.Second,
 	}

@@ -333,6 +333,7 @@ func TestWhatTheAccountDoesNotAllowIsRefusedByField(t *testing.T) {
 	for field, body := range map[string]apitype.Start{
 		"account_id":      {AccountID: "999999999999"},
 		"region":          {Region: "us-east-1"},
+		"regions":         {Regions: []string{"us-east-1", "eu-west-2"}, Mode: "ephemeral"},
 		"type":            {Type: "ondemand"},
 		"mode":            {Mode: "ephemeral"},
 		"instance_types":  {InstanceTypes: []string{"m7i.large", "p5.48xlarge"}},

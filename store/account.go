@@ -260,6 +260,9 @@ func (a Account) permits(r Request, types, subnets []string, region Region) (fie
 // Permits reports the first field of r, by its name in the API, and the value
 // in it, that the account does not allow. r.Region must be one of the account's.
 func (a Account) Permits(r Request) (field, value string, ok bool) {
+	if len(r.Regions) > 0 {
+		return a.permitsEach(r)
+	}
 	region, found := a.Regions[r.Region]
 	if !found {
 		return "region", r.Region, false

@@ -78,7 +78,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 
 		hard := now.Add(time.Duration(in.Launch.HardS) * time.Second)
 		q = q.reach(in.Reach, hard, lim)
-		bootBy := now.Add(lim.BootLimit)
+		bootBy := now.Add(in.Launch.BootLimit(in.Plan[0], lim))
 		l = Lock{
 			Meta: l.Meta, Key: r.LockKey(), State: LockLaunching, Runner: in.Runner,
 			Exp: minTime(bootBy.Add(r.Timeout()), hard), Hard: hard, BootBy: bootBy, SharedAt: now,

@@ -91,7 +91,7 @@ func (c Case) Advance(now time.Time, lim Limits, from, next int, no Refusal, p P
 		r.Attempts[len(r.Attempts)-1].Text = no.Text
 		r.Index, r.Unclear, r.Said = next, false, Said{}
 		turn := d.call(now, p, false)
-		*l = l.bootBy(maxTime(l.BootBy, turn.Add(lim.BootLimit))) // clocks differ; it only rises
+		*l = l.bootBy(maxTime(l.BootBy, turn.Add(r.Launch.BootLimit(r.Placement(), lim)))) // clocks differ; it only rises
 		*r = r.note(now, no.Code+"; next: "+r.Placement().String())
 		d.check(KindLock)
 	})

@@ -15,7 +15,8 @@ type Limits struct {
 
 	// BootLimit is the time from the last RunInstances call to the boot call. It
 	// bounds a shareable launching lock, the life of the boot token, and a
-	// machine that never boots; stock images boot in well under two minutes.
+	// machine that never boots; stock images boot in well under two minutes. An account
+	// can have another, and bare metal has six times this: see Account.BootLimits.
 	BootLimit time.Duration
 	// ConfigLimit is the time from the first call of a launched machine until its config
 	// must be there. A burst's registrations take as long as GitHub's points for them: this

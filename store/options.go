@@ -29,6 +29,14 @@ type MachineOptions struct {
 	CPUCredits string `json:"cpu_credits,omitempty"`
 	// Tenancy is Dedicated, or empty for shared hardware.
 	Tenancy string `json:"tenancy,omitempty"`
+	// BootLimitS is how many seconds a machine has from its launch to its first call, and
+	// BootLimitsS the same by instance type. Zero or absent: Limits.BootLimit, and six
+	// times that for bare metal.
+	BootLimitS  int            `json:"boot_limit,omitempty"`
+	BootLimitsS map[string]int `json:"boot_limits,omitempty"`
+	// FallbackRegions are tried, in order, for an ephemeral request that names none, when
+	// every placement of its own region is without capacity.
+	FallbackRegions []string `json:"fallback_regions,omitempty"`
 }
 
 // Region is what an account offers in one region.
@@ -181,6 +189,8 @@ func (a Account) checkOptions() []error {
 	}
 	want(slices.Contains([]string{"", Standard, Unlimited}, a.CPUCredits), "cpu_credits: %q: want %s or %s", a.CPUCredits, Standard, Unlimited)
 	want(a.Tenancy == "" || a.Tenancy == Dedicated, "tenancy: %q: want %s, or nothing for shared hardware", a.Tenancy, Dedicated)
+	errs = append(errs, a.checkBootLimits()...)
+	errs = append(errs, a.checkFallback()...)
 	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {
 		r := a.Regions[name]
 		errs = append(errs, r.RootVolume.check("regions."+name+".root_volume")...)

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -20,6 +21,8 @@ func optioned() store.Account {
 	a.MachineOptions = store.MachineOptions{
 		MaxRootVolumeGB: 200, Tags: map[string]string{"team": "build", "cost centre": "42"}, RequestTags: []string{"team", "job"},
 		SpotMaxPrice: "0.25", CPUCredits: store.Standard, Tenancy: store.Dedicated,
+		BootLimitS: 400, BootLimitsS: map[string]int{"m7i.large": 600},
+		FallbackRegions: []string{"eu-west-1"},
 	}
 	return a
 }
@@ -150,6 +153,11 @@ func TestWrongOptionsAreNamed(t *testing.T) {
 		"PriceOfNothing":  {set("spot_max_price", "0.001"), `spot_max_price: "0.001"`},
 		"PriceAsANumber":  {set("spot_max_price", 0.25), "spot_max_price"},
 		"Credits":         {set("cpu_credits", "some"), `cpu_credits: "some"`},
+		"Fallback":        {set("fallback_regions", []any{"us-east-1"}), `fallback_regions: "us-east-1"`},
+		"FallbackTwice":   {set("fallback_regions", []any{"eu-west-1", "eu-west-1"}), `fallback_regions: "eu-west-1"`},
+		"BootLimit":       {set("boot_limit", 59), "boot_limit: 59: want 60 to 3600"},
+		"BootLimitOfType": {set("boot_limits", map[string]any{"m7i.large": 3601}), "boot_limits.m7i.large: 3601"},
+		"BootLimitOfNone": {set("boot_limits", map[string]any{"p5.48xlarge": 600}), `boot_limits: "p5.48xlarge" is not in instance_types`},
 		"Tenancy":         {set("tenancy", "host"), `tenancy: "host"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,5 +201,61 @@ func TestLaunchOfTheVersionBeforeHasNoOptions(t *testing.T) {
 	}
 	if b, err := json.Marshal(l); err != nil || string(b) != before {
 		t.Errorf("it is written as %s, %v; want %s", b, err, before)
+	}
+}
+
+func TestBootLimitsAreThoseOfThePlan(t *testing.T) {
+	of := func(types ...string) (plan []store.Placement) {
+		for _, name := range types {
+			plan = append(plan, store.Placement{InstanceType: name})
+		}
+		return plan
+	}
+	for name, c := range map[string]struct {
+		account int
+		types   map[string]int
+		plan    []string
+		want    map[string]int
+	}{
+		"Default":        {0, nil, []string{"m7i.large", "c7i.large"}, nil},
+		"Account":        {400, nil, []string{"m7i.large"}, map[string]int{"m7i.large": 400}},
+		"Type":           {0, map[string]int{"m7i.large": 600, "x": 70}, []string{"m7i.large", "c7i.large"}, map[string]int{"m7i.large": 600}},
+		"TypeOverIt":     {400, map[string]int{"m7i.large": 90}, []string{"m7i.large", "c7i.large"}, map[string]int{"m7i.large": 90, "c7i.large": 400}},
+		"Metal":          {400, nil, []string{"m7i.metal-24xl", "c6g.metal", "m7i.metalx"}, map[string]int{"m7i.metal-24xl": 1800, "c6g.metal": 1800, "m7i.metalx": 400}},
+		"MetalByItsType": {0, map[string]int{"c6g.metal": 2400}, []string{"c6g.metal"}, map[string]int{"c6g.metal": 2400}},
+		"LongerAccount":  {3600, nil, []string{"c6g.metal"}, map[string]int{"c6g.metal": 3600}},
+	} {
+		a := store.Account{MachineOptions: store.MachineOptions{BootLimitS: c.account, BootLimitsS: c.types}}
+		if got := a.BootLimits(of(c.plan...), lim); !maps.Equal(got, c.want) {
+			t.Errorf("%s: BootLimits = %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// A runner has to boot by the limit of the placement that it is launched in.
+func TestEachPlacementHasItsBootLimit(t *testing.T) {
+	in := intent()
+	in.Plan[1].InstanceType = "c6g.metal"
+	in.Launch.BootLimitsS = map[string]int{"c7i.large": 120, "c6g.metal": 1800}
+	s := intended(accepted("r1", store.Shared))
+	d := s.c().Begin(t0, lim, in)
+	if got := d.Lock.BootBy; !got.Equal(at(2 * time.Minute)) {
+		t.Errorf("boot_by = %v, want two minutes after the intent", got)
+	}
+	s.take(d)
+	s.run.Version = 1
+	now := at(10 * time.Second)
+	d = s.c().Advance(now, lim, 0, 1, store.Refusal{Code: "InsufficientInstanceCapacity"}, store.Pacing{})
+	if got := d.Lock.BootBy; !got.Equal(now.Add(30 * time.Minute)) {
+		t.Errorf("boot_by = %v, want half an hour after the metal machine's call", got)
+	}
+	s.take(d)
+	s.run.State, s.run.InstanceID, s.run.CalledAt = store.RunnerEnding, "i-1", now
+	by := at(6 * time.Hour).Add(10*time.Second + 30*time.Minute + lim.GoneAge)
+	if _, over := s.run.Unseen(by.Add(-time.Second), lim, nil); over {
+		t.Error("the runner is over before its machine's own timer has ended it")
+	}
+	if _, over := s.run.Unseen(by, lim, nil); !over {
+		t.Error("the runner is never over")
 	}
 }

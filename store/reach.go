@@ -79,10 +79,10 @@ func (q Quota) Unreached(now time.Time, gone bool) Decision {
 
 // timer is when the timer of the runner's machine has powered it off at the latest, and
 // EC2 has terminated it for that: the timer runs for as long as the machine may live,
-// from a boot that is BootLimit after the last call at most. GoneAge is what EC2 takes
+// from a boot that is its boot limit after the last call at most. GoneAge is what EC2 takes
 // to show it.
 func (r Runner) timer(lim Limits) time.Time {
-	return maxTime(r.Hard, r.CalledAt.Add(time.Duration(r.Launch.HardS)*time.Second)).Add(lim.BootLimit + lim.GoneAge)
+	return maxTime(r.Hard, r.CalledAt.Add(time.Duration(r.Launch.HardS)*time.Second)).Add(r.Launch.longestBoot(lim) + lim.GoneAge)
 }
 
 // Unseen returns why a runner counts as over whose account refuses to show its machine

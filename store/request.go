@@ -45,15 +45,15 @@ type Request struct {
 	Scope      Scope        `json:"scope,omitzero"` // where its runner registers; see Where
 	Origin     Origin       `json:"origin,omitzero"`
 	Trace      string       `json:"trace"` // the id that ties the log lines of all parts together
-
-	Account  string   `json:"account"`
-	Region   string   `json:"region"`
-	Type     string   `json:"type"` // Spot or OnDemand
-	Labels   []string `json:"labels"`
-	Mode     string   `json:"mode"` // Shared or Ephemeral
-	Machine  Machine  `json:"machine,omitzero"`
-	Spec     string   `json:"spec"`
-	OwnLabel string   `json:"own_label"` // what runs_on names
+	Account    string       `json:"account"`
+	Region     string       `json:"region"`            // where it is tried now, or got its runner
+	Regions    []string     `json:"regions,omitempty"` // of an ephemeral one, in the order to try; empty: Region alone
+	Type       string       `json:"type"`              // Spot or OnDemand
+	Labels     []string     `json:"labels"`
+	Mode       string       `json:"mode"` // Shared or Ephemeral
+	Machine    Machine      `json:"machine,omitzero"`
+	Spec       string       `json:"spec"`
+	OwnLabel   string       `json:"own_label"` // what runs_on names
 	// SaidHash and BodyHash tell a replay from another request with the same key: by what
 	// the caller said, and by what that meant with the account's defaults of the time.
 	// Either is enough. Records before SaidHash have it empty.
@@ -275,6 +275,9 @@ func (r Request) tried(run Runner) Request {
 // retry gives up the runner of a waiting request and accepts it again after the
 // next pause, or fails it when there is no further try or no time for one.
 func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
+	if next, ok := r.elsewhere(now, why); ok {
+		return next
+	}
 	tries := r.Tries
 	if why.Code == EndVCPULimit || why.Code == EndKeyLost {
 		tries = max(0, min(tries, len(lim.Waits)-1)) // not the request's fault: only time helps, up to give_up_at
@@ -286,6 +289,7 @@ func (r Request) retry(now time.Time, lim Limits, why Failure) Request {
 	}
 	wait := lim.Waits[tries]
 	r.State, r.Runner, r.Tries = Accepted, "", tries+1
+	r.Region = slices.Concat(r.Regions, []string{r.Region})[0] // capacity comes back
 	r.DueAt, r.Wait = now.Add(wait), WaitBackoff
 	r.Sends = 0
 	r = r.sent(now)

@@ -65,6 +65,9 @@ type Launch struct {
 	// instance. A launch of a version before it was written has an agent that sends none.
 	Vouched bool          `json:"vouched,omitempty"`
 	Options LaunchOptions `json:"options,omitzero"`
+	// BootLimitsS are the seconds that the instance types of the plan have to boot: see
+	// Launch.BootLimit.
+	BootLimitsS map[string]int `json:"boot_limits_s,omitempty"`
 }
 
 // Attempt is one RunInstances call that had an answer.

@@ -106,6 +106,9 @@ variable "accounts" {
     spot_max_price     = optional(string)
     cpu_credits        = optional(string)
     tenancy            = optional(string)
+    boot_limit         = optional(number)
+    boot_limits        = optional(map(number))
+    fallback_regions   = optional(list(string))
     setup = optional(object({
       script = optional(string)
       path   = optional(string)
@@ -161,6 +164,11 @@ variable "accounts" {
   }
 
   validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for r in coalesce(a.fallback_regions, []) : contains(keys(a.regions), r)]]))
+    error_message = "List in fallback_regions only regions of the account, in the order to try."
+  }
+
+  validation {
     condition     = alltrue([for a in var.accounts : a.default_region == null || contains(keys(a.regions), coalesce(a.default_region, "none"))])
     error_message = "Set default_region to one of the account's regions, or leave it out if there is one region only."
   }
@@ -191,6 +199,11 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for a in var.accounts : [for k in concat(keys(coalesce(a.tags, {})), coalesce(a.request_tags, [])) : can(regex("^[A-Za-z0-9 +=._:/@-]{1,128}$", k)) && !can(regex("(?i)^(aws:|garo:)", k)) && k != "Name"]]))
     error_message = "Choose other keys for tags and request_tags: Name and those in garo: are set by GARO alone, aws: belongs to AWS."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for s in concat([coalesce(a.boot_limit, 60)], values(coalesce(a.boot_limits, {}))) : s >= 60 && s <= 3600 && floor(s) == s]]))
+    error_message = "Set boot_limit, and each of boot_limits, to 60 to 3600 seconds, or leave them out."
   }
 
   validation {

@@ -278,6 +278,7 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 		r.refuse(s, req, why)
 		return nil
 	}
+	launch.BootLimitsS = account.BootLimits(plan, r.Limits)
 	sealed, err := r.keys().SealExternalID(r.Random, launch.KeyID, account.ID, account.ExternalID)
 	if err != nil {
 		return err

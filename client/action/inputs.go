@@ -54,7 +54,7 @@ func readInputs(getenv func(string) string) (inputs, error) {
 	in := inputs{
 		command: cmp.Or(r.text("command"), start), url: strings.TrimRight(cmp.Or(r.text("url"), getenv("GARO_URL")), "/"),
 		body: apitype.Start{
-			AccountID: r.text("account-id"), Region: r.text("region"), Type: r.text("type"), Labels: r.list("labels"), Mode: r.text("mode"),
+			AccountID: r.text("account-id"), Region: r.text("region"), Regions: r.list("regions"), Type: r.text("type"), Labels: r.list("labels"), Mode: r.text("mode"),
 			InstanceTypes: r.list("instance-types"), ImageID: r.text("image-id"), Subnets: r.list("subnets"), SecurityGroups: r.list("security-groups"),
 			RootVolumeGB: r.number("root-volume-gb"), Tags: r.pairs("tags"),
 			Timeout: int(r.duration("timeout").Seconds()),

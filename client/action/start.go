@@ -137,7 +137,7 @@ func (s *step) wishes() (lines []string) {
 		name   string
 		values []string
 	}{
-		{"account", []string{b.AccountID}}, {"region", []string{b.Region}}, {"type", []string{b.Type}}, {"mode", []string{b.Mode}},
+		{"account", []string{b.AccountID}}, {"region", []string{b.Region}}, {"regions", b.Regions}, {"type", []string{b.Type}}, {"mode", []string{b.Mode}},
 		{"labels", b.Labels}, {"instance types", b.InstanceTypes}, {"image", []string{b.ImageID}}, {"subnets", b.Subnets},
 		{"security groups", b.SecurityGroups}, {"root volume", []string{gigabytes(b.RootVolumeGB)}}, {"tags", tagLines(b.Tags)}, {"key", []string{s.in.key}},
 	} {

@@ -15,6 +15,7 @@ type Start struct {
 	Repo           string   `json:"repo,omitempty"`           // owner/name; empty: the token's
 	AccountID      string   `json:"account_id,omitempty"`     // empty: the only account that serves the repository
 	Region         string   `json:"region,omitempty"`         // empty: the account's default
+	Regions        []string `json:"regions,omitempty"`        // of an ephemeral request, in the order to try, in place of Region
 	Type           string   `json:"type,omitempty"`           // "spot" or "ondemand"; empty: the account's default
 	Labels         []string `json:"labels,omitempty"`         // what the runner is also registered with, in shared mode
 	Mode           string   `json:"mode,omitempty"`           // "shared" or "ephemeral"; empty: the account's default

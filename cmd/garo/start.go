@@ -48,7 +48,7 @@ it is interrupted.`,
 	f := c.Flags()
 	f.StringVar(&s.body.Repo, "repo", "", "repository, as owner/name (default GARO_REPO)")
 	f.StringVar(&s.body.AccountID, "account-id", "", "AWS account to launch in (default the one that serves the repository)")
-	f.StringVar(&s.body.Region, "region", "", "AWS region (default the account's)")
+	f.StringSliceVar(&s.body.Regions, "region", nil, "AWS region (default the account's); with --mode ephemeral it may be repeated, in the order to try")
 	f.StringVar(&s.body.Type, "type", "", "spot or ondemand (default the account's)")
 	f.StringSliceVar(&s.body.Labels, "label", nil, "label of the runner, in shared mode; may be repeated")
 	f.StringVar(&s.body.Mode, "mode", "", "shared or ephemeral (default the account's)")
@@ -77,6 +77,9 @@ func (s *startFlags) run(cmd *cobra.Command) error {
 	err := s.said(cmd)
 	if err != nil {
 		return err
+	}
+	if len(s.body.Regions) == 1 {
+		s.body.Region, s.body.Regions = s.body.Regions[0], nil
 	}
 	if s.body.Timeout, err = seconds("timeout", s.timeout); err != nil {
 		return err

@@ -32,6 +32,13 @@ const (
 	rates  op = "rates"
 	groups op = "runner groups"
 	grants op = "token"
+
+	getRun     op = "get run"
+	listRuns   op = "list runs"
+	getJob     op = "get job"
+	listJobs   op = "list jobs"
+	cancel     op = "cancel"
+	deliveries op = "deliveries"
 )
 
 // describe names a call and its object for people.
@@ -47,6 +54,18 @@ func describe(op op, object, of string) string {
 		return "read rate limits with the credential for " + of
 	case groups:
 		return fmt.Sprintf("find the runner group %q of %s", object, of)
+	case getRun:
+		return fmt.Sprintf("get workflow run %s of %s", object, of)
+	case listRuns:
+		return fmt.Sprintf("list %s workflow runs of %s", object, of)
+	case getJob:
+		return fmt.Sprintf("get workflow job %s of %s", object, of)
+	case listJobs:
+		return fmt.Sprintf("list the jobs of workflow run %s of %s", object, of)
+	case cancel:
+		return fmt.Sprintf("cancel workflow run %s of %s", object, of)
+	case deliveries:
+		return "list the webhook deliveries of the App of account " + of
 	case grants:
 		return "get an installation token for " + of
 	}
@@ -61,6 +80,8 @@ func (o op) success() int {
 		return http.StatusCreated
 	case remove:
 		return http.StatusNoContent
+	case cancel:
+		return http.StatusAccepted
 	}
 	return http.StatusOK
 }
@@ -120,6 +141,8 @@ func kind(op op, status int, limited bool, said string) error {
 		return ErrNotFound
 	case status == http.StatusUnprocessableEntity && op == remove:
 		return ErrBusy
+	case status == http.StatusConflict && op == cancel:
+		return ErrConflict
 	case status >= 300 && status < 500:
 		return ErrRefused
 	}

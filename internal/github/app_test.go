@@ -437,6 +437,15 @@ func TestEveryCallIsDescribedByGitHub(t *testing.T) {
 		_, _ = c.Deprecation(t.Context(), in, simgithub.ProgramVersion)
 		_ = c.Delete(t.Context(), in, m.RunnerID)
 	}
+	s.queue(simgithub.Job{})
+	for range c.Runs(t.Context(), shopJobs, github.StatusQueued) {
+	}
+	jobs, _ := c.RunJobs(t.Context(), shopJobs, 7)
+	_, _ = c.Job(t.Context(), shopJobs, jobs[0].ID)
+	_, _ = c.Run(t.Context(), shopJobs, 7)
+	_ = c.Cancel(t.Context(), shopJobs, 7)
+	for range c.Deliveries(t.Context(), account) {
+	}
 	if got := d.Seen(); !slices.Equal(got, d.Operations()) {
 		t.Errorf("the client called %v, want all of %v and no other; it sent\n%s", got, d.Operations(), &sent)
 	}

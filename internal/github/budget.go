@@ -19,6 +19,7 @@ const (
 	Registering Purpose = "registrations"
 	Confirming  Purpose = "confirmations" // that a runner is online, or that GitHub tells what it has
 	Ending      Purpose = "ends"
+	Reading     Purpose = "jobs"    // what becomes of workflow jobs
 	Healing     Purpose = "healing" // what can wait for a better hour
 )
 
@@ -55,14 +56,17 @@ type Part struct {
 // half of it is the workers', a tenth each, and half the reaper's. What is beyond a
 // worker's part, the reaper confirms within a minute, by one list for all runners of a
 // repository. While half of the hour is left they may have more: a burst of a thousand
-// registers with a thousand calls and confirms with as many. Confirmations leave the last tenth of the hour to registrations; ends do
-// not, since a registration that is left there can be given a job. What heals has no
+// registers with a thousand calls and confirms with as many. Confirmations leave the
+// last tenth of the hour to registrations; ends do
+// not, since a registration that is left there can be given a job. Reads of workflow jobs
+// come before a launch or save one, and leave it that tenth too. What heals has no
 // need to be done in an hour that is half spent.
 var Budget = []Part{
 	{Registering, "register a runner, find its runner group", 1, 1, 0},
 	{Confirming, "get a runner, list runners", 0.05, 0.5, 0.1},
 	{Ending, "delete a runner, find one by its name", 0.1, 1, 0},
-	{Healing, "downloads, the end of a version", 1, 1, 0.5},
+	{Reading, "get a workflow run, its jobs or one job, cancel a run", 1, 1, 0.1},
+	{Healing, "downloads, the end of a version, workflow runs of a repository, webhook deliveries", 1, 1, 0.5},
 }
 
 // purpose returns what a call is for, or "" for one that costs GitHub's hour
@@ -75,7 +79,9 @@ func (o op) purpose() Purpose {
 		return Confirming
 	case remove, find:
 		return Ending
-	case offers, ends:
+	case getRun, listJobs, getJob, cancel:
+		return Reading
+	case offers, ends, listRuns, deliveries:
 		return Healing
 	}
 	return ""

@@ -135,11 +135,11 @@ func call(ctx context.Context, gh *gogithub.Client, method, path string, body, i
 // refuses the credential and there is another. What fails, save for the
 // credential, is an *Error.
 func (c *Client) do(ctx context.Context, e errand, ask ask) (*gogithub.Response, error) {
-	if !ids.Fits(e.id) {
+	if e.access.Right != AsApp && !ids.Fits(e.id) {
 		return nil, fmt.Errorf("%w: %.20q is no id of GitHub's", &Error{Kind: ErrRefused, Op: e.what}, e.id)
 	}
-	account := e.access.Account
-	if at, ok := c.limit.take(account, e.op, c.now()); !ok {
+	purse := e.access.purse()
+	if at, ok := c.limit.take(purse, e.op, c.now()); !ok {
 		return nil, fmt.Errorf("%w: %w", &Error{Kind: ErrLimited, Op: e.what, RetryAt: at}, errShare)
 	}
 	token, err := c.token(ctx, e.access)
@@ -157,7 +157,7 @@ func (c *Client) do(ctx context.Context, e errand, ask ask) (*gogithub.Response,
 	if other.Equal(token.Reveal()) {
 		return nil, err // GitHub shuts out who goes on with a credential that it refused
 	}
-	c.limit.owe(account, e.op, c.now())
+	c.limit.owe(purse, e.op, c.now())
 	return c.exchange(ctx, e, other, ask)
 }
 
@@ -166,7 +166,7 @@ func (c *Client) exchange(ctx context.Context, e errand, token secret.Text, ask 
 	if !sendable(token) {
 		return nil, fmt.Errorf("%w: it is empty, or has spaces or line breaks", &Error{Kind: ErrDenied, Op: e.what})
 	}
-	account := e.access.Account
+	purse := e.access.purse()
 	tr := &transport{next: c.http.Transport, token: token, twice: e.op != mint, within: func(u *url.URL) bool { return c.within(u, e.root) }}
 	defer tr.close()
 	hc := c.http
@@ -175,7 +175,7 @@ func (c *Client) exchange(ctx context.Context, e errand, token secret.Text, ask 
 		if len(via) > maxRedirects || req.Method != via[0].Method || !c.within(req.URL, e.root) {
 			return errRedirect
 		}
-		c.limit.owe(account, e.op, c.now())
+		c.limit.owe(purse, e.op, c.now())
 		return nil
 	}
 	base := c.base.String()
@@ -186,14 +186,14 @@ func (c *Client) exchange(ctx context.Context, e errand, token secret.Text, ask 
 	}
 	resp, err := ask(gh, e.root)
 	if resp != nil && resp.Response != nil {
-		c.limit.learn(account, resp.Header, c.now())
+		c.limit.learn(purse, resp.Header, c.now())
 	}
 	if err == nil && resp.StatusCode == e.op.success() {
 		return resp, nil
 	}
 	err = c.fail(e.op, e.what, token, resp, err)
 	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Kind == ErrLimited {
-		c.limit.rest(account, refusal.RetryAt)
+		c.limit.rest(purse, refusal.RetryAt)
 	}
 	return nil, err
 }

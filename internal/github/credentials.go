@@ -25,8 +25,8 @@ const (
 	// young is how long GitHub may not know a token yet that it has just made
 	// (https://github.com/octokit/auth-app.js waits as long).
 	young = 5 * time.Second
-	// refusedFor is how long a refusal stands before it is put to the test again:
-	// each test reads a parameter, and SSM gives 40 a second to all callers.
+	// refusedFor is how long a refusal stands before it is tried again: each try reads a
+	// parameter, and SSM gives 40 a second to all callers.
 	refusedFor = 10 * time.Second
 )
 
@@ -62,14 +62,6 @@ type Credentials struct {
 	grants map[grantKey]*grant
 }
 
-// grantKey is what a grant is for. A registration that changes has other grants.
-type grantKey struct {
-	account, parameter string
-	app, installation  int64
-	repository         string // its id; empty: it is for none alone
-	right              Right  // empty: a parameter was read anew
-}
-
 // grant is a token that was fetched, or is being fetched: once done is closed,
 // the rest does not change.
 type grant struct {
@@ -101,7 +93,10 @@ func (c *Credentials) Token(ctx context.Context, a Access) (secret.Text, error) 
 	if err != nil {
 		return secret.Text{}, err
 	}
-	if from.AppID == 0 {
+	switch {
+	case a.Right == AsApp:
+		return c.proof(ctx, a, from, false)
+	case from.AppID == 0:
 		return c.parameter(ctx, a.Account, from.Parameter, false)
 	}
 	return c.grant(ctx, keyOf(a, from), secret.Text{}, func() (secret.Text, time.Time, error) {
@@ -117,6 +112,9 @@ func (c *Credentials) Renew(ctx context.Context, a Access, refused secret.Text) 
 	if err != nil {
 		return secret.Text{}, err
 	}
+	if a.Right == AsApp {
+		return c.proof(ctx, a, from, true)
+	}
 	key := keyOf(a, from)
 	if from.AppID == 0 {
 		key.repository, key.right = "", "" // all calls have it
@@ -131,10 +129,6 @@ func (c *Credentials) Renew(ctx context.Context, a Access, refused secret.Text) 
 	return c.grant(ctx, key, refused, func() (secret.Text, time.Time, error) {
 		return c.install(ctx, a, from, true)
 	})
-}
-
-func keyOf(a Access, from store.GitHubCredential) grantKey {
-	return grantKey{a.Account, from.Parameter, from.AppID, from.InstallationID, a.Repository, a.Right}
 }
 
 // registration returns where an account's credential is.
@@ -157,8 +151,7 @@ func (c *Credentials) parameter(ctx context.Context, account, name string, fresh
 	return text, nil
 }
 
-// wrong makes an *Error: ErrDenied if err is the final one, which only people can
-// mend, else ErrUnknown.
+// wrong makes an *Error: ErrDenied if err is the final one, else ErrUnknown.
 func wrong(err, final error, op string) error {
 	e := &Error{Kind: ErrUnknown, Op: op}
 	if errors.Is(err, final) {

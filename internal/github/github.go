@@ -81,8 +81,8 @@ type Runner struct {
 var (
 	// ErrNameTaken (409 that says so): a runner of that name exists.
 	ErrNameTaken = errors.New("runner name is taken")
-	// ErrConflict (any other 409 of a registration): another name may not help. The
-	// *Error has GitHub's words.
+	// ErrConflict (any other 409 of a registration, or one of a cancellation): another name
+	// may not help, or the run cannot be cancelled. The *Error has GitHub's words.
 	ErrConflict = errors.New("conflict")
 	// ErrBusy (422 on delete): the runner runs a job.
 	ErrBusy = errors.New("runner is busy")

@@ -18,6 +18,7 @@ type Run struct {
 	// HeadRepository is the id of the repository that the code comes from: another than
 	// the run's is a fork. 0: GitHub shows none, as of a fork that was deleted.
 	HeadRepository int64
+	Public         bool // the run's own repository is
 	// HeadBranch is the branch of the code, without the rest of a ref. A fork can give
 	// its own any name: it proves nothing.
 	HeadBranch string

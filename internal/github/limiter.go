@@ -33,7 +33,7 @@ func (o op) points() int {
 	switch o {
 	case mint:
 		return 0
-	case remove, grants:
+	case remove, grants, cancel:
 		return pointsToWrite
 	}
 	return pointsToRead

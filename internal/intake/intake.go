@@ -40,6 +40,7 @@ type Wish struct {
 	Origin   store.Origin // of a workflow's job
 	Account  string
 	Region   string
+	Regions  []string // of an ephemeral request, in the order to try; Region is empty then
 	Type     string
 	Mode     string
 	Labels   []string // as store.ParseLabels returns them
@@ -134,7 +135,7 @@ func Named(a store.Account, name string) (store.Repository, bool) {
 // Complete returns the request that a wish stands for, with the account's defaults. It
 // has no id yet. The error is a Refusal.
 func (in Intake) Complete(a store.Account, repo store.Repository, w Wish) (store.Request, error) {
-	region := cmp.Or(w.Region, a.DefaultRegion)
+	region := cmp.Or(w.Region, first(w.Regions), a.DefaultRegion)
 	if region == "" && len(a.Regions) == 1 {
 		for name := range a.Regions {
 			region = name
@@ -143,12 +144,21 @@ func (in Intake) Complete(a store.Account, repo store.Repository, w Wish) (store
 	if region == "" {
 		return store.Request{}, &Refusal{Invalid: true, Field: "region", Text: fmt.Sprintf("Name one: account %s has no default.", a.ID)}
 	}
-	return store.Request{
+	r := store.Request{
 		Caller: w.Caller, Repository: repo, Scope: a.Registers(), Origin: w.Origin, Account: a.ID, Region: region,
 		Type: cmp.Or(w.Type, first(a.Markets)), Mode: cmp.Or(w.Mode, first(a.Modes)), Labels: w.Labels,
 		Machine:  inOrder(w.Machine),
 		TimeoutS: cmp.Or(w.TimeoutS, max(1, int(min(in.Limits.Timeout, a.MaxTimeout(in.Limits)).Seconds()))),
-	}, nil
+	}
+	switch {
+	case len(w.Regions) > 0 && r.Mode != store.Ephemeral:
+		return store.Request{}, &Refusal{Invalid: true, Field: "regions", Text: "Only a request with mode ephemeral is tried in several regions: name one region, or that mode."}
+	case len(w.Regions) > 0:
+		return r.InRegions(w.Regions), nil
+	case w.Region == "":
+		return r.InRegions(a.FallbackFor(r)), nil
+	}
+	return r, nil
 }
 
 func first(s []string) string {
@@ -231,7 +241,8 @@ func meantHash(r store.Request, giveUp time.Duration) string {
 		Machine                                 store.Machine
 		TimeoutS                                int
 		GiveUp                                  time.Duration
-	}{r.Account, r.Region, r.Repository.Key(), r.Type, r.Mode, r.Labels, r.Machine, r.TimeoutS, giveUp})
+		Regions                                 []string `json:",omitempty"`
+	}{r.Account, r.Region, r.Repository.Key(), r.Type, r.Mode, r.Labels, r.Machine, r.TimeoutS, giveUp, r.Regions})
 }
 
 // saidHash returns the hash of what the caller said itself.
@@ -244,7 +255,8 @@ func saidHash(repo store.Repository, w Wish) string {
 		Machine                     store.Machine
 		TimeoutS                    int
 		GiveUp                      time.Duration
-	}{repo.Key(), w.Account, w.Region, w.Type, w.Mode, w.Labels, w.Machine, w.TimeoutS, w.GiveUp})
+		Regions                     []string `json:",omitempty"`
+	}{repo.Key(), w.Account, w.Region, w.Type, w.Mode, w.Labels, w.Machine, w.TimeoutS, w.GiveUp, w.Regions})
 }
 
 // inOrder is m with the lists sorted whose order means nothing.

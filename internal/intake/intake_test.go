@@ -250,7 +250,7 @@ func TestEveryPartOfAWishTellsWishesApart(t *testing.T) {
 		return in.Accept(now, r, w).Request.SaidHash
 	}
 	others := map[string]intake.Wish{
-		"Account": {Account: "1"}, "Region": {Region: "us-east-1"}, "Type": {Type: store.OnDemand}, "Mode": {Mode: store.Shared}, "Labels": {Labels: []string{"a"}},
+		"Account": {Account: "1"}, "Region": {Region: "us-east-1"}, "Regions": {Regions: []string{"us-east-1"}}, "Type": {Type: store.OnDemand}, "Mode": {Mode: store.Shared}, "Labels": {Labels: []string{"a"}},
 		"Machine": {Machine: store.Machine{Image: "ami-2"}}, "TimeoutS": {TimeoutS: 60}, "GiveUp": {GiveUp: time.Minute},
 	}
 	same := map[string]intake.Wish{ // who asks, and under which name
@@ -374,6 +374,37 @@ func TestBodyHashIsThatOfOlderVersions(t *testing.T) {
 	}
 	if got, want := in.Accept(now, r, w).Request.BodyHash, "edfbb020664ceb458849bfd42249d920c81846cb60138aace07bc4d4094243e5"; got != want {
 		t.Errorf("BodyHash = %s, want %s", got, want)
+	}
+}
+
+// A request that names no region is tried in the account's fallback regions too, if its
+// runner is its own.
+func TestRegionsAreTheWishsOrTheAccounts(t *testing.T) {
+	a := account("1", "acme/shop")
+	a.Regions["eu-west-1"], a.Modes = a.Regions["eu-west-2"], []string{store.Shared, store.Ephemeral}
+	a.DefaultRegion, a.FallbackRegions = "eu-west-2", []string{"eu-west-1"}
+	repo := store.Repository{ID: "42", Name: "acme/shop"}
+	for name, c := range map[string]struct {
+		wish    intake.Wish
+		region  string
+		regions []string
+		field   string
+	}{
+		"Fallback":      {intake.Wish{Mode: store.Ephemeral}, "eu-west-2", []string{"eu-west-2", "eu-west-1"}, ""},
+		"NamedRegion":   {intake.Wish{Mode: store.Ephemeral, Region: "eu-west-2"}, "eu-west-2", nil, ""},
+		"Shared":        {intake.Wish{}, "eu-west-2", nil, ""},
+		"OwnOrder":      {intake.Wish{Mode: store.Ephemeral, Regions: []string{"eu-west-1", "eu-west-2"}}, "eu-west-1", []string{"eu-west-1", "eu-west-2"}, ""},
+		"OneOfItsOwn":   {intake.Wish{Mode: store.Ephemeral, Regions: []string{"eu-west-1"}}, "eu-west-1", nil, ""},
+		"SharedInMany":  {intake.Wish{Regions: []string{"eu-west-1", "eu-west-2"}}, "", nil, "regions"},
+		"SharedByWords": {intake.Wish{Mode: store.Shared, Regions: []string{"eu-west-1"}}, "", nil, "regions"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := newIntake(t, accounts{"1": a}).Complete(*a, repo, c.wish)
+			no, refused := errors.AsType[*intake.Refusal](err)
+			if refused != (c.field != "") || refused && (no.Field != c.field || !no.Invalid) || r.Region != c.region || !slices.Equal(r.Regions, c.regions) {
+				t.Errorf("Complete = %s of %q, %v; want %s of %q, refused for %q", r.Region, r.Regions, err, c.region, c.regions, c.field)
+			}
+		})
 	}
 }
 

@@ -38,7 +38,7 @@ func account() store.Account {
 		}},
 		InstanceTypes: []string{"t3a.micro", "m7a.large"}, DefaultInstanceTypes: []string{"t3a.micro", "m7a.large"},
 		Markets: []string{store.Spot, store.OnDemand}, SpotFallback: true, Modes: []string{store.Shared, store.Ephemeral},
-		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}},
+		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}, BootLimitsS: map[string]int{setting.SlowType: setting.SlowBoot}},
 	}
 }
 

@@ -326,6 +326,36 @@ run "tag_that_is_ours" {
   expect_failures = [var.accounts]
 }
 
+run "boot_limit_of_a_day" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        boot_limits    = { "m7i.large" = 86400 }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "fallback_to_a_foreign_region" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners           = [{ id = "1", name = "acme" }]
+        regions          = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types   = ["m7i.large"]
+        fallback_regions = ["us-east-1"]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "tenancy_unknown" {
   command = plan
   variables {

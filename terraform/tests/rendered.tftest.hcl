@@ -109,6 +109,9 @@ run "rendered" {
         spot_max_price         = "0.25"
         cpu_credits            = "standard"
         tenancy                = "dedicated"
+        boot_limit             = 400
+        fallback_regions       = ["eu-west-2"]
+        boot_limits            = { "m7a.large" = 600 }
         setup                  = { path = "/garo/setup/build", sha256 = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b", limit = 60 }
         job_user               = { sudo = true, groups = ["docker"] }
         packages               = ["git", "docker"]

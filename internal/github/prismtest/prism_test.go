@@ -68,7 +68,7 @@ func (p *prefer) RoundTrip(r *http.Request) (*http.Response, error) {
 type named struct{ http.RoundTripper }
 
 func (n named) RoundTrip(r *http.Request) (*http.Response, error) {
-	for id, name := range map[string]string{"/repositories/" + repo.ID: "/repos/" + repo.Name, "/organizations/" + group.ID: "/orgs/" + group.Name} {
+	for id, name := range map[string]string{"/repositories/" + repo.ID: "/repos/" + repo.Name, "/organizations/" + group.ID: "/orgs/" + group.Name, "/repositories/" + octo.ID: "/repos/" + octo.Name} {
 		if call, ok := strings.CutPrefix(r.URL.Path, id+"/"); ok {
 			r = r.Clone(r.Context())
 			r.URL.Path = name + "/" + call
@@ -167,12 +167,64 @@ var inScopes = map[string]call{
 	},
 }
 
+// ofJobs are those of GARO's calls that are about workflow jobs, by GitHub's names.
+var ofJobs = map[string]call{
+	"actions/get-workflow-run": func(ctx context.Context, c *github.Client, _ *github.Credentials, _ github.Scope) error {
+		r, err := c.Run(ctx, octo, 30433642)
+		if err == nil && (r.Event != "push" || r.HeadRepository == 0) {
+			err = fmt.Errorf("run = %+v, want that of the example", r)
+		}
+		return err
+	},
+	"actions/list-jobs-for-workflow-run": func(ctx context.Context, c *github.Client, _ *github.Credentials, _ github.Scope) error {
+		jobs, err := c.RunJobs(ctx, octo, 29679449)
+		if err == nil && (len(jobs) != 1 || jobs[0].RunnerName != "my runner") {
+			err = fmt.Errorf("jobs = %+v, want that of the example", jobs)
+		}
+		return err
+	},
+	"actions/get-job-for-workflow-run": func(ctx context.Context, c *github.Client, _ *github.Credentials, _ github.Scope) error {
+		_, err := c.Job(ctx, octo, 399444496)
+		return err
+	},
+	"actions/list-workflow-runs-for-repo": func(ctx context.Context, c *github.Client, _ *github.Credentials, _ github.Scope) error {
+		for r, err := range c.Runs(ctx, octo, github.StatusQueued) {
+			if err != nil || r.ID == 0 {
+				return fmt.Errorf("run %+v: %w", r, err)
+			}
+		}
+		return nil
+	},
+	"actions/cancel-workflow-run": func(ctx context.Context, c *github.Client, _ *github.Credentials, _ github.Scope) error {
+		return c.Cancel(ctx, octo, 30433642)
+	},
+	"apps/list-webhook-deliveries": func(ctx context.Context, c *github.Client, _ *github.Credentials, _ github.Scope) error {
+		n := 0
+		for d, err := range c.Deliveries(ctx, repo.Account) {
+			if err != nil || d.GUID == "" {
+				return fmt.Errorf("delivery %+v: %w", d, err)
+			}
+			n++
+		}
+		if n != 2 {
+			return fmt.Errorf("%d deliveries, want the two of the example", n)
+		}
+		return nil
+	},
+}
+
+// octo is the repository of GitHub's examples of workflow runs.
+var octo = github.Repository{ID: "1296269", Name: "octo-org/octo-repo", Account: "111122223333"}
+
 // groups is GitHub's name of the call that lists runner groups.
 const groups = "actions/list-self-hosted-runner-groups-for-org"
 
 // callOf returns the call that GitHub has a name for, and the scope that it is of; nil: it
 // is none of GARO's.
 func callOf(operation string) (call, github.Scope) {
+	if c := ofJobs[operation]; c != nil {
+		return c, repo
+	}
 	if c := inScopes[strings.TrimSuffix(operation, "org")]; c != nil {
 		return c, group
 	}
@@ -185,7 +237,9 @@ func callOf(operation string) (call, github.Scope) {
 // kinds are what the client makes of a documented status; nil: success.
 var kinds = map[string]error{
 	"200": nil, "201": nil, "204": nil,
+	"202": nil,
 	"304": github.ErrRefused,
+	"400": github.ErrRefused,
 	"401": github.ErrDenied,
 	"403": github.ErrDenied,
 	"404": github.ErrNotFound,

@@ -25,9 +25,9 @@ type App struct {
 
 // grant is what an installation token may do.
 type grant struct {
-	repositories  []string // by id
-	organizations bool
-	expires       time.Time
+	repositories []string // by id; nil: all
+	right        string   // the one permission
+	expires      time.Time
 }
 
 // RevokeTokens ends all installation tokens.
@@ -44,25 +44,42 @@ func (s *Server) granted(now time.Time, token string) *grant {
 	return g
 }
 
-// opens reports whether a token lets its holder at the runners of a scope. nil stands
+// opens reports whether a token lets its holder make a call in a scope. nil stands
 // for the credential that may do all.
-func (g *grant) opens(in scope) bool {
-	switch {
-	case g == nil:
+func (g *grant) opens(in scope, op string) bool {
+	if g == nil {
 		return true
-	case in.org.ID != "":
-		return g.organizations
 	}
-	return slices.Contains(g.repositories, in.repo.ID)
+	want := []string{"administration: write"}
+	switch op {
+	case OpRun, OpRuns, OpRunJobs, OpJob:
+		want = []string{"actions: read", "actions: write"}
+	case OpCancel:
+		want = []string{"actions: write"}
+	}
+	if in.org.ID != "" {
+		want = []string{"organization_self_hosted_runners: write"}
+	}
+	return slices.Contains(want, g.right) && (g.repositories == nil || slices.Contains(g.repositories, in.repo.ID))
 }
 
-// token makes an installation token for the App that proves itself: to administer one
-// repository, or for the runners of organizations. GitHub would make one that opens
-// everything, too; a client that asks for it is wrong.
-func (s *Server) token(now time.Time, t target, r *http.Request, proof string, body []byte) answer {
-	if !s.rules.App.proves(now, proof) {
+// asApp is what a Server answers to the App itself.
+type asApp struct{ *Server }
+
+// serve answers what the App asks for, which proves that it is.
+func (s asApp) serve(now time.Time, t target, r *http.Request, h http.Header, proof string, body []byte) answer {
+	switch {
+	case !s.rules.App.proves(now, proof):
 		return refuse(http.StatusUnauthorized, "A JSON web token could not be decoded", nil)
+	case t.op == OpDeliveries:
+		return s.listDeliveries(now, r, h)
 	}
+	return s.token(now, t, r, body)
+}
+
+// token makes an installation token with one permission.
+// GitHub would make one that opens everything, too; a client that asks for it is wrong.
+func (s asApp) token(now time.Time, t target, r *http.Request, body []byte) answer {
 	if t.id != s.rules.App.Installation {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
@@ -70,7 +87,7 @@ func (s *Server) token(now time.Time, t target, r *http.Request, proof string, b
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
 	}
-	g, selection := &grant{organizations: len(ids) == 0, expires: now.Add(time.Hour).Truncate(time.Second)}, "all"
+	g, selection := &grant{right: rightIn(permissions), expires: now.Add(time.Hour).Truncate(time.Second)}, "all"
 	for _, number := range ids {
 		id := strconv.FormatInt(number, 10)
 		if _, ok := s.names.exists(id, true); !ok {
@@ -103,17 +120,31 @@ func (s *Server) token(now time.Time, t target, r *http.Request, proof string, b
 func parseToken(body []byte) (ids []int64, permissions map[string]string, wrong string) {
 	permissions = map[string]string{}
 	wrong = parseObject(body, map[string]any{"repository_ids": &ids, "permissions": &permissions}, "permissions")
-	organizations := permissions["organization_self_hosted_runners"] == "write"
+	right := rightIn(permissions)
+	narrow, known := map[string]bool{
+		"administration: write": true, "actions: write": true, "actions: read": false, "organization_self_hosted_runners: write": false,
+	}[right]
 	switch {
 	case wrong != "":
-	case len(permissions) != 1 || !organizations && permissions["administration"] != "write":
-		wrong = "body: want to administer, or runners of organizations, and no other permission"
-	case organizations && len(ids) != 0:
-		wrong = "body: want no repository for the runners of organizations"
-	case !organizations && len(ids) != 1:
+	case !known:
+		wrong = "body: want one permission, of those that calls of ours take"
+	case !narrow && len(ids) != 0:
+		wrong = "body: want no repository for " + right
+	case narrow && len(ids) != 1:
 		wrong = "body: want a token for one repository"
 	}
 	return ids, permissions, wrong
+}
+
+// rightIn returns the one permission that a token has; empty: it has not one.
+func rightIn(permissions map[string]string) (right string) {
+	for name, level := range permissions {
+		right = name + ": " + level
+	}
+	if len(permissions) != 1 {
+		return ""
+	}
+	return right
 }
 
 // proves reports whether a JSON web token is one of the App's that GitHub takes.

@@ -10,13 +10,15 @@ import (
 // JobState is where a job stands.
 type JobState string
 
-// The states of a job. Done and Lost are final.
+// The states of a job. The last three are final.
 const (
 	Queued   JobState = "queued"
 	Assigned JobState = "assigned" // to a runner that has not taken it yet
 	Running  JobState = "running"
 	Done     JobState = "done"
 	Lost     JobState = "lost" // its runner program went away and did not come back
+	// Cancelled is one that no runner had, or that one of others has.
+	Cancelled JobState = "cancelled"
 )
 
 // Job is a job of a workflow. To queue one, only RunID, Labels and Duration are
@@ -29,6 +31,12 @@ type Job struct {
 	RunID        string        // of the workflow run
 	Labels       []string      // what its runner must have
 	Duration     time.Duration // how long the runner program is to take for it
+
+	// Back: it is given to no runner until Release, as of a matrix with max-parallel.
+	Back bool
+	// Held is the status that GitHub shows of it while it is held back: waiting, pending or
+	// requested. Empty: queued.
+	Held string
 
 	State      JobState
 	RunnerID   int64 // that it is or was assigned to last; 0: none
@@ -61,6 +69,40 @@ func (s *Server) Queue(repository string, j Job) (id string, err error) {
 		return nil
 	})
 	return id, err
+}
+
+// Release lets a job that was held back go to a runner.
+func (s *Server) Release(id string) error {
+	return s.change(id, func(_ time.Time, j *job) error {
+		j.Back = false
+		s.put(bucketJobs, j.ID, j.Job)
+		return nil
+	})
+}
+
+// CancelJob ends a job that no runner has begun.
+func (s *Server) CancelJob(id string) error {
+	return s.change(id, func(now time.Time, j *job) error {
+		switch {
+		case j.State == Running:
+			return fmt.Errorf("cancel job %s: it runs", id)
+		case j.by != nil:
+			s.requeue(j)
+		}
+		s.end(now, j, Cancelled)
+		return nil
+	})
+}
+
+// change finds a job that is not over, and changes it.
+func (s *Server) change(id string, f func(time.Time, *job) error) error {
+	return s.step(func(now time.Time) error {
+		i := slices.IndexFunc(s.jobs, func(j *job) bool { return j.ID == id })
+		if i < 0 {
+			return fmt.Errorf("job %s: it is over, or was never queued", id)
+		}
+		return f(now, s.jobs[i])
+	})
 }
 
 // Jobs returns all jobs, as far as this process knows them, in the order in

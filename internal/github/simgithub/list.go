@@ -11,7 +11,7 @@ import (
 )
 
 // list answers with a page of the runners of a scope.
-func (s *Server) list(now time.Time, in scope, r *http.Request, h http.Header) answer {
+func (s registry) list(now time.Time, in scope, r *http.Request, h http.Header) answer {
 	p, wrong := parsePage(r)
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)
@@ -30,8 +30,9 @@ func (s *Server) list(now time.Time, in scope, r *http.Request, h http.Header) a
 	return answer{http.StatusOK, map[string]any{"total_count": len(runners), "runners": runners[from:to]}}
 }
 
-// parsePage reads the query of a list. What it does not know is wrong.
-func parsePage(r *http.Request) (p page, wrong string) {
+// parsePage reads the query of a list. What it does not know is wrong, but for the
+// filters that the list has.
+func parsePage(r *http.Request, filters ...string) (p page, wrong string) {
 	p = page{number: 1, perPage: 30}
 	query := r.URL.Query()
 	for _, key := range slices.Sorted(maps.Keys(query)) {
@@ -41,6 +42,7 @@ func parsePage(r *http.Request) (p page, wrong string) {
 		value := query.Get(key)
 		n, err := strconv.Atoi(value)
 		switch {
+		case slices.Contains(filters, key):
 		case key == "name" && value != "":
 			p.name = value
 		case key == "per_page" && err == nil && n >= 1 && n <= 100:

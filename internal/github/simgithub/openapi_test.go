@@ -92,11 +92,31 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	call("GET", runners+"/downloads", "", 200)
 	call("GET", runners+"/deprecations/"+ProgramVersion, "", 200)
 
+	job, err := w.Queue("101", Job{RunID: "77", Labels: []string{"none"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call("GET", "/repos/acme/market/actions/runs?status=queued&per_page=1", "", 200)
+	call("GET", "/repositories/101/actions/runs/77", "", 200)
+	call("GET", "/repositories/101/actions/runs/77/jobs?filter=latest", "", 200)
+	call("GET", "/repositories/101/actions/jobs/"+job, "", 200)
+	call("GET", "/repositories/101/actions/jobs/999", "", 404)
+	call("GET", "/repositories/101/actions/runs/78", "", 404)
+	call("POST", "/repositories/101/actions/runs/77/cancel", "", 202)
+	call("POST", "/repositories/101/actions/runs/77/cancel", "", 409)
+	call("GET", "/repositories/101/actions/jobs/"+job, "", 200)
+	call("GET", "/repos/acme/shop/actions/runs", "", 301)
+	call("GET", "/app/hook/deliveries", "", 401)
+
 	const tokens = "/app/installations/9/access_tokens"
 	call("POST", tokens, tokenBody(101), 401)
 	bearer = prove(t, key, 7, 0, 0)
 	call("POST", tokens, tokenBody(101), 201)
 	call("POST", tokens, tokenBody(999), 422)
+	w.Deliver(Delivery{Code: 502, Event: "workflow_job", Action: "queued", Repository: "101"})
+	w.Deliver(Delivery{Event: "ping"})
+	call("GET", "/app/hook/deliveries?per_page=1", "", 200)
+	call("POST", tokens, `{"permissions":{"actions":"read"}}`, 201)
 	call("POST", tokens, `{"permissions":{"organization_self_hosted_runners":"write"}}`, 201)
 	call("POST", "/app/installations/8/access_tokens", tokenBody(101), 404)
 

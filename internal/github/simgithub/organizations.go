@@ -151,7 +151,7 @@ type runnerGroup struct {
 }
 
 // listGroups answers with a page of the runner groups of an organization.
-func (s *Server) listGroups(org Organization, r *http.Request, h http.Header) answer {
+func (s registry) listGroups(org Organization, r *http.Request, h http.Header) answer {
 	p, wrong := parsePage(r)
 	if wrong != "" || p.name != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, cmp.Or(wrong, "query: groups have no filter by name"))

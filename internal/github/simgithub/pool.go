@@ -72,6 +72,8 @@ func (p *pool) queue(now time.Time, repo github.Repository, j Job) string {
 		RunID:    j.RunID,
 		Labels:   slices.Clone(j.Labels),
 		Duration: j.Duration,
+		Back:     j.Back,
+		Held:     j.Held,
 		State:    Queued,
 		QueuedAt: now,
 	}}
@@ -137,7 +139,7 @@ func (s *Server) queueAuto(now time.Time, length time.Duration) {
 // assign gives the queued jobs to the runners that they fit.
 func (s *Server) assign(now time.Time) {
 	for _, j := range s.jobs {
-		if j.State != Queued {
+		if j.State != Queued || j.Back {
 			continue
 		}
 		i := slices.IndexFunc(s.runners, func(r *registration) bool { return r.takes(j) && s.admits(r, j.RepositoryID) })
@@ -172,10 +174,12 @@ func (p *pool) next() (at time.Time) {
 	return at
 }
 
-// end ends a job that a runner has.
+// end ends a job, which may have a runner.
 func (p *pool) end(now time.Time, j *job, state JobState) {
 	j.State, j.EndedAt = state, now
-	j.by.job = nil
+	if j.by != nil {
+		j.by.job = nil
+	}
 	p.jobs = slices.DeleteFunc(p.jobs, func(x *job) bool { return x == j })
 	p.over = append(p.over, j.Job)
 	if len(p.over) > kept {

@@ -87,11 +87,11 @@ func (n *names) named(repository string) (github.Repository, bool) {
 // (https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#follow-redirects).
 func (n *names) moved(t target, r *http.Request, g *grant, h http.Header) (answer, bool) {
 	id, ok := n.former[strings.ToLower(t.repo)]
-	if t.org || t.byID || !ok || !g.opens(scope{repo: github.Repository{ID: id}}) {
+	if t.org || t.byID || !ok || !g.opens(scope{repo: github.Repository{ID: id}}, t.op) {
 		return answer{}, false
 	}
-	_, call, _ := strings.Cut(r.URL.Path, "/actions/runners")
-	to := base(r) + "/repositories/" + id + "/actions/runners" + call
+	_, call, _ := strings.Cut(r.URL.Path, "/actions")
+	to := base(r) + "/repositories/" + id + "/actions" + call
 	if r.URL.RawQuery != "" {
 		to += "?" + r.URL.RawQuery
 	}

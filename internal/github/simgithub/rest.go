@@ -22,7 +22,15 @@ const (
 	OpGroups    = "runner_groups" // of an organization, once for every page
 	OpRateLimit = "rate_limit"
 	OpToken     = "token" // of an App's installation
-	OpOther     = "other" // no operation of this server
+
+	OpRun        = "run"
+	OpRuns       = "runs"     // once for every page
+	OpRunJobs    = "run_jobs" // likewise
+	OpJob        = "job"
+	OpCancel     = "cancel"
+	OpDeliveries = "deliveries" // of the App's webhooks, once for every page
+
+	OpOther = "other" // no operation of this server
 )
 
 const docs = "https://docs.github.com/rest/actions/self-hosted-runners"
@@ -108,8 +116,8 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 		return s.wrong(http.StatusBadRequest, r, wrong)
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if ok && t.op == OpToken {
-		return s.token(now, t, r, token, body)
+	if ok && (t.op == OpToken || t.op == OpDeliveries) {
+		return asApp{s}.serve(now, t, r, h, token, body)
 	}
 	g := s.granted(now, token)
 	if !ok || g == nil && !s.rules.Token.Equal(token) {
@@ -128,15 +136,20 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	if a, moved := s.names.moved(t, r, g, h); !ok && moved {
 		return a
 	}
-	if !ok || !g.opens(in) {
+	if !ok || !g.opens(in, t.op) {
 		return refuse(http.StatusNotFound, "Not Found", nil)
 	}
-	return s.serveScope(now, in, t, r, h, body)
+	return registry{s}.serve(now, in, t, r, h, body)
 }
 
-// serveScope answers a call that may be made of a repository or an organization.
-func (s *Server) serveScope(now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
+// registry is what a Server answers about the runners of a scope, and about what else it has.
+type registry struct{ *Server }
+
+// serve answers a call that may be made of a repository or an organization.
+func (s registry) serve(now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
 	switch t.op {
+	case OpRun, OpRuns, OpRunJobs, OpJob, OpCancel:
+		return actions{s.Server}.serve(now, in.repo, t, r, h)
 	case OpGroups:
 		return s.listGroups(in.org, r, h)
 	case OpEnds:
@@ -152,7 +165,7 @@ func (s *Server) serveScope(now time.Time, in scope, t target, r *http.Request, 
 }
 
 // serveRunner answers what is asked of one runner: to show or to delete it.
-func (s *Server) serveRunner(now time.Time, in scope, t target) answer {
+func (s registry) serveRunner(now time.Time, in scope, t target) answer {
 	reg := s.runner(t.id)
 	switch {
 	case reg == nil || !in.has(reg):

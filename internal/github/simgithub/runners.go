@@ -29,7 +29,7 @@ type label struct {
 	Type string `json:"type"`
 }
 
-func (s *Server) show(now time.Time, r *registration) runner {
+func (s registry) show(now time.Time, r *registration) runner {
 	out := runner{ID: r.ID, Group: r.Group, Name: r.Name, OS: "unknown", Status: "offline", Busy: r.busy(now, s.rules.BusyLag), Ephemeral: true}
 	if r.Seen {
 		out.OS, out.Version = "Linux", new(cmp.Or(s.rules.Version, ProgramVersion))
@@ -44,7 +44,7 @@ func (s *Server) show(now time.Time, r *registration) runner {
 }
 
 // mint registers a runner for one job.
-func (s *Server) mint(now time.Time, in scope, r *http.Request, body []byte) answer {
+func (s registry) mint(now time.Time, in scope, r *http.Request, body []byte) answer {
 	q, wrong := parseMint(body)
 	if wrong != "" {
 		return s.wrong(http.StatusUnprocessableEntity, r, wrong)

@@ -162,9 +162,12 @@ type Server struct {
 	rules   Rules
 	names   names
 	orgs    []Organization
-	calls   map[string]int
-	total   int               // of calls
-	grants  map[string]*grant // by token
+	// workflows are what is told of runs, by their numbers; delivered is the App's log.
+	workflows map[string]Workflow
+	delivered []Delivery
+	calls     map[string]int
+	total     int               // of calls
+	grants    map[string]*grant // by token
 }
 
 // New returns a server that goes on from what its Disk has. All runners are
@@ -190,10 +193,10 @@ func New(cfg Config) (*Server, error) {
 		lock:   make(chan struct{}, 1),
 		rules:  cfg.Rules,
 		calls:  map[string]int{},
-		grants: map[string]*grant{},
-		names:  newNames(cfg.Repositories),
-		orgs:   slices.Clone(cfg.Organizations),
-		pool:   pool{shelf: shelf{disk: cfg.Disk}, pickUp: cfg.PickUp, lost: cfg.Lost, changed: make(chan struct{})},
+		grants: map[string]*grant{}, workflows: map[string]Workflow{},
+		names: newNames(cfg.Repositories),
+		orgs:  slices.Clone(cfg.Organizations),
+		pool:  pool{shelf: shelf{disk: cfg.Disk}, pickUp: cfg.PickUp, lost: cfg.Lost, changed: make(chan struct{})},
 	}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("open the GitHub stand-in: %w", err)

@@ -27,6 +27,9 @@ func parse(r *http.Request) target {
 	if rest, ok := strings.CutPrefix(path, "app/installations/"); ok {
 		return parseInstallation(r.Method, rest)
 	}
+	if path == "app/hook/deliveries" && r.Method == http.MethodGet {
+		return target{op: OpDeliveries}
+	}
 	t, call, ok := parseScope(path)
 	switch {
 	case ok && t.org && call == "/runner-groups" && r.Method == http.MethodGet:
@@ -35,7 +38,29 @@ func parse(r *http.Request) target {
 	case ok && (call == "/runners" || strings.HasPrefix(call, "/runners/")):
 		return parseCall(t, r.Method, strings.TrimPrefix(call, "/runners"))
 	}
+	if ok && !t.org {
+		return parseActions(t, r.Method, call)
+	}
 	return target{op: OpOther}
+}
+
+// parseActions reads what is asked of a repository's workflow runs and jobs.
+func parseActions(t target, method, call string) target {
+	parts := strings.Split(strings.TrimPrefix(call, "/"), "/")
+	t.op = OpOther
+	if len(parts) > 1 {
+		var err error
+		if t.id, err = strconv.ParseInt(parts[1], 10, 64); err != nil {
+			return t
+		}
+		parts[1] = "id"
+	}
+	if op, ok := map[string]string{
+		"GET runs": OpRuns, "GET runs/id": OpRun, "GET runs/id/jobs": OpRunJobs, "GET jobs/id": OpJob, "POST runs/id/cancel": OpCancel,
+	}[method+" "+strings.Join(parts, "/")]; ok {
+		t.op = op
+	}
+	return t
 }
 
 // parseInstallation reads what comes after app/installations/.

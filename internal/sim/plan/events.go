@@ -196,8 +196,8 @@ func (s *story) happenings(wg *sync.WaitGroup) {
 	for i := range s.draw("events") % 9 {
 		name := strconv.FormatUint(i, 10)
 		e := oneOf(s.dice, on, "event", name)
-		if e.kind == tableEmptied && !s.chance(100, "empties the table", name) {
-			continue // what follows from that hides much else
+		if e.kind == tableEmptied && (!s.chance(100, "empties the table", name) || len(s.w.Account.Regions) > 1) {
+			continue // what follows from that hides much else, and each region has a brake of its own
 		}
 		wg.Go(func() {
 			time.Sleep(s.between(0, s.healsAfter(), "event at", name))

@@ -11,6 +11,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -116,6 +117,12 @@ func (p *plan) config() sim.Config {
 			}
 			if p.chance(80, "few open requests") && p.happens(crowded, "") {
 				a.MaxOpenRequests = oneOf(p.dice, []int{1, 2, 3}, "open requests")
+			}
+			if (p.theme() == mixed || p.theme() == starved) && p.chance(300, "two regions") && p.has("second region", "") {
+				a.DefaultRegion, a.FallbackRegions = setting.Region, []string{setting.OtherRegion}
+				other := a.Regions[setting.Region]
+				other.Subnets = []string{"subnet-c", "subnet-d"}
+				a.Regions = map[string]store.Region{setting.Region: a.Regions[setting.Region], setting.OtherRegion: other}
 			}
 			a.MaxRunners = oneOf(p.dice, []int{1, 2, 4, 100}, "max runners")
 			if p.theme() == starved {

@@ -79,7 +79,9 @@ func (s *story) release() {
 		if i == 1 {
 			s.w.Released()
 		}
-		_, _ = s.w.Client.ReleaseBrake(s.w.Context(), setting.AccountID, setting.Region) // there may be no sweep yet
+		for region := range s.w.Account.Regions {
+			_, _ = s.w.Client.ReleaseBrake(s.w.Context(), setting.AccountID, region) // there may be no sweep yet
+		}
 	}
 }
 

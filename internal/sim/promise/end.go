@@ -119,9 +119,13 @@ func (p endPromises) strays(machines []simfleet.Fact) (n int) {
 
 // freed reports whether an operator released the brake.
 func (p endPromises) freed() bool {
-	ref := store.Ref{Kind: store.KindSweep, ID: store.SweepKey(setting.AccountID, setting.Region)}
-	items, err := p.Store().Get(context.Background(), ref)
-	return err == nil && !items[0].(*store.Sweep).ReleasedAt.IsZero()
+	for _, region := range []string{setting.Region, setting.OtherRegion} {
+		items, err := p.Store().Get(context.Background(), store.Ref{Kind: store.KindSweep, ID: store.SweepKey(setting.AccountID, region)})
+		if err == nil && !items[0].(*store.Sweep).ReleasedAt.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // sawOver looks at what is recorded of a runner's machine and its registration on

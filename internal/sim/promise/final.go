@@ -28,12 +28,12 @@ type finalPromises struct{ *History }
 // sawPace looks at the slots of all RunInstances calls: they come from a bucket
 // of five that fills at two a second, unless the account says otherwise.
 func (p finalPromises) sawPace() {
-	for _, account := range slices.Sorted(maps.Keys(p.slots)) {
-		p.sawPaceOf(slices.SortedFunc(slices.Values(p.slots[account]), time.Time.Compare))
+	for _, where := range slices.Sorted(maps.Keys(p.slots)) {
+		p.sawPaceOf(slices.SortedFunc(slices.Values(p.slots[where]), time.Time.Compare))
 	}
 }
 
-// sawPaceOf looks at the slots of one account.
+// sawPaceOf looks at the slots of one account in one region.
 func (p finalPromises) sawPaceOf(slots []time.Time) {
 	burst, interval := 5.0, 500*time.Millisecond
 	if a := p.Account.Pacing; a != (store.Pacing{}) {
@@ -59,7 +59,7 @@ func (p finalPromises) sawHealed(healed time.Time) {
 	for _, r := range p.requests {
 		by := latest(healed, r.GiveUpAt).Add(periods * lim.ReaperPeriod)
 		if run := p.runners[r.Runner]; run.Version != 0 { // nobody polls it: it is looked at when its runner ought to have booted
-			by = latest(by, run.CalledAt.Add(lim.BootLimit+lim.SettleSlack+2*lim.ReaperPeriod))
+			by = latest(by, run.CalledAt.Add(run.Launch.BootLimit(run.Placement(), *lim)+lim.SettleSlack+2*lim.ReaperPeriod))
 		}
 		p.hold(EndedInTime, r.State.Final() && !r.EndedAt.After(by), "request %s is %s at %s, want an end by %s", r.ID, r.State, r.EndedAt, by)
 	}

@@ -61,7 +61,7 @@ type seen struct {
 	pulses   map[string]store.Pulse
 	usable   map[string]string      // the one usable runner of each lock key
 	live     map[string]int         // runners neither failed nor ended, by account
-	slots    map[string][]time.Time // of RunInstances calls, by account
+	slots    map[string][]time.Time // of RunInstances calls, by account and region
 	slotsOf  map[string]int         // how many of them each runner got
 	launches map[string]int         // how many calls were made for each runner
 	calls    calls

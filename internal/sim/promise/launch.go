@@ -41,6 +41,7 @@ type calls struct {
 	toldFull map[caller]bool         // who was told that
 	unclear  map[string]bool         // the tokens of which a call had no answer
 	first    map[string]fleet.Launch // the first call with each token
+	placed   map[call]bool           // the placements that were seen to be tried
 	open     map[caller]bool         // who, of those that had a claim, has a call without an answer
 }
 
@@ -56,7 +57,7 @@ type caller struct{ by, of string }
 func newCalls() calls {
 	return calls{
 		tokens: map[call]string{}, byToken: map[string]call{}, full: map[string]bool{}, gone: map[string]bool{},
-		toldFull: map[caller]bool{}, unclear: map[string]bool{}, first: map[string]fleet.Launch{}, open: map[caller]bool{},
+		toldFull: map[caller]bool{}, unclear: map[string]bool{}, first: map[string]fleet.Launch{}, placed: map[call]bool{}, open: map[caller]bool{},
 	}
 }
 
@@ -245,6 +246,9 @@ func (p launchPromises) sawGivenUp(was, r store.Request) {
 	}
 	p.hold(GivenUp, deserted(run), "request %s gives up runner %s, which is %s, booted at %s and deregistered at %s", r.ID, run.ID, run.State, run.Boot.At, run.DeregisteredAt)
 	p.hold(Counted, run.End == nil || run.End.Retryable, "request %s is tried again after runner %s, which ended for %v", r.ID, run.ID, run.End)
+	if p.sawElsewhere(was, r, run) {
+		return
+	}
 	// One that came to the last try for want of vCPUs has that once more: time helps.
 	p.hold(Counted, r.Tries == min(was.Tries, len(p.Limits.Waits)-1)+1, "request %s was tried %d times again, and then %d", r.ID, was.Tries, r.Tries)
 }

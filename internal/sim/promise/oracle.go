@@ -184,6 +184,7 @@ func (o *Oracle) sawTogether(c commit, shared map[string]store.Lock) {
 			}
 		case *store.Runner:
 			o.agree(o.locks[i.Lock])
+			o.sawBootBy(*i)
 		case *store.Lock:
 			o.agree(*i)
 		case *store.Quota:

@@ -119,7 +119,8 @@ func (p recordPromises) sawRunner(was, r store.Runner) {
 // count counts a runner among those that live, and its slots and configs.
 func (p recordPromises) count(was, r store.Runner) {
 	if !r.CalledAt.Equal(was.CalledAt) {
-		p.slots[r.Account] = append(p.slots[r.Account], r.CalledAt)
+		where := r.Account + "/" + r.Region
+		p.slots[where] = append(p.slots[where], r.CalledAt)
 		p.slotsOf[r.ID]++
 	}
 	if was.Version == 0 {

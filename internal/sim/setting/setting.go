@@ -17,6 +17,7 @@ const (
 	AccountID    = "111122223333"
 	NeighbourID  = "444455556666" // another account, in worlds that have one
 	Region       = "eu-west-2"
+	OtherRegion  = "eu-west-1" // in worlds whose account has two
 	Repository   = "acme/shop"
 	RepositoryID = "7"
 	URL          = "https://garo.sim"
@@ -44,6 +45,12 @@ const (
 	KillLate = 700 * time.Millisecond
 	// Pending, Stopping and BootTime are about what EC2 takes for a small Linux machine.
 	Pending, Stopping, BootTime = 5 * time.Second, 15 * time.Second, 20 * time.Second
+)
+
+// SlowType is an instance type that has SlowBoot seconds to boot.
+const (
+	SlowType = "m7a.large"
+	SlowBoot = 420
 )
 
 // Epoch is when every world begins: testing/synctest says so.

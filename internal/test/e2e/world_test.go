@@ -60,13 +60,14 @@ const (
 
 // options are what tests want otherwise.
 type options struct {
-	workers       int                             // that run at once; 0: one
-	workerTimeout time.Duration                   // 0: production's
-	redeliver     time.Duration                   // until a message that failed comes again; 0: at once
-	registration  map[string]any                  // fields that replace those of the account's registration
-	externalID    string                          // that the role's trust policy demands; empty: the registered one
-	aws           func(http.Handler) http.Handler // around EC2, STS and SSM; nil: nothing
-	undelayed     bool                            // messages of the functions are visible at once, whatever delay they are sent with
+	workers       int                                         // that run at once; 0: one
+	workerTimeout time.Duration                               // 0: production's
+	redeliver     time.Duration                               // until a message that failed comes again; 0: at once
+	registration  map[string]any                              // fields that replace those of the account's registration
+	edit          func(w *world, registration map[string]any) // changes the registration further; nil: nothing
+	externalID    string                                      // that the role's trust policy demands; empty: the registered one
+	aws           func(http.Handler) http.Handler             // around EC2, STS and SSM; nil: nothing
+	undelayed     bool                                        // messages of the functions are visible at once, whatever delay they are sent with
 }
 
 // world is a control plane, what is around it, and a runner account.
@@ -332,6 +333,9 @@ func (w *world) register() {
 		"max_runners": 50, "github": map[string]any{},
 	}
 	maps.Copy(registration, w.opt.registration)
+	if w.opt.edit != nil {
+		w.opt.edit(w, registration)
+	}
 	for name, doc := range map[string]any{
 		"/garo/keys":                  map[string]any{"id": idKey, "current": "k1", "keys": map[string]any{"k1": key}},
 		"/garo/accounts/" + w.runners: registration,

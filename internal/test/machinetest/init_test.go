@@ -24,6 +24,7 @@ const namespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NE
 // standard input, once the machine is connected.
 type power struct {
 	Dir      string     // on the computer; the machine sees Dir/share as /machine
+	Root     string     // on the computer: what the machine's root is made of
 	UserData []byte     // what it executes
 	Network  [][]string // arguments of ip
 	Systemd  bool       // it has a systemd, of a kind
@@ -86,7 +87,7 @@ func (p power) root() error {
 	}{
 		{"none", "/", "", syscall.MS_REC | syscall.MS_PRIVATE, ""},
 		{"scratch", scratch, "tmpfs", 0, "mode=755"},
-		{"root", root, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%[1]s/upper,workdir=%[1]s/work", scratch)},
+		{"root", root, "overlay", 0, fmt.Sprintf("lowerdir=%[2]s,upperdir=%[1]s/upper,workdir=%[1]s/work", scratch, p.Root)},
 		{"proc", at("proc"), "proc", 0, ""},
 		{"sys", at("sys"), "sysfs", 0, ""},
 		{"/dev", at("dev"), "", syscall.MS_BIND | syscall.MS_REC, ""},

@@ -50,6 +50,7 @@ type image struct {
 	systemd bool
 	program bool   // the runner program is baked in
 	agent   bool   // the agent is baked in
+	root    string // the directory of another root than this computer's, which is as it is; empty: this computer's
 	before  string // more, as a shell script
 	after   string // likewise, once the programs are there
 }
@@ -64,7 +65,11 @@ func (m *machine) start() error {
 			return err
 		}
 	}
-	before := "rm -rf /opt/actions-runner /opt/garo; ! id runner >/dev/null 2>&1 || userdel -f runner\n" + m.image.before
+	root, before := "/", "rm -rf /opt/actions-runner /opt/garo; ! id runner >/dev/null 2>&1 || userdel -f runner\n"
+	if m.image.root != "" {
+		root, before = m.image.root, ""
+	}
+	before += m.image.before
 	if m.image.program {
 		if err := os.WriteFile(m.share("image.tar.gz"), m.world.tarball, 0o600); err != nil {
 			return err
@@ -127,7 +132,7 @@ func (m *machine) start() error {
 		ip("link", "set", link.name, "up")
 	}
 	b, err := json.Marshal(power{
-		Dir: m.dir, UserData: m.userData, Systemd: m.image.systemd, Control: m.control != "", Before: before,
+		Dir: m.dir, Root: root, UserData: m.userData, Systemd: m.image.systemd, Control: m.control != "", Before: before,
 		Network: [][]string{
 			{"link", "set", "lo", "up"},
 			{"address", "add", net + "2/24", "dev", "eth0"},

@@ -91,7 +91,7 @@ func TestDeploymentGuideNamesWhatThereIs(t *testing.T) {
 	tfvars := named(t, sh, `>(\w+)\.auto\.tfvars\.json`)
 	within(t, "variable", tfvars, variables)
 	for _, s := range tfvars { // a file is named after the variable that is in it
-		if !regexp.MustCompile(`\{` + s + `: .*(?s:.{0,200}?)>` + s + `\.auto\.tfvars\.json`).MatchString(sh) {
+		if !regexp.MustCompile(`\{` + s + `: .*(?s:.{0,400}?)>` + s + `\.auto\.tfvars\.json`).MatchString(sh) {
 			t.Errorf("%s writes %s.auto.tfvars.json, and no %s into it", deployment, s, s)
 		}
 	}

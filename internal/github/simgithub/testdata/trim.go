@@ -1,7 +1,8 @@
 //go:build ignore
 
 // Command trim cuts GitHub's own description of its API down to the calls that
-// GARO makes. What is left says the same of them; what only people read is gone.
+// GARO makes. What is left says the same of them, but for examples that their own
+// schemas refuse; what only people read is gone.
 // From the root of the repository, for a newer version:
 //
 //	scratch=$(mktemp -d)
@@ -27,6 +28,12 @@ import (
 // and, below cloud, one that the same server has and that only the description of
 // GitHub Enterprise Cloud has as of this version.
 var calls = map[string][]string{
+	"/app/hook/deliveries":                               {"get"},
+	"/repos/{owner}/{repo}/actions/jobs/{job_id}":        {"get"},
+	"/repos/{owner}/{repo}/actions/runs":                 {"get"},
+	"/repos/{owner}/{repo}/actions/runs/{run_id}":        {"get"},
+	"/repos/{owner}/{repo}/actions/runs/{run_id}/cancel": {"post"},
+	"/repos/{owner}/{repo}/actions/runs/{run_id}/jobs":   {"get"},
 	"/app/installations/{installation_id}/access_tokens": {"post"},
 	"/orgs/{org}/actions/runner-groups":                  {"get"},
 	"/orgs/{org}/actions/runners":                        {"get"},
@@ -87,6 +94,7 @@ func run(from string) error {
 	if err := collect(doc, components, paths); err != nil {
 		return err
 	}
+	correct(paths, components["examples"].(object))
 	info := doc["info"].(object)
 	out := object{
 		"openapi": doc["openapi"],
@@ -114,6 +122,18 @@ func run(from string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(directory, "github-openapi.LICENSE"), licence, 0o644)
+}
+
+// correct makes examples what their schemas require: those of jobs have no created_at,
+// and that of a cancellation is null.
+func correct(paths, examples object) {
+	jobs := examples["job-paginated"].(object)["value"].(object)["jobs"].([]any)
+	for _, job := range append(jobs, examples["job"].(object)["value"]) {
+		job.(object)["created_at"] = job.(object)["started_at"]
+	}
+	cancel := paths["/repos/{owner}/{repo}/actions/runs/{run_id}/cancel"].(object)["post"].(object)
+	accepted := cancel["responses"].(object)["202"].(object)["content"].(object)["application/json"].(object)
+	delete(accepted, "examples")
 }
 
 // keep puts the operations of a description into paths.
