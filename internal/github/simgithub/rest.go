@@ -126,7 +126,7 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	if t.op == OpRateLimit {
 		return s.limiter.rateLimit(now, s.rules.Limit)
 	}
-	if a, ok := s.limiter.admit(now, s.rules.Limit, r.Method, h); !ok {
+	if a, ok := s.limiter.admit(now, s.rules.Limit, t.op, r.Method, h); !ok {
 		return a
 	}
 	if t.op == OpOther {
