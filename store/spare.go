@@ -16,7 +16,7 @@ func settleJob(now time.Time, r Request, run Runner) (_ Request, again bool) {
 	if run.End != nil {
 		why = run.End.Code
 	}
-	if why == EndIdle { // GitHub did not give it the job, though it could
+	if why == EndIdle || why == EndSetup { // GitHub did not give it the job, though it could; or only people can change it
 		more = atOnce
 	}
 	over := run.Version == 0 || run.State.Final() ||

@@ -60,7 +60,7 @@ func (p outfitPromises) Connects(runner string) {
 // sawUnfit looks at why a runner begins to drain, and at one that is added.
 func (p outfitPromises) sawUnfit(was, r store.Runner) {
 	if was.Version == 0 {
-		p.hold(FitOnce, !p.unfit[r.Request], "runner %s is launched for request %s, whose machine could not be set up", r.ID, r.Request)
+		p.hold(FitOnce, !p.unfit[r.Request] || r.OfJob(), "runner %s is launched for request %s, whose machine could not be set up", r.ID, r.Request)
 	}
 	if was.End != nil || r.End == nil || p.confirmations.lied[r.ID] {
 		return
