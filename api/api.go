@@ -26,6 +26,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -42,6 +43,10 @@ type Config struct {
 	Identity identity.Trust
 	// URL is the API's public base URL, without a slash at its end.
 	URL string
+
+	// AppSecrets returns what a GitHub App signs its webhooks with: one secret, or two while
+	// one replaces the other. Nil: there is no App, and registrations alone have secrets.
+	AppSecrets func(context.Context) ([]secret.Text, error)
 
 	// Programs has GitHub's runner program by GOARCH, for machines whose image has
 	// none. Nil: every image has it.
@@ -109,9 +114,12 @@ func (s *server) routes() []route {
 		{"GET /find", handle(s, s.find, "q")},
 		{"POST /sweeps/{account}/{region}/release", handle(s, s.release)},
 
+		{"POST /github/webhook", handle(s, s.webhook)},
+
 		{"POST /runners/{id}/boot", handle(s, s.boot)},
 		{"POST /runners/{id}/events", handle(s, s.event)},
 		{"POST /runners/{id}/next", handle(s, s.next)},
+		{"POST /runners/{id}/admission", handle(s, s.admission)},
 		{"GET /agent/linux/{arch}/{sha256}", handle(s, s.agent)},
 
 		{"GET /{$}", handle(s, s.page)},

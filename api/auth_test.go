@@ -65,8 +65,9 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		"release":  {"POST", "/sweeps/" + accountID + "/" + region + "/release", nil, false},
 		"event":    {"POST", "/runners/" + started.ID + "/events", apitype.Event{Event: "heartbeat", Counter: 1}, false},
 		"next":     {"POST", "/runners/" + started.ID + "/next", apitype.Next{N: 2}, false},
+		"asks":     {"POST", "/runners/" + started.ID + "/admission", apitype.Admission{RepositoryID: "1", Repository: "a/b", OwnerID: "1", RunID: "1", Attempt: 1}, false},
 	}
-	open := []string{"GET /", "GET /page/{file}", "POST /runners/{id}/boot", "GET /agent/linux/{arch}/{sha256}", "GET /healthz", "GET /openapi.yaml"} // to who has a boot token, and to anyone
+	open := []string{"GET /", "GET /page/{file}", "POST /github/webhook", "POST /runners/{id}/boot", "GET /agent/linux/{arch}/{sha256}", "GET /healthz", "GET /openapi.yaml"} // to who signs, to who has a boot token, and to anyone
 	if got, want := len(calls), len(api.Patterns())-len(open); got != want {
 		t.Errorf("%d calls are tried, want each of the %d that are not open to anyone", got, want)
 	}

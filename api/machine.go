@@ -134,7 +134,7 @@ func (s *server) booted(now time.Time, run store.Runner, lock store.Lock) (apity
 	return apitype.Booted{
 		Session: session.Reveal(), Config: config.Reveal(), N: run.Config.N, Mode: run.Mode,
 		HeartbeatS: apitype.InSeconds(s.Limits.Heartbeat), IdleS: apitype.InSeconds(s.Limits.Idle),
-		Lock: run.Lock, Programs: s.Programs, Orders: orders(now, run, lock, store.OrderGo),
+		Lock: run.Lock, Programs: s.Programs, Asks: run.OfJob(), Orders: orders(now, run, lock, store.OrderGo),
 	}, nil
 }
 

@@ -32,6 +32,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -54,14 +55,25 @@ type GitHub interface {
 	Deprecation(ctx context.Context, scope github.Scope, version string) (github.Deprecation, error)
 }
 
-// Config is what a Reaper is made of. All fields are needed but the last four.
+// Workflows is what the reaper needs of a github.Jobs: to see which jobs are queued.
+type Workflows interface {
+	Runs(ctx context.Context, repo github.Repository, status string) iter.Seq2[github.Run, error]
+	RunJobs(ctx context.Context, repo github.Repository, run int64) ([]github.Job, error)
+}
+
+// Config is what a Reaper is made of. All fields are needed but the last four, and those
+// that say so.
 type Config struct {
 	Store    store.Store
 	Queue    queue.BatchSender
 	Accounts store.Accounts
 	Fleet    Fleet
 	GitHub   GitHub
-	Limits   store.Limits
+	// Workflows tells of workflow jobs, whose requests are named by Keys. nil: nobody does,
+	// and jobs whose webhook was lost are not looked for.
+	Workflows Workflows
+	Keys      func(context.Context) (*keys.Ring, error)
+	Limits    store.Limits
 	// ControlPlane is the name in our tags and in the names of our registrations.
 	ControlPlane string
 

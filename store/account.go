@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -65,12 +64,26 @@ type Account struct {
 	Allow Allow `json:"allow,omitzero"`
 	// Only narrows the callers that are left. Operators are not narrowed.
 	Only Conditions `json:"only,omitzero"`
+	// RunsOn says which workflow jobs get a machine, without asking by POST /start. Empty: none.
+	RunsOn []Offer `json:"runs_on,omitempty"`
+	// WebhookSecrets sign the webhooks of the account's repositories that no GitHub App
+	// sends. Two serve at once while one replaces the other.
+	WebhookSecrets []secret.Text `json:"webhook_secrets,omitempty"`
+	// OnForbidden is what happens to the run of a workflow job that may have no machine:
+	// nothing, so that its job stays queued, or CancelRun. Empty: nothing.
+	OnForbidden string `json:"on_forbidden,omitempty"`
 	// Environment has variables for the jobs, over those of the image. Every job can
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
 	MachineOptions
 	Outfit
 }
+
+// CancelRun is the OnForbidden that has the run cancelled. LeaveRun is to say that it is not.
+const (
+	LeaveRun  = "leave"
+	CancelRun = "cancel_run"
+)
 
 // ErrNoAccount is what Accounts answers for an account that is not registered.
 var ErrNoAccount = errors.New("account is not registered")
@@ -93,36 +106,6 @@ type Accounts interface {
 type Named struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
-}
-
-// Allow names callers that are refused unless the account opts in.
-type Allow struct {
-	PublicRepositories bool `json:"public_repositories,omitempty"`
-	PullRequestTarget  bool `json:"pull_request_target,omitempty"`
-	WorkflowRun        bool `json:"workflow_run,omitempty"`
-	IssueComment       bool `json:"issue_comment,omitempty"`
-	SelfHostedCallers  bool `json:"self_hosted_callers,omitempty"`
-	// Events are further events whose runs may ask, each by its name at GitHub.
-	Events []string `json:"events,omitempty"`
-}
-
-// Conditions narrow which workflows may ask for runners. Each list that is not
-// empty must hold the claim's value: a string equals itself, and one that ends in
-// a slash everything that begins with it. There are no other patterns, since those
-// match more than they seem to.
-type Conditions struct {
-	Refs            []string `json:"refs,omitempty"`              // such as refs/heads/main, or refs/tags/
-	Environments    []string `json:"environments,omitempty"`      // a job without one has the empty name
-	JobWorkflowRefs []string `json:"job_workflow_refs,omitempty"` // such as acme/ci/.github/workflows/build.yml@refs/heads/main, or acme/ci/
-	// Properties are the repository's custom properties that the token must carry.
-	Properties map[string]string `json:"properties,omitempty"`
-}
-
-// Admits reports whether value fulfils one list of Conditions.
-func Admits(list []string, value string) bool {
-	return len(list) == 0 || slices.ContainsFunc(list, func(want string) bool {
-		return value == want || want != "/" && strings.HasSuffix(want, "/") && strings.HasPrefix(value, want)
-	})
 }
 
 // Pacing is a bucket: Burst launches at once, then one each Interval. The zero
@@ -172,6 +155,16 @@ const lateness = 2 * time.Second
 // then, so that what was saved up for it is lost.
 func (p Pacing) lapsed(now, turn time.Time) bool {
 	return now.Sub(turn) > max(lateness, time.Duration(p.orDefault().Burst)*p.interval())
+}
+
+// OwnRegion returns the region of a request that names none. Empty: it has to name one.
+func (a Account) OwnRegion() string {
+	if a.DefaultRegion == "" && len(a.Regions) == 1 {
+		for name := range a.Regions {
+			return name
+		}
+	}
+	return a.DefaultRegion
 }
 
 // Hard returns how long a machine of the account may live.

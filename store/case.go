@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"time"
@@ -10,7 +11,7 @@ import (
 // they were read. Each rule says which items it needs; an item that was not read is
 // its zero value, and one that does not exist has Version 0 and its name.
 type Case struct {
-	Request Request // in the rules about a runner: the one that launched it
+	Request Request // in the rules about a runner: the one that launched it, or that it was given to since
 	Runner  Runner
 	Lock    Lock  // that the runner, or the request, is found under
 	Pulse   Pulse // of that lock's key
@@ -37,9 +38,9 @@ func (c Case) With(items ...Item) Case {
 }
 
 // Around names the items of some kinds around the runner: its lock and the pulse of that,
-// its account's quota, and the request that launched it.
+// its account's quota, and the request that launched it, or that it was given to since.
 func (r Runner) Around(kinds ...Kind) []Ref {
-	ids := map[Kind]string{KindLock: r.Lock, KindPulse: r.Lock, KindQuota: r.Account, KindRequest: r.Request}
+	ids := map[Kind]string{KindLock: r.Lock, KindPulse: r.Lock, KindQuota: r.Account, KindRequest: cmp.Or(r.For, r.Request)}
 	refs := make([]Ref, len(kinds))
 	for i, k := range kinds {
 		refs[i] = Ref{k, ids[k]}
@@ -167,7 +168,7 @@ func (d *Decision) settle(now time.Time, lim Limits) {
 	}
 	again := false
 	if d.Request, again = settle(now, lim, d.Request, d.Runner); again {
-		d.send(&d.Request, d.Request.DueAt)
+		d.remind()
 	}
 }
 

@@ -23,6 +23,15 @@
 //	open      expired    give_up_at has passed                             reaper  ReviewRequest
 //	open      cancelled  POST /stop                                        api     Stop
 //
+// A request of a workflow job has these in their place:
+//
+//	accepted  waiting    a runner that nobody counts on fits               worker  GiveSpare
+//	any       ready      its job began on a runner of ours                 worker  Heard
+//	open      cancelled  GitHub says that its job is over, or elsewhere    worker  Heard
+//	final     accepted   GitHub calls its job queued, twice                worker  Heard
+//	waiting   accepted   its runner took another job, or is over           any     Settle
+//	open      failed     its job may have no machine                       worker  Fail
+//
 // open stands for accepted or waiting; ready, failed, expired and cancelled are
 // final. A runner is over when it has failed or ended, or when it drains or ends
 // and either never had a config or is deregistered: one that may still hold a
@@ -44,7 +53,7 @@
 //	open      ended      EC2 says that the instance is gone                reaper  Finish
 //
 // usable stands for the five states before draining; open for all but failed and
-// ended. What Drain needs is in DrainReason (time), ApplyEvent (what the machine says),
+// ended. A runner for workflow jobs that nobody counts on drains too. What Drain needs is in DrainReason (time), ApplyEvent (what the machine says),
 // Boot (a stolen token), Confirm (what GitHub shows) and Stop (the caller);
 // NextEndStep orders the end.
 //

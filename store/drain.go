@@ -30,12 +30,13 @@ func drain(now time.Time, r Runner, l Lock, why Failure) (Runner, Lock) {
 }
 
 // DrainReason returns why a usable runner has to drain, or "". req is the
-// request that launched it; absent, it counts as ended well.
+// request that launched it, or that it was given to since; absent, it counts as ended
+// well.
 func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Request) string {
 	if !r.State.Usable() {
 		return ""
 	}
-	unwanted := req.Version != 0 && (req.State == Cancelled || req.State == Expired || req.State == Failed)
+	unwanted := !r.OfJob() && req.Version != 0 && (req.State == Cancelled || req.State == Expired || req.State == Failed)
 	switch {
 	case r.Mismatched():
 		return EndCompromised
@@ -47,7 +48,7 @@ func DrainReason(now time.Time, lim Limits, r Runner, l Lock, p Pulse, req Reque
 	if why := r.overdue(now, lim, l, p); why != "" && l.Names(r.ID) {
 		return why
 	}
-	if unwanted && (r.Mode == Ephemeral || l.Joined == "") && r.State != RunnerBusy {
+	if unwanted && (r.Mode == Ephemeral || l.Joined == "") && r.State != RunnerBusy || r.orphaned(now, lim, req) {
 		return EndUnwanted
 	}
 	return ""

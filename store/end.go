@@ -20,7 +20,7 @@ const (
 	EndCompromised  = "compromised"
 	EndTooOld       = "runner_too_old"
 	EndHandover     = "handover" // another runner of the key took over
-	EndUnwanted     = "unwanted" // its request ended first
+	EndUnwanted     = "unwanted" // nobody counts on it
 	EndStopped      = "stopped"
 	EndSetup        = "setup_failed"
 	EndAgent        = "agent_ended"
@@ -50,7 +50,7 @@ var endTexts = map[string]string{
 	EndCompromised:  "Two parties used the machine's boot token. Find out who could read its user data.",
 	EndTooOld:       "GitHub refuses this version of the runner program. Update the image, then start again.",
 	EndHandover:     "Another runner took over.",
-	EndUnwanted:     "The request that launched the runner ended first.",
+	EndUnwanted:     "No request waits for the runner any longer.",
 	EndStopped:      "It was stopped on request.",
 	EndSetup:        "The machine could not be made what the account's registration wants it to be.",
 	EndAgent:        "The agent ended the machine.",

@@ -234,7 +234,7 @@ func jobStarted(now time.Time, r Runner, e Event) (Runner, Alarm) {
 	if e.RunID == "" {
 		reason = "a job"
 	}
-	if r.Mode == Ephemeral && r.RunID != "" && e.RunID != "" && e.RunID != r.RunID {
+	if r.Mode == Ephemeral && !r.OfJob() && r.RunID != "" && e.RunID != "" && e.RunID != r.RunID {
 		r.Stolen, alarm = e.RunID, AlarmJobStolen
 		reason += ", which did not ask for this runner"
 	}

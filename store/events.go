@@ -19,9 +19,11 @@ var usualEvents = []string{
 // otherEvents are the other events that begin a run
 // (https://docs.github.com/en/actions/reference/workflows-and-actions/events-that-trigger-workflows).
 // Strangers cause some of them, such as issues, fork and watch, in any public repository.
+// GitHub's own workflows, such as Dependabot's and CodeQL's default setup, have the event
+// dynamic (https://github.com/github/codeql-action/pull/1238).
 var otherEvents = []string{
 	"branch_protection_rule", "check_run", "check_suite", "create", "delete", "deployment_status", "discussion",
-	"discussion_comment", "fork", "gollum", "image_version", "issue_comment", "issues", "label", "milestone", "page_build",
+	"discussion_comment", "dynamic", "fork", "gollum", "image_version", "issue_comment", "issues", "label", "milestone", "page_build",
 	"public", "pull_request_review", "pull_request_review_comment", "pull_request_target",
 	"registry_package", "status", "watch", "workflow_run",
 }

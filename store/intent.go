@@ -90,6 +90,9 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: now, Claim: in.Claim, Lease: in.Lease,
 			Wanted: 1, Hard: hard,
 		}
+		if r.OfJob() {
+			run.For = r.ID
+		}
 		run.DueAt = now // and it stays: the reaper looks at every live runner in every run
 		run = run.writeAhead(in.ControlPlane).transition(now, RunnerNew, "for request "+r.ID)
 		r = r.await(now, lim, run.ID, l.BootBy, "launches runner "+run.ID)
@@ -99,8 +102,11 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 
 // RunnerLabels returns what a runner for r registers with. An ephemeral one has
 // its own label alone: GitHub matches by subset, so whatever else it named could
-// be taken by another job.
+// be taken by another job. One for a workflow job has the labels that its rule gives.
 func (r Request) RunnerLabels() []string {
+	if r.OfJob() {
+		return r.Labels
+	}
 	labels := []string{r.OwnLabel}
 	if r.Mode == Shared {
 		labels = append(append(labels, r.Type), r.Labels...)
@@ -109,4 +115,9 @@ func (r Request) RunnerLabels() []string {
 }
 
 // RunsOn returns what a workflow's runs-on names to get the runner of r.
-func (r Request) RunsOn() []string { return []string{r.OwnLabel} }
+func (r Request) RunsOn() []string {
+	if r.OfJob() {
+		return r.Labels
+	}
+	return []string{r.OwnLabel}
+}

@@ -19,6 +19,7 @@ const (
 	KindQuota   Kind = "quota"
 	KindSweep   Kind = "sweep"
 	KindPoints  Kind = "points"
+	KindSpares  Kind = "spare"
 )
 
 // Ref names one item, whether it exists or not.
@@ -43,7 +44,7 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep or *Points; no other type
+// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares or *Points; no other type
 // can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
@@ -98,6 +99,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Sweep)
 	case KindPoints:
 		i = new(Points)
+	case KindSpares:
+		i = new(Spares)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

@@ -89,8 +89,12 @@ func (m Machine) Spec() string {
 // LockKey returns the key of the lock that r's runner is found under. Two
 // shared requests have one key only if account, region, scope, type, spec and labels
 // are all equal: no field can hold the separators. An ephemeral
-// request has a key of its own, its id.
+// request has a key of its own, its id. That of a workflow job has one for each launch:
+// a machine that was given up keeps its own lock.
 func (r Request) LockKey() string {
+	if r.OfJob() {
+		return jobLock(r.ID, r.Launches)
+	}
 	if r.Mode == Ephemeral {
 		return r.ID
 	}

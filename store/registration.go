@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
 // ParseAccount reads a registration strictly: an unknown field, a wrong form or
@@ -38,6 +39,10 @@ func ValidAccountID(s string) bool { return form.AWSAccount.Fits(s) }
 // bytes are some three pages of a query.
 const maxOpenRequests = 25_000
 
+// minWebhookSecret is the least length of a webhook's secret: 32 characters of base64 are
+// 192 bits, more than anybody guesses from a delivery and its signature.
+const minWebhookSecret = 32
+
 var (
 	hostForm = form.Form{{Of: form.Lower + form.Digit + "..--", Min: 1, Max: 253}}
 	portForm = form.Form{{Of: form.Digit, Min: 1, Max: 5}}
@@ -47,6 +52,17 @@ var (
 func isHost(s string) bool {
 	host, port, ok := strings.Cut(s, ":")
 	return hostForm.Fits(host) && (!ok || portForm.Fits(port))
+}
+
+// CheckWebhookSecrets returns what is wrong with the secrets of a webhook. None is not.
+func CheckWebhookSecrets(secrets []secret.Text) error {
+	if len(secrets) > 2 {
+		return errors.New("want one, or two while one replaces the other")
+	}
+	if slices.ContainsFunc(secrets, func(s secret.Text) bool { return len(s.Reveal()) < minWebhookSecret }) {
+		return fmt.Errorf("want at least %d random characters in each", minWebhookSecret)
+	}
+	return nil
 }
 
 // check returns every fault of a registration at once.
@@ -92,7 +108,12 @@ func (a Account) check(id string) error {
 	want(a.MaxTimeoutS >= 0, "max_timeout: want seconds")
 	want(a.Pacing.Burst >= 0 && a.Pacing.IntervalMS >= 0, "pacing: want no negative number")
 	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
+	want(a.OnForbidden == "" || a.OnForbidden == LeaveRun || a.OnForbidden == CancelRun, "on_forbidden: %q: want %s or %s", a.OnForbidden, LeaveRun, CancelRun)
 	checkEvents(a.Allow.Events, want)
+	if err := CheckWebhookSecrets(a.WebhookSecrets); err != nil {
+		errs = append(errs, fmt.Errorf("webhook_secrets: %w", err))
+	}
+	errs = append(errs, a.checkOffers()...)
 	errs = append(errs, checkEnvironment(a.Environment)...)
 	errs = append(errs, a.checkOptions()...)
 	errs = append(errs, checkOutfit(a)...)

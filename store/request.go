@@ -34,7 +34,7 @@ type Failure struct {
 	Retryable bool   `json:"retryable"`
 }
 
-// Request is one call of POST /start.
+// Request is one call of POST /start, or one workflow job.
 type Request struct {
 	Meta
 	ID         string       `json:"id"`
@@ -44,6 +44,7 @@ type Request struct {
 	Repository Repository   `json:"repository"`     // whose job it is for
 	Scope      Scope        `json:"scope,omitzero"` // where its runner registers; see Where
 	Origin     Origin       `json:"origin,omitzero"`
+	Job        WorkflowJob  `json:"job,omitzero"`
 	Trace      string       `json:"trace"` // the id that ties the log lines of all parts together
 	Account    string       `json:"account"`
 	Region     string       `json:"region"`            // where it is tried now, or got its runner
@@ -64,6 +65,9 @@ type Request struct {
 	Runner string `json:"runner,omitempty"` // the runner that it waits for, or got
 	// Tries is how many runners were given up for it.
 	Tries int `json:"tries"`
+	// Launches is the number of the launch for a workflow job that is made, or comes next,
+	// from 1: each has a lock of its own.
+	Launches int `json:"launches,omitempty"`
 	// Sends counts start messages since the request was last accepted, up to the
 	// one that a poll may add; SentAt is when the last one was.
 	Sends  int       `json:"sends"`
@@ -78,6 +82,10 @@ type Request struct {
 	GiveUpAt time.Time `json:"give_up_at"`
 	ReadyAt  time.Time `json:"ready_at,omitzero"`
 	EndedAt  time.Time `json:"ended_at,omitzero"` // when it became final
+	// HeldAt is since when GitHub says that the job waits for something; QueuedAt is when
+	// GitHub first called it queued though the request was over.
+	HeldAt   time.Time `json:"held_at,omitzero"`
+	QueuedAt time.Time `json:"queued_at,omitzero"`
 	// Attempts are the launches tried on runners that were given up.
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Error    *Failure  `json:"error,omitempty"`
@@ -95,10 +103,11 @@ const (
 	WaitGitHubDown = "github_unavailable"
 	WaitEC2        = "ec2_unclear" // EC2 did not say whether it launched: the same call again
 	WaitOutage     = "outage"      // a registration or credential could not be read
+	WaitHeld       = "job_held"    // GitHub gives the workflow job to no runner yet
 )
 
 // Waits lists them.
-var Waits = []string{WaitBackoff, WaitQuota, WaitPaced, WaitRunner, WaitGitHub, WaitGitHubDown, WaitEC2, WaitOutage}
+var Waits = []string{WaitBackoff, WaitQuota, WaitPaced, WaitRunner, WaitGitHub, WaitGitHubDown, WaitEC2, WaitOutage, WaitHeld}
 
 // Ref implements Item.
 func (r *Request) Ref() Ref { return Ref{KindRequest, r.ID} }
@@ -107,39 +116,6 @@ func (r *Request) name(id string) { r.ID = id }
 
 // Timeout is how long the request may use its runner.
 func (r Request) Timeout() time.Duration { return time.Duration(r.TimeoutS) * time.Second }
-
-// Identity is what a new request gets beside what its caller wishes for.
-type Identity struct {
-	ID       string
-	Trace    string
-	SaidHash string // see Request
-	BodyHash string
-	GiveUp   time.Duration
-	// OwnLabel makes the label of the runner that has a lock key.
-	OwnLabel func(lockKey string) string
-}
-
-// Accept makes the record of a new request, from one whose wishes are filled in. It
-// counts as sent now: the message follows the record, and the reaper sends it again if
-// that did not happen. The commit conflicts when the request exists already.
-func (c Case) Accept(now time.Time, id Identity) Decision {
-	return decide(c, func(d *Decision) {
-		r := &d.Request
-		r.ID, r.Trace, r.SaidHash, r.BodyHash = id.ID, id.Trace, id.SaidHash, id.BodyHash
-		*r = r.accept(now, id.GiveUp)
-		r.OwnLabel = id.OwnLabel(r.LockKey())
-		d.send(r, now)
-	})
-}
-
-func (r Request) accept(now time.Time, giveUp time.Duration) Request {
-	r.State, r.CreatedAt = Accepted, now
-	r.DueAt, r.GiveUpAt = now, now.Add(giveUp)
-	r.Spec = r.Machine.Spec()
-	r = r.sent(now)
-	r.History = r.History.with(now, string(Accepted), "")
-	return r
-}
 
 // sent notes that a start message is being sent for an accepted request.
 func (r Request) sent(now time.Time) Request {
@@ -203,10 +179,18 @@ func (r Request) ready(now time.Time, lim Limits, runner, reason string) Request
 	return r.finish(now, lim, Ready, reason, nil)
 }
 
-// Fail ends a request that is not final for a reason that trying again cannot change. It
-// needs the request.
+// Fail ends a request that is not final for a reason that trying again cannot change. That
+// of a workflow job is accepted again, for later: it is over when its job is, and people
+// may change what stands in its way, but for a job that may have no machine and an account
+// that is gone. It needs the request.
 func (c Case) Fail(now time.Time, lim Limits, f Failure) Decision {
-	return decide(c, func(d *Decision) { d.Request = d.Request.fail(now, lim, f) })
+	return decide(c, func(d *Decision) {
+		if r := &d.Request; r.OfJob() && !r.State.Final() && f.Code != CodeForbidden && f.Code != EndNoAccount {
+			*r = r.again(now, f.String(), atOnce)
+			return
+		}
+		d.Request = d.Request.fail(now, lim, f)
+	})
 }
 
 func (r Request) fail(now time.Time, lim Limits, f Failure) Request {

@@ -4,8 +4,8 @@ import "time"
 
 // ReviewRunner drains a usable runner that has to, and else has a worker go on with one
 // that seems to be forgotten: a step is outstanding and no worker is at it. The claim is
-// free, the time to wait is over, and nobody wrote the runner for a while. It needs all
-// but the quota.
+// free, the time to wait is over, and nobody wrote the runner for a while. It also has one
+// ask GitHub about the workflow job that a runner puzzles by. It needs all but the quota.
 //
 // The request that nobody wants, the limits and a lock that names another runner cannot
 // be otherwise a moment later; a share is excluded by the lock's version, and a
@@ -27,6 +27,9 @@ func (c Case) ReviewRunner(now time.Time, lim Limits) Decision {
 		if step != StepNone && step != StepConfirm && !r.Held(now, "") &&
 			now.Sub(r.WaitUntil) >= lim.Resend && now.Sub(r.UpdatedAt) >= lim.Resend {
 			d.send(r, now)
+		}
+		if r.puzzles(now, d.Request) {
+			d.send(&d.Request, now)
 		}
 	})
 }
@@ -56,7 +59,7 @@ func (c Case) Adopt(now time.Time, instance string) Decision {
 // which may be after its give_up_at. Zero: it waits for nothing.
 func (r Request) WaitsUntil() time.Time {
 	switch {
-	case r.State != Accepted || r.Wait == "" || r.parked(): // for how long the quota is used up nobody knows
+	case r.State != Accepted || r.Wait == "" || r.Wait == WaitQuota || r.Wait == WaitHeld: // for how long, nobody knows
 		return time.Time{}
 	case r.Wait == WaitPaced && r.Slot.After(r.DueAt):
 		return r.Slot
@@ -67,13 +70,15 @@ func (r Request) WaitsUntil() time.Time {
 // Wakes reports whether r waits for the account's quota, and may be woken: it is not
 // given up, and was not woken a moment ago.
 func (r Request) Wakes(now time.Time, lim Limits) bool {
-	return r.parked() && !r.Overdue(now) && r.forgotten(now, lim)
+	return r.parked() && r.Wait == WaitQuota && !r.Overdue(now) && r.forgotten(now, lim)
 }
 
 // parked reports whether r waits for minutes rather than for a moment: for the
-// account's quota. No message of it is under way meanwhile; the reaper sends one
-// once r is due.
-func (r Request) parked() bool { return r.State == Accepted && r.Wait == WaitQuota }
+// account's quota, or a workflow job for GitHub or after it lost many machines. No message
+// of it is under way meanwhile; the reaper sends one once r is due.
+func (r Request) parked() bool {
+	return r.State == Accepted && (r.Wait == WaitQuota || r.OfJob() && (r.Wait == WaitHeld || r.Wait == WaitBackoff))
+}
 
 // forgotten reports whether the reaper is to send the start message of r: once r is
 // parked and due, or when its due_at is so long past that its own was lost.
@@ -141,6 +146,7 @@ func (d *Decision) reviewRequest(now time.Time, lim Limits) Outcome {
 		return GivenUp
 	case r.State == Waiting:
 		r.DueAt = now.Add(lim.ReaperPeriod)
+		d.look(now)
 		return WaitsOn
 	case r.forgotten(now, lim):
 		*r = r.sent(now)

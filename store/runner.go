@@ -124,19 +124,26 @@ type Job struct {
 // Runner is one machine, from the intent to launch it to its end.
 type Runner struct {
 	Meta
-	ID         string      `json:"id"`
-	State      RunnerState `json:"state"`
-	CreatedAt  time.Time   `json:"created_at"`
-	Lock       string      `json:"lock"`    // the key of the lock that names it, or did
-	Request    string      `json:"request"` // the request that launched it
-	Trace      string      `json:"trace"`
-	Repository Repository  `json:"repository"`       // of the request that launched it
-	Scope      Scope       `json:"scope,omitzero"`   // where it registers; see Where
-	RunID      string      `json:"run_id,omitempty"` // the run that the launching request came from
-	Account    string      `json:"account"`
-	Region     string      `json:"region"`
-	Mode       string      `json:"mode"`
-	Labels     []string    `json:"labels"` // what it registers with: the own label first
+	ID        string      `json:"id"`
+	State     RunnerState `json:"state"`
+	CreatedAt time.Time   `json:"created_at"`
+	Lock      string      `json:"lock"`    // the key of the lock that names it, or did
+	Request   string      `json:"request"` // the request that launched it
+	// For is the request of a workflow job that the runner was launched for, or given to
+	// since. Empty: it was launched for one of POST /start.
+	For string `json:"for,omitempty"`
+	// Took is the workflow job that began on it.
+	Took Took `json:"took,omitzero"`
+	// Admission is what its machine asked before its job began.
+	Admission  Admission  `json:"admission,omitzero"`
+	Trace      string     `json:"trace"`
+	Repository Repository `json:"repository"`       // of the request that launched it
+	Scope      Scope      `json:"scope,omitzero"`   // where it registers; see Where
+	RunID      string     `json:"run_id,omitempty"` // the run that the launching request came from
+	Account    string     `json:"account"`
+	Region     string     `json:"region"`
+	Mode       string     `json:"mode"`
+	Labels     []string   `json:"labels"` // what it registers with: the own label first
 
 	Plan   []Placement `json:"plan"`
 	Index  int         `json:"index"` // the placement being tried, or launched

@@ -17,6 +17,9 @@ func settle(now time.Time, lim Limits, r Request, run Runner) (_ Request, again 
 	if r.State != Waiting {
 		return r, false
 	}
+	if r.OfJob() {
+		return settleJob(now, r, run)
+	}
 	if run.Version == 0 { // long ended: its record is deleted
 		run = Runner{ID: r.Runner, State: RunnerEnded}
 	}

@@ -12,6 +12,10 @@ locals {
   # two machines that send 300 a second. They ask for 20 configs a second, three times
   # each, which leaves 240 of 300; and boot far more seldom.
   #
+  # GitHub delivers each change of each job: a matrix of 256 is 256 deliveries within a
+  # second or two, and GitHub does not deliver again what is refused. So the burst has
+  # room for four such matrices, and the rate for 66 jobs a second with three each.
+  #
   # Above that, chance decides who is served. A flood of 3,000 a second leaves 29 % of
   # the calls: an agent tries 14 times in the 120 s after which its machine counts as
   # lost, and 99 of 100 are heard. The function refuses a flood of one machine before
@@ -26,9 +30,11 @@ locals {
     "GET /runners/{id}"                       = { rate = 20, burst = 50 }
     "GET /find"                               = { rate = 5, burst = 20 }
     "POST /sweeps/{account}/{region}/release" = { rate = 1, burst = 5 }
+    "POST /github/webhook"                    = { rate = 200, burst = 1000 }
     "POST /runners/{id}/boot"                 = { rate = 300, burst = 600 }
     "POST /runners/{id}/events"               = { rate = 1000, burst = 2000 }
     "POST /runners/{id}/next"                 = { rate = 300, burst = 600 }
+    "POST /runners/{id}/admission"            = { rate = 100, burst = 300 }
     "GET /agent/linux/{arch}/{sha256}"        = { rate = 30, burst = 100 }
     "GET /"                                   = { rate = 5, burst = 20 }
     "GET /page/{file}"                        = { rate = 10, burst = 40 }

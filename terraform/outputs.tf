@@ -3,6 +3,11 @@ output "url" {
   value       = local.url
 }
 
+output "webhook_url" {
+  description = "Where GitHub delivers what becomes of workflow jobs: the address of an App's webhook, or of a repository's or an organisation's."
+  value       = "${local.url}/github/webhook"
+}
+
 output "control_plane" {
   description = "What modules/account has to know of this control plane: pass it on whole."
   value = {

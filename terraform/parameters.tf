@@ -10,6 +10,8 @@ locals {
         external_id            = random_password.external_id[id].result
         default_instance_types = a.default_instance_types != null ? a.default_instance_types : a.instance_types
         allow                  = { for field, value in a.allow : field => value if value != null }
+        runs_on                = a.runs_on == null ? null : [for o in a.runs_on : { for field, value in o : field => value if value != null }]
+        webhook_secrets        = lookup(var.webhook_secrets, id, null)
       }) : field => value if value != null
     }
   }

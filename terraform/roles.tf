@@ -23,6 +23,7 @@ locals {
     }
     setup     = { Sid = "Setup", Effect = "Allow", Action = "ssm:GetParametersByPath", Resource = "${local.parameter}/setup/*" }
     operators = { Sid = "Operators", Effect = "Allow", Action = "ssm:GetParameter", Resource = "${local.parameter}/operators" }
+    webhook   = { Sid = "Webhook", Effect = "Allow", Action = "ssm:GetParameter", Resource = "${local.parameter}/webhook" }
     lists = {
       Sid      = "Lists"
       Effect   = "Allow"
@@ -90,7 +91,7 @@ locals {
   )
 
   policies = {
-    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.setup, local.statements.lists, local.statements.find])
+    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.webhook, local.statements.setup, local.statements.lists, local.statements.find])
     worker = concat(local.always, [local.statements.keys, local.statements.receive], local.borrow)
     # The reaper opens with the keys what the table keeps of a registration that is gone.
     reaper = concat(local.always, [local.statements.keys, local.statements.due, local.statements.lists], local.borrow)

@@ -90,6 +90,7 @@ variable "accounts" {
       workflow_run        = optional(bool, false)
       issue_comment       = optional(bool, false)
       self_hosted_callers = optional(bool, false)
+      forks               = optional(bool)
       events              = optional(list(string))
     }), {})
     only = optional(object({
@@ -98,6 +99,21 @@ variable "accounts" {
       job_workflow_refs = optional(list(string), [])
       properties        = optional(map(string), {})
     }), {})
+    runs_on = optional(list(object({
+      labels = optional(list(string))
+      pin    = optional(string)
+      only = optional(object({
+        repositories = optional(list(object({ id = string, name = string })), [])
+        events       = optional(list(string), [])
+      }))
+      region          = optional(string)
+      type            = optional(string)
+      instance_types  = optional(list(string))
+      image_id        = optional(string)
+      subnets         = optional(list(string))
+      security_groups = optional(list(string))
+      timeout         = optional(number)
+    })))
     environment        = optional(map(string))
     closed             = optional(bool)
     max_root_volume_gb = optional(number)
@@ -279,6 +295,11 @@ variable "accounts" {
   }
 
   validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for o in coalesce(a.runs_on, []) : (o.pin == null) != (length(coalesce(o.labels, [])) == 0) && can(regex("^[a-z0-9._-]{1,63}$", coalesce(o.pin, "p"))) && alltrue([for l in coalesce(o.labels, []) : can(regex("^[a-z0-9._-]{1,64}$", l))])]]))
+    error_message = "Give each entry of runs_on either labels or a pin, of a-z, 0-9, dot, underscore and hyphen. docs/jobs.md has what they may be."
+  }
+
+  validation {
     condition     = alltrue([for a in var.accounts : coalesce(a.hard, 21600) > 0 && coalesce(a.hard, 21600) <= 86400 && coalesce(a.max_timeout, 1) > 0])
     error_message = "Set hard to at most 86400 seconds (a day) and max_timeout to seconds, or leave them out."
   }
@@ -291,6 +312,18 @@ variable "accounts" {
   validation {
     condition     = alltrue([for a in var.accounts : a.role_arn == null || can(regex("^arn:[a-z-]+:iam::[0-9]{12}:role/", coalesce(a.role_arn, "none")))])
     error_message = "Set role_arn to the ARN of a role, or leave it out for GitHubRunnerAssumeRole of the account."
+  }
+}
+
+variable "webhook_secrets" {
+  description = "What the webhooks of an account's repositories are signed with if no GitHub App sends them, by the account's id: one secret, or two while one replaces the other. Each is at least 32 random characters. They are in the state as they are."
+  type        = map(list(string))
+  default     = {}
+  sensitive   = true
+
+  validation {
+    condition     = alltrue([for id, secrets in var.webhook_secrets : contains(keys(var.accounts), id) && length(secrets) <= 2 && alltrue([for s in secrets : length(s) >= 32])])
+    error_message = "Give webhook_secrets one or two secrets of at least 32 characters, by the id of one of accounts: openssl rand -hex 32 makes one."
   }
 }
 
@@ -440,7 +473,7 @@ variable "memory_mb" {
 }
 
 variable "reserved_concurrency" {
-  description = "Concurrent executions that are kept for a part (api, worker, reaper), and that it may not exceed. By default none is reserved, since an account may have only 10 in all."
+  description = "Concurrent executions that are kept for a part (api, worker, reaper), and that it may not exceed. 100 for the API serve all that its throttles let through. By default none is reserved, since an account may have only 10 in all."
   type        = map(number)
   default     = {}
 

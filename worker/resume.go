@@ -39,8 +39,12 @@ func (v *launching) takeOver(ctx context.Context, s *start) error {
 	case err != nil && !errors.Is(err, store.ErrNoAccount):
 		return fmt.Errorf("account %s: %w", v.Runner.Account, err)
 	}
+	if v.Runner.Admission.Pending() {
+		return v.admit(ctx, account, err)
+	}
 	v.account, v.closed = account, account.Closed || errors.Is(err, store.ErrNoAccount)
-	if step := store.NextStep(v.Now(), v.Runner, v.Lock); step == store.StepConfirm || v.Request.State == store.Waiting && !v.Runner.OnlineAt.IsZero() {
+	settles := v.Request.State == store.Waiting && (!v.Runner.OnlineAt.IsZero() || v.Runner.Took.Job != "")
+	if step := store.NextStep(v.Now(), v.Runner, v.Lock); step == store.StepConfirm || settles {
 		if err := v.confirm(ctx); err != nil || step == store.StepConfirm {
 			return err
 		}

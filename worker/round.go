@@ -31,6 +31,7 @@ type round struct {
 	accounts map[string]store.Account // the registrations that were read, each once
 	groups   []*group
 	byName   map[string]*group
+	given    map[string]bool // the runners that were given to another request
 }
 
 // get adds the items of refs to the round.

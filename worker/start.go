@@ -82,7 +82,7 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 	r := &round{
 		invocation: in, now: in.Now(),
 		requests: map[string]*store.Request{}, locks: map[string]*store.Lock{}, pulses: map[string]*store.Pulse{},
-		quotas: map[string]*store.Quota{}, accounts: map[string]store.Account{}, byName: map[string]*group{},
+		quotas: map[string]*store.Quota{}, accounts: map[string]store.Account{}, byName: map[string]*group{}, given: map[string]bool{},
 	}
 	var refs []store.Ref
 	for _, s := range open {
@@ -147,6 +147,9 @@ func (r *round) decideOne(ctx context.Context, s *start) error {
 			r.held(ctx, store.Case{Request: *req}.Held())
 		}
 		return nil
+	case req.OfJob() && req.LockKey() != s.Lock:
+		s.done = true // the message of a launch that was given up
+		return nil
 	case req.LockKey() != s.Lock || req.Account != s.Account:
 		return fmt.Errorf("message for request %s names another lock or account", s.ID)
 	case req.Overdue(r.now):
@@ -158,6 +161,9 @@ func (r *round) decideOne(ctx context.Context, s *start) error {
 
 // find gives an accepted request the runner of its lock, or has one launched.
 func (r *round) find(ctx context.Context, s *start, req *store.Request) error {
+	if req.OfJob() && r.giveSpare(ctx, s, req) {
+		return nil
+	}
 	shareable := store.Shareable(r.now, r.Limits, *req, *r.locks[s.Lock], *r.pulses[s.Lock])
 	if shareable && !r.locks[s.Lock].Confirmed(r.now, r.Limits) && !r.reconfirm(ctx, s, req, r.locks[s.Lock]) {
 		return nil
@@ -263,6 +269,9 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if r.lines(ctx, s, account, store.Case{Request: *req, Lock: *lock, Quota: *quota}) {
 		return nil
 	}
+	if req.OfJob() && !r.wanted(ctx, s, account, req) {
+		return nil
+	}
 	lease := r.leasing(ctx, s, req, account)
 	defer lease.Wait()
 	launch, err := r.freeze(ctx, *req, account, id)
@@ -304,6 +313,10 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	g.after = append(g.after, func() {
 		run := d.Runner
 		r.Log.Info("launches", "request", req.ID, "runner", run.ID, "trace", req.Trace, "placement", run.Placement().String())
+		if req := d.Request; req.Starved() {
+			r.alarm(store.AlarmJobWaits, "a job lost one machine after another, and gets the next", "request", req.ID, "job", req.Job.ID, "url", req.Job.URL,
+				"machines", req.Tries, "repository", req.Repository.Name, "trace", req.Trace)
+		}
 		r.first(run.ID)
 		v := &launching{invocation: r.invocation, Case: *d.Case, account: account}
 		v.Case = v.With(r.locks[run.Lock], r.quotas[run.Account]) // as later messages of the batch left them

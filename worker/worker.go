@@ -28,6 +28,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
@@ -49,6 +50,14 @@ type GitHub interface {
 	List(ctx context.Context, scope github.Scope, prefix string) iter.Seq2[github.Runner, error]
 }
 
+// Workflows is what the worker asks of a github.Jobs.
+type Workflows interface {
+	Run(ctx context.Context, repo github.Repository, id int64) (github.Run, error)
+	RunJobs(ctx context.Context, repo github.Repository, run int64) ([]github.Job, error)
+	Job(ctx context.Context, repo github.Repository, id int64) (github.Job, error)
+	Cancel(ctx context.Context, repo github.Repository, run int64) error
+}
+
 // Config is what a Worker is made of. Every field without a default is needed.
 type Config struct {
 	Store    store.Store
@@ -56,7 +65,9 @@ type Config struct {
 	Accounts store.Accounts
 	Fleet    Fleet
 	GitHub   GitHub
-	Keys     *keys.Ring
+	// Workflows tells of workflow jobs. nil: nobody does, and their requests wait.
+	Workflows Workflows
+	Keys      *keys.Ring
 	// FreshKeys reads the keys again: another process may know of a rotation already.
 	// nil: Keys are all that there ever are.
 	FreshKeys    func(context.Context) (*keys.Ring, error)
@@ -77,6 +88,8 @@ type Worker struct {
 	capacity capacity
 	asked    asked
 	ring     ring
+	runs     runs
+	open     *intake.Gauge
 	points   points
 }
 
@@ -91,7 +104,7 @@ func New(c Config) *Worker {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Worker{Config: c, ring: ring{keys: c.Keys}}
+	return &Worker{Config: c, ring: ring{keys: c.Keys}, runs: runs{Now: c.Now, Keep: time.Hour}, open: intake.NewGauge(c.Store, c.Now)}
 }
 
 const (
@@ -185,6 +198,8 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 			errs[i] = fmt.Errorf("message cannot be read: %w", err)
 		case m.Kind == queue.Start:
 			starts = append(starts, &start{Message: m, err: &errs[i]})
+		case m.Kind == queue.Job:
+			wg.Go(func() { in.guard(&errs[i], func() error { return in.job(ctx, m) }) })
 		default:
 			if messages[m.ID] == nil {
 				runners = append(runners, m.ID)

@@ -80,7 +80,7 @@ func newWorld(t *testing.T) *world {
 		Markets: []string{store.Spot, store.OnDemand}, Modes: []string{store.Shared, store.Ephemeral}, MaxRunners: 1000,
 	}}
 	w.config = worker.Config{
-		Store: w.store, Queue: w, Accounts: w.accounts, Fleet: w.fleet, GitHub: w.github, Keys: ring, Limits: w.limits, Identity: identity.AWS(),
+		Store: w.store, Queue: w, Accounts: w.accounts, Fleet: w.fleet, GitHub: w.github, Workflows: &w.github.workflows, Keys: ring, Limits: w.limits, Identity: identity.AWS(),
 		ControlPlane: "test", APIURL: "https://garo.test", Agents: map[string]string{"amd64": strings.Repeat("a", 64), "arm64": strings.Repeat("b", 64)},
 		Random: rand.Reader,
 		Log:    slog.New(slog.NewTextHandler(io.MultiWriter(&w.log, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -454,6 +454,8 @@ type fakeGitHub struct {
 	shown     map[int64]bool // the registrations whose program is connected
 	forgotten map[int64]bool // those that it has no more
 	down      error          // what it answers to each look; nil: the truth
+
+	workflows
 }
 
 // List is asked whether the credential sees the repository.

@@ -23,8 +23,7 @@ type Start struct {
 	ImageID        string   `json:"image_id,omitempty"`       // an AMI id or an SSM path that the account allows
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
-	// RootVolumeGB is the size of the root volume in GiB, up to what the account allows; 0:
-	// the account's choice. Tags are for the machine, of the keys that the account allows.
+	// RootVolumeGB is in GiB; 0: the account's choice. Tags have keys that the account allows.
 	RootVolumeGB   int               `json:"root_volume_gb,omitempty"`
 	Tags           map[string]string `json:"tags,omitempty"`
 	Timeout        int               `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
@@ -121,8 +120,7 @@ type Runner struct {
 	Market       string    `json:"market"`
 	InstanceType string    `json:"instance_type"`
 	Subnet       string    `json:"subnet"`
-	// Options are what the account and the request set of the machine, by the names that
-	// they have in the registration, in words for people.
+	// Options are what the account and the request set, by name, in words for people.
 	Options    map[string]string `json:"options,omitempty"`
 	CreatedAt  time.Time         `json:"created_at"`
 	LaunchedAt time.Time         `json:"launched_at,omitzero"`
@@ -182,6 +180,38 @@ type Stopped struct {
 type Page struct {
 	Requests []Status `json:"requests"`        // newest first
 	After    string   `json:"after,omitempty"` // the cursor of the next page; empty: this is the last
+}
+
+// Admission is the body of POST /runners/{id}/admission: the job that a machine was given,
+// in the words of GitHub's runner program.
+type Admission struct {
+	RepositoryID string `json:"repository_id"`
+	Repository   string `json:"repository"` // owner/name
+	OwnerID      string `json:"owner_id"`
+	RunID        string `json:"run_id"`
+	Attempt      int    `json:"attempt"`
+}
+
+// Admitted answers it.
+type Admitted struct {
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason,omitempty"` // why it is not, for people
+}
+
+// What became of a delivery of GitHub's.
+const (
+	DeliveryAccepted = "accepted" // the job has a record now, and gets a machine
+	DeliveryKnown    = "known"    // it had one, and GitHub was asked about it just now
+	DeliveryTold     = "told"     // a worker is told
+	DeliveryIgnored  = "ignored"  // nothing follows
+	DeliveryLater    = "later"    // its repository has as many open requests as it may: the job is found once there is room
+)
+
+// Delivered answers POST /github/webhook. People see it in the log of deliveries at GitHub.
+type Delivered struct {
+	Answer string `json:"answer"` // one of the Delivery words
+	ID     string `json:"id,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // Runners answers GET /runners. As a Page, it may have few and not be the last.
@@ -247,6 +277,9 @@ type Booted struct {
 	// Environment has variables for the runner program, as the account's registration
 	// says. They are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
+	// Asks: the machine asks by POST /runners/{id}/admission before the first step of each
+	// job, and fails the job unless it may run. An agent of before does not ask.
+	Asks bool `json:"asks,omitempty"`
 	// Outfit is what the machine is to be beyond its image before the runner program starts.
 	Outfit Outfit `json:"outfit,omitzero"`
 	Orders

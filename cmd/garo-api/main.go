@@ -43,8 +43,8 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 	}
 	c := api.Config{
 		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Identity: identity.AWS(), Limits: store.DefaultLimits(), URL: cfg.URL,
-		Auth:     api.ByPrefix{Operators: operators{b.Parameters}, GitHub: api.IDTokens{Verifier: tokens}},
-		Programs: cfg.Programs, Script: b.Parameters.Script, Agents: agents, Log: b.Log,
+		Auth:       api.ByPrefix{Operators: operators{b.Parameters}, GitHub: api.IDTokens{Verifier: tokens}},
+		AppSecrets: b.Parameters.WebhookSecrets, Programs: cfg.Programs, Script: b.Parameters.Script, Agents: agents, Log: b.Log,
 	}
 	b.Fetch(ctx, nil,
 		// One after the other, on one connection: to open another takes more time than

@@ -38,6 +38,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 	}
 	r := reaper.New(reaper.Config{
 		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub,
+		Workflows: access.GitHub, Keys: b.Parameters.Keys,
 		Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, Log: b.Log,
 	})
 	b.Fetch(ctx, nil)

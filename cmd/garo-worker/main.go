@@ -39,7 +39,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 		return nil, err
 	}
 	c := worker.Config{
-		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub,
+		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub, Workflows: access.GitHub,
 		Identity: identity.AWS(), Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents,
 		ProgramKey: store.ProgramKey(cfg.ProgramSums), Log: b.Log,
 	}

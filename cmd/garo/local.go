@@ -67,6 +67,7 @@ acme/shop; others are read from DIR/accounts/ID.json.`,
 	f.StringVar(&l.githubToken, "github-token-file", "", "file with the token, or the App's private key, for --github-url")
 	f.IntVar(&l.speed, "speed", 1, "divide all limits, such as the idle limit of 10 minutes, by this (1 to 60)")
 	f.BoolVar(&l.quiet, "quiet", false, "log nothing")
+	c.AddCommand(localJobCommand())
 	return c
 }
 

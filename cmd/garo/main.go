@@ -67,7 +67,7 @@ operator's token from --token-file or GARO_TOKEN; else both are those of the
 	})
 	c.SetVersionTemplate("garo {{.Version}}\n")
 	c.AddCommand(localCommand(), demoCommand(), startCommand(), statusCommand(), waitCommand(), stopCommand(),
-		listCommand(), runnersCommand(), showCommand(), openCommand(), reapCommand(), actionCommand(), versionCommand())
+		listCommand(), runnersCommand(), showCommand(), openCommand(), reapCommand(), appCommand(), actionCommand(), versionCommand())
 	return c
 }
 

@@ -36,9 +36,10 @@ type Machine interface {
 	Notices() <-chan Notice
 	// Start starts the runner program for one job, as an unprivileged user, with
 	// the config in its environment alone, and with these variables beside those
-	// that the machine has for it. The program outlives ctx, and the agent's
-	// process too.
-	Start(ctx context.Context, config secret.Text, environment map[string]string) (Program, error)
+	// that the machine has for it. If asks is set, its job waits for Admit before its
+	// first step, and the program is an Admitter. The program outlives ctx, and the
+	// agent's process too.
+	Start(ctx context.Context, config secret.Text, environment map[string]string, asks bool) (Program, error)
 	// Running returns the runner program that an earlier process of the agent
 	// started, or nil. It may tell again what it told that process, and may have
 	// exited meanwhile.
@@ -79,6 +80,8 @@ type ProgramEvent struct {
 	Kind  ProgramEventKind
 	RunID string // of JobStarted; empty: not known yet, and a second one may tell
 	Cut   bool   // of JobDone: the program ended before the job's last step
+	// Job is what Asks asks about. Zero, in part or whole: the program does not tell.
+	Job apitype.Admission
 }
 
 // ProgramEventKind says what the runner program did.
@@ -89,6 +92,7 @@ const (
 	Connected  ProgramEventKind = "connected" // it says that it listens for a job
 	JobStarted ProgramEventKind = "job_started"
 	JobDone    ProgramEventKind = "job_done"
+	Asks       ProgramEventKind = "asks" // its job waits to be told whether it may run
 )
 
 // ExitTooOld is the exit code of a runner program that GitHub refuses for its

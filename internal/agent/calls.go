@@ -29,7 +29,7 @@ func (a *Agent) boot(ctx context.Context) {
 		a.s.Session, a.s.Lock, a.s.Mode = out.Session, out.Lock, out.Mode
 		a.s.HeartbeatS, a.s.IdleS = out.HeartbeatS, out.IdleS
 		a.s.Program = out.Programs[runtime.GOARCH]
-		a.s.Environment, a.s.Outfit = out.Environment, out.Outfit
+		a.s.Environment, a.s.Outfit, a.s.Asks = out.Environment, out.Outfit, out.Asks
 		if a.s.N = out.N; !a.s.Draining {
 			a.s.Config = out.Config
 		}

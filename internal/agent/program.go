@@ -59,7 +59,7 @@ func (a *Agent) hasInstalled(out installed) {
 // do that cannot do it with another config either.
 func (a *Agent) start(ctx context.Context) {
 	a.config = a.s.Config
-	p, err := a.cfg.Machine.Start(ctx, secret.New(a.s.Config), a.s.Environment)
+	p, err := a.cfg.Machine.Start(ctx, secret.New(a.s.Config), a.s.Environment, a.s.Asks)
 	if err != nil {
 		a.s.Config = ""
 		a.giveUp(store.EndAgent, fmt.Sprintf("the runner program did not start: %v", err))
@@ -91,6 +91,8 @@ func (a *Agent) happened(e ProgramEvent, ok bool) {
 		if !a.s.Listening && a.listenAt.IsZero() {
 			a.listenAt = time.Now().Add(firstPoll)
 		}
+	case Asks:
+		a.asks(e.Job)
 	case JobStarted:
 		a.jobStarted(e.RunID)
 	case JobDone:
@@ -142,7 +144,7 @@ func (a *Agent) jobOver(detail string) {
 // drains. A program that GitHub refuses for its version would be refused again,
 // whatever it did before.
 func (a *Agent) exited(how string, code int) {
-	a.program, a.events, a.exitBy, a.listenAt = nil, nil, time.Time{}, time.Time{}
+	a.program, a.events, a.exitBy, a.listenAt, a.question = nil, nil, time.Time{}, time.Time{}, nil
 	detail := "the runner program ended " + how
 	a.log.Info(detail, slog.Int("config", a.s.N), slog.String("job", a.s.Job))
 	if a.s.Job == jobRuns {

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 )
 
 const (
@@ -42,7 +44,10 @@ type Agent struct {
 	events  <-chan ProgramEvent // of program
 	output  string              // of a program that exited without a job
 	notices <-chan Notice
-	off     bool // the machine is powered off
+
+	question *apitype.Admission // what the job of program waits to be told; nil: nothing
+	answerBy time.Time          // when it is refused
+	off      bool               // the machine is powered off
 
 	blind int  // how often in a row the metadata service did not answer
 	plain bool // the API takes no word of AWS: it is of a version before
@@ -200,6 +205,7 @@ func (a *Agent) local() []task {
 		{s.End != "", a.endBy, a.end},
 		{hasConfig && !a.installed && a.installing == nil, time.Time{}, a.install},
 		{hasConfig && a.installed && a.program == nil, time.Time{}, a.start},
+		{a.question != nil, a.answerBy, a.unanswered},
 		{!a.exitBy.IsZero(), a.exitBy, func(context.Context) { a.exited("its job, but did not exit", -1) }},
 		{!a.listenAt.IsZero(), a.listenAt, func(context.Context) { a.listens() }},
 		{!a.idleAt.IsZero() && !s.Draining, a.idleAt, a.sayIdle},
@@ -219,6 +225,7 @@ func (a *Agent) remote() []task {
 	}
 	return []task{
 		{s.Session == "", a.notBefore, a.boot},
+		{a.question != nil, later(a.notBefore, a.askAt), a.admission}, // a job waits for it
 		{s.Session != "" && len(s.Outbox) > 0, a.notBefore, a.report},
 		{s.Dirty && len(s.Outbox) == 0, time.Time{}, a.clean},
 		{s.Session != "", later(a.notBefore, a.beatAt), a.heartbeat},

@@ -166,6 +166,8 @@ type api struct {
 	idle      apitype.Seconds
 
 	environment map[string]string
+	asks        bool // machines ask before a job
+	admitted    apitype.Admitted
 	outfit      apitype.Outfit
 	options     string // which parts of it the agent says that it knows
 
@@ -187,6 +189,7 @@ type call struct {
 	path  string        // the last element
 	event apitype.Event
 	n     int
+	job   apitype.Admission
 }
 
 // said lists the events that were taken.
@@ -279,6 +282,8 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 	case "next":
 		f.decode(body, &next)
 		c.n = next.N
+	case "admission":
+		f.decode(body, &c.job)
 	}
 	if len(f.answers) > 0 {
 		status := f.answers[0]
@@ -296,10 +301,13 @@ func (f *api) answer(c *call, req *http.Request, body []byte) (int, any) {
 			f.nonces = append(f.nonces, boot.Nonce)
 		}
 		return http.StatusOK, apitype.Booted{Session: session, Config: configOf(f.n), N: f.n, Mode: f.mode,
-			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Environment: f.environment, Outfit: f.outfit, Orders: orders}
+			HeartbeatS: f.heartbeat, IdleS: f.idle, Lock: lockKey, Environment: f.environment, Outfit: f.outfit, Asks: f.asks, Orders: orders}
 	}
 	if req.Header.Get("Authorization") != "Bearer "+session || req.Header.Get(apitype.LockHeader) != lockKey || known != "" {
 		f.w.Errorf("call %s with %v", c.path, req.Header)
+	}
+	if c.path == "admission" {
+		return http.StatusOK, f.admitted
 	}
 	if c.path == "next" {
 		switch {
@@ -338,7 +346,8 @@ type fakeMachine struct {
 	printed string       // what programs print
 	cleans  int
 
-	env map[string]string // of the last start
+	env  map[string]string // of the last start
+	hold bool              // its jobs were to ask
 
 	loadErr, saveErr, startErr, cleanErr, timerErr error
 }
@@ -366,16 +375,16 @@ func (m *fakeMachine) PowerOff(reason string) {
 
 func (m *fakeMachine) Notices() <-chan Notice { return m.notices }
 
-func (m *fakeMachine) Start(_ context.Context, config secret.Text, env map[string]string) (Program, error) {
+func (m *fakeMachine) Start(_ context.Context, config secret.Text, env map[string]string, asks bool) (Program, error) {
 	if m.program != nil && !m.program.gone {
 		m.w.Error("a second runner program was started")
 	}
 	m.configs = append(m.configs, config.Reveal())
-	m.env = env
+	m.env, m.hold = env, asks
 	if m.startErr != nil {
 		return nil, m.startErr
 	}
-	m.program = &fakeProgram{events: make(chan ProgramEvent, 8)}
+	m.program = &fakeProgram{events: make(chan ProgramEvent, 8), take: m.w.take}
 	if m.printed != "" {
 		return printing{m.program, m.printed}, nil
 	}
@@ -411,6 +420,14 @@ type fakeProgram struct {
 	told   []ProgramEvent
 	code   int
 	gone   bool
+	answer []string // what its job was told
+	take   func()
+}
+
+func (p *fakeProgram) Admit(allowed bool, why string) error {
+	p.take()
+	p.answer = append(p.answer, strings.TrimSpace(fmt.Sprintf("%t %s", allowed, why)))
+	return nil
 }
 
 func (p *fakeProgram) Events() <-chan ProgramEvent { return p.events }

@@ -36,8 +36,11 @@ type Intake struct {
 
 // Wish is what a caller asks for. What is empty or zero is the account's choice.
 type Wish struct {
-	Caller   string
-	Origin   store.Origin // of a workflow's job
+	Caller string
+	Origin store.Origin // of a workflow's job
+	// Job is the workflow job that is to get a machine, whose labels are then Labels. Its
+	// zero value: the wish is for a runner with an own label.
+	Job      store.WorkflowJob
 	Account  string
 	Region   string
 	Regions  []string // of an ephemeral request, in the order to try; Region is empty then
@@ -135,17 +138,12 @@ func Named(a store.Account, name string) (store.Repository, bool) {
 // Complete returns the request that a wish stands for, with the account's defaults. It
 // has no id yet. The error is a Refusal.
 func (in Intake) Complete(a store.Account, repo store.Repository, w Wish) (store.Request, error) {
-	region := cmp.Or(w.Region, first(w.Regions), a.DefaultRegion)
-	if region == "" && len(a.Regions) == 1 {
-		for name := range a.Regions {
-			region = name
-		}
-	}
+	region := cmp.Or(w.Region, first(w.Regions), a.OwnRegion())
 	if region == "" {
 		return store.Request{}, &Refusal{Invalid: true, Field: "region", Text: fmt.Sprintf("Name one: account %s has no default.", a.ID)}
 	}
 	r := store.Request{
-		Caller: w.Caller, Repository: repo, Scope: a.Registers(), Origin: w.Origin, Account: a.ID, Region: region,
+		Caller: w.Caller, Repository: repo, Scope: a.Registers(), Origin: w.Origin, Job: w.Job, Account: a.ID, Region: region,
 		Type: cmp.Or(w.Type, first(a.Markets)), Mode: cmp.Or(w.Mode, first(a.Modes)), Labels: w.Labels,
 		Machine:  inOrder(w.Machine),
 		TimeoutS: cmp.Or(w.TimeoutS, max(1, int(min(in.Limits.Timeout, a.MaxTimeout(in.Limits)).Seconds()))),
@@ -200,11 +198,24 @@ func EventAllowed(a store.Account, event string) *Refusal {
 
 // Accept decides the record of a request that is complete and allowed.
 func (in Intake) Accept(now time.Time, r store.Request, w Wish) store.Decision {
+	return store.Case{Request: r}.Accept(now, in.identity(r, w))
+}
+
+// Ignore decides the record of a workflow job that gets no machine, and says why.
+func (in Intake) Ignore(now time.Time, r store.Request, w Wish, why string) store.Decision {
+	return store.Ignore(now, in.Limits, r, in.identity(r, w), store.Failure{Code: store.CodeNotOffered, Text: why})
+}
+
+func (in Intake) identity(r store.Request, w Wish) store.Identity {
 	giveUp := cmp.Or(w.GiveUp, in.Limits.GiveUp)
-	return store.Case{Request: r}.Accept(now, store.Identity{
-		ID:    in.Keys.RequestID(r.Repository.Key(), w.Origin.RunID, w.Origin.RunAttempt, w.Origin.CheckRunID, w.Key),
+	id := in.Keys.RequestID(r.Repository.Key(), w.Origin.RunID, w.Origin.RunAttempt, w.Origin.CheckRunID, w.Key)
+	if r.OfJob() {
+		id = in.Keys.JobRequestID(r.Repository.Key(), r.Job.ID)
+	}
+	return store.Identity{
+		ID:    id,
 		Trace: w.Trace, BodyHash: meantHash(r, giveUp), SaidHash: saidHash(r.Repository, w), GiveUp: giveUp, OwnLabel: in.Keys.OwnLabel,
-	})
+	}
 }
 
 // Replayed returns the record that a wish has already, after the commit of Accept's
@@ -227,9 +238,10 @@ func Replayed(d store.Decision, err error) (store.Request, bool, error) {
 
 // same reports whether two records are of one wish: its caller said the same, whatever
 // the account's defaults have become since, or it means the same, whatever of it was
-// said. A record of an older version has no SaidHash.
+// said. A record of an older version has no SaidHash. A workflow job has one record,
+// whatever its rule has become since.
 func same(was, now store.Request) bool {
-	return was.SaidHash != "" && was.SaidHash == now.SaidHash || was.BodyHash == now.BodyHash
+	return was.OfJob() || was.SaidHash != "" && was.SaidHash == now.SaidHash || was.BodyHash == now.BodyHash
 }
 
 // meantHash returns the hash of what is wished for, with all defaults filled in. It is

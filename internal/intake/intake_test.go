@@ -255,6 +255,7 @@ func TestEveryPartOfAWishTellsWishesApart(t *testing.T) {
 	}
 	same := map[string]intake.Wish{ // who asks, and under which name
 		"Caller": {Caller: "operator ann"}, "Origin": {Origin: store.Origin{RunID: "1"}}, "Key": {Key: "k"}, "Trace": {Trace: "t"},
+		"Job": {Job: store.WorkflowJob{ID: "21"}},
 	}
 	plain := hash(intake.Wish{})
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[intake.Wish]()) {
@@ -268,6 +269,40 @@ func TestEveryPartOfAWishTellsWishesApart(t *testing.T) {
 		case !ok && !asks:
 			t.Errorf("is a wish with another %s the same? Nothing here says so", f.Name)
 		}
+	}
+}
+
+// Its rule, and what GitHub says of it, may be otherwise by the time it is heard of again.
+func TestAWorkflowJobHasOneRecord(t *testing.T) {
+	in := newIntake(t, nil)
+	record := func(w intake.Wish, repo string) store.Request {
+		r, err := in.Complete(*account("1"), store.Repository{ID: repo, OwnerID: "7"}, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in.Accept(now, r, w).Request
+	}
+	first := record(intake.Wish{Mode: store.Ephemeral, Labels: []string{"large"}, Job: store.WorkflowJob{ID: "21", Attempt: 1}}, "42")
+	again := record(intake.Wish{Mode: store.Ephemeral, Labels: []string{"small"}, Type: store.OnDemand, Job: store.WorkflowJob{ID: "21", Attempt: 2}}, "42")
+	if again.ID != first.ID {
+		t.Errorf("the same job has records %s and %s, want one", first.ID, again.ID)
+	}
+	stored := first
+	stored.Version = 1
+	if was, ok, err := intake.Replayed(store.Decision{Case: &store.Case{Request: again}}, &store.ConflictError{Current: []store.Item{&stored}}); !ok || err != nil || was.ID != first.ID {
+		t.Errorf("Replayed = %v, %v; want the record that there is", ok, err)
+	}
+	for name, r := range map[string]store.Request{
+		"another job":        record(intake.Wish{Mode: store.Ephemeral, Job: store.WorkflowJob{ID: "22"}}, "42"),
+		"another repository": record(intake.Wish{Mode: store.Ephemeral, Job: store.WorkflowJob{ID: "21"}}, "43"),
+		"no job":             record(intake.Wish{Mode: store.Ephemeral, Origin: store.Origin{CheckRunID: "21"}}, "42"),
+	} {
+		if r.ID == first.ID {
+			t.Errorf("%s has the same record", name)
+		}
+	}
+	if first.OwnLabel != "" || !slices.Equal(first.RunnerLabels(), []string{"large"}) || first.LockKey() != first.ID+"/1" {
+		t.Errorf("own label %q, labels %q, lock %q; want none, those of the job, and the first launch's", first.OwnLabel, first.RunnerLabels(), first.LockKey())
 	}
 }
 

@@ -130,6 +130,12 @@ func (r *Ring) RequestID(repositoryID, runID, runAttempt, checkRunID, idempotenc
 	return short(mac(r.id, "garo/request/1", repositoryID, runID, runAttempt, checkRunID, idempotencyKey))
 }
 
+// JobRequestID returns the id of the request for a workflow job, by its repository's Key
+// and GitHub's number of the job: whoever learns of the job finds the same record.
+func (r *Ring) JobRequestID(repositoryKey, job string) string {
+	return short(mac(r.id, "garo/job/1", repositoryKey, job))
+}
+
 // OwnLabel returns the label that only the runners of a lock key have.
 func (r *Ring) OwnLabel(lockKey string) string {
 	return "garo-" + short(mac(r.id, "garo/label/1", lockKey))

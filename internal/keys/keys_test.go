@@ -65,6 +65,8 @@ func TestDerivedValuesAreAllDifferent(t *testing.T) {
 	add("request", r.RequestID("1", "2", "3", "4", "5"))
 	add("request, shifted fields", r.RequestID("12", "", "3", "4", "5"))
 	add("request, joined fields", r.RequestID("1", "23", "", "4", "5"))
+	add("request of a job", r.JobRequestID("1", "2"))
+	add("request of a job, joined fields", r.JobRequestID("12", ""))
 	add("request, other repository", r.RequestID("9", "2", "3", "4", "5"))
 	add("request, other run", r.RequestID("1", "9", "3", "4", "5"))
 	add("request, other attempt", r.RequestID("1", "2", "9", "4", "5"))

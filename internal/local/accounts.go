@@ -34,6 +34,7 @@ func builtIn(server string, ec2Pacing bool) store.Account {
 		Markets:              []string{store.Spot, store.OnDemand},
 		SpotFallback:         true,
 		Modes:                []string{store.Shared, store.Ephemeral},
+		RunsOn:               []store.Offer{{Labels: []string{"garo"}}, {Pin: "g-linux-"}},
 		MaxRunners:           1000,
 		Pacing:               store.Pacing{Burst: 100, IntervalMS: 10}, // 100 a second
 		MachineOptions:       store.MachineOptions{MaxRootVolumeGB: 100, RequestTags: []string{"team"}},

@@ -36,9 +36,15 @@ func (s *System) authenticator(ctx context.Context, url string) (api.Authenticat
 	return auth, nil
 }
 
+// gitHub is all that worker and reaper ask of GitHub.
+type gitHub interface {
+	github.API
+	github.Jobs
+}
+
 // registrar is the GitHub that runners are registered at: the simulated one, or
 // the one that the configuration names.
-func (s *System) registrar(registered store.Accounts) (github.API, error) {
+func (s *System) registrar(registered store.Accounts) (gitHub, error) {
 	c, err := s.githubClient(registered)
 	if s.cfg.GitHubURL == "" {
 		return c, err

@@ -107,6 +107,7 @@ type System struct {
 	api     http.Handler
 	worker  *worker.Worker
 	reaper  reaper.Config
+	teller  *teller
 	reaping chan struct{} // holds one token: one run at a time in this process
 	close   []func() error
 }
@@ -160,9 +161,10 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	if err != nil {
 		return err
 	}
+	s.teller = newTeller(s, ring, registered)
 	s.api = api.New(api.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Identity: simidentity.Own().Trust(),
-		Limits: cfg.Limits, URL: url, Auth: auth, Log: cfg.Log,
+		Limits: cfg.Limits, URL: url, Auth: auth, AppSecrets: s.teller.secrets, Log: cfg.Log,
 	})
 	if err := s.world(); err != nil {
 		return err
@@ -172,11 +174,12 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 		return err
 	}
 	s.worker = worker.New(worker.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Keys: ring,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Keys: ring,
 		Identity: simidentity.Own().Trust(), Limits: cfg.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
 	s.reaper = reaper.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Limits: cfg.Limits,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
+		Keys:         func(context.Context) (*keys.Ring, error) { return ring, nil },
 		ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil

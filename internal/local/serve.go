@@ -48,6 +48,7 @@ func (s *System) Run(ctx context.Context) {
 		wg.Go(func() { s.work(ctx, under) })
 	}
 	wg.Go(func() { s.rounds(ctx, under) })
+	wg.Go(func() { s.teller.run(ctx) })
 	<-ctx.Done()
 	defer time.AfterFunc(grace, cut).Stop()
 	wg.Wait()
@@ -127,15 +128,16 @@ func (s *System) Reap(ctx context.Context, dryRun bool) (reaper.Report, error) {
 	return reaper.New(cfg).Run(ctx)
 }
 
-// Handler returns the API and, beside it, POST /local/reap[?dry_run=true], which
-// runs the reaper and answers with its report: for the operator's token alone.
+// Handler returns the API and, beside it and for the operator's token alone: POST
+// /local/reap[?dry_run=true], which runs the reaper and answers with its report; POST
+// /local/jobs, which queues a Job at the simulated GitHub; and GET /local/jobs.
 func (s *System) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", s.api)
+	mux.HandleFunc("POST /local/jobs", s.queueJob)
+	mux.HandleFunc("GET /local/jobs", s.listJobs)
 	mux.HandleFunc("POST /local/reap", func(w http.ResponseWriter, r *http.Request) {
-		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !s.Token.Equal(token) {
-			http.Error(w, "this needs the operator's token", http.StatusUnauthorized)
+		if !s.operator(w, r) {
 			return
 		}
 		report, err := s.Reap(r.Context(), r.URL.Query().Get("dry_run") == "true")
@@ -147,6 +149,45 @@ func (s *System) Handler() http.Handler {
 		_ = json.NewEncoder(w).Encode(report) // the client has gone; the run is done all the same
 	})
 	return mux
+}
+
+// operator reports whether a call has the operator's token, and refuses it otherwise.
+func (s *System) operator(w http.ResponseWriter, r *http.Request) bool {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !s.Token.Equal(token) {
+		http.Error(w, "this needs the operator's token", http.StatusUnauthorized)
+		return false
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	return true
+}
+
+// queueJob queues a workflow job at the simulated GitHub, and answers its number there.
+func (s *System) queueJob(w http.ResponseWriter, r *http.Request) {
+	if !s.operator(w, r) {
+		return
+	}
+	var j Job
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<10))
+	d.DisallowUnknownFields()
+	err := d.Decode(&j)
+	var id string
+	if err == nil {
+		id, err = s.teller.queue(r.Context(), j)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(QueuedJob{ID: id}) // the client has gone; the job is queued all the same
+}
+
+// listJobs answers what became of the workflow jobs.
+func (s *System) listJobs(w http.ResponseWriter, r *http.Request) {
+	if s.operator(w, r) {
+		_ = json.NewEncoder(w).Encode(s.teller.jobs(r.Context()))
+	}
 }
 
 // Serve answers calls at the listener, and Runs, until ctx ends; it returns

@@ -3,6 +3,8 @@ package queue
 import (
 	"strings"
 	"testing"
+
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 const (
@@ -10,6 +12,11 @@ const (
 	testTrace = "1-0123abcd-0123456789abcdef01234567"
 	testLock  = "123456789012/eu-west-2/1001/spot/default/gpu,large"
 )
+
+var testSeen = Seen{
+	Repository: store.Repository{ID: "1001", Name: "acme/shop", OwnerID: "77"}, Job: "21", Run: "20",
+	Status: store.JobInProgress, Runner: "garo-prod-abc-1", Registration: 9,
+}
 
 // golden is what is in queues while a new version is rolled out.
 var golden = []struct {
@@ -23,6 +30,12 @@ var golden = []struct {
 		`{"v":1,"kind":"start","id":"abcdefghijklmnopqrstuvwxya","account":"123456789012","lock":"abcdefghijklmnopqrstuvwxya"}`},
 	{"resume", Message{Kind: Resume, ID: testID, Trace: testTrace},
 		`{"v":1,"kind":"resume","id":"abcdefghijklmnopqrstuvwxya","trace":"1-0123abcd-0123456789abcdef01234567"}`},
+	{"start of a workflow job", Message{Kind: Start, ID: testID, Account: "123456789012", Lock: testID + "/2"},
+		`{"v":1,"kind":"start","id":"abcdefghijklmnopqrstuvwxya","account":"123456789012","lock":"abcdefghijklmnopqrstuvwxya/2"}`},
+	{"job that began", Message{Kind: Job, ID: testID, Account: "123456789012", Trace: testTrace, Seen: testSeen},
+		`{"v":1,"kind":"job","id":"abcdefghijklmnopqrstuvwxya","account":"123456789012","trace":"1-0123abcd-0123456789abcdef01234567","repository":"1001","repository_name":"acme/shop","owner":"77","job":"21","run":"20","status":"in_progress","runner":"garo-prod-abc-1","registration":9}`},
+	{"job to be read", Message{Kind: Job, ID: testID, Account: "123456789012", Seen: Seen{Repository: store.Repository{ID: "1001", Name: "acme/shop"}, Job: "21", Run: "20"}},
+		`{"v":1,"kind":"job","id":"abcdefghijklmnopqrstuvwxya","account":"123456789012","repository":"1001","repository_name":"acme/shop","job":"21","run":"20"}`},
 	{"next", Message{Kind: Next, ID: testID, N: 2, Trace: testTrace},
 		`{"v":1,"kind":"next","id":"abcdefghijklmnopqrstuvwxya","n":2,"trace":"1-0123abcd-0123456789abcdef01234567"}`},
 }
@@ -113,6 +126,19 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a resume with a number", `{"v":1,"kind":"resume",` + id + `,"n":2}`, "n is no field of resume"},
 		{"a resume with number 0", `{"v":1,"kind":"resume",` + id + `,"n":0}`, `n "0": want`},
 
+		{"a start with a launch of another request", `{"v":1,"kind":"start",` + id + `,"account":"123456789012","lock":"bbcdefghijklmnopqrstuvwxya/2"}`, "lock "},
+		{"a start with a launch that is no number", `{"v":1,"kind":"start",` + id + `,"account":"123456789012","lock":"` + testID + `/x"}`, "lock "},
+		{"a start with what was seen of a job", `{"v":1,"kind":"start",` + id + `,"account":"123456789012","lock":"` + testID + `","job":"21"}`, "no field of start"},
+		{"a job without account", `{"v":1,"kind":"job",` + id + `}`, `account "": want`},
+		{"a job with a lock", `{"v":1,"kind":"job",` + id + `,"account":"123456789012","lock":"` + testID + `"}`, "lock is no field of job"},
+		{"a job without repository", `{"v":1,"kind":"job",` + id + `,"account":"123456789012"}`, `repository "": want`},
+		{"a job without its number", `{"v":1,"kind":"job",` + id + `,"account":"123456789012","repository":"1","repository_name":"a/b","run":"2"}`, `job "": want`},
+		{"a job of a run that is no number", `{"v":1,"kind":"job",` + id + `,"account":"123456789012","repository":"1","repository_name":"a/b","job":"2","run":"x"}`, `run "x": want`},
+		{"a job of a repository without owner", `{"v":1,"kind":"job",` + id + `,"account":"123456789012","repository":"1","repository_name":"b","job":"2","run":"2"}`, `repository_name "b": want`},
+		{"a job that is queued", `{"v":1,"kind":"job",` + id + `,"account":"123456789012","repository":"1","repository_name":"a/b","job":"2","run":"2","status":"queued"}`, `status "queued": want`},
+		{"a job on a runner with a space", `{"v":1,"kind":"job",` + id + `,"account":"123456789012","repository":"1","repository_name":"a/b","job":"2","run":"2","runner":"a b"}`, `runner "a b": want`},
+		{"a job on registration 0", `{"v":1,"kind":"job",` + id + `,"account":"123456789012","repository":"1","repository_name":"a/b","job":"2","run":"2","registration":0}`, `registration "0": want`},
+
 		{"a next without number", `{"v":1,"kind":"next",` + id + `}`, "n 0: want at least 2"},
 		{"a next of config 1", `{"v":1,"kind":"next",` + id + `,"n":1}`, "n 1: want at least 2"},
 		{"a next of a negative config", `{"v":1,"kind":"next",` + id + `,"n":-2}`, "n -2: want at least 2"},
@@ -138,6 +164,19 @@ func TestDecodeRefuses(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), long[:41]) || strings.Contains(err.Error(), strings.Repeat("9", 41)) {
 			t.Errorf("Decode(%s): %v; it quotes more than 40 characters", c.name, err)
+		}
+	}
+}
+
+// Runners of others have names that no message can carry, and they must stay others'.
+func TestANameThatAMessageCannotCarryIsNobodysOfOurs(t *testing.T) {
+	for name, want := range map[string]string{
+		"GitHub Actions 12": "GitHub_Actions_12", "garö-prod-1": "gar_-prod-1", "": "", strings.Repeat("x", 300): strings.Repeat("x", maxName), "garo-prod-abc-1": "garo-prod-abc-1",
+	} {
+		repo := store.Repository{Server: "ghe.example", ID: "1001", Name: "acme/shop", Owner: "acme", OwnerID: "77"}
+		m := JobOf(testID, "123456789012", repo, store.Sighting{Job: store.WorkflowJob{ID: "21", RunID: "20"}, Status: store.JobCompleted, Runner: name}, testTrace)
+		if b, err := Encode(m); err != nil || m.Seen.Runner != want {
+			t.Errorf("JobOf on %q = %s, %v; want the runner %q", name, b, err, want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ package queue
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -22,6 +23,7 @@ const (
 	Start  Kind = "start"  // ID names a request: find or launch a runner for it
 	Resume Kind = "resume" // ID names a runner: go on with its launch
 	Next   Kind = "next"   // ID names a runner: mint its config N
+	Job    Kind = "job"    // ID names the request of a workflow job: hear what GitHub says of it
 )
 
 // Message is what the worker is asked to do.
@@ -31,7 +33,49 @@ type Message struct {
 	Account string // of a request, and
 	Lock    string // its lock key, so that one read fetches all; both empty for a runner
 	N       int    // of Next: the config number that is wanted
+	Seen    Seen   // of Job
 	Trace   string
+}
+
+// Seen is what a webhook said of a workflow job, as far as it fits into a message. The
+// worker asks GitHub for the rest.
+type Seen struct {
+	// Repository is where the job is, without its Server and Owner: the account's
+	// registration has the one, and the other is in Name.
+	Repository store.Repository
+	Job, Run   string // GitHub's numbers
+	// Status is what the webhook said. Empty: GitHub is to be asked.
+	Status store.JobStatus
+	// Runner and Registration are as store.Sighting has them.
+	Runner       string
+	Registration int64
+}
+
+// JobOf returns the message that tells of a workflow job what was seen of it. request is
+// the id of the request for it, whether there is a record or not, and account is that of
+// the registration that serves its repository.
+func JobOf(request, account string, repo store.Repository, s store.Sighting, trace string) Message {
+	return Message{Kind: Job, ID: request, Account: account, Trace: trace, Seen: Seen{
+		Repository: store.Repository{ID: repo.ID, Name: repo.Name, OwnerID: repo.OwnerID},
+		Job:        s.Job.ID, Run: s.Job.RunID, Status: s.Status, Runner: sendable(s.Runner), Registration: s.Registration,
+	}}
+}
+
+// Sighting is what was seen, as far as the message has it.
+func (s Seen) Sighting() store.Sighting {
+	return store.Sighting{Job: store.WorkflowJob{ID: s.Job, RunID: s.Run}, Status: s.Status, Runner: s.Runner, Registration: s.Registration}
+}
+
+// sendable is the name of a runner as a message has it. One that it cannot have is no
+// name of ours, and stays none.
+func sendable(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if !strings.ContainsRune(nameChars, r) {
+			return '_'
+		}
+		return r
+	}, name)
+	return name[:min(len(name), maxName)]
 }
 
 // StartOf returns the message that asks for a runner for r.
@@ -39,10 +83,14 @@ func StartOf(r store.Request) Message {
 	return Message{Kind: Start, ID: r.ID, Account: r.Account, Lock: r.LockKey(), Trace: r.Trace}
 }
 
-// Of returns the message of a decision: it asks for a runner for a request, for the
-// next config of a runner that runs, or to continue with any other runner.
+// Of returns the message of a decision: it asks for a runner for a request, or for news of
+// a workflow job whose request is not accepted, for the next config of a runner that runs,
+// or to continue with any other runner.
 func Of(s store.Send) Message {
 	if r, ok := s.Item.(*store.Request); ok {
+		if r.OfJob() && r.State != store.Accepted {
+			return JobOf(r.ID, r.Account, r.Repository, store.Sighting{Job: r.Job}, r.Trace)
+		}
 		return StartOf(*r)
 	}
 	r := s.Item.(*store.Runner)

@@ -74,6 +74,15 @@ type Config struct {
 	// GitHubLimit is what GitHub lets the credential ask; its zero value: anything. With
 	// one, GARO keeps its budget.
 	GitHubLimit simgithub.Limit
+	// Plain has the account offer machines to workflow jobs that name the label Plain.
+	Plain bool
+	// Webhook says when GitHub delivers what it tells of a workflow job, by what happened:
+	// not at all, or some times, each so long after it. nil: once, in a moment.
+	Webhook func(job, event string) []time.Duration
+	// Nameless says whether it leaves out there on which runner a job is; nil: never.
+	Nameless func(job, event string) bool
+	// ReadLag is how old the answers of GitHub about workflow jobs are; nil: not at all.
+	ReadLag func() time.Duration
 	// Ghosts are runner programs that do not notice when GitHub forgets them.
 	Ghosts bool
 	// Limits changes the numbers of production.

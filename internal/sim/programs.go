@@ -39,6 +39,7 @@ func (p *programs) assemble() {
 	p.serve()
 	p.reaper = reaper.Config{
 		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
+		Workflows: tappedWorkflows{p.w}, Keys: func(context.Context) (*keys.Ring, error) { return p.deployment().keys, nil },
 		Limits: p.w.Limits, ControlPlane: setting.ControlPlane,
 	}
 	p.w.Client = p.caller(operatorToken)
@@ -140,7 +141,7 @@ func (p *programs) process() *process {
 	d := p.deployment()
 	fresh := &process{deployed: d.n}
 	fresh.worker = worker.New(worker.Config{
-		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
+		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w}, Workflows: tappedWorkflows{p.w},
 		Keys: d.keys, FreshKeys: p.fresh, Identity: simidentity.Own().Trust(), Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
 		Now: p.w.Clock(kernel.Worker), Random: p.w.Random(name), Log: p.w.log.logger(name, func() bool { return fresh.inv.Dead() }),
 	})

@@ -26,6 +26,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -41,6 +42,7 @@ type World struct {
 	*promise.Oracle
 	*lambda
 	*programs
+	*workflows
 	standing
 
 	Limits store.Limits
@@ -71,6 +73,7 @@ const (
 	idKey         = "canaryidkeycanaryidkeycanaryidkey"
 	firstKey      = "canaryfirstkeycanaryfirstkeycanary"
 	secondKey     = "canarysecondkeycanarysecondkeycanary"
+	webhookSecret = "canarywebhooksecretcanarywebhooksecret"
 )
 
 // Run tells a story in a new world, in a bubble of fake time, and then ends the
@@ -82,6 +85,9 @@ func Run(t *testing.T, cfg Config, story func(w *World)) {
 		ctx, cancel := context.WithCancel(context.Background())
 		w.Go(func() { w.source(ctx) })
 		w.Go(func() { w.rounds(ctx) })
+		if cfg.Plain {
+			w.Go(func() { w.tells(ctx) })
+		}
 		defer func() {
 			cancel()
 			w.Fleet.Close()
@@ -147,6 +153,9 @@ func newWorld(t *testing.T, cfg Config) *World {
 		T: t, cfg: cfg, Limits: store.DefaultLimits(), Account: account(),
 		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway{throttles: cfg.Throttles},
 	}
+	if cfg.Plain {
+		w.Account.RunsOn, w.Account.WebhookSecrets = []store.Offer{{Labels: []string{Plain}}}, []secret.Text{secret.New(webhookSecret)}
+	}
 	if cfg.Account != nil {
 		cfg.Account(&w.Account)
 	}
@@ -157,15 +166,15 @@ func newWorld(t *testing.T, cfg Config) *World {
 		Seed: cfg.Seed, Span: cfg.Span, Most: cfg.Most, Skew: cfg.Skew, KillLate: cfg.KillLate, Gate: cfg.Gate,
 	})
 	w.SetFate(cfg.Fate)
-	w.lambda, w.programs = newLambda(w), &programs{w: w}
+	w.lambda, w.programs, w.workflows = newLambda(w), &programs{w: w}, newWorkflows(w)
 	w.Keys = w.ring("k1")
 	w.outside()
 	w.Oracle = promise.New(promise.Config{
 		Kernel: w.Kernel, Limits: &w.Limits, Account: &w.Account, Keys: w.Keys, Fleet: w.Fleet, GitHub: w.GitHub,
-		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf,
+		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.workflows.lag,
 		Secrets: []promise.Secret{
 			{What: "the operator's token", Text: operatorToken}, {What: "the GitHub credential", Text: pat}, {What: "the external id", Text: externalID},
-			{What: "the id key", Text: idKey}, {What: "a key", Text: firstKey}, {What: "the other key", Text: secondKey},
+			{What: "the webhook's secret", Text: webhookSecret}, {What: "the id key", Text: idKey}, {What: "a key", Text: firstKey}, {What: "the other key", Text: secondKey},
 		},
 	})
 	w.Watcher = w.Oracle

@@ -775,3 +775,41 @@ run "vpc_by_names" {
   }
   expect_failures = [var.vpc]
 }
+
+run "offer_of_both_kinds" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        runs_on        = [{ labels = ["garo"], pin = "g-" }]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "offer_in_upper_case" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        runs_on        = [{ labels = ["Garo"] }]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "short_webhook_secret" {
+  command = plan
+  variables {
+    webhook_secrets = { "222222222222" = ["short"] }
+  }
+  expect_failures = [var.webhook_secrets]
+}

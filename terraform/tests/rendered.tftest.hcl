@@ -74,6 +74,7 @@ run "rendered" {
     operators       = { ann = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" }
     runner_programs = { arm64 = { version = "2.330.0", url = "https://example.org/runner.tar.gz", sha256 = "9930a7aad20b910b10dd68ba4558083b7527351a23cb60d8d9a082761a416a1b" } }
     kms_key_arn     = "arn:aws:kms:eu-west-2:111111111111:key/1"
+    webhook_secrets = { "222222222222" = ["0123456789abcdef0123456789abcdef"] }
     vpc             = { subnets = ["subnet-0a"], security_groups = ["sg-0a"] }
     tracing         = true
     setup_scripts   = { build = "#!/bin/sh\ndocker ps --format '{{.ID}}'\n" }
@@ -82,6 +83,7 @@ run "rendered" {
         owners         = [{ id = "1", name = "acme" }]
         regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0123456789abcdef0"] } }
         instance_types = ["m7i.large"]
+        runs_on        = [{ labels = ["garo"] }, { pin = "g-linux-", only = { events = ["push"] }, type = "ondemand" }]
       }
       "333333333333" = {
         role_arn               = "arn:aws:iam::333333333333:role/garo"

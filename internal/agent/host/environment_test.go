@@ -22,7 +22,7 @@ const shows = "connected; listening\njob build 77 'env >\"$GITHUB_WORKSPACE/env\
 func (b *box) environ(registered map[string]string) map[string]string {
 	b.Helper()
 	m := b.open()
-	p, err := m.Start(b.Context(), secret.New(canary), registered)
+	p, err := m.Start(b.Context(), secret.New(canary), registered, false)
 	if err != nil {
 		b.Fatalf("Start: %v", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 )
 
@@ -35,7 +36,7 @@ func (m *Machine) Running() agent.Program {
 // id of its keeper if that is a child of this process, and 0 otherwise.
 func (m *Machine) follow(keeper int) *program {
 	ctx, cancel := context.WithCancel(m.ctx)
-	p := &program{events: make(chan agent.ProgramEvent), stop: cancel, done: make(chan struct{}), keeper: keeper}
+	p := &program{events: make(chan agent.ProgramEvent), stop: cancel, done: make(chan struct{}), keeper: keeper, answer: filepath.Join(m.cfg.Hooks, answerFile)}
 	m.program = p
 	m.wg.Go(func() {
 		defer close(p.done)
@@ -82,6 +83,7 @@ type heard struct {
 	again   bool // it starts again all the same, to be refused again
 
 	told, started, known bool // that it listens, that a job runs, and of which run
+	asked                bool // that the job waits to be told whether it may run
 }
 
 // line takes a line that the program printed.
@@ -142,6 +144,12 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 				return false
 			}
 		}
+		if job, ok := askedJob(m.cfg.Hooks); ok && !h.asked {
+			h.asked = true
+			if !p.tell(ctx, agent.ProgramEvent{Kind: agent.Asks, Job: job}) {
+				return false
+			}
+		}
 		if over || h.again {
 			if p.code, p.output = m.exitCode(), m.output(); h.tooOld {
 				p.code = agent.ExitTooOld
@@ -156,21 +164,47 @@ func (m *Machine) watchProgram(ctx context.Context, p *program) bool {
 	}
 }
 
-// startedRun returns the run id that the hook wrote, or "". The first line counts:
-// it was written before any step of the job.
+// startedRun returns the run id that the hook wrote, or "".
 func (m *Machine) startedRun() string {
-	f, err := os.Open(filepath.Join(m.cfg.Hooks, startedFile))
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b := make([]byte, 32)
-	n, _ := io.ReadFull(f, b) // a short file is a short line
-	line, _, whole := strings.Cut(string(b[:n]), "\n")
-	if !whole || !runID.MatchString(line) {
+	line, _ := firstLine(filepath.Join(m.cfg.Hooks, startedFile), 32)
+	if !runID.MatchString(line) {
 		return ""
 	}
 	return line
+}
+
+// firstLine returns the first line of a file that a hook wrote, if it is there whole and
+// not longer than most: it was written before any step of the job.
+func firstLine(name string, most int) (line string, whole bool) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	b := make([]byte, most)
+	n, _ := io.ReadFull(f, b) // a short file is a short line
+	if line, _, whole = strings.Cut(string(b[:n]), "\n"); !whole {
+		return "", false
+	}
+	return line, true
+}
+
+// askedLine is what the hook asks: GitHub's numbers of the repository, its owner and the
+// run, the attempt, and the repository's name.
+var askedLine = regexp.MustCompile(`^([0-9]{1,20}) ([0-9]{1,20}) ([0-9]{1,20}) ([0-9]{1,6}) ([A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100})$`)
+
+// askedJob returns the job that waits to be told whether it may run, by the files of the
+// hooks. It is zero if the runner program does not tell which job that is, as an old one may.
+func askedJob(hooks string) (job apitype.Admission, ok bool) {
+	line, ok := firstLine(filepath.Join(hooks, askedFile), 512)
+	if _, err := os.Stat(filepath.Join(hooks, answerFile)); !ok || err == nil {
+		return job, false // or it was told before this agent began
+	}
+	if f := askedLine.FindStringSubmatch(line); f != nil {
+		job = apitype.Admission{RepositoryID: f[1], OwnerID: f[2], RunID: f[3], Repository: f[5]}
+		job.Attempt, _ = strconv.Atoi(f[4]) // six digits are a number
+	}
+	return job, true
 }
 
 // completed reports whether the second hook has run.

@@ -19,6 +19,8 @@ const (
 	completedHook = "job-completed.sh"
 	startedFile   = "started"   // what the first writes
 	completedFile = "completed" // what the second writes
+	askedFile     = "asked"     // what the first asks
+	answerFile    = "answer"    // what the agent answers; nobody else can write it
 )
 
 // hook is run by the runner program before the first and after the last of a
@@ -29,8 +31,29 @@ const hook = `#!/bin/sh
 echo "$GITHUB_RUN_ID" >>%s || :
 `
 
+// asking follows hook where a job has to be let in. The runner program sets these
+// variables from what GitHub told it of the job, and no workflow can change them for a hook
+// (https://github.com/actions/runner, 2.336.0, src/Runner.Worker/JobHookProvider.cs and
+// GitHubContext.cs). 75 times 0.2 s are longer than the agent takes for an answer: beyond
+// that it is gone, and the job is refused. The image's own hook must not see anything that
+// is set here, hence the subshell.
+const asking = `echo "$GITHUB_REPOSITORY_ID $GITHUB_REPOSITORY_OWNER_ID $GITHUB_RUN_ID $GITHUB_RUN_ATTEMPT $GITHUB_REPOSITORY" >>%[1]s
+(
+n=0
+until [ -s %[2]s ] || [ "$n" -ge 75 ]; do
+	n=$((n + 1))
+	sleep 0.2 2>/dev/null || sleep 1
+done
+[ "$(head -n 1 %[2]s 2>/dev/null)" = allowed ]
+) || {
+	echo 'This machine may not run this job.' >&2
+	tail -n +2 %[2]s >&2 || :
+	exit 1
+}
+`
+
 // prepare makes the directories of a program, which are empty then.
-func (m *Machine) prepare(who account, i image) error {
+func (m *Machine) prepare(who account, i image, asks bool) error {
 	if err := os.RemoveAll(m.path(programDir)); err != nil {
 		return err
 	}
@@ -43,7 +66,7 @@ func (m *Machine) prepare(who account, i image) error {
 	if err := os.Mkdir(m.cfg.Hooks, 0o700); err != nil {
 		return err
 	}
-	// The user may run the hooks and write their two files, and change nothing else.
+	// The user may run the hooks and write their files, and change nothing else.
 	var registered apitype.Hooks
 	if m.outfit.Hooks != nil {
 		registered = *m.outfit.Hooks
@@ -53,17 +76,21 @@ func (m *Machine) prepare(who account, i image) error {
 		{completedHook, completedFile, completedVariable, registered.Completed},
 	} {
 		script, file := filepath.Join(m.cfg.Hooks, h.script), filepath.Join(m.cfg.Hooks, h.file)
-		text := fmt.Sprintf(hook, quote(file)) + behind(m.after(i.hook(h.variable)), m.after(h.registered))
+		text := fmt.Sprintf(hook, quote(file))
+		if asks && h.script == startedHook {
+			text += fmt.Sprintf(asking, quote(filepath.Join(m.cfg.Hooks, askedFile)), quote(filepath.Join(m.cfg.Hooks, answerFile)))
+			if err := writable(filepath.Join(m.cfg.Hooks, askedFile), who); err != nil {
+				return err
+			}
+		}
+		text += behind(m.after(i.hook(h.variable)), m.after(h.registered))
 		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 			return err
 		}
 		if err := os.Chmod(script, 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(file, nil, 0o600); err != nil {
-			return err
-		}
-		if err := os.Chown(file, int(who.UID), int(who.GID)); err != nil {
+		if err := writable(file, who); err != nil {
 			return err
 		}
 	}
@@ -71,6 +98,14 @@ func (m *Machine) prepare(who account, i image) error {
 		return err
 	}
 	return os.Chmod(m.cfg.Hooks, 0o750)
+}
+
+// writable makes an empty file of the user's.
+func writable(file string, who account) error {
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return err
+	}
+	return os.Chown(file, int(who.UID), int(who.GID))
 }
 
 // quote makes a text one word of a shell.

@@ -33,6 +33,7 @@ type program struct {
 	output string
 	stop   context.CancelFunc // ends the following, not the program
 	done   chan struct{}      // closed when nothing follows it any more
+	answer string             // the file that a job waits for which asks
 	keeper int                // the process id of a keeper that is to be reaped; 0: none of ours
 }
 
@@ -44,13 +45,30 @@ func (p *program) Events() <-chan agent.ProgramEvent { return p.events }
 // ExitCode implements agent.Program. It is -1 when nobody saw the program exit.
 func (p *program) ExitCode() int { return p.code }
 
+var _ agent.Admitter = (*program)(nil)
+
+// Admit implements agent.Admitter: it makes the file that the hook waits for, whole.
+func (p *program) Admit(allowed bool, why string) error {
+	word := "refused"
+	if allowed {
+		word = "allowed"
+	}
+	if err := os.WriteFile(p.answer+".new", []byte(word+"\n"+why+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := os.Chmod(p.answer+".new", 0o644); err != nil { // whatever our umask is: the user reads it
+		return err
+	}
+	return os.Rename(p.answer+".new", p.answer)
+}
+
 var _ agent.Printer = (*program)(nil)
 
 // Output implements agent.Printer.
 func (p *program) Output() string { return p.output }
 
 // Start implements agent.Machine.
-func (m *Machine) Start(ctx context.Context, config secret.Text, environment map[string]string) (agent.Program, error) {
+func (m *Machine) Start(ctx context.Context, config secret.Text, environment map[string]string, asks bool) (agent.Program, error) {
 	who, err := m.account()
 	if err != nil {
 		return nil, err
@@ -64,7 +82,7 @@ func (m *Machine) Start(ctx context.Context, config secret.Text, environment map
 	if err := m.keep(image); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
-	if err := m.prepare(who, image); err != nil {
+	if err := m.prepare(who, image, asks); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	if err := errors.Join(linkWork(m, who), guardMetadata(ctx, m, who.UID)); err != nil {

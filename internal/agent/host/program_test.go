@@ -66,7 +66,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 
 func start(t *testing.T, m *Machine) agent.Program {
 	t.Helper()
-	p, err := m.Start(t.Context(), secret.New(canary), nil)
+	p, err := m.Start(t.Context(), secret.New(canary), nil, false)
 	if err != nil {
 		t.Fatalf("Start: %v", err)
 	}
@@ -128,7 +128,7 @@ func TestProgramIsNotStarted(t *testing.T) {
 			b := newBox(t)
 			b.runner("exit 0\n")
 			spoil(b)
-			if _, err := b.open().Start(t.Context(), secret.New(canary), nil); err == nil || strings.Contains(err.Error(), canary) {
+			if _, err := b.open().Start(t.Context(), secret.New(canary), nil, false); err == nil || strings.Contains(err.Error(), canary) {
 				t.Errorf("Start = %v, want an error without the config", err)
 			}
 		})
@@ -256,7 +256,7 @@ func TestHookThatIsForgedSaysNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.prepare(who, image{}); err != nil {
+	if err := m.prepare(who, image{}, false); err != nil {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{

@@ -12,6 +12,7 @@ package ssmparam
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // Config is what Parameters are made of.
@@ -151,6 +153,32 @@ func (p *Parameters) Operators(ctx context.Context) (map[string]string, error) {
 		return nil, fmt.Errorf("parameter %s: %w", name, errors.Join(faults...))
 	}
 	return doc, nil
+}
+
+// WebhookSecrets reads what a GitHub App signs its webhooks with, <prefix>/webhook:
+//
+//	{"secrets": ["<the App's webhook secret>"]}
+//
+// There are two while one replaces the other, and none without the parameter.
+func (p *Parameters) WebhookSecrets(ctx context.Context) ([]secret.Text, error) {
+	name := p.prefix + "/webhook"
+	got, err := p.reader.read(ctx, name, false)
+	if errors.Is(err, ErrNoParameter) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var doc struct {
+		Secrets []secret.Text `json:"secrets"`
+	}
+	if err := decode(got.text, &doc); err != nil {
+		return nil, fmt.Errorf("parameter %s: %w", name, err)
+	}
+	if err := store.CheckWebhookSecrets(doc.Secrets); err != nil || len(doc.Secrets) == 0 {
+		return nil, fmt.Errorf("parameter %s: secrets: %w", name, cmp.Or(err, errors.New("want one, or two while one replaces the other")))
+	}
+	return doc.Secrets, nil
 }
 
 // decode reads one JSON object strictly. Its errors name fields and places, never

@@ -368,3 +368,40 @@ func TestWithoutTheirParameterThereAreNoOperators(t *testing.T) {
 		}
 	})
 }
+
+func TestWebhookSecretsAreReadStrictly(t *testing.T) {
+	a, b := strings.Repeat("a", 32), strings.Repeat("b", 32)
+	for _, c := range []struct {
+		name, text string
+		want       int
+		says       string // of the error; empty: none
+	}{
+		{"One", `{"secrets": ["` + a + `"]}`, 1, ""},
+		{"Two", `{"secrets": ["` + a + `", "` + b + `"]}`, 2, ""},
+		{"Three", `{"secrets": ["` + a + `", "` + b + `", "` + a + `"]}`, 0, "want one, or two"},
+		{"Short", `{"secrets": ["canary-short"]}`, 0, "at least 32"},
+		{"None", `{"secrets": []}`, 0, "want one, or two"},
+		{"List", `["` + a + `"]`, 0, "want a JSON object"},
+		{"UnknownField", `{"secret": "` + a + `"}`, 0, "secret"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.ssm.put("/garo/webhook", c.text)
+				got, err := w.WebhookSecrets(t.Context())
+				if len(got) != c.want || (err == nil) != (c.says == "") || err != nil && (!strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "/garo/webhook") || strings.Contains(err.Error(), "canary")) {
+					t.Errorf("WebhookSecrets = %d, %v; want %d and %q", len(got), err, c.want, c.says)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		for range 3 {
+			if got, err := w.WebhookSecrets(t.Context()); err != nil || len(got) != 0 {
+				t.Errorf("WebhookSecrets without the parameter = %v, %v; want none", got, err)
+			}
+		}
+		w.wantCalls(t, 1, 0)
+	})
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 )
 
 // Broker is the side of GitHub that runner programs talk to. It is safe for
@@ -34,6 +36,10 @@ type Job struct {
 	ID       string
 	RunID    string        // of the workflow run
 	Duration time.Duration // how long it takes
+	// Asks is what its machine asks by before the first step, if it has to.
+	Asks apitype.Admission
+	// Refused: its machine was not let run it, so that it failed before its first step.
+	Refused bool
 }
 
 // The answers of a Broker that end a runner program.

@@ -144,7 +144,7 @@ func (m *machine) Notices() <-chan agent.Notice { return m.notices }
 
 // Start implements agent.Machine. The program lives as long as the machine does:
 // it does not end with ctx.
-func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]string) (agent.Program, error) {
+func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]string, asks bool) (agent.Program, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -153,7 +153,7 @@ func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]stri
 	case m.program.running():
 		return nil, errors.New("a runner program runs already")
 	}
-	p := newProgram()
+	p := newProgram(asks)
 	m.program = p
 	m.wg.Go(func() {
 		_ = sleep.For(m.on, startTime) // a program whose machine is off connects to nothing

@@ -11,7 +11,11 @@ import (
 
 // maxEvents is how many events one run of the runner program has at most: one of
 // each kind. So it never waits for the agent to listen.
-const maxEvents = 3
+const maxEvents = 4
+
+// unanswered is how long a job waits to be told whether it may run, as the hook of
+// package host does.
+const unanswered = 15 * time.Second
 
 // reconnect is how long the runner program waits after an outage before it asks
 // GitHub again: the least that actions/runner does
@@ -27,12 +31,44 @@ type program struct {
 	events chan agent.ProgramEvent
 	exited chan struct{} // closed just before events
 	code   int
+	asks   bool      // its job waits to be told whether it may run
+	answer chan bool // has room for the one
 }
 
 var _ agent.Program = (*program)(nil)
 
-func newProgram() *program {
-	return &program{events: make(chan agent.ProgramEvent, maxEvents), exited: make(chan struct{})}
+func newProgram(asks bool) *program {
+	return &program{events: make(chan agent.ProgramEvent, maxEvents), exited: make(chan struct{}), asks: asks, answer: make(chan bool, 1)}
+}
+
+var _ agent.Admitter = (*program)(nil)
+
+// Admit implements agent.Admitter.
+func (p *program) Admit(allowed bool, _ string) error {
+	select {
+	case p.answer <- allowed:
+		return nil
+	default:
+		return errors.New("the job was told before")
+	}
+}
+
+// mayRun asks whether the job may run, if it has to.
+func (p *program) mayRun(ctx context.Context, job Job) (bool, error) {
+	if !p.asks {
+		return true, nil
+	}
+	p.events <- agent.ProgramEvent{Kind: agent.Asks, Job: job.Asks}
+	t := time.NewTimer(unanswered)
+	defer t.Stop()
+	select {
+	case allowed := <-p.answer:
+		return allowed, nil
+	case <-t.C:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 }
 
 // Events implements agent.Program.
@@ -81,8 +117,14 @@ func (p *program) pretend(ctx context.Context, b Broker, config string) error {
 		return err
 	}
 	p.events <- agent.ProgramEvent{Kind: agent.JobStarted, RunID: job.RunID}
-	if err := work(ctx, s, job); err != nil {
+	allowed, err := p.mayRun(ctx, job)
+	if err != nil {
 		return err
+	}
+	if job.Refused = !allowed; allowed {
+		if err := work(ctx, s, job); err != nil {
+			return err
+		}
 	}
 	if err := insist(ctx, func() error { return s.Done(ctx, job) }); err != nil {
 		return err

@@ -122,7 +122,7 @@ func TestRunnerProgramExits(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c.broker.started = time.Now()
 				c.broker.job = Job{ID: "j1", RunID: "run-1", Duration: time.Minute}
-				p := newProgram()
+				p := newProgram(false)
 				if !p.running() {
 					t.Error("running = false before it ran")
 				}
@@ -153,7 +153,7 @@ func TestRunnerProgramEndsWithItsMachine(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		b := &scripted{started: time.Now(), job: Job{Duration: time.Hour}}
-		p := newProgram()
+		p := newProgram(false)
 		p.run(ctx, b, "config")
 		if p.ExitCode() == 0 {
 			t.Error("exit code = 0, want that of a killed program")
@@ -171,11 +171,11 @@ func TestMachineRunsOneProgramAtATime(t *testing.T) {
 		if err := m.Clean(); err != nil {
 			t.Errorf("Clean before any program: %v", err)
 		}
-		first, err := m.Start(t.Context(), secret.New("config 1"), nil)
+		first, err := m.Start(t.Context(), secret.New("config 1"), nil, false)
 		if err != nil {
 			t.Fatalf("Start: %v", err)
 		}
-		if _, err := m.Start(t.Context(), secret.New("config 2"), nil); err == nil {
+		if _, err := m.Start(t.Context(), secret.New("config 2"), nil, false); err == nil {
 			t.Error("Start while a program runs = nil, want an error")
 		}
 		if err := m.Clean(); err == nil {
@@ -186,11 +186,11 @@ func TestMachineRunsOneProgramAtATime(t *testing.T) {
 		if err := m.Clean(); err != nil {
 			t.Errorf("Clean after the program: %v", err)
 		}
-		if _, err := m.Start(t.Context(), secret.New("config 2"), nil); err != nil {
+		if _, err := m.Start(t.Context(), secret.New("config 2"), nil, false); err != nil {
 			t.Errorf("Start after the program: %v", err)
 		}
 		m.stop()
-		if _, err := m.Start(t.Context(), secret.New("config 3"), nil); err == nil {
+		if _, err := m.Start(t.Context(), secret.New("config 3"), nil, false); err == nil {
 			t.Error("Start without power = nil, want an error")
 		}
 	})

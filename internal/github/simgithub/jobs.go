@@ -41,7 +41,9 @@ type Job struct {
 	State      JobState
 	RunnerID   int64 // that it is or was assigned to last; 0: none
 	RunnerName string
-	Requeued   int // how often it was queued again
+	// Refused: its machine failed it before its first step.
+	Refused  bool
+	Requeued int // how often it was queued again
 
 	QueuedAt   time.Time
 	AssignedAt time.Time // the last time
@@ -73,7 +75,11 @@ func (s *Server) Queue(repository string, j Job) (id string, err error) {
 
 // Release lets a job that was held back go to a runner.
 func (s *Server) Release(id string) error {
-	return s.change(id, func(_ time.Time, j *job) error {
+	return s.step(func(time.Time) error {
+		j, err := s.unfinished(id)
+		if err != nil {
+			return err
+		}
 		j.Back = false
 		s.put(bucketJobs, j.ID, j.Job)
 		return nil
@@ -82,8 +88,11 @@ func (s *Server) Release(id string) error {
 
 // CancelJob ends a job that no runner has begun.
 func (s *Server) CancelJob(id string) error {
-	return s.change(id, func(now time.Time, j *job) error {
+	return s.step(func(now time.Time) error {
+		j, err := s.unfinished(id)
 		switch {
+		case err != nil:
+			return err
 		case j.State == Running:
 			return fmt.Errorf("cancel job %s: it runs", id)
 		case j.by != nil:
@@ -94,15 +103,13 @@ func (s *Server) CancelJob(id string) error {
 	})
 }
 
-// change finds a job that is not over, and changes it.
-func (s *Server) change(id string, f func(time.Time, *job) error) error {
-	return s.step(func(now time.Time) error {
-		i := slices.IndexFunc(s.jobs, func(j *job) bool { return j.ID == id })
-		if i < 0 {
-			return fmt.Errorf("job %s: it is over, or was never queued", id)
-		}
-		return f(now, s.jobs[i])
-	})
+// unfinished finds a job that is not over.
+func (p *pool) unfinished(id string) (*job, error) {
+	i := slices.IndexFunc(p.jobs, func(j *job) bool { return j.ID == id })
+	if i < 0 {
+		return nil, fmt.Errorf("job %s: it is over, or was never queued", id)
+	}
+	return p.jobs[i], nil
 }
 
 // Jobs returns all jobs, as far as this process knows them, in the order in

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,6 +34,19 @@ type Session struct {
 	server *Server
 	reg    *registration
 	closed bool
+}
+
+// OwnerOf returns the number of a repository's owner, by the repository's name: that of
+// the organization, or 1 for everybody who is none.
+func (x *Session) OwnerOf(name string) (id string) {
+	owner, _, _ := strings.Cut(name, "/")
+	id = "1"
+	x.server.look(func(time.Time) {
+		if i := slices.IndexFunc(x.server.orgs, func(o Organization) bool { return strings.EqualFold(o.Name, owner) }); i >= 0 {
+			id = x.server.orgs[i].ID
+		}
+	})
+	return id
 }
 
 // Connect opens the session of a just-in-time config, of whatever version. It
@@ -220,6 +235,7 @@ func (x *Session) Done(ctx context.Context, j Job) error {
 		if r.removedAt.IsZero() { // kept before the job's end is: nobody may run a second one
 			s.remove(now, r, RemovedByJob)
 		}
+		r.job.Refused = j.Refused
 		s.end(now, r.job, Done)
 		r.session = nil
 		return nil

@@ -167,6 +167,11 @@ var Parameters = []Parameter{
 		Meaning: "The SHA-256 of each operator's token in hex, by the operator's name. Not there: there are no operators.",
 	},
 	{
+		Name: "webhook", Readers: []Function{FunctionAPI}, Where: "the control plane's",
+		Example: `{"secrets":["…"]}`,
+		Meaning: "What the GitHub App signs its webhooks with: one secret of at least 32 random characters, or two while one replaces the other. `garo app create` writes it. Not there: there is no App, or registrations have secrets of their own (`webhook_secrets`).",
+	},
+	{
 		Name: "accounts/<account id>", Readers: all, Where: "the control plane's", Needed: true,
 		Example: `{"id":"123456789012","external_id":"…","repositories":[{"id":"1001","name":"acme/shop"}],…}`,
 		Meaning: "The registration of one AWS account that may be launched into, and of who may ask for that.",

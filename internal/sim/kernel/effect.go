@@ -13,6 +13,7 @@ const (
 	Reaper  = "reaper"
 	Machine = "machine" // an agent
 	Client  = "client"  // a caller
+	GitHub  = "github"  // what GitHub delivers
 	Source  = "source"  // what hands the queue's messages to workers, as Lambda's event source does
 )
 

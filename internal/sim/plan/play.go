@@ -57,7 +57,7 @@ func Play(t *testing.T, seed uint64, only []string, tells bool) Outcome {
 		s.tell()
 		out.Quiet = w.Quiet(p.quietWithin(w))
 		w.Check()
-		w.Healed(p.heals(), int(s.asked.Load()), w.Alarms())
+		w.Healed(p.heals(), int(s.asked.Load()), w.PlainJobs(), w.Alarms())
 	})
 	out.Met = p.met
 	return out
@@ -91,6 +91,7 @@ func (p *plan) config() sim.Config {
 		Seed: p.seed, Most: most, Fate: p.fates(), Span: p.span,
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
 		Shards: p.shards(),
+		Plain:  p.plain(), Webhook: p.webhooks(), Nameless: p.namelessly(), ReadLag: p.readLag(),
 		GitHub: p.github(),
 		EC2:    p.ec2(), Metadata: p.metadata(), SetUp: p.setUp(), PlainAgent: p.plainAgents(),
 		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies() },
@@ -136,5 +137,5 @@ func (p *plan) config() sim.Config {
 // quietWithin bounds the time from the heal until nothing is left: what is known
 // to wait, and five periods of the reaper.
 func (p *plan) quietWithin(w *sim.World) time.Duration {
-	return w.Account.Hard(w.Limits) + w.Limits.GiveUp + w.Limits.NameLife + w.Limits.DeleteAgain + 5*w.Limits.ReaperPeriod
+	return p.plainWithin() + w.Account.Hard(w.Limits) + w.Limits.GiveUp + w.Limits.NameLife + w.Limits.DeleteAgain + 5*w.Limits.ReaperPeriod
 }

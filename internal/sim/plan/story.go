@@ -43,6 +43,7 @@ func (s *story) tell() {
 			wg.Go(func() { s.ask(name) })
 		}
 	}
+	s.plainJobs(&wg)
 	heal := s.rules()
 	if s.chance(150, "index lags") && s.happens(staleIndex, "") {
 		s.w.SetIndexLag(s.between(time.Second, 90*time.Second, "index lags by"))

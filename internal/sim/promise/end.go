@@ -210,6 +210,13 @@ func (p endPromises) sawUnused(was, r store.Runner, l store.Lock) {
 		p.hold(DrainsFor, forced || alone(r, l), "runner %s is stopped, and request %s uses it too", r.ID, l.Joined)
 		return
 	}
+	if r.OfJob() {
+		q := p.requests[was.For]
+		p.hold(DrainsFor, was.State != store.RunnerBusy && was.Took.Job == "" && !(q.State == store.Waiting && q.Runner == r.ID),
+			"runner %s, %s, drains as unwanted, took %q, and request %s is %s on %s", r.ID, was.State, was.Took.Job, q.ID, q.State, q.Runner)
+		p.hold(DrainsFor, was.Boot.At.IsZero() || r.DrainingAt.Sub(latest(was.OnlineAt, was.ListeningAt)) >= p.Limits.Grace, "runner %s drains as unwanted at %s, and was online at %s", r.ID, r.DrainingAt, was.OnlineAt)
+		return
+	}
 	q := p.requests[r.Request]
 	p.hold(DrainsFor, l.Names(r.ID) && alone(r, l) && was.State != store.RunnerBusy, "runner %s, %s, drains as unwanted, and request %s uses it too", r.ID, was.State, l.Joined)
 	p.hold(DrainsFor, unserved(q), "runner %s drains as unwanted, and its request is %s", r.ID, q.State)

@@ -29,6 +29,9 @@ type Config struct {
 	Store   func() *storetest.Memory
 	// Lag is by how much the due index is behind the items.
 	Lag func() time.Duration
+	// Workflow tells how a workflow job is at GitHub, whose answers are as old as Reads says.
+	Workflow func(id string) (Workflow, bool)
+	Reads    func() time.Duration
 	// Secrets are those that no record may show, beside those that are derived.
 	Secrets []Secret
 	// Errorf hears what does not hold.
@@ -78,6 +81,7 @@ type seen struct {
 	names         map[string]bool      // the names that were ever registered, or may have been
 	placed        map[store.Ref]place  // where each item is in the due index
 	versions      map[store.Ref]int64
+	left          map[string]time.Time     // since when nobody counts on a machine for workflow jobs
 	waited        map[string]bool          // the runners whose boot limit was raised while they waited for a config
 	looked        map[Promise]int          // how often each promise was put to the test
 	crashes       map[string]time.Time     // when who was at it was killed, by the id of a record
@@ -102,7 +106,7 @@ func newSeen() seen {
 		usable: map[string]string{}, live: map[string]int{}, slots: map[string][]time.Time{}, slotsOf: map[string]int{}, launches: map[string]int{},
 		names: map[string]bool{}, configs: map[int64]bool{},
 		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, floods: newFloods(), leases: newLeases(), placed: map[store.Ref]place{},
-		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{},
+		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{}, left: map[string]time.Time{},
 		crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
 }

@@ -244,6 +244,13 @@ func (p launchPromises) sawGivenUp(was, r store.Request) {
 	if !p.kept(run.Ref()) {
 		return // its record is lost, or was deleted early
 	}
+	if r.OfJob() {
+		took := run.Took.Job != "" && run.Took.Request != r.ID
+		p.hold(GivenUp, took || deserted(run) && (run.State.Final() || !jobRuns(run)), "request %s gives up runner %s, which is %s, took %q, was deregistered at %s and began a job at %s",
+			r.ID, run.ID, run.State, run.Took.Job, run.DeregisteredAt, run.Job.StartedAt)
+		p.hold(Counted, r.Tries == was.Tries+1 && r.Launches == was.Launches+1, "request %s was tried %d times again by launch %d, and then %d by %d", r.ID, was.Tries, was.Launches, r.Tries, r.Launches)
+		return
+	}
 	p.hold(GivenUp, deserted(run), "request %s gives up runner %s, which is %s, booted at %s and deregistered at %s", r.ID, run.ID, run.State, run.Boot.At, run.DeregisteredAt)
 	p.hold(Counted, run.End == nil || run.End.Retryable, "request %s is tried again after runner %s, which ended for %v", r.ID, run.ID, run.End)
 	if p.sawElsewhere(was, r, run) {
@@ -282,7 +289,7 @@ func (p launchPromises) Polls(request string) (answered func(err error)) {
 // sawTakenUp looks at a request that a worker continues with: the pause before its next
 // try is over.
 func (p launchPromises) sawTakenUp(was, r store.Request) {
-	if was.State == store.Accepted && was.Wait == store.WaitBackoff && (r.State == store.Waiting || r.State == store.Ready) {
+	if was.State == store.Accepted && was.Wait == store.WaitBackoff && (r.State == store.Waiting || r.State == store.Ready && !r.OfJob()) {
 		p.hold(NotEarly, !was.DueAt.After(r.UpdatedAt.Add(early)), "request %s is taken up at %s, and was to pause until %s", r.ID, r.UpdatedAt, was.DueAt)
 	}
 }

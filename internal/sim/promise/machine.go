@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -65,7 +66,7 @@ func (p machinePromises) sawCredentials(with []simfleet.Fact, powerless map[stri
 		}
 		p.hold(NoMoreThan, alive <= p.Account.MaxRunners || p.wiped(), "%d machines with credentials lived at once, and the limit is %d", alive, p.Account.MaxRunners)
 		for _, b := range with[i+1:] {
-			if a.Tags[fleet.TagRequest] == b.Tags[fleet.TagRequest] && !p.wiped() {
+			if of := a.Tags[fleet.TagRequest]; of == b.Tags[fleet.TagRequest] && !p.wiped() && !p.spares(a, b) {
 				p.hold(OneOfRequest, p.before(a, b, powerless) || p.before(b, a, powerless), "request %s had machines %s and %s with credentials at once", a.Tags[fleet.TagRequest], a.ID, b.ID)
 			}
 		}
@@ -150,4 +151,14 @@ func (p machinePromises) sawJobs() {
 // ranAt reports whether a job ran at a time.
 func ranAt(j simgithub.Job, at time.Time) bool {
 	return !j.StartedAt.IsZero() && j.StartedAt.Before(at) && (j.EndedAt.IsZero() || j.EndedAt.After(at))
+}
+
+// spares reports whether one of two machines that were launched for one workflow job had
+// another job, or was given to another request: so the first one may run on.
+func (p machinePromises) spares(machines ...simfleet.Fact) bool {
+	return slices.ContainsFunc(machines, func(m simfleet.Fact) bool {
+		r := p.runners[p.tagged(m)]
+		q := p.requests[r.Request]
+		return q.OfJob() && (r.For != q.ID || !r.Job.StartedAt.IsZero() || r.Took.Job != "" && r.Took.Request != q.ID)
+	})
 }

@@ -38,6 +38,7 @@ type Oracle struct {
 	machinePromises
 	finalPromises
 	floodPromises
+	plainPromises
 	outfitPromises
 	leasePromises
 }
@@ -48,7 +49,7 @@ func New(cfg Config) *Oracle {
 		outfits: outfits{map[string]bool{}, map[string]string{}}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, outfitPromises{h}, leasePromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h},
 	}
 }
 
@@ -126,12 +127,15 @@ func (o *Oracle) saw(c commit) {
 		}
 	}
 	var online []store.Runner
+	var jobs []func() // what is looked at when all was noted
 	for _, i := range c.items {
 		switch i := i.(type) {
 		case *store.Request:
 			was := o.requests[i.ID]
 			o.sawRequest(was, *i)
 			o.requests[i.ID] = *i
+			o.sawLeft(was, *i)
+			jobs = append(jobs, func() { o.sawPlain(was, *i) })
 			o.sawCrowd(was, *i)
 			if i.Runner != "" && i.Runner != was.Runner {
 				shared[i.ID] = locks[i.LockKey()]
@@ -144,6 +148,8 @@ func (o *Oracle) saw(c commit) {
 			o.sawBooted(was, *i)
 			o.sawScopes(was, *i)
 			o.sawReason(was, *i)
+			o.sawTook(was, *i)
+			jobs = append(jobs, func() { o.sawWanted(*i) })
 			o.sawUnfit(was, *i)
 			if begins(was.OnlineAt, i.OnlineAt) {
 				online = append(online, *i)
@@ -159,6 +165,9 @@ func (o *Oracle) saw(c commit) {
 	for _, r := range online {
 		o.sawTold(c.effect.Part, r)
 	}
+	for _, look := range jobs {
+		look()
+	}
 	noted()
 }
 
@@ -170,16 +179,16 @@ func (o *Oracle) sawTogether(c commit, shared map[string]store.Lock) {
 		case *store.Request:
 			run := o.runners[i.Runner]
 			o.sawUnfitRequest(*i)
-			if i.State == store.Ready {
+			if i.State == store.Ready && !i.OfJob() {
 				o.hold(ReadyRunner, !run.OnlineAt.IsZero(), "request %s is ready, and its runner %s was never online", i.ID, i.Runner)
 			}
 			if was, ok := shared[i.ID]; ok {
 				o.sawShare(*i, run, was, o.locks[i.LockKey()], c.before)
 				o.suits(*i, run.Launch.Options, run.Launch.Tags)
-				if i.State == store.Ready && run.Request != i.ID {
+				if i.State == store.Ready && run.Request != i.ID && !i.OfJob() {
 					o.sawConfirmed(c, *i, run)
 				}
-			} else if i.State == store.Ready {
+			} else if i.State == store.Ready && !i.OfJob() {
 				o.hold(ReadyAt, i.ReadyAt.Equal(run.OnlineAt), "request %s is ready at %s, and its runner %s was online at %s", i.ID, i.ReadyAt, run.ID, run.OnlineAt)
 			}
 		case *store.Runner:
@@ -219,8 +228,9 @@ func (o *Oracle) Check(log []byte) {
 }
 
 // Healed looks at what must hold when nothing is left of a world whose trouble ended
-// at a time, in which so many requests were asked for and some alarms were raised.
-func (o *Oracle) Healed(at time.Time, asked int, alarms []store.Alarm) {
+// at a time, in which so many requests were asked for, some workflow jobs queued, and some
+// alarms raised.
+func (o *Oracle) Healed(at time.Time, asked int, jobs []string, alarms []store.Alarm) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sawJobs()
@@ -228,6 +238,7 @@ func (o *Oracle) Healed(at time.Time, asked int, alarms []store.Alarm) {
 		o.sawRegistration(g)
 	}
 	o.hold(NoPanic, !slices.Contains(alarms, store.AlarmPanic), "panic: a part panicked, and says so in its log")
-	o.hold(OneEach, len(o.requests) <= asked, "%d requests were asked for, and %d are recorded", asked, len(o.requests))
+	o.hold(OneEach, len(o.requests) <= asked+len(jobs), "%d requests were asked for, and %d jobs queued, and %d requests are recorded", asked, len(jobs), len(o.requests))
+	o.sawServed(at, jobs)
 	o.sawHealed(at)
 }

@@ -49,12 +49,12 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 	if !r.State.Final() {
 		p.hold(Watched, !r.DueAt.IsZero(), "request %s is %s, and will be looked at never again", r.ID, r.State)
 	}
-	p.hold(GivesUp, r.Tries <= len(p.Limits.Waits), "request %s was tried %d times again", r.ID, r.Tries)
+	p.hold(GivesUp, r.OfJob() || r.Tries <= len(p.Limits.Waits), "request %s was tried %d times again", r.ID, r.Tries)
 	if was.Version == 0 {
 		return
 	}
-	p.hold(Final, !was.State.Final() || r.State == was.State, "request %s was %s, and is %s", r.ID, was.State, r.State)
-	p.hold(ReadyRunner, was.State != store.Ready || r.Runner == was.Runner, "request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
+	p.hold(Final, !was.State.Final() || r.State == was.State || r.OfJob(), "request %s was %s, and is %s", r.ID, was.State, r.State)
+	p.hold(ReadyRunner, r.OfJob() || was.State != store.Ready || r.Runner == was.Runner, "request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
 	p.hold(Fixed, r.GiveUpAt.Equal(was.GiveUpAt) && r.Scope == was.Scope && r.BodyHash == was.BodyHash && r.CreatedAt.Equal(was.CreatedAt) && r.OwnLabel == was.OwnLabel,
 		"request %s is another one than it was", r.ID)
 	if was.Wait == store.WaitPaced && r.Wait == store.WaitPaced && !was.Slot.IsZero() {
@@ -67,6 +67,9 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 // sawShare looks at a request that was just given a runner, whose lock was so
 // before.
 func (p recordPromises) sawShare(r store.Request, run store.Runner, was, l store.Lock, before time.Duration) {
+	if r.OfJob() {
+		return // see CountsOn
+	}
 	now := r.UpdatedAt // by the clock that it was decided by
 	p.hold(SharedRoom, run.State.Usable() && l.Names(run.ID) && (l.State == store.LockLive || l.State == store.LockLaunching),
 		"request %s is given runner %s, which is %s; its lock is %s and names %s", r.ID, run.ID, run.State, l.State, l.Runner)

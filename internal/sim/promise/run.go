@@ -188,6 +188,9 @@ func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []dut
 	run := p.runners[q.Runner]
 	inTime := !run.OnlineAt.IsZero() && !run.OnlineAt.After(q.GiveUpAt) // else it expires at give_up_at, by the reaper's clock
 	settles := q.State == store.Waiting && run.Version != 0 && (deserted(run) || inTime)
+	if q.OfJob() {
+		settles = q.State == store.Waiting && run.Version != 0 && (deserted(run) && (run.State.Final() || !jobRuns(run)) || run.Took.Job != "")
+	}
 	patience := p.Limits.Resend * []time.Duration{1, 1, 2, 4, 8}[min(q.Sends, 4)] // what is behind a backlog is not made more
 	forgotten := q.State == store.Accepted && now.Sub(q.DueAt) >= patience && now.Sub(q.SentAt) >= patience
 	if !now.After(q.GiveUpAt) && !settles && !forgotten {
@@ -218,15 +221,18 @@ func (p runPromises) mustDrain(now time.Time, r store.Runner, l store.Lock) stri
 		return "it did not boot"
 	case late && (r.ListeningAt.IsZero() || !r.MissedAt.IsZero()):
 		return "it was not online"
-	case p.unwanted(r, l):
+	case p.unwanted(now, r, l):
 		return "nobody wants it"
 	}
 	return ""
 }
 
 // unwanted reports whether nobody wants a runner, and it has no job.
-func (p runPromises) unwanted(r store.Runner, l store.Lock) bool {
+func (p runPromises) unwanted(now time.Time, r store.Runner, l store.Lock) bool {
 	q := p.requests[r.Request]
+	if r.OfJob() {
+		return p.spare(now, r)
+	}
 	return r.State != store.RunnerBusy && alone(r, l) && unserved(q) && p.kept(q.Ref())
 }
 

@@ -173,7 +173,7 @@ func (p wordPromises) sawBlame(was store.Runner, q store.Quota) {
 // commit of who asked GitHub.
 func (p wordPromises) sawTold(part string, r store.Runner) {
 	q := p.requests[r.Request]
-	if part == kernel.API || q.Version == 0 {
+	if part == kernel.API || q.Version == 0 || q.OfJob() {
 		return // the machine says that it has a job
 	}
 	p.hold(Told, q.State != store.Waiting || q.Runner != r.ID || r.OnlineAt.After(q.GiveUpAt), "runner %s is online, and request %s waits for it", r.ID, q.ID)

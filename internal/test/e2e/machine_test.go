@@ -149,7 +149,7 @@ func (m *machine) Running() agent.Program { return nil }
 func (m *machine) Clean() error { return nil }
 
 // Start implements agent.Machine.
-func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]string) (agent.Program, error) {
+func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]string, _ bool) (agent.Program, error) {
 	p := &runnerProgram{events: make(chan agent.ProgramEvent, 3)} // one of each kind
 	m.wg.Go(func() {
 		if err := p.run(m.on, m.w.github, config.Reveal()); errors.Is(err, simgithub.ErrDeleted) {

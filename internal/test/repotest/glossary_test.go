@@ -128,8 +128,9 @@ func TestTablesOfPackageStoreNameItsRules(t *testing.T) {
 	packages, n := exported(t, "./store"), 0
 	for _, m := range ruleName.FindAllStringSubmatch(string(b), -1) {
 		for name := range strings.SplitSeq(m[1], ", ") {
-			if n++; !declares(packages["store"], "Case", name) {
-				t.Errorf("store/doc.go names the rule %s, which store.Case does not have", name)
+			_, function := packages["store"][0].Scope().Lookup(name).(*types.Func)
+			if n++; !function && !declares(packages["store"], "Case", name) {
+				t.Errorf("store/doc.go names the rule %s, which package store does not have", name)
 			}
 		}
 	}

@@ -129,6 +129,9 @@ sleep "0.0$((2 * $1))"
 //     Runner.cs (RunAsync) and JobDispatcher.cs.
 //   - A refused version ends with 7 if the environment, with .env in it, asks for
 //     that, and else with 1 (src/Runner.Listener/Program.cs).
+//   - A job's variables GITHUB_… are those of its context, for hooks too, whatever the
+//     workflow sets (src/Runner.Worker/GitHubContext.cs, Handlers/ScriptHandler.cs). Each
+//     job is of acme/shop, which has the number 1001.
 //   - A hook has to be there and to end in .sh, .ps1 or .js; a script of sh is run
 //     by "bash -e", or "sh -e" where there is no bash
 //     (src/Runner.Worker/JobHookProvider.cs, src/Runner.Common/HostContext.cs,
@@ -178,6 +181,7 @@ hook() {
 	esac
 }
 worker() {
+	export GITHUB_REPOSITORY_ID=1001 GITHUB_REPOSITORY=acme/shop GITHUB_REPOSITORY_OWNER_ID=55 GITHUB_RUN_ATTEMPT=1
 	export GITHUB_ACTIONS=true CI=true GITHUB_RUN_ID=$1 GITHUB_WORKSPACE=$PWD/_work/shop RUNNER_TEMP=$PWD/_work/_temp
 	mkdir -p _work/shop && cd _work/shop || return 1
 	local result=0

@@ -71,6 +71,31 @@ func TestHeartbeatsHaveRoomBesideFloods(t *testing.T) {
 	}
 }
 
+// One delivery is a call of 0.03 s, as all of the API's: what all routes let through at
+// once needs fewer executions than the variable's description advises to reserve, so that
+// a flood of one route takes none from the others.
+func TestAllThrottlesTogetherFitIntoTheReservedConcurrency(t *testing.T) {
+	b, err := os.ReadFile(root + "/variables.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`([0-9]+) for the API serve all that its throttles let through`).FindSubmatch(b)
+	if m == nil {
+		t.Fatal("variables.tf does not say how much concurrency serves all throttles")
+	}
+	reserved, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := 0.0
+	for _, rate := range throttles(t) {
+		all += rate * apiSeconds
+	}
+	if all >= reserved || reserved > 2*all {
+		t.Errorf("all throttles together need %.1f executions at once, want less than the %.0f of variables.tf, and at least half of them", all, reserved)
+	}
+}
+
 // SECURITY.md says what everybody can make us do, and what that costs.
 func TestGoldenLimits(t *testing.T) {
 	c, rate := start(t), throttles(t)
@@ -86,6 +111,9 @@ func TestGoldenLimits(t *testing.T) {
 	rows := []may{
 		{"anybody, without a token or with one of another form", "any call", fmt.Sprintf("the routes' throttles, %s a second together", number(all)), all, 0, 0, 0, "an invocation; nothing is read"},
 		{"anybody, with a machine's token that is made up", "`events`", fmt.Sprintf("%s a second", number(rate["POST /runners/{id}/events"])), rate["POST /runners/{id}/events"], runner + 2, 0, 0, "one read of three records"},
+		{"anybody, with a made-up signature", "`POST /github/webhook`", fmt.Sprintf("%s a second", number(rate["POST /github/webhook"])), rate["POST /github/webhook"], 0, 0, 0, "1 MiB is hashed once for each secret; nothing is read"},
+		{"GitHub, for a repository's workflows", "`POST /github/webhook`", fmt.Sprintf("%s a second, and %s jobs open at once unless the registration says otherwise", number(rate["POST /github/webhook"]), number(store.DefaultOpenRequests)), rate["POST /github/webhook"], 1, rate["POST /github/webhook"] * day / 3 * 4 * requestWrite, rate["POST /github/webhook"] * day * 2,
+			"a job is three deliveries: one write and one message, then two messages"},
 		{"anybody, with a made-up ID token", "`POST /start`", fmt.Sprintf("%s a second", number(starts)), starts, 0, 0, 0, "its signature is checked; nothing is read"},
 		{"a repository's workflow", "`POST /start`, new requests", fmt.Sprintf("%s a second, and %s open at once unless its registration says otherwise", number(starts), number(store.DefaultOpenRequests)), starts, 1, starts * day * 4 * requestWrite, starts * day * 2,
 			"one write and one message, and later at most three writes until it is over; an eighth of a count of 2,000 index entries"},

@@ -66,6 +66,8 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 
 		{at("ssm:GetParameter", parameter+"/keys"), all},
 		{at("ssm:GetParameter", parameter+"/operators"), "api"},
+		{at("ssm:GetParameter", parameter+"/webhook"), "api"},
+		{at("ssm:PutParameter", parameter+"/webhook"), none},
 		{at("ssm:GetParameter", parameter+"/accounts/222222222222"), all},
 		{at("ssm:GetParametersByPath", parameter+"/accounts"), all},
 		{at("ssm:GetParametersByPath", parameter+"/setup/build"), "api"},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 )
@@ -22,7 +23,10 @@ func Connect(ctx context.Context, gh *simgithub.Server, config string) (Session,
 // Wait implements simfleet.Session.
 func (s Session) Wait(ctx context.Context) (simfleet.Job, error) {
 	j, err := s.Session.Wait(ctx)
-	return simfleet.Job{ID: j.ID, RunID: j.RunID, Duration: j.Duration}, told(err)
+	return simfleet.Job{
+		ID: j.ID, RunID: j.RunID, Duration: j.Duration,
+		Asks: apitype.Admission{RepositoryID: j.RepositoryID, Repository: j.Repository, OwnerID: s.OwnerOf(j.Repository), RunID: j.RunID, Attempt: 1},
+	}, told(err)
 }
 
 // Watch implements simfleet.Session.
@@ -30,7 +34,7 @@ func (s Session) Watch(ctx context.Context) error { return told(s.Session.Watch(
 
 // Done implements simfleet.Session.
 func (s Session) Done(ctx context.Context, j simfleet.Job) error {
-	return told(s.Session.Done(ctx, simgithub.Job{ID: j.ID}))
+	return told(s.Session.Done(ctx, simgithub.Job{ID: j.ID, Refused: j.Refused}))
 }
 
 // told gives an answer of GitHub the name that machines know it by.

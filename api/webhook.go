@@ -1,0 +1,336 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/webhook"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+const (
+	// maxDelivery bounds a delivery. Those of workflow_job have 10 to 40 KB; GitHub caps
+	// all at 25 MB (https://docs.github.com/en/webhooks/webhook-events-and-payloads).
+	maxDelivery = 1 << 20
+	// readAgain is how soon after GitHub was last asked about a job another delivery has
+	// it asked again. Deliveries that come twice, or late, cost nothing in between.
+	readAgain = 30 * time.Second
+	// maxJobLabels and maxJobText bound what a record keeps of a job. No runner has more
+	// than a few labels, and GitHub's own names end at 255 characters.
+	maxJobLabels, maxJobText = 20, 256
+)
+
+var deliveryForm = form.Form{{Of: form.Letter + form.Digit + "--", Min: 1, Max: 64}}
+
+// webhook takes what GitHub delivers. It answers soon, since GitHub waits ten seconds and
+// does not deliver again by itself: of a job that is not known yet it makes a record and a
+// message, of any other at most a message. GitHub itself it never asks.
+func (s *server) webhook(ctx context.Context, c *call, _ unread) (apitype.Delivered, error) {
+	event := c.Header.Get(webhook.EventHeader)
+	c.about("event", printable(event, maxReason))
+	if id := c.Header.Get(webhook.DeliveryHeader); deliveryForm.Fits(id) {
+		c.about("delivery", id)
+	}
+	body, err := delivered(c.Request)
+	if err != nil {
+		return apitype.Delivered{}, err
+	}
+	all, err := s.registrations(ctx)
+	if err != nil {
+		return apitype.Delivered{}, err
+	}
+	by, err := s.signer(ctx, c, body, all)
+	if err != nil {
+		return apitype.Delivered{}, err
+	}
+	d, err := webhook.Read(event, body)
+	if e, ok := errors.AsType[*webhook.UnreadableError](err); ok {
+		c.deny("unreadable")
+		c.alarm(store.AlarmWebhook, "a delivery of GitHub's cannot be read", slog.String("event", d.Event), slog.String("field", e.Field), slog.String("error", e.Text))
+		return apitype.Delivered{}, invalid(e.Field, "The delivery was signed, but this field cannot be read: %s. The operator has an alarm.", e.Text)
+	}
+	c.status = http.StatusAccepted
+	switch {
+	case d.Event == webhook.Ping:
+		c.status = http.StatusOK
+		return ignored(c, "pong: the signature is right")
+	case d.Event == webhook.Installation && (d.Action == "suspend" || d.Action == "deleted"):
+		c.alarm(store.AlarmWebhook, "the GitHub App was suspended or removed: no jobs come from there, and runners cannot be registered",
+			slog.String("action", d.Action), slog.String("installation", d.Installation))
+		return ignored(c, "the App's installation has ended: the operator has an alarm")
+	case d.Event != webhook.WorkflowJob:
+		return ignored(c, "only workflow_job is of use: remove other events from the webhook")
+	}
+	return s.job(ctx, c, d, by)
+}
+
+// ignored answers a delivery that nothing follows from.
+func ignored(c *call, why string) (apitype.Delivered, error) {
+	c.allow("ignored")
+	return apitype.Delivered{Answer: apitype.DeliveryIgnored, Reason: why}, nil
+}
+
+// delivered returns the bytes of a delivery.
+func delivered(r *http.Request) ([]byte, error) {
+	if !isJSON(r.Header) {
+		return nil, &problem{code: apitype.CodeMediaType, detail: "Set the webhook's content type to application/json, in its settings at GitHub: form encoding is not read."}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxDelivery))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, &problem{code: apitype.CodeTooLarge, detail: fmt.Sprintf("A delivery has at most %d bytes.", maxDelivery)}
+	}
+	if err != nil {
+		return nil, malformed("The body did not arrive whole.")
+	}
+	return body, nil
+}
+
+// registered is every registration that can be used, and a fault of one that cannot.
+type registered struct {
+	accounts []store.Account
+	faulty   error
+}
+
+// registrations reads them all. They are kept by whoever reads them: it costs no call.
+func (s *server) registrations(ctx context.Context) (registered, error) {
+	var all registered
+	ids, err := s.Accounts.List(ctx)
+	if err != nil {
+		return all, outage(fmt.Errorf("list accounts: %w", err))
+	}
+	for _, id := range ids {
+		a, err := s.Accounts.Account(ctx, id)
+		switch {
+		case errors.Is(err, store.ErrNoAccount):
+		case errors.Is(err, store.ErrUnusable):
+			all.faulty = fmt.Errorf("account %s: %w", id, err)
+		case err != nil:
+			return all, outage(fmt.Errorf("account %s: %w", id, err))
+		default:
+			all.accounts = append(all.accounts, a)
+		}
+	}
+	return all, nil
+}
+
+// signer returns the registrations that a delivery may speak for: all, if the App signed
+// it, and else those whose own secret did. Nothing of the body is read here.
+func (s *server) signer(ctx context.Context, c *call, body []byte, all registered) (registered, error) {
+	sig, ok := webhook.ParseSignature(c.Header.Get(webhook.SignatureHeader))
+	if !ok {
+		c.deny("no signature")
+		return registered{}, refused("The delivery has no " + webhook.SignatureHeader + ". Set a secret in the webhook's settings at GitHub.")
+	}
+	if s.AppSecrets != nil {
+		secrets, err := s.AppSecrets(ctx)
+		if err != nil {
+			return registered{}, outage(err)
+		}
+		if signedBy(sig, body, secrets) {
+			c.about("signer", "app")
+			return all, nil
+		}
+	}
+	by := registered{}
+	for _, a := range all.accounts {
+		if signedBy(sig, body, a.WebhookSecrets) {
+			by.accounts = append(by.accounts, a)
+		}
+	}
+	if len(by.accounts) == 0 {
+		c.deny("wrong signature")
+		return by, refused("The signature is wrong: the webhook's secret at GitHub is neither the App's nor that of a registration.")
+	}
+	c.about("signer", "account "+by.accounts[0].ID)
+	return by, nil
+}
+
+func signedBy(sig webhook.Signature, body []byte, secrets []secret.Text) bool {
+	found := false
+	for _, s := range secrets {
+		found = sig.By(s, body) || found // all are compared, whichever it is
+	}
+	return found
+}
+
+// serving returns the registrations that serve the delivery's repository: those that name
+// it, or else those that name its owner.
+func (by registered) serving(d webhook.Delivery) []store.Account {
+	var named, owned []store.Account
+	for _, a := range by.accounts {
+		installation := strconv.FormatInt(a.GitHub.InstallationID, 10)
+		switch {
+		case !a.Serves(d.Repository), a.GitHub.InstallationID != 0 && d.Installation != "" && d.Installation != installation:
+		case slices.ContainsFunc(a.Repositories, func(n store.Named) bool { return n.ID == d.Repository.ID }):
+			named = append(named, a)
+		default:
+			owned = append(owned, a)
+		}
+	}
+	if len(named) > 0 {
+		return named
+	}
+	return owned
+}
+
+// offered is a registration that serves a job, and what it makes of its labels.
+type offered struct {
+	account store.Account
+	match   store.Match
+}
+
+// offers returns what serves a job: the one registration whose offer does, or else the
+// first one that can say why none does. two is true if several have an offer: GARO does
+// not choose between them, since nobody could tell which machines a job gets.
+func offers(accounts []store.Account, d webhook.Delivery) (found offered, two bool) {
+	for _, a := range accounts {
+		m := a.Match(d.Repository, d.Seen.Job.Labels)
+		switch {
+		case found.account.ID == "", m.Offer != nil && found.match.Offer == nil, m.Why != "" && found.match.Offer == nil && found.match.Why == "":
+			found = offered{a, m}
+		case m.Offer != nil:
+			two = true
+		}
+	}
+	return found, two
+}
+
+// job takes what a delivery says of a workflow job.
+func (s *server) job(ctx context.Context, c *call, d webhook.Delivery, by registered) (apitype.Delivered, error) {
+	c.about("repository", d.Repository.ID)
+	c.about("job", d.Seen.Job.ID)
+	accounts := by.serving(d)
+	if len(accounts) == 0 {
+		if by.faulty != nil {
+			return apitype.Delivered{}, outage(by.faulty)
+		}
+		c.deny("repository is not registered")
+		return apitype.Delivered{Answer: apitype.DeliveryIgnored, Reason: "no account is registered for this repository, by this sender"}, nil
+	}
+	o, two := offers(accounts, d)
+	c.about("account", o.account.ID)
+	if two {
+		o.match = store.Match{Why: "several accounts have a runs_on that fits: leave one of them"}
+	}
+	d.Seen.Job = trimmed(d.Seen.Job)
+	id := s.Keys.JobRequestID(d.Repository.Key(), d.Seen.Job.ID)
+	status := store.JobStatus(d.Action)
+	switch {
+	case status.Begun() && (o.match.Offer != nil || mayBeOurs(d.Seen)):
+		d.Seen.Status = status
+		return s.tell(ctx, c, o.account, id, d)
+	case status.Begun(), o.match.Offer == nil && o.match.Why == "":
+		return ignored(c, "no runs_on of account "+o.account.ID+" is for these labels")
+	case status == store.JobQueued || status.Held():
+		return s.queued(ctx, c, o, id, d)
+	}
+	return ignored(c, "this action of workflow_job is not known")
+}
+
+// mayBeOurs reports whether the job is on a machine of ours by its name, which proves
+// nothing, and not by the own label of a request, whose machine tells of it itself.
+func mayBeOurs(seen store.Sighting) bool {
+	return strings.HasPrefix(seen.Runner, store.Ours) && !named(seen.Job.Labels, store.Ours)
+}
+
+// named reports whether one of the labels begins so.
+func named(labels []string, prefix string) bool {
+	return slices.ContainsFunc(labels, func(l string) bool { return strings.HasPrefix(strings.ToLower(l), prefix) })
+}
+
+// tell has a worker hear what a delivery says of a job, or read it if that says no status.
+func (s *server) tell(ctx context.Context, c *call, a store.Account, id string, d webhook.Delivery) (apitype.Delivered, error) {
+	c.about("request", id)
+	if err := s.Queue.Send(ctx, queue.JobOf(id, a.ID, d.Repository, d.Seen, c.trace), 0); err != nil {
+		return apitype.Delivered{}, outage(fmt.Errorf("tell of job %s: %w", d.Seen.Job.ID, err))
+	}
+	c.allow("told")
+	return apitype.Delivered{Answer: apitype.DeliveryTold, ID: id}, nil
+}
+
+// queued makes the record of a job that is not known yet. One that is known is read again,
+// whatever the delivery says of it: deliveries come late, twice and in any order.
+func (s *server) queued(ctx context.Context, c *call, o offered, id string, d webhook.Delivery) (apitype.Delivered, error) {
+	a := o.account
+	w := intake.OfJob(o.match, d.Seen.Job, c.trace)
+	r, err := s.intake.Complete(a, d.Repository, w)
+	no, _ := errors.AsType[*intake.Refusal](err) // Complete has no other error
+	if err == nil && o.match.Offer != nil {
+		no = intake.Allowed(s.Limits, a, r)
+	}
+	now := s.Now()
+	answer, why := apitype.DeliveryAccepted, ""
+	var decision store.Decision
+	switch {
+	case a.Closed:
+		return ignored(c, "account "+a.ID+" is closed")
+	case o.match.Offer == nil, no != nil:
+		answer, why = apitype.DeliveryIgnored, o.match.Why
+		if no != nil {
+			why = no.Error()
+		}
+		decision = s.intake.Ignore(now, r, w, why)
+		err = c.apply(ctx, decision)
+	default:
+		decision = s.intake.Accept(now, r, w)
+		err = s.admitJob(ctx, c, a, decision)
+	}
+	c.about("request", decision.Request.ID)
+	if no, ok := errors.AsType[*intake.Refusal](err); ok {
+		c.deny(no.Reason)
+		return apitype.Delivered{Answer: apitype.DeliveryLater, ID: id, Reason: no.Text}, nil
+	}
+	if was, ok, _ := intake.Replayed(decision, err); ok {
+		return s.known(ctx, c, a, was, d)
+	}
+	if err != nil {
+		return apitype.Delivered{}, err
+	}
+	c.allow(answer)
+	return apitype.Delivered{Answer: answer, ID: id, Reason: why}, nil
+}
+
+// admitJob commits and sends a job's request if its repository has room for one more. The
+// job of one that has not is found when there is: GitHub would not deliver again what is
+// answered with an error.
+func (s *server) admitJob(ctx context.Context, c *call, a store.Account, d store.Decision) error {
+	return s.intake.Open.Admit(ctx, a, d.Request.Repository, func() error { return c.apply(ctx, d) }, func(err error) {
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "open requests not counted", slog.String("trace", c.trace), slog.Any("error", err))
+	})
+}
+
+// known answers a delivery that calls a job queued which has a record.
+func (s *server) known(ctx context.Context, c *call, a store.Account, was store.Request, d webhook.Delivery) (apitype.Delivered, error) {
+	if s.Now().Sub(was.SentAt) < readAgain {
+		c.allow("known")
+		return apitype.Delivered{Answer: apitype.DeliveryKnown, ID: was.ID}, nil
+	}
+	d.Seen.Status, d.Seen.Runner, d.Seen.Registration = "", "", 0
+	return s.tell(ctx, c, a, was.ID, d)
+}
+
+// trimmed is what a record keeps of a job, whose texts anybody with a workflow makes up.
+func trimmed(j store.WorkflowJob) store.WorkflowJob {
+	for _, text := range []*string{&j.Name, &j.Workflow, &j.HeadBranch, &j.URL, &j.Conclusion} {
+		*text = printable(*text, maxJobText)
+	}
+	labels := j.Labels[:min(len(j.Labels), maxJobLabels)]
+	j.Labels = make([]string, len(labels))
+	for i, l := range labels {
+		j.Labels[i] = printable(l, maxJobText)
+	}
+	return j
+}

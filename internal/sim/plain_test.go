@@ -1,0 +1,172 @@
+package sim_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// plainWorld plays a story with workflow jobs, and has a look at all that must hold once
+// nothing is left.
+func plainWorld(t *testing.T, cfg sim.Config, story func(w *sim.World)) {
+	t.Helper()
+	cfg.Plain = true
+	sim.Run(t, cfg, func(w *sim.World) {
+		story(w)
+		healed := time.Now()
+		w.Quiet(90 * time.Minute)
+		w.Check()
+		w.Healed(healed, 0, w.PlainJobs(), w.Alarms())
+	})
+}
+
+// ran waits until a job is over, and returns how long that took.
+func ran(w *sim.World, job string, limit time.Duration) time.Duration {
+	w.Helper()
+	return w.Until("job "+job+" is done", limit, func() bool { return w.Done(job) })
+}
+
+func TestAPlainJobRuns(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: time.Minute})
+		ran(w, job, 4*time.Minute)
+		w.Until("its request is ready", time.Minute, func() bool { return w.States()[store.Ready] == 1 })
+		if n := len(w.Fleet.Instances()); n != 1 {
+			t.Errorf("%d machines, want one", n)
+		}
+	})
+}
+
+// Nobody hears of the jobs but by the reaper's looks: the first one alone has a webhook.
+func TestJobsWithoutWebhooksAreServedByTheirRun(t *testing.T) {
+	first := true
+	plainWorld(t, sim.Config{Webhook: func(string, string) []time.Duration {
+		if first {
+			first = false
+			return []time.Duration{0}
+		}
+		return nil
+	}}, func(w *sim.World) {
+		var jobs []string
+		for range 3 {
+			jobs = append(jobs, w.Plain(sim.PlainJob{Run: "77", Length: 10 * time.Minute}))
+		}
+		for _, j := range jobs {
+			ran(w, j, 40*time.Minute)
+		}
+	})
+}
+
+// No webhook ever comes: the reaper's sweeps look into the repository.
+func TestJobsOfWhichNoWebhookComesAreFound(t *testing.T) {
+	plainWorld(t, sim.Config{Webhook: func(string, string) []time.Duration { return nil }}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: 5 * time.Minute})
+		if took := ran(w, job, 20*time.Minute); took > 15*time.Minute {
+			t.Errorf("done after %s, want ten minutes beside its own five", took)
+		}
+		w.Until("its request is ready", 10*time.Minute, func() bool { return w.States()[store.Ready] == 1 })
+	})
+}
+
+func TestMachinesThatTakeEachOthersJobsServeAll(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		var jobs []string
+		for range 8 {
+			jobs = append(jobs, w.Plain(sim.PlainJob{Run: "77", Length: time.Minute}))
+			time.Sleep(3 * time.Second)
+		}
+		for _, j := range jobs {
+			ran(w, j, 10*time.Minute)
+		}
+		for _, j := range w.GitHub.Jobs() {
+			if j.Refused {
+				t.Errorf("job %s was refused on a machine of its own run", j.ID)
+			}
+		}
+	})
+}
+
+func TestAJobThatIsCancelledWhileItsMachineBootsLeavesNothing(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: time.Minute})
+		w.Until("its machine is launched", time.Minute, func() bool { return len(w.Fleet.Instances()) == 1 })
+		if !w.CancelPlain(job) {
+			t.Fatal("not cancelled")
+		}
+		if took := w.Quiet(10 * time.Minute); took > 6*time.Minute {
+			t.Errorf("nothing was left after %s, want 6 minutes at most", took)
+		}
+	})
+}
+
+func TestAJobThatRunnersOfOthersTakeLeavesNothing(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: time.Minute})
+		time.Sleep(10 * time.Second)
+		if !w.TakeElsewhere(job, "hers") {
+			t.Fatal("not taken")
+		}
+		w.Until("its request is over", 2*time.Minute, func() bool { return w.States()[store.Cancelled] == 1 })
+	})
+}
+
+func TestAJobThatWaitsForApprovalIsServedThen(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: time.Minute, Environment: true})
+		time.Sleep(30 * time.Minute)
+		if n := len(w.Fleet.Instances()); n > 1 {
+			t.Errorf("%d machines while it waits, want one at most", n)
+		}
+		w.Approve(job)
+		ran(w, job, 15*time.Minute)
+	})
+}
+
+// A leg of a matrix with max-parallel is queued, and given to nobody.
+func TestALegThatIsHeldBackCostsFewMachines(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: time.Minute, Back: true})
+		time.Sleep(time.Hour)
+		if n := len(w.Fleet.Instances()); n > 9 {
+			t.Errorf("%d machines in an hour, want 9 at most", n)
+		}
+		if !slices.Contains(w.Alarms(), store.AlarmJobWaits) {
+			t.Errorf("alarms %v, want %s", w.Alarms(), store.AlarmJobWaits)
+		}
+		w.Approve(job)
+		ran(w, job, 20*time.Minute)
+	})
+}
+
+// GitHub gives the machine of one job to another, which was queued before it and whose run
+// may have none.
+func TestAForbiddenJobThatTakesAMachineIsRefusedThere(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		stranger := w.Plain(sim.PlainJob{Length: time.Minute, Event: "issues"})
+		time.Sleep(10 * time.Second)
+		ours := w.Plain(sim.PlainJob{Length: time.Minute})
+		ran(w, stranger, 5*time.Minute)
+		ran(w, ours, 10*time.Minute)
+		for _, j := range w.GitHub.Jobs() {
+			if j.Refused != (j.ID == stranger) {
+				t.Errorf("job %s was refused = %t", j.ID, j.Refused)
+			}
+		}
+		if !slices.Contains(w.Alarms(), store.AlarmJobForbidden) {
+			t.Errorf("alarms %v, want %s", w.Alarms(), store.AlarmJobForbidden)
+		}
+	})
+}
+
+func TestAForbiddenJobHasNoMachineInTheWorld(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		w.Plain(sim.PlainJob{Length: time.Minute, Event: "issues"})
+		time.Sleep(5 * time.Minute)
+		if n := len(w.Fleet.Instances()); n != 0 || w.States()[store.Failed] != 1 {
+			t.Errorf("%d machines, requests %v; want none, and one that failed", n, w.States())
+		}
+	})
+}

@@ -1,0 +1,339 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+// hearing is what GitHub says of one workflow job, on its way into the records.
+type hearing struct {
+	*invocation
+	queue.Message
+	account store.Account
+	repo    store.Repository
+	read    bool // GitHub was asked for this message
+	known   bool // there is a request, or there was when it came
+}
+
+// job takes up a job message. What it says is believed if it proves itself; else GitHub is
+// asked.
+func (in *invocation) job(ctx context.Context, m queue.Message) error {
+	account, err := in.Accounts.Account(ctx, m.Account)
+	switch {
+	case errors.Is(err, store.ErrNoAccount), err == nil && account.Closed:
+		in.Log.Info("a job of an account that is not served", "account", m.Account, "job", m.Seen.Job, "trace", m.Trace)
+		return nil
+	case err != nil:
+		return fmt.Errorf("account %s: %w", m.Account, err)
+	}
+	h := &hearing{invocation: in, Message: m, account: account, repo: m.Seen.Repository}
+	h.repo.Server = account.Server
+	h.repo.Owner, _, _ = strings.Cut(h.repo.Name, "/")
+	if !account.Serves(h.repo) {
+		in.Log.Info("a job of a repository that is not served", "account", m.Account, "repository", h.repo.Name, "job", m.Seen.Job, "trace", m.Trace)
+		return nil
+	}
+	return h.hear(ctx, m.Seen.Sighting())
+}
+
+// hear lets a sighting have its effect. Who loses a commit decides again.
+func (h *hearing) hear(ctx context.Context, s store.Sighting) error {
+	for try := 1; ; try++ {
+		again, err := h.once(ctx, &s)
+		if err != nil || !again {
+			return err
+		}
+		if h.left() < lastCommit {
+			h.send(ctx, h.Message, h.Now().Add(time.Second+h.jitter(2*time.Second)))
+			return errLater
+		}
+		if err := h.backoff(ctx, try); err != nil {
+			return err
+		}
+	}
+}
+
+// once is one try of hear. again: it lost its commit, or had no answer. GitHub is asked
+// at most once, and s is what it said.
+func (h *hearing) once(ctx context.Context, s *store.Sighting) (again bool, err error) {
+	c, on, err := h.load(ctx, *s)
+	if err != nil {
+		return false, err
+	}
+	h.known = h.known || c.Request.Version != 0
+	if _, heard := store.Heard(c, h.Now(), h.Limits, *s, on); heard == store.HeardUnsure || s.Status == "" {
+		if h.read || !h.known && s.Runner != "" {
+			return false, nil // a job that we know nothing of, on a runner of others
+		}
+		if *s, err = h.ask(ctx, s.Job); err != nil {
+			return false, err
+		}
+		if c, on, err = h.load(ctx, *s); err != nil {
+			return false, err
+		}
+	}
+	if c.Request.Version == 0 {
+		d, ours, err := h.unknown(ctx, s, on)
+		if err != nil {
+			return false, err
+		}
+		if c.Request = (store.Request{}); ours {
+			c.Request = d.Request
+		}
+		if ours && !on {
+			return h.accept(ctx, d)
+		}
+	}
+	d, heard := store.Heard(c, h.Now(), h.Limits, *s, on)
+	if len(d.Changes) > 0 {
+		if err := h.session.Commit(ctx, d.Changes...); err != nil {
+			if !errors.Is(err, store.ErrConflict) {
+				h.Log.Warn("commit without an answer", "job", h.Seen.Job, "trace", h.Trace, "error", err)
+			}
+			return true, ctx.Err()
+		}
+	}
+	h.heard(ctx, c, d, heard, *s)
+	return false, h.idle(ctx, d.Request, *s)
+}
+
+// load reads the request of the job and, if it is on a runner of ours by its name, that
+// runner. on reports that the sighting proves it.
+func (h *hearing) load(ctx context.Context, s store.Sighting) (c store.Case, on bool, err error) {
+	refs := []store.Ref{{Kind: store.KindRequest, ID: h.ID}}
+	runner, named := store.RunnerNamed(h.ControlPlane, s.Runner)
+	if named {
+		refs = append(refs, store.Ref{Kind: store.KindRunner, ID: runner})
+	}
+	items, err := h.Store.Get(ctx, refs...)
+	if err != nil {
+		return c, false, fmt.Errorf("read request %s: %w", h.ID, err)
+	}
+	c = c.With(items...)
+	if !named {
+		return c, false, nil
+	}
+	if on = s.Proves(h.ControlPlane, c.Runner) && c.Runner.Account == h.account.ID && serves(c.Runner, h.repo); !on {
+		c.Runner = store.Runner{}
+	}
+	return c, on, nil
+}
+
+// serves reports whether a runner can be given jobs of a repository, by where it registers.
+func serves(r store.Runner, repo store.Repository) bool {
+	in := r.Where()
+	if in.Kind == store.OrganizationScope {
+		return in.Server == repo.Server && in.ID == repo.OwnerID
+	}
+	return r.Repository.Same(repo)
+}
+
+// unknown decides the request of a job that has none, if it is ours. Of a webhook, which a
+// message has in part, GitHub is asked.
+func (h *hearing) unknown(ctx context.Context, s *store.Sighting, on bool) (d store.Decision, ours bool, err error) {
+	if !on && (!s.Read || s.Status != store.JobQueued) {
+		return d, false, nil
+	}
+	job := s.Job
+	if !s.Read {
+		read, err := h.ask(ctx, s.Job)
+		if err != nil {
+			return d, false, err
+		}
+		job = read.Job
+	}
+	m := h.account.Match(h.repo, job.Labels)
+	if m.Offer == nil {
+		return d, false, nil
+	}
+	w := intake.OfJob(m, job, h.Trace)
+	r, err := h.intake().Complete(h.account, h.repo, w)
+	if err == nil {
+		if no := intake.Allowed(h.Limits, h.account, r); no != nil {
+			err = no
+		}
+	}
+	if err != nil {
+		h.Log.Warn("a job that no machine can be had for", "account", h.account.ID, "repository", h.repo.Name, "job", job.ID, "trace", h.Trace, "error", err)
+		return d, false, nil
+	}
+	d = h.intake().Accept(h.Now(), r, w)
+	if d.Request.ID != h.ID {
+		return d, false, fmt.Errorf("message for job %s names request %s, want %s", job.ID, h.ID, d.Request.ID)
+	}
+	return d, true, nil
+}
+
+func (w *Worker) intake() intake.Intake {
+	return intake.Intake{Accounts: w.Accounts, Keys: w.keys(), Limits: w.Limits, Open: w.open}
+}
+
+// accept records the request of a queued job, and has a machine looked for. A repository
+// that has too many open ones waits: its job is found again. again: somebody was faster,
+// or nobody knows.
+func (h *hearing) accept(ctx context.Context, d store.Decision) (again bool, err error) {
+	err = h.open.Admit(ctx, h.account, h.repo, func() error { return h.session.Commit(ctx, d.Changes...) }, func(err error) {
+		h.Log.Warn("open requests not counted", "repository", h.repo.Name, "error", err)
+	})
+	no, refused := errors.AsType[*intake.Refusal](err)
+	switch {
+	case err == nil:
+		h.Log.Info("accepted a job whose webhook was lost", "request", h.ID, "job", d.Request.Job.ID, "repository", h.repo.Name, "trace", h.Trace)
+		h.sendAll(ctx, d)
+		return false, nil
+	case refused:
+		h.Log.Info("job left for later", "job", d.Request.Job.ID, "repository", h.repo.Name, "trace", h.Trace, "reason", no.Text)
+		return false, nil
+	case !errors.Is(err, store.ErrConflict):
+		h.Log.Warn("commit without an answer", "request", h.ID, "trace", h.Trace, "error", err)
+	}
+	return true, ctx.Err()
+}
+
+// ask has GitHub tell about the job, and uses the answer for the other jobs of the run.
+// errLater: it does not tell now, and whoever waits for the job has it looked at again.
+func (h *hearing) ask(ctx context.Context, job store.WorkflowJob) (store.Sighting, error) {
+	s, run, first, err := h.invocation.read(ctx, h.account.ID, h.repo, job, newsFor)
+	h.read = true
+	if err != nil {
+		h.Log.Warn("GitHub does not tell of the job", "job", job.ID, "run", job.RunID, "repository", h.repo.Name, "trace", h.Trace, "error", err)
+		if ctx.Err() != nil {
+			return s, ctx.Err()
+		}
+		return s, errLater
+	}
+	if first && h.known {
+		h.others(ctx, run)
+	}
+	return s, nil
+}
+
+// heard tells what a sighting came to, and sends what follows.
+func (h *hearing) heard(ctx context.Context, was store.Case, d store.Decision, heard store.Hearing, s store.Sighting) {
+	log := h.Log.With("request", h.ID, "job", s.Job.ID, "trace", h.Trace)
+	if d.Alarm != "" {
+		h.alarm(d.Alarm, "a one-job runner took two jobs", "runner", d.Runner.ID, "took", d.Runner.Took.Job, "job", s.Job.ID, "repository", h.repo.Name, "trace", h.Trace)
+	}
+	if heard != store.HeardNothing {
+		log.Info("job heard", "what", string(heard), "state", string(d.Request.State), "runner", d.Request.Runner)
+	}
+	h.sendAll(ctx, d)
+	if r := was.Request; r.State == store.Waiting && d.Request.State != store.Waiting && r.Runner != d.Runner.ID {
+		h.spared(ctx, r)
+	}
+}
+
+// idle looks at the machine that a queued job waits for: one that is online for long
+// though GitHub does not give it the job is drained, since it costs money, or since its
+// registration was used up.
+func (h *hearing) idle(ctx context.Context, r store.Request, s store.Sighting) error {
+	if r.State != store.Waiting || s.Status.Begun() {
+		return nil
+	}
+	run, err := store.Read[store.Runner](ctx, h.Store, r.Runner)
+	if err != nil || !run.Idles(h.Now()) {
+		return err
+	}
+	seen, err := h.GitHub.Get(ctx, github.ScopeOf(run), run.Config.RunnerID)
+	why := store.EndIdle
+	switch {
+	case errors.Is(err, github.ErrNotFound):
+		why = store.EndUnlisted
+	case err != nil:
+		h.Log.Warn("GitHub does not tell of the runner", "runner", run.ID, "trace", h.Trace, "error", err)
+		return nil
+	case seen.Busy || !seen.Online:
+		return nil
+	}
+	lock, err := store.Read[store.Lock](ctx, h.Store, run.Lock)
+	if err != nil {
+		return fmt.Errorf("read lock %s: %w", run.Lock, err)
+	}
+	d := store.Case{Runner: run, Lock: lock}.Drain(h.Now(), store.NewEnd(why))
+	if err := h.session.Commit(ctx, d.Changes...); err == nil {
+		h.alarm(store.AlarmJobWaits, "a job is queued and its machine idle: GitHub holds the job back, or gave it to nobody", "runner", run.ID, "request", r.ID,
+			"job", r.Job.ID, "url", r.Job.URL, "repository", h.repo.Name, "trace", h.Trace, "reason", why)
+	}
+	return nil // the reaper has it looked at again
+}
+
+// others sends what a run's jobs show that the records do not: jobs of ours that have no
+// request, and jobs that began on runners of ours. Whatever is forgotten here is found by
+// the next look.
+func (h *hearing) others(ctx context.Context, run knownRun) {
+	var found []queue.Message
+	var refs []store.Ref
+	for _, j := range run.jobs {
+		s := sightingOf(j)
+		id := h.keys().JobRequestID(h.repo.Key(), s.Job.ID)
+		runner, named := store.RunnerNamed(h.ControlPlane, s.Runner)
+		switch {
+		case id == h.ID:
+			continue
+		case s.Status.Begun() && named:
+			refs = append(refs, store.Ref{Kind: store.KindRunner, ID: runner})
+		case s.Status == store.JobQueued && h.account.Match(h.repo, s.Job.Labels).Offer != nil:
+			refs = append(refs, store.Ref{Kind: store.KindRequest, ID: id})
+			s.Status = ""
+		default:
+			continue
+		}
+		found = append(found, queue.JobOf(id, h.account.ID, h.repo, s, h.Trace))
+	}
+	for len(refs) > 0 {
+		n := min(len(refs), store.MaxChanges) // BatchGetItem takes as many, too
+		items, err := h.Store.Get(ctx, compact(refs[:n])...)
+		if err != nil {
+			h.Log.Warn("other jobs of the run not looked at", "run", run.run.ID, "trace", h.Trace, "error", err)
+			return
+		}
+		for i, m := range found[:n] {
+			if lacks(items, refs[i]) {
+				h.send(ctx, m, h.Now())
+			}
+		}
+		refs, found = refs[n:], found[n:]
+	}
+}
+
+func compact(refs []store.Ref) []store.Ref {
+	refs = slices.Clone(refs)
+	slices.SortFunc(refs, func(a, b store.Ref) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(refs)
+}
+
+// lacks reports whether an item does not know of its job: a runner of ours that took
+// none, or a request that is not there.
+func lacks(items []store.Item, ref store.Ref) bool {
+	for _, i := range items {
+		if i.Ref() != ref {
+			continue
+		}
+		if r, ok := i.(*store.Runner); ok {
+			return r.Version != 0 && r.Took.Job == ""
+		}
+		return i.Base().Version == 0
+	}
+	return false
+}
+
+// spared remembers that nobody counts on the runner any more that a request waited for.
+// That is a hint, and may be lost.
+func (h *hearing) spared(ctx context.Context, r store.Request) {
+	spares, err := store.Read[store.Spares](ctx, h.Store, r.Pool())
+	if err == nil {
+		err = h.session.Commit(ctx, spares.With(h.Now(), h.Limits, r.Runner).Changes...)
+	}
+	if err != nil {
+		h.Log.Info("spare runner not remembered", "runner", r.Runner, "pool", r.Pool(), "error", err)
+	}
+}
