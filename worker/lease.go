@@ -16,6 +16,36 @@ import (
 type points struct {
 	mu    sync.Mutex
 	known map[string]store.Points
+	// spare are leases whose starts had to wait after all, for others of the same scope.
+	spare map[leaser][]store.Lease
+}
+
+// leaser is whose credential registers, and where.
+type leaser struct{ credential, scope string }
+
+// keep has a lease that nobody used serve another request.
+func (p *points) keep(of leaser, l store.Lease) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.spare == nil {
+		p.spare = map[leaser][]store.Lease{}
+	}
+	p.spare[of] = append(p.spare[of], l)
+}
+
+// take returns a lease that was kept and has not expired.
+func (p *points) take(now time.Time, of leaser) (store.Lease, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.spare[of]) > 0 {
+		l := p.spare[of][0]
+		p.spare[of] = p.spare[of][1:]
+		if l.Usable(now) || l.Soon(now) {
+			return l, true
+		}
+	}
+	delete(p.spare, of)
+	return store.Lease{}, false
 }
 
 func (p *points) of(credential string) store.Points {
@@ -102,16 +132,21 @@ type leasing struct {
 	err  error
 }
 
-// leasing gets a start the lease of its registration, unless it has one of an earlier try,
-// while its launch is put together. Who calls it waits for it.
+// leasing gets a start the lease of its registration, unless it has one, while its launch
+// is put together: one that is spare, or a new one. Who calls it waits for it.
 func (r *round) leasing(ctx context.Context, s *start, req *store.Request, account store.Account) *leasing {
 	var l leasing
 	if s.lease.Usable(r.Now()) || s.lease.Soon(r.Now()) {
 		return &l
 	}
+	s.leaser = leaser{account.Credential(), req.Where().Key()}
+	if spare, ok := r.invocation.points.take(r.Now(), s.leaser); ok {
+		s.lease = spare
+		return &l
+	}
 	l.Go(func() {
 		r.guard(&l.err, func() (err error) {
-			w := store.LeaseWish{Scope: req.Where().Key(), Waited: req.Wait == store.WaitGitHub, Launches: true}
+			w := store.LeaseWish{Scope: s.leaser.scope, Waited: req.Wait == store.WaitGitHub, Launches: true}
 			s.lease, l.wait, err = r.lease(ctx, r.now, account, w)
 			return err
 		})

@@ -23,7 +23,8 @@ type start struct {
 	// drive is the runner whose launch goes on for this message.
 	drive *launching
 	// lease is that of its registration, until its intent may have been committed.
-	lease store.Lease
+	lease  store.Lease
+	leaser leaser
 }
 
 // starts settles all start messages of the batch, and then drives the launches
@@ -59,6 +60,9 @@ func (in *invocation) starts(ctx context.Context, all []*start) {
 	}
 	var wg sync.WaitGroup
 	for _, s := range all {
+		if s.drive == nil && s.lease != (store.Lease{}) {
+			in.points.keep(s.leaser, s.lease)
+		}
 		if s.drive != nil {
 			wg.Go(func() { in.guard(s.err, func() error { return s.drive.drive(ctx) }) })
 		}
