@@ -149,7 +149,7 @@ type registry struct{ *Server }
 func (s registry) serve(now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
 	switch t.op {
 	case OpRun, OpRuns, OpRunJobs, OpJob, OpCancel:
-		return actions{s.Server}.serve(now, in.repo, t, r, h)
+		return actions(s).serve(now, in.repo, t, r, h)
 	case OpGroups:
 		return s.listGroups(in.org, r, h)
 	case OpEnds:
