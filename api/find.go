@@ -137,7 +137,7 @@ func (c *call) findRun(ctx context.Context, v sight, q sought, out *apitype.Foun
 	if err != nil {
 		return err
 	}
-	ofJob := func(r *store.Request) bool { return r.Origin.CheckRunID == q.job }
+	ofJob := func(r *store.Request) bool { return r.Job.ID == q.job || r.Origin.CheckRunID == q.job }
 	if q.job != "" && slices.ContainsFunc(found, ofJob) {
 		found = slices.DeleteFunc(found, func(r *store.Request) bool { return !ofJob(r) })
 	}

@@ -447,6 +447,22 @@ func TestEveryExampleOfGitHubsIsAnswered(t *testing.T) {
 	}
 }
 
+// Who sees a job that waits has its address, and nothing else.
+func TestAJobIsFoundByItsAddress(t *testing.T) {
+	w := doorWorld(t, nil)
+	first := w.deliver("workflow_job", aJob{id: 21}.body(t, "queued"), appSecret).delivered(t)
+	w.deliver("workflow_job", aJob{id: 22}.body(t, "queued"), appSecret)
+	a := w.raw("GET", "/find?q=https://github.com/alphagov/demo/actions/runs/7001/job/21", operatorToken, nil)
+	var got apitype.Found
+	if err := json.Unmarshal(a.body, &got); err != nil || got.What != "job" || len(got.Requests) != 1 || got.Requests[0].ID != first.ID {
+		t.Errorf("found %d %s, want the request of job 21 alone", a.status, a.body)
+	}
+	a = w.raw("GET", "/find?q=7001", operatorToken, nil)
+	if err := json.Unmarshal(a.body, &got); err != nil || len(got.Requests) != 2 {
+		t.Errorf("found %d %s, want both requests of the run", a.status, a.body)
+	}
+}
+
 func FuzzWebhook(f *testing.F) {
 	f.Add("workflow_job", aJob{}.body(f, "queued"), true)
 	f.Add("workflow_job", aJob{labels: []string{"g-linux-\x00"}}.body(f, "waiting"), true)

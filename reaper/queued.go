@@ -75,7 +75,11 @@ func (gh atGitHub) queued(ctx context.Context, id string) {
 func (gh atGitHub) repositories(ctx context.Context, account store.Account) []store.Repository {
 	var repos []store.Repository
 	for _, n := range account.Repositories {
-		repos = append(repos, store.Repository{Server: account.Server, ID: n.ID, Name: n.Name})
+		r := store.Repository{Server: account.Server, ID: n.ID, Name: n.Name}
+		if account.Scope.Kind == store.OrganizationScope {
+			r.OwnerID = account.Scope.ID // else the account does not serve it
+		}
+		repos = append(repos, r)
 	}
 	for it, err := range gh.store.List(ctx, store.Filter{Kind: store.KindRequest, Limit: knownBy, Look: knownBy}) {
 		if _, more := errors.AsType[*store.MoreError](err); err != nil && !more {

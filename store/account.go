@@ -108,21 +108,16 @@ type Named struct {
 	Name string `json:"name"`
 }
 
-// GitHubCredential names the SSM parameter that holds a token, or a GitHub App.
-type GitHubCredential struct {
-	// Parameter holds a personal access token, or the App's private key when
-	// AppID is set. Empty: /github/runner/pat.
-	Parameter      string `json:"parameter,omitempty"`
-	AppID          int64  `json:"app_id,omitempty"`
-	InstallationID int64  `json:"installation_id,omitempty"`
-}
-
 // Pacing is a bucket: Burst launches at once, then one each Interval. The zero
 // value is EC2's default for RunInstances: 5, then 2 a second
 // (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
 type Pacing struct {
 	Burst      int `json:"burst,omitempty"`
 	IntervalMS int `json:"interval_ms,omitempty"`
+
+	// register is the time between two registrations at GitHub, and lead how long before
+	// its own a launch may be: see Account.Pace. Zero: GitHub registers at any pace.
+	register, lead time.Duration
 }
 
 func (p Pacing) orDefault() Pacing {

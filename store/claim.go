@@ -39,6 +39,8 @@ type Pause struct {
 	Said Said
 	// Code and Text are why GitHub registered nothing, as Unregistered takes them.
 	Code, Text string
+	// Lease is what the next registration is made by; none: what was recorded stays.
+	Lease Lease
 }
 
 // Pause gives the claim on a usable runner back until its next step may be tried, and
@@ -66,6 +68,9 @@ func (c Case) Pause(now time.Time, p Pause) Decision {
 		*r = r.release(now)
 		if p.Code != "" {
 			*r = r.Unregistered(now, p.Code, p.Text)
+		}
+		if p.Lease != (Lease{}) {
+			r.Lease = p.Lease
 		}
 		d.send(r, p.Wait.Until)
 	})

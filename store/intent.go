@@ -12,6 +12,7 @@ type Intent struct {
 	Claim        Claim
 	Reach        Reach
 	Pacing       Pacing
+	Lease        Lease // of its registration, which is committed
 }
 
 // Line puts an accepted request whose lock is free into its account's line of launches,
@@ -56,7 +57,7 @@ func (c Case) Line(now time.Time, lim Limits, maxRunners int, p Pacing) Decision
 // RunInstances may be called. It needs the request, the lock and the quota.
 //
 // It refuses with a Wait, and then changes nothing: its turn has not come, and Line
-// says what follows.
+// says what follows; or its registration is longer ahead than Limits.LeaseAhead.
 func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 	return decide(c, func(d *Decision) {
 		r, l := d.Request, d.Lock
@@ -67,6 +68,10 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 		turn, q := d.Quota.Turn(now, r, in.Pacing)
 		if turn.At.After(now) {
 			d.Wait = Wait{WaitPaced, turn.At}
+			return
+		}
+		if first := in.Lease.At.Add(-lim.LeaseAhead); first.After(now) {
+			d.Wait = Wait{WaitGitHub, first}
 			return
 		}
 		q.Account, q.Live, q.Limit = r.Account, q.Live+1, in.MaxRunners
@@ -82,7 +87,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 		run := Runner{
 			ID: in.Runner, CreatedAt: now, Lock: l.Key, Request: r.ID, Trace: r.Trace,
 			Repository: r.Repository, Scope: r.Scope, RunID: r.Origin.RunID, Account: r.Account, Region: r.Region, Mode: r.Mode,
-			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: now, Claim: in.Claim,
+			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: now, Claim: in.Claim, Lease: in.Lease,
 			Wanted: 1, Hard: hard,
 		}
 		if r.OfJob() {

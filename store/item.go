@@ -19,6 +19,7 @@ const (
 	KindQuota   Kind = "quota"
 	KindSweep   Kind = "sweep"
 	KindSpares  Kind = "spare"
+	KindPoints  Kind = "points"
 )
 
 // Ref names one item, whether it exists or not.
@@ -43,7 +44,7 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep or *Spares; no other type
+// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares or *Points; no other type
 // can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
@@ -98,6 +99,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Sweep)
 	case KindSpares:
 		i = new(Spares)
+	case KindPoints:
+		i = new(Points)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

@@ -23,6 +23,10 @@ type Limits struct {
 	// is 1,800 of one credential. With GitHub down, one machine that waits costs less than
 	// two that are launched anew.
 	ConfigLimit time.Duration
+	// LeaseAhead is how long before its registration a machine may be launched. Most boot
+	// in half of that, and then wait for it; a lease that is not used is lost, which costs
+	// no more than a registration in so many.
+	LeaseAhead time.Duration
 	// OnlineGrace is the time from boot_by until a runner that booted must have
 	// gone online: it may have to download the runner program.
 	OnlineGrace time.Duration
@@ -114,6 +118,7 @@ func DefaultLimits() Limits {
 		Waits:        []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute},
 		BootLimit:    5 * time.Minute,
 		ConfigLimit:  10 * time.Minute,
+		LeaseAhead:   time.Minute,
 		OnlineGrace:  2 * time.Minute,
 		Heartbeat:    20 * time.Second,
 		Silent:       45 * time.Second,
@@ -150,7 +155,7 @@ func DefaultLimits() Limits {
 func (l Limits) Divided(by int) Limits {
 	d := time.Duration(by)
 	for _, p := range []*time.Duration{
-		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
+		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.LeaseAhead, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
 		&l.ShareMargin, &l.Confirmed, &l.ConfirmAgain, &l.ShareStep, &l.Idle, &l.Hard, &l.HardMax, &l.Grace,
 		&l.DeleteAgain, &l.Suspicious, &l.ReaperPeriod,
 		&l.Resend, &l.PollResend, &l.SettleSlack, &l.GoneAge, &l.GoneGap, &l.NameRetry, &l.NameLife,

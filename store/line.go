@@ -16,6 +16,8 @@ type Line struct {
 	// BehindMS is by how many milliseconds in all the turns were delayed since they were
 	// given. It only rises.
 	BehindMS int64 `json:"behind_ms,omitempty"`
+	// Registered is when GitHub is expected to register the last of them.
+	Registered time.Time `json:"registered,omitzero"`
 	// Last is the last turn of each repository that has one to come, by its Key, less
 	// what the line was behind.
 	Last map[string]time.Time `json:"last,omitempty"`
@@ -100,7 +102,11 @@ func (l Line) at(slot time.Time, ahead bool) time.Time {
 func (q Quota) Turn(now time.Time, r Request, p Pacing) (Turn, Quota) {
 	line, room, repo := q.Lines[r.Region], q.Slot(now, r.Region, p), r.Repository.Key()
 	if r.Slot.IsZero() {
-		turn := maxTime(line.End, room.Add(p.spare()))
+		turn := maxTime(maxTime(line.End, room.Add(p.spare())), line.Registered.Add(-p.lead))
+		if p.register > 0 {
+			line.Registered = maxTime(line.Registered, now).Add(p.register)
+			q = q.withLine(r.Region, line)
+		}
 		if !turn.After(now) {
 			return Turn{At: turn}, q.Reserve(room, r.Region, p)
 		}

@@ -72,7 +72,7 @@ func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64) Dec
 		r.Names = slices.Clone(r.Names)
 		r.Names[len(r.Names)-1].RunnerID = runnerID
 		r.Config = Config{N: n, Sealed: sealed, RunnerID: runnerID}
-		r.Wait, r.WaitUntil, r.Unminted = "", time.Time{}, nil
+		r.Wait, r.WaitUntil, r.Unminted, r.Lease = "", time.Time{}, nil, Lease{}
 		r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
 		text := fmt.Sprintf("registered at GitHub: config %d", n)
 		if at := r.Where(); at.Kind == OrganizationScope {
@@ -116,6 +116,7 @@ func (r Runner) Unregistered(now time.Time, code, text string) Runner {
 	if r.Unminted == nil || r.Unminted.Code != code || r.Unminted.Text != text {
 		r = r.note(now, "not registered at GitHub: "+text)
 	}
+	r.Lease = Lease{} // it is used up
 	r.Unminted = &Unminted{Code: code, Text: text, Tries: tries}
 	return r
 }

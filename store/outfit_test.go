@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 
@@ -63,9 +64,7 @@ func TestOutfitOfARegistration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := store.ParseAccount("123456789012", registration(t, func(m map[string]any) {
-				for field, value := range c.outfit {
-					m[field] = value
-				}
+				maps.Copy(m, c.outfit)
 			}))
 			switch {
 			case c.says == "" && err != nil:

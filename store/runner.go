@@ -155,6 +155,8 @@ type Runner struct {
 	Said     Said      `json:"said,omitzero"`
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Claim    Claim     `json:"claim,omitzero"`
+	// Lease is what its next registration may be made by, once. Zero: none, or it is used.
+	Lease Lease `json:"lease,omitzero"`
 	// Wait and WaitUntil say what the next step waits for.
 	Wait       string       `json:"wait,omitempty"`
 	WaitUntil  time.Time    `json:"wait_until,omitzero"`

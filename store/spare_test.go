@@ -249,7 +249,7 @@ func TestAWaitingJobIsLookedAt(t *testing.T) {
 
 func TestHintOfSpareRunners(t *testing.T) {
 	s := store.Spares{Pool: "p"}
-	for _, id := range strings.Split("a b c d e f g h i j k l m n o p q r b", " ") {
+	for id := range strings.SplitSeq("a b c d e f g h i j k l m n o p q r b", " ") {
 		s.With(t0, lim, id)
 	}
 	if got := strings.Join(s.Runners, ""); got != "defghijklmnopqrb" {

@@ -159,8 +159,8 @@ resource "aws_lambda_event_source_mapping" "worker" {
 
   # A worker waits for no slot, but EC2 and GitHub take 2 s for a launch: 2 a second keep
   # four workers busy, as long as an account's burst lasts. Ten are enough for two
-  # accounts at once and for everything else, which takes milliseconds. Each keeps
-  # within a tenth of what GitHub grants a credential (github.DefaultShare).
+  # accounts at once and for everything else, which takes milliseconds. Of GitHub's calls
+  # that are not leased, each keeps within a tenth (github.DefaultShare).
   scaling_config {
     maximum_concurrency = 10
   }

@@ -14,8 +14,8 @@ import (
 type launching struct {
 	*invocation
 	store.Case
-	pacing store.Pacing
-	closed bool // the account is closed, or registered no longer
+	account store.Account // the registration; its zero value if it cannot be read
+	closed  bool          // the account is closed, or registered no longer
 
 	heard store.Said // what EC2 answered and is not recorded yet
 }

@@ -155,7 +155,7 @@ func (in *invocation) render(r store.Runner) (fleet.Launch, error) {
 // need each other, and the machine boots meanwhile.
 func (v *launching) launched(ctx context.Context, instance string) error {
 	var begun <-chan minting
-	if v.Runner.State == store.RunnerNew {
+	if v.Runner.State == store.RunnerNew && v.Runner.Lease.Usable(v.Now()) {
 		begun = v.beginMint(ctx, v.Runner)
 	}
 	foreign := false

@@ -75,6 +75,9 @@ func (v *launching) mint(ctx context.Context, first *minting) error {
 			case !ok || v.left() < lastCommit:
 				return v.wait(ctx, store.WaitGitHub, 0)
 			}
+			if ok, err := v.permitted(ctx); !ok {
+				return err
+			}
 			out := v.register(ctx, v.Runner, name)
 			m = &out
 		}
@@ -101,6 +104,9 @@ func (v *launching) unminted(ctx context.Context, m *minting) error {
 	switch {
 	case errors.Is(m.err, github.ErrLimited):
 		log.Info("github asks to wait", "until", ge.RetryAt, "error", m.err)
+		if ge.Status != 0 && v.account.ID != "" && !errors.Is(m.err, github.ErrFull) {
+			v.rest(ctx, v.account, ge.RetryAt)
+		}
 		return v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
 	case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
 		v.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,

@@ -42,7 +42,8 @@ func (v *launching) wait(ctx context.Context, what string, d time.Duration) erro
 // later gives the claim back until a time, and has a worker go on then.
 func (v *launching) later(ctx context.Context, p store.Pause) error {
 	p.By = v.id
-	if p.Wait.For != store.WaitPaced { // slots are apart from each other already
+	leased := p.Wait.For == store.WaitGitHub && p.Code == ""
+	if p.Wait.For != store.WaitPaced && !leased { // slots and leases are apart from each other already
 		p.Wait.Until = p.Wait.Until.Add(v.jitter(time.Second))
 	}
 	if p.Wait.For == store.WaitEC2 {

@@ -40,7 +40,7 @@ func (v *launching) advance(ctx context.Context, fe *fleet.Error) error {
 func (v *launching) move(ctx context.Context, next int, no store.Refusal) error {
 	from := v.Runner.Index
 	d, err := v.step(ctx, func(now time.Time) store.Decision {
-		return v.Advance(now, v.Limits, from, next, no, v.pacing)
+		return v.Advance(now, v.Limits, from, next, no, v.account.Pace(v.Limits))
 	})
 	if err != nil || d.Wait.For == "" {
 		return err

@@ -42,7 +42,7 @@ func (v *launching) takeOver(ctx context.Context, s *start) error {
 	if v.Runner.Admission.Pending() {
 		return v.admit(ctx, account, err)
 	}
-	v.pacing, v.closed = account.Pacing, account.Closed || errors.Is(err, store.ErrNoAccount)
+	v.account, v.closed = account, account.Closed || errors.Is(err, store.ErrNoAccount)
 	settles := v.Request.State == store.Waiting && (!v.Runner.OnlineAt.IsZero() || v.Runner.Took.Job != "")
 	if step := store.NextStep(v.Now(), v.Runner, v.Lock); step == store.StepConfirm || settles {
 		if err := v.confirm(ctx); err != nil || step == store.StepConfirm {
@@ -69,7 +69,7 @@ func (v *launching) take(ctx context.Context, s *start) error {
 	case !v.first(v.Runner.ID):
 		return nil
 	}
-	pacing := &v.pacing
+	pacing := new(v.account.Pace(v.Limits))
 	if v.closed {
 		pacing = nil // nothing is launched: no slot is used up
 	}

@@ -98,7 +98,7 @@ func (r *round) group(name string, s *start) *group {
 
 // lines reports whether the request has to wait for its launch, and has it wait.
 func (r *round) lines(ctx context.Context, s *start, account store.Account, c store.Case) bool {
-	d := c.Line(r.now, r.Limits, account.MaxRunners, account.Pacing)
+	d := c.Line(r.now, r.Limits, account.MaxRunners, account.Pace(r.Limits))
 	switch d.Wait.For {
 	case "":
 		return false

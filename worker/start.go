@@ -22,6 +22,9 @@ type start struct {
 	until time.Time
 	// drive is the runner whose launch goes on for this message.
 	drive *launching
+	// lease is that of its registration, until its intent may have been committed.
+	lease  store.Lease
+	leaser leaser
 }
 
 // starts settles all start messages of the batch, and then drives the launches
@@ -57,6 +60,9 @@ func (in *invocation) starts(ctx context.Context, all []*start) {
 	}
 	var wg sync.WaitGroup
 	for _, s := range all {
+		if s.drive == nil && s.lease != (store.Lease{}) {
+			in.points.keep(s.leaser, s.lease)
+		}
 		if s.drive != nil {
 			wg.Go(func() { in.guard(s.err, func() error { return s.drive.drive(ctx) }) })
 		}
@@ -110,6 +116,9 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 		default:
 			// It may have happened: what is decided next is read anew.
 			in.Log.Warn("commit without an answer", "members", len(g.members), "error", err)
+			for _, s := range g.members {
+				s.lease = store.Lease{}
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -222,6 +231,11 @@ func (in *invocation) drained(ctx context.Context, req *store.Request, d store.D
 // hold keeps the request accepted until then.
 func (r *round) hold(ctx context.Context, s *start, req *store.Request, w store.Wait) {
 	w.Until = w.Until.Add(r.jitter(r.Limits.PollResend)) // those who wait for one thing do not all come at once
+	r.keep(ctx, s, req, w)
+}
+
+// keep is hold, to the moment.
+func (r *round) keep(ctx context.Context, s *start, req *store.Request, w store.Wait) {
 	d := store.Case{Request: *req}.Hold(r.now, w)
 	s.until = d.Request.DueAt
 	g := r.put("request "+req.ID, s, d)
@@ -258,6 +272,8 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if req.OfJob() && !r.wanted(ctx, s, account, req) {
 		return nil
 	}
+	lease := r.leasing(ctx, s, req, account)
+	defer lease.Wait()
 	launch, err := r.freeze(ctx, *req, account, id)
 	if err != nil {
 		if errors.Is(err, fleet.ErrRefused) {
@@ -280,12 +296,19 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
+	if !r.leased(ctx, s, req, lease) {
+		return nil
+	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{
 		Runner: id, ControlPlane: r.ControlPlane, MaxRunners: account.MaxRunners, Claim: r.claim(),
 		Reach: store.ReachOf(account, req.Region, launch.KeyID, sealed),
 		Plan:  r.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
-		Pacing: account.Pacing,
+		Pacing: account.Pace(r.Limits), Lease: s.lease,
 	})
+	if d.Wait.For != "" {
+		r.keep(ctx, s, req, d.Wait)
+		return nil
+	}
 	g := r.put("account "+req.Account, s, d)
 	g.after = append(g.after, func() {
 		run := d.Runner
@@ -295,7 +318,7 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 				"machines", req.Tries, "repository", req.Repository.Name, "trace", req.Trace)
 		}
 		r.first(run.ID)
-		v := &launching{invocation: r.invocation, Case: *d.Case, pacing: account.Pacing}
+		v := &launching{invocation: r.invocation, Case: *d.Case, account: account}
 		v.Case = v.With(r.locks[run.Lock], r.quotas[run.Account]) // as later messages of the batch left them
 		s.drive = v
 	})

@@ -90,6 +90,7 @@ type Worker struct {
 	ring     ring
 	runs     runs
 	open     *intake.Gauge
+	points   points
 }
 
 // New returns a Worker.

@@ -14,7 +14,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
 )
 
-func TestStartIsLaunchedAndConfiguredInFiveCalls(t *testing.T) {
+func TestStartIsLaunchedAndConfiguredInSixCalls(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := w.request()
 		if failed := w.start(r); failed != 0 {
@@ -35,9 +35,9 @@ func TestStartIsLaunchedAndConfiguredInFiveCalls(t *testing.T) {
 		if run.Claim.By != "" {
 			t.Errorf("claim = %+v, want it given back", run.Claim)
 		}
-		// One after another: get, intent, launch; then instance and mint together, and the config.
-		if w.store.gets != 1 || w.store.commits != 3 || len(w.fleet.calls) != 1 || len(w.github.calls) != 1 || len(w.sent) != 0 {
-			t.Errorf("calls: %d gets, %d commits, %d launches, %d mints, %d sends; want 1, 3, 1, 1, 0",
+		// One after another: get, lease, intent, launch; then instance and mint together, and the config.
+		if w.store.gets != 1 || w.store.commits != 4 || len(w.fleet.calls) != 1 || len(w.github.calls) != 1 || len(w.sent) != 0 {
+			t.Errorf("calls: %d gets, %d commits, %d launches, %d mints, %d sends; want 1, 4, 1, 1, 0",
 				w.store.gets, w.store.commits, len(w.fleet.calls), len(w.github.calls), len(w.sent))
 		}
 		l := w.fleet.calls[0]
@@ -236,8 +236,8 @@ func TestBatchWithOneKeyCostsOneFindOrLaunch(t *testing.T) {
 			batch = append(batch, w.request(shared))
 		}
 		w.start(batch...)
-		if len(w.fleet.calls) != 1 || w.store.gets != 1 || w.store.commits != 3 {
-			t.Errorf("%d launches, %d gets, %d commits; want 1, 1 and 3 (one for all ten, instance, config)", len(w.fleet.calls), w.store.gets, w.store.commits)
+		if len(w.fleet.calls) != 1 || w.store.gets != 1 || w.store.commits != 4 {
+			t.Errorf("%d launches, %d gets, %d commits; want 1, 1 and 4 (a lease, one for all ten, instance, config)", len(w.fleet.calls), w.store.gets, w.store.commits)
 		}
 		w.online(batch[0])
 		gets, commits := w.store.gets, w.store.commits
@@ -260,8 +260,8 @@ func TestIntentsOfABatchShareOneCommit(t *testing.T) {
 		if len(w.fleet.byToken) != 3 || w.live() != 3 || len(w.sent) != 2 {
 			t.Errorf("%d machines, quota %d, sent %v; want 3 and 3, and two to come at their slots", len(w.fleet.byToken), w.live(), w.sent)
 		}
-		if w.store.commits != 1+2*3 {
-			t.Errorf("%d commits, want one for the three intents and the two that wait, and two a runner", w.store.commits)
+		if w.store.commits != 3+1+2*3 {
+			t.Errorf("%d commits, want a lease each, one for the three intents and the two that wait, and two a runner", w.store.commits)
 		}
 	})
 }

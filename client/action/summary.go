@@ -63,14 +63,15 @@ func machine(st apitype.Status) string {
 	if r == nil {
 		return "no runner"
 	}
-	text := fmt.Sprintf("runner %s on %s, %s %s in %s", cmp.Or(r.Name, r.ID), cmp.Or(r.InstanceID, "no instance"), r.Market, r.InstanceType, r.Subnet)
+	var text strings.Builder
+	fmt.Fprintf(&text, "runner %s on %s, %s %s in %s", cmp.Or(r.Name, r.ID), cmp.Or(r.InstanceID, "no instance"), r.Market, r.InstanceType, r.Subnet)
 	for _, name := range slices.Sorted(maps.Keys(r.Options)) {
-		text += ", " + strings.ReplaceAll(name, "_", " ") + " " + r.Options[name]
+		text.WriteString(", " + strings.ReplaceAll(name, "_", " ") + " " + r.Options[name])
 	}
 	if !r.ExpiresAt.IsZero() {
-		text += ", until " + r.ExpiresAt.UTC().Format("15:04:05 MST")
+		text.WriteString(", until " + r.ExpiresAt.UTC().Format("15:04:05 MST"))
 	}
-	return text
+	return text.String()
 }
 
 // maxRows bounds each list of the summary but that of the requests: GitHub shows

@@ -23,8 +23,7 @@ type Start struct {
 	ImageID        string   `json:"image_id,omitempty"`       // an AMI id or an SSM path that the account allows
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
-	// RootVolumeGB is the size of the root volume in GiB, up to what the account allows; 0:
-	// the account's choice. Tags are for the machine, of the keys that the account allows.
+	// RootVolumeGB is in GiB; 0: the account's choice. Tags have keys that the account allows.
 	RootVolumeGB   int               `json:"root_volume_gb,omitempty"`
 	Tags           map[string]string `json:"tags,omitempty"`
 	Timeout        int               `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
@@ -121,8 +120,7 @@ type Runner struct {
 	Market       string    `json:"market"`
 	InstanceType string    `json:"instance_type"`
 	Subnet       string    `json:"subnet"`
-	// Options are what the account and the request set of the machine, by the names that
-	// they have in the registration, in words for people.
+	// Options are what the account and the request set, by name, in words for people.
 	Options    map[string]string `json:"options,omitempty"`
 	CreatedAt  time.Time         `json:"created_at"`
 	LaunchedAt time.Time         `json:"launched_at,omitzero"`

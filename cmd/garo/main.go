@@ -94,11 +94,12 @@ func versionText() string {
 	if !ok {
 		return "(devel)"
 	}
-	text := cmp.Or(info.Main.Version, "(devel)")
+	var text strings.Builder
+	text.WriteString(cmp.Or(info.Main.Version, "(devel)"))
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			text += " commit " + s.Value
+			text.WriteString(" commit " + s.Value)
 		}
 	}
-	return text
+	return text.String()
 }

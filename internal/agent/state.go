@@ -31,9 +31,9 @@ type state struct {
 	Program    apitype.RunnerProgram `json:"program,omitzero"`
 	// Environment is for the runner program. An API before it was answered has none.
 	Environment map[string]string `json:"environment,omitempty"`
+	Outfit      apitype.Outfit    `json:"outfit,omitzero"`
 	// Asks: jobs wait to be told whether they may run.
-	Asks   bool           `json:"asks,omitempty"`
-	Outfit apitype.Outfit `json:"outfit,omitzero"`
+	Asks bool `json:"asks,omitempty"`
 
 	N       int    `json:"n,omitempty"`       // the number of the newest config
 	Config  string `json:"config,omitempty"`  // the newest config, until a program was started with it

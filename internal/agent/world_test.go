@@ -384,7 +384,7 @@ func (m *fakeMachine) Start(_ context.Context, config secret.Text, env map[strin
 	if m.startErr != nil {
 		return nil, m.startErr
 	}
-	m.program = &fakeProgram{events: make(chan ProgramEvent, 8)}
+	m.program = &fakeProgram{events: make(chan ProgramEvent, 8), take: m.w.take}
 	if m.printed != "" {
 		return printing{m.program, m.printed}, nil
 	}
@@ -421,9 +421,11 @@ type fakeProgram struct {
 	code   int
 	gone   bool
 	answer []string // what its job was told
+	take   func()
 }
 
 func (p *fakeProgram) Admit(allowed bool, why string) error {
+	p.take()
 	p.answer = append(p.answer, strings.TrimSpace(fmt.Sprintf("%t %s", allowed, why)))
 	return nil
 }

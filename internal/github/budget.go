@@ -3,6 +3,7 @@ package github
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ type Part struct {
 	// process may make its own share, one call at least: a third at once, and two
 	// thirds evenly over the hour, so that no hour sees more, wherever it begins.
 	Share float64
+	// Free is the part of the hour's calls above which Share does not count: while so much
+	// is left, as GitHub says, a burst may be confirmed at once; 1: it always counts.
+	Free float64
 	// Above is the part of the hour's calls that must be left when a call is made, as
 	// GitHub itself counts for all processes; 0: none.
 	Above float64
@@ -51,16 +55,18 @@ type Part struct {
 // grants, and what asks more often goes in circles. Confirmations have a tenth too:
 // half of it is the workers', a tenth each, and half the reaper's. What is beyond a
 // worker's part, the reaper confirms within a minute, by one list for all runners of a
-// repository. Confirmations leave the last tenth of the hour to registrations; ends do
+// repository. While half of the hour is left they may have more: a burst of a thousand
+// registers with a thousand calls and confirms with as many. Confirmations leave the
+// last tenth of the hour to registrations; ends do
 // not, since a registration that is left there can be given a job. Reads of workflow jobs
 // come before a launch or save one, and leave it that tenth too. What heals has no
 // need to be done in an hour that is half spent.
 var Budget = []Part{
-	{Registering, "register a runner, find its runner group", 1, 0},
-	{Confirming, "get a runner, list runners", 0.05, 0.1},
-	{Ending, "delete a runner, find one by its name", 0.1, 0},
-	{Reading, "get a workflow run, its jobs or one job, cancel a run", 1, 0.1},
-	{Healing, "downloads, the end of a version, workflow runs of a repository, webhook deliveries", 1, 0.5},
+	{Registering, "register a runner, find its runner group", 1, 1, 0},
+	{Confirming, "get a runner, list runners", 0.05, 0.5, 0.1},
+	{Ending, "delete a runner, find one by its name", 0.1, 1, 0},
+	{Reading, "get a workflow run, its jobs or one job, cancel a run", 1, 1, 0.1},
+	{Healing, "downloads, the end of a version, workflow runs of a repository, webhook deliveries", 1, 1, 0.5},
 }
 
 // purpose returns what a call is for, or "" for one that costs GitHub's hour
@@ -146,15 +152,22 @@ func (h *hour) room(p Purpose, now time.Time) (at time.Time, ok bool) {
 		}
 	}
 	const rounding = 1e-6 // of a call: who comes at the time that it was given gets it
-	if g := h.parts[p]; g != nil && g.TokensAt(now) < 1-rounding {
+	if g := h.parts[p]; g != nil && g.TokensAt(now) < 1-rounding && !h.free(p, now) {
 		return g.promise(1, now), false
 	}
 	return time.Time{}, true
 }
 
+// free reports whether so much of the hour is left that the part of a purpose does not
+// count.
+func (h *hour) free(p Purpose, now time.Time) bool {
+	i := slices.IndexFunc(Budget, func(part Part) bool { return part.Purpose == p })
+	return now.Before(h.reset) && float64(h.remaining) > Budget[i].Free*float64(h.limit)
+}
+
 // spend makes a call for a purpose count, if need be against what is to come.
 func (h *hour) spend(p Purpose, now time.Time) {
-	if g := h.parts[p]; g != nil {
+	if g := h.parts[p]; g != nil && !h.free(p, now) {
 		g.ReserveN(now, 1)
 	}
 }
@@ -171,7 +184,11 @@ func Table() string {
 		if p.Above > 0 {
 			above = "more than " + part(p.Above)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", p.Purpose, p.Calls, part(p.Share), above)
+		share := part(p.Share)
+		if p.Free < 1 {
+			share += ", and all while more than " + part(p.Free) + " is left"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", p.Purpose, p.Calls, share, above)
 	}
 	return b.String()
 }

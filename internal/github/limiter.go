@@ -10,9 +10,10 @@ import (
 )
 
 // GitHub lets a credential spend 900 points a minute at one endpoint, and takes 5
-// for a call that writes and 1 for one that reads: 180 registrations a minute
+// for a call that writes and 1 for one that reads
 // (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
-// All endpoints are counted together here, which is on the safe side.
+// All endpoints are counted together here, which is on the safe side, but for that of
+// registrations: workers lease those from store.Points before they launch machines.
 //
 // The same page allows 80 requests a minute that create content. It speaks of
 // what people see, such as comments; should GitHub count registrations among
@@ -27,10 +28,12 @@ const (
 // the queue's event source invokes (its maximum concurrency is 10).
 const DefaultShare = 1.0 / 10
 
-// points is what GitHub counts for a call.
+// points is what is counted for a call.
 func (o op) points() int {
 	switch o {
-	case mint, remove, grants, cancel:
+	case mint:
+		return 0
+	case remove, grants, cancel:
 		return pointsToWrite
 	}
 	return pointsToRead

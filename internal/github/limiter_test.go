@@ -7,8 +7,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,9 +16,6 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
-
-// documented is what GitHub lets a credential spend in a minute.
-const documented = 900
 
 // sharing returns a client that keeps to its share.
 func sharing(t *testing.T, h http.Handler, share float64) *github.Client {
@@ -37,63 +32,6 @@ func sharing(t *testing.T, h http.Handler, share float64) *github.Client {
 // fifth is the share of a process among five.
 const fifth = 1.0 / 5
 
-func TestTwoHundredRegistrationsAtOnceStayInsideThePointsAndNoneIsLost(t *testing.T) {
-	for name, c := range map[string]struct {
-		processes int
-		share     float64
-		within    time.Duration // all are minted: of 1000 points, a third of a minute's at once, then two thirds a minute
-		attempts  int32         // in all; were all told the same time, some 10,000
-	}{
-		"OneProcessWithAllPoints":     {1, 1, 75 * time.Second, 800},
-		"TenWorkersWithATenthEach":    {10, github.DefaultShare, 75 * time.Second, 800},
-		"OneProcessWithAFifth":        {1, fifth, 8 * time.Minute, 2500},
-		"HalfOfThePointsForTwoOfFour": {2, 0.25, 175 * time.Second, 1200},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := open(t, simgithub.Config{Rules: simgithub.Rules{Token: secret.New(token), Limit: simgithub.Limit{Points: documented}}})
-				var clients []*github.Client
-				for range c.processes {
-					clients = append(clients, sharing(t, s.Handler(), c.share))
-				}
-				begin := time.Now()
-				var asked atomic.Int32
-				var wg sync.WaitGroup
-				for i := range 200 {
-					wg.Go(func() {
-						for {
-							asked.Add(1)
-							_, err := clients[i%c.processes].Mint(t.Context(), repo, fmt.Sprintf("r%d", i), []string{"x"})
-							if err == nil {
-								return
-							}
-							e, ok := errors.AsType[*github.Error](err)
-							if !ok || !errors.Is(err, github.ErrLimited) || e.Status != 0 || !e.RetryAt.After(time.Now()) {
-								t.Errorf("Mint %d = %v, want success or our own limit, with a time ahead", i, err)
-								return
-							}
-							time.Sleep(time.Until(e.RetryAt))
-						}
-					})
-				}
-				wg.Wait()
-				if n := len(s.Registrations()); n != 200 {
-					t.Errorf("%d registrations, want 200", n)
-				}
-				if n := s.Calls()[simgithub.OpMint]; n != 200 {
-					t.Errorf("GitHub saw %d calls, want 200: none that it refused", n)
-				}
-				if took := time.Since(begin); took > c.within {
-					t.Errorf("it took %v, want at most %v", took, c.within)
-				}
-				if n := asked.Load(); n > c.attempts {
-					t.Errorf("%d attempts for 200 registrations, want at most %d", n, c.attempts)
-				}
-			})
-		})
-	}
-}
-
 func TestEmptyShareMakesNoCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, simgithub.Config{})
@@ -106,30 +44,25 @@ func TestEmptyShareMakesNoCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		// 18 points a minute: 6 at once, then 12 a minute.
-		if _, err := c.Mint(t.Context(), repo, "r1", []string{"x"}); err != nil {
-			t.Fatal(err)
-		}
-		_, err = c.Mint(t.Context(), repo, "r2", []string{"x"})
-		e := failed(t, "Mint beyond the share", err, github.ErrLimited)
+		failed(t, "Delete", c.Delete(t.Context(), repo, 1), github.ErrNotFound)
+		e := failed(t, "Delete beyond the share", c.Delete(t.Context(), repo, 1), github.ErrLimited)
 		if wait := time.Until(e.RetryAt); wait < 20*time.Second || wait > 21*time.Second {
 			t.Errorf("RetryAt is %v ahead, want the 20s in which 4 more points gather", wait)
 		}
-		if len(s.Registrations()) != 1 || s.Calls()[simgithub.OpMint] != 1 || credentials != 1 {
+		if s.Calls()[simgithub.OpDelete] != 1 || credentials != 1 {
 			t.Errorf("calls = %v with %d credentials, want that of the first", s.Calls(), credentials)
 		}
-		// A call that reads still fits, another account has its own points.
-		if _, err := c.Get(t.Context(), repo, 1); err != nil {
-			t.Errorf("Get: %v", err)
+		// A call that reads still fits, a registration is leased, and another account has its own points.
+		_, err = c.Get(t.Context(), repo, 1)
+		failed(t, "Get", err, github.ErrNotFound)
+		if _, err := c.Mint(t.Context(), repo, "r1", []string{"x"}); err != nil {
+			t.Errorf("Mint: %v", err)
 		}
 		elsewhere := repo
 		elsewhere.Account = "999988887777"
-		if _, err := c.Mint(t.Context(), elsewhere, "r3", []string{"x"}); err != nil {
-			t.Errorf("Mint for another account: %v", err)
-		}
+		failed(t, "Delete for another account", c.Delete(t.Context(), elsewhere, 9), github.ErrNotFound)
 		time.Sleep(time.Until(e.RetryAt) + 5*time.Second) // and a point for the Get
-		if _, err := c.Mint(t.Context(), repo, "r2", []string{"x"}); err != nil {
-			t.Errorf("Mint when there are points again: %v", err)
-		}
+		failed(t, "Delete when there are points again", c.Delete(t.Context(), repo, 9), github.ErrNotFound)
 	})
 }
 
@@ -138,14 +71,14 @@ func TestThoseWhoAskTogetherAreToldDifferentTimes(t *testing.T) {
 		c := sharing(t, open(t, simgithub.Config{}).Handler(), fifth)
 		var told []time.Duration
 		for i := range 60 {
-			if _, err := c.Mint(t.Context(), repo, fmt.Sprintf("r%d", i), []string{"x"}); err != nil {
-				told = append(told, time.Until(failed(t, "Mint", err, github.ErrLimited).RetryAt))
+			if err := c.Delete(t.Context(), repo, int64(i+1)); errors.Is(err, github.ErrLimited) {
+				told = append(told, time.Until(failed(t, "Delete", err, github.ErrLimited).RetryAt))
 			}
 		}
 		if len(told) != 48 {
 			t.Fatalf("%d were told to wait, want 48: a third of the 36 a minute pass at once", len(told))
 		}
-		// One more registration each 2.5 s: 24 in the first minute have a time of their own.
+		// One more each 2.5 s: 24 in the first minute have a time of their own.
 		if first := told[:24]; !slices.IsSorted(first) || len(slices.Compact(slices.Clone(first))) != 24 {
 			t.Errorf("the first were told %v, want one time after another", first)
 		}
@@ -235,14 +168,14 @@ func TestRedirectsAndSecondCallsCostPointsToo(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				minted := 0
+				asked := 0
 				for i := range 60 {
-					if _, err := client.Mint(t.Context(), repo, fmt.Sprintf("r%d", i), []string{"x"}); err == nil {
-						minted++
+					if err := client.Delete(t.Context(), repo, int64(i+1)); errors.Is(err, github.ErrNotFound) {
+						asked++
 					}
 				}
-				if minted != 6 {
-					t.Errorf("%d were minted at once, want half of 12: each needs two requests", minted)
+				if asked != 6 {
+					t.Errorf("%d were asked for at once, want half of 12: each needs two requests", asked)
 				}
 			})
 		})

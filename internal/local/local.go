@@ -161,7 +161,7 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	if err != nil {
 		return err
 	}
-	s.teller = newTeller(s, ring)
+	s.teller = newTeller(s, ring, registered)
 	s.api = api.New(api.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Identity: simidentity.Own().Trust(),
 		Limits: cfg.Limits, URL: url, Auth: auth, AppSecrets: s.teller.secrets, Log: cfg.Log,

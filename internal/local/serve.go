@@ -174,7 +174,7 @@ func (s *System) queueJob(w http.ResponseWriter, r *http.Request) {
 	err := d.Decode(&j)
 	var id string
 	if err == nil {
-		id, err = s.teller.queue(j)
+		id, err = s.teller.queue(r.Context(), j)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
@@ -186,7 +186,7 @@ func (s *System) queueJob(w http.ResponseWriter, r *http.Request) {
 // listJobs answers what became of the workflow jobs.
 func (s *System) listJobs(w http.ResponseWriter, r *http.Request) {
 	if s.operator(w, r) {
-		_ = json.NewEncoder(w).Encode(s.teller.jobs())
+		_ = json.NewEncoder(w).Encode(s.teller.jobs(r.Context()))
 	}
 }
 

@@ -2,9 +2,11 @@ package local
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
@@ -52,15 +55,16 @@ type teller struct {
 	s    *System
 	key  secret.Text // that it signs with
 	ring *keys.Ring
+	in   store.Accounts
 
 	mu   sync.Mutex
 	as   map[string]Job    // how to tell of a job, by its id
 	told map[string]string // the last action, by the job's id
 }
 
-func newTeller(s *System, ring *keys.Ring) *teller {
+func newTeller(s *System, ring *keys.Ring, in store.Accounts) *teller {
 	// The operator's token is a secret of this directory already: what is made of it, is too.
-	return &teller{s: s, ring: ring, key: secret.New(keys.HashToken("webhook " + s.Token.Reveal())), as: map[string]Job{}, told: map[string]string{}}
+	return &teller{s: s, ring: ring, in: in, key: secret.New(keys.HashToken("webhook " + s.Token.Reveal())), as: map[string]Job{}, told: map[string]string{}}
 }
 
 // secrets are what deliveries may be signed with: the teller's, and that of an App.
@@ -82,11 +86,35 @@ func (t *teller) secrets(context.Context) ([]secret.Text, error) {
 	return append(all, doc.Secrets...), nil
 }
 
+// repository finds a repository that an account is registered for, by its name or its id.
+func (t *teller) repository(ctx context.Context, what string) (store.Repository, error) {
+	ids, err := t.in.List(ctx)
+	if err != nil {
+		return store.Repository{}, err
+	}
+	for _, id := range ids {
+		a, err := t.in.Account(ctx, id)
+		if err != nil {
+			return store.Repository{}, err
+		}
+		if i := slices.IndexFunc(a.Repositories, func(n store.Named) bool { return n.ID == what || n.Name == what }); i >= 0 {
+			repo, _ := intake.Named(a, a.Repositories[i].Name)
+			repo.OwnerID = cmp.Or(repo.OwnerID, "1") // everybody's who has no number here
+			return repo, nil
+		}
+	}
+	return store.Repository{}, fmt.Errorf("no account is registered for the repository %s", what)
+}
+
 // queue queues a job, and returns its id.
-func (t *teller) queue(j Job) (string, error) {
+func (t *teller) queue(ctx context.Context, j Job) (string, error) {
+	repo, err := t.repository(ctx, j.Repository)
+	if err != nil {
+		return "", err
+	}
 	t.mu.Lock() // before it can be told of
 	defer t.mu.Unlock()
-	id, err := t.s.GitHub.Queue(j.Repository, simgithub.Job{RunID: strconv.FormatInt(time.Now().UnixMicro(), 10), Labels: j.RunsOn, Duration: j.Length})
+	id, err := t.s.GitHub.Queue(repo.ID, simgithub.Job{RunID: strconv.FormatInt(time.Now().UnixMicro(), 10), Labels: j.RunsOn, Duration: j.Length})
 	if err == nil {
 		t.as[id] = j
 	}
@@ -94,11 +122,11 @@ func (t *teller) queue(j Job) (string, error) {
 }
 
 // jobs returns what became of workflow jobs, in the order in which they were queued.
-func (t *teller) jobs() []QueuedJob {
+func (t *teller) jobs(ctx context.Context) []QueuedJob {
 	out := []QueuedJob{}
 	for _, j := range t.s.GitHub.Jobs() {
-		if plain(j) {
-			out = append(out, QueuedJob{ID: j.ID, Request: t.ring.JobRequestID(j.RepositoryID, j.ID), State: string(j.State), Runner: j.RunnerName})
+		if repo, err := t.repository(ctx, j.RepositoryID); err == nil && plain(j) {
+			out = append(out, QueuedJob{ID: j.ID, Request: t.ring.JobRequestID(repo.Key(), j.ID), State: string(j.State), Runner: j.RunnerName})
 		}
 	}
 	return out
@@ -150,7 +178,12 @@ func (t *teller) tell(ctx context.Context, wg *sync.WaitGroup, j simgithub.Job, 
 	if was == action || first && action == string(store.JobCompleted) || as.Lost && action == string(store.JobQueued) {
 		return
 	}
-	body := webhook.Body(delivery(j, action))
+	repo, err := t.repository(ctx, j.RepositoryID)
+	if err != nil {
+		t.s.cfg.Log.Warn("webhook", "job", j.ID, "error", err)
+		return
+	}
+	body := webhook.Body(delivery(repo, j, action))
 	wg.Go(func() {
 		times := 1
 		if as.Twice {
@@ -184,12 +217,11 @@ func (t *teller) post(ctx context.Context, body []byte) {
 }
 
 // delivery is what GitHub tells of a job.
-func delivery(j simgithub.Job, action string) webhook.Delivery {
-	owner, _, _ := strings.Cut(j.Repository, "/")
-	d := webhook.Delivery{Action: action, Repository: store.Repository{ID: j.RepositoryID, Name: j.Repository, OwnerID: "1", Owner: owner}}
+func delivery(repo store.Repository, j simgithub.Job, action string) webhook.Delivery {
+	d := webhook.Delivery{Action: action, Repository: repo}
 	d.Seen = store.Sighting{Status: store.JobStatus(action), Job: store.WorkflowJob{
 		ID: j.ID, RunID: j.RunID, Attempt: 1, Name: "job " + j.ID, Labels: j.Labels, Workflow: "local", HeadBranch: "main",
-		URL: "https://github.com/" + j.Repository + "/actions/runs/" + j.RunID + "/job/" + j.ID, CreatedAt: j.QueuedAt, StartedAt: j.StartedAt,
+		URL: "https://" + cmp.Or(repo.Server, "github.com") + "/" + repo.Name + "/actions/runs/" + j.RunID + "/job/" + j.ID, CreatedAt: j.QueuedAt, StartedAt: j.StartedAt,
 	}}
 	if action != string(store.JobQueued) {
 		d.Seen.Runner, d.Seen.Registration = j.RunnerName, j.RunnerID

@@ -44,7 +44,7 @@ func (s *System) world() error {
 	if s.cfg.EC2Pacing {
 		world.Launches = simfleet.EC2Rate
 	}
-	var jobs simfleet.Broker = &broker{Server: gh, records: s.Store, jobs: s.cfg.Jobs, seen: map[string]bool{}}
+	var jobs simfleet.Broker = &broker{Server: gh, teller: s.teller, records: s.Store, jobs: s.cfg.Jobs, seen: map[string]bool{}}
 	if s.cfg.GitHubURL != "" {
 		jobs = pretender{}
 	}
@@ -68,6 +68,7 @@ func (s *System) world() error {
 // runner its pretended job.
 type broker struct {
 	*simgithub.Server
+	teller  *teller
 	records store.Store
 	jobs    time.Duration // zero: there are none
 
@@ -86,7 +87,23 @@ func (b *broker) Connect(ctx context.Context, config string) (simfleet.Session, 
 			return nil, err
 		}
 	}
-	return x, nil
+	return asking{x, b.teller}, nil
+}
+
+// asking is a session whose jobs know the name of their repository: here GitHub has any,
+// by its number alone.
+type asking struct {
+	simfleet.Session
+	t *teller
+}
+
+// Wait implements simfleet.Session.
+func (a asking) Wait(ctx context.Context) (simfleet.Job, error) {
+	j, err := a.Session.Wait(ctx)
+	if repo, unknown := a.t.repository(ctx, j.Asks.RepositoryID); unknown == nil {
+		j.Asks.Repository, j.Asks.OwnerID = repo.Name, repo.OwnerID
+	}
+	return j, err
 }
 
 // queue queues the job of a runner that goes online for the first time: for its

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -23,6 +25,8 @@ type Hurried struct {
 type Burst struct {
 	Last          time.Duration // until the last of them was ready
 	Messages      int           // about them and their runners
+	Launched      int           // machines of the account
+	Wasted        int           // those of them that never had a config
 	Quiet, Behind Hurried       // before the burst, and 5 s into it
 }
 
@@ -57,6 +61,14 @@ func (w *World) Burst(n int) (b Burst) {
 				mine[r.ID], mine[r.Runner] = true, true
 				b.Last = max(b.Last, r.ReadyAt.Sub(began))
 			}
+		}
+	}
+	for _, m := range w.Fleet.Instances() {
+		if m.At.Account == setting.AccountID {
+			b.Launched++
+		}
+		if m.At.Account == setting.AccountID && m.CredentialedAt.IsZero() {
+			b.Wasted++
 		}
 	}
 	for _, e := range w.Trace()[before:] {
@@ -109,10 +121,18 @@ func (w *World) startPatiently(key string) {
 	}
 }
 
-// Crowded is a world for a Burst: two accounts, behind the throttles of a Terraform file.
-func Crowded(terraform []byte) Config {
+// Crowded is a world for a Burst: two accounts, behind the throttles of a Terraform file,
+// in which EC2 launches so many a second, and a GitHub that limits credentials as it
+// documents.
+func Crowded(terraform []byte, perSecond int) Config {
+	rate := simfleet.Rate{Burst: max(simfleet.EC2Rate.Burst, perSecond), PerSecond: float64(perSecond)}
 	return Config{
 		Seed: 1, Neighbour: true, Window: time.Second, Throttles: Throttles(terraform),
-		Account: func(a *store.Account) { a.MaxRunners = 5000 },
+		Account: func(a *store.Account) {
+			a.MaxRunners = 5000
+			a.Pacing = store.Pacing{Burst: rate.Burst, IntervalMS: 1000 / perSecond}
+		},
+		World:       func(c *simfleet.WorldConfig) { c.Launches = rate },
+		GitHubLimit: simgithub.Limit{Calls: 5000, Points: 900},
 	}
 }

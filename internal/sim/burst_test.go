@@ -25,7 +25,7 @@ func crowded(t *testing.T) sim.Config {
 	if n := len(sim.Throttles(text)); n < 10 {
 		t.Fatalf("http.tf throttles %d routes, want each of the API's", n)
 	}
-	return sim.Crowded(text)
+	return sim.Crowded(text, 2)
 }
 
 func TestNobodyIsBehindABurst(t *testing.T) {

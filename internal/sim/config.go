@@ -80,6 +80,9 @@ type Config struct {
 	Nameless func(job, event string) bool
 	// ReadLag is how old the answers of GitHub about workflow jobs are; nil: not at all.
 	ReadLag func() time.Duration
+	// GitHubLimit is what GitHub lets the credential ask; its zero value: anything. With
+	// one, GARO keeps its budget.
+	GitHubLimit simgithub.Limit
 	// Ghosts are runner programs that do not notice when GitHub forgets them.
 	Ghosts bool
 	// Limits changes the numbers of production.

@@ -115,6 +115,14 @@ var allFaults = []fault{
 	{0, "a machine's calls fail at any step", []string{"internal/sim.TestMachineSurvivesHarmAtEachOfItsCalls"}},
 	{59, "heartbeats are lost while the machine lives", []string{"internal/sim.TestSilentMachineIsNotSharedAndNotEndedInItsJob"}},
 
+	// Workflow jobs.
+	{0, "no webhook tells of a workflow job", []string{"internal/sim.TestJobsOfWhichNoWebhookComesAreFound", "internal/sim.TestJobsWithoutWebhooksAreServedByTheirRun"}},
+	{0, "GitHub gives machines each other's jobs", []string{"internal/sim.TestMachinesThatTakeEachOthersJobsServeAll", "internal/sim.TestAPlainJobRuns"}},
+	{0, "runners of others take a workflow job", []string{"internal/sim.TestAJobThatRunnersOfOthersTakeLeavesNothing"}},
+	{0, "a workflow job is cancelled while its machine boots", []string{"internal/sim.TestAJobThatIsCancelledWhileItsMachineBootsLeavesNothing"}},
+	{0, "a workflow job waits for an approval, or GitHub holds it back", []string{"internal/sim.TestAJobThatWaitsForApprovalIsServedThen", "internal/sim.TestALegThatIsHeldBackCostsFewMachines"}},
+	{0, "a workflow job that is not allowed names the labels of one that is", []string{"internal/sim.TestAForbiddenJobHasNoMachineInTheWorld", "internal/sim.TestAForbiddenJobThatTakesAMachineIsRefusedThere"}},
+
 	// Sharing.
 	{60, "a share and a drain meet", []string{"internal/sim.TestShareAndDrainAtTheEndOfALife", "reaper.TestShareInTheLastMomentSavesTheRunner"}},
 	{61, "a share comes from a worker that stood still", []string{"internal/sim.TestPausedWorkerDoesNoHarmWhenItContinues"}},

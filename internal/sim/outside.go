@@ -67,7 +67,7 @@ func (w *World) outside() {
 			{ID: setting.GroupID - 1, Name: "others", Repositories: []string{}},
 			{ID: setting.GroupID, Name: setting.Organization.Group, Repositories: []string{setting.RepositoryID}},
 		}}},
-		Rules: simgithub.Rules{Token: secret.New(pat)},
+		Rules: simgithub.Rules{Token: secret.New(pat), Limit: w.cfg.GitHubLimit},
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
 				f = w.cfg.GitHub(op)
@@ -77,7 +77,12 @@ func (w *World) outside() {
 		Errorf: w.Errorf, Random: w.Random("github"),
 	})
 	w.must(err)
+	share := 0.0
+	if w.cfg.GitHubLimit != (simgithub.Limit{}) {
+		share = 1 // one client is that of all workers and of the reaper
+	}
 	w.github, err = github.New(github.Config{
+		Share:   share,
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
 		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})

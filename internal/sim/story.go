@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
@@ -147,3 +148,21 @@ func (w *World) Forget(id int64) error {
 
 // NewImage has a new image built: from now on requests get that.
 func (w *World) NewImage() { w.images.Add(1) }
+
+// LeaseOut has other accounts that share the credential lease all registrations that it
+// may make in the next minute.
+func (w *World) LeaseOut() {
+	p := read[store.Points](w, w.Account.Credential())
+	var last store.Decision
+	for {
+		d, _ := p.Lease(time.Now(), w.Limits, store.LeaseWish{Scope: "another", Waited: true})
+		if d.Wait.For != "" {
+			break
+		}
+		last = d
+		p = *d.Changes[0].Item.(*store.Points)
+	}
+	if last.Case != nil { // who is faster leases it, and does not mind
+		_ = store.NewWriter(w.Store(), fmt.Sprint("others-", w.Count("others")), time.Now).Commit(w.Context(), last.Changes...)
+	}
+}

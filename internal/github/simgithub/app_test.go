@@ -194,24 +194,24 @@ func TestPointsOfAMinuteAreLimited(t *testing.T) {
 		const path = "/repos/acme/shop/actions/runners"
 		m := w.mint("r1", "x") // 5
 		time.Sleep(30 * time.Second)
-		w.call("DELETE", fmt.Sprintf("%s/%d", path, m.Runner.ID), "", 204, nil) // 10
-		w.call("GET", path, "", 200, nil)
-		w.call("GET", path, "", 200, nil) // 12
-		if got := w.call("GET", path, "", 403, nil); got.header.Get("Retry-After") != "60" {
+		w.mint("r2", "x") // 10
+		if got := w.call("POST", path+"/generate-jitconfig", mintBody("r3", "x"), 403, nil); got.header.Get("Retry-After") != "60" {
 			t.Errorf("headers = %v, want retry-after 60", got.header)
 		}
-		w.call("POST", path+"/generate-jitconfig", mintBody("r2", "x"), 403, nil)
-		if n := len(w.Registrations()); n != 0 {
-			t.Errorf("%d registrations, want none: what is refused has no effect", n)
+		if n := len(w.Registrations()); n != 2 {
+			t.Errorf("%d registrations, want 2: what is refused has no effect", n)
 		}
-		time.Sleep(30 * time.Second) // the first 5 are a minute old
-		w.mint("r2", "x")
-		w.call("GET", path, "", 403, nil)
-		time.Sleep(30 * time.Second) // and so are the next 7
-		for range 7 {
+		w.call("DELETE", fmt.Sprintf("%s/%d", path, m.Runner.ID), "", 204, nil) // another endpoint
+		for range 12 {
 			w.call("GET", path, "", 200, nil)
 		}
 		w.call("GET", path, "", 403, nil)
+		time.Sleep(30 * time.Second) // the first 5 are a minute old
+		w.mint("r3", "x")
+		w.call("POST", path+"/generate-jitconfig", mintBody("r4", "x"), 403, nil)
+		w.call("GET", path, "", 403, nil)
+		time.Sleep(30 * time.Second) // and so are the reads
+		w.call("GET", path, "", 200, nil)
 		w.call("GET", "/rate_limit", "", 200, nil)
 	})
 }

@@ -15,16 +15,18 @@ type Limit struct {
 	// Secondary answers 429 with retry-after, in place of 403 with no calls
 	// remaining until a reset.
 	Secondary bool
-	// Points is what all calls of any 60 seconds may cost, at 1 for a GET and 5
-	// for others: GitHub takes 900 at one endpoint. 0: they cost nothing.
+	// Points is what all calls of one operation may cost in any 60 seconds, at 1 for a
+	// GET and 5 for others: GitHub takes 900 at one endpoint
+	// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
+	// 0: they cost nothing.
 	Points int
 }
 
 // limiter counts the calls that were let in.
 type limiter struct {
-	used   int       // calls in the current window
-	opened time.Time // when the window began
-	spent  []spend   // in the last minute
+	used   int                // calls in the current window
+	opened time.Time          // when the window began
+	spent  map[string][]spend // in the last minute, by operation
 }
 
 // window returns the calls that a client may make, how many it has left, and
@@ -52,7 +54,7 @@ type spend struct {
 
 // charge takes the points of a call, or says after how long there will be some.
 // What is refused costs nothing.
-func (c *limiter) charge(now time.Time, l Limit, method string) (wait time.Duration) {
+func (c *limiter) charge(now time.Time, l Limit, op, method string) (wait time.Duration) {
 	if l.Points == 0 {
 		return 0
 	}
@@ -60,21 +62,24 @@ func (c *limiter) charge(now time.Time, l Limit, method string) (wait time.Durat
 	if method != http.MethodGet {
 		cost = 5
 	}
-	c.spent = slices.DeleteFunc(c.spent, func(x spend) bool { return now.Sub(x.at) >= time.Minute })
+	if c.spent == nil {
+		c.spent = map[string][]spend{}
+	}
+	c.spent[op] = slices.DeleteFunc(c.spent[op], func(x spend) bool { return now.Sub(x.at) >= time.Minute })
 	sum := cost
-	for _, x := range c.spent {
+	for _, x := range c.spent[op] {
 		sum += x.points
 	}
 	if sum > l.Points {
 		return time.Minute // as GitHub says where it names no time
 	}
-	c.spent = append(c.spent, spend{now, cost})
+	c.spent[op] = append(c.spent[op], spend{now, cost})
 	return 0
 }
 
 // admit counts a call, and refuses it if there were too many.
-func (c *limiter) admit(now time.Time, l Limit, method string, h http.Header) (answer, bool) {
-	if wait := c.charge(now, l, method); wait > 0 {
+func (c *limiter) admit(now time.Time, l Limit, op, method string, h http.Header) (answer, bool) {
+	if wait := c.charge(now, l, op, method); wait > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 		return refuse(http.StatusForbidden, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.", nil), false
 	}

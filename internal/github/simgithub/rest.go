@@ -126,7 +126,7 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 	if t.op == OpRateLimit {
 		return s.limiter.rateLimit(now, s.rules.Limit)
 	}
-	if a, ok := s.limiter.admit(now, s.rules.Limit, r.Method, h); !ok {
+	if a, ok := s.limiter.admit(now, s.rules.Limit, t.op, r.Method, h); !ok {
 		return a
 	}
 	if t.op == OpOther {
@@ -149,7 +149,7 @@ type registry struct{ *Server }
 func (s registry) serve(now time.Time, in scope, t target, r *http.Request, h http.Header, body []byte) answer {
 	switch t.op {
 	case OpRun, OpRuns, OpRunJobs, OpJob, OpCancel:
-		return actions{s.Server}.serve(now, in.repo, t, r, h)
+		return actions(s).serve(now, in.repo, t, r, h)
 	case OpGroups:
 		return s.listGroups(in.org, r, h)
 	case OpEnds:

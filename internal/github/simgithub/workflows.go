@@ -249,7 +249,7 @@ func showRepository(r *http.Request, repo github.Repository, private bool) map[s
 // addresses puts the addresses of an object and of what it has into its JSON.
 func addresses(out map[string]any, at, names string) {
 	out["url"] = at
-	for _, name := range strings.Fields(names) {
+	for name := range strings.FieldsSeq(names) {
 		out[name+"_url"] = at + "/" + name
 	}
 }

@@ -243,6 +243,8 @@ func Plain(i store.Item) string {
 		i = new(*was)
 	case *store.Quota:
 		i = new(*was)
+	case *store.Points:
+		i = new(*was)
 	case *store.Sweep:
 		now := *was
 		now.History, i = nil, &now

@@ -154,6 +154,14 @@ var events = []event{
 		s.w.Wipe()
 		return true
 	}},
+	{"registrations leased by others", func(s *story, name string) bool {
+		until := time.Now().Add(min(s.between(time.Second, 4*time.Minute, "leased for", name), time.Until(s.heals())))
+		for time.Now().Before(until) {
+			s.w.LeaseOut()
+			time.Sleep(5 * time.Second)
+		}
+		return true
+	}},
 	{"record deleted early", func(s *story, _ string) bool {
 		return s.w.Expire(time.Now().Add(s.w.Limits.Keep-3*time.Minute)) > 0
 	}},

@@ -19,8 +19,8 @@ var optionBugs = []Bug{
 	plant("RegionsCountAsTries", "a request with two regions has half of the tries",
 		edit("store/regions.go", `r.DueAt, r.Wait, r.Sends = now, "", 0`, `r.DueAt, r.Wait, r.Sends, r.Tries = now, "", 0, r.Tries+1`)),
 	plant("OptionsReadAgain", "a launch is continued with what the registration says by then",
-		edit("worker/resume.go", `v.pacing, v.closed = account.Pacing,`, `if region, ok := account.Regions[v.Runner.Region]; ok {
+		edit("worker/resume.go", `v.account, v.closed = account,`, `if region, ok := account.Regions[v.Runner.Region]; ok {
 		v.Runner.Launch.Options.RootVolume = region.RootVolume
 	}
-	v.pacing, v.closed = account.Pacing,`)),
+	v.account, v.closed = account,`)),
 }

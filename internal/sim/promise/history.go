@@ -74,6 +74,7 @@ type seen struct {
 	answers       answers
 	unfit         map[string]bool // the requests that had a machine which could not be set up
 	floods        floods
+	leases        leases
 	missed        map[string]time.Time // when EC2 did not show a machine, by its id or token
 	sent          map[string]int       // how many messages were sent that name an id
 	configs       map[int64]bool       // the registrations whose config was recorded
@@ -104,7 +105,7 @@ func newSeen() seen {
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, live: map[string]int{}, slots: map[string][]time.Time{}, slotsOf: map[string]int{}, launches: map[string]int{},
 		names: map[string]bool{}, configs: map[int64]bool{},
-		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, floods: newFloods(), placed: map[store.Ref]place{},
+		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, floods: newFloods(), leases: newLeases(), placed: map[store.Ref]place{},
 		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{}, left: map[string]time.Time{},
 		crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}
@@ -181,6 +182,9 @@ func (h *History) Expire(before time.Time) (deleted int) {
 			continue
 		}
 		delete(h.versions, ref) // who makes it again begins at 1
+		if ref.Kind == store.KindRequest && h.requests[ref.ID].OfJob() {
+			delete(h.requests, ref.ID) // a workflow job that is still queued gets another one by the same id
+		}
 		if r, ok := h.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
 			h.forgot = h.forgot || len(r.Names) > 0 || registered[r.ID]
 			r.DueAt, r.Names = time.Time{}, nil

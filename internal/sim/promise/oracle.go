@@ -40,6 +40,7 @@ type Oracle struct {
 	floodPromises
 	plainPromises
 	outfitPromises
+	leasePromises
 }
 
 // New returns an oracle that has seen nothing.
@@ -48,7 +49,7 @@ func New(cfg Config) *Oracle {
 		outfits: outfits{map[string]bool{}, map[string]string{}}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h},
 	}
 }
 
@@ -111,6 +112,7 @@ func (o *Oracle) sawOrder(c commit) {
 		}
 	}
 	o.sawPulses(c)
+	o.sawLeases(c)
 }
 
 // saw looks at what a commit wrote: first at each item and what it was before, and

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"maps"
+	"time"
+)
+
+// Points is what a credential may still register at GitHub. Workers lease registrations
+// from it, each of which has a time of its own, before they launch machines for them.
+type Points struct {
+	Meta
+	Credential string `json:"credential"` // as Account.Credential names it
+	// Next is the first time that is not leased; one that has passed is room for some at once.
+	Next time.Time `json:"next_lease,omitzero"`
+	// Told is when the last of those may ask again who found no lease.
+	Told time.Time `json:"told_until,omitzero"`
+	// RestsUntil is until when GitHub asked to be left alone.
+	RestsUntil time.Time `json:"rests_until,omitzero"`
+	// Small are the scopes that have leases, by Scope.Key: until when what each
+	// leased is more than nothing, at a rate of smallLeases a minute.
+	Small map[string]time.Time `json:"small,omitempty"`
+}
+
+// Ref implements Item.
+func (p *Points) Ref() Ref { return Ref{KindPoints, p.Credential} }
+
+func (p *Points) name(id string) { p.Credential = id }
+
+// GitHub lets a credential spend 900 points in a minute at one endpoint, and takes 5 for
+// a POST: 180 registrations
+// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
+// Leases have places in a row, one each leaseEach. A registration is made at most
+// leaseEarly before the place of its lease, and (leaseBurst-1)*leaseEach, leaseLaunch and
+// leaseLate after it. So those of any minute have places in 69.6 s, which are 180.
+const (
+	leasesPerMinute = 155
+	leaseEach       = time.Minute / leasesPerMinute
+	// leaseBurst is how many can be had at once by who has leased none for a while.
+	leaseBurst = 5
+	// leaseLaunch is how long a launch takes, with the commit before it: the registration
+	// follows it.
+	leaseLaunch = 2 * time.Second
+	// leaseEarly is how much sooner than its time a lease may be used: clocks differ, and
+	// a launch can be faster.
+	leaseEarly = 2 * time.Second
+	// leaseLate is how much later: a launch can be slower, a message's delay is in whole
+	// seconds, and messages are gathered for one.
+	leaseLate = 4 * time.Second
+	// smallLeases is how many leases a scope may have in a minute and still count as small.
+	smallLeases = 5
+)
+
+// Lease is the right to register one runner at GitHub, about its time and not long after
+// it. Nobody gives one back: one that is not used expires. Its zero value is none.
+type Lease struct {
+	Credential string    `json:"credential"`
+	At         time.Time `json:"at"`
+}
+
+// Usable reports whether a registration may be made by the lease now.
+func (l Lease) Usable(now time.Time) bool {
+	return !l.Soon(now) && !now.After(l.At.Add(leaseLate))
+}
+
+// Soon reports whether the time of the lease has not come yet.
+func (l Lease) Soon(now time.Time) bool { return now.Before(l.At.Add(-leaseEarly)) }
+
+// LeaseWish is who wants a lease.
+type LeaseWish struct {
+	Scope string // the Key of where it registers
+	// Waited: the time has come that it was told, or its machine runs already. Others do
+	// not go before it.
+	Waited bool
+	// Launches: the registration follows a launch, and is not needed at once.
+	Launches bool
+}
+
+// Lease leases a registration for a scope, for at most Limits.LeaseAhead from now. The
+// last quarter of that time is for those who Waited, and for scopes with fewer than five
+// leases in a minute, so that a single start is not behind a thousand.
+//
+// It refuses with a Wait until it makes sense to ask again: each who is refused has
+// another time, in the order in which they asked. The Decision has a change in either case.
+func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) {
+	d := Decision{Case: &Case{}}
+	from := maxTime(now, p.RestsUntil)
+	slot := maxTime(from.Add(-(leaseBurst-1)*leaseEach), p.Next)
+	if w.Launches {
+		from = maxTime(from, now.Add(leaseLaunch))
+	}
+	at := maxTime(slot, from)
+	small, ahead := p.small(now, w.Scope), lim.LeaseAhead*3/4
+	if small || w.Waited {
+		ahead = lim.LeaseAhead
+	}
+	p.expire(now, lim.Keep)
+	var l Lease
+	switch first := at.Add(-ahead); {
+	case !first.After(now) && (small || w.Waited || !p.Told.After(now)):
+		l = Lease{Credential: p.Credential, At: at}
+		p.Next = slot.Add(leaseEach)
+		p.Small = p.counted(now, w.Scope)
+	case small:
+		d.Wait = Wait{WaitGitHub, first}
+	default:
+		p.Told = maxTime(maxTime(p.Told, first), now).Add(leaseEach)
+		d.Wait = Wait{WaitGitHub, p.Told}
+	}
+	d.Changes = []Change{Put(&p)}
+	return d, l
+}
+
+// small reports whether a scope has fewer than smallLeases in a minute.
+func (p Points) small(now time.Time, scope string) bool {
+	return p.Small[scope].Sub(now) <= (smallLeases-1)*time.Minute/smallLeases
+}
+
+// counted returns Small with one more lease of a scope, and without those that are over.
+func (p Points) counted(now time.Time, scope string) map[string]time.Time {
+	all := maps.Clone(p.Small)
+	if all == nil {
+		all = map[string]time.Time{}
+	}
+	all[scope] = minTime(maxTime(all[scope], now).Add(time.Minute/smallLeases), now.Add(time.Minute))
+	maps.DeleteFunc(all, func(_ string, until time.Time) bool { return !until.After(now) })
+	return all
+}
+
+// Rest leases nothing until GitHub has been left alone for as long as it asked for. No
+// change: that is known already.
+func (p Points) Rest(now time.Time, lim Limits, until time.Time) Decision {
+	d := Decision{Case: &Case{}}
+	if until.After(p.RestsUntil) {
+		p.RestsUntil = until
+		p.expire(now, lim.Keep)
+		d.Changes = []Change{Put(&p)}
+	}
+	return d
+}
