@@ -214,7 +214,7 @@ func (p endPromises) sawUnused(was, r store.Runner, l store.Lock) {
 		q := p.requests[was.For]
 		p.hold(DrainsFor, was.State != store.RunnerBusy && was.Took.Job == "" && !(q.State == store.Waiting && q.Runner == r.ID),
 			"runner %s, %s, drains as unwanted, took %q, and request %s is %s on %s", r.ID, was.State, was.Took.Job, q.ID, q.State, q.Runner)
-		p.hold(DrainsFor, was.Boot.At.IsZero() || r.DrainingAt.Sub(latest(was.OnlineAt, was.ListeningAt)) >= p.Limits.Grace, "runner %s drains as unwanted at %s, and was online at %s", r.ID, r.DrainingAt, was.OnlineAt)
+		p.hold(DrainsFor, was.Boot.At.IsZero() || !was.OnlineAt.IsZero() && r.DrainingAt.Sub(latest(was.OnlineAt, was.ListeningAt)) >= p.Limits.Grace, "runner %s drains as unwanted at %s, and was online at %s", r.ID, r.DrainingAt, was.OnlineAt)
 		return
 	}
 	q := p.requests[r.Request]

@@ -182,9 +182,6 @@ func (h *History) Expire(before time.Time) (deleted int) {
 			continue
 		}
 		delete(h.versions, ref) // who makes it again begins at 1
-		if ref.Kind == store.KindRequest && h.requests[ref.ID].OfJob() {
-			delete(h.requests, ref.ID) // a workflow job that is still queued gets another one by the same id
-		}
 		if r, ok := h.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
 			h.forgot = h.forgot || len(r.Names) > 0 || registered[r.ID]
 			r.DueAt, r.Names = time.Time{}, nil

@@ -50,6 +50,9 @@ func (p plainPromises) sawPlain(was, r store.Request) {
 		p.hold(CountsOn, !slices.ContainsFunc(r.Labels, func(l string) bool { return !slices.Contains(run.Labels, l) }),
 			"request %s wants %v, and waits for runner %s with %v", r.ID, r.Labels, run.ID, run.Labels)
 	}
+	if r.State == store.Ready && was.State != store.Ready {
+		p.hold(TookTrue, run.Took.Job == r.Job.ID && run.Took.Request == r.ID, "request %s is ready on runner %s, which took %q of %q", r.ID, run.ID, run.Took.Job, run.Took.Request)
+	}
 	at, ok := p.Workflow(r.Job.ID)
 	if !ok {
 		return

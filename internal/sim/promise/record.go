@@ -50,8 +50,8 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 		p.hold(Watched, !r.DueAt.IsZero(), "request %s is %s, and will be looked at never again", r.ID, r.State)
 	}
 	p.hold(GivesUp, r.OfJob() || r.Tries <= len(p.Limits.Waits), "request %s was tried %d times again", r.ID, r.Tries)
-	if was.Version == 0 {
-		return
+	if was.Version == 0 || r.OfJob() && r.Version == 1 {
+		return // or its record was deleted, and its job was heard of again
 	}
 	p.hold(Final, !was.State.Final() || r.State == was.State || r.OfJob(), "request %s was %s, and is %s", r.ID, was.State, r.State)
 	p.hold(ReadyRunner, r.OfJob() || was.State != store.Ready || r.Runner == was.Runner, "request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
