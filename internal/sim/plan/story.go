@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -80,7 +81,7 @@ func (s *story) release() {
 		if i == 1 {
 			s.w.Released()
 		}
-		for region := range s.w.Account.Regions {
+		for _, region := range slices.Sorted(maps.Keys(s.w.Account.Regions)) {
 			_, _ = s.w.Client.ReleaseBrake(s.w.Context(), setting.AccountID, region) // there may be no sweep yet
 		}
 	}
