@@ -150,12 +150,13 @@ func DefaultLimits() Limits {
 	}
 }
 
-// Divided returns the limits of a world that runs by times faster. What people
-// see afterwards (StatusToken, Keep) and what one second already bounds is as before.
+// Divided returns the limits of a world that runs by times faster. What people see
+// afterwards (StatusToken, Keep), what GitHub's own minute bounds (LeaseAhead) and what one
+// second already bounds is as before.
 func (l Limits) Divided(by int) Limits {
 	d := time.Duration(by)
 	for _, p := range []*time.Duration{
-		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.LeaseAhead, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
+		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
 		&l.ShareMargin, &l.Confirmed, &l.ConfirmAgain, &l.ShareStep, &l.Idle, &l.Hard, &l.HardMax, &l.Grace,
 		&l.DeleteAgain, &l.Suspicious, &l.ReaperPeriod,
 		&l.Resend, &l.PollResend, &l.SettleSlack, &l.GoneAge, &l.GoneGap, &l.NameRetry, &l.NameLife,
