@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -24,10 +25,49 @@ type hearing struct {
 	known   bool // there is a request, or there was when it came
 }
 
-// job takes up a job message. What it says is believed if it proves itself; else GitHub is
-// asked.
-func (in *invocation) job(ctx context.Context, m queue.Message) error {
-	account, err := in.Accounts.Account(ctx, m.Account)
+// told is a job message of a batch, and what came out.
+type told struct {
+	queue.Message
+	err *error
+}
+
+// jobs takes up the job messages of a batch: those about one workflow run one after
+// another, so that the answer that the first one has from GitHub serves them all, and
+// runs side by side. Each registration is read once.
+func (in *invocation) jobs(ctx context.Context, all []*told) {
+	type registration struct {
+		store.Account
+		err error
+	}
+	accounts := map[string]registration{}
+	var runs []string
+	messages := map[string][]*told{} // by run
+	for _, m := range all {
+		if _, read := accounts[m.Account]; !read {
+			a, err := in.Accounts.Account(ctx, m.Account)
+			accounts[m.Account] = registration{a, err}
+		}
+		run := m.Seen.Repository.Key() + "/" + m.Seen.Run
+		if messages[run] == nil {
+			runs = append(runs, run)
+		}
+		messages[run] = append(messages[run], m)
+	}
+	var wg sync.WaitGroup
+	for _, run := range runs {
+		wg.Go(func() {
+			for _, m := range messages[run] {
+				a := accounts[m.Account]
+				in.guard(m.err, func() error { return in.job(ctx, m.Message, a.Account, a.err) })
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// job takes up a job message of an account, or of one that could not be read. What it
+// says is believed if it proves itself; else GitHub is asked.
+func (in *invocation) job(ctx context.Context, m queue.Message, account store.Account, err error) error {
 	switch {
 	case errors.Is(err, store.ErrNoAccount), err == nil && account.Closed:
 		in.Log.Info("a job of an account that is not served", "account", m.Account, "job", m.Seen.Job, "trace", m.Trace)

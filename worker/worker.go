@@ -13,6 +13,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -188,6 +189,7 @@ func (w *Worker) Handle(ctx context.Context, batch []queue.Delivery) (failed []s
 func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error {
 	errs := make([]error, len(batch))
 	var starts []*start
+	var jobs []*told
 	var runners []string              // those that resume and next messages name
 	messages := map[string][]func(){} // what is to be done for each of them, one after another
 	var wg sync.WaitGroup
@@ -199,7 +201,7 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 		case m.Kind == queue.Start:
 			starts = append(starts, &start{Message: m, err: &errs[i]})
 		case m.Kind == queue.Job:
-			wg.Go(func() { in.guard(&errs[i], func() error { return in.job(ctx, m) }) })
+			jobs = append(jobs, &told{Message: m, err: &errs[i]})
 		default:
 			if messages[m.ID] == nil {
 				runners = append(runners, m.ID)
@@ -207,6 +209,8 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return in.resume(ctx, m) }) })
 		}
 	}
+	var brokenJobs error
+	wg.Go(func() { in.guard(&brokenJobs, func() error { in.jobs(ctx, jobs); return nil }) })
 	for _, id := range runners {
 		wg.Go(func() {
 			for _, handle := range messages[id] {
@@ -218,9 +222,10 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 	in.guard(&broken, func() error { in.starts(ctx, starts); return nil })
 	wg.Wait()
 	for _, s := range starts {
-		if broken != nil && *s.err == nil {
-			*s.err = broken
-		}
+		*s.err = cmp.Or(*s.err, broken)
+	}
+	for _, j := range jobs {
+		*j.err = cmp.Or(*j.err, brokenJobs)
 	}
 	return errs
 }

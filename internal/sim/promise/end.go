@@ -245,6 +245,11 @@ func (p endPromises) sawUnseen(was, r store.Runner) {
 		p.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= p.Limits.Lost, "runner %s drains as offline at %s, and was missed at %s", r.ID, at, was.MissedAt)
 		return
 	}
+	if p.requests[was.For].OfJob() && was.MissedAt.IsZero() { // asked about since its job did not come
+		p.hold(DrainsFor, !was.OnlineAt.IsZero() && at.Sub(was.OnlineAt) >= p.Limits.OnlineGrace-slack, "runner %s drains as forgotten at %s, and was online at %s", r.ID, at, was.OnlineAt)
+		p.hold(DrainsFor, !p.registered(was.Config.RunnerID), "runner %s drains as forgotten, and GitHub has its registration %d", r.ID, was.Config.RunnerID)
+		return
+	}
 	p.hold(DrainsFor, !was.MissedAt.IsZero() && at.Sub(was.MissedAt) >= p.Limits.Silent, "runner %s drains as forgotten at %s, and was missed at %s", r.ID, at, was.MissedAt)
 	p.hold(DrainsFor, !p.registered(was.Config.RunnerID), "runner %s drains as forgotten, and GitHub has its registration %d", r.ID, was.Config.RunnerID)
 }
