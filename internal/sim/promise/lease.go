@@ -48,7 +48,7 @@ func (p leasePromises) sawLeases(c commit) {
 		case *store.Runner:
 			if p.runners[i.ID].Version == 0 {
 				intent = true
-				by := p.now(kernel.Worker).Add(-c.before)
+				by := p.now(kernel.Worker) // the launch follows the commit
 				p.hold(NotLong, !i.Lease.At.IsZero() && i.Lease.At.Sub(by) <= p.Limits.LeaseAhead+slack,
 					"runner %s is intended at %s, and registered at %s", i.ID, by, i.Lease.At)
 			}

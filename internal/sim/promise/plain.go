@@ -102,9 +102,10 @@ func (p plainPromises) sawLeft(was, r store.Request) {
 	}
 }
 
-// spareFor is how long a machine may be idle that nobody needs: 90 s, two runs of the
-// reaper, the end of its program, and EC2; and what calls take.
-const spareFor = 5*time.Minute + slack
+// spareFor is how long after nobody needs it an idle machine may be in the records: 90 s,
+// two runs of the reaper, the end of its program, and EC2, which are five minutes; one more
+// run that records its end; and what calls take.
+const spareFor = 6*time.Minute + slack
 
 // sawServed looks at what became of all workflow jobs of a world whose trouble ended at a
 // time.
