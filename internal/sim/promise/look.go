@@ -21,7 +21,7 @@ func (h *History) Commits() (done, conflicts int) {
 func (h *History) Slots() []time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.SortedFunc(slices.Values(h.slots[setting.AccountID]), time.Time.Compare)
+	return slices.SortedFunc(slices.Values(h.slots[setting.AccountID+"/"+setting.Region]), time.Time.Compare)
 }
 
 // All returns all requests as they were last committed, oldest first.
