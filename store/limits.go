@@ -27,6 +27,8 @@ type Limits struct {
 	// in half of that, and then wait for it; a lease that is not used is lost, which costs
 	// no more than a registration in so many.
 	LeaseAhead time.Duration
+	// LeaseEach is the time between two registrations of a credential: see leaseEach.
+	LeaseEach time.Duration
 	// OnlineGrace is the time from boot_by until a runner that booted must have
 	// gone online: it may have to download the runner program.
 	OnlineGrace time.Duration
@@ -119,6 +121,7 @@ func DefaultLimits() Limits {
 		BootLimit:    5 * time.Minute,
 		ConfigLimit:  10 * time.Minute,
 		LeaseAhead:   time.Minute,
+		LeaseEach:    leaseEach,
 		OnlineGrace:  2 * time.Minute,
 		Heartbeat:    20 * time.Second,
 		Silent:       45 * time.Second,
@@ -156,7 +159,7 @@ func DefaultLimits() Limits {
 func (l Limits) Divided(by int) Limits {
 	d := time.Duration(by)
 	for _, p := range []*time.Duration{
-		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
+		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.LeaseEach, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
 		&l.ShareMargin, &l.Confirmed, &l.ConfirmAgain, &l.ShareStep, &l.Idle, &l.Hard, &l.HardMax, &l.Grace,
 		&l.DeleteAgain, &l.Suspicious, &l.ReaperPeriod,
 		&l.Resend, &l.PollResend, &l.SettleSlack, &l.GoneAge, &l.GoneGap, &l.NameRetry, &l.NameLife,

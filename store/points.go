@@ -33,8 +33,7 @@ func (p *Points) name(id string) { p.Credential = id }
 // leaseEarly before the place of its lease, and (leaseBurst-1)*leaseEach, leaseLaunch and
 // leaseLate after it. So those of any minute have places in 69.6 s, which are 180.
 const (
-	leasesPerMinute = 155
-	leaseEach       = time.Minute / leasesPerMinute
+	leaseEach = time.Minute / 155
 	// leaseBurst is how many can be had at once by who has leased none for a while.
 	leaseBurst = 5
 	// leaseLaunch is how long a launch takes, with the commit before it: the registration
@@ -84,7 +83,7 @@ type LeaseWish struct {
 func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) {
 	d := Decision{Case: &Case{}}
 	from := maxTime(now, p.RestsUntil)
-	slot := maxTime(from.Add(-(leaseBurst-1)*leaseEach), p.Next)
+	slot := maxTime(from.Add(-(leaseBurst-1)*lim.LeaseEach), p.Next)
 	if w.Launches {
 		from = maxTime(from, now.Add(leaseLaunch))
 	}
@@ -98,12 +97,12 @@ func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) 
 	switch first := at.Add(-ahead); {
 	case !first.After(now) && (small || w.Waited || !p.Told.After(now)):
 		l = Lease{Credential: p.Credential, At: at}
-		p.Next = slot.Add(leaseEach)
+		p.Next = slot.Add(lim.LeaseEach)
 		p.Small = p.counted(now, w.Scope)
 	case small:
 		d.Wait = Wait{WaitGitHub, first}
 	default:
-		p.Told = maxTime(maxTime(p.Told, first), now).Add(leaseEach)
+		p.Told = maxTime(maxTime(p.Told, first), now).Add(lim.LeaseEach)
 		d.Wait = Wait{WaitGitHub, p.Told}
 	}
 	d.Changes = []Change{Put(&p)}
