@@ -302,12 +302,18 @@ func (m *machine) running(command string) int {
 // killAgent kills the agent's process, and waits for the next one.
 func (m *machine) killAgent() {
 	m.t.Helper()
-	pid := 0
+	pid := m.cutAgent()
+	eventually(m.t, "the agent is started again", func() bool { now := m.running(agentCommand); return now != 0 && now != pid })
+}
+
+// cutAgent kills the agent's process, and returns its pid. The next one may be over soon.
+func (m *machine) cutAgent() (pid int) {
+	m.t.Helper()
 	eventually(m.t, "the agent runs", func() bool { pid = m.running(agentCommand); return pid != 0 })
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		m.t.Fatal(err)
 	}
-	eventually(m.t, "the agent is started again", func() bool { now := m.running(agentCommand); return now != 0 && now != pid })
+	return pid
 }
 
 const agentCommand = "/opt/garo/agent -document"

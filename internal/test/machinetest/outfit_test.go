@@ -144,7 +144,7 @@ func TestScriptIsNotRunTwice(t *testing.T) {
 	started := w.ask(store.Ephemeral)
 	m := w.machine(1)
 	eventually(t, "the script runs", func() bool { return m.read("ran") != "" })
-	m.killAgent()
+	m.cutAgent()
 	m.wantOff()
 	if s := w.wantEnd(started.ID, store.EndSetup); !strings.Contains(s.Runner.End.Text, "does not run it twice") || m.read("ran") != "once\n" {
 		t.Errorf("ended with %q, after running %q; want that it ran once", s.Runner.End.Text, m.read("ran"))
