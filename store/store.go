@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,6 +175,17 @@ type Filter struct {
 	// Look bounds what the answer costs where few items match: at most so many
 	// entries of an index are looked at. Zero: as many as it takes.
 	Look int
+}
+
+// Lists returns the kind that f is about, KindRequest for the zero value. The error is for
+// kinds that are not listed.
+func (f Filter) Lists() (Kind, error) {
+	switch kind := cmp.Or(f.Kind, KindRequest); kind {
+	case KindRequest, KindRunner:
+		return kind, nil
+	default:
+		return kind, fmt.Errorf("list %s: only requests and runners are listed", kind)
+	}
 }
 
 // MoreError ends a List that has looked at as many entries as Filter.Look allows,

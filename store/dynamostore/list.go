@@ -25,9 +25,9 @@ const lookBack = 200
 func (s *Store) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
 	return func(yield func(store.Item, error) bool) {
 		f := f // the iteration may begin again
-		f.Kind = cmp.Or(f.Kind, store.KindRequest)
-		if f.Kind != store.KindRequest && f.Kind != store.KindRunner {
-			yield(nil, fmt.Errorf("list %s: only requests and runners are listed", f.Kind))
+		var err error
+		if f.Kind, err = f.Lists(); err != nil {
+			yield(nil, err)
 			return
 		}
 		if f.After != "" && f.After <= f.From() {

@@ -209,9 +209,9 @@ func (m *Memory) dueBy(before time.Time) []dueItem {
 // List implements store.Store. It yields what is there when the iteration begins.
 func (m *Memory) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error] {
 	return func(yield func(store.Item, error) bool) {
-		kind := cmp.Or(f.Kind, store.KindRequest)
-		if kind != store.KindRequest && kind != store.KindRunner {
-			yield(nil, fmt.Errorf("list %s: only requests and runners are listed", kind))
+		kind, err := f.Lists()
+		if err != nil {
+			yield(nil, err)
 			return
 		}
 		yielded := 0
