@@ -100,7 +100,7 @@ func (t *target) client(ctx context.Context) (*client.Client, error) {
 	})
 }
 
-// away returns what tells people, once, that the API is asked again: that goes on for
+// away returns what tells people, once, that the API is asked again: that lasts for
 // half a minute.
 func away(w io.Writer) func(error) {
 	var once sync.Once
@@ -160,13 +160,8 @@ func toldOf(err error) error {
 	return told(err)
 }
 
-// reap makes a local system run its reaper, and decodes the report. This is no
-// call of the API: a local system offers it beside that.
+// reap makes a local system run its reaper, and decodes the report.
 func (t *target) reap(ctx context.Context, dryRun bool, report any) error {
-	token, err := t.token()
-	if err != nil {
-		return err
-	}
 	if err := t.greet(ctx); err != nil {
 		return err
 	}
@@ -174,7 +169,26 @@ func (t *target) reap(ctx context.Context, dryRun bool, report any) error {
 	if dryRun {
 		path += "?dry_run=true"
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.address()+path, nil)
+	return t.locally(ctx, http.MethodPost, path, nil, report, "run the reaper",
+		errors.New("this is no local system: in AWS the reaper runs by its schedule, and its log is in CloudWatch"))
+}
+
+// locally makes a call that a local system offers beside the API. what names the call, and
+// nowhere is what it means that there is no such call.
+func (t *target) locally(ctx context.Context, method, path string, in, out any, what string, nowhere error) error {
+	token, err := t.token()
+	if err != nil {
+		return err
+	}
+	var sent io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		sent = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, t.address()+path, sent)
 	if err != nil {
 		return err
 	}
@@ -189,13 +203,13 @@ func (t *target) reap(ctx context.Context, dryRun bool, report any) error {
 	case err != nil:
 		return err
 	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed:
-		return errors.New("this is no local system: in AWS the reaper runs by its schedule, and its log is in CloudWatch")
+		return nowhere
 	case resp.StatusCode == http.StatusUnauthorized:
 		return told(client.ErrUnauthenticated)
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("run the reaper: %s: %s", resp.Status, bytes.TrimSpace(body))
+		return fmt.Errorf("%s: %s: %s", what, resp.Status, bytes.TrimSpace(body))
 	}
-	return json.Unmarshal(body, report)
+	return json.Unmarshal(body, out)
 }
 
 func printJSON(w io.Writer, v any) error {

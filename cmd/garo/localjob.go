@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,7 +91,7 @@ func (j *jobFlags) run(cmd *cobra.Command) error {
 		if over == len(shown) {
 			return nil
 		}
-		if err := sleep.For(ctx, 200*time.Millisecond); err != nil { // as often as its jobs are told of
+		if err := sleep.For(ctx, 200*time.Millisecond); err != nil { // as often as its jobs are reported
 			return err
 		}
 	}
@@ -112,38 +109,7 @@ func (j *jobFlags) show(out io.Writer, job local.QueuedJob) error {
 	return err
 }
 
-// call makes a call of the local system that is none of the API.
+// call makes a call about jobs at the local system.
 func (j *jobFlags) call(ctx context.Context, method string, in, out any) error {
-	token, err := j.token()
-	if err != nil {
-		return err
-	}
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, j.address()+"/local/jobs", body)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+token.Reveal())
-	resp, err := direct.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 10<<20))
-	switch {
-	case err != nil:
-		return err
-	case resp.StatusCode == http.StatusNotFound:
-		return usage("%s is no garo local: its GitHub is a real one", j.address())
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("queue jobs: %s", strings.TrimSpace(string(b)))
-	}
-	return json.Unmarshal(b, out)
+	return j.locally(ctx, method, "/local/jobs", in, out, "queue jobs", usage("%s is no garo local: its GitHub is a real one", j.address()))
 }
