@@ -51,7 +51,7 @@ type Config struct {
 	// UserAgent names the program to the API's logs, such as deploy/1.2. Empty: garo-go.
 	UserAgent string
 
-	// Retrying is told why, before each pause after which a call is made again; nil: nobody
+	// Retrying learns why, before each pause after which a call is made again; nil: nobody
 	// is. It may be called by several calls at a time.
 	Retrying func(error)
 

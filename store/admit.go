@@ -69,7 +69,7 @@ func Admit(c Case, now time.Time, q Admission) (Decision, Admission) {
 	return d, answer
 }
 
-// Answer decides what a machine that asks is told: no with a reason, else yes. It needs
+// Answer decides the answer to a machine that asks: no with a reason, else yes. It needs
 // the runner. A question that was answered stays so.
 func Answer(c Case, now time.Time, no string) Decision {
 	return decide(c, func(d *Decision) {

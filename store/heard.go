@@ -98,7 +98,7 @@ func (d *Decision) began(now time.Time, lim Limits, s Sighting) Hearing {
 		return HeardNothing
 	case r.State == Ready && r.Runner == run.ID:
 		if !was.CompletedAt.IsZero() {
-			r.Job = was // it is told once
+			r.Job = was // it is recorded once
 		}
 		return HeardNothing
 	case r.forbidden(): // the machine's own question fails the job

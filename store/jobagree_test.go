@@ -94,7 +94,7 @@ func (c coded) took(s modelState, j int, d store.Decision) modelState {
 		a.Flags |= isHeld
 	}
 	if was.R != a.R || was.Flags&isHeld == 0 && a.Flags&isHeld != 0 {
-		a.Flags &^= wasRead // whoever read it loses his commit
+		a.Flags &^= wasRead // a commit by what was read before loses
 	}
 	return s
 }

@@ -205,7 +205,7 @@ func TestAWebhookAloneEndsNoRequest(t *testing.T) {
 			if got := w.requestNow(r.ID); got.State != store.Waiting || w.runnerOf(r.ID).Took.Job != "" {
 				t.Errorf("%s: %s, took %q; want it waiting on", name, got.State, w.runnerOf(r.ID).Took.Job)
 			}
-			time.Sleep(time.Minute) // so that GitHub is asked anew
+			time.Sleep(time.Minute) // so that GitHub is asked again
 		}
 		w.begins(21, mine, github.StatusInProgress) // and its webhook is lost
 		w.handle(w.message(store.Sighting{Job: id, Status: store.JobInProgress}))

@@ -86,7 +86,7 @@ func (in *invocation) lease(ctx context.Context, now time.Time, account store.Ac
 }
 
 // rest has all workers leave GitHub alone for as long as it asked for. If that cannot be
-// written, the next one that calls is told the same.
+// written, the next one that calls gets the same answer.
 func (in *invocation) rest(ctx context.Context, account store.Account, until time.Time) {
 	now := in.Now()
 	err := in.onPoints(ctx, account, func(p store.Points) store.Decision {
@@ -175,7 +175,7 @@ func (v *launching) permitted(ctx context.Context) (bool, error) {
 	now := v.Now()
 	l := v.Runner.Lease
 	switch {
-	case l.Usable(now) || v.account.ID == "": // of an account that cannot be read, GitHub is told nothing
+	case l.Usable(now) || v.account.ID == "": // of an account that cannot be read, GitHub hears nothing
 		return true, nil
 	case l.Soon(now):
 		return false, v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: l.At}})

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -247,88 +245,4 @@ func (in *invocation) held(ctx context.Context, d store.Decision) {
 	req := d.Request
 	in.Log.Info("waits", "request", req.ID, "trace", req.Trace, "for", req.Wait, "until", req.DueAt)
 	in.sendAll(ctx, d)
-}
-
-// intend plans a machine for the request and adds the intent to the commit of
-// its account.
-func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *store.Lock) error {
-	account, ok := r.registration(ctx, s, req)
-	if !ok {
-		return nil
-	}
-	quota := r.quotas[req.Account]
-	id, err := keys.NewID(r.Random)
-	if err != nil {
-		return err
-	}
-	plan, err := account.Plan(*req, uint(id[0]))
-	if err != nil {
-		r.refuse(s, req, store.Failure{Code: "not_allowed", Text: err.Error() + "."})
-		return nil
-	}
-	if r.lines(ctx, s, account, store.Case{Request: *req, Lock: *lock, Quota: *quota}) {
-		return nil
-	}
-	if req.OfJob() && !r.wanted(ctx, s, account, req) {
-		return nil
-	}
-	lease := r.leasing(ctx, s, req, account)
-	defer lease.Wait()
-	launch, err := r.freeze(ctx, *req, account, id)
-	if err != nil {
-		if errors.Is(err, fleet.ErrRefused) {
-			if quota.Unreached(r.now, false).Alarm != "" { // else the reaper has told people already
-				r.alarm(store.AlarmAccess, "account refuses", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
-			}
-			r.refuse(s, req, store.Failure{Code: store.EndLaunchDenied, Text: refusalText(err)})
-			return nil
-		}
-		r.Log.Warn("image not resolved", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
-		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
-		return nil
-	}
-	if why, refused := quota.Refuses(r.now, launch.Image, r.ProgramKey); refused {
-		r.refuse(s, req, why)
-		return nil
-	}
-	launch.BootLimitsS = account.BootLimits(plan, r.Limits)
-	sealed, err := r.keys().SealExternalID(r.Random, launch.KeyID, account.ID, account.ExternalID)
-	if err != nil {
-		return err
-	}
-	if !r.leased(ctx, s, req, lease) {
-		return nil
-	}
-	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{
-		Runner: id, ControlPlane: r.ControlPlane, MaxRunners: account.MaxRunners, Claim: r.claim(),
-		Reach: store.ReachOf(account, req.Region, launch.KeyID, sealed),
-		Plan:  r.capacity.sorted(r.now, req.Account, req.Region, req.Prefer(plan)), Launch: launch,
-		Pacing: account.Pace(r.Limits), Lease: s.lease,
-	})
-	if d.Wait.For != "" {
-		r.keep(ctx, s, req, d.Wait)
-		return nil
-	}
-	g := r.put("account "+req.Account, s, d)
-	g.after = append(g.after, func() {
-		run := d.Runner
-		r.Log.Info("launches", "request", req.ID, "runner", run.ID, "trace", req.Trace, "placement", run.Placement().String())
-		if req := d.Request; req.Starved() {
-			r.alarm(store.AlarmJobWaits, "a job lost one machine after another, and gets the next", "request", req.ID, "job", req.Job.ID, "url", req.Job.URL,
-				"machines", req.Tries, "repository", req.Repository.Name, "trace", req.Trace)
-		}
-		r.first(run.ID)
-		v := &launching{invocation: r.invocation, Case: *d.Case, account: account}
-		v.Case = v.With(r.locks[run.Lock], r.quotas[run.Account]) // as later messages of the batch left them
-		s.drive = v
-	})
-	return nil
-}
-
-// refuse fails the request: no machine could ever be launched for it.
-func (r *round) refuse(s *start, req *store.Request, why store.Failure) {
-	g := r.put("request "+req.ID, s, store.Case{Request: *req}.Fail(r.now, r.Limits, why))
-	g.after = append(g.after, func() {
-		r.Log.Info("refused", "request", req.ID, "trace", req.Trace, "code", why.Code, "text", why.Text)
-	})
 }

@@ -54,8 +54,8 @@ func (a accounts) Account(ctx context.Context, id string) (store.Account, error)
 
 func (a accounts) List(ctx context.Context) ([]string, error) { return registered{a.World}.List(ctx) }
 
-// outside makes what is around GARO.
-func (w *World) outside() {
+// hub makes GitHub, and its client.
+func (w *World) hub() {
 	var err error
 	var repositories []github.Repository
 	for _, r := range w.Account.Repositories {
@@ -87,6 +87,11 @@ func (w *World) outside() {
 		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
 	})
 	w.must(err)
+}
+
+// outside makes what is around GARO.
+func (w *World) outside() {
+	w.hub()
 	ec2 := simfleet.WorldConfig{
 		Pending: setting.Pending, Stopping: setting.Stopping, Launches: simfleet.EC2Rate, PageSize: 100, NeverBoots: w.cfg.NeverBoots,
 		Fault: func(op string, _ fleet.Place, l fleet.Launch) error {
@@ -113,6 +118,7 @@ func (w *World) outside() {
 		cfg.Install = w.setUp
 		cfg.Plain = func(string) bool { return w.cfg.PlainAgent != nil && w.cfg.PlainAgent(w.Count("agent")) }
 	}
+	var err error
 	w.Fleet, err = simfleet.Open(cfg)
 	w.must(err)
 }

@@ -1,13 +1,8 @@
 package sim
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"iter"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -15,11 +10,8 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/webhook"
 )
 
 // Plain is the label that gets a job a machine, in every world.
@@ -195,68 +187,6 @@ func (j *workflow) as(now time.Time, t simgithub.Job) github.Job {
 	return out
 }
 
-// deliver has webhooks sent. Nobody waits for them.
-func (f *workflows) deliver(j github.Job) {
-	id := strconv.FormatInt(j.ID, 10)
-	at := []time.Duration{0}
-	if f.w.cfg.Webhook != nil {
-		at = f.w.cfg.Webhook(id, j.Status)
-	}
-	if f.w.cfg.Nameless != nil && f.w.cfg.Nameless(id, j.Status) {
-		j.RunnerID, j.RunnerName = 0, ""
-	}
-	body := payload(j)
-	for n, after := range at {
-		f.w.Go(func() {
-			time.Sleep(after + time.Duration(j.ID%97+int64(n))*time.Microsecond) // so that they have one order
-			f.post(body)
-		})
-	}
-}
-
-// payload is the body of a webhook, as GitHub has it.
-func payload(j github.Job) []byte {
-	when := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		return &t
-	}
-	owner, _ := strconv.ParseInt(setting.Organization.ID, 10, 64) // they are numbers
-	repo, _ := strconv.ParseInt(setting.RepositoryID, 10, 64)
-	b, err := json.Marshal(map[string]any{
-		"action": j.Status,
-		"workflow_job": map[string]any{
-			"id": j.ID, "run_id": j.RunID, "run_attempt": j.Attempt, "name": j.Name, "status": j.Status, "conclusion": j.Conclusion,
-			"labels": j.Labels, "workflow_name": j.Workflow, "head_branch": j.HeadBranch, "runner_id": j.RunnerID, "runner_name": j.RunnerName,
-			"created_at": when(j.CreatedAt), "started_at": when(j.StartedAt), "completed_at": when(j.CompletedAt),
-		},
-		"repository": map[string]any{
-			"id": repo, "full_name": setting.Repository, "html_url": "https://github.com/" + setting.Repository,
-			"owner": map[string]any{"id": owner, "login": setting.Organization.Name},
-		},
-	})
-	if err != nil {
-		panic(err) // numbers and texts always marshal
-	}
-	return b
-}
-
-// post makes one delivery. GitHub does nothing about one that is refused.
-func (f *workflows) post(body []byte) {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, setting.URL+"/github/webhook", bytes.NewReader(body))
-	if err != nil {
-		f.w.Error(err)
-		return
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(webhook.EventHeader, webhook.WorkflowJob)
-	req.Header.Set(webhook.SignatureHeader, webhook.Sign(secret.New(webhookSecret), body))
-	if res, err := (door{f.w, kernel.GitHub}).RoundTrip(req); err == nil {
-		res.Body.Close()
-	}
-}
-
 // at tells the promises how a job was at GitHub.
 func (f *workflows) at(id string) (promise.Workflow, bool) {
 	f.look()
@@ -307,90 +237,6 @@ func (f *workflows) shows(is func(*workflow, string) bool) (out []github.Job) {
 		out = append(out, shown)
 	}
 	return out
-}
-
-// tappedWorkflows is what worker and reaper are told of workflow jobs.
-type tappedWorkflows struct{ w *World }
-
-func (t tappedWorkflows) ask(ctx context.Context, repo github.Repository, what string, id int64, is func(*workflow, string) bool) ([]github.Job, error) {
-	in := github.Scope{ID: repo.ID, Name: repo.Name, Account: repo.Account}
-	return unanswered(atGitHub(ctx, t.w, in, &kernel.Effect{Op: kernel.Get, What: what, On: strconv.FormatInt(id, 10)}, func(context.Context) ([]github.Job, error) {
-		jobs := t.w.shows(is)
-		if len(jobs) == 0 || repo.ID != setting.RepositoryID {
-			return nil, &github.Error{Kind: github.ErrNotFound, Op: what, Status: http.StatusNotFound}
-		}
-		return jobs, nil
-	}))
-}
-
-func ofRun(run int64) func(*workflow, string) bool {
-	return func(j *workflow, _ string) bool { return j.Run == strconv.FormatInt(run, 10) }
-}
-
-func (t tappedWorkflows) Run(ctx context.Context, repo github.Repository, id int64) (github.Run, error) {
-	event := "push"
-	_, err := t.ask(ctx, repo, "run", id, func(j *workflow, _ string) bool {
-		if j.Run == strconv.FormatInt(id, 10) && j.Event != "" {
-			event = j.Event
-		}
-		return ofRun(id)(j, "")
-	})
-	head, _ := strconv.ParseInt(setting.RepositoryID, 10, 64) // it is a number
-	return github.Run{ID: id, Attempt: 1, Event: event, Actor: "somebody", HeadRepository: head, HeadBranch: "main"}, err
-}
-
-func (t tappedWorkflows) Runs(ctx context.Context, repo github.Repository, status string) iter.Seq2[github.Run, error] {
-	return func(yield func(github.Run, error) bool) {
-		jobs, err := t.ask(ctx, repo, "runs that are "+status, 0, func(*workflow, string) bool { return true })
-		if errors.Is(err, github.ErrNotFound) {
-			return // there are none
-		}
-		if err != nil {
-			yield(github.Run{}, err)
-			return
-		}
-		order := append(slices.Clone(leastAdvanced), github.StatusInProgress, github.StatusCompleted)
-		runs := map[int64]string{}
-		var ids []int64
-		for _, j := range jobs {
-			was, known := runs[j.RunID]
-			if !known {
-				ids = append(ids, j.RunID)
-			}
-			if !known || slices.Index(order, j.Status) < slices.Index(order, was) {
-				runs[j.RunID] = j.Status
-			}
-		}
-		for _, id := range slices.Backward(ids) {
-			if runs[id] == status && !yield(github.Run{ID: id, Attempt: 1, Status: status}, nil) {
-				return
-			}
-		}
-	}
-}
-
-// leastAdvanced are the statuses of which a run has the first that any of its jobs has,
-// before those of jobs that began.
-var leastAdvanced = []string{github.StatusRequested, github.StatusPending, github.StatusWaiting, github.StatusQueued}
-
-func (t tappedWorkflows) RunJobs(ctx context.Context, repo github.Repository, run int64) ([]github.Job, error) {
-	return t.ask(ctx, repo, "jobs of a run", run, ofRun(run))
-}
-
-func (t tappedWorkflows) Job(ctx context.Context, repo github.Repository, id int64) (github.Job, error) {
-	jobs, err := t.ask(ctx, repo, "job", id, func(_ *workflow, is string) bool { return is == strconv.FormatInt(id, 10) })
-	if err != nil {
-		return github.Job{}, err
-	}
-	return jobs[0], nil
-}
-
-func (t tappedWorkflows) Cancel(ctx context.Context, repo github.Repository, run int64) error {
-	jobs, err := t.ask(ctx, repo, "cancel run", run, ofRun(run))
-	for _, j := range jobs {
-		t.w.CancelPlain(strconv.FormatInt(j.ID, 10))
-	}
-	return err
 }
 
 // Left is as the promises have it, and the workflow jobs that are not over.

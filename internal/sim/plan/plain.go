@@ -74,7 +74,7 @@ func (s *story) plainJob(name string) {
 }
 
 // taker is what the runner of others is called that takes a job: in some worlds as one of
-// ours, which whoever may register runners can do.
+// ours, which anyone who may register runners can do.
 func (s *story) taker(name string) string {
 	if all := s.w.GitHub.Registrations(); len(all) > 0 && s.chance(600, "impostor", name) {
 		return oneOf(s.dice, all, "impostor of", name).Name

@@ -47,7 +47,7 @@ var confirmBugs = []Bug{
 	plant("TooOldAfterAJobIgnored", "a program that GitHub refuses after a job gets another config",
 		edit("internal/agent/program.go", `case code == ExitTooOld:`, `case code == ExitTooOld && !hadJob:`)),
 	plant("TooOldImageLaunchedAgain", "an image whose program GitHub refused is launched again",
-		edit("worker/start.go", `; refused {
+		edit("worker/intend.go", `; refused {
 		r.refuse`, `; refused && r.id == "" {
 		r.refuse`)),
 	plant("TooOldImageForgotten", "nobody remembers the image whose program GitHub refused",

@@ -13,7 +13,7 @@ var optionBugs = []Bug{
 	plant("BootLimitOfTheFirstPlacement", "a machine of a slow type has the time of a fast one",
 		edit("store/launch.go", `r.Launch.BootLimit(r.Placement(), lim)`, `r.Launch.BootLimit(r.Plan[0], lim)`)),
 	plant("BootLimitsForgotten", "the boot limits of the registration are forgotten",
-		edit("worker/start.go", `launch.BootLimitsS = account.BootLimits(plan, r.Limits)`, ``)),
+		edit("worker/intend.go", `launch.BootLimitsS = account.BootLimits(plan, r.Limits)`, ``)),
 	plant("RegionsLeftForAnything", "a machine that does not boot sends its request to another region",
 		edit("store/regions.go", `why.Code != EndNoCapacity && why.Code != EndVCPULimit || next == 0`, `next == 0`)),
 	plant("RegionsCountAsTries", "a request with two regions has half of the tries",

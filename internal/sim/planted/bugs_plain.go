@@ -51,7 +51,7 @@ var plainBugs = []Bug{
 
 	// Launches.
 	plant("LaunchedWithoutAsking", "a machine is launched for a job that GitHub was not asked about",
-		edit("worker/start.go", `if req.OfJob() && !r.wanted(`, `if req.OfJob() && r.id == "" && !r.wanted(`)),
+		edit("worker/intend.go", `if req.OfJob() && !r.wanted(`, `if req.OfJob() && r.id == "" && !r.wanted(`)),
 	plant("PolicyNotAsked", "a machine is launched for a run that may have none",
 		edit("worker/plain.go", `no != nil {
 		r.forbid(`, `no != nil && r.id == "" {

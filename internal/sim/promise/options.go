@@ -18,7 +18,7 @@ const (
 	OwnTags  Promise = "nobody but us says whose a machine is"
 	BootsBy  Promise = "a machine has the time to boot that its instance type needs"
 	NextOne  Promise = "a region is left for the next when EC2 has no room in it, and not before"
-	SameCall Promise = "whoever repeats a launch repeats it to the byte"
+	SameCall Promise = "a launch that is repeated is the same to the byte"
 )
 
 // sawOptions looks at a call for a runner that is recorded: it is as the request asked,
@@ -35,7 +35,7 @@ func (p launchPromises) sawOptions(l fleet.Launch, r store.Runner) {
 	p.calls.first[l.ClientToken] = l
 }
 
-// sawElsewhere looks at a request that gave up a runner, and reports whether it goes on in
+// sawElsewhere looks at a request that gave up a runner, and reports whether it continues in
 // its next region: that is no further try. Otherwise it begins with the first one again.
 func (p launchPromises) sawElsewhere(was, r store.Request, run store.Runner) bool {
 	if len(was.Regions) == 0 {
