@@ -136,7 +136,7 @@ func read(name string) (bootstrap.Document, error) {
 	return bootstrap.Decode(string(word))
 }
 
-// start reads what the machine is told about itself.
+// start reads what the user data says about the machine.
 func start(ctx context.Context, c config, m *host.Machine) (bootstrap.Document, string, error) {
 	document, err := read(c.document)
 	if err != nil {

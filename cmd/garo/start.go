@@ -167,7 +167,7 @@ func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool)
 	case ctx.Err() != nil:
 		return errInterrupted
 	case errors.Is(err, client.ErrNoAnswer), errors.Is(err, client.ErrUnavailable):
-		return fmt.Errorf("%w: when the API is back, garo wait %s goes on", err, id)
+		return fmt.Errorf("%w: when the API is back, continue with garo wait %s", err, id)
 	}
 	no, ended := errors.AsType[*client.NotReadyError](err)
 	if err != nil && !ended {

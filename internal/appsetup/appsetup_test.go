@@ -154,7 +154,7 @@ func TestRightsAreThoseOfTheScope(t *testing.T) {
 	}
 }
 
-// Whoever is not that person gets nothing, and cannot end the wait.
+// Anyone else gets nothing, and cannot end the wait.
 func TestNobodyElseBringsACode(t *testing.T) {
 	f := newFake(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -118,7 +118,7 @@ type grantKey struct {
 	account, parameter string
 	app, installation  int64
 	repository         string // its id; empty: it is for none alone
-	right              Right  // empty: a parameter was read anew
+	right              Right  // empty: a parameter was read again
 }
 
 func keyOf(a Access, from store.GitHubCredential) grantKey {

@@ -131,7 +131,7 @@ func (r *Ring) RequestID(repositoryID, runID, runAttempt, checkRunID, idempotenc
 }
 
 // JobRequestID returns the id of the request for a workflow job, by its repository's Key
-// and GitHub's number of the job: whoever learns of the job finds the same record.
+// and GitHub's number of the job: everyone who learns of the job finds the same record.
 func (r *Ring) JobRequestID(repositoryKey, job string) string {
 	return short(mac(r.id, "garo/job/1", repositoryKey, job))
 }

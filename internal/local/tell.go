@@ -34,7 +34,7 @@ type Job struct {
 	Repository string        `json:"repository"` // owner/name
 	RunsOn     []string      `json:"runs_on"`
 	Length     time.Duration `json:"length"` // nanoseconds
-	// Lost: nobody is told that it is queued. Late is how much later than it happens GitHub
+	// Lost: no webhook says that it is queued. Late is how much later than it happens GitHub
 	// tells of anything, and Twice has it tell everything again after that.
 	Lost  bool          `json:"lost,omitempty"`
 	Late  time.Duration `json:"late,omitempty"`

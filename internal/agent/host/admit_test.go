@@ -83,7 +83,7 @@ func TestAJobThatAsksRunsNoStepUntilItMay(t *testing.T) {
 	}
 }
 
-// Who runs the job can write what it asks, and not what it is told.
+// Who runs the job can write what it asks, and not the answer.
 func TestTheAnswerIsTheAgentsAlone(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Log("as one user: the directory's rights say nothing")

@@ -41,7 +41,7 @@ const (
 )
 
 // Install implements agent.Config.Install: it makes sure of the runner program, and of
-// the outfit. It may be called again after an error, and goes on with what is there of a
+// the outfit. It may be called again after an error, and continues with what is there of a
 // download.
 func (m *Machine) Install(ctx context.Context, p apitype.RunnerProgram, o apitype.Outfit) (did string, err error) {
 	who, err := m.account()

@@ -162,7 +162,7 @@ type Server struct {
 	rules   Rules
 	names   names
 	orgs    []Organization
-	// workflows are what is told of runs, by their numbers; delivered is the App's log.
+	// workflows are the runs and their jobs, by their numbers; delivered is the App's log.
 	workflows map[string]Workflow
 	delivered []Delivery
 	calls     map[string]int

@@ -16,7 +16,7 @@ func without(programs ...string) string {
 }
 
 // manager is a package manager that ends once the runner program is there: the two have
-// to come at the same time. It makes what it is told to install.
+// to come at the same time. It makes what its arguments name.
 const manager = `
 printf 'ID=debian\n' >/etc/os-release
 cat >/usr/local/bin/apt-get <<'END'
