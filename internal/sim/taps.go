@@ -13,6 +13,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -135,14 +136,23 @@ type tappedFleet struct{ w *World }
 
 var _ fleet.Fleet = tappedFleet{}
 
+// elsewhere adds to what a call is about the region, unless it is the first one: calls of two
+// regions that go out side by side are told apart.
+func elsewhere(on string, at fleet.Place) string {
+	if at.Region == setting.Region {
+		return on
+	}
+	return strings.TrimSpace(on + " in " + at.Region)
+}
+
 func (f tappedFleet) Image(ctx context.Context, at fleet.Place, image string) (string, error) {
-	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Image, On: image}, func(ctx context.Context) (string, error) {
+	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Image, On: elsewhere(image, at)}, func(ctx context.Context) (string, error) {
 		return f.w.Fleet.Image(ctx, at, image)
 	})
 }
 
 func (f tappedFleet) RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error) {
-	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Root, On: ami}, func(ctx context.Context) (store.Root, error) {
+	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Root, On: elsewhere(ami, at)}, func(ctx context.Context) (store.Root, error) {
 		return f.w.Fleet.RootVolume(ctx, at, ami)
 	})
 }
@@ -179,7 +189,7 @@ func (f tappedFleet) Get(ctx context.Context, at fleet.Place, ids ...string) (ma
 }
 
 func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error] {
-	return tappedSeq(ctx, f.w, &kernel.Effect{To: kernel.ToEC2, Op: kernel.List, What: "instances"}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
+	return tappedSeq(ctx, f.w, &kernel.Effect{To: kernel.ToEC2, Op: kernel.List, What: "instances", On: elsewhere("", at)}, func(ctx context.Context) iter.Seq2[fleet.Instance, error] {
 		if err := f.w.takeOn(ctx, at.Account); err != nil {
 			return failing[fleet.Instance](err)
 		}
