@@ -1,6 +1,7 @@
 package simfleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -59,6 +61,24 @@ func (w *World) RootVolume(ctx context.Context, at fleet.Place, ami string) (sto
 	return simRoot, nil
 }
 
+// SpotPrices implements fleet.Fleet, with made-up prices.
+func (w *World) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+	if err := w.begin(ctx, OpSpot, at, fleet.Launch{}); err != nil {
+		return nil, nil, err
+	}
+	hour, zones := map[string]store.MicroUSD{}, map[string]string{}
+	for _, subnet := range subnets {
+		zone := w.zone(subnet)
+		zones[subnet] = zone
+		for _, t := range types {
+			if usd := simprices.SpotHour(t, zone); usd > 0 {
+				hour[store.SpotKey(t, zone)] = usd
+			}
+		}
+	}
+	return hour, zones, nil
+}
+
 // Launch implements fleet.Fleet.
 func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	if !w.admit(at) {
@@ -77,6 +97,9 @@ func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fle
 	}
 	return i, err
 }
+
+// zone returns the availability zone of a subnet.
+func (w *World) zone(subnet string) string { return cmp.Or(w.cfg.Zones[subnet], subnet) }
 
 // admit reports whether a place lets one more call of RunInstances in.
 func (w *World) admit(at fleet.Place) bool {
@@ -145,10 +168,7 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 	if err := w.prune(now); err != nil {
 		return fleet.Instance{}, err
 	}
-	zone, ok := w.cfg.Zones[l.Subnet]
-	if !ok {
-		zone = l.Subnet
-	}
+	zone := w.zone(l.Subnet)
 	s := scope{at, zone, l.ClientToken}
 	print := fingerprint(l)
 	if b := w.tokens[s]; b != nil && !w.free(b, now) {
