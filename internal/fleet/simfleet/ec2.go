@@ -1,7 +1,6 @@
 package simfleet
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -61,24 +59,6 @@ func (w *World) RootVolume(ctx context.Context, at fleet.Place, ami string) (sto
 	return simRoot, nil
 }
 
-// SpotPrices implements fleet.Fleet, with made-up prices.
-func (w *World) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
-	if err := w.begin(ctx, OpSpot, at, fleet.Launch{}); err != nil {
-		return nil, nil, err
-	}
-	hour, zones := map[string]store.MicroUSD{}, map[string]string{}
-	for _, subnet := range subnets {
-		zone := w.zone(subnet)
-		zones[subnet] = zone
-		for _, t := range types {
-			if usd := simprices.SpotHour(t, zone); usd > 0 {
-				hour[store.SpotKey(t, zone)] = usd
-			}
-		}
-	}
-	return hour, zones, nil
-}
-
 // Launch implements fleet.Fleet.
 func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	if !w.admit(at) {
@@ -97,9 +77,6 @@ func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fle
 	}
 	return i, err
 }
-
-// zone returns the availability zone of a subnet.
-func (w *World) zone(subnet string) string { return cmp.Or(w.cfg.Zones[subnet], subnet) }
 
 // admit reports whether a place lets one more call of RunInstances in.
 func (w *World) admit(at fleet.Place) bool {
