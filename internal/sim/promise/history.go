@@ -32,8 +32,8 @@ type Config struct {
 	// Workflow tells how a workflow job is at GitHub, whose answers are as old as Reads says.
 	Workflow func(id string) (Workflow, bool)
 	Reads    func() time.Duration
-	// Registers tells where the registration has runners register now, and since when.
-	Registers func() (store.Scope, time.Time)
+	// Moved tells where the registration has runners register now, and since when.
+	Moved func() (store.Scope, time.Time)
 	// Secrets are those that no record may show, beside those that are derived.
 	Secrets []Secret
 	// Errorf hears what does not hold.

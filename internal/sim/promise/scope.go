@@ -41,7 +41,7 @@ func (p scopePromises) sawScopes(was, r store.Runner) {
 	if was.Version != 0 || !known {
 		return
 	}
-	if scope, since := p.Registers(); of.OfJob() && time.Since(since) > registrationReads {
+	if scope, since := p.Moved(); of.OfJob() && time.Since(since) > registrationReads {
 		p.hold(InScope, r.Scope == scope, "runner %s of job %s registers in %+v, and the registration says %+v since %s", r.ID, of.Job.ID, r.Scope, scope, since)
 	}
 	p.hold(InScope, r.Scope == of.Scope && (of.Scope == store.Scope{} || of.Scope == setting.Organization), "runner %s of request %s in %+v registers in %+v", r.ID, of.ID, of.Scope, r.Scope)
