@@ -63,6 +63,7 @@ const (
 	OpByToken   = "by_token"
 	OpGet       = "get"
 	OpList      = "list" // once for every page
+	OpConsole   = "console"
 	OpTerminate = "terminate"
 )
 

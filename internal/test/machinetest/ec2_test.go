@@ -137,6 +137,9 @@ func (e *ec2) List(context.Context, fleet.Place, string) iter.Seq2[fleet.Instanc
 	}
 }
 
+// Console implements fleet.Fleet.
+func (e *ec2) Console(context.Context, fleet.Place, string) (string, error) { return "", nil }
+
 // Terminate implements fleet.Fleet.
 func (e *ec2) Terminate(_ context.Context, _ fleet.Place, ids ...string) error {
 	if e.refusing() {
