@@ -56,12 +56,24 @@ $(LAMBDAS:%=%.zip): %.zip: % $(AGENTS)
 	@go run ./internal/lambda/bundle/writezip $^
 
 .PHONY: reproduce
-reproduce: build ## Build the zips anew from a copy of the sources, and compare: the bytes must be the same
+reproduce: build ## Build the zips again from a copy of the sources, and compare: the bytes must be the same
 	@set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
 		tar -cf - --exclude=./bin --exclude=./.git . | tar -xf - -C "$$copy"; \
 		$(MAKE) --no-print-directory -C "$$copy" $(LAMBDAS:%=%.zip); \
 		for zip in $(LAMBDAS:%=%.zip); do cmp "$$zip" "$$copy/$$zip"; done; \
 		sha256sum $(LAMBDAS:%=%.zip)
+
+# What people read: documents, and code with its comments and messages. What is in
+# testdata was mostly written elsewhere.
+PROSE = git ls-files '*.md' '*.go' '*.tf' '*.yml' '*.yaml' '*.js' '*.sh' '*.html' Makefile | grep -vE '(^|/)testdata/'
+# The spelling is British, but for names that others gave: GitHub's organizations,
+# artifacts and status texts, the colours of CSS and of terminals, methods of Go, and
+# words that AWS and the runner program print so.
+FOREIGN = organization organizations artifact artifacts color center behavior \
+	unauthorized signaled globalization normalize fulfill fulfillment \
+	recognized occured occurr
+comma = ,
+space = $(subst ,, )
 
 .PHONY: check
 check: ## Everything that reads the code without running it
@@ -79,6 +91,12 @@ check: ## Everything that reads the code without running it
 		echo 'shellcheck is not installed: shell scripts are checked for form alone'; \
 	fi
 	$(TOOL) actionlint $(wildcard .github/workflows/*.yml .github/workflows/examples/*.yml)
+	@if command -v "$$(go env CC)" >/dev/null; then \
+		echo vale; $(PROSE) | xargs $(TOOL) vale --output=line; \
+	else \
+		echo 'no C compiler, which vale is built with: words are not checked'; \
+	fi
+	$(PROSE) | xargs $(TOOL) misspell -error -locale UK -i $(subst $(space),$(comma),$(strip $(FOREIGN)))
 
 .PHONY: test
 test: ## Run all tests, in random order and with the race detector, and list what was left out
@@ -90,7 +108,7 @@ terraform: ## Check the Terraform modules: format, validity, tests, tflint, chec
 	terraform/check
 
 .PHONY: pictures
-pictures: ## Write the page's screenshots anew into docs/images; needs Chromium
+pictures: ## Write the page's screenshots again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
 
 .PHONY: cover
@@ -100,7 +118,7 @@ cover: ## Show how much of each package all tests together reach
 	go tool cover -func=bin/cover.out
 
 .PHONY: golden
-golden: ## Write the golden files anew; read their diff before you commit it
+golden: ## Write the golden files again; read their diff before you commit it
 	go test $(or $(call packages,flag[.]Bool.*"update"),$(error no package has golden files)) -run Golden -count=1 -args -update
 
 .PHONY: bench

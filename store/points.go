@@ -78,7 +78,7 @@ func (l Lease) Soon(now time.Time) bool { return now.Before(l.From()) }
 // LeaseWish is who wants a lease.
 type LeaseWish struct {
 	Scope string // the Key of where it registers
-	// Waited: the time has come that it was told, or its machine was launched. Others do
+	// Waited: the time has come that it was given, or its machine was launched. Others do
 	// not go before it.
 	Waited bool
 	// Runs: its machine has had jobs, and the next one waits for it.

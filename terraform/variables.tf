@@ -426,7 +426,7 @@ variable "runner_programs" {
 }
 
 variable "domain" {
-  description = "A domain name of your own for the API: its name, the ARN of a certificate in the same region, and the id of the Route 53 zone if the record is to be made too. The API's own address is closed then."
+  description = "A domain name of your own for the API: its name, the ARN of a certificate in the same region, and the id of the Route 53 zone if Terraform shall make the record too. The API's own address is closed then."
   type = object({
     name            = string
     certificate_arn = string
@@ -484,7 +484,7 @@ variable "reserved_concurrency" {
 }
 
 variable "reaper_shards" {
-  description = "How many runs of the reaper share its work each minute. One does 10,000 live runners with room to spare; see docs/performance.md before you raise it. If you reserve concurrency for the reaper, reserve two for each."
+  description = "How many runs of the reaper share its work every minute. One does 10,000 live runners with room to spare; see docs/performance.md before you raise it. If you reserve concurrency for the reaper, reserve two for each."
   type        = number
   default     = 1
 

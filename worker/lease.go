@@ -82,7 +82,7 @@ type grant struct {
 }
 
 // lease leases registrations of the account's credential, by one write. What it decides is
-// committed by itself, before all that follows from it: accounts that share a credential
+// committed on its own, before all that follows from it: accounts that share a credential
 // would conflict with each other's intents. Leases whose commit was not answered are lost.
 func (in *invocation) lease(ctx context.Context, now time.Time, account store.Account, ws ...store.LeaseWish) ([]grant, error) {
 	grants := make([]grant, len(ws))

@@ -191,7 +191,7 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 	var starts []*start
 	var jobs []*told
 	var runners []string              // those that resume and next messages name
-	messages := map[string][]func(){} // what is to be done for each of them, one after another
+	messages := map[string][]func(){} // what to do for each of them, one after another
 	var wg sync.WaitGroup
 	for i, d := range batch {
 		m, err := queue.Decode(d.Body)
@@ -278,7 +278,7 @@ func (in *invocation) sendAll(ctx context.Context, d store.Decision) {
 }
 
 // send sends m, to be visible at due. A failure is logged, not returned: the
-// record says what is due, and the reaper sends it again.
+// record shows overdue work, and the reaper sends it again.
 func (in *invocation) send(ctx context.Context, m queue.Message, due time.Time) {
 	delay := min(max(0, due.Sub(in.Now())), queue.MaxDelay)
 	if err := in.Queue.Send(ctx, m, delay); err != nil {

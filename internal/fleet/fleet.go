@@ -130,7 +130,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // Fleet launches and ends machines. It is safe for concurrent use. Every method
-// makes as few calls as it can, and retries nothing by itself.
+// makes as few calls as it can, and retries nothing on its own.
 type Fleet interface {
 	// Image resolves an AMI id or the path of an SSM parameter to an AMI id. What a
 	// path names may be minutes old; but after an ErrImage of Launch, the path is
@@ -156,6 +156,12 @@ type Fleet interface {
 	// List yields the instances of a control plane, in any state, page by page.
 	// After an error the list is incomplete: nothing follows from absence.
 	List(ctx context.Context, at Place, controlPlane string) iter.Seq2[Instance, error]
+
+	// SpotPrices returns what an hour of a spot machine costs now, by store.SpotKey of each
+	// of the instance types and each zone that one of the subnets is in, and the zones, by
+	// subnet. What EC2 does not offer has no price, and a subnet that it does not know no
+	// zone.
+	SpotPrices(ctx context.Context, at Place, types, subnets []string) (hour map[string]store.MicroUSD, zones map[string]string, err error)
 
 	// Terminate ends instances, from 1 to MaxTerminate, in one call. Ending one that
 	// is already ended is no error; one that EC2 does not know is ErrNotFound, and one

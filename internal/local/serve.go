@@ -32,7 +32,7 @@ const (
 	reaperTime = 50 * time.Second
 	// expireEvery is how often records past their time to live are deleted.
 	expireEvery = time.Hour
-	// grace is how long what is under way may go on when the system is to stop: a
+	// grace is how long what is under way may continue when the system is to stop: a
 	// launch and a registration. What is cut off is resumed after the next start, as
 	// after any crash.
 	grace = 3 * time.Second
@@ -163,7 +163,13 @@ func (s *System) operator(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// queueJob queues a workflow job at the simulated GitHub, and answers its number there.
+// QueueJob queues a workflow job at the simulated GitHub, in a repository that an account
+// is registered for. While the system runs, webhooks tell of it as j says.
+func (s *System) QueueJob(ctx context.Context, j Job) (QueuedJob, error) {
+	return s.teller.queue(ctx, j)
+}
+
+// queueJob queues a workflow job, and answers with what is known of it.
 func (s *System) queueJob(w http.ResponseWriter, r *http.Request) {
 	if !s.operator(w, r) {
 		return
@@ -172,15 +178,15 @@ func (s *System) queueJob(w http.ResponseWriter, r *http.Request) {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<10))
 	d.DisallowUnknownFields()
 	err := d.Decode(&j)
-	var id string
+	var queued QueuedJob
 	if err == nil {
-		id, err = s.teller.queue(r.Context(), j)
+		queued, err = s.QueueJob(r.Context(), j)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(QueuedJob{ID: id}) // the client has gone; the job is queued all the same
+	_ = json.NewEncoder(w).Encode(queued) // the client has gone; the job is queued all the same
 }
 
 // listJobs answers what became of the workflow jobs.
@@ -216,7 +222,7 @@ func (s *System) Serve(ctx context.Context, l net.Listener) error {
 	defer cancelStop()
 	var err error
 	if server.Shutdown(stop) != nil {
-		err = server.Close() // whoever still waits for an answer calls again
+		err = server.Close() // anyone who still waits for an answer calls again
 	}
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))

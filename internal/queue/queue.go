@@ -1,6 +1,6 @@
 // Package queue is the contract of the queue between the API and the worker, and
 // the codec of its messages. A message is a hint: it may come late, twice, out of
-// order or never, and the record decides what is to be done.
+// order or never, and the record decides what to do.
 package queue
 
 import (
@@ -21,7 +21,7 @@ type Kind string
 // The kinds of message.
 const (
 	Start  Kind = "start"  // ID names a request: find or launch a runner for it
-	Resume Kind = "resume" // ID names a runner: go on with its launch
+	Resume Kind = "resume" // ID names a runner: continue with its launch
 	Next   Kind = "next"   // ID names a runner: mint its config N
 	Job    Kind = "job"    // ID names the request of a workflow job: hear what GitHub says of it
 )

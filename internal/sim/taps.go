@@ -137,7 +137,7 @@ type tappedFleet struct{ w *World }
 var _ fleet.Fleet = tappedFleet{}
 
 // elsewhere adds to what a call is about the region, unless it is the first one: calls of two
-// regions that go out side by side are told apart.
+// regions that go out side by side are kept apart.
 func elsewhere(on string, at fleet.Place) string {
 	if at.Region == setting.Region {
 		return on
@@ -195,6 +195,11 @@ func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane stri
 		}
 		return f.w.Fleet.List(ctx, at, controlPlane)
 	})
+}
+
+// SpotPrices is no effect: nothing is decided by it.
+func (f tappedFleet) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+	return f.w.Fleet.SpotPrices(ctx, at, types, subnets)
 }
 
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {

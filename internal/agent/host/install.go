@@ -98,7 +98,7 @@ func installProgram(ctx context.Context, m *Machine, who account, p apitype.Runn
 	return os.Remove(packed)
 }
 
-// errFinal is wrapped by what no repetition mends.
+// errFinal is wrapped by what no repetition fixes.
 var errFinal = errors.New("given up")
 
 // download fetches p into a file, and verifies it.
@@ -126,7 +126,7 @@ func (m *Machine) download(ctx context.Context, p apitype.RunnerProgram, name st
 		return err
 	}
 	if got := fmt.Sprintf("%x", hash.Sum(nil)); got != p.SHA256 {
-		_ = os.Remove(name) // whatever it is, nothing goes on with it
+		_ = os.Remove(name) // whatever it is, nothing continues with it
 		return fmt.Errorf("the runner program %s is not the one that was promised: its SHA-256 is %s", p.Version, got)
 	}
 	return nil

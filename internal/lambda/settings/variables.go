@@ -24,6 +24,7 @@ const (
 	envIssuers        = prefix + "OIDC_ISSUERS"
 	envRunnerPrograms = prefix + "RUNNER_PROGRAMS"
 	envGitHubURL      = prefix + "GITHUB_URL"
+	envPricesURL      = prefix + "PRICES_URL"
 	envReaperShards   = prefix + "REAPER_SHARDS"
 	envLogLevel       = prefix + "LOG_LEVEL"
 )
@@ -67,7 +68,7 @@ var Variables = []Variable{
 	{
 		Name: envURL, Readers: []Function{FunctionAPI, FunctionWorker}, Needed: true,
 		Want: "an https URL without a slash at its end", Example: "https://garo.example.org",
-		Meaning: "Where clients and machines reach the API. ID tokens must be made for it: it is their audience, to the letter.",
+		Meaning: "Where clients and machines reach the API. ID tokens must be made for it: it is exactly their audience.",
 	},
 	{
 		Name: envIssuers, Readers: []Function{FunctionAPI}, Default: "https://token.actions.githubusercontent.com",
@@ -85,9 +86,14 @@ var Variables = []Variable{
 		Meaning: "GitHub's REST API. An Enterprise Server's is https://HOST/api/v3.",
 	},
 	{
+		Name: envPricesURL, Readers: []Function{FunctionReaper}, Default: "https://pricing.us-east-1.amazonaws.com",
+		Want: "an https URL without a slash at its end", Example: "https://mirror.example.org/aws-prices",
+		Meaning: "AWS's public price list, from which on-demand prices are read, or a copy of it. While it cannot be reached, they are unknown.",
+	},
+	{
 		Name: envReaperShards, Readers: []Function{FunctionReaper}, Default: "1",
 		Want: "a whole number from 1 to 16", Example: "2",
-		Meaning: "How many runs of the reaper share its work each minute. Each takes an equal part of what GitHub grants a credential; which items a run looks at, its event says.",
+		Meaning: "How many runs of the reaper share its work every minute. Each takes an equal part of what GitHub grants a credential; which items a run looks at, its event says.",
 	},
 	{
 		Name: envLogLevel, Readers: all, Default: "info",

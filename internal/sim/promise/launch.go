@@ -24,7 +24,7 @@ const (
 	Moves     Promise = "a placement is left when EC2 says that it has no room, and not before"
 	MayExist  Promise = "no runner fails that one of its calls may have launched"
 	GivenUp   Promise = "a request gives up a runner only when no job can come to it any more"
-	Counted   Promise = "each try is counted, and only what trying mends is tried again"
+	Counted   Promise = "each try is counted, and only what trying can fix is tried again"
 	Polled    Promise = "a poll sends a start message again that nobody took up"
 	Bounded   Promise = "an answer that nobody knows is not asked for without end"
 	NotEarly  Promise = "a request is taken up when its pause is over"
@@ -38,7 +38,7 @@ type calls struct {
 	byToken  map[string]call
 	full     map[string]bool         // the tokens that EC2 had no room for, or refused the placement of, and said so to somebody
 	gone     map[string]bool         // the tokens whose image EC2 did not know, and said so to somebody
-	toldFull map[caller]bool         // who was told that
+	toldFull map[caller]bool         // who learned that
 	unclear  map[string]bool         // the tokens of which a call had no answer
 	first    map[string]fleet.Launch // the first call with each token
 	placed   map[call]bool           // the placements that were seen to be tried
@@ -204,7 +204,7 @@ func (p launchPromises) sawLockOf(was, l store.Lock, wanted time.Time) {
 	}
 }
 
-// reimaged reports whether a runner went on at the same placement with another
+// reimaged reports whether a runner continued at the same placement with another
 // image, since EC2 did not know its own, and nothing else changed.
 func (h *History) reimaged(was, r store.Runner) bool {
 	before := was.Launch

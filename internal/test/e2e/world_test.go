@@ -28,6 +28,7 @@ import (
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc/oidctest"
@@ -68,6 +69,8 @@ type options struct {
 	externalID    string                                      // that the role's trust policy demands; empty: the registered one
 	aws           func(http.Handler) http.Handler             // around EC2, STS and SSM; nil: nothing
 	undelayed     bool                                        // messages of the functions are visible at once, whatever delay they are sent with
+	hold          chan struct{}                               // each job runs until it can receive; nil: it is done at once
+	webhook       string                                      // the secret of the App's webhook; empty: there is no App
 }
 
 // world is a control plane, what is around it, and a runner account.
@@ -150,6 +153,8 @@ func newWorld(t *testing.T, opt options) *world {
 	t.Cleanup(w.check) // when the functions and the machines are stopped
 	w.serve()
 	w.register()
+	prices := httptest.NewServer(simprices.Handler())
+	t.Cleanup(prices.Close)
 
 	creds, err := w.aws.Config(t, home, w.control).Credentials.Retrieve(t.Context())
 	if err != nil {
@@ -165,7 +170,7 @@ func newWorld(t *testing.T, opt options) *world {
 				"AWS_ENDPOINT_URL_EC2=" + w.aws.URL, "AWS_ENDPOINT_URL_STS=" + w.aws.URL, "AWS_ENDPOINT_URL_SSM=" + w.aws.URL,
 				"AWS_ENDPOINT_URL_DYNAMODB=" + tables.URL, "AWS_ENDPOINT_URL_SQS=" + sending,
 				"GARO_CONTROL_PLANE=" + controlPlane, "GARO_TABLE=" + w.table, "GARO_QUEUE_URL=" + w.queueURL, "GARO_URL=" + w.url,
-				"GARO_OIDC_ISSUERS=" + w.issuerURL, "GARO_GITHUB_URL=" + w.githubURL,
+				"GARO_OIDC_ISSUERS=" + w.issuerURL, "GARO_GITHUB_URL=" + w.githubURL, "GARO_PRICES_URL=" + prices.URL,
 			},
 		})
 	}
@@ -346,6 +351,10 @@ func (w *world) register() {
 		}
 		w.put(w.control, name, string(b))
 	}
+	if w.opt.webhook != "" {
+		w.hide("the webhook's secret", w.opt.webhook)
+		w.put(w.control, "/garo/webhook", fmt.Sprintf(`{"secrets":[%q]}`, w.opt.webhook))
+	}
 }
 
 // eventually waits until something is so.
@@ -371,13 +380,20 @@ func (w *world) runnersKept() []store.Runner {
 	return all
 }
 
-// runner returns the runner of a request; with Version 0 there is none yet.
-func (w *world) runner(s apitype.Started) store.Runner {
+// request returns the record of a request; with Version 0 there is none.
+func (w *world) request(id string) store.Request {
 	w.Helper()
-	r, err := store.Read[store.Request](w.Context(), w.store, s.ID)
+	r, err := store.Read[store.Request](w.Context(), w.store, id)
 	if err != nil {
 		w.Fatal(err)
 	}
+	return r
+}
+
+// runner returns the runner of a request; with Version 0 there is none yet.
+func (w *world) runner(s apitype.Started) store.Runner {
+	w.Helper()
+	r := w.request(s.ID)
 	if r.Runner == "" {
 		return store.Runner{}
 	}

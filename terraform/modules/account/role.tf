@@ -43,7 +43,7 @@ locals {
         Action    = "ec2:RunInstances"
         Condition = local.by.worker
         Resource = flatten([for name, r in var.regions : concat(
-          # Whoever shares a subnet with this account owns it; ids are unique anyway.
+          # Anyone who shares a subnet with this account owns it; ids are unique anyway.
           [for s in r.subnets : "arn:${local.partition}:ec2:${name}:*:subnet/${s}"],
           [for g in local.groups[name] : "arn:${local.partition}:ec2:${name}:*:security-group/${g}"],
         )])
@@ -101,6 +101,14 @@ locals {
         Effect    = "Allow"
         Action    = "ec2:DescribeInstances"
         Condition = { StringEquals = { "aws:RequestedRegion" = local.regions } }
+        Resource  = "*"
+      },
+      # What spot machines cost in the zones of the subnets: EC2 knows no resources here either.
+      {
+        Sid       = "Prices"
+        Effect    = "Allow"
+        Action    = ["ec2:DescribeSpotPriceHistory", "ec2:DescribeSubnets"]
+        Condition = merge(local.by.reaper, { StringEquals = { "aws:RequestedRegion" = local.regions } })
         Resource  = "*"
       },
       {
