@@ -34,6 +34,12 @@ const (
 	ByToken   = "by token"
 	Terminate = "terminate"
 
+	TakeOn    = "take on"
+	Strangers = "strangers"
+	Vet       = "vet"
+	AMI       = "ami"
+	Subnets   = "subnets"
+
 	Mint = "mint"
 	Find = "find"
 
