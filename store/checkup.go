@@ -83,10 +83,13 @@ const (
 	// checkResend is how long after its last message, or after the claim of a worker that
 	// died, a check counts as forgotten: the queue shows a message again within a minute.
 	checkResend = time.Minute
-	// maxFindings bounds a record: 400 of 500 bytes are half of what an item may have.
-	maxFindings = 400
-	// maxFinding bounds each text of a finding, in characters.
+	// maxFindings bounds a record: most findings have 200 bytes, and this many of the longest
+	// ones, of 1.2 KB, are below the 400 KB of an item.
+	maxFindings = 250
+	// maxFinding bounds the texts of a finding, in characters.
 	maxFinding = 400
+	// maxAbout bounds what a finding is about.
+	maxAbout = 120
 )
 
 // Ref implements Item.
@@ -157,7 +160,7 @@ func (c Checkup) Found(p Part, all []Finding) Decision {
 			break
 		}
 		f.Account, f.Region = p.Account, p.Region
-		f.About, f.Evidence, f.Remedy = short(f.About), short(f.Evidence), short(f.Remedy)
+		f.About, f.Evidence, f.Remedy = short(f.About, maxAbout), short(f.Evidence, maxFinding), short(f.Remedy, maxFinding)
 		c.Findings = append(c.Findings, f)
 	}
 	return c.write(false)
@@ -201,11 +204,11 @@ func (c Checkup) write(send bool) Decision {
 	return d
 }
 
-// short returns a text of a finding in the length that a record has for it.
-func short(s string) string {
+// short returns a text of a finding in one line, and in the length that a record has for it.
+func short(s string, most int) string {
 	r := []rune(strings.Join(strings.Fields(s), " "))
-	if len(r) <= maxFinding {
+	if len(r) <= most {
 		return string(r)
 	}
-	return string(r[:maxFinding-1]) + "…"
+	return string(r[:most-1]) + "…"
 }

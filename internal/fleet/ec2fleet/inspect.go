@@ -34,7 +34,7 @@ func (f *Fleet) Strangers(ctx context.Context, account string) ([]string, error)
 // Vet implements fleet.Inspector: it is the call of Launch, with DryRun.
 func (f *Fleet) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
 	in := runInput(l)
-	in.ClientToken, in.DryRun = nil, new(true)
+	in.ClientToken, in.DryRun = nil, new(true) // the SDK makes one up, which nothing is bound to
 	would := false
 	err := f.do(ctx, at, func(c *client, as func(*ec2.Options)) error {
 		_, err := c.run(ctx, in, as)

@@ -27,6 +27,11 @@ type broken struct {
 	terminate func(context.Context, fleet.Place, ...string) error
 	image     func(context.Context, fleet.Place, string) (string, error)
 	root      func(context.Context, fleet.Place, string) (store.Root, error)
+
+	vet     func(context.Context, fleet.Place, fleet.Launch) error
+	let     []string // how strangers get the role
+	subnets func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error)
+	ami     func(context.Context, fleet.Place, string) (fleet.AMI, error)
 }
 
 func (b *broken) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
@@ -57,6 +62,20 @@ func (b *broken) RootVolume(ctx context.Context, at fleet.Place, ami string) (st
 	return b.root(ctx, at, ami)
 }
 
+func (b *broken) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
+	return b.vet(ctx, at, l)
+}
+
+func (b *broken) Strangers(context.Context, string) ([]string, error) { return b.let, nil }
+
+func (b *broken) Subnets(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Subnet, error) {
+	return b.subnets(ctx, at, ids...)
+}
+
+func (b *broken) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
+	return b.ami(ctx, at, id)
+}
+
 // faults are fleets that break the contract, and the check that must see it.
 var faults = []struct {
 	name  string
@@ -64,6 +83,24 @@ var faults = []struct {
 	brk   func(b *broken, w *simfleet.World)
 }{
 	{"nothing", "", func(*broken, *simfleet.World) {}},
+	{"a dry run launches", "VetLaunchesNothing", func(b *broken, w *simfleet.World) {
+		b.vet = func(ctx context.Context, at fleet.Place, l fleet.Launch) error {
+			l.ClientToken = "t1"
+			_, err := w.Launch(ctx, at, l)
+			return err
+		}
+	}},
+	{"strangers get the role", "RoleIsGuarded", func(b *broken, _ *simfleet.World) { b.let = []string{fleet.WithAWrongOne} }},
+	{"an image has no state", "ImageIsDescribed", func(b *broken, w *simfleet.World) {
+		b.ami = func(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
+			ami, err := w.AMI(ctx, at, id)
+			ami.State = ""
+			return ami, err
+		}
+	}},
+	{"a subnet is left out", "SubnetsAreDescribed", func(b *broken, _ *simfleet.World) {
+		b.subnets = func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error) { return nil, nil }
+	}},
 	{"tokens are ignored", "SameTokenAndBytesAreOneInstance", func(b *broken, w *simfleet.World) {
 		n := 0
 		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
@@ -310,10 +347,11 @@ func TestFleetUnderTest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
 			}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, vet: w.Vet, subnets: w.Subnets, ami: w.AMI}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,
+				Inspector:    b,
 				At:           fleet.Place{Account: "111111111111", Region: "eu-west-2"},
 				Launch:       fleet.Launch{InstanceType: "c7g.large", Subnet: "subnet-a", Image: "ami-0123456789abcdef0", SecurityGroups: []string{"sg-1"}},
 				Elsewhere:    fleet.Place{Account: "111111111111", Region: "eu-west-1"},
