@@ -56,7 +56,7 @@ $(LAMBDAS:%=%.zip): %.zip: % $(AGENTS)
 	@go run ./internal/lambda/bundle/writezip $^
 
 .PHONY: reproduce
-reproduce: build ## Build the zips anew from a copy of the sources, and compare: the bytes must be the same
+reproduce: build ## Build the zips again from a copy of the sources, and compare: the bytes must be the same
 	@set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
 		tar -cf - --exclude=./bin --exclude=./.git . | tar -xf - -C "$$copy"; \
 		$(MAKE) --no-print-directory -C "$$copy" $(LAMBDAS:%=%.zip); \
@@ -90,7 +90,7 @@ terraform: ## Check the Terraform modules: format, validity, tests, tflint, chec
 	terraform/check
 
 .PHONY: pictures
-pictures: ## Write the page's screenshots anew into docs/images; needs Chromium
+pictures: ## Write the page's screenshots again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
 
 .PHONY: cover
@@ -100,7 +100,7 @@ cover: ## Show how much of each package all tests together reach
 	go tool cover -func=bin/cover.out
 
 .PHONY: golden
-golden: ## Write the golden files anew; read their diff before you commit it
+golden: ## Write the golden files again; read their diff before you commit it
 	go test $(or $(call packages,flag[.]Bool.*"update"),$(error no package has golden files)) -run Golden -count=1 -args -update
 
 .PHONY: bench

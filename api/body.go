@@ -28,7 +28,7 @@ func malformed(format string, args ...any) error {
 }
 
 // readBody decodes the body of r into v, a pointer to a struct: exactly one JSON
-// object of at most maxBody bytes, with the names of v's fields to the letter,
+// object of at most maxBody bytes, with the names of v's fields exactly,
 // each once, and no null. A call without a body may leave it out, or send {}.
 func readBody(r *http.Request, v any) error {
 	_, bodiless := v.(*none)

@@ -70,7 +70,7 @@ func TestFloodIsRefusedBeforeAnythingIsRead(t *testing.T) {
 	}
 }
 
-// Whoever knows a runner's id, which is in its name at GitHub, cannot have its machine refused.
+// Anyone who knows a runner's id, which is in its name at GitHub, cannot have its machine refused.
 func TestStrangerUsesUpNobodysCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -9,7 +9,7 @@ import (
 )
 
 // pageFiles are the page for people who run GARO. It calls the API as any client does,
-// with the token that is pasted into it. It is served to anyone, and says nothing by itself.
+// with the token that is pasted into it. It is served to anyone, and says nothing on its own.
 //
 //go:embed page
 var pageFiles embed.FS

@@ -71,7 +71,7 @@ func (s *server) poll(ctx context.Context, c *call, cs store.Case) store.Request
 	return now.Settle(s.Now(), s.Limits).Request
 }
 
-// stop ends a request, and its runner if that is nobody else's.
+// stop ends a request, and its runner if no other request uses it.
 func (s *server) stop(ctx context.Context, c *call, _ none) (apitype.Stopped, error) {
 	force := false
 	if c.query.Has("force") {

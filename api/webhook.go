@@ -33,7 +33,7 @@ const (
 var deliveryForm = form.Form{{Of: form.Letter + form.Digit + "--", Min: 1, Max: 64}}
 
 // webhook takes what GitHub delivers. It answers soon, since GitHub waits ten seconds and
-// does not deliver again by itself: of a job that is not known yet it makes a record and a
+// does not deliver again on its own: of a job that is not known yet it makes a record and a
 // message, of any other at most a message. GitHub itself it never asks.
 func (s *server) webhook(ctx context.Context, c *call, _ unread) (apitype.Delivered, error) {
 	event := c.Header.Get(webhook.EventHeader)

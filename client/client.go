@@ -137,7 +137,7 @@ func (c *Client) WithPause(d time.Duration) *Client {
 }
 
 // Start asks for a runner. Without an idempotency key it makes one up, so that
-// its own tries find one record; whoever wants to find it again after this call
+// its own tries find one record; anyone who wants to find it again after this call
 // brings a key.
 func (c *Client) Start(ctx context.Context, body apitype.Start) (apitype.Started, error) {
 	if body.IdempotencyKey == "" {
@@ -219,7 +219,7 @@ func Final(state string) bool {
 	return false
 }
 
-// Stop ends a request, and its runner if that is nobody else's, or with force.
+// Stop ends a request, and its runner if no other request uses it, or with force.
 func (c *Client) Stop(ctx context.Context, id string, force bool) (apitype.Stopped, error) {
 	path := "/stop/" + url.PathEscape(id)
 	if force {

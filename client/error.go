@@ -75,7 +75,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // Retryable reports whether the same call may work later. It was made several
-// times before this error came of it.
+// times before this error.
 func (e *Error) Retryable() bool {
 	return e.Problem.Status == http.StatusTooManyRequests || e.Problem.Status >= http.StatusInternalServerError
 }

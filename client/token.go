@@ -32,7 +32,7 @@ type IDTokenConfig struct {
 	Getenv   func(name string) string // nil: os.Getenv
 	HTTP     *http.Client             // nil: one with a timeout of its own. Redirects are not followed in any case
 	Random   io.Reader                // nil: crypto/rand.Reader; safe for concurrent use
-	// New is told of each token before it is used, so that a log can mask it;
+	// New gets each token before it is used, so that a log can mask it;
 	// nil: nobody is.
 	New func(Token)
 }
@@ -50,7 +50,7 @@ const (
 
 // IDTokens returns the source of the ID tokens of the GitHub Actions job that this
 // program runs in. A token is used for as long as it is good, and then renewed.
-// Whoever may not ask for one gets ErrNoIDToken. It is safe for concurrent use.
+// Anyone who may not ask for one gets ErrNoIDToken. It is safe for concurrent use.
 func IDTokens(cfg IDTokenConfig) TokenSource {
 	getenv := cfg.Getenv
 	if getenv == nil {

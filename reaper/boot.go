@@ -82,7 +82,7 @@ func (p *pass) settled(c store.Case, d store.Decision) {
 	}
 }
 
-// diedAlarm tells people of a machine that died of what they have to mend, once in
+// diedAlarm tells people of a machine that died of what they have to fix, once in
 // a run for each account and reason.
 func (p *pass) diedAlarm(run *store.Runner, in fleet.Instance) {
 	if store.PeopleMend(in.ReasonCode) {

@@ -45,7 +45,7 @@ func read[T store.Item](ctx context.Context, p *pass, what string, refs ...store
 // decide asks rule about a case and commits what it decides, or in a dry run does
 // nothing. If somebody was faster, it asks again about what is there now, unless that
 // has come to another part of its life: then that is the other's. It returns the case
-// that was decided, and whether the run may go on from the decision.
+// that was decided, and whether the run may continue from the decision.
 func (p *pass) decide(ctx context.Context, it store.Item, c store.Case, rule func(store.Case) store.Decision) (store.Case, store.Decision, bool) {
 	was := c
 	var conflict *store.ConflictError
@@ -104,7 +104,7 @@ func (p *pass) advance(ctx context.Context, run *store.Runner, rule func(store.C
 }
 
 // apply commits a decision about a sweep or a quota, or in a dry run does nothing, and
-// reports whether the run may go on from it.
+// reports whether the run may continue from it.
 func (p *pass) apply(ctx context.Context, it store.Item, d store.Decision) bool {
 	if p.cfg.DryRun {
 		return true

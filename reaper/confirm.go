@@ -141,7 +141,7 @@ func (gh atGitHub) confirmOne(ctx context.Context, scope github.Scope, a store.C
 }
 
 // remind has a worker ask GitHub about a runner that waits to come into use, and
-// that no worker has asked about: its own message comes again by itself.
+// that no worker has asked about: its own message comes again on its own.
 func (gh atGitHub) remind(ctx context.Context, a store.Case) {
 	_, d, ok := gh.decide(ctx, &a.Runner, a, func(c store.Case) store.Decision { return c.Remind(gh.cfg.Now()) })
 	if ok && d.Sends != nil {

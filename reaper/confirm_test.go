@@ -137,7 +137,7 @@ func TestThoseWhoWaitedLongestForAnAnswerAreConfirmedFirst(t *testing.T) {
 	})
 }
 
-// A message that a worker has in hand comes again by itself.
+// A message that a worker has in hand comes again on its own.
 func TestOnlyARunnerThatNobodyAskedAboutIsRemindedOf(t *testing.T) {
 	for name, missed := range map[string]bool{"NobodyAsked": false, "AWorkerAsked": true} {
 		t.Run(name, func(t *testing.T) {
@@ -388,7 +388,7 @@ func TestConfirmationThatIsOutstandingIsSentToNoWorkerAgain(t *testing.T) {
 			w.alive(run)
 			_, _ = w.try() // GitHub is away
 		}
-		// The worker's message comes again by itself: one more every minute would be 15 at once by now.
+		// The worker's message comes again on its own: one more every minute would be 15 at once by now.
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("sent %v, want nothing", got)
 		}

@@ -26,7 +26,7 @@ const (
 // lists show on runners of ours, when it ends, and raises an alarm in the last
 // week and after. What it knows is kept in s for as long as the version was seen
 // within a day. A question that fails is asked again with the next lists, and
-// spoils nothing else: the end of a version shows by itself.
+// spoils nothing else: the end of a version shows on its own.
 func (gh atGitHub) versions(ctx context.Context, account string, lists []*listing, s store.Sweep) store.Sweep {
 	now := gh.cfg.Now()
 	known := map[string]store.ProgramVersion{}

@@ -281,7 +281,7 @@ func (h *hub) rename(repo string, id int64) {
 	h.repos[repo][id] = g
 }
 
-// forget removes a registration, as GitHub does after a job, or by itself.
+// forget removes a registration, as GitHub does after a job, or on its own.
 func (h *hub) forget(repo string, id int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -165,7 +165,7 @@ func noRecord(in fleet.Instance) string {
 	return fmt.Sprintf("there is no record of runner %q", in.Tags[fleet.TagRunner])
 }
 
-// adopt records the instance that a launch left unrecorded, and has a worker go on
+// adopt records the instance that a launch left unrecorded, and has a worker continue
 // with it.
 func (ec2 atEC2) adopt(ctx context.Context, run store.Runner, in fleet.Instance) {
 	if _, ok := ec2.advance(ctx, &run, func(c store.Case) store.Decision { return c.Adopt(ec2.cfg.Now(), in.ID) }); ok {

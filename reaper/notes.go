@@ -38,7 +38,7 @@ func (p *pass) line(l Line, attrs ...any) {
 }
 
 // fail reports an error, logs it, and leaves the rest of the run alone. The run fails
-// with it, and people hear of it when run after run fails: what passes by itself needs
+// with it, and people hear of it when run after run fails: what passes on its own needs
 // no alarm of its own.
 func (p *pass) fail(kind, id string, err error) {
 	p.errs = append(p.errs, err)

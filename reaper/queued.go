@@ -36,7 +36,7 @@ func (gh atGitHub) queued(ctx context.Context, id string) {
 	}
 	account, err := gh.cfg.Accounts.Account(ctx, id)
 	if err != nil || account.Closed || len(account.RunsOn) == 0 {
-		return // who could not be read was told of
+		return // who could not be read was reported
 	}
 	ring, err := gh.cfg.Keys(ctx)
 	if err != nil {

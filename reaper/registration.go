@@ -16,7 +16,7 @@ import (
 // calls each, so 200 of them take a third of a run. The rest stays due.
 const namesAtOnce = 200
 
-// outcome is what came of a removal.
+// outcome is how a removal ended.
 type outcome int
 
 const (
@@ -47,7 +47,7 @@ func (j *removal) String() string {
 	return fmt.Sprintf("GitHub deleted registration %d", j.id)
 }
 
-// remove makes GitHub delete the registrations, and says what came of each. In
+// remove makes GitHub delete the registrations, and says how each ended. In
 // a dry run it tries none.
 func (gh atGitHub) remove(ctx context.Context, jobs []*removal) {
 	if gh.cfg.DryRun {

@@ -34,7 +34,7 @@ func (s Shard) has(id string) bool {
 	return int(h.Sum32()%uint32(s.Of)) == s.Index
 }
 
-// pass is a run of a Reaper, or a part of one: what goes on side by side has a pass
+// pass is a run of a Reaper, or a part of one: what runs side by side has a pass
 // each, and their reports are joined in order.
 type pass struct {
 	*Reaper
@@ -52,15 +52,15 @@ type whole struct {
 	store *store.Writer
 	gate  gate
 	shard Shard
-	// phase is what the run is at. It changes only when nothing goes on side by side.
+	// phase is what the run is at. It changes only when nothing runs side by side.
 	phase string
 	// What is still to be done, by phase. Each takes from its own.
 	todo todo
 	// recent has the scopes with a runner in the last day, by account and key. It
-	// is read before sweeps go on side by side.
+	// is read before sweeps run side by side.
 	recent map[string]map[string]github.Scope
 	// inUse has the live runners by instance id, once they were read; nil: not yet. It
-	// is read when nothing goes on side by side.
+	// is read when nothing runs side by side.
 	inUse map[string]store.Runner
 	// finished has the runners that this run ended: a dry run meets them again.
 	finished map[string]bool

@@ -54,7 +54,7 @@ func (c *counted) List(ctx context.Context, f store.Filter) iter.Seq2[store.Item
 	return c.Store.List(ctx, f)
 }
 
-// ahead is a store whose index lists what is due within an hour.
+// ahead is a store whose index lists work that is due within an hour.
 type ahead struct{ store.Store }
 
 func (a ahead) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
@@ -460,7 +460,7 @@ func TestPoisonedRecordStopsNothingElse(t *testing.T) {
 	inWorld(t, func(w *world) {
 		bad := w.begin(w.accept("bad"))
 		w.machine(bad, bad.ClientToken())
-		bad.Plan = nil // whoever asks for its placement panics
+		bad.Plan = nil // anyone who asks for its placement panics
 		w.put(&bad)
 		good := w.launch(w.begin(w.accept("good")))
 		w.run0()

@@ -29,7 +29,7 @@ const (
 	round = 500
 )
 
-// lanes says what may go on at once: so many things in each lane.
+// lanes says what may run at once: so many things in each lane.
 type lanes struct {
 	of    func(i int) string
 	width int

@@ -94,7 +94,7 @@ func (ec2 atEC2) terminateAll(ctx context.Context, ends []end) []error {
 	return errs
 }
 
-// terminateEach makes a call for each group, and puts what came of it into errs. It
+// terminateEach makes a call for each group, and puts its outcome into errs. It
 // returns those of refused groups, each alone.
 func (ec2 atEC2) terminateEach(ctx context.Context, ends []end, groups [][]int, errs []error) (alone [][]int) {
 	ec2.each(ctx, len(groups), accounts(ec2AtOnce, func(i int) string { return ends[groups[i][0]].at.Account }), func(q *pass, n int) {
@@ -122,7 +122,7 @@ func (ec2 atEC2) terminateEach(ctx context.Context, ends []end, groups [][]int, 
 }
 
 // find looks up the instances of runners that have none on record, by client
-// token and tag, and records what it finds. It returns those that go on.
+// token and tag, and records what it finds. It returns those that continue.
 func (ec2 atEC2) find(ctx context.Context, unknown []*ending) []*ending {
 	ec2.each(ctx, len(unknown), accounts(ec2AtOnce, func(i int) string { return unknown[i].runner.Account }), func(q *pass, i int) {
 		e := unknown[i]
@@ -144,7 +144,7 @@ func (ec2 atEC2) find(ctx context.Context, unknown []*ending) []*ending {
 	return out
 }
 
-// found records what a look-up came to, and reports whether the end goes on.
+// found records what a look-up came to, and reports whether the end continues.
 func (ec2 atEC2) found(ctx context.Context, e *ending) bool {
 	run := e.runner
 	switch {
@@ -165,7 +165,7 @@ func (ec2 atEC2) found(ctx context.Context, e *ending) bool {
 	return true
 }
 
-// terminated records what came of one instance in this run.
+// terminated records the outcome for one instance in this run.
 func (ec2 atEC2) terminated(ctx context.Context, e *ending) {
 	run, asked := *e.runner, false
 	switch {

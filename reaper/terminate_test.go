@@ -34,7 +34,7 @@ func TestUnrecordedInstanceIsFoundByItsToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				run := w.begin(w.accept("r"))
-				instance := w.machine(run, run.ClientToken()) // the worker died before it was told
+				instance := w.machine(run, run.ClientToken()) // the worker died before it learned that
 				w.fleet.set(here, instance, state)
 				w.run0()
 				time.Sleep(w.lim.BootLimit - time.Second)

@@ -79,7 +79,7 @@ func (w *world) run() reaper.Report {
 	return r
 }
 
-// minutes makes a run each minute, and EC2 end in between what it was asked to.
+// minutes makes a run every minute, and EC2 end in between what it was asked to.
 func (w *world) minutes(n int) {
 	w.t.Helper()
 	for range n {

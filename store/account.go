@@ -89,7 +89,7 @@ const (
 var ErrNoAccount = errors.New("account is not registered")
 
 // ErrUnusable is what Accounts answers for a registration that is there, and has a
-// fault that a person has to mend.
+// fault that a person has to fix.
 var ErrUnusable = errors.New("registration cannot be used")
 
 // Accounts reads registrations. Any error but ErrNoAccount and ErrUnusable is an

@@ -26,7 +26,7 @@ const (
 	AlarmRunnerTooOld  Alarm = "runner_too_old"      // GitHub refuses the image's runner program
 	AlarmVersionEnds   Alarm = "runner_version_ends" // GitHub will soon refuse a runner program that is in use
 	AlarmMismatch      Alarm = "token_mismatch"      // EC2 knows the client token with other bytes
-	AlarmLaunchRefused Alarm = "launch_refused"      // EC2 or STS refuses for a reason that only people can mend
+	AlarmLaunchRefused Alarm = "launch_refused"      // EC2 or STS refuses for a reason that only people can fix
 	AlarmTerminate     Alarm = "terminate"           // EC2 refuses to terminate a machine
 	AlarmAccess        Alarm = "access"              // an account, credential or registration cannot be used
 	AlarmGitHub        Alarm = "github"              // GitHub refuses the credential

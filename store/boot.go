@@ -100,7 +100,7 @@ const (
 // queued for it, and DrainReason ends it when none comes.
 //
 // A repeated call asks a worker again, as the message may be lost: unless a worker is
-// at it, or waits, and continues by itself. That is written down, so that many calls
+// at it, or waits, and continues on its own. That is written down, so that many calls
 // ask twice in a heartbeat at most.
 func (c Case) Next(now time.Time, lim Limits, n int) (_ Decision, verdict NextAnswer) {
 	d := decide(c, func(d *Decision) { verdict = d.next(now, lim, n) })

@@ -6,7 +6,7 @@ import (
 )
 
 // The budget of a runner is what its machine may have written into its record: a bucket
-// that fills by itself, and from which each write is paid. It is one time in the record,
+// that fills on its own, and from which each write is paid. It is one time in the record,
 // written with what it pays for, so that it costs no write and holds over any number of
 // processes, and nothing that the machine says goes into it.
 //

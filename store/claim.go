@@ -44,7 +44,7 @@ type Pause struct {
 }
 
 // Pause gives the claim on a usable runner back until its next step may be tried, and
-// has a worker go on then. It needs the runner.
+// has a worker continue then. It needs the runner.
 func (c Case) Pause(now time.Time, p Pause) Decision {
 	return decide(c, func(d *Decision) {
 		r := &d.Runner

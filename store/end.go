@@ -223,7 +223,7 @@ func (c Case) Looked(now time.Time, lim Limits, asked, shown bool) (_ Decision, 
 
 // ended records that EC2 has terminated the instance, and gives back its place
 // and its lock, if that still names it: three items in one commit. A runner
-// whose machine ended by itself, without the reaper's doing, ends from any state.
+// whose machine ended on its own, without the reaper's doing, ends from any state.
 func ended(now time.Time, lim Limits, r Runner, l Lock, q Quota, reason string) (Runner, Lock, Quota) {
 	if r.State.Final() {
 		return r, l, q

@@ -39,7 +39,7 @@ type Event struct {
 	LeftOut int
 }
 
-// Order is what the machine is told to do.
+// Order is what the machine has to do.
 type Order string
 
 // The orders. OrderGone goes with status 410: power off.

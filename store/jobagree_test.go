@@ -257,7 +257,7 @@ func stuckIn(states []modelState, back [][]int) (stuck modelState, n int) {
 	return stuck, n
 }
 
-// over reports whether all jobs are over, all was told, and all machines ended.
+// over reports whether all jobs are over, all was said, and all machines ended.
 func over(s modelState) bool {
 	for _, a := range s.J {
 		if a.G == gQueued || a.G == gRuns || a.G == gElsewhere || a.G == gWaits || a.Flags&(evQueued|evBegan|evDone) != 0 || a.R == rAccepted || a.R == rWaiting {

@@ -113,7 +113,7 @@ func (r Runner) HearEC2(code, text string) Runner {
 
 // MaxUnfamiliar is how often a launch is repeated in all when EC2 answers each
 // time with the same code that nobody knows: with the pauses of 1, 2, 4 and 8 s
-// between them it has had a quarter of a minute to pass by itself.
+// between them it has had a quarter of a minute to pass on its own.
 const MaxUnfamiliar = 5
 
 // Launched records the instance that EC2 answered. When another machine has booted as

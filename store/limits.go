@@ -21,7 +21,7 @@ type Limits struct {
 	// ConfigLimit is the time from the first call of a launched machine until its config
 	// must be there. A burst's registrations take as long as GitHub's points for them: this
 	// is 1,800 of one credential. With GitHub down, one machine that waits costs less than
-	// two that are launched anew.
+	// two that are launched again.
 	ConfigLimit time.Duration
 	// LeaseAhead is how long before its registration a machine may be launched. Most boot
 	// in half of that, and then wait for it; a lease that is not used is lost, which costs

@@ -67,7 +67,7 @@ func (l Lease) Soon(now time.Time) bool { return now.Before(l.At.Add(-leaseEarly
 // LeaseWish is who wants a lease.
 type LeaseWish struct {
 	Scope string // the Key of where it registers
-	// Waited: the time has come that it was told, or its machine runs already. Others do
+	// Waited: the time has come that it was given, or its machine runs already. Others do
 	// not go before it.
 	Waited bool
 	// Launches: the registration follows a launch, and is not needed at once.

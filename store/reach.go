@@ -86,7 +86,7 @@ func (r Runner) timer(lim Limits) time.Time {
 }
 
 // Unseen returns why a runner counts as over whose account refuses to show its machine
-// for a reason that people have to mend: the machine has a timer of its own, and a
+// for a reason that people have to fix: the machine has a timer of its own, and a
 // machine that powers itself off is terminated. false: it may still run.
 func (r Runner) Unseen(now time.Time, lim Limits, refused error) (why string, over bool) {
 	by := r.timer(lim)

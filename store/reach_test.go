@@ -26,7 +26,7 @@ func TestIntentKeepsHowItsAccountIsReached(t *testing.T) {
 		RoleARN: a.RoleARN, Region: "eu-west-1", Sealed: "sealed", KeyID: "k1", GitHub: a.GitHub, Until: until,
 	})
 	if !q.ToldAt.IsZero() {
-		t.Errorf("told at %s, want people to hear anew of an account that worked since", q.ToldAt)
+		t.Errorf("told at %s, want people to hear again of an account that worked since", q.ToldAt)
 	}
 	if b, err := json.Marshal(q); err != nil || strings.Contains(string(b), "canary") {
 		t.Errorf("the record is %s, %v; want no external id in it", b, err)

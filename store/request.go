@@ -26,7 +26,7 @@ var RequestStates = []RequestState{Accepted, Waiting, Ready, Failed, Expired, Ca
 // Final reports whether nothing ever follows s.
 func (s RequestState) Final() bool { return s != Accepted && s != Waiting }
 
-// Failure says why something did not go on. Code is stable and for programs,
+// Failure says why something failed. Code is stable and for programs,
 // Text is a sentence for people that says what to do.
 type Failure struct {
 	Code      string `json:"code"`

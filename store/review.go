@@ -2,7 +2,7 @@ package store
 
 import "time"
 
-// ReviewRunner drains a usable runner that has to, and else has a worker go on with one
+// ReviewRunner drains a usable runner that has to, and else has a worker continue with one
 // that seems to be forgotten: a step is outstanding and no worker is at it. The claim is
 // free, the time to wait is over, and nobody wrote the runner for a while. It also has one
 // ask GitHub about the workflow job that a runner puzzles by. It needs all but the quota.
@@ -23,7 +23,7 @@ func (c Case) ReviewRunner(now time.Time, lim Limits) Decision {
 			}
 			return
 		}
-		step := NextStep(now, *r, d.Lock) // StepConfirm is the reaper's too: the worker's message comes again by itself
+		step := NextStep(now, *r, d.Lock) // StepConfirm is the reaper's too: the worker's message comes again on its own
 		if step != StepNone && step != StepConfirm && !r.Held(now, "") &&
 			now.Sub(r.WaitUntil) >= lim.Resend && now.Sub(r.UpdatedAt) >= lim.Resend {
 			d.send(r, now)
@@ -44,7 +44,7 @@ func (c Case) Remind(now time.Time) Decision {
 	})
 }
 
-// Adopt records the instance that a launch left unrecorded, and has a worker go on with
+// Adopt records the instance that a launch left unrecorded, and has a worker continue with
 // the runner. It needs the runner.
 func (c Case) Adopt(now time.Time, instance string) Decision {
 	return decide(c, func(d *Decision) {

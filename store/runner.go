@@ -48,7 +48,7 @@ type Placement struct {
 
 func (p Placement) String() string { return p.Market + " " + p.InstanceType + " in " + p.Subnet }
 
-// Launch is what is frozen at the intent, so that whoever repeats the call
+// Launch is what is frozen at the intent, so that anyone who repeats the call
 // repeats it to the byte, as a client token demands. User data is rendered from
 // the runner's id, its index and these ingredients.
 type Launch struct {

@@ -14,8 +14,8 @@ import (
 )
 
 // world is a small control plane in which anything may happen in any order: a
-// few requests, their runners and locks, one quota. Whoever acts reads, decides
-// by the rules and commits; between the two, others may act, and the clock goes on.
+// few requests, their runners and locks, one quota. Anyone who acts reads, decides
+// by the rules and commits; between the two, others may act, and the clock continues.
 type world struct {
 	*rapid.T
 	random  *rand.Rand
@@ -328,7 +328,7 @@ func (w *world) confirm(run store.Runner) {
 	w.decide(fmt.Sprintf("%s is %s", run.ID, verdict), d.Changes...)
 }
 
-// release gives a claim back. Whoever may have lost an answer does not, and
+// release gives a claim back. Anyone who may have lost an answer does not, and
 // nobody mints before it is known whether the claim was given back.
 func (w *world) release() {
 	run := w.anyRunner()
@@ -434,7 +434,7 @@ func (w *world) end(run store.Runner) {
 	w.decide(run.ID+" ends", d.Changes...)
 }
 
-// gone is a machine that ends by itself, in whatever state.
+// gone is a machine that ends on its own, in whatever state.
 func (w *world) gone() {
 	if run := w.anyRunner(); run.InstanceID != "" {
 		w.end(run)

@@ -10,7 +10,7 @@ locals {
     runner_two_jobs = "A machine for one job took two, by GitHub's word: report it, with the runner's record."
     runner_too_old  = "GitHub refuses the runner program of an image: build a new image, or set runner_programs."
     token_mismatch  = "EC2 knows a client token with other parameters: report it, with the runner's record."
-    launch_refused  = "EC2 or STS refuses a launch for a reason that only people can mend: the log line has its text."
+    launch_refused  = "EC2 or STS refuses a launch for a reason that only people can fix: the log line has its text."
     terminate       = "EC2 refuses to terminate a machine: end it by hand, and look at the role's policy."
     access          = "An account, its role, its credential parameter or its registration cannot be used: the log line says which, and what is missing."
     github          = "GitHub refuses the credential: renew the token, or look at the App's permissions."
@@ -45,7 +45,7 @@ locals {
       namespace = local.namespace, metric_name = code, dimensions = {}, description = text
     }) },
     { for part in ["api", "worker"] : "${part}-errors" => merge(local.alarm, {
-      # One failed call is tried again by whoever sent it; a second in five minutes is a pattern.
+      # One failed call is tried again by its sender; a second in five minutes is a pattern.
       namespace = "AWS/Lambda", metric_name = "Errors", dimensions = { FunctionName = "${var.name}-${part}" }
       period    = 300, threshold = 1, description = "The ${part} failed more than once in five minutes: look for ERROR lines and timeouts in the log."
     }) },

@@ -137,7 +137,7 @@ resource "aws_lambda_function" "this" {
     }
   }
 
-  # Whoever runs before it may read and write fails.
+  # A function that runs before it may read and write fails.
   depends_on = [aws_iam_role_policy.function]
 }
 
@@ -170,7 +170,7 @@ resource "aws_lambda_event_source_mapping" "worker" {
 # slot, a runner that is not yet to be shared, a launch to be taken up. Lambda counts
 # invocations along a chain of messages, by the trace header that the AWS SDK passes
 # on, takes the 17th for a runaway loop and refuses it: the message would be dead
-# after five receives. Ours ends by itself, since each wait has a time, and no
+# after five receives. Ours ends on its own, since each wait has a time, and no
 # request is tried past its give_up_at.
 resource "aws_lambda_function_recursion_config" "worker" {
   function_name  = aws_lambda_function.this["worker"].function_name
@@ -189,7 +189,7 @@ resource "aws_scheduler_schedule" "reaper" {
   #checkov:skip=CKV_AWS_297: the schedule's input is the number of a shard, so there is nothing to encrypt
   for_each            = { for n in range(var.reaper_shards) : tostring(n) => n }
   name                = each.value == 0 ? "${var.name}-reaper" : "${var.name}-reaper-${each.key}"
-  description         = "Runs the reaper of ${var.name} each minute${var.reaper_shards == 1 ? "" : ", shard ${each.key} of ${var.reaper_shards}"}."
+  description         = "Runs the reaper of ${var.name} every minute${var.reaper_shards == 1 ? "" : ", shard ${each.key} of ${var.reaper_shards}"}."
   schedule_expression = "rate(1 minute)"
 
   flexible_time_window {

@@ -90,7 +90,7 @@ resource "random_password" "key" {
 
 # Write-only: it is read by the functions alone, and not back into the state. The
 # version is a number that changes when the list of keys does, or the KMS key: the
-# provider writes the value anew for either, and has it only with a new version.
+# provider writes the value again for either, and has it only with a new version.
 resource "aws_ssm_parameter" "keys" {
   count = length(var.key_ids) == 0 ? 0 : 1
 

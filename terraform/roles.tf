@@ -48,7 +48,7 @@ locals {
     Resource = roles
   } if length(roles) > 0]
 
-  # What DynamoDB asks of whoever uses its tables
+  # What DynamoDB asks of anyone who uses its tables
   # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html),
   # and thereby what the others ask: SQS the data key, Lambda and SSM to decrypt.
   decrypt = [for key in [var.kms_key_arn] : {

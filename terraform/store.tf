@@ -95,7 +95,7 @@ resource "aws_sqs_queue" "this" {
   })
 }
 
-# Kept as long as SQS can, for whoever looks into it.
+# Kept as long as SQS can, for anyone who looks into it.
 resource "aws_sqs_queue" "dead" {
   name                      = "${var.name}-requests-dead"
   message_retention_seconds = 14 * 24 * 3600

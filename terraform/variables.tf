@@ -484,7 +484,7 @@ variable "reserved_concurrency" {
 }
 
 variable "reaper_shards" {
-  description = "How many runs of the reaper share its work each minute. One does 10,000 live runners with room to spare; see docs/performance.md before you raise it. If you reserve concurrency for the reaper, reserve two for each."
+  description = "How many runs of the reaper share its work every minute. One does 10,000 live runners with room to spare; see docs/performance.md before you raise it. If you reserve concurrency for the reaper, reserve two for each."
   type        = number
   default     = 1
 

@@ -148,7 +148,7 @@ func TestIntentWhoseKeyIsLostIsGivenUpForTheCurrentOne(t *testing.T) {
 			t.Errorf("runner %s of key %s was launched with token %s, want a new one of k2 with its own", second.ID, second.Launch.KeyID, last.ClientToken)
 		}
 		if read == 0 || w.alarmed(store.AlarmLaunchRefused) {
-			t.Errorf("keys were read %d times and alarmed %t, want them read anew, and no alarm", read, w.alarmed(store.AlarmLaunchRefused))
+			t.Errorf("keys were read %d times and alarmed %t, want them read again, and no alarm", read, w.alarmed(store.AlarmLaunchRefused))
 		}
 	})
 }

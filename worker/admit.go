@@ -15,7 +15,7 @@ import (
 
 // admit answers the machine that asks whether it may run the job which it was given: by
 // the policy that a request for that job would meet. If GitHub does not tell, there is no
-// answer, and the machine refuses the job by itself. unread is why there is no registration.
+// answer, and the machine refuses the job on its own. unread is why there is no registration.
 func (v *launching) admit(ctx context.Context, account store.Account, unread error) error {
 	q := v.Runner.Admission
 	no, err := v.whyNot(ctx, account, unread)

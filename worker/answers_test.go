@@ -251,7 +251,7 @@ func TestSubnetThatIsGoneIsPassedOver(t *testing.T) {
 }
 
 // images has the account's image named by a parameter, and EC2 knows those of exist
-// alone. It returns what the parameter names; a fleet that was told that an image is
+// alone. It returns what the parameter names; a fleet that learned that an image is
 // gone reads the parameter again, as ec2fleet does.
 func (w *world) images(named *string, exist ...string) {
 	a := w.accounts[account]

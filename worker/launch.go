@@ -130,7 +130,7 @@ func (in *invocation) run(ctx context.Context, r store.Runner, l fleet.Launch) (
 }
 
 // render makes the call from what is frozen: the same bytes for the same runner
-// and index, whoever makes it.
+// and index, no matter who makes it.
 func (in *invocation) render(r store.Runner) (fleet.Launch, error) {
 	token, err := in.keys().Boot(r.Launch.KeyID, r.ID, r.Index)
 	if err != nil {

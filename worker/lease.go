@@ -75,7 +75,7 @@ func (p *points) learn(items ...store.Item) {
 const maxLeaseTries = 12
 
 // lease leases a registration of the account's credential, or has to wait. What it decides
-// is committed by itself, before all that follows from it: accounts that share a credential
+// is committed on its own, before all that follows from it: accounts that share a credential
 // would conflict with each other's intents. A lease whose commit was not answered is lost.
 func (in *invocation) lease(ctx context.Context, now time.Time, account store.Account, w store.LeaseWish) (l store.Lease, wait store.Wait, err error) {
 	err = in.onPoints(ctx, account, func(p store.Points) (d store.Decision) {

@@ -39,7 +39,7 @@ func (v *launching) wait(ctx context.Context, what string, d time.Duration) erro
 	return v.later(ctx, store.Pause{Wait: store.Wait{For: what, Until: v.Now().Add(d)}})
 }
 
-// later gives the claim back until a time, and has a worker go on then.
+// later gives the claim back until a time, and has a worker continue then.
 func (v *launching) later(ctx context.Context, p store.Pause) error {
 	p.By = v.id
 	leased := p.Wait.For == store.WaitGitHub && p.Code == ""

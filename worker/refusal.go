@@ -59,7 +59,7 @@ func (v *launching) unanswered(ctx context.Context) error {
 // unclear deals with a call that may or may not have launched, which EC2 answered
 // with fe: only the same call again can tell, after a pause in which other messages
 // have the worker. A throttled call was not looked at: it does not begin the count of
-// another answer anew.
+// another answer again.
 func (v *launching) unclear(ctx context.Context, fe *fleet.Error) error {
 	said := v.Runner.HearEC2(fe.Code, fe.Text).Said
 	if !errors.Is(fe, fleet.ErrThrottled) || v.Runner.Said.Code == "" {

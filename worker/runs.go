@@ -50,7 +50,7 @@ func (k knownRun) job(id int64) (github.Job, bool) {
 
 // read asks GitHub about a workflow job, by its run, or takes an answer that is younger
 // than within. first is true for who asked, and not for those who take an answer. A job
-// of an earlier attempt is not among those of its run, and asked about by itself.
+// of an earlier attempt is not among those of its run, and asked about on its own.
 func (in *invocation) read(ctx context.Context, account string, repo store.Repository, job store.WorkflowJob, within time.Duration) (s store.Sighting, run knownRun, first bool, err error) {
 	number, err := strconv.ParseInt(job.ID, 10, 64)
 	if err != nil {

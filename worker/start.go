@@ -16,9 +16,9 @@ type start struct {
 	queue.Message
 	err  *error
 	done bool
-	// until is when the request is to be looked at again, if it was told to wait.
+	// until is when the request is to be looked at again, if it has to wait.
 	until time.Time
-	// drive is the runner whose launch goes on for this message.
+	// drive is the runner whose launch continues for this message.
 	drive *launching
 	// lease is that of its registration, until its intent may have been committed.
 	lease  store.Lease
@@ -26,7 +26,7 @@ type start struct {
 }
 
 // starts settles all start messages of the batch, and then drives the launches
-// that came of it, side by side.
+// that follow from it, side by side.
 func (in *invocation) starts(ctx context.Context, all []*start) {
 	for try := 1; ; try++ {
 		var open []*start
@@ -112,7 +112,7 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 		case errors.Is(err, store.ErrConflict):
 			in.Log.Debug("lost a commit", "members", len(g.members), "error", err)
 		default:
-			// It may have happened: what is decided next is read anew.
+			// It may have happened: what is decided next is read again.
 			in.Log.Warn("commit without an answer", "members", len(g.members), "error", err)
 			for _, s := range g.members {
 				s.lease = store.Lease{}

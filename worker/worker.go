@@ -284,7 +284,7 @@ func (in *invocation) sendAll(ctx context.Context, d store.Decision) {
 }
 
 // send sends m, to be visible at due. A failure is logged, not returned: the
-// record says what is due, and the reaper sends it again.
+// record shows overdue work, and the reaper sends it again.
 func (in *invocation) send(ctx context.Context, m queue.Message, due time.Time) {
 	delay := min(max(0, due.Sub(in.Now())), queue.MaxDelay)
 	if err := in.Queue.Send(ctx, m, delay); err != nil {

@@ -347,7 +347,7 @@ func TestPostThatCannotCancelSaysSo(t *testing.T) {
 		}
 		// GitHub kills a step ten seconds after it told it to end.
 		if took := time.Since(began); took > 17*time.Second {
-			t.Errorf("a cancelled Main went on for %s, want less than 7s", took-10*time.Second)
+			t.Errorf("a cancelled Main continued for %s, want less than 7s", took-10*time.Second)
 		}
 		if err := s.post(t.Context()); !errors.Is(err, action.ErrTold) {
 			t.Errorf("Post = %v, want %v", err, action.ErrTold)

@@ -24,7 +24,7 @@ func read(t *testing.T, path ...string) string {
 	return string(b)
 }
 
-// Whoever gets a code finds what to do, by the link that comes with it.
+// Anyone who gets a code finds what to do, by the link that comes with it.
 func TestGuideExplainsEveryCode(t *testing.T) {
 	guide := read(t, "docs", "action.md")
 	codes := append(slices.Clone(action.Problems), "no_program") // which the shell tells

@@ -48,7 +48,7 @@ type inputs struct {
 }
 
 // readInputs reads the inputs as GitHub hands them to an action: in variables. All
-// mistakes are told at once, each with the name of its input.
+// mistakes are reported at once, each with the name of its input.
 func readInputs(getenv func(string) string) (inputs, error) {
 	r := reader{getenv: getenv}
 	in := inputs{

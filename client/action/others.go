@@ -34,7 +34,7 @@ func (s *step) status(ctx context.Context) error {
 	return nil
 }
 
-// stop ends requests, and the runners that are nobody else's.
+// stop ends requests, and the runners that no other request uses.
 func (s *step) stop(ctx context.Context) error {
 	ctx, cancel := outlast(ctx, lastCall) // a job that is cancelled wants its runner ended all the more
 	defer cancel()

@@ -78,7 +78,7 @@ func Post(ctx context.Context, env Env) error {
 		s.say("What was asked for is cancelled: there is nothing to cancel.")
 		return nil
 	}
-	// GitHub evaluates the default of an input anew for this step, so that it tells
+	// GitHub evaluates the default of an input again for this step, so that it tells
 	// how the job ended.
 	in := reader{getenv: env.Getenv}
 	switch in.text("job-status") {

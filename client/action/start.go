@@ -92,7 +92,7 @@ func (s *step) record(asks []ask, open bool) record {
 	return record{URL: s.in.url, Body: s.in.body, Key: s.in.key, Asks: asks, Open: open}
 }
 
-// started sets what is known at once: whoever cleans up after this step can, from
+// started sets what is known at once: anyone who cleans up after this step can, from
 // now on.
 func (s *step) started(asks []ask) error {
 	var ids, runsOn []string

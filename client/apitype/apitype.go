@@ -161,7 +161,7 @@ type Entry struct {
 	Reason string    `json:"reason,omitempty"`
 }
 
-// Error says why something did not go on.
+// Error says why something failed.
 type Error struct {
 	Code      string `json:"code"`
 	Text      string `json:"text"`
@@ -172,7 +172,7 @@ type Error struct {
 type Stopped struct {
 	ID       string `json:"id"`
 	State    string `json:"state"`
-	Draining bool   `json:"draining"` // whether the runner was told to end
+	Draining bool   `json:"draining"` // whether the runner has to end
 }
 
 // Page answers GET /requests. It may have few requests, or none, and not be the last:
@@ -215,7 +215,7 @@ type Found struct {
 type Released struct {
 	Account    string    `json:"account"`
 	Region     string    `json:"region"`
-	BrakeAt    time.Time `json:"brake_at,omitzero"` // when the brake went on; absent: it was never on
+	BrakeAt    time.Time `json:"brake_at,omitzero"` // when the brake was set; absent: it was never set
 	ReleasedAt time.Time `json:"released_at"`
 	ReleasedBy string    `json:"released_by"`
 }

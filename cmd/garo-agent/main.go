@@ -72,7 +72,7 @@ func main() {
 	defer stop()
 	if err := run(ctx, c, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
 		fmt.Fprintln(os.Stderr, "garo-agent:", err)
-		os.Exit(1) // and whoever started it starts it again
+		os.Exit(1) // and what started it starts it again
 	}
 }
 

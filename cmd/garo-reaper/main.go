@@ -1,4 +1,4 @@
-// Command garo-reaper is the Lambda function that a schedule invokes each minute:
+// Command garo-reaper is the Lambda function that a schedule invokes every minute:
 // it makes one run of the reaper. A schedule of a shard sends which one, as
 // {"shard": 0, "of": 2}; whatever else is sent with it does not matter.
 package main

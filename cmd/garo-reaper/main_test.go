@@ -62,7 +62,7 @@ func TestFunctionMakesARunWhateverTheScheduleSends(t *testing.T) {
 		t.Errorf("log tells of %+v, want two good runs, a line each:\n%s", got, aws.Log())
 	}
 	if got := aws.Calls(); !slices.Contains(got, "Query garo-test") {
-		t.Errorf("calls of the runs = %q, want them to look at what is due", got)
+		t.Errorf("calls of the runs = %q, want them to look at overdue work", got)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestRunThatFailsIsAnAlarmAndAFailedInvocation(t *testing.T) {
 		t.Fatal(err)
 	}
 	aws.Break("Query", true)
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second) // the store goes on trying until five seconds before the end
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second) // the store keeps trying until five seconds before the end
 	defer cancel()
 	if got, err := lambda.NewHandler(f).Invoke(ctx, []byte("{}")); err == nil || !strings.Contains(err.Error(), "reaper run: 1 failures; the first: ") {
 		t.Errorf("Invoke = %s, %v; want an error that says how many steps failed", got, err)

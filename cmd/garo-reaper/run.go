@@ -21,7 +21,7 @@ func shardOf(event json.RawMessage) reaper.Shard {
 	return s
 }
 
-// run makes one run, and logs what came of it as one line; each decision has had
+// run makes one run, and logs its outcome as one line; each decision has had
 // one of its own. A failure is the invocation's too, so that Lambda counts it: to
 // make the run again is safe, and what failed is due in the next one anyway.
 func run(ctx context.Context, r interface {

@@ -24,7 +24,7 @@ const (
 	exitInterrupted  = 130 // 128 and SIGINT, as shells have it
 )
 
-// errInterrupted ends a command that was told to stop.
+// errInterrupted ends a command that a signal stops.
 var errInterrupted = errors.New("interrupted")
 
 // errUsage marks errors of the command line.

@@ -37,7 +37,7 @@ func stopCommand() *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use:   "stop ID",
-		Short: "Cancel a request that is not ready, and end its runner if that is nobody else's",
+		Short: "Cancel a request that is not ready, and end its runner if no other request uses it",
 		Args:  oneID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := t.client(cmd.Context())

@@ -53,7 +53,7 @@ func begin(t *testing.T, dir string, args ...string) *program {
 	}
 	t.Cleanup(func() {
 		cancel()
-		_ = p.Wait() // it has ended, by itself or now
+		_ = p.Wait() // it has ended, on its own or now
 		if t.Failed() {
 			t.Logf("garo %q printed:\n%s%s", args, &p.out, &p.err)
 		}
@@ -196,7 +196,7 @@ func TestInterruptedWaitLeavesTheRequest(t *testing.T) {
 }
 
 // With EC2's pace, workers wait up to twenty seconds for the slots of their
-// launches: a stop cuts them off, and the next start goes on.
+// launches: a stop cuts them off, and the next start continues.
 func TestBusySystemStopsWithinSecondsAndGoesOn(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {

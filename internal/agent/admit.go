@@ -51,7 +51,7 @@ func (a *Agent) unanswered(context.Context) {
 	a.admit(false, "The control plane did not say in time whether this job may run on this machine. Run it again.")
 }
 
-// admit answers the program. One that cannot be told gives up by itself.
+// admit answers the program. One that cannot be answered gives up on its own.
 func (a *Agent) admit(allowed bool, why string) {
 	a.log.Info("admission", slog.String("run", a.question.RunID), slog.Bool("allowed", allowed), slog.String("reason", why))
 	a.question, a.askAt = nil, time.Time{}

@@ -48,12 +48,12 @@ func TestAJobWaitsForTheAnswer(t *testing.T) {
 				if c.after > 0 {
 					w.later(c.after - time.Millisecond)
 					if c.after == store.AdmitWithin && len(w.program.answer) != 0 {
-						t.Errorf("the job was told %q before its time was up", w.program.answer)
+						t.Errorf("the job heard %q before its time was up", w.program.answer)
 					}
 					w.later(time.Millisecond)
 				}
 				if got := w.program.answer; len(got) != 1 || !strings.HasPrefix(got[0], c.answer) {
-					t.Errorf("the job was told %q, want %q once", got, c.answer)
+					t.Errorf("the job heard %q, want %q once", got, c.answer)
 				}
 				calls := w.of("admission")
 				if c.asked >= 0 && len(calls) != c.asked || len(calls) > 12 {
@@ -116,7 +116,7 @@ func TestAnAgentThatStartsAgainAsksAgain(t *testing.T) {
 		w.boot()
 		w.later(time.Second)
 		if got := w.program.answer; len(got) != 1 || got[0] != "true" {
-			t.Errorf("the job was told %q, want that it may run, once", got)
+			t.Errorf("the job heard %q, want that it may run, once", got)
 		}
 	})
 }

@@ -1,8 +1,8 @@
 // Package agent is what runs on a machine: it boots with the machine's token,
 // starts the runner program with the config that it is given, reports what
-// happens, does as it is told, and always ends the machine.
+// happens, obeys, and always ends the machine.
 //
-// It decides by itself only what shortens the machine's life. The machine and
+// It decides on its own only what shortens the machine's life. The machine and
 // the runner program are behind two small interfaces, so that the same code runs
 // on EC2 and on simulated machines.
 package agent

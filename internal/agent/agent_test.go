@@ -115,7 +115,7 @@ func TestNextOtherThanGoDrains(t *testing.T) {
 				}
 				w.wantSaid("booting", "online", "job_started 1", "job_done", "idle")
 				w.later(5 * time.Minute)
-				w.wantOn() // until it is told
+				w.wantOn() // until it is ordered to
 				if got := len(w.of("next")); got != 2 {
 					t.Errorf("%d calls of next, want none after the order", got)
 				}

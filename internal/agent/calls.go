@@ -162,7 +162,7 @@ func (a *Agent) unheard(ans answer) {
 		a.deniedAt = time.Time{}
 	case a.deniedAt.IsZero():
 		a.deniedAt = now
-	case a.program == nil && a.s.End == "" && now.Sub(a.deniedAt) >= a.idleLimit(): // else it ends by itself, and says why
+	case a.program == nil && a.s.End == "" && now.Sub(a.deniedAt) >= a.idleLimit(): // else it ends on its own, and says why
 		a.powerOff("the API no longer knows the machine")
 		return
 	}

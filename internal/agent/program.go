@@ -19,7 +19,7 @@ type installed struct {
 }
 
 // install begins to make the machine ready for a runner program. Calls and what EC2
-// announces go on meanwhile.
+// announces continue meanwhile.
 func (a *Agent) install(ctx context.Context) {
 	done := make(chan installed, 1)
 	a.installing = done
@@ -76,7 +76,7 @@ func (a *Agent) follow(p Program) {
 }
 
 // happened takes what the runner program did; ok is false when it has exited. An
-// agent that was started again may be told what its predecessor was told.
+// agent that was started again may be given the orders of its predecessor.
 func (a *Agent) happened(e ProgramEvent, ok bool) {
 	if !ok {
 		code := a.program.ExitCode()
@@ -217,7 +217,7 @@ func (a *Agent) powerOff(reason string) {
 }
 
 // noticed deals with an announcement of EC2. A machine that is only likely to be
-// reclaimed goes on: most are not.
+// reclaimed continues: most are not.
 func (a *Agent) noticed(n Notice, ok bool) {
 	if !ok {
 		a.notices = nil // there is nothing more to come

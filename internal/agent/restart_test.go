@@ -63,7 +63,7 @@ func TestProgramThatEndedWhileTheAgentWasAway(t *testing.T) {
 		mode string
 		job  bool
 		said []string
-		off  string // "": it goes on with the next config
+		off  string // "": it continues with the next config
 	}{
 		"AfterItsJobEndsAnEphemeralMachine":   {store.Ephemeral, true, []string{"booting", "online", "job_started 1", "job_done"}, "the job is done"},
 		"WithoutAJobEndsAnEphemeralMachine":   {store.Ephemeral, false, []string{"booting", "online", "draining agent_ended"}, store.EndAgent},

@@ -118,7 +118,7 @@ func (m *memory) write() error {
 	return nil
 }
 
-// save is write for a machine that has booted: it goes on without, since only a
+// save is write for a machine that has booted: it continues without, since only a
 // restart of the agent would miss what was not saved, and a job may be running.
 func (m *memory) save() {
 	if err := m.write(); err != nil {

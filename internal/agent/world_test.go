@@ -420,7 +420,7 @@ type fakeProgram struct {
 	told   []ProgramEvent
 	code   int
 	gone   bool
-	answer []string // what its job was told
+	answer []string // what its job heard
 	take   func()
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// review prints what came of the story and checks the promises.
+// review prints how the story ended and checks the promises.
 func (d *Demo) review(ctx context.Context) error {
 	ev, err := d.gather(ctx)
 	if err != nil {

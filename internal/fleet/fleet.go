@@ -130,7 +130,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // Fleet launches and ends machines. It is safe for concurrent use. Every method
-// makes as few calls as it can, and retries nothing by itself.
+// makes as few calls as it can, and retries nothing on its own.
 type Fleet interface {
 	// Image resolves an AMI id or the path of an SSM parameter to an AMI id. What a
 	// path names may be minutes old; but after an ErrImage of Launch, the path is

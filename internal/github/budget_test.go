@@ -85,7 +85,7 @@ func TestEndsOfBusyRunnersLeaveTheHourToRegistrations(t *testing.T) {
 			}
 			time.Sleep(time.Minute - runners*600*time.Millisecond)
 		}
-		// A third of a tenth of 5,000 at once, and two thirds each hour.
+		// A third of a tenth of 5,000 at once, and two thirds every hour.
 		if n := s.Calls()[simgithub.OpDelete]; n > 167+hours*334 || n < 160+hours*330 || n+refused != runners*hours*60 {
 			t.Errorf("%d calls ended runners in %d hours, want two thirds of a tenth in each, and a third more", n, hours)
 		}

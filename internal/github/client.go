@@ -155,7 +155,7 @@ func (c *Client) do(ctx context.Context, e errand, ask ask) (*gogithub.Response,
 		return nil, fmt.Errorf("%s: new credential: %w", e.what, rerr)
 	}
 	if other.Equal(token.Reveal()) {
-		return nil, err // GitHub shuts out who goes on with a credential that it refused
+		return nil, err // GitHub shuts out anyone who continues with a credential that it refused
 	}
 	c.limit.owe(purse, e.op, c.now())
 	return c.exchange(ctx, e, other, ask)

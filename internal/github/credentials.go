@@ -105,7 +105,7 @@ func (c *Credentials) Token(ctx context.Context, a Access) (secret.Text, error) 
 }
 
 // Renew returns the credential in place of one that GitHub refused, for
-// Config.Renew: the parameter is read anew. An App's token that GitHub may only
+// Config.Renew: the parameter is read again. An App's token that GitHub may only
 // not know yet is ErrLimited for the few seconds that this takes.
 func (c *Credentials) Renew(ctx context.Context, a Access, refused secret.Text) (secret.Text, error) {
 	from, err := c.registration(ctx, a)
@@ -242,7 +242,7 @@ func (g *grant) isDone() bool {
 }
 
 // install asks for a token of the App's installation, and until when it may be
-// given out. If GitHub refuses the key, it is read anew, and another one is tried
+// given out. If GitHub refuses the key, it is read again, and another one is tried
 // once.
 func (c *Credentials) install(ctx context.Context, a Access, from store.GitHubCredential, fresh bool) (secret.Text, time.Time, error) {
 	key, err := c.parameter(ctx, a.Account, from.Parameter, fresh)

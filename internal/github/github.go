@@ -62,7 +62,7 @@ func (s Scope) Key() string {
 // Minted is a new registration.
 type Minted struct {
 	RunnerID int64
-	// Config is the just-in-time configuration: whoever has it is the runner.
+	// Config is the just-in-time configuration: anyone who has it is the runner.
 	Config secret.Text
 }
 
@@ -137,7 +137,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Kind }
 
 // API is what worker and reaper ask of GitHub. Client implements it over HTTP.
-// It is safe for concurrent use, and repeats no call by itself but one whose
+// It is safe for concurrent use, and repeats no call on its own but one whose
 // credential GitHub refused, with another credential.
 type API interface {
 	// Mint registers a one-job runner under a name that was never used before,

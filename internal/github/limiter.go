@@ -150,7 +150,7 @@ func (l *limiter) learn(account string, h http.Header, now time.Time) {
 	l.bucket(account).hour.learn(now, h)
 }
 
-// rest makes an account wait as long as GitHub asks for. Who goes on calling may
+// rest makes an account wait as long as GitHub asks for. A caller that does not stop may
 // be shut out, says GitHub.
 func (l *limiter) rest(account string, until time.Time) {
 	if l == nil {

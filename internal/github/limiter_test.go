@@ -76,11 +76,11 @@ func TestThoseWhoAskTogetherAreToldDifferentTimes(t *testing.T) {
 			}
 		}
 		if len(told) != 48 {
-			t.Fatalf("%d were told to wait, want 48: a third of the 36 a minute pass at once", len(told))
+			t.Fatalf("%d had to wait, want 48: a third of the 36 a minute pass at once", len(told))
 		}
 		// One more each 2.5 s: 24 in the first minute have a time of their own.
 		if first := told[:24]; !slices.IsSorted(first) || len(slices.Compact(slices.Clone(first))) != 24 {
-			t.Errorf("the first were told %v, want one time after another", first)
+			t.Errorf("the first have to wait until %v, want one time after another", first)
 		}
 		for _, d := range told {
 			if d < 2*time.Second || d > 63*time.Second {

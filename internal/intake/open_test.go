@@ -206,7 +206,7 @@ func TestCountThatFailsRefusesNothingUntilItWasFull(t *testing.T) {
 		}
 	}
 	if d.told == 0 {
-		t.Error("nobody was told that nothing can be counted")
+		t.Error("no log line says that nothing can be counted")
 	}
 	d.store.err = nil
 	for n := range 100 {

@@ -125,7 +125,7 @@ func ValidID(s string) bool {
 }
 
 // RequestID returns the id of the request that one caller makes with one
-// idempotency key: whoever repeats the call finds the same record.
+// idempotency key: anyone who repeats the call finds the same record.
 func (r *Ring) RequestID(repositoryID, runID, runAttempt, checkRunID, idempotencyKey string) string {
 	return short(mac(r.id, "garo/request/1", repositoryID, runID, runAttempt, checkRunID, idempotencyKey))
 }

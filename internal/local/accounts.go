@@ -52,7 +52,7 @@ type accounts struct {
 	builtIn store.Account
 }
 
-// Account implements store.Accounts. Files are read anew each time, so that an
+// Account implements store.Accounts. Files are read again each time, so that an
 // edit counts at once.
 func (a accounts) Account(_ context.Context, id string) (store.Account, error) {
 	if !store.ValidAccountID(id) {

@@ -150,7 +150,7 @@ func (l *log) String() string {
 	return l.b.String()
 }
 
-// A registration that is broken while the system runs is an outage for whoever
+// A registration that is broken while the system runs is an outage for anyone who
 // may be meant by it, and for nobody who names another account.
 func TestRegistrationBrokenLaterIsNamedInTheLog(t *testing.T) {
 	dir, told := t.TempDir(), &log{}

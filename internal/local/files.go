@@ -87,7 +87,7 @@ func readOrMake(path, content string) (string, error) {
 	return content, writeFile(path, content)
 }
 
-// writeFile makes or replaces a file, with mode 0600 and in one step: whoever
+// writeFile makes or replaces a file, with mode 0600 and in one step: anyone who
 // reads it sees all of it or none.
 func writeFile(path, content string) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600

@@ -67,7 +67,7 @@ func launch(t testing.TB, garo, dir string, args ...string) *process {
 	}
 	t.Cleanup(func() {
 		cancel()
-		_ = p.Wait() // it has ended, by itself or now
+		_ = p.Wait() // it has ended, on its own or now
 	})
 	until(t, "garo local to listen", func() bool {
 		url, err := os.ReadFile(urlFile)

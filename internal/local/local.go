@@ -113,9 +113,9 @@ type System struct {
 	close   []func() error
 }
 
-// Open returns a System that goes on from what its data directory has. It fails
+// Open returns a System that continues from what its data directory has. It fails
 // for a registration that cannot be read, rather than serve without it. Machines
-// go on from now; workers and the reaper do with Run.
+// continue from now; workers and the reaper do with Run.
 func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -32,7 +32,7 @@ const (
 	reaperTime = 50 * time.Second
 	// expireEvery is how often records past their time to live are deleted.
 	expireEvery = time.Hour
-	// grace is how long what is under way may go on when the system is to stop: a
+	// grace is how long what is under way may continue when the system is to stop: a
 	// launch and a registration. What is cut off is resumed after the next start, as
 	// after any crash.
 	grace = 3 * time.Second
@@ -216,7 +216,7 @@ func (s *System) Serve(ctx context.Context, l net.Listener) error {
 	defer cancelStop()
 	var err error
 	if server.Shutdown(stop) != nil {
-		err = server.Close() // whoever still waits for an answer calls again
+		err = server.Close() // anyone who still waits for an answer calls again
 	}
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))

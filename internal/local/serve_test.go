@@ -158,7 +158,7 @@ func TestServeFailsWithItsListener(t *testing.T) {
 	}
 }
 
-// What was under way when a system was closed goes on with the next one: a
+// What was under way when a system was closed continues with the next one: a
 // request that waits for its machine, and a machine that boots.
 func TestNextSystemGoesOn(t *testing.T) {
 	dir := t.TempDir()

@@ -167,7 +167,7 @@ func actionOf(s simgithub.JobState) string {
 	return string(store.JobCompleted)
 }
 
-// tell delivers what changed of a job. What was over when this process began was told by
+// tell delivers what changed of a job. What was over when this process began was delivered by
 // one before it.
 func (t *teller) tell(ctx context.Context, wg *sync.WaitGroup, j simgithub.Job, first bool) {
 	action := actionOf(j.State)

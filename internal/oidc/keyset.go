@@ -158,7 +158,7 @@ func (s *keySet) takeTurn(ctx context.Context, last *result) {
 	s.last.Store(next)
 }
 
-// download fetches the set. It goes on when ctx is cancelled, since others wait
+// download fetches the set. It continues when ctx is cancelled, since others wait
 // for it and a caller who hangs up must not use up everybody's next fetch; ctx's
 // deadline ends it.
 func (s *keySet) download(ctx context.Context) (keys map[string]*rsa.PublicKey, skipped int, err error) {

@@ -99,7 +99,7 @@ func TestFloodOfUnknownKeysFetchesOnce(t *testing.T) {
 				unknown(w, w.payload(nil), i)
 				time.Sleep(10 * time.Second)
 			}
-			w.fetched(12) // and none more than each five minutes
+			w.fetched(12) // and none more than every five minutes
 		})
 	})
 	t.Run("WhileTheIssuerIsAway", func(t *testing.T) {
@@ -166,7 +166,7 @@ func TestUnknownKeyWaitsForTheFetchUnderWay(t *testing.T) {
 func TestWithdrawnKeyIsBelievedForAnHourAtMost(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.prefetch()
-		stolen := func() string { return w.with(nil) } // by ours, whoever signs now
+		stolen := func() string { return w.with(nil) } // by ours, no matter who signs now
 		if err := w.Rotate(successor); err != nil {
 			w.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func TestIssuerMayBeAwayForADay(t *testing.T) {
 			w.verify(w.token())
 			time.Sleep(150 * time.Second)
 		}
-		// 23 hours in which a newer set was tried for each five minutes, and the first one.
+		// 23 hours in which a newer set was tried for every five minutes, and the first one.
 		w.fetched(1 + 23*12)
 		w.asked.Store(0)
 		for range 10 {
@@ -199,7 +199,7 @@ func TestIssuerMayBeAwayForADay(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		w.fetched(2) // one each five seconds
+		w.fetched(2) // one every five seconds
 		w.AnswerKeys(nil)
 		time.Sleep(5 * time.Second)
 		w.verify(w.token())

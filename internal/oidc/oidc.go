@@ -70,7 +70,7 @@ func refuse(cause Cause, format string, args ...any) error {
 
 // Issuer is one that is believed.
 type Issuer struct {
-	// URL is what its tokens call iss, to the letter. GitHub's are
+	// URL is what its tokens call iss, exactly. GitHub's are
 	// https://token.actions.githubusercontent.com, https://HOST/_services/token of
 	// an Enterprise Server, and https://token.actions.SUB.ghe.com; enterprises can
 	// choose to have /ENTERPRISE behind it.
@@ -82,10 +82,10 @@ type Issuer struct {
 // Config is what a Verifier is made of. Issuers and Audience are needed.
 type Config struct {
 	// Issuers are those that are believed. Their ids of repositories and owners
-	// are unique within one GitHub server only: whoever lists issuers of several
+	// are unique within one GitHub server only: anyone who lists issuers of several
 	// has to look at Claims.Issuer too.
 	Issuers []Issuer
-	// Audience is what tokens have to call aud, to the letter.
+	// Audience is what tokens have to call aud, exactly.
 	Audience string
 	HTTP     *http.Client     // nil: http.DefaultClient; its CheckRedirect is not used
 	Now      func() time.Time // nil: time.Now
@@ -184,7 +184,7 @@ var algorithms = []jose.SignatureAlgorithm{jose.RS256}
 
 // Verify returns what a token vouches for. An error that is no ErrToken means
 // that it could not be found out: the keys cannot be fetched, or ctx ended. Who
-// waits for another's fetch stops when ctx ends; who fetches goes on for the
+// waits for another's fetch stops when ctx ends; who fetches continues for the
 // others, for five seconds at most.
 func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	kid, payload, err := open(token)

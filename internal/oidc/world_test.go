@@ -228,7 +228,7 @@ func (w *world) fetched(want int) {
 // token. JSON that is nested as deep as fits needs half of it.
 const bound = 512 << 10
 
-// allocated returns how many bytes f allocates, and whoever runs meanwhile.
+// allocated returns how many bytes f allocates, and what runs meanwhile.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -21,7 +21,7 @@ type Kind string
 // The kinds of message.
 const (
 	Start  Kind = "start"  // ID names a request: find or launch a runner for it
-	Resume Kind = "resume" // ID names a runner: go on with its launch
+	Resume Kind = "resume" // ID names a runner: continue with its launch
 	Next   Kind = "next"   // ID names a runner: mint its config N
 	Job    Kind = "job"    // ID names the request of a workflow job: hear what GitHub says of it
 	Check  Kind = "check"  // ID names a check: carry it out. A worker of before cannot, and leaves it to the next

@@ -17,7 +17,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// story is what is told in many worlds, each time with one other step gone wrong.
+// story is what happens in many worlds, each time with one other step gone wrong.
 // It fails its test if it does not come to a good end.
 type story struct {
 	config func() sim.Config // nil: the zero one
@@ -50,7 +50,7 @@ func (s story) steps(t *testing.T) (steps []kernel.Effect) {
 	return steps
 }
 
-// harmed tells the story once for each step and each harm. Whoever comes next has
+// harmed tells the story once for each step and each harm. Anyone who comes next has
 // to bring it to the same end.
 func (s story) harmed(t *testing.T, harms map[string]func() kernel.Fate) {
 	for i, step := range s.steps(t) {
@@ -89,7 +89,7 @@ func faults(fates ...kernel.Fate) map[string]func() kernel.Fate {
 
 // pauses are the harms that a process can come to that nobody kills: it stands
 // still until its claim, its message and its context have all run out, and then
-// goes on as if nothing had happened.
+// continues as if nothing had happened.
 func pauses() map[string]func() kernel.Fate {
 	return map[string]func() kernel.Fate{"Pause": func() kernel.Fate {
 		time.Sleep(90 * time.Second)
@@ -287,7 +287,7 @@ func TestWaitForTheQuotaSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 
 func TestRefusalSurvivesHarmAtEachStepOfTheWorker(t *testing.T) {
 	t.Parallel()
-	// What nobody but a person can mend ends the request, once, with a reason.
+	// What nobody but a person can fix ends the request, once, with a reason.
 	refused := func() sim.Config {
 		return sim.Config{EC2: func(op string, _ fleet.Launch) error {
 			if op != simfleet.OpLaunch {

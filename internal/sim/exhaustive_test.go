@@ -159,7 +159,7 @@ func TestExhaustive(t *testing.T) {
 }
 
 // twoStarts is a scope in which nothing happens but that two starts are recorded. It ends
-// in end, which is told whose record came first.
+// in end, which learns whose record came first.
 func twoStarts(end func(w *sim.World, first string)) explore.Scope {
 	return explore.Scope{
 		Before: func(w *sim.World) { w.Pause(kernel.Worker) },

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// fault is something that goes wrong, and the tests that show what comes of it:
+// fault is something that goes wrong, and the tests that show what follows:
 // the directory of a package, a dot, and the test. n is its number in
 // docs/reliability.md; 0: it has none.
 type fault struct {

@@ -145,7 +145,7 @@ func TestBusyRunnerIsNotEndedBeforeItsJob(t *testing.T) {
 	t.Parallel()
 	for name, lag := range map[string]time.Duration{
 		"GitHubSaysSo":        0,
-		"GitHubSaysSoTooLate": time.Minute, // the registration is deleted, and the job goes on
+		"GitHubSaysSoTooLate": time.Minute, // the registration is deleted, and the job continues
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim.Run(t, sim.Config{}, func(w *sim.World) {

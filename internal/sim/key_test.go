@@ -20,9 +20,9 @@ func TestLaunchWhoseKeyIsLostIsReplaced(t *testing.T) {
 		fate     kernel.Fate
 		at       string
 		machines int
-		fresh    bool // the workers know of it before the launch goes on
+		fresh    bool // the workers know of it before the launch continues
 	}{
-		"BeforeTheCall":             {kernel.KillBefore, kernel.Launch, 2, false}, // a worker that does not know yet goes on
+		"BeforeTheCall":             {kernel.KillBefore, kernel.Launch, 2, false}, // a worker that does not know yet continues
 		"AfterTheCall":              {kernel.KillAfter, kernel.Launch, 2, false},
 		"LateCall":                  {kernel.FailLate, kernel.Launch, 2, false},
 		"BeforeTheRegister":         {kernel.KillBefore, kernel.Mint, 2, false},

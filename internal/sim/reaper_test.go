@@ -112,7 +112,7 @@ func TestOverlappingRunsOfTheReaperDoNothingTwice(t *testing.T) {
 		for range 5 {
 			var wg sync.WaitGroup
 			for range 5 {
-				wg.Go(func() { _, _ = w.Reap() }) // whoever loses says so in its report
+				wg.Go(func() { _, _ = w.Reap() }) // anyone who loses says so in its report
 			}
 			wg.Wait()
 			time.Sleep(time.Minute)

@@ -69,7 +69,7 @@ func TestRunnersOfARemovedAccountEndAsEver(t *testing.T) {
 	}
 }
 
-// What waits for a machine of an account that is no more learns of that in its next
+// What waits for a machine of a removed account learns of that in its next
 // step, and the machine that was launched for it ends.
 func TestOpenRequestsOfARemovedAccountFailAtOnce(t *testing.T) {
 	t.Parallel()

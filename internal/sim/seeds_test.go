@@ -103,7 +103,7 @@ func shrunk(t *testing.T, out plan.Outcome) {
 	fmt.Printf("violation: seed %d, shrunk: %s\nmake sim SEED=%d plays it again as a whole\n", out.Seed, strings.Join(less.Broken, "; "), out.Seed)
 }
 
-// tell prints a story, but for heartbeats and polls that nothing came of.
+// tell prints a story, but for heartbeats and polls that changed nothing.
 func tell(out plan.Outcome) {
 	for _, line := range out.Story {
 		if strings.Contains(line, "->") || !strings.Contains(line, "heartbeat") && !strings.Contains(line, "GET status") {
@@ -132,7 +132,7 @@ func TestSeeds(t *testing.T) {
 	lastLine = fmt.Sprintf("seeds %d, faults %d, violations %d", r.figures.Seeds, r.figures.Total(), r.figures.Broken)
 }
 
-// kept are seeds that once showed something, and what: a breach that was mended, or
+// kept are seeds that once showed something, and what: a breach that was fixed, or
 // one of the planted bugs that few seeds see. When the plan of the worlds changes
 // they are other worlds, and others are chosen.
 var kept = []struct {

@@ -24,7 +24,7 @@ func crowd(w *sim.World, n int) []apitype.Started {
 	return all
 }
 
-// allReady waits until the reaper, or whoever else, has recorded that all are.
+// allReady waits until the reaper, or anyone else, has recorded that all are.
 func allReady(w *sim.World, limit time.Duration) {
 	w.Helper()
 	w.Until("all requests to be ready", limit, func() bool { return len(w.States()) == 1 && w.States()[store.Ready] > 0 })

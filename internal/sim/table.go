@@ -61,7 +61,7 @@ func (t *table) commit(ctx context.Context, changes []store.Change) error {
 	return nil
 }
 
-// due yields what the due index shows: what it was told so long ago as it is behind.
+// due yields what the due index shows: what it held so long ago as it is behind.
 func (t *table) due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
 	lag := t.behind()
 	if lag == 0 {

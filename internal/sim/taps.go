@@ -137,7 +137,7 @@ type tappedFleet struct{ w *World }
 var _ fleet.Fleet = tappedFleet{}
 
 // elsewhere adds to what a call is about the region, unless it is the first one: calls of two
-// regions that go out side by side are told apart.
+// regions that go out side by side are kept apart.
 func elsewhere(on string, at fleet.Place) string {
 	if at.Region == setting.Region {
 		return on

@@ -123,7 +123,7 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// forget makes p count anew.
+// forget makes p count again.
 func (p *tap) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

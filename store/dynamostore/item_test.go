@@ -20,7 +20,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 

@@ -100,7 +100,7 @@ func (s *Store) readMany(ctx context.Context, refs []store.Ref, found map[store.
 
 // Due implements store.Store. A page of the index is read when the one before it
 // has been yielded. An entry that is not GARO's is an error, and those behind it
-// follow if the caller goes on.
+// follow if the caller continues.
 func (s *Store) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
 	return func(yield func(store.Ref, error) bool) {
 		in := &dynamodb.QueryInput{

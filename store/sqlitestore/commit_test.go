@@ -29,7 +29,7 @@ func TestBatchDecidesEachCommitUponThoseBeforeIt(t *testing.T) {
 		encoded(t, store.Put(accepted("r")), store.Put(accepted("second"))),         // lost to the first
 		encoded(t, store.Put(accepted("third")), store.Check(accepted("r"))),        // so is its check
 		encoded(t, store.Put(update), store.Put(accepted("fourth"))),                // upon the first
-		encoded(t, store.Check(accepted("absent")), store.Put(accepted("fifth"))),   // of nobody else's business
+		encoded(t, store.Check(accepted("absent")), store.Put(accepted("fifth"))),   // which touches no other record
 		encoded(t, store.Put(accepted("absent")), store.Check(accepted("nothing"))), // after it was checked
 	}
 	if err := s.apply(t.Context(), batch); err != nil {
@@ -161,7 +161,7 @@ func TestWaitingCommitsShareOneTransaction(t *testing.T) {
 }
 
 // frames returns how many pages are in the write-ahead log, and has them copied
-// to the file, so that the next transaction begins the log anew.
+// to the file, so that the next transaction begins the log again.
 func frames(t *testing.T, s *Store) int {
 	t.Helper()
 	var busy, pages, moved int

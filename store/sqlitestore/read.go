@@ -13,7 +13,7 @@ import (
 )
 
 // page is how many rows one query of Due or List reads: nothing is yielded while
-// a connection is in use, so that whoever iterates can call the store.
+// a connection is in use, so that anyone who iterates can call the store.
 const page = 200
 
 // getSQL reads any number of items by one statement; the cross join makes SQLite

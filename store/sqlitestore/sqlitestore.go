@@ -58,7 +58,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	// SQLite has one writer at a time. Whoever waits for it here waits in line;
+	// SQLite has one writer at a time. Anyone who waits for it here waits in line;
 	// in SQLite it would sleep and poll.
 	write.SetMaxOpenConns(1)
 	read, err := sql.Open("sqlite", dsn(path, "&_query_only=1"))
@@ -123,7 +123,7 @@ func New(ctx context.Context, db *sql.DB) (*Store, error) {
 
 // DB returns the handle that writes go through, so that a queue in the same file
 // takes its turn with the store instead of polling SQLite's lock. It has one
-// connection: whoever calls the store inside a transaction of it waits for ever.
+// connection: anyone who calls the store inside a transaction of it waits for ever.
 func (s *Store) DB() *sql.DB { return s.write }
 
 func (s *Store) begin(ctx context.Context) error {

@@ -421,7 +421,7 @@ func TestKilledProcessLosesNothingThatItCommitted(t *testing.T) {
 		}
 	}
 	if err := child.Wait(); err == nil {
-		t.Fatal("the process ended by itself")
+		t.Fatal("the process ended on its own")
 	}
 	if len(acknowledged) < 500 {
 		t.Fatalf("only %d commits before the process ended", len(acknowledged))

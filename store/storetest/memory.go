@@ -169,7 +169,7 @@ func (m *Memory) swap(changes []store.Change, next []kept) (lost map[store.Ref]k
 	return nil
 }
 
-// Due implements store.Store. It yields what is due when the iteration begins.
+// Due implements store.Store. It yields overdue work when the iteration begins.
 func (m *Memory) Due(ctx context.Context, before time.Time) iter.Seq2[store.Ref, error] {
 	return func(yield func(store.Ref, error) bool) {
 		for _, d := range m.dueBy(before) {

@@ -67,7 +67,7 @@ run "numbers" {
   }
   assert {
     condition     = aws_scheduler_schedule.reaper["0"].schedule_expression == "rate(1 minute)" && aws_scheduler_schedule.reaper["0"].target[0].retry_policy[0].maximum_retry_attempts == 2 && aws_scheduler_schedule.reaper["0"].target[0].retry_policy[0].maximum_event_age_in_seconds == 60
-    error_message = "The reaper does not run each minute with few and young retries."
+    error_message = "The reaper does not run every minute with few and young retries."
   }
   assert {
     condition     = aws_lambda_function_recursion_config.worker.function_name == "garo-worker" && aws_lambda_function_recursion_config.worker.recursive_loop == "Allow"

@@ -105,7 +105,7 @@ test('another program is not kept', async t => {
   assert.deepEqual(fs.readdirSync(dir), [])
 })
 
-test('a kept program that was changed is fetched anew', async t => {
+test('a kept program that was changed is fetched again', async t => {
   const { asked, base } = await serve(t, [[200, 'program']])
   const dir = folder(t)
   const release = releaseOf('program')

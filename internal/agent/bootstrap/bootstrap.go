@@ -40,7 +40,7 @@ var (
 // its one argument: the document.
 var scripts = []string{1: script1 + "\nmain ", 2: script2 + "\nmain "}
 
-// Document is what a machine is told at its launch. All of it can be read by
+// Document is what a machine is given at its launch. All of it can be read by
 // whatever runs on the machine; Token is worth nothing once it was used.
 type Document struct {
 	API    string            // base URL of the API

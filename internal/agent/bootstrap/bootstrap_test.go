@@ -16,7 +16,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // secrets lets cmp compare what must not be printed.
 var secrets = cmp.Comparer(func(a, b secret.Text) bool { return a.Reveal() == b.Reveal() })

@@ -57,7 +57,7 @@ func TestAJobThatAsksRunsNoStepUntilItMay(t *testing.T) {
 				t.Errorf("the job asks about %+v, want %+v", job, want)
 			}
 			if _, err := os.Stat(step); err == nil {
-				t.Error("a step ran before the job was told that it may")
+				t.Error("a step ran before the job heard that it may")
 			}
 			if err := p.(agent.Admitter).Admit(c.allowed, "Because it's \"so\"."); err != nil {
 				t.Fatal(err)

@@ -4,7 +4,7 @@
 // The runner program and the agent's process do not end together. Between them
 // stands the keeper, the agent's own binary started a second time: it starts the
 // runner program as the unprivileged user, waits for it, and leaves its exit code
-// in a file. So whoever follows a program, the process that started it or the
+// in a file. So anyone who follows a program, the process that started it or the
 // next one, does so in the same way: by its log, its hook, its lock and its exit
 // code, all below a directory that only root can read.
 //

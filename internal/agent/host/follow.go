@@ -74,7 +74,7 @@ var (
 	restarting = regexp.MustCompile(`^Restarting runner\.\.\.\s*$`)
 )
 
-// heard is what a program printed of itself, and what was told of that.
+// heard is what a program printed of itself, and what was reported of that.
 type heard struct {
 	listens bool // it says that it listens for jobs
 	begun   bool // it says that a job runs
@@ -198,7 +198,7 @@ var askedLine = regexp.MustCompile(`^([0-9]{1,20}) ([0-9]{1,20}) ([0-9]{1,20}) (
 func askedJob(hooks string) (job apitype.Admission, ok bool) {
 	line, ok := firstLine(filepath.Join(hooks, askedFile), 512)
 	if _, err := os.Stat(filepath.Join(hooks, answerFile)); !ok || err == nil {
-		return job, false // or it was told before this agent began
+		return job, false // or it was reported before this agent began
 	}
 	if f := askedLine.FindStringSubmatch(line); f != nil {
 		job = apitype.Admission{RepositoryID: f[1], OwnerID: f[2], RunID: f[3], Repository: f[5]}

@@ -116,7 +116,7 @@ func TestGroupThatCannotBeEndedIsAnError(t *testing.T) {
 		t.Error("endGroup of one without its events succeeded, want an error")
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "cgroup.kill")); err != nil || string(got) != "1" {
-		t.Errorf("cgroup.kill = %q, %v; want that it was told to end", got, err)
+		t.Errorf("cgroup.kill = %q, %v; want that it had to end", got, err)
 	}
 }
 

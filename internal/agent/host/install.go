@@ -126,7 +126,7 @@ func (m *Machine) download(ctx context.Context, p apitype.RunnerProgram, name st
 		return err
 	}
 	if got := fmt.Sprintf("%x", hash.Sum(nil)); got != p.SHA256 {
-		_ = os.Remove(name) // whatever it is, nothing goes on with it
+		_ = os.Remove(name) // whatever it is, nothing continues with it
 		return fmt.Errorf("the runner program %s is not the one that was promised: its SHA-256 is %s", p.Version, got)
 	}
 	return nil

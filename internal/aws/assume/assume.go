@@ -95,7 +95,7 @@ func New(cfg Config) *Sessions {
 
 // Do makes a call with credentials of an account's role. If AWS answers that they
 // are no good, it makes the call once more, with new ones: a session can be
-// revoked, and its role made anew. Errors of the call come back as they are. That
+// revoked, and its role made again. Errors of the call come back as they are. That
 // the role cannot be had is a *fleet.Error, or store.ErrNoAccount; anything else
 // is an outage.
 func (s *Sessions) Do(ctx context.Context, account string, call func(aws.CredentialsProvider) error) error {
@@ -108,7 +108,7 @@ func (s *Sessions) Do(ctx context.Context, account string, call func(aws.Credent
 		if again || !stale(err) {
 			return err
 		}
-		s.cfg.Log.Warn("AWS refuses the session of a role; takes it on anew", "account", account, "error", err)
+		s.cfg.Log.Warn("AWS refuses the session of a role; takes it on again", "account", account, "error", err)
 		s.cache.Forget(r, func(c aws.Credentials) bool { return c.AccessKeyID == creds.AccessKeyID })
 	}
 }
@@ -192,7 +192,7 @@ func (s *Sessions) reader(at fleet.Place) *ssmparam.Reader {
 
 // Credential returns the parameter that has an account's GitHub credential, for
 // github.CredentialsConfig: it is in the account's default region. What only
-// people can mend, in SSM or in the role, is github.ErrNoParameter.
+// people can fix, in SSM or in the role, is github.ErrNoParameter.
 func (s *Sessions) Credential(ctx context.Context, account, name string, fresh bool) (secret.Text, error) {
 	a, err := s.cfg.Accounts.Account(ctx, account)
 	if err != nil {

@@ -43,7 +43,7 @@ func refusal(r role, err error) error {
 }
 
 // passingCodes are what STS answers when it is away, or when the control plane's
-// own credentials have ended, and a function gets new ones by itself.
+// own credentials have ended, and a function gets new ones on its own.
 var passingCodes = []string{
 	"InternalFailure", "ServiceUnavailable", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired",
 }

@@ -69,7 +69,7 @@ const repeatable = "Idempotency-Key"
 
 // Client returns a client for AWS, as the HTTPClient of an aws.Config. One
 // exchange, from the connection to the last byte of the answer, takes at most
-// timeout; a retry has it anew. Redirects are answers: a signed request goes
+// timeout; each retry has it in full. Redirects are answers: a signed request goes
 // nowhere else. It is safe for concurrent use. Its connections are its own, so a
 // process has one Client, or one more for calls that take long by design.
 func Client(timeout time.Duration) *http.Client {

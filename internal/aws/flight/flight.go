@@ -3,7 +3,7 @@
 //
 // It promises that there is one fetch at a time for a key, on the goroutine of one
 // who asked; that the others wait for it no longer than their own contexts last;
-// that nobody is told of a failure that was only another caller's lack of time;
+// that nobody gets a failure that was only another caller's lack of time;
 // and that no lock is held during a fetch.
 package flight
 

@@ -179,7 +179,7 @@ func TestLastValueIsHandedToTheNextFetchWhileItIsKept(t *testing.T) {
 		time.Sleep(time.Second)
 		s.want(t, "a", false, 7)
 		if want := []int{0, 1, 1, 1, 0, 5, 0}; !slices.Equal(s.lasts, want) {
-			t.Errorf("fetches were told of %v, want %v", s.lasts, want)
+			t.Errorf("fetches got %v, want %v", s.lasts, want)
 		}
 	})
 }

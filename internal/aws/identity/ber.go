@@ -18,7 +18,7 @@ const (
 
 	constructed = 0x20
 	manyBytes   = 0x1f // the tag's number is in the bytes that follow
-	indefinite  = 0x80 // the length is told by an end, two bytes of zero
+	indefinite  = 0x80 // two bytes of zero mark the end
 )
 
 const (

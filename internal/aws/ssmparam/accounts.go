@@ -67,7 +67,7 @@ func (p *Parameters) complain(name string, version int64, err error) {
 // none is kept for ten seconds: the first account should not have to wait.
 func (p *Parameters) List(ctx context.Context) ([]string, error) { return p.listed(ctx, false) }
 
-// listed returns the ids; fresh lists them anew.
+// listed returns the ids; fresh lists them again.
 func (p *Parameters) listed(ctx context.Context, fresh bool) ([]string, error) {
 	l, err := p.ids.Get(ctx, struct{}{}, fresh, func(ctx context.Context, last listing) (listing, time.Time, error) {
 		ids, err := p.listIDs(ctx)

@@ -39,12 +39,12 @@ var (
 )
 
 // GetFunc reads one parameter, as the method of an *ssm.Client does. It answers
-// ErrDenied if it has no credentials to ask with, and only people can mend that.
+// ErrDenied if it has no credentials to ask with, and only people can fix that.
 type GetFunc func(ctx context.Context, in *ssm.GetParameterInput, opts ...func(*ssm.Options)) (*ssm.GetParameterOutput, error)
 
 // Reader reads the parameters of one account and region, decrypted, and keeps
 // each for five minutes. Many who want one at the same time cause one read. While
-// SSM does not answer, what was read within the last hour goes on being served;
+// SSM does not answer, what was read within the last hour is still served;
 // that a parameter is gone, or may not be read, counts at once. It is safe for
 // concurrent use.
 type Reader struct {
@@ -96,7 +96,7 @@ func (r *Reader) read(ctx context.Context, name string, fresh bool) (parameter, 
 	return p, nil
 }
 
-// The codes that only people can mend
+// The codes that only people can fix
 // (https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html,
 // https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html).
 var (

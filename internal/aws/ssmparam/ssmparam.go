@@ -5,7 +5,7 @@
 //
 // It promises that a parameter is taken whole or not at all: one that is not
 // exactly as it has to be is an error that names the parameter and the fault,
-// never its content, and every other parameter goes on being read. It keeps what
+// never its content, and every other parameter is still read. It keeps what
 // it reads for five minutes, and serves it for an hour while SSM does not answer.
 // It contains neither STS nor EC2.
 package ssmparam

@@ -84,7 +84,7 @@ func TestBadRegistrationIsNamedOnceAndHarmsNoOther(t *testing.T) {
 				w.ssm.put("/garo/accounts/"+one, registration(one))
 				time.Sleep(6 * time.Minute)
 				if _, err := w.Account(t.Context(), one); err != nil {
-					t.Errorf("Account once it is mended = %v", err)
+					t.Errorf("Account once it is fixed = %v", err)
 				}
 			})
 		})

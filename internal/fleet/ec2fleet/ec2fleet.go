@@ -92,7 +92,7 @@ func (f *Fleet) do(ctx context.Context, at fleet.Place, call func(c *client, as 
 	return classify(err)
 }
 
-// ByToken implements fleet.Fleet. Several instances can only come of a token that
+// ByToken implements fleet.Fleet. Several instances can only result from a token that
 // was used in two zones: then one that lives is the answer.
 func (f *Fleet) ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error) {
 	var found fleet.Instance

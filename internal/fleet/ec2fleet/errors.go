@@ -57,7 +57,7 @@ var verdicts = map[string]verdict{
 	"IdempotentParameterMismatch":  {kind: fleet.ErrMismatch},
 	"IdempotentInstanceTerminated": {kind: fleet.ErrGone},
 
-	// Nothing was done, and the same call may succeed later by itself.
+	// Nothing was done, and the same call may succeed later on its own.
 	"RequestExpired":         {kind: fleet.ErrUnknown},
 	"ExpiredToken":           {kind: fleet.ErrUnknown},
 	"ExpiredTokenException":  {kind: fleet.ErrUnknown},
@@ -226,7 +226,7 @@ const unreadable = "UnknownError"
 // maxText bounds what is kept of EC2's words: they go into records.
 const maxText = 400
 
-// encoded is the message that EC2 appends to a refusal: it tells whoever may decode
+// encoded is the message that EC2 appends to a refusal: it tells anyone who may decode
 // it about policies.
 var encoded = lazily(`(?i) ?encoded authorization failure message:.*`)
 

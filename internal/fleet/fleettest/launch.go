@@ -201,7 +201,7 @@ func gone(t *testing.T, s Subject) {
 
 func dies(t *testing.T, s Subject) {
 	if s.Die == nil {
-		t.Log("not checked: EC2 ends no machine by itself")
+		t.Log("not checked: EC2 ends no machine on its own")
 		return
 	}
 	l := s.launch("t1")

@@ -32,7 +32,7 @@ func TestTokenIsBoundForADayAfterTheEnd(t *testing.T) {
 		t.Errorf("Launch within the day = %v, want gone", err)
 	}
 	c.advance(1)
-	if anew := mustLaunch(t, w, launchOf("t1")); anew.ID == first.ID {
+	if again := mustLaunch(t, w, launchOf("t1")); again.ID == first.ID {
 		t.Errorf("Launch after the day = the old instance, want a new one")
 	}
 	c.advance(time.Minute)

@@ -64,7 +64,7 @@ type Fleet struct {
 	wake   map[string]chan struct{} // by id of the machines that are plugged in
 }
 
-// Open returns a Fleet that goes on from what its Disk has: machines that have
+// Open returns a Fleet that continues from what its Disk has: machines that have
 // not ended meanwhile boot again, in the order of their launches, with the disks
 // that they had.
 func Open(cfg Config) (*Fleet, error) {
@@ -102,7 +102,7 @@ func Open(cfg Config) (*Fleet, error) {
 }
 
 // Close cuts the power of the host: every machine stops where it is, without
-// ending, and goes on when its Disk is opened again. It returns when nothing
+// ending, and continues when its Disk is opened again. It returns when nothing
 // runs any more. Calls of the Fleet still change the World, where nothing runs.
 func (f *Fleet) Close() {
 	f.mu.Lock()

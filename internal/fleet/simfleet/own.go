@@ -24,7 +24,7 @@ func (w *World) endItself(id string, at time.Time, reason string) error {
 	err := w.change(id, func(i *instance, now time.Time) error {
 		next := *i
 		if i.Rooted {
-			return nil // whoever has root lets the machine say that it did
+			return nil // anyone who has root lets the machine say that it did
 		}
 		if moved = next.end(now, at, reasonInstance, reason); !moved {
 			return nil // nothing to keep: agents set their timer with every answer

@@ -3,16 +3,16 @@
 //
 // A World is EC2's side: what it does with client tokens, throttling, capacity,
 // spot interruptions and the slow view of its own state. It starts no goroutine
-// and waits for nothing but its Disk, so that whoever calls it decides when
+// and waits for nothing but its Disk, so that anyone who calls it decides when
 // things happen. The same calls at the same times, with the same Random, have
 // the same answers.
 //
 // A Fleet is a World whose machines run: each one that comes up runs the real
 // agent against the real API, over a simulated disk, a simulated power switch
 // and a runner program that only pretends its jobs. With a Disk, a Fleet that is
-// opened again goes on as machines do after a reboot.
+// opened again continues as machines do after a reboot.
 //
-// Neither promises to find an answer lost, late or twice: that is for whoever
+// Neither promises to find an answer lost, late or twice: that is for anyone who
 // wraps the calls.
 package simfleet
 
@@ -131,7 +131,7 @@ type World struct {
 	changed func(id string)
 }
 
-// OpenWorld returns a World that goes on from what its Disk has.
+// OpenWorld returns a World that continues from what its Disk has.
 func OpenWorld(cfg WorldConfig) (*World, error) {
 	if cfg.PageSize == 0 {
 		cfg.PageSize = 1000 // the most that DescribeInstances gives

@@ -20,7 +20,7 @@ import (
 
 var here = fleet.Place{Account: "111111111111", Region: "eu-west-2"}
 
-// clock is a time that moves when it is told to.
+// clock is a time that moves on demand.
 type clock struct{ t time.Time }
 
 func newClock() *clock { return &clock{time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)} }

@@ -39,7 +39,7 @@ func start(t *testing.T, args ...string) string {
 	args = append([]string{"-e", untilAlone, program, args[0], "--host", "127.0.0.1", "--port", "0", "--errors"}, args[1:]...)
 	cmd := exec.CommandContext(t.Context(), "node", args...)
 	cmd.WaitDelay = 10 * time.Second
-	if _, err := cmd.StdinPipe(); err != nil { // open until Wait, or until this process is no more
+	if _, err := cmd.StdinPipe(); err != nil { // open until Wait, or until this process has ended
 		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()

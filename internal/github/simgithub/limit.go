@@ -93,7 +93,7 @@ func (c *limiter) admit(now time.Time, l Limit, op, method string, h http.Header
 		c.used++
 		left--
 	}
-	// A reset is told in whole seconds: no earlier than it is.
+	// GitHub gives a reset in whole seconds: no earlier than it is.
 	h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
 	h.Set("X-RateLimit-Remaining", strconv.Itoa(left))
 	h.Set("X-RateLimit-Used", strconv.Itoa(limit-left))

@@ -38,7 +38,7 @@ type record struct {
 	CreatedAt time.Time `json:"created_at"`
 	Digest    string    `json:"digest"` // of its config
 	Spent     bool      `json:"spent"`  // its one job was lost
-	Auto      bool      `json:"auto"`   // a job was queued for it by itself
+	Auto      bool      `json:"auto"`   // a job was queued for it on its own
 	Seen      bool      `json:"seen"`   // a runner program has connected
 	// OfflineAt is when its last session ended, or when a process first found that
 	// there was none any more. Zero: it has a session, or had none yet.

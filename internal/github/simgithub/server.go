@@ -47,8 +47,8 @@ type Config struct {
 	// Fault is asked before each request is looked at, without any lock. op is
 	// one of the Op constants. nil: nothing goes wrong.
 	Fault func(op string, r *http.Request) Fault
-	// Errorf is told of requests that a correct client never makes, such as
-	// t.Errorf. They are refused as well. nil: nobody is told.
+	// Errorf gets requests that a correct client never makes, such as
+	// t.Errorf. They are refused as well. nil: they are not reported.
 	Errorf func(format string, args ...any)
 
 	Now    func() time.Time // nil: time.Now
@@ -146,7 +146,7 @@ type Registration struct {
 const (
 	RemovedByCall = "delete" // a DELETE of it
 	RemovedByJob  = "job"    // its one job was done
-	// RemovedByGitHub: GitHub forgot it by itself.
+	// RemovedByGitHub: GitHub forgot it on its own.
 	RemovedByGitHub = "github"
 )
 
@@ -170,7 +170,7 @@ type Server struct {
 	grants    map[string]*grant // by token
 }
 
-// New returns a server that goes on from what its Disk has. All runners are
+// New returns a server that continues from what its Disk has. All runners are
 // offline then, until their runner programs connect again.
 func New(cfg Config) (*Server, error) {
 	if cfg.PickUp == 0 {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What runner programs are told. Any other error is an outage.
+// What runner programs learn. Any other error is an outage.
 var (
 	// ErrDeleted: the registration is gone, by a call or because its job is done.
 	ErrDeleted = errors.New("runner registration was deleted")
@@ -242,7 +242,7 @@ func (x *Session) Done(ctx context.Context, j Job) error {
 	})
 }
 
-// Close takes the runner offline. A job that it runs goes on at GitHub for some
+// Close takes the runner offline. A job that it runs continues at GitHub for some
 // time, for a new session to take up.
 func (x *Session) Close() {
 	x.server.look(func(now time.Time) {

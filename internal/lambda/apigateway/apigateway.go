@@ -62,7 +62,7 @@ type Function struct {
 }
 
 // New returns a function for lambda.Start. For each event it asks handler for
-// what answers it; an error is told in the log and answered as an outage that
+// what answers it; an error is logged and answered as an outage that
 // the client may wait for.
 func New(handler func(context.Context) (http.Handler, error), log *slog.Logger) *Function {
 	return &Function{handler: handler, log: log}

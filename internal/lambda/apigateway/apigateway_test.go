@@ -442,7 +442,7 @@ func FuzzInvoke(f *testing.F) {
 		fn, _ := function(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			called = true
 			if s := see(t, r); s.Method == "" || !strings.HasPrefix(s.Path, "/") || s.Length != int64(len(s.Body)) {
-				t.Errorf("the handler sees %+v, want a method, a path and a body of the length that is told", s)
+				t.Errorf("the handler sees %+v, want a method, a path and a body of the length that the event gives", s)
 			}
 		}))
 		if b, err := fn.Invoke(t.Context(), payload); (err == nil) != called || err == nil && !json.Valid(b) {

@@ -10,7 +10,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
 )
 
-var update = flag.Bool("update", false, "write the lists in docs/configuration.md anew")
+var update = flag.Bool("update", false, "write the lists in docs/configuration.md again")
 
 const document = "../../../docs/configuration.md"
 

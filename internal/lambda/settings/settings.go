@@ -1,11 +1,11 @@
 // Package settings reads what the Lambda functions get from their
-// environment, and names what they are told by SSM parameters.
+// environment, and names what SSM parameters say.
 //
 // It promises that a function either has all that it needs, in its form, or
 // learns of every mistake at once: which variable, what is wrong with it, and
 // what to write instead. Values are checked here and nowhere else. A variable
-// that begins with GARO_ and that no function reads is told as a likely typo. It
-// is a mistake only beside others: an older version must go on beside the
+// that begins with GARO_ and that no function reads is reported as a likely typo. It
+// is a mistake only beside others: an older version must work beside the
 // environment of a newer one, while one is rolled out or back.
 //
 // docs/configuration.md is written from the lists in this package, and Terraform
@@ -30,7 +30,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/form"
 )
 
-// Common is what every function is told.
+// Common is what every function is given.
 type Common struct {
 	Table      string     // name of the DynamoDB table
 	QueueURL   string     // of the SQS queue
@@ -40,7 +40,7 @@ type Common struct {
 	Typos []string
 }
 
-// API is what garo-api is told.
+// API holds the settings of garo-api.
 type API struct {
 	Common
 	URL      string                           // where clients and machines call, without a slash at its end
@@ -48,7 +48,7 @@ type API struct {
 	Programs map[string]apitype.RunnerProgram // by GOARCH; nil: every image has the runner program
 }
 
-// Worker is what garo-worker is told.
+// Worker holds the settings of garo-worker.
 type Worker struct {
 	Common
 	ControlPlane string // the name in tags and registrations
@@ -59,7 +59,7 @@ type Worker struct {
 	ProgramSums map[string]string
 }
 
-// Reaper is what garo-reaper is told.
+// Reaper holds the settings of garo-reaper.
 type Reaper struct {
 	Common
 	ControlPlane string // the name in tags and registrations

@@ -67,7 +67,7 @@ var Variables = []Variable{
 	{
 		Name: envURL, Readers: []Function{FunctionAPI, FunctionWorker}, Needed: true,
 		Want: "an https URL without a slash at its end", Example: "https://garo.example.org",
-		Meaning: "Where clients and machines reach the API. ID tokens must be made for it: it is their audience, to the letter.",
+		Meaning: "Where clients and machines reach the API. ID tokens must be made for it: it is exactly their audience.",
 	},
 	{
 		Name: envIssuers, Readers: []Function{FunctionAPI}, Default: "https://token.actions.githubusercontent.com",
@@ -87,7 +87,7 @@ var Variables = []Variable{
 	{
 		Name: envReaperShards, Readers: []Function{FunctionReaper}, Default: "1",
 		Want: "a whole number from 1 to 16", Example: "2",
-		Meaning: "How many runs of the reaper share its work each minute. Each takes an equal part of what GitHub grants a credential; which items a run looks at, its event says.",
+		Meaning: "How many runs of the reaper share its work every minute. Each takes an equal part of what GitHub grants a credential; which items a run looks at, its event says.",
 	},
 	{
 		Name: envLogLevel, Readers: all, Default: "info",

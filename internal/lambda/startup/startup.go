@@ -173,7 +173,7 @@ func sdk() (aws.Config, error) {
 // keep is how long a Kept value is used: as long as parameters are.
 const keep = 5 * time.Minute
 
-// Kept is a value that is made when it is first needed, and anew once it is five
+// Kept is a value that is made when it is first needed, and again once it is five
 // minutes old: what is made of the control plane's keys, so that a rotation counts
 // without a new deployment. Make is needed. It is safe for concurrent use if Make
 // is; who comes while it is made makes another.

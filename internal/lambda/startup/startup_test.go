@@ -166,7 +166,7 @@ func TestTasksAreDoneTogetherAndNoneForLong(t *testing.T) {
 		began = time.Now()
 		fetch(t.Context(), log, Task{"slow", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
 		if took := time.Since(began); took != fetchLimit || !strings.Contains(told.String(), "what=slow") {
-			t.Errorf("a task without an end took %v and is told as %s; want %v", took, told, fetchLimit)
+			t.Errorf("a task without an end took %v and is reported as %s; want %v", took, told, fetchLimit)
 		}
 	})
 }
@@ -210,13 +210,13 @@ func TestTenRegistrationsAreReadInAdvance(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(a.read) != maxAccounts || len(next) != maxAccounts-1 || slices.Contains(next, "000000000001") {
-		t.Errorf("read %q, and went on with %q; want ten, and not to go on with a bad one", a.read, next)
+		t.Errorf("read %q, and continued with %q; want ten, and not to continue with a bad one", a.read, next)
 	}
 	if !strings.Contains(told.String(), "account 000000000001") || !strings.Contains(told.String(), "markets") {
 		t.Errorf("log = %s, want the bad registration", told)
 	}
 	if err := registrations(log, &accounts{n: 1}, nil).Do(t.Context()); err != nil {
-		t.Errorf("without anything to go on with: %v", err)
+		t.Errorf("without anything to continue with: %v", err)
 	}
 	if err := registrations(log, &accounts{err: errors.New("no list")}, nil).Do(t.Context()); err == nil {
 		t.Error("no error for accounts that cannot be listed")

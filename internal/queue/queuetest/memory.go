@@ -23,7 +23,7 @@ type Memory struct {
 	mu       sync.Mutex
 	last     int
 	messages []*entry
-	woken    chan struct{} // closed, and made anew, when something may have become visible
+	woken    chan struct{} // closed, and made again, when something may have become visible
 }
 
 type entry struct {

@@ -16,7 +16,7 @@ import (
 
 // Setup says how one kind of queue is tested.
 type Setup struct {
-	// Open returns a queue that is empty and nobody else's. What it opens it
+	// Open returns a queue that is empty and not shared. What it opens it
 	// closes in t.Cleanup.
 	Open func(t *testing.T) queue.Queue
 	// Visibility is the visibility timeout of that queue: whole seconds that

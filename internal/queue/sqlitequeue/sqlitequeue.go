@@ -69,7 +69,7 @@ type Queue struct {
 	send, take, next, remove, release, dead *sql.Stmt
 
 	mu    sync.Mutex
-	woken chan struct{} // closed, and made anew, when something may have become visible
+	woken chan struct{} // closed, and made again, when something may have become visible
 }
 
 var _ queue.Queue = (*Queue)(nil)

@@ -1,7 +1,7 @@
 // Package sqsqueue is the queue in Amazon SQS: a standard queue with a dead letter
 // queue, as Terraform makes them. Sender is for the API, the worker and the reaper,
 // and links nothing but SendMessage and SendMessageBatch; Queue is the whole contract, for a process that
-// polls by itself. Deliveries and Response are for a Lambda function that SQS's event
+// polls on its own. Deliveries and Response are for a Lambda function that SQS's event
 // source invokes: each message fails alone, since the source deletes what is not
 // answered as failed, and delivers the rest again.
 //
@@ -17,7 +17,7 @@
 //     nothing where there is something.
 //   - Delete and Release by a stale receipt change nothing, as a rule: SQS does not
 //     promise it (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteMessage.html).
-//     Nothing is lost by that, since the reaper sends again what is due.
+//     Nothing is lost by that, since the reaper retries overdue work.
 //   - A message is moved to the dead letter queue when it would be received the next
 //     time, and Dead sees it from then on.
 package sqsqueue

@@ -83,8 +83,8 @@ func (c *course) options() (all []option) {
 }
 
 // alone reports whether an effect changes nothing that another one could see or
-// prevent, but for what only comes after it: whether it is the next to go on or a
-// later one is all the same, and so it goes on at once.
+// prevent, but for what only comes after it: whether it is the next to continue or a
+// later one is all the same, and so it continues at once.
 func alone(p *kernel.Parked) bool {
 	switch p.Effect.Op {
 	case kernel.Image, kernel.Root, kernel.Send, kernel.Call:
@@ -108,7 +108,7 @@ func (c *course) again(m queue.Message) {
 	c.must(c.w.Queue.Send(c.w.Context(), m, 0))
 }
 
-// pass lets time go on until something is under way that was not.
+// pass lets time continue until something is under way that was not.
 func (c *course) pass() {
 	select {
 	case <-c.gate.Came():

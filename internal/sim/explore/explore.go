@@ -51,7 +51,7 @@ func (e Explored) String() string {
 }
 
 // Explore goes through all courses of a scope: whatever is under way may be the
-// next to go on, and whatever the scope allows may come between. It does so depth
+// next to continue, and whatever the scope allows may come between. It does so depth
 // first, in a new world for each course, and goes no further where a course comes
 // to a state that another one was in: the records, the queue, EC2, GitHub, and
 // what each part has been answered so far. It stops at the first course in which

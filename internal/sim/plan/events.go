@@ -74,7 +74,7 @@ var events = []event{
 		if !ok || s.w.Fleet.Protect(m.ID, true) != nil {
 			return false
 		}
-		s.w.Go(func() { // whoever did that lets go of it before the world is looked at
+		s.w.Go(func() { // anyone who did that lets go of it before the world is looked at
 			time.Sleep(time.Until(s.heals()))
 			_ = s.w.Fleet.Protect(m.ID, false) // it may be over
 		})

@@ -166,7 +166,7 @@ func (p *plan) outages() func(*kernel.Effect) kernel.Fate {
 	}
 }
 
-// networks returns the fate of machines' calls. Machines are told apart by the
+// networks returns the fate of machines' calls. Machines are identified by the
 // order of their first calls.
 func (p *plan) networks() func(*kernel.Effect) kernel.Fate {
 	var seen []string

@@ -12,7 +12,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 )
 
-// ec2 returns what EC2 fails with by itself: placements have no capacity for a
+// ec2 returns what EC2 fails with on its own: placements have no capacity for a
 // minute and more.
 func (p *plan) ec2() func(string, fleet.Launch) error {
 	heals := p.heals()
@@ -80,7 +80,7 @@ var gateway http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.
 	_, _ = w.Write([]byte("<html><body>502 Bad Gateway</body></html>")) // to memory: it does not fail
 })
 
-// github returns what GitHub's API refuses by itself: all for a while, in one of
+// github returns what GitHub's API refuses on its own: all for a while, in one of
 // the two ways in which it limits, and names that it has already.
 func (p *plan) github() func(string) simgithub.Fault {
 	heals := p.heals()

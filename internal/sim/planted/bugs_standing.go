@@ -4,7 +4,7 @@ package main
 var standingBugs = []Bug{
 	plant("EndNeedsTheRegistration", "the runners of a removed account cannot be ended",
 		edit("store/reach.go", `if q.Reach == nil || !now.Before(q.Reach.Until) {`, `if q.Reach == nil || now.Before(q.Reach.Until) {`)),
-	plant("AlarmEachRun", "people are woken each minute for an account that refuses us",
+	plant("AlarmEachRun", "people are woken every minute for an account that refuses us",
 		edit("store/reach.go", `now.Sub(q.ToldAt) < tellAgain {`, `now.Before(q.ToldAt) {`)),
 	plant("GoneAccountIsNeverTold", "nobody hears that an account was removed under its runners",
 		edit("reaper/sweep.go", `	if !s.registered {

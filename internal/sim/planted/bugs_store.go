@@ -88,7 +88,7 @@ var storeBugs = []Bug{
 		edit("store/settle.go", `if !run.OnlineAt.IsZero() {`, `if !run.Boot.At.IsZero() {`)),
 	plant("RegisteredIsGivenUp", "a second machine is launched while the first may still get the job",
 		edit("store/settle.go", `!run.State.Usable() && (run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero())`, `!run.State.Usable()`)),
-	plant("TerminalIsRetried", "what no other machine can mend is tried again",
+	plant("TerminalIsRetried", "what no other machine can fix is tried again",
 		edit("store/settle.go", `case !run.State.Usable() && !why.Retryable:`, `case false:`)),
 	plant("TriesNotCounted", "a request is tried more often than it may be",
 		edit("store/request.go", `Accepted, "", tries+1`, `Accepted, "", tries`)),
@@ -115,7 +115,7 @@ var storeBugs = []Bug{
 		edit("store/drain.go", ` && l.Joined == "")`, `)`)),
 	plant("DrainLeavesTheLock", "the lock of a draining runner still offers it",
 		edit("store/drain.go", `l.State = LockDraining`, ``)),
-	// Nothing can come of it as the other rules are: Drain changes only what is
+	// It can have no effect, as the other rules are: Drain changes only what is
 	// usable, and a usable runner is always the one that its lock names, since an
 	// intent takes no lock but a free one (which LaunchingLockIsFree breaks).
 	plant("DrainTakesAnyLock", "a draining runner takes the lock of its successor along (equivalent: a usable runner's lock always names it)",
@@ -155,7 +155,7 @@ var storeBugs = []Bug{
 		edit("store/boot.go", `if r.Boot.NonceHash != nonceHash || instance`, `if instance`)),
 	plant("OtherInstanceTaken", "another machine than the launched one gets the config",
 		edit("store/boot.go", ` || instance != r.Boot.InstanceID || r.Mismatched() {`, ` {`)),
-	// Nothing can come of it as the worker is: it records no config before the
+	// It can have no effect, as the worker is: it records no config before the
 	// instance (Step gives the launch first), so that without the one there is not
 	// the other.
 	plant("BootBeforeInstance", "a machine gets the config before EC2's answer says which it is (equivalent: no config is recorded before the instance)",

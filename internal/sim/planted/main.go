@@ -139,7 +139,7 @@ func median(n []int) int {
 	return slices.Sorted(slices.Values(n))[len(n)/2]
 }
 
-// outcome is what came of looking for a bug.
+// outcome is what a search for a bug found.
 type outcome struct {
 	counts []int    // seeds that it took, from each start that caught it
 	median int      // of all starts; 0: most did not catch it

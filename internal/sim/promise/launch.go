@@ -38,7 +38,7 @@ type calls struct {
 	byToken  map[string]call
 	full     map[string]bool         // the tokens that EC2 had no room for, or refused the placement of, and said so to somebody
 	gone     map[string]bool         // the tokens whose image EC2 did not know, and said so to somebody
-	toldFull map[caller]bool         // who was told that
+	toldFull map[caller]bool         // who learned that
 	unclear  map[string]bool         // the tokens of which a call had no answer
 	first    map[string]fleet.Launch // the first call with each token
 	placed   map[call]bool           // the placements that were seen to be tried
@@ -204,7 +204,7 @@ func (p launchPromises) sawLockOf(was, l store.Lock, wanted time.Time) {
 	}
 }
 
-// reimaged reports whether a runner went on at the same placement with another
+// reimaged reports whether a runner continued at the same placement with another
 // image, since EC2 did not know its own, and nothing else changed.
 func (h *History) reimaged(was, r store.Runner) bool {
 	before := was.Launch

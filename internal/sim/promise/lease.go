@@ -10,7 +10,7 @@ import (
 // The promises about leases of registrations.
 const (
 	Leased  Promise = "each registration has a lease of its own, whose time has come"
-	Alone   Promise = "a lease is committed before its intent, and by itself"
+	Alone   Promise = "a lease is committed before its intent, and on its own"
 	Minute  Promise = "GitHub sees no more registrations in a minute than it lets a credential make"
 	NotLong Promise = "a machine starts at most a minute before its registration"
 )

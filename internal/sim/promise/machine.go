@@ -17,7 +17,7 @@ const (
 	OneOfRequest Promise = "a request has at most one machine of use at a time"
 	NoMoreThan   Promise = "no more machines with credentials live than may"
 	Timer        Promise = "no machine outlives its own timer"
-	TimerSet     Promise = "a machine with a config ends by itself at its hard limit"
+	TimerSet     Promise = "a machine with a config ends on its own at its hard limit"
 	JobKept      Promise = "a machine does not switch itself off with a job"
 )
 
@@ -128,7 +128,7 @@ func (p machinePromises) Ages() (orphan, duplicate time.Duration) {
 }
 
 // sawJobs looks at the machines that switched themselves off: none had a job, but
-// for those that were told to, and those whose time was up.
+// for those that had to, and those whose time was up.
 func (p machinePromises) sawJobs() {
 	jobs := p.GitHub.Jobs()
 	for _, m := range p.Fleet.Instances() {

@@ -188,7 +188,7 @@ func (p recordPromises) sawQuota(q store.Quota) {
 	p.hold(QuotaKept, q.Live <= q.Limit && (q.Limit == p.Account.MaxRunners || q.Limit == 0), "%d runners live, and the limit is %d", q.Live, p.Account.MaxRunners)
 }
 
-// Accepted looks for the record of a request whose caller was told that it is accepted.
+// Accepted looks for the record of a request whose caller learned that it is accepted.
 func (p recordPromises) Accepted(request string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -97,7 +97,7 @@ func newSystem(t *testing.T, args ...string) *system {
 const accountID = "000000000000"
 
 // freeAddress returns an address of this machine at which nothing listens. Its port
-// is below those that Linux gives out by itself (from 32768 on), so that no other
+// is below those that Linux gives out on its own (from 32768 on), so that no other
 // test gets it by chance before it is used.
 func freeAddress(t *testing.T) string {
 	t.Helper()

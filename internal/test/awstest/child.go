@@ -21,7 +21,7 @@ const (
 
 var listening = regexp.MustCompile(`(?m)^listening on (127\.0\.0\.1:\d+)\r?$`)
 
-// child is a process that ends by itself when this one does: it reads its
+// child is a process that ends on its own when this one does: it reads its
 // standard input until that ends.
 type child struct {
 	cmd   *exec.Cmd

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	// The tests wait more than they compute: for claims that lapse, above all.
 	if err := flag.Set("test.parallel", "6"); err != nil {
-		panic(err) // there is that flag, and it takes numbers
+		panic(err) // the flag exists, and it takes numbers
 	}
 	code := m.Run()
 	_ = os.RemoveAll(dir)

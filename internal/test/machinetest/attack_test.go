@@ -78,7 +78,7 @@ func TestStolenTokenEndsTheMachine(t *testing.T) {
 		close(stolen)
 		m.wantOff()
 		eventually(t, "the request is launched again", func() bool {
-			w.status(started.ID) // whoever waits for it polls, and that settles it
+			w.status(started.ID) // anyone who waits for it polls, and that settles it
 			return len(w.fleet.all()) == 2
 		})
 		run := w.job(started.OwnLabel, `curl -s --data-binary done "$BROKER/said/done"`)

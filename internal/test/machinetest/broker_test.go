@@ -99,7 +99,7 @@ type broker struct {
 	mute     bool // no job and no end is ever told
 }
 
-// release lets the jobs go on that wait.
+// release lets the jobs continue that wait.
 func (w *world) release() {
 	w.broker.mu.Lock()
 	defer w.broker.mu.Unlock()

@@ -169,7 +169,7 @@ func (e *ec2) close() {
 	}
 }
 
-// document is what the machine was told.
+// document is what the machine was given.
 func (m *machine) document() bootstrap.Document {
 	d, err := bootstrap.Parse(m.userData)
 	if err != nil {

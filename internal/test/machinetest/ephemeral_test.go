@@ -13,7 +13,7 @@ import (
 // baked is an image with a systemd and the runner program.
 var baked = image{systemd: true, program: true}
 
-// waits is a job that goes on until the test says so, with w.release.
+// waits is a job that continues until the test says so, with w.release.
 const waits = `curl -s --data-binary started "$BROKER/said/started"
 until [ "$(curl -s --max-time 5 "$BROKER/go")" = go ]; do sleep 0.2; done
 curl -s --retry 20 --retry-all-errors --retry-delay 1 --data-binary finished "$BROKER/said/finished"`

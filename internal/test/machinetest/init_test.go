@@ -20,7 +20,7 @@ const initArgument = "machine"
 // namespaces are what a machine has of its own.
 const namespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
 
-// power is what a machine's first process is told, as JSON in a line of its
+// power is what a machine's first process gets, as JSON in a line of its
 // standard input, once the machine is connected.
 type power struct {
 	Dir      string     // on the computer; the machine sees Dir/share as /machine
@@ -33,7 +33,7 @@ type power struct {
 }
 
 // powerOn is the life of a machine's first process: it makes the root, executes
-// the user data as cloud-init does, and reaps what is left, until it is told to
+// the user data as cloud-init does, and reaps what is left, until it has to
 // power off. With it, everything on the machine ends.
 func powerOn() error {
 	var p power

@@ -54,7 +54,7 @@ func limits() store.Limits {
 	l.GiveUp = 5 * time.Minute
 	l.Heartbeat, l.Silent, l.Lost, l.ShareMargin = time.Second, 5*time.Second, 20*time.Second, time.Second
 	l.Idle = 30 * time.Second
-	l.Grace = 5 * time.Second // a machine that is told to, or is done, powers itself off before
+	l.Grace = 5 * time.Second // a machine that has to, or is done, powers itself off before
 	return l
 }
 

@@ -19,7 +19,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore/dynamostoretest"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // latency is what every call takes: far more than the functions need between two
 // calls, even where many other programs run, and far less than they wait for one.

@@ -154,7 +154,7 @@ func (w *wire) count(service string) http.Handler {
 		if c.action == "" {
 			c.service, c.action = opens, "connection to "+service
 		}
-		// Counted before the function can go on, so that what comes next is later.
+		// Counted before the function can continue, so that what comes next is later.
 		c.ended = time.Now()
 		w.mu.Lock()
 		w.calls = append(w.calls, c)

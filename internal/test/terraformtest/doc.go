@@ -4,6 +4,6 @@
 //
 // The tests read what Terraform makes of the modules' own test files, which is
 // kept in testdata: so they need no Terraform, and what a change of the modules
-// does to the policies can be read in its diff. The golden test makes it anew and
+// does to the policies can be read in its diff. The golden test makes it again and
 // compares; it needs Terraform, and runs when TERRAFORM says how it is called.
 package terraformtest

@@ -152,7 +152,7 @@ func TestGoldenReadmesListInputsAndOutputs(t *testing.T) {
 	}
 }
 
-// Whoever reads a table finds out what each input and output is.
+// Anyone who reads a table finds out what each input and output is.
 func TestInputsAndOutputsAreDescribed(t *testing.T) {
 	for _, dir := range dirs(t) {
 		for _, b := range blocks(t, filepath.Join(dir, "*.tf")) {
@@ -169,7 +169,7 @@ func TestInputsAndOutputsAreDescribed(t *testing.T) {
 // verbs are what a refusal may begin with: it says what to do.
 var verbs = []string{"Begin", "Choose", "Give", "Leave", "List", "Make", "Name", "Set", "Write"}
 
-// Every validation of a module has a run that it refuses, and tells whoever is
+// Every validation of a module has a run that it refuses, and tells anyone who is
 // refused what to do.
 func TestValidationsAreTestedAndSayWhatToDo(t *testing.T) {
 	for _, dir := range []string{root, root + "/modules/account"} {

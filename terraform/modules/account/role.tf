@@ -42,7 +42,7 @@ locals {
         Action    = "ec2:RunInstances"
         Condition = local.by.worker
         Resource = flatten([for name, r in var.regions : concat(
-          # Whoever shares a subnet with this account owns it; ids are unique anyway.
+          # Anyone who shares a subnet with this account owns it; ids are unique anyway.
           [for s in r.subnets : "arn:${local.partition}:ec2:${name}:*:subnet/${s}"],
           [for g in local.groups[name] : "arn:${local.partition}:ec2:${name}:*:security-group/${g}"],
         )])

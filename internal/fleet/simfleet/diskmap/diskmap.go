@@ -49,7 +49,7 @@ func Open(path string) (*Map, error) {
 }
 
 func open(path string) (*Map, error) {
-	// busy_timeout: a write takes a millisecond, so whoever finds the file locked
+	// busy_timeout: a write takes a millisecond, so anyone who finds the file locked
 	// for 5 s meets no other writer but a fault.
 	dsn := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: url.Values{
 		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)"},

@@ -14,7 +14,7 @@ import (
 )
 
 // budgets are how many bytes a program may have, by function. What a cold start
-// loads and whoever looks through it grow with them; and a sudden growth means
+// loads and anyone who looks through it grow with them; and a sudden growth means
 // that the linker keeps every call of an SDK client, which it does as soon as
 // something calls methods by name.
 var budgets = map[string]int{"api": 13_000_000, "worker": 15_000_000, "reaper": 15_000_000}
@@ -46,7 +46,7 @@ func run(args []string) error {
 		return err
 	}
 	if len(program) > budget {
-		return fmt.Errorf("%s has %d bytes, and may have %d: see what it links anew", path, len(program), budget)
+		return fmt.Errorf("%s has %d bytes, and may have %d: see what it newly links", path, len(program), budget)
 	}
 	agents := map[string][]byte{}
 	for _, agent := range args[1:] {

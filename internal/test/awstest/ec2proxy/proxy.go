@@ -136,7 +136,7 @@ const most = 1 << 20
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html
 var credential = regexp.MustCompile(`Credential=(\w+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request`)
 
-// answer is what came of a call.
+// answer is the outcome of a call.
 type answer struct {
 	status int
 	header http.Header

@@ -27,7 +27,7 @@ const (
 	region        = "eu-west-2"
 )
 
-// clock is a time that moves when it is told to.
+// clock is a time that moves on demand.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -47,7 +47,7 @@ func (c *clock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// client returns an EC2 client that repeats nothing by itself.
+// client returns an EC2 client that repeats nothing on its own.
 func client(t *testing.T, p *ec2proxy.Proxy, region string) *ec2.Client {
 	t.Helper()
 	cfg := p.Config(t, region, runners)

@@ -27,7 +27,7 @@ type process struct {
 	began  time.Time
 
 	initError chan error
-	ended     chan struct{}    // closed when it is no more
+	ended     chan struct{}    // closed when it has ended
 	events    chan *invocation // what it is to be sent, while it waits
 
 	mu      sync.Mutex
@@ -121,7 +121,7 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-// exitError is how p ended by itself.
+// exitError is how p ended on its own.
 func (p *process) exitError() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +139,7 @@ func (p *process) asked() (asked <-chan struct{}, began bool) {
 	return p.waiting, p.init > 0
 }
 
-// send gives an event to p, which waits for one, and lets it go on.
+// send gives an event to p, which waits for one, and lets it continue.
 func (p *process) send(inv *invocation) {
 	p.mu.Lock()
 	p.waiting = make(chan struct{})

@@ -1,4 +1,4 @@
-// Command testsummary reads the output of go test -json and says what came of
+// Command testsummary reads the output of go test -json and says the outcome of
 // it. What failed, and one line a package, goes to standard error as it comes,
 // and at the end what was skipped, with its reason. Two lines of totals go to
 // standard output:
