@@ -114,8 +114,8 @@ func (s *server) routes() []route {
 		{"GET /find", handle(s, s.find, "q")},
 		{"POST /sweeps/{account}/{region}/release", handle(s, s.release)},
 
-		{"POST /checks", handle(s, s.startCheck)},
-		{"GET /checks/{id}", handle(s, s.checked)},
+		{"POST /checks", handle(s, checks{s}.start)},
+		{"GET /checks/{id}", handle(s, checks{s}.status)},
 
 		{"POST /github/webhook", handle(s, s.webhook)},
 

@@ -12,8 +12,11 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// startCheck records a check, and has a worker carry it out.
-func (s *server) startCheck(ctx context.Context, c *call, body apitype.CheckStart) (apitype.Check, error) {
+// checks are the calls about checks.
+type checks struct{ *server }
+
+// start records a check, and has a worker carry it out.
+func (s checks) start(ctx context.Context, c *call, body apitype.CheckStart) (apitype.Check, error) {
 	who, err := c.operator(ctx)
 	if err != nil {
 		return apitype.Check{}, err
@@ -41,9 +44,9 @@ func (s *server) startCheck(ctx context.Context, c *call, body apitype.CheckStar
 	return checkOf(*d.Changes[0].Item.(*store.Checkup), now), nil
 }
 
-// checked answers where a check stands. A poll also sends its message again if nobody
+// status answers where a check stands. A poll also sends its message again if nobody
 // continues it.
-func (s *server) checked(ctx context.Context, c *call, _ none) (apitype.Check, error) {
+func (s checks) status(ctx context.Context, c *call, _ none) (apitype.Check, error) {
 	if _, err := c.operator(ctx); err != nil {
 		return apitype.Check{}, err
 	}

@@ -95,17 +95,17 @@ func (r records) List(_ context.Context, f store.Filter) iter.Seq2[store.Item, e
 
 // ec2 is a simulated EC2 in which some things are as the test says.
 type ec2 struct {
-	*simfleet.World
+	simfleet.Inspected
 	w *world
 }
 
 func (e ec2) Strangers(ctx context.Context, id string) ([]string, error) {
-	let, err := e.World.Strangers(ctx, id)
+	let, err := e.Inspected.Strangers(ctx, id)
 	return append(let, e.w.strange...), err
 }
 
 func (e ec2) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
-	ami, err := e.World.AMI(ctx, at, id)
+	ami, err := e.Inspected.AMI(ctx, at, id)
 	if err == nil && e.w.ami != nil {
 		ami = *e.w.ami
 	}
@@ -114,7 +114,7 @@ func (e ec2) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, err
 
 func (e ec2) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
 	e.w.vets++
-	return e.World.Vet(ctx, at, l)
+	return e.Inspected.Vet(ctx, at, l)
 }
 
 // examine returns what a doctor finds of all parts. It takes no real time.
@@ -135,7 +135,7 @@ func (w *world) examine(t *testing.T, account, region string) (all []store.Findi
 		}
 		long := secret.New(strings.Repeat("k", keys.MinLen))
 		d := doctor.New(doctor.Config{
-			Accounts: w, Fleet: ec2{sim, w}, Records: records{w}, Vouches: func(string) bool { return w.vouches },
+			Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, Records: records{w}, Vouches: func(string) bool { return w.vouches },
 			Keys: func(context.Context) (*keys.Ring, error) {
 				if w.keys != nil {
 					return nil, w.keys
@@ -312,7 +312,7 @@ func TestDryRunsKeepToEC2sPaceAndStopInTime(t *testing.T) {
 		r := w.account.Regions[region]
 		r.Subnets = []string{"a", "b", "c", "d", "e", "f", "g"}
 		w.account.Regions[region] = r
-		d := doctor.New(doctor.Config{Accounts: w, Fleet: ec2{sim, w}, Records: records{w}, Vouches: func(string) bool { return true }})
+		d := doctor.New(doctor.Config{Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, Records: records{w}, Vouches: func(string) bool { return true }})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		began := time.Now()

@@ -66,6 +66,8 @@ func (b *broken) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error 
 	return b.vet(ctx, at, l)
 }
 
+func (b *broken) TakeOn(context.Context, string) error { return nil }
+
 func (b *broken) Strangers(context.Context, string) ([]string, error) { return b.let, nil }
 
 func (b *broken) Subnets(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Subnet, error) {
@@ -93,7 +95,7 @@ var faults = []struct {
 	{"strangers get the role", "RoleIsGuarded", func(b *broken, _ *simfleet.World) { b.let = []string{fleet.WithAWrongOne} }},
 	{"an image has no state", "ImageIsDescribed", func(b *broken, w *simfleet.World) {
 		b.ami = func(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
-			ami, err := w.AMI(ctx, at, id)
+			ami, err := simfleet.Inspected{World: w}.AMI(ctx, at, id)
 			ami.State = ""
 			return ami, err
 		}
@@ -347,7 +349,8 @@ func TestFleetUnderTest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
 			}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, vet: w.Vet, subnets: w.Subnets, ami: w.AMI}
+			in := simfleet.Inspected{World: w}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, vet: in.Vet, subnets: in.Subnets, ami: in.AMI}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,

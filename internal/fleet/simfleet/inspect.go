@@ -6,21 +6,24 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 )
 
-var _ fleet.Inspector = (*World)(nil)
+// Inspected is a World that tells what launches depend on.
+type Inspected struct{ *World }
+
+var _ fleet.Inspector = Inspected{}
 
 // TakeOn implements fleet.Inspector: every account trusts the control plane, unless a
 // Fault says otherwise.
-func (w *World) TakeOn(ctx context.Context, account string) error {
+func (w Inspected) TakeOn(ctx context.Context, account string) error {
 	return w.begin(ctx, OpTakeOn, fleet.Place{Account: account}, fleet.Launch{})
 }
 
 // Strangers implements fleet.Inspector: no account trusts them.
-func (w *World) Strangers(ctx context.Context, account string) ([]string, error) {
+func (w Inspected) Strangers(ctx context.Context, account string) ([]string, error) {
 	return nil, w.begin(ctx, OpStrangers, fleet.Place{Account: account}, fleet.Launch{})
 }
 
 // Vet implements fleet.Inspector. It takes from the same bucket as launches do.
-func (w *World) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
+func (w Inspected) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
 	if !w.admit(at) {
 		return throttled(at)
 	}
@@ -37,7 +40,7 @@ func (w *World) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
 }
 
 // AMI implements fleet.Inspector.
-func (w *World) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
+func (w Inspected) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
 	if err := w.begin(ctx, OpAMI, at, fleet.Launch{Image: id}); err != nil {
 		return fleet.AMI{}, err
 	}
@@ -54,7 +57,7 @@ func (w *World) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, 
 }
 
 // Subnets implements fleet.Inspector: as Config.Subnet has them.
-func (w *World) Subnets(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Subnet, error) {
+func (w Inspected) Subnets(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Subnet, error) {
 	if err := w.begin(ctx, OpSubnets, at, fleet.Launch{}); err != nil {
 		return nil, err
 	}
