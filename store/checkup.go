@@ -26,7 +26,8 @@ type Checkup struct {
 	GiveUpAt time.Time `json:"give_up_at"`
 
 	Claim    Claim     `json:"claim,omitzero"`
-	Done     []string  `json:"done,omitempty"` // the parts that are done, by Part.Key
+	Tries    int       `json:"tries,omitempty"` // how often a worker took it up
+	Done     []string  `json:"done,omitempty"`  // the parts that are done, by Part.Key
 	Findings []Finding `json:"findings,omitempty"`
 }
 
@@ -144,7 +145,7 @@ func (c Checkup) Take(now time.Time, by Claim) (_ Decision, ok bool) {
 	if state := c.State(now); state == CheckDone || state == CheckUnknown || c.Claim.By != by.By && c.Claim.By != "" && now.Before(c.Claim.Until) {
 		return Decision{Case: &Case{}}, false
 	}
-	c.Claim = by
+	c.Claim, c.Tries = by, c.Tries+1
 	if c.StartedAt.IsZero() {
 		c.StartedAt = now
 	}

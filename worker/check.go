@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -13,7 +14,7 @@ import (
 // Doctor is what the worker asks of a doctor.Doctor.
 type Doctor interface {
 	Parts(ctx context.Context, account, region string) []store.Part
-	Examine(ctx context.Context, p store.Part) []store.Finding
+	Examine(ctx context.Context, v doctor.Visit) []store.Finding
 }
 
 // partTime is how long a part of a check may take: eight dry runs at EC2's pace, and a slow
@@ -50,7 +51,7 @@ func (in *invocation) check(ctx context.Context, m queue.Message) error {
 			_, err := in.keepCheck(ctx, c.HandOn(in.Now()))
 			return err
 		}
-		if c, err = in.keepCheck(ctx, c.Found(p, in.examine(ctx, p))); err != nil {
+		if c, err = in.keepCheck(ctx, c.Found(p, in.examine(ctx, c, p))); err != nil {
 			return err
 		}
 	}
@@ -58,10 +59,16 @@ func (in *invocation) check(ctx context.Context, m queue.Message) error {
 }
 
 // examine examines a part within its time.
-func (in *invocation) examine(ctx context.Context, p store.Part) []store.Finding {
+func (in *invocation) examine(ctx context.Context, c store.Checkup, p store.Part) []store.Finding {
 	ctx, cancel := context.WithTimeout(ctx, partTime)
 	defer cancel()
-	return in.Doctor.Examine(ctx, p)
+	return in.Doctor.Examine(ctx, doctor.Visit{Part: p, Check: c.ID, Try: c.Tries, Lease: func(ctx context.Context, a store.Account, scope string) (time.Time, error) {
+		l, wait, err := in.lease(ctx, in.Now(), a, store.LeaseWish{Scope: scope})
+		if wait.For != "" {
+			return wait.Until, err
+		}
+		return l.At, err
+	}})
 }
 
 // keepCheck commits what was decided of a check and sends its message. One that lost was

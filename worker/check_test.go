@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
@@ -29,8 +30,8 @@ func (d *fakeDoctor) Parts(_ context.Context, account, region string) []store.Pa
 	return parts
 }
 
-func (d *fakeDoctor) Examine(_ context.Context, p store.Part) []store.Finding {
-	d.examined = append(d.examined, p)
+func (d *fakeDoctor) Examine(_ context.Context, v doctor.Visit) []store.Finding {
+	d.examined = append(d.examined, v.Part)
 	time.Sleep(d.takes)
 	if d.during != nil {
 		d.during()

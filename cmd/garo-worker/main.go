@@ -40,7 +40,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 		return nil, err
 	}
 	examiner := doctor.New(doctor.Config{
-		Accounts: b.Parameters, Fleet: access.Fleet, Records: b.Store, Keys: b.Parameters.Keys, Vouches: identity.AWS().Has,
+		Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub, Records: b.Store, Keys: b.Parameters.Keys, Vouches: identity.AWS().Has,
 		ControlPlane: cfg.ControlPlane, APIURL: cfg.URL,
 	})
 	c := worker.Config{

@@ -13,7 +13,8 @@ import (
 )
 
 // account examines what all regions of an account depend on.
-func (d *Doctor) account(ctx context.Context, id string) []store.Finding {
+func (d *Doctor) account(ctx context.Context, v Visit) []store.Finding {
+	id := v.Account
 	a, err := d.Accounts.Account(ctx, id)
 	registered := judgeRegistration(a, err)
 	if err != nil {
@@ -27,8 +28,9 @@ func (d *Doctor) account(ctx context.Context, id string) []store.Finding {
 		let, err := d.Fleet.Strangers(ctx, id)
 		found = append(found, judgeStrangers(let, err))
 	}
-	attempts, err := d.refusals(ctx, id)
-	return append(found, judgeRecorded(attempts, err))
+	runners, err := d.runners(ctx, id)
+	found = append(found, judgeRecorded(attemptsOf(runners), err))
+	return append(found, d.github(ctx, v, a, runners)...)
 }
 
 const roleless = "The account's role cannot be assumed."
@@ -75,9 +77,9 @@ const (
 	recordedLook = 200
 )
 
-// refusals returns what EC2 answered to the last launches of an account.
-func (d *Doctor) refusals(ctx context.Context, account string) ([]store.Attempt, error) {
-	var all []store.Attempt
+// runners returns the runners of an account of the last day, the newest first.
+func (d *Doctor) runners(ctx context.Context, account string) ([]store.Runner, error) {
+	var all []store.Runner
 	f := store.Filter{Kind: store.KindRunner, Account: account, Since: d.Now().Add(-recordedFor), Look: recordedLook}
 	for i, err := range d.Records.List(ctx, f) {
 		if _, more := errors.AsType[*store.MoreError](err); more {
@@ -87,10 +89,18 @@ func (d *Doctor) refusals(ctx context.Context, account string) ([]store.Attempt,
 			return nil, err
 		}
 		if r, ok := i.(*store.Runner); ok {
-			all = append(all, r.Attempts...)
+			all = append(all, *r)
 		}
 	}
 	return all, nil
+}
+
+// attemptsOf returns what EC2 answered to the launches of runners.
+func attemptsOf(runners []store.Runner) (all []store.Attempt) {
+	for _, r := range runners {
+		all = append(all, r.Attempts...)
+	}
+	return all
 }
 
 // passing are the codes of attempts that tell nothing about the account: a launch that

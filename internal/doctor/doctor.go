@@ -30,6 +30,7 @@ type Fleet interface {
 
 // Records is what is read of the store.
 type Records interface {
+	Get(ctx context.Context, refs ...store.Ref) ([]store.Item, error)
 	List(ctx context.Context, f store.Filter) iter.Seq2[store.Item, error]
 }
 
@@ -37,6 +38,7 @@ type Records interface {
 type Config struct {
 	Accounts store.Accounts
 	Fleet    Fleet
+	GitHub   GitHub
 	Records  Records
 	// Keys reads the control plane's keys. What it kept may be minutes old.
 	Keys func(context.Context) (*keys.Ring, error)
@@ -89,16 +91,25 @@ func (d *Doctor) Parts(ctx context.Context, account, region string) []store.Part
 	return parts
 }
 
-// Examine returns what is found of a part, at least one finding. It returns when ctx ends,
-// with what it could not read as findings too.
-func (d *Doctor) Examine(ctx context.Context, p store.Part) []store.Finding {
+// Visit is one part of a check that is examined.
+type Visit struct {
+	store.Part
+	Check string // the id of the check, and
+	Try   int    // the how-manyeth try of it: what is registered for it is named after both
+	// Lease leases a registration at GitHub, and returns its time. nil: none is needed.
+	Lease func(ctx context.Context, a store.Account, scope string) (time.Time, error)
+}
+
+// Examine returns what is found of a part, at least one finding. It returns soon after ctx
+// ends, with what it could not read as findings too.
+func (d *Doctor) Examine(ctx context.Context, v Visit) []store.Finding {
 	switch {
-	case p.Account == "":
+	case v.Account == "":
 		return d.controlPlane(ctx)
-	case p.Region == "":
-		return d.account(ctx, p.Account)
+	case v.Region == "":
+		return d.account(ctx, v)
 	}
-	return d.region(ctx, fleet.Place{Account: p.Account, Region: p.Region})
+	return d.region(ctx, fleet.Place{Account: v.Account, Region: v.Region})
 }
 
 // The checks, by their names in findings.

@@ -15,6 +15,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -41,18 +43,28 @@ type world struct {
 	listing  error
 	api      http.HandlerFunc
 	vets     int // how often EC2 was asked
+
+	github     func(op string, r *http.Request) simgithub.Fault // what GitHub does otherwise; nil: nothing
+	token      string                                           // that we have; GitHub knows "good"
+	deliveries []github.Delivery
+	delivery   error // that ends them
+	rates      *github.Rates
+	sweep      store.Sweep
+	lease      func() (time.Time, error)
+	keeps      bool   // GitHub deletes nothing
+	group      string // the runner group that the organization has; empty: there is no organization
 }
 
 func newWorld() *world {
 	return &world{
 		account: store.Account{
-			ID: account, MaxRunners: 10, Markets: []string{store.Spot, store.OnDemand},
+			ID: account, MaxRunners: 10, Repositories: []store.Named{{ID: "7", Name: "acme/shop"}}, Markets: []string{store.Spot, store.OnDemand},
 			Regions: map[string]store.Region{region: {
 				Subnets: []string{"subnet-a", "subnet-b"}, SecurityGroups: []string{"sg-1"}, Images: []string{"ami-1"}, RootVolume: store.Volume{SizeGB: 30},
 			}},
 			InstanceTypes: []string{"m7i.large", "m6i.large"}, DefaultInstanceTypes: []string{"m7i.large", "m6i.large"},
 		},
-		vouches: true, subnet: fleet.Subnet{Zone: "eu-west-2a", Free: 200, Out: "nat-1"},
+		token: "good", vouches: true, subnet: fleet.Subnet{Zone: "eu-west-2a", Free: 200, Out: "nat-1"},
 		api: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Date", time.Now().UTC().Format(http.TimeFormat))
 			fmt.Fprint(w, `{"status":"ok"}`)
@@ -91,6 +103,64 @@ func (r records) List(_ context.Context, f store.Filter) iter.Seq2[store.Item, e
 			yield(nil, r.w.listing)
 		}
 	}
+}
+
+// Get implements doctor.Records.
+func (r records) Get(_ context.Context, refs ...store.Ref) ([]store.Item, error) {
+	if r.w.listing != nil {
+		return nil, r.w.listing
+	}
+	var items []store.Item
+	for range refs {
+		items = append(items, &r.w.sweep)
+	}
+	return items, nil
+}
+
+// hub is a simulated GitHub in which some things are as the test says.
+type hub struct {
+	*github.Client
+	w *world
+}
+
+func (h hub) Rates(ctx context.Context, in github.Scope) (github.Rates, error) {
+	r, err := h.Client.Rates(ctx, in)
+	if err == nil && h.w.rates != nil {
+		r = *h.w.rates
+	}
+	return r, err
+}
+
+func (h hub) Deliveries(context.Context, string) iter.Seq2[github.Delivery, error] {
+	return func(yield func(github.Delivery, error) bool) {
+		for _, d := range h.w.deliveries {
+			if !yield(d, nil) {
+				return
+			}
+		}
+		if h.w.delivery != nil {
+			yield(github.Delivery{}, h.w.delivery)
+		}
+	}
+}
+
+// hub opens a GitHub, and the client that the doctor has.
+func (w *world) hub(t *testing.T) (*simgithub.Server, hub) {
+	t.Helper()
+	server, err := simgithub.New(simgithub.Config{Rules: simgithub.Rules{Token: secret.New("good")}, Fault: w.github})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.group != "" {
+		server.AddGroup("1", "acme", w.group)
+	}
+	c, err := github.New(github.Config{BaseURL: "http://localhost", HTTP: memhttp.Client(server.Handler()), Token: func(context.Context, github.Access) (secret.Text, error) {
+		return secret.New(w.token), nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, hub{c, w}
 }
 
 // ec2 is a simulated EC2 in which some things are as the test says.
@@ -133,9 +203,10 @@ func (w *world) examine(t *testing.T, account, region string) (all []store.Findi
 		if err != nil {
 			t.Fatal(err)
 		}
+		server, client := w.hub(t)
 		long := secret.New(strings.Repeat("k", keys.MinLen))
 		d := doctor.New(doctor.Config{
-			Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, Records: records{w}, Vouches: func(string) bool { return w.vouches },
+			Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, GitHub: client, Records: records{w}, Vouches: func(string) bool { return w.vouches },
 			Keys: func(context.Context) (*keys.Ring, error) {
 				if w.keys != nil {
 					return nil, w.keys
@@ -145,7 +216,11 @@ func (w *world) examine(t *testing.T, account, region string) (all []store.Findi
 			ControlPlane: "test", APIURL: "https://garo.test", HTTP: memhttp.Client(w.api),
 		})
 		for _, p := range d.Parts(t.Context(), account, region) {
-			found := d.Examine(t.Context(), p)
+			v := doctor.Visit{Part: p, Check: strings.Repeat("c", keys.IDLen), Try: 1}
+			if w.lease != nil {
+				v.Lease = func(context.Context, store.Account, string) (time.Time, error) { return w.lease() }
+			}
+			found := d.Examine(t.Context(), v)
 			if len(found) == 0 {
 				t.Errorf("nothing is found of %+v", p)
 			}
@@ -154,12 +229,18 @@ func (w *world) examine(t *testing.T, account, region string) (all []store.Findi
 		if got := sim.Instances(); len(got) > 0 {
 			t.Errorf("%d machines were launched, want none", len(got))
 		}
+		if got := server.Registrations(); len(got) > 0 && !w.keeps {
+			t.Errorf("%d runners are registered, want none", len(got))
+		}
 	})
 	return all
 }
 
 func TestEverythingIsOK(t *testing.T) {
 	w := newWorld()
+	w.account.RunsOn, w.account.GitHub.AppID = []store.Offer{{Labels: []string{"x"}}}, 1
+	w.deliveries = []github.Delivery{{OK: true, At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}}
+	w.sweep.Versions = map[string]store.ProgramVersion{"2.336.0": {}}
 	all := w.examine(t, "", "")
 	seen := map[string]bool{}
 	for _, f := range all {
@@ -169,7 +250,7 @@ func TestEverythingIsOK(t *testing.T) {
 		}
 	}
 	for _, check := range []string{doctor.Keys, doctor.Registrations, doctor.API, doctor.Clock, doctor.Registration, doctor.Role, doctor.ExternalID,
-		doctor.Recorded, doctor.RegionCheck, doctor.Image, doctor.Subnet, doctor.DryRun} {
+		doctor.Recorded, doctor.Credential, doctor.Permissions, doctor.Registers, doctor.Webhook, doctor.RunnerVersion, doctor.RegionCheck, doctor.Image, doctor.Subnet, doctor.DryRun} {
 		if !seen[check] {
 			t.Errorf("check %s was not made", check)
 		}
@@ -192,6 +273,36 @@ func on(op string, err error) func(string) error {
 		}
 		return nil
 	}
+}
+
+var organization = store.Scope{Kind: store.OrganizationScope, ID: "1", Name: "acme", Group: "garo"}
+
+// onGitHub is a fault of one operation of GitHub.
+func onGitHub(op string, fault simgithub.Fault) func(string, *http.Request) simgithub.Fault {
+	return func(o string, _ *http.Request) simgithub.Fault {
+		if o == op {
+			return fault
+		}
+		return simgithub.Fault{}
+	}
+}
+
+// answers is another answer of GitHub.
+func answers(status int, body string) simgithub.Fault {
+	return simgithub.Fault{Instead: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		fmt.Fprint(w, body)
+	})}
+}
+
+// offers makes the account one that a GitHub App serves.
+func (w *world) offers() {
+	w.account.RunsOn, w.account.GitHub.AppID = []store.Offer{{Labels: []string{"x"}}}, 1
+}
+
+// program has a runner program be seen that ends so long from the begin of the world.
+func (w *world) program(ends time.Duration) {
+	w.sweep.Versions = map[string]store.ProgramVersion{"2.336.0": {EndsAt: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(ends)}, "2.335.0": {}}
 }
 
 // Each check is made to fail once, and says why and what to do.
@@ -265,6 +376,43 @@ func TestEachCheckFails(t *testing.T) {
 		{"GroupUnknown", func(w *world) { w.fault = on(simfleet.OpVet, refused(fleet.ErrRefused, "InvalidGroup.NotFound")) }, doctor.DryRun, store.ResultFailed, "InvalidGroup", "security_groups"},
 		{"LaunchOverQuota", func(w *world) { w.fault = on(simfleet.OpVet, refused(fleet.ErrCapacity, "VcpuLimitExceeded")) }, doctor.DryRun, store.ResultWarn, "VcpuLimitExceeded", "Service Quotas"},
 		{"LaunchThrottled", func(w *world) { w.fault = on(simfleet.OpVet, refused(fleet.ErrThrottled, "RequestLimitExceeded")) }, doctor.DryRun, store.ResultSkipped, "too often", ""},
+		{"CredentialRefused", func(w *world) { w.token = "other" }, doctor.Credential, store.ResultFailed, "credential refused", "permissions"},
+		{"RegistersWithARefusedCredential", func(w *world) { w.token = "other" }, doctor.Registers, store.ResultSkipped, "refuses the credential", ""},
+		{"CallsNearlySpent", func(w *world) { w.rates = &github.Rates{Core: github.Rate{Limit: 5000, Remaining: 400}} }, doctor.Credential, store.ResultWarn, "400 of 5000 calls", "what else uses"},
+		{"CredentialAway", func(w *world) { w.github = onGitHub(simgithub.OpRateLimit, answers(502, "")) }, doctor.Credential, store.ResultWarn, "status 502", "again"},
+		{"CredentialLimited", func(w *world) { w.github = onGitHub(simgithub.OpRateLimit, answers(429, "")) }, doctor.Credential, store.ResultSkipped, "rate limited", ""},
+		{"RunsNotReadable", func(w *world) {
+			w.account.RunsOn = []store.Offer{{Labels: []string{"x"}}}
+			w.github = onGitHub(simgithub.OpRuns, answers(403, `{"message":"Resource not accessible"}`))
+		}, doctor.Permissions, store.ResultFailed, "Resource not accessible", "Actions: read"},
+		{"NoOrganization", func(w *world) { w.account.Scope = organization }, doctor.Group, store.ResultFailed, "Not Found", "organization permission"},
+		{"NoGroup", func(w *world) { w.account.Scope, w.group = organization, "another" }, doctor.Group, store.ResultFailed, "no such runner group", "scope.runner_group"},
+		{"NotPermittedToRegister", func(w *world) {
+			w.github = onGitHub(simgithub.OpMint, answers(403, `{"message":"Resource not accessible"}`))
+		}, doctor.Registers, store.ResultFailed, "Resource not accessible", "Administration: write"},
+		{"RegistrationUnclear", func(w *world) { w.github = onGitHub(simgithub.OpMint, simgithub.Fault{Lose: true}) }, doctor.Registers, store.ResultWarn, "outcome unknown", "again"},
+		{"RegistrationStays", func(w *world) {
+			w.keeps, w.github = true, onGitHub(simgithub.OpDelete, answers(403, `{"message":"no"}`))
+		}, doctor.Registers, store.ResultWarn, "could not be deleted", "rogue_runner"},
+		{"OthersRegister", func(w *world) { w.lease = func() (time.Time, error) { return time.Now().Add(time.Minute), nil } }, doctor.Registers, store.ResultSkipped, "other runners until", ""},
+		{"NoLease", func(w *world) { w.lease = func() (time.Time, error) { return time.Time{}, away } }, doctor.Registers, store.ResultWarn, "connection reset", "again"},
+		{"OwnersAlone", func(w *world) { w.account.Repositories = nil }, doctor.Credential, store.ResultSkipped, "owners alone", ""},
+		{"NoOffers", func(w *world) {}, doctor.Webhook, store.ResultSkipped, "no runs_on", ""},
+		{"NoApp", func(w *world) { w.account.RunsOn = []store.Offer{{Labels: []string{"x"}}} }, doctor.Webhook, store.ResultSkipped, "no App", ""},
+		{"NothingDelivered", func(w *world) { w.offers() }, doctor.Webhook, store.ResultWarn, "delivered nothing", "Workflow job"},
+		{"DeliveriesFailed", func(w *world) {
+			w.offers()
+			w.deliveries = []github.Delivery{{OK: true}, {At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}}
+		}, doctor.Webhook, store.ResultWarn, "1 of the last 2 deliveries failed, the last at 2000-01-01T00:00:00Z", "401"},
+		{"KeyOfTheAppRefused", func(w *world) {
+			w.offers()
+			w.delivery = &github.Error{Kind: github.ErrDenied, Op: "list deliveries"}
+		}, doctor.Webhook, store.ResultFailed, "list deliveries", "private key"},
+		{"DeliveriesAway", func(w *world) { w.offers(); w.delivery = away }, doctor.Webhook, store.ResultWarn, "connection reset", "again"},
+		{"NoRunnerSeen", func(w *world) {}, doctor.RunnerVersion, store.ResultSkipped, "within a day", ""},
+		{"RunnerEndsSoon", func(w *world) { w.program(3 * 24 * time.Hour) }, doctor.RunnerVersion, store.ResultWarn, "from 2000-01-04 on", "image"},
+		{"RunnerEnded", func(w *world) { w.program(-time.Hour) }, doctor.RunnerVersion, store.ResultFailed, "since 1999-12-31", "image"},
+		{"SweepsAway", func(w *world) { w.listing = away }, doctor.RunnerVersion, store.ResultWarn, "connection reset", "again"},
 		{"LaunchAway", func(w *world) { w.fault = on(simfleet.OpVet, away) }, doctor.DryRun, store.ResultWarn, "connection reset", "again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -316,16 +464,40 @@ func TestDryRunsKeepToEC2sPaceAndStopInTime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		began := time.Now()
-		found := d.Examine(ctx, store.Part{Account: account, Region: region})
+		found := d.Examine(ctx, doctor.Visit{Part: store.Part{Account: account, Region: region}})
 		throttled := slices.ContainsFunc(found, func(f store.Finding) bool { return f.Result == store.ResultSkipped })
 		if took := time.Since(began); w.vets != 8 || took != 3500*time.Millisecond || throttled {
 			t.Errorf("%d dry runs in %s, throttled %t; want eight, half a second apart", w.vets, took, throttled)
 		}
 		short, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		found = d.Examine(short, store.Part{Account: account, Region: region})
+		found = d.Examine(short, doctor.Visit{Part: store.Part{Account: account, Region: region}})
 		if last := found[len(found)-1]; last.Result != store.ResultSkipped || last.Evidence != "There was no time left." {
 			t.Errorf("the last finding without time = %+v, want that there was none left", last)
+		}
+	})
+}
+
+// What a worker that died has registered is deleted by the next try.
+func TestRegistrationOfADeadTryIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		sim, err := simfleet.OpenWorld(simfleet.WorldConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, client := w.hub(t)
+		d := doctor.New(doctor.Config{Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, GitHub: client, Records: records{w}, ControlPlane: "test"})
+		check := strings.Repeat("c", keys.IDLen)
+		in := github.Scope{ID: "7", Name: "acme/shop", Account: account}
+		for n := 1; n <= 2; n++ {
+			if _, err := client.Mint(t.Context(), in, store.GitHubNameFor("test", check, n), []string{"x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.Examine(t.Context(), doctor.Visit{Part: store.Part{Account: account}, Check: check, Try: 3})
+		if left := server.Registrations(); len(left) != 0 || len(server.Minted()) != 3 {
+			t.Errorf("%d of %d registrations are left, want none of three", len(left), len(server.Minted()))
 		}
 	})
 }

@@ -261,6 +261,8 @@ func plural(n int, what string) string {
 		return "1 " + what
 	case strings.HasSuffix(what, "ch"):
 		return fmt.Sprintf("%d %ses", n, what)
+	case strings.HasSuffix(what, "ry"):
+		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(what, "y"))
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -176,7 +176,7 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	}
 	read := func(context.Context) (*keys.Ring, error) { return ring, nil }
 	examiner := doctor.New(doctor.Config{
-		Accounts: registered, Fleet: simfleet.Inspected{World: s.Fleet.World}, Records: s.Store, Keys: read, Vouches: simidentity.Own().Trust().Has, ControlPlane: ControlPlane, APIURL: url,
+		Accounts: registered, Fleet: simfleet.Inspected{World: s.Fleet.World}, GitHub: gh, Records: s.Store, Keys: read, Vouches: simidentity.Own().Trust().Has, ControlPlane: ControlPlane, APIURL: url,
 	})
 	s.worker = worker.New(worker.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Doctor: examiner, Keys: ring,

@@ -142,7 +142,7 @@ func (p *programs) process() *process {
 	d := p.deployment()
 	fresh := &process{deployed: d.n}
 	examiner := doctor.New(doctor.Config{
-		Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, Records: tappedStore{p.w}, Keys: p.fresh, Vouches: simidentity.Own().Trust().Has,
+		Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedCheck{tappedGitHub{p.w}, tappedWorkflows{p.w}}, Records: tappedStore{p.w}, Keys: p.fresh, Vouches: simidentity.Own().Trust().Has,
 		ControlPlane: setting.ControlPlane, APIURL: setting.URL, HTTP: &http.Client{Transport: door{p.w, kernel.Worker}}, Now: p.w.Clock(kernel.Worker),
 	})
 	fresh.worker = worker.New(worker.Config{

@@ -2,10 +2,12 @@ package sim
 
 import (
 	"context"
+	"iter"
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 )
 
@@ -45,4 +47,27 @@ func (f tappedFleet) Subnets(ctx context.Context, at fleet.Place, ids ...string)
 	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Subnets, On: elsewhere(strings.Join(ids, " "), at)}, func(ctx context.Context) (map[string]fleet.Subnet, error) {
 		return f.real().Subnets(ctx, at, ids...)
 	})
+}
+
+// tappedCheck is GitHub as checks see it.
+type tappedCheck struct {
+	tappedGitHub
+	tappedWorkflows
+}
+
+func (c tappedCheck) Rates(ctx context.Context, in github.Scope) (github.Rates, error) {
+	return unanswered(atGitHub(ctx, c.tappedGitHub.w, in, &kernel.Effect{Op: kernel.Get, What: "rates", On: in.Key()}, func(ctx context.Context) (github.Rates, error) {
+		return c.tappedGitHub.w.github.Rates(ctx, in)
+	}))
+}
+
+func (c tappedCheck) Group(ctx context.Context, in github.Scope) (github.Group, error) {
+	return unanswered(atGitHub(ctx, c.tappedGitHub.w, in, &kernel.Effect{Op: kernel.Get, What: "group", On: in.Key()}, func(ctx context.Context) (github.Group, error) {
+		return c.tappedGitHub.w.github.Group(ctx, in)
+	}))
+}
+
+// Deliveries implements doctor.GitHub: the account has no App.
+func (c tappedCheck) Deliveries(context.Context, string) iter.Seq2[github.Delivery, error] {
+	return func(func(github.Delivery, error) bool) {}
 }
