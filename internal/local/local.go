@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
@@ -184,7 +186,7 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	})
 	s.reaper = reaper.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
-		Keys: read, ControlPlane: ControlPlane, Log: cfg.Log,
+		Keys: read, Prices: pricelist.New(memhttp.Client(simprices.Handler()), pricelist.AWS), ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil
 }
