@@ -136,7 +136,7 @@ func TestPolicyAllowsAPartItsOwnWorkAlone(t *testing.T) {
 		{"ec2:CreateTags", ec2 + "subnet/subnet-1", has{byLaunch: "RunInstances"}, false, false},
 		{"ec2:DescribeInstances", "*", nil, true, true},
 		{"ec2:DescribeImages", "*", nil, true, false},
-		{"ec2:DescribeSubnets", "*", nil, true, false},
+		{"ec2:DescribeSubnets", "*", nil, true, true},
 		{"ec2:DescribeRouteTables", "*", nil, true, false},
 		{"ec2:DescribeVpcs", "*", nil, false, false},
 		{"ec2:TerminateInstances", machine, has{hasOurs: "prod"}, false, true},
