@@ -56,10 +56,14 @@ func (p leasePromises) sawLeases(c commit) {
 
 // sawMint looks at a registration before it is made.
 func (p leasePromises) sawMint(r store.Runner) {
-	credential := r.Account + "/github/runner/pat"
-	p.hold(Leased, p.leases.left[credential] > 0, "runner %s is registered without a lease of %s", r.ID, credential)
 	now := p.now(kernel.Worker)
 	p.hold(Leased, !now.Before(r.Lease.At.Add(-slack)), "runner %s is registered at %s, and its lease is for %s", r.ID, now, r.Lease.At)
+	p.sawUsed(r.Account + "/github/runner/pat")
+}
+
+// sawUsed looks at a lease of a credential that is used.
+func (p leasePromises) sawUsed(credential string) {
+	p.hold(Leased, p.leases.left[credential] > 0, "a runner is registered without a lease of %s", credential)
 	p.leases.left[credential]--
 	made := p.leases.made[credential]
 	for len(made) > 0 && time.Since(made[0]) >= time.Minute {
