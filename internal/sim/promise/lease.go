@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -60,6 +61,9 @@ func (p leasePromises) sawLeases(c commit) {
 // sawMint looks at a registration before it is made.
 func (p leasePromises) sawMint(r store.Runner) {
 	credential := r.Account + "/github/runner/pat"
+	if app := p.Account.GitHub; app.AppID != 0 { // all accounts with it share what GitHub grants it
+		credential = fmt.Sprintf("/app/%d/%d", app.AppID, app.InstallationID)
+	}
 	p.hold(Leased, p.leases.left[credential] > 0, "runner %s is registered without a lease of %s", r.ID, credential)
 	now := p.now(kernel.Worker)
 	p.hold(Leased, !now.Before(r.Lease.At.Add(-slack)), "runner %s is registered at %s, and its lease is for %s", r.ID, now, r.Lease.At)

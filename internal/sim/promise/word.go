@@ -194,7 +194,7 @@ func (p wordPromises) sawOnline(was, r store.Runner) {
 		return
 	}
 	_, shown := p.confirmations.shown[r.Config.RunnerID]
-	gave := slices.ContainsFunc(p.GitHub.Jobs(), func(j simgithub.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
+	gave := slices.ContainsFunc(p.jobs(), func(j simgithub.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
 	p.hold(Proved, shown || gave || p.confirmations.lied[r.ID], "runner %s counts as online, and GitHub neither showed it so nor gave it a job", r.ID)
 }
 
