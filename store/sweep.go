@@ -182,7 +182,7 @@ func (s *Sweep) Swept(now time.Time, lim Limits, last bool) Decision {
 	case last:
 		s.DueAt = time.Time{}
 	case s.Deliveries.Behind():
-		s.DueAt = now.Add(lim.ReaperPeriod)
+		s.DueAt = now
 	}
 	return s.write()
 }

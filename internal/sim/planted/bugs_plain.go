@@ -18,6 +18,15 @@ var plainBugs = []Bug{
 		edit("reaper/sweep.go", `		atGitHub(ec2).queued(ctx, s.at.Account)
 `, ``)),
 
+	// What GitHub could not deliver.
+	plant("LogNotRead", "nobody reads which webhooks GitHub could not deliver",
+		edit("reaper/queued.go", `	s.Deliveries = gh.deliveries(ctx, account, s.Deliveries)
+`, ``)),
+	plant("OnlyTheNewestPageOfTheLog", "of the log, only the newest hundred deliveries are read",
+		edit("store/deliveries.go", `slices.Clone(l.Missed), next`, `slices.Clone(l.Missed), next[:0]`)),
+	plant("MissedAndForgotten", "a repository that missed a webhook is forgotten before it was looked through",
+		edit("reaper/queued.go", `if !l.later() {`, `if l != nil {`)),
+
 	// Who took which job.
 	plant("ReadyWhenOnline", "the request of a job is ready when its machine is online",
 		edit("store/settle.go", `if r.OfJob() {`, `if r.OfJob() && run.OnlineAt.IsZero() {`)),
