@@ -14,6 +14,8 @@ var plainBugs = []Bug{
 	plant("ElsewhereMeansOurs", "a job that any runner took counts as begun on the machine that its request waits for",
 		edit("store/heard.go", `case s.Status.Begun() && on:`, `case s.Status.Begun() && d.Runner.ID != "":`),
 		edit("worker/job.go", `		c.Runner = store.Runner{}`, `		_ = c`)),
+	plant("OldAnswerBelieved", "a job that was cancelled stays queued, as GitHub said before",
+		edit("worker/job.go", `told.Status.Begun() && !s.Status.Begun()`, `told.Status.Begun() && s.Status.Begun()`)),
 	plant("QueuedNotLookedFor", "a queued job whose webhook was lost is never looked for",
 		edit("reaper/sweep.go", `		atGitHub(ec2).queued(ctx, s.at.Account)
 `, ``)),
