@@ -49,15 +49,14 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 		return s // who could not be read was told of
 	}
 	if account.Closed || len(account.RunsOn) == 0 {
-		s.Deliveries = store.DeliveryLog{}
-		return s
+		return s.Heard(store.DeliveryLog{})
 	}
 	ring, err := gh.cfg.Keys(ctx)
 	if err != nil {
 		gh.fail("account", id, fmt.Errorf("read the keys: %w", err))
 		return s
 	}
-	s.Deliveries = gh.deliveries(ctx, account, s.Deliveries)
+	s = s.Heard(gh.deliveries(ctx, account, s.Deliveries))
 	var all []*repoRuns
 	if missed := s.Deliveries.Missed; len(missed) > 0 {
 		for _, id := range missed[:min(len(missed), missedAtOnce)] {
@@ -75,7 +74,7 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 	gh.unrequested(ctx, account, ring, all)
 	for _, l := range all {
 		if !l.later() {
-			s.Deliveries = s.Deliveries.Listed(l.ID)
+			s = s.Heard(s.Deliveries.Listed(l.ID))
 		}
 	}
 	return s

@@ -129,6 +129,12 @@ func (s Sweep) Knowing(versions map[string]ProgramVersion) Sweep {
 	return s
 }
 
+// Heard records how far the log of the account's GitHub App was read, and whom it names.
+func (s Sweep) Heard(l DeliveryLog) Sweep {
+	s.Deliveries = l
+	return s
+}
+
 // Terminated tells of a machine that was ended since no record counts on it.
 func (s Sweep) Terminated(now time.Time, instance, why string) Sweep {
 	s.History = s.History.with(now, "terminated", "instance "+instance+": "+why)
