@@ -21,6 +21,7 @@ const (
 	KindSpares  Kind = "spare"
 	KindPoints  Kind = "points"
 	KindPrices  Kind = "prices"
+	KindUsage   Kind = "usage"
 )
 
 // Ref names one item, whether it exists or not.
@@ -45,8 +46,8 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points or *Prices; no
-// other type can be one.
+// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points, *Prices
+// or *Usage; no other type can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
 	Ref() Ref
@@ -104,6 +105,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Points)
 	case KindPrices:
 		i = new(Prices)
+	case KindUsage:
+		i = new(Usage)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

@@ -41,6 +41,7 @@ type Oracle struct {
 	plainPromises
 	outfitPromises
 	leasePromises
+	usagePromises
 }
 
 // New returns an oracle that has seen nothing.
@@ -49,7 +50,7 @@ func New(cfg Config) *Oracle {
 		outfits: outfits{map[string]bool{}, map[string]string{}}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, usagePromises{h},
 	}
 }
 
@@ -113,6 +114,7 @@ func (o *Oracle) sawOrder(c commit) {
 	}
 	o.sawPulses(c)
 	o.sawLeases(c)
+	o.sawUsage(c)
 }
 
 // saw looks at what a commit wrote: first at each item and what it was before, and
