@@ -115,6 +115,9 @@ func printRunner(w io.Writer, r apitype.Runner) error {
 		row("last job", "%s, of run %s", text, cmp.Or(j.RunID, "unknown"))
 	}
 	row("jobs done", "%d", r.Jobs)
+	if c := r.Cost; c != nil {
+		row("cost", "%s for %s hours", costText(apitype.UsageRow{USD: c.USD}), hours(c.Seconds))
+	}
 	if r.Stolen != "" {
 		row("stolen", "a job of run %s took the runner", r.Stolen)
 	}
