@@ -63,6 +63,18 @@ reproduce: build ## Build the zips again from a copy of the sources, and compare
 		for zip in $(LAMBDAS:%=%.zip); do cmp "$$zip" "$$copy/$$zip"; done; \
 		sha256sum $(LAMBDAS:%=%.zip)
 
+# What people read: documents, and code with its comments and messages. What is in
+# testdata was mostly written elsewhere.
+PROSE = git ls-files '*.md' '*.go' '*.tf' '*.yml' '*.yaml' '*.js' '*.sh' '*.html' Makefile | grep -vE '(^|/)testdata/'
+# The spelling is British, but for names that others gave: GitHub's organizations,
+# artifacts and status texts, the colours of CSS and of terminals, methods of Go, and
+# words that AWS and the runner program print so.
+FOREIGN = organization organizations artifact artifacts color center behavior \
+	unauthorized signaled globalization normalize fulfill fulfillment \
+	recognized occured occurr
+comma = ,
+space = $(subst ,, )
+
 .PHONY: check
 check: ## Everything that reads the code without running it
 	gofmt -d .
@@ -79,6 +91,12 @@ check: ## Everything that reads the code without running it
 		echo 'shellcheck is not installed: shell scripts are checked for form alone'; \
 	fi
 	$(TOOL) actionlint $(wildcard .github/workflows/*.yml .github/workflows/examples/*.yml)
+	@if command -v "$$(go env CC)" >/dev/null; then \
+		echo vale; $(PROSE) | xargs $(TOOL) vale --output=line; \
+	else \
+		echo 'no C compiler, which vale is built with: words are not checked'; \
+	fi
+	$(PROSE) | xargs $(TOOL) misspell -error -locale UK -i $(subst $(space),$(comma),$(strip $(FOREIGN)))
 
 .PHONY: test
 test: ## Run all tests, in random order and with the race detector, and list what was left out

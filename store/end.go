@@ -90,7 +90,7 @@ const (
 	EndNothing   EndStep = ""
 )
 
-// NextEndStep returns what is to be done next on the way from draining to ended.
+// NextEndStep returns what to do next on the way from draining to ended.
 // off says that EC2 shows the machine, and not running: no job can be on it.
 //
 // That GitHub deleted a registration does not prove that no job runs: it says so of

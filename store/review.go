@@ -125,7 +125,7 @@ const (
 	GivenUp Outcome = "given up" // it is Overdue
 	WaitsOn Outcome = "waits on" // its runner may still come online
 	Resent  Outcome = "resent"   // its start message is sent again, which was lost
-	Left    Outcome = ""         // nothing is to be done now
+	Left    Outcome = ""         // there is nothing to do now
 )
 
 // ReviewRequest decides what becomes of a request that is due. It needs the request and

@@ -426,7 +426,7 @@ variable "runner_programs" {
 }
 
 variable "domain" {
-  description = "A domain name of your own for the API: its name, the ARN of a certificate in the same region, and the id of the Route 53 zone if the record is to be made too. The API's own address is closed then."
+  description = "A domain name of your own for the API: its name, the ARN of a certificate in the same region, and the id of the Route 53 zone if Terraform shall make the record too. The API's own address is closed then."
   type = object({
     name            = string
     certificate_arn = string

@@ -334,7 +334,7 @@ func TestRunnerThatTheOldVersionTookIntoUseIsSharedAfterOneQuestion(t *testing.T
 		run.ListeningAt, lock.ConfirmedAt = time.Time{}, time.Time{}
 		w.commit(&run, &lock)
 		if got, want := w.calls(func() { w.handle(resumeOf(run)) }), "2 gets, 0 commits, 0 looks"; got != want {
-			t.Errorf("a resume took %s, want %s: nothing is to be done", got, want)
+			t.Errorf("a resume took %s, want %s: there is nothing to do", got, want)
 		}
 		late := w.request(shared)
 		if got, want := w.calls(func() { w.start(late) }), "2 gets, 1 commits, 1 looks"; got != want {

@@ -17,7 +17,7 @@ type start struct {
 	queue.Message
 	err  *error
 	done bool
-	// until is when the request is to be looked at again, if it has to wait.
+	// until is when a worker looks at the request again, if it has to wait.
 	until time.Time
 	// drive is the runner whose launch continues for this message.
 	drive *launching

@@ -195,7 +195,7 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 	var starts []*start
 	var jobs []*told
 	var runners []string              // those that resume and next messages name
-	messages := map[string][]func(){} // what is to be done for each of them, one after another
+	messages := map[string][]func(){} // what to do for each of them, one after another
 	var wg sync.WaitGroup
 	for i, d := range batch {
 		m, err := queue.Decode(d.Body)

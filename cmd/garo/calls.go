@@ -152,7 +152,7 @@ func told(err error) error {
 	return err
 }
 
-// toldOf is told, for a call about one request.
+// toldOf explains the error of a call about one request.
 func toldOf(err error) error {
 	if errors.Is(err, client.ErrNotFound) {
 		return fmt.Errorf("%w (garo list shows the ids that there are)", err)

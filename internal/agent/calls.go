@@ -89,7 +89,7 @@ func (a *Agent) report(ctx context.Context) {
 	case ans.status == http.StatusGone:
 		a.powerOff("the runner is ended")
 	case refused(ans.status):
-		// What is wrong with the event itself, no repetition mends, and the next
+		// What is wrong with the event itself, no repetition fixes, and the next
 		// ones wait behind it.
 		a.log.Error("event given up", slog.String("event", e.Event), slog.Int("status", ans.status))
 		a.answered()

@@ -55,7 +55,7 @@ type Agent struct {
 	installed  bool             // the machine is ready for a runner program
 	installing <-chan installed // yields one outcome; nil: nothing is under way
 
-	// When the next thing is to be done, by the clock of this process. Zero: never
+	// When to do the next thing, by the clock of this process. Zero: never
 	// for idleAt, exitBy and listenAt, at once for the others.
 	beatAt   time.Time
 	askAt    time.Time
@@ -182,7 +182,7 @@ type task struct {
 	do     func(context.Context)
 }
 
-// next returns the first thing that is to be done now, or else when to look again.
+// next returns the first thing to do now, or else when to look again.
 func (a *Agent) next(now time.Time) (do func(context.Context), at time.Time) {
 	for _, task := range slices.Concat(a.local(), a.remote()) {
 		switch {

@@ -30,7 +30,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// Config says which App is to be made. All fields are needed but the last four.
+// Config describes the App to make. All fields are needed but the last four.
 type Config struct {
 	Web     string // where people see GitHub, such as https://github.com
 	API     string // where programs do, such as https://api.github.com

@@ -196,7 +196,7 @@ func TestEventsAreAnAllowList(t *testing.T) {
 	}
 }
 
-// A wish that comes twice has one record, and another one under its key is recognized.
+// A wish that comes twice has one record, and another one under its key is recognised.
 func TestTheSameWishGetsTheSameRecord(t *testing.T) {
 	in, s := newIntake(t, nil), storetest.NewMemory()
 	session := store.NewWriter(s, "test", func() time.Time { return now })

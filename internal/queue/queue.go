@@ -1,6 +1,6 @@
 // Package queue is the contract of the queue between the API and the worker, and
 // the codec of its messages. A message is a hint: it may come late, twice, out of
-// order or never, and the record decides what is to be done.
+// order or never, and the record decides what to do.
 package queue
 
 import (

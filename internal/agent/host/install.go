@@ -98,7 +98,7 @@ func installProgram(ctx context.Context, m *Machine, who account, p apitype.Runn
 	return os.Remove(packed)
 }
 
-// errFinal is wrapped by what no repetition mends.
+// errFinal is wrapped by what no repetition fixes.
 var errFinal = errors.New("given up")
 
 // download fetches p into a file, and verifies it.

@@ -20,7 +20,7 @@ type Subject struct {
 	// Launch is a launch that succeeds, on demand. The suite sets its ClientToken,
 	// Tags and UserData, and varies the rest.
 	Launch fleet.Launch
-	// Settle returns once all that was done is to be seen, and each machine whose
+	// Settle returns once all that was done is visible, and each machine whose
 	// end was asked for is terminated. nil: that takes no time.
 	Settle func()
 

@@ -123,7 +123,7 @@ func Dir() (string, error) {
 	return filepath.Dir(program), nil
 }
 
-// errZip is what is to be done when files are missing beside the program.
+// errZip says what to do when files are missing beside the program.
 var errZip = errors.New("deploy the whole zip that make build writes")
 
 // Agents returns the agent's programs in the API's unpacked zip, as <arch>/<sha256>.gz.

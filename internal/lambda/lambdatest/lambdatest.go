@@ -68,7 +68,7 @@ func (a *AWS) Put(name, value string) {
 }
 
 // Break makes every call of an operation, such as GetParameter, fail as in an outage,
-// or mends it.
+// or repairs it.
 func (a *AWS) Break(operation string, broken bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

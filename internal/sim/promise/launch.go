@@ -24,7 +24,7 @@ const (
 	Moves     Promise = "a placement is left when EC2 says that it has no room, and not before"
 	MayExist  Promise = "no runner fails that one of its calls may have launched"
 	GivenUp   Promise = "a request gives up a runner only when no job can come to it any more"
-	Counted   Promise = "each try is counted, and only what trying mends is tried again"
+	Counted   Promise = "each try is counted, and only what trying can fix is tried again"
 	Polled    Promise = "a poll sends a start message again that nobody took up"
 	Bounded   Promise = "an answer that nobody knows is not asked for without end"
 	NotEarly  Promise = "a request is taken up when its pause is over"

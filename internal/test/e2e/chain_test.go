@@ -94,7 +94,7 @@ func (w *world) hop() int {
 	return hops
 }
 
-// pass lets the time pass until a request is to be looked at again.
+// pass lets the time pass until a request is due again.
 func (w *world) pass(s apitype.Started) {
 	w.Helper()
 	edit(w, s.ID, func(r *store.Request) { r.DueAt, r.SentAt = time.Now(), time.Now().Add(-time.Minute) })

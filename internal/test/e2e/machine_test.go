@@ -21,8 +21,9 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simjobs"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 )
 
@@ -149,10 +150,10 @@ func (m *machine) Running() agent.Program { return nil }
 func (m *machine) Clean() error { return nil }
 
 // Start implements agent.Machine.
-func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]string, _ bool) (agent.Program, error) {
-	p := &runnerProgram{events: make(chan agent.ProgramEvent, 3)} // one of each kind
+func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]string, asks bool) (agent.Program, error) {
+	p := &runnerProgram{events: make(chan agent.ProgramEvent, 4), asks: asks, answer: make(chan bool, 1)} // one of each kind
 	m.wg.Go(func() {
-		if err := p.run(m.on, m.w.github, config.Reveal()); errors.Is(err, simgithub.ErrDeleted) {
+		if err := p.run(m.on, m.w, config.Reveal()); errors.Is(err, simfleet.ErrDeleted) {
 			m.w.noReaper()
 		} else if err != nil {
 			p.code = 1
@@ -166,7 +167,11 @@ func (m *machine) Start(_ context.Context, config secret.Text, _ map[string]stri
 type runnerProgram struct {
 	events chan agent.ProgramEvent
 	code   int
+	asks   bool      // its job waits to be told whether it may run
+	answer chan bool // has room for the one
 }
+
+var _ agent.Admitter = (*runnerProgram)(nil)
 
 // Events implements agent.Program.
 func (p *runnerProgram) Events() <-chan agent.ProgramEvent { return p.events }
@@ -174,8 +179,18 @@ func (p *runnerProgram) Events() <-chan agent.ProgramEvent { return p.events }
 // ExitCode implements agent.Program.
 func (p *runnerProgram) ExitCode() int { return p.code }
 
-func (p *runnerProgram) run(ctx context.Context, github *simgithub.Server, config string) error {
-	session, err := github.Connect(ctx, config)
+// Admit implements agent.Admitter.
+func (p *runnerProgram) Admit(allowed bool, _ string) error {
+	select {
+	case p.answer <- allowed:
+		return nil
+	default:
+		return errors.New("the job was told before")
+	}
+}
+
+func (p *runnerProgram) run(ctx context.Context, w *world, config string) error {
+	session, err := simjobs.Connect(ctx, w.github, config)
 	if err != nil {
 		return err
 	}
@@ -186,6 +201,22 @@ func (p *runnerProgram) run(ctx context.Context, github *simgithub.Server, confi
 		return err
 	}
 	p.events <- agent.ProgramEvent{Kind: agent.JobStarted, RunID: job.RunID}
+	if p.asks {
+		p.events <- agent.ProgramEvent{Kind: agent.Asks, Job: job.Asks}
+		select {
+		case allowed := <-p.answer:
+			job.Refused = !allowed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if w.opt.hold != nil && !job.Refused {
+		select {
+		case <-w.opt.hold:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if err := session.Done(ctx, job); err != nil {
 		return err
 	}

@@ -68,6 +68,8 @@ type options struct {
 	externalID    string                                      // that the role's trust policy demands; empty: the registered one
 	aws           func(http.Handler) http.Handler             // around EC2, STS and SSM; nil: nothing
 	undelayed     bool                                        // messages of the functions are visible at once, whatever delay they are sent with
+	hold          chan struct{}                               // each job runs until it can receive; nil: it is done at once
+	webhook       string                                      // the secret of the App's webhook; empty: there is no App
 }
 
 // world is a control plane, what is around it, and a runner account.
@@ -346,6 +348,10 @@ func (w *world) register() {
 		}
 		w.put(w.control, name, string(b))
 	}
+	if w.opt.webhook != "" {
+		w.hide("the webhook's secret", w.opt.webhook)
+		w.put(w.control, "/garo/webhook", fmt.Sprintf(`{"secrets":[%q]}`, w.opt.webhook))
+	}
 }
 
 // eventually waits until something is so.
@@ -371,13 +377,20 @@ func (w *world) runnersKept() []store.Runner {
 	return all
 }
 
-// runner returns the runner of a request; with Version 0 there is none yet.
-func (w *world) runner(s apitype.Started) store.Runner {
+// request returns the record of a request; with Version 0 there is none.
+func (w *world) request(id string) store.Request {
 	w.Helper()
-	r, err := store.Read[store.Request](w.Context(), w.store, s.ID)
+	r, err := store.Read[store.Request](w.Context(), w.store, id)
 	if err != nil {
 		w.Fatal(err)
 	}
+	return r
+}
+
+// runner returns the runner of a request; with Version 0 there is none yet.
+func (w *world) runner(s apitype.Started) store.Runner {
+	w.Helper()
+	r := w.request(s.ID)
 	if r.Runner == "" {
 		return store.Runner{}
 	}

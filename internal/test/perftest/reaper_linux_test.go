@@ -78,7 +78,7 @@ func (f *frozen) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write([]byte(out)) // to memory
 }
 
-// crowd fills a table with live runners, to which nothing is to be done, and as many
+// crowd fills a table with live runners, which need nothing, and as many
 // requests that are to be sent again, and freezes it.
 func crowd(b *testing.B, f *frozen, n int) {
 	b.Helper()
