@@ -13,6 +13,9 @@ import (
 // MachineOptions is what a registration says of all machines of its account. The zero
 // value leaves each choice to EC2 and the image.
 type MachineOptions struct {
+	// InstanceRequirements are the rules by which instance types are chosen that nobody
+	// names. nil: they are named.
+	InstanceRequirements *Requirements `json:"instance_requirements,omitempty"`
 	// MaxRootVolumeGB is the most GiB that a request may ask for. Zero: requests
 	// may not say.
 	MaxRootVolumeGB int `json:"max_root_volume_gb,omitempty"`
@@ -120,7 +123,7 @@ func (a Account) permitsOptions(m Machine) (field, what string, ok bool) {
 			return "tags", k, false
 		}
 	}
-	return "", "", true
+	return a.permitsRequirements(m)
 }
 
 // Describe returns what of the options and tags shows to people, by the name that the
@@ -189,6 +192,7 @@ func (a Account) checkOptions() []error {
 	}
 	want(slices.Contains([]string{"", Standard, Unlimited}, a.CPUCredits), "cpu_credits: %q: want %s or %s", a.CPUCredits, Standard, Unlimited)
 	want(a.Tenancy == "" || a.Tenancy == Dedicated, "tenancy: %q: want %s, or nothing for shared hardware", a.Tenancy, Dedicated)
+	errs = append(errs, a.InstanceRequirements.check()...)
 	errs = append(errs, a.checkBootLimits()...)
 	errs = append(errs, a.checkFallback()...)
 	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,13 +14,33 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// imageOf returns the image that a request is to have, an AMI id or the path of an
-// SSM parameter.
-func imageOf(req store.Request, region store.Region) string {
-	if req.Machine.Image == "" && len(region.Images) > 0 {
-		return region.Images[0]
+// images are those that a request may have, each an AMI id or the path of an SSM parameter,
+// of which it gets the first that is of an architecture. An empty one is any: then there is
+// one image, as the caller or the registration names it.
+type images struct {
+	names []string
+	arch  string
+}
+
+// imagesOf returns the images that a request may have.
+func imagesOf(req store.Request, a store.Account) images {
+	offered := a.Regions[req.Region].Images
+	_, arch, _ := a.Chooses(req.Machine)
+	switch {
+	case req.Machine.Image != "":
+		return images{[]string{req.Machine.Image}, arch}
+	case arch == "":
+		return images{offered[:min(1, len(offered))], ""}
 	}
-	return req.Machine.Image
+	return images{offered, arch}
+}
+
+// String names them for people.
+func (i images) String() string { return strings.Join(i.names, " or ") }
+
+// byPath reports whether a parameter names any of them.
+func (i images) byPath() bool {
+	return slices.ContainsFunc(i.names, func(name string) bool { return strings.HasPrefix(name, "/") })
 }
 
 // registration returns the registration that a machine for the request is launched by.
@@ -48,11 +69,11 @@ func (r *round) registration(ctx context.Context, s *start, req *store.Request) 
 // freeze resolves everything that the launch of a runner is made of.
 func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Account, runner string) (store.Launch, error) {
 	region := a.Regions[req.Region]
-	image := imageOf(req, region)
+	images := imagesOf(req, a)
 	options, tags := a.Options(req)
-	ami, options, err := in.resolve(ctx, fleet.Place{Account: req.Account, Region: req.Region}, image, options)
+	ami, options, err := in.resolve(ctx, fleet.Place{Account: req.Account, Region: req.Region}, images, options)
 	if err != nil {
-		return store.Launch{}, fmt.Errorf("image %s: %w", image, err)
+		return store.Launch{}, fmt.Errorf("image %s: %w", images, err)
 	}
 	groups := req.Machine.SecurityGroups
 	if len(groups) == 0 {
@@ -72,20 +93,35 @@ func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Acc
 	}, nil
 }
 
-// resolve returns the AMI that image stands for, and the options with its root volume if
-// they say how that is to be. An AMI that is gone is read from its parameter again, once.
-func (in *invocation) resolve(ctx context.Context, at fleet.Place, image string, o store.LaunchOptions) (string, store.LaunchOptions, error) {
+// resolve returns the AMI that the launch is to have, and the options with its root volume if
+// they say how that is to be.
+func (in *invocation) resolve(ctx context.Context, at fleet.Place, i images, o store.LaunchOptions) (string, store.LaunchOptions, error) {
+	for _, name := range i.names {
+		ami, root, err := in.lookAt(ctx, at, name, i.arch != "" || o.RootVolume != (store.Volume{}))
+		switch {
+		case err != nil:
+			return "", o, err
+		case i.arch != "" && root.Arch != "" && root.Arch != i.arch:
+			continue
+		case o.RootVolume != (store.Volume{}):
+			o = o.On(root)
+		}
+		return ami, o, nil
+	}
+	return "", o, &fleet.Error{Kind: fleet.ErrRefused, Code: "NoImage", Text: fmt.Sprintf("None of the images of the registration in %s is for %s (%s). Name one there, or ask for another arch.", at, i.arch, i)}
+}
+
+// lookAt returns the AMI that image stands for, and what EC2 says of it if that is wanted. An
+// AMI that is gone is read from its parameter again, once.
+func (in *invocation) lookAt(ctx context.Context, at fleet.Place, image string, wanted bool) (string, store.Root, error) {
 	for again := false; ; again = true {
 		ami, err := in.Fleet.Image(ctx, at, image)
-		if err != nil || o.RootVolume == (store.Volume{}) {
-			return ami, o, err
+		if err != nil || !wanted {
+			return ami, store.Root{}, err
 		}
 		root, err := in.Fleet.RootVolume(ctx, at, ami)
-		switch {
-		case err == nil:
-			return ami, o.On(root), nil
-		case again || !errors.Is(err, fleet.ErrImage) || !strings.HasPrefix(image, "/"):
-			return "", o, err
+		if err == nil || again || !errors.Is(err, fleet.ErrImage) || !strings.HasPrefix(image, "/") {
+			return ami, root, err
 		}
 	}
 }

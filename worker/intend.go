@@ -21,7 +21,16 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
-	plan, err := account.Plan(*req, uint(id[0]))
+	types, err := r.chosen(ctx, account, *req)
+	switch {
+	case err != nil:
+		r.unfrozen(ctx, s, req, err)
+		return nil
+	case types != nil && len(types) == 0:
+		r.refuse(s, req, store.NoType(*req))
+		return nil
+	}
+	plan, err := account.Plan(*req, uint(id[0]), types)
 	if err != nil {
 		r.refuse(s, req, store.Failure{Code: "not_allowed", Text: err.Error() + "."})
 		return nil
@@ -84,7 +93,7 @@ func (r *round) begun(s *start, d store.Decision, account store.Account) {
 // refuses us, and holds one for which something did not answer.
 func (r *round) unfrozen(ctx context.Context, s *start, req *store.Request, err error) {
 	if !errors.Is(err, fleet.ErrRefused) {
-		r.Log.Warn("image not resolved", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+		r.Log.Warn("launch not put together", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
 		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
 		return
 	}

@@ -106,6 +106,7 @@ run "rendered" {
         only                   = { refs = ["refs/heads/main"], properties = { tier = "gold" } }
         environment            = { https_proxy = "http://proxy.internal:3128" }
         max_root_volume_gb     = 200
+        instance_requirements  = { vcpus = { min = 2, max = 16 }, memory_gb = { max = 64 }, arch = ["x86_64", "arm64"], gpu = { max = 1 }, exclude = ["t*"] }
         tags                   = { team = "build" }
         request_tags           = ["job"]
         spot_max_price         = "0.25"

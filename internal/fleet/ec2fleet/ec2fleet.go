@@ -63,6 +63,7 @@ type client struct {
 	run       func(context.Context, *ec2.RunInstancesInput, ...func(*ec2.Options)) (*ec2.RunInstancesOutput, error)
 	images    func(context.Context, *ec2.DescribeImagesInput, ...func(*ec2.Options)) (*ec2.DescribeImagesOutput, error)
 	describe  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
+	types     func(context.Context, *ec2.DescribeInstanceTypesInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceTypesOutput, error)
 	console   func(context.Context, *ec2.GetConsoleOutputInput, ...func(*ec2.Options)) (*ec2.GetConsoleOutputOutput, error)
 	terminate func(context.Context, *ec2.TerminateInstancesInput, ...func(*ec2.Options)) (*ec2.TerminateInstancesOutput, error)
 }
@@ -74,7 +75,7 @@ func (f *Fleet) client(region string) *client {
 		return c
 	}
 	sdk := ec2.NewFromConfig(f.aws, func(o *ec2.Options) { o.Region, o.Retryer = region, aws.NopRetryer{} })
-	c := &client{run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, console: sdk.GetConsoleOutput, terminate: sdk.TerminateInstances}
+	c := &client{run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, types: sdk.DescribeInstanceTypes, console: sdk.GetConsoleOutput, terminate: sdk.TerminateInstances}
 	f.clients[region] = c
 	return c
 }

@@ -59,6 +59,7 @@ type Placement struct {
 const (
 	OpImage     = "image"
 	OpRoot      = "root"
+	OpTypes     = "types"
 	OpLaunch    = "launch"
 	OpByToken   = "by_token"
 	OpGet       = "get"

@@ -254,6 +254,9 @@ func TestRegistrationsAreReadByTheCode(t *testing.T) {
 	}
 	options := store.MachineOptions{
 		MaxRootVolumeGB: 200, Tags: map[string]string{"team": "build"}, RequestTags: []string{"job"}, SpotMaxPrice: "0.25", CPUCredits: "standard", Tenancy: "dedicated",
+		InstanceRequirements: &store.Requirements{
+			VCPUs: store.Range{Min: 2, Max: 16}, MemoryGB: store.Range{Max: 64}, Arch: []string{store.X86, store.ARM64}, GPU: store.Range{Max: 1}, Exclude: []string{"t*"},
+		},
 		FallbackRegions: []string{"eu-west-2"}, BootLimitS: 400, BootLimitsS: map[string]int{"m7a.large": 600},
 	}
 	west := b.Regions["eu-west-1"]

@@ -13,6 +13,7 @@ output "registration" {
       associate_public_ip  = r.associate_public_ip
       capacity_reservation = r.capacity_reservation
     } }
+    instance_requirements = var.instance_requirements
     max_root_volume_gb = var.max_root_volume_gb
     tags               = var.machine_tags
     request_tags       = var.request_tags

@@ -18,6 +18,7 @@ run "rendered" {
     default_region   = "eu-west-2"
 
     max_root_volume_gb = 200
+    instance_requirements = { vcpus = { min = 2, max = 16 }, arch = ["x86_64", "arm64"], exclude = ["t*"] }
     machine_tags       = { team = "build" }
     request_tags       = ["cost centre"]
     regions = {
