@@ -137,7 +137,7 @@ func (a Account) permitsRequirements(m Machine) (field, what string, ok bool) {
 // rules, in its market, cheapest first, and at most MaxPlacements. price is what an hour of
 // an instance type costs; zero: nobody knows, and such types come last. Of equal price, and
 // of those without one, the smaller come first. It is pure.
-func (a Account) Choose(m Machine, market string, all []InstanceType, price func(instanceType string) int64) []string {
+func (a Account) Choose(m Machine, market string, all []InstanceType, price func(instanceType string) MicroUSD) []string {
 	q, arch, ok := a.Chooses(m)
 	if !ok {
 		return nil
@@ -166,7 +166,7 @@ func (a Account) Choose(m Machine, market string, all []InstanceType, price func
 }
 
 // compareKnown orders prices, those that nobody knows last.
-func compareKnown(x, y int64) int {
+func compareKnown(x, y MicroUSD) int {
 	switch {
 	case (x > 0) != (y > 0):
 		return cmp.Compare(y, x)

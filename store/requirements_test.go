@@ -59,12 +59,12 @@ func usual() *store.Requirements {
 
 func TestInstanceTypesAreChosenByWhatTheyHave(t *testing.T) {
 	all := realTypes(t)
-	nobodyKnows := func(string) int64 { return 0 }
+	nobodyKnows := func(string) store.MicroUSD { return 0 }
 	for name, c := range map[string]struct {
 		m      store.Machine
 		market string
 		rules  func(*store.Requirements)
-		price  func(string) int64
+		price  func(string) store.MicroUSD
 		first  string // of those that are chosen, with spaces between
 		never  string // names that none may begin with
 	}{
@@ -109,17 +109,17 @@ func TestInstanceTypesAreChosenByWhatTheyHave(t *testing.T) {
 }
 
 // prices reads names and what an hour costs.
-func prices(list string) func(string) int64 {
-	known := map[string]int64{}
+func prices(list string) func(string) store.MicroUSD {
+	known := map[string]store.MicroUSD{}
 	words := strings.Fields(list)
 	for i := 0; i < len(words); i += 2 {
 		n, err := json.Number(words[i+1]).Int64()
 		if err != nil {
 			panic(err)
 		}
-		known[words[i]] = n
+		known[words[i]] = store.MicroUSD(n)
 	}
-	return func(name string) int64 { return known[name] }
+	return func(name string) store.MicroUSD { return known[name] }
 }
 
 func TestInstanceTypesAreChosenOnlyWhereNobodyNamesThem(t *testing.T) {

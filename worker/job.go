@@ -112,7 +112,7 @@ func (h *hearing) once(ctx context.Context, s *store.Sighting) (again bool, err 
 		if h.read || !h.known && s.Runner != "" {
 			return false, nil // a job that we know nothing of, on a runner of others
 		}
-		if *s, err = h.ask(ctx, s.Job); err != nil {
+		if *s, err = h.ask(ctx, *s); err != nil {
 			return false, err
 		}
 		if c, on, err = h.load(ctx, *s); err != nil {
@@ -183,7 +183,7 @@ func (h *hearing) unknown(ctx context.Context, s *store.Sighting, on bool) (d st
 	}
 	job := s.Job
 	if !s.Read {
-		read, err := h.ask(ctx, s.Job)
+		read, err := h.ask(ctx, store.Sighting{Job: s.Job})
 		if err != nil {
 			return d, false, err
 		}
@@ -237,10 +237,15 @@ func (h *hearing) accept(ctx context.Context, d store.Decision) (again bool, err
 	return true, ctx.Err()
 }
 
-// ask has GitHub tell about the job, and uses the answer for the other jobs of the run.
-// errLater: it does not tell now, and the request that waits for the job has it read again.
-func (h *hearing) ask(ctx context.Context, job store.WorkflowJob) (store.Sighting, error) {
+// ask has GitHub tell about the job of a sighting, and uses the answer for the other jobs of
+// the run. An earlier answer by which a job is queued that has begun since, as a webhook
+// says, is no answer to that. errLater: it does not tell now, and the request that waits for the job has it read again.
+func (h *hearing) ask(ctx context.Context, told store.Sighting) (store.Sighting, error) {
+	job := told.Job
 	s, run, first, err := h.invocation.read(ctx, h.account.ID, h.repo, job, newsFor)
+	if err == nil && !first && told.Status.Begun() && !s.Status.Begun() {
+		s, run, first, err = h.invocation.read(ctx, h.account.ID, h.repo, job, 0)
+	}
 	h.read = true
 	if err != nil {
 		h.Log.Warn("GitHub does not tell of the job", "job", job.ID, "run", job.RunID, "repository", h.repo.Name, "trace", h.Trace, "error", err)

@@ -213,6 +213,29 @@ func TestAWebhookAloneEndsNoRequest(t *testing.T) {
 	})
 }
 
+// A webhook that says that a job is over can come a moment after GitHub called it queued,
+// as when it is cancelled while its machine boots.
+func TestAnAnswerThatIsOlderThanTheNewsIsNoAnswer(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.offers()
+		r := w.queues(21)
+		wk := worker.New(w.config) // one process, which keeps what GitHub says
+		w.handleBy(wk, queue.StartOf(r))
+		w.state(r, store.Waiting)
+		w.github.at(21, func(j *github.Job) { j.Status, j.Conclusion = github.StatusCompleted, "cancelled" })
+		over := store.Sighting{Job: store.WorkflowJob{ID: "21", RunID: fmt.Sprint(run)}, Status: store.JobCompleted}
+		w.handleBy(wk, w.message(over))
+		if got := w.requestNow(r.ID); got.State != store.Cancelled || got.Error == nil || got.Error.Code != "job_cancelled" {
+			t.Errorf("the request is %s for %+v, want it cancelled with its job", got.State, got.Error)
+		}
+		reads := len(w.github.reads)
+		w.handleBy(wk, w.message(over)) // what is known by now answers it
+		if got := w.github.reads[reads:]; len(got) != 0 {
+			t.Errorf("GitHub is asked again: %q", got)
+		}
+	})
+}
+
 func TestJobsThatNobodyToldOfAreFoundByTheirRun(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.offers()

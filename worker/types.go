@@ -34,6 +34,7 @@ type offered struct {
 
 type offer struct {
 	types  []store.InstanceType
+	prices store.Prices // on-demand, of the region; in both markets they say which type is the cheaper one
 	readAt time.Time
 }
 
@@ -44,42 +45,43 @@ func (in *invocation) chosen(ctx context.Context, a store.Account, req store.Req
 	if !ok {
 		return nil, nil
 	}
-	all, err := in.offered(ctx, fleet.Place{Account: a.ID, Region: req.Region}, rules)
+	offer, err := in.offered(ctx, fleet.Place{Account: a.ID, Region: req.Region}, rules)
 	if err != nil {
 		return nil, err
 	}
-	return a.Choose(req.Machine, req.Type, all, unpriced), nil
+	return a.Choose(req.Machine, req.Type, offer.types, func(name string) store.MicroUSD { return offer.prices.Hour[name] }), nil
 }
 
-// unpriced is the price of instance types while nobody knows any.
-func unpriced(string) int64 { return 0 }
-
-// offered returns which instance types a region offers under rules.
-func (in *invocation) offered(ctx context.Context, at fleet.Place, rules store.Requirements) ([]store.InstanceType, error) {
+// offered returns which instance types a region offers under rules, and at which prices.
+func (in *invocation) offered(ctx context.Context, at fleet.Place, rules store.Requirements) (offer, error) {
 	text, err := json.Marshal(rules)
 	if err != nil {
-		return nil, err
+		return offer{}, err
 	}
 	o, key := &in.offers, offered{at, string(text)}
 	o.mu.Lock()
 	known, ok := o.all[key]
 	o.mu.Unlock()
 	if ok && in.Now().Sub(known.readAt) < typesFor {
-		return known.types, nil
+		return known, nil
 	}
-	types, err := in.Fleet.Types(ctx, at, rules)
+	fresh := offer{readAt: in.Now()}
+	fresh.types, err = in.Fleet.Types(ctx, at, rules)
 	switch {
 	case err != nil && (!ok || errors.Is(err, fleet.ErrRefused)):
-		return nil, err
+		return offer{}, err
 	case err != nil:
 		in.Log.Warn("instance types not read again", "account", at.Account, "region", at.Region, "read", known.readAt, "error", err)
-		return known.types, nil
+		return known, nil
+	}
+	if fresh.prices, err = store.Read[store.Prices](ctx, in.Store, at.Region); err != nil {
+		in.Log.Warn("prices not read: instance types are chosen by their size", "region", at.Region, "error", err)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.all == nil || len(o.all) >= maxOffers {
 		o.all = map[offered]offer{}
 	}
-	o.all[key] = offer{types, in.Now()}
-	return types, nil
+	o.all[key] = fresh
+	return fresh, nil
 }

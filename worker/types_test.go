@@ -80,6 +80,18 @@ func TestMachineHasWhatTheRequestNeeds(t *testing.T) {
 	}
 }
 
+// The dearer of two types that fit is the smaller one here.
+func TestCheapestTypeIsLaunchedFirst(t *testing.T) {
+	choosing(t, func(w *world, _ *int) {
+		w.commit(&store.Prices{Key: region, Hour: map[string]store.MicroUSD{"m7a.xlarge": 232_000, "m7a.2xlarge": 116_000}})
+		r := w.request(needing(store.Machine{CPU: 4}))
+		w.start(r)
+		if got := w.fleet.calls[0].InstanceType; got != "m7a.2xlarge" {
+			t.Errorf("%s is launched, want m7a.2xlarge", got)
+		}
+	})
+}
+
 func TestTypesAreAskedForOnceAnHour(t *testing.T) {
 	choosing(t, func(w *world, asked *int) {
 		wk := worker.New(w.config)

@@ -25,9 +25,9 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show GARO at work on this machine, in under a minute",
 		Long: `demo runs a story on a local system whose clocks are 60 times as fast: runners are
-found, launched, shared, stopped, interrupted and ended. Then it checks, from the
-records and from the simulated EC2 and GitHub, whether GARO's promises held, and
-ends with status 0 only if all of them did.`,
+found, launched, shared, stopped, interrupted and ended, for requests and for jobs that
+just name a label. Then it checks, from the records and from the simulated EC2 and
+GitHub, whether GARO's promises held, and ends with status 0 only if all of them did.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			where := dir

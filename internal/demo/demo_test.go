@@ -29,13 +29,14 @@ func TestStoryHoldsEveryPromise(t *testing.T) {
 		t.Fatalf("Run: %v\n%s", err, &out)
 	}
 	text := out.String()
-	if got := strings.Count(text, "\n  held "); got != 5 || strings.Contains(text, "BROKEN") {
-		t.Errorf("%d promises held, want 5:\n%s", got, text)
+	if got := strings.Count(text, "\n  held "); got != 6 || strings.Contains(text, "BROKEN") {
+		t.Errorf("%d promises held, want 6:\n%s", got, text)
 	}
 	// Each scene has left its mark in the records.
 	for _, want := range []string{
 		"is the same one", "next: spot t3a.small", "shares runner", "boot_timeout", "spot_interruption", "cancelled  by operator local",
 		"terminated: no record names it", "job of run 2", "asks for config 2",
+		"the reaper found plain1", "job_cancelled", "both machines have the label garo", "began on runner",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the story does not tell %q:\n%s", want, text)
@@ -113,15 +114,38 @@ func sound() evidence {
 	request := func(id, runner string) store.Request {
 		return store.Request{ID: id, State: store.Ready, Runner: runner, History: make(store.History, 3)}
 	}
+	plain := func(id, runner string) store.Request {
+		r := request(id, runner)
+		r.Job.ID = "job of " + id
+		return r
+	}
+	took := func(id, launchedFor, took string) store.Runner {
+		r := runner(id, launchedFor+"/0", 5, 9, 12, 1)
+		r.Request, r.For = launchedFor, launchedFor
+		r.Took = store.Took{Job: "job of " + took, Request: took}
+		return r
+	}
+	cancelled := plain("q6", "")
+	cancelled.State, cancelled.Error = store.Cancelled, &store.Failure{Code: "job_cancelled"}
 	return evidence{
-		limits:   limits(),
-		scenes:   []*scene{{name: "test1", id: "q1", want: store.Ready}, {name: "test1b", id: "q2", want: store.Ready}, {name: "other", id: "q3", want: store.Ready}},
-		requests: map[string]store.Request{"q1": request("q1", "r1"), "q2": request("q2", "r1"), "q3": request("q3", "r3")},
-		runners:  []store.Runner{runner("r1", "k1", 0, 10, 12, 2), runner("r2", "k3", 0, 5, 8, 0), runner("r3", "k3", 5, 9, 12, 1)},
-		machines: []simfleet.Fact{machine("i-1", "r1", "q1", 0, 12), machine("i-2", "r2", "q3", 0, 5), machine("i-3", "r3", "q3", 5, 12)},
-		endedAt:  at(20),
-		texts:    map[string]string{"the log": "msg=audit", "request#q1": `{"id":"q1"}`},
-		secrets:  map[string]string{"the id key": "KEYKEYKEY"},
+		limits: limits(),
+		scenes: []*scene{
+			{name: "test1", id: "q1", want: store.Ready}, {name: "test1b", id: "q2", want: store.Ready}, {name: "other", id: "q3", want: store.Ready},
+			{name: "plain1", id: "q4", want: store.Ready}, {name: "plain2", id: "q5", want: store.Ready}, {name: "plain3", id: "q6", want: store.Cancelled},
+		},
+		requests: map[string]store.Request{
+			"q1": request("q1", "r1"), "q2": request("q2", "r1"), "q3": request("q3", "r3"), "q4": plain("q4", "r5"), "q5": plain("q5", "r4"), "q6": cancelled,
+		},
+		runners: []store.Runner{
+			runner("r1", "k1", 0, 10, 12, 2), runner("r2", "k3", 0, 5, 8, 0), runner("r3", "k3", 5, 9, 12, 1), took("r4", "q4", "q5"), took("r5", "q5", "q4"),
+		},
+		machines: []simfleet.Fact{
+			machine("i-1", "r1", "q1", 0, 12), machine("i-2", "r2", "q3", 0, 5), machine("i-3", "r3", "q3", 5, 12),
+			machine("i-4", "r4", "q4", 5, 12), machine("i-5", "r5", "q5", 5, 12),
+		},
+		endedAt: at(20),
+		texts:   map[string]string{"the log": "msg=audit", "request#q1": `{"id":"q1"}`},
+		secrets: map[string]string{"the id key": "KEYKEYKEY"},
 	}
 }
 
@@ -152,14 +176,22 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 		}, `test1 has runner "r1" and test1b "r9"`},
 		"JobLost":                 {func(ev *evidence) { ev.runners[0].Jobs = 1 }, "runner r1 ran 1 jobs, want 2"},
 		"TwoRunnersOfOneKey":      {func(ev *evidence) { ev.runners[2].CreatedAt = ev.runners[1].DrainingAt.Add(-1) }, "runners r2 and r3 of one key could be shared at once"},
-		"RepeatedKeyMadeARequest": {func(ev *evidence) { ev.requests["q4"] = ev.requests["q3"] }, "4 requests are recorded, want 3"},
-		"MachineStillRuns":        {func(ev *evidence) { ev.machines[0].EndedAt, ev.machines[0].State = time.Time{}, fleet.Running }, "machine i-1 is running"},
-		"MachineOverItsTime":      {func(ev *evidence) { ev.machines[0].EndedAt = ev.machines[0].LaunchedAt.Add(time.Hour) }, "machine i-1 ended at 01:00:00, after its hard limit"},
-		"RunnerNeverEnded":        {func(ev *evidence) { ev.runners[0].State = store.RunnerDraining }, "runner r1 is draining"},
-		"RegistrationLeft":        {func(ev *evidence) { ev.registrations = []string{"garo-local-r1-1"} }, "GitHub still has garo-local-r1-1"},
-		"QuotaNotGivenBack":       {func(ev *evidence) { ev.quota.Live = 1 }, "the quota counts 1 machines"},
-		"SecretInARecord":         {func(ev *evidence) { ev.texts["request#q1"] += "KEYKEYKEY" }, "request#q1 holds the id key"},
-		"SecretInTheLog":          {func(ev *evidence) { ev.texts["the log"] = "key=KEYKEYKEY" }, "the log holds the id key"},
+		"RepeatedKeyMadeARequest": {func(ev *evidence) { ev.requests["q9"] = ev.requests["q3"] }, "7 requests are recorded, want 6"},
+		"PlainJobRanTwice":        {func(ev *evidence) { ev.runners[3].Took.Request = "q4" }, "plain1 ran on 2 machines, want 1"},
+		"CancelledJobRan":         {func(ev *evidence) { ev.runners[2].Took.Request = "q6" }, "plain3 ran on 1 machines, want 0"},
+		"MachineTookTwoJobs":      {func(ev *evidence) { ev.runners[4].Jobs = 2 }, "runner r5 ran 2 jobs, want one at most"},
+		"NobodySwapped": {func(ev *evidence) {
+			r := ev.requests["q4"]
+			r.Runner = "r4"
+			ev.requests["q4"] = r
+		}, "plain1 did not run on the machine of plain2"},
+		"MachineStillRuns":   {func(ev *evidence) { ev.machines[0].EndedAt, ev.machines[0].State = time.Time{}, fleet.Running }, "machine i-1 is running"},
+		"MachineOverItsTime": {func(ev *evidence) { ev.machines[0].EndedAt = ev.machines[0].LaunchedAt.Add(time.Hour) }, "machine i-1 ended at 01:00:00, after its hard limit"},
+		"RunnerNeverEnded":   {func(ev *evidence) { ev.runners[0].State = store.RunnerDraining }, "runner r1 is draining"},
+		"RegistrationLeft":   {func(ev *evidence) { ev.registrations = []string{"garo-local-r1-1"} }, "GitHub still has garo-local-r1-1"},
+		"QuotaNotGivenBack":  {func(ev *evidence) { ev.quota.Live = 1 }, "the quota counts 1 machines"},
+		"SecretInARecord":    {func(ev *evidence) { ev.texts["request#q1"] += "KEYKEYKEY" }, "request#q1 holds the id key"},
+		"SecretInTheLog":     {func(ev *evidence) { ev.texts["the log"] = "key=KEYKEYKEY" }, "the log holds the id key"},
 		"RequestWithoutReason": {func(ev *evidence) {
 			r := ev.requests["q3"]
 			r.State = store.Failed

@@ -156,6 +156,7 @@ func (ev evidence) promises() []verdict {
 		{"One request, at most one usable machine", fmt.Sprintf("%d requests, %d machines, %d with credentials, never two of one request at a time",
 			len(ev.requests), len(ev.machines), armed), ev.twoMachines()},
 		{"Find or launch", "the second run shared the first one's runner, and two jobs ran on it; the repeated key found its record", ev.findOrLaunch()},
+		{"Any job: a plain runs-on", "one webhook was lost and two machines were given each other's job: every job ran once, and the cancelled one's machine ran none", ev.anyJob()},
 		{"Nothing outlives its time", "every machine is terminated, GitHub has no registration left, the quota is back at 0", ev.leftOver()},
 		{"No secret in a record, a message or the log", fmt.Sprintf("searched the log and all %d records for %d keys, tokens and configs",
 			len(ev.texts)-1, len(ev.secrets)), ev.leaks()},
@@ -182,8 +183,8 @@ func (ev evidence) twoMachines() (faults []string) {
 			faults = append(faults, fmt.Sprintf("runner %s had more than one machine with credentials", a.Tags[fleet.TagRunner]))
 		}
 		for _, b := range ev.machines[i+1:] {
-			if b.CredentialedAt.IsZero() || a.Tags[fleet.TagRequest] != b.Tags[fleet.TagRequest] {
-				continue
+			if b.CredentialedAt.IsZero() || a.Tags[fleet.TagRequest] != b.Tags[fleet.TagRequest] || ev.requests[a.Tags[fleet.TagRequest]].OfJob() {
+				continue // GitHub may have given the first machine for a workflow job to another
 			}
 			if b.CredentialedAt.Before(until(a)) && a.CredentialedAt.Before(until(b)) {
 				faults = append(faults, fmt.Sprintf("request %s had %s and %s at once", a.Tags[fleet.TagRequest], a.ID, b.ID))
@@ -248,6 +249,32 @@ func (ev evidence) leftOver() (faults []string) {
 	if ev.quota.Live != 0 {
 		faults = append(faults, fmt.Sprintf("the quota counts %d machines", ev.quota.Live))
 	}
+	return faults
+}
+
+// anyJob lists workflow jobs that did not run once each, on the machine that GitHub chose.
+func (ev evidence) anyJob() (faults []string) {
+	ran := map[string]int{} // by the id of the request for the job
+	for _, r := range ev.runners {
+		if r.Took.Request != "" {
+			ran[r.Took.Request]++
+		}
+		if r.OfJob() && r.Jobs > 1 {
+			faults = append(faults, fmt.Sprintf("runner %s ran %d jobs, want one at most", r.ID, r.Jobs))
+		}
+	}
+	for name, want := range map[string]int{"plain1": 1, "plain2": 1, "plain3": 0} {
+		if got := ran[ev.request(name).ID]; got != want {
+			faults = append(faults, fmt.Sprintf("%s ran on %d machines, want %d", name, got, want))
+		}
+	}
+	for name, other := range map[string]string{"plain1": "plain2", "plain2": "plain1"} {
+		i := slices.IndexFunc(ev.runners, func(r store.Runner) bool { return r.ID == ev.request(name).Runner })
+		if i < 0 || ev.runners[i].Request != ev.request(other).ID {
+			faults = append(faults, fmt.Sprintf("%s did not run on the machine of %s", name, other))
+		}
+	}
+	slices.Sort(faults)
 	return faults
 }
 

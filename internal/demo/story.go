@@ -41,6 +41,9 @@ func (d *Demo) story(ctx context.Context) error {
 	if err := d.jobs(ctx, c, test1); err != nil {
 		return err
 	}
+	if err := d.plainJobs(ctx); err != nil {
+		return err
+	}
 	d.say("all jobs are handed out; now the reaper has to clear everything away")
 	return d.until(ctx, "every machine to end", func() bool { return d.quiet(ctx) })
 }

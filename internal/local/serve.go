@@ -163,7 +163,13 @@ func (s *System) operator(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// queueJob queues a workflow job at the simulated GitHub, and answers its number there.
+// QueueJob queues a workflow job at the simulated GitHub, in a repository that an account
+// is registered for. While the system runs, webhooks tell of it as j says.
+func (s *System) QueueJob(ctx context.Context, j Job) (QueuedJob, error) {
+	return s.teller.queue(ctx, j)
+}
+
+// queueJob queues a workflow job, and answers with what is known of it.
 func (s *System) queueJob(w http.ResponseWriter, r *http.Request) {
 	if !s.operator(w, r) {
 		return
@@ -172,15 +178,15 @@ func (s *System) queueJob(w http.ResponseWriter, r *http.Request) {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<10))
 	d.DisallowUnknownFields()
 	err := d.Decode(&j)
-	var id string
+	var queued QueuedJob
 	if err == nil {
-		id, err = s.teller.queue(r.Context(), j)
+		queued, err = s.QueueJob(r.Context(), j)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(QueuedJob{ID: id}) // the client has gone; the job is queued all the same
+	_ = json.NewEncoder(w).Encode(queued) // the client has gone; the job is queued all the same
 }
 
 // listJobs answers what became of the workflow jobs.

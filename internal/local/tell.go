@@ -39,6 +39,8 @@ type Job struct {
 	Lost  bool          `json:"lost,omitempty"`
 	Late  time.Duration `json:"late,omitempty"`
 	Twice bool          `json:"twice,omitempty"`
+	// Back: GitHub gives it to no runner until its Release, as with max-parallel.
+	Back bool `json:"-"`
 }
 
 // QueuedJob is what became of a Job.
@@ -106,19 +108,22 @@ func (t *teller) repository(ctx context.Context, what string) (store.Repository,
 	return store.Repository{}, fmt.Errorf("no account is registered for the repository %s", what)
 }
 
-// queue queues a job, and returns its id.
-func (t *teller) queue(ctx context.Context, j Job) (string, error) {
+// queue queues a job.
+func (t *teller) queue(ctx context.Context, j Job) (QueuedJob, error) {
 	repo, err := t.repository(ctx, j.Repository)
 	if err != nil {
-		return "", err
+		return QueuedJob{}, err
 	}
 	t.mu.Lock() // before it can be told of
 	defer t.mu.Unlock()
-	id, err := t.s.GitHub.Queue(repo.ID, simgithub.Job{RunID: strconv.FormatInt(time.Now().UnixMicro(), 10), Labels: j.RunsOn, Duration: j.Length})
-	if err == nil {
-		t.as[id] = j
+	id, err := t.s.GitHub.Queue(repo.ID, simgithub.Job{
+		RunID: strconv.FormatInt(time.Now().UnixMicro(), 10), Labels: j.RunsOn, Duration: j.Length, Back: j.Back,
+	})
+	if err != nil {
+		return QueuedJob{}, err
 	}
-	return id, err
+	t.as[id] = j
+	return QueuedJob{ID: id, Request: t.ring.JobRequestID(repo.Key(), id), State: string(simgithub.Queued)}, nil
 }
 
 // jobs returns what became of workflow jobs, in the order in which they were queued.

@@ -116,12 +116,14 @@ var allFaults = []fault{
 	{59, "heartbeats are lost while the machine lives", []string{"internal/sim.TestSilentMachineIsNotSharedAndNotEndedInItsJob"}},
 
 	// Workflow jobs.
-	{0, "no webhook tells of a workflow job", []string{"internal/sim.TestJobsOfWhichNoWebhookComesAreFound", "internal/sim.TestJobsWithoutWebhooksAreServedByTheirRun"}},
+	{0, "no webhook tells of a workflow job", []string{"internal/sim.TestJobsOfWhichNoWebhookComesAreFound", "internal/sim.TestJobsWithoutWebhooksAreServedByTheirRun", "internal/test/e2e.TestReaperHealsLostWebhooks"}},
 	{0, "GitHub gives machines each other's jobs", []string{"internal/sim.TestMachinesThatTakeEachOthersJobsServeAll", "internal/sim.TestAPlainJobRuns"}},
 	{0, "runners of others take a workflow job", []string{"internal/sim.TestAJobThatRunnersOfOthersTakeLeavesNothing"}},
 	{0, "a workflow job is cancelled while its machine boots", []string{"internal/sim.TestAJobThatIsCancelledWhileItsMachineBootsLeavesNothing"}},
 	{0, "a workflow job waits for an approval, or GitHub holds it back", []string{"internal/sim.TestAJobThatWaitsForApprovalIsServedThen", "internal/sim.TestALegThatIsHeldBackCostsFewMachines"}},
-	{0, "a workflow job that is not allowed names the labels of one that is", []string{"internal/sim.TestAForbiddenJobHasNoMachineInTheWorld", "internal/sim.TestAForbiddenJobThatTakesAMachineIsRefusedThere"}},
+	{0, "a workflow job that is not allowed names the labels of one that is", []string{"internal/sim.TestAForbiddenJobHasNoMachineInTheWorld", "internal/sim.TestAForbiddenJobThatTakesAMachineIsRefusedThere", "internal/test/machinetest.TestMachineRefusesTheJobThatMayNotRunThere"}},
+	{0, "nobody says in time whether a workflow job may run on its machine", []string{"internal/agent.TestAJobWaitsForTheAnswer", "internal/test/machinetest.TestMachineRefusesTheJobThatMayNotRunThere"}},
+	{0, "GitHub's answer about a workflow job is older than its webhook", []string{"worker.TestAnAnswerThatIsOlderThanTheNewsIsNoAnswer"}},
 
 	// Sharing.
 	{60, "a share and a drain meet", []string{"internal/sim.TestShareAndDrainAtTheEndOfALife", "reaper.TestShareInTheLastMomentSavesTheRunner"}},

@@ -65,6 +65,8 @@ type client struct {
 	describe  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
 	types     func(context.Context, *ec2.DescribeInstanceTypesInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceTypesOutput, error)
 	console   func(context.Context, *ec2.GetConsoleOutputInput, ...func(*ec2.Options)) (*ec2.GetConsoleOutputOutput, error)
+	subnets   func(context.Context, *ec2.DescribeSubnetsInput, ...func(*ec2.Options)) (*ec2.DescribeSubnetsOutput, error)
+	spot      func(context.Context, *ec2.DescribeSpotPriceHistoryInput, ...func(*ec2.Options)) (*ec2.DescribeSpotPriceHistoryOutput, error)
 	terminate func(context.Context, *ec2.TerminateInstancesInput, ...func(*ec2.Options)) (*ec2.TerminateInstancesOutput, error)
 }
 
@@ -75,7 +77,10 @@ func (f *Fleet) client(region string) *client {
 		return c
 	}
 	sdk := ec2.NewFromConfig(f.aws, func(o *ec2.Options) { o.Region, o.Retryer = region, aws.NopRetryer{} })
-	c := &client{run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, types: sdk.DescribeInstanceTypes, console: sdk.GetConsoleOutput, terminate: sdk.TerminateInstances}
+	c := &client{
+		run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, types: sdk.DescribeInstanceTypes, console: sdk.GetConsoleOutput,
+		subnets: sdk.DescribeSubnets, spot: sdk.DescribeSpotPriceHistory, terminate: sdk.TerminateInstances,
+	}
 	f.clients[region] = c
 	return c
 }

@@ -66,7 +66,7 @@ func TestTypesOfARegionAreChosenFrom(t *testing.T) {
 	if err != nil || len(all) < 30 {
 		t.Fatalf("Types = %d, %v; want those of arm64 with 2 to 8 vCPUs", len(all), err)
 	}
-	got := a.Choose(store.Machine{CPU: 8}, store.Spot, all, func(string) int64 { return 0 })
+	got := a.Choose(store.Machine{CPU: 8}, store.Spot, all, func(string) store.MicroUSD { return 0 })
 	if len(got) < 10 || len(got) > store.MaxPlacements || !slices.Contains(got, "c7g.2xlarge") {
 		t.Errorf("chosen are %q, want up to %d, c7g.2xlarge among them", got, store.MaxPlacements)
 	}

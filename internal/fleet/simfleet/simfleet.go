@@ -60,6 +60,7 @@ const (
 	OpImage     = "image"
 	OpRoot      = "root"
 	OpTypes     = "types"
+	OpSpot      = "spot_prices"
 	OpLaunch    = "launch"
 	OpByToken   = "by_token"
 	OpGet       = "get"

@@ -26,7 +26,7 @@ var machineBugs = []Bug{
 	all, err`)),
 	plant("GPUForEverybody", "a request without a GPU gets a machine that has one",
 		edit("store/requirements.go", `gpu = Range{0, -1}`, `gpu = Range{}`),
-		edit("store/requirements.go", `px, py := price(x.Name), price(y.Name)`, `px, py := -price(x.Name)+int64(1+x.GPUs), -price(y.Name)+int64(1+y.GPUs)
+		edit("store/requirements.go", `px, py := price(x.Name), price(y.Name)`, `px, py := -price(x.Name)+MicroUSD(1+x.GPUs), -price(y.Name)+MicroUSD(1+y.GPUs)
 		px, py = 9-px, 9-py`)),
 	plant("AnyArchitecture", "a request for arm64 gets any machine",
 		edit("store/requirements.go", `slices.Contains(t.Arch, arch) && `, ``)),

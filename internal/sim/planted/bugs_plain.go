@@ -14,6 +14,8 @@ var plainBugs = []Bug{
 	plant("ElsewhereMeansOurs", "a job that any runner took counts as begun on the machine that its request waits for",
 		edit("store/heard.go", `case s.Status.Begun() && on:`, `case s.Status.Begun() && d.Runner.ID != "":`),
 		edit("worker/job.go", `		c.Runner = store.Runner{}`, `		_ = c`)),
+	plant("OldAnswerBelieved", "a job that was cancelled stays queued, as GitHub said before",
+		edit("worker/job.go", `told.Status.Begun() && !s.Status.Begun()`, `told.Status.Begun() && s.Status.Begun()`)),
 	plant("QueuedNotLookedFor", "a queued job whose webhook was lost is never looked for",
 		edit("reaper/sweep.go", `		atGitHub(ec2).queued(ctx, s.at.Account)
 `, ``)),
@@ -48,6 +50,15 @@ var plainBugs = []Bug{
 		edit("store/spare.go", ` && now.Sub(maxTime(r.OnlineAt, r.ListeningAt)) >= lim.Grace`, ``)),
 	plant("BootedOrphanDrained", "a machine that booted drains before it is online, since nobody counts on it",
 		edit("store/spare.go", `return r.Boot.At.IsZero() || r.State == RunnerOnline &&`, `return r.OnlineAt.IsZero() || r.State == RunnerOnline &&`)),
+
+	// Machines that do not come.
+	plant("FailedSetUpIsTriedAtOnce", "a job whose machine cannot be set up gets the next at once",
+		edit("store/spare.go", `	case EndSetup, EndTooOld,`, `	case EndTooOld,`)),
+	plant("JobDoesNotSayWhyItPauses", "nobody reads why the machine of a job could not be set up",
+		edit("store/spare.go", `shortened(run.End.String(), maxLost)`, `shortened(run.End.Code, maxLost)`)),
+	plant("JobStaysInItsOldScope", "a job's runner registers where the registration said when the job was queued",
+		edit("worker/intend.go", `	req = new(req.Following(account))
+`, ``)),
 
 	// Launches.
 	plant("LaunchedWithoutAsking", "a machine is launched for a job that GitHub was not asked about",

@@ -121,15 +121,20 @@ func (b *broker) opened() int {
 
 func tooOld(r *simgithub.Rules) { r.TooOld = true }
 
-// job queues a job that one label leads to, and returns the id of its run.
-func (w *world) job(label, script string) string {
-	w.Helper()
-	b := w.broker
+// run gives a workflow run a number, and its job what to do.
+func (b *broker) run(script string) string {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.last++
 	run := fmt.Sprint(7000 + b.last)
 	b.jobs[run] = script
-	b.mu.Unlock()
+	return run
+}
+
+// job queues a job that one label leads to, and returns the id of its run.
+func (w *world) job(label, script string) string {
+	w.Helper()
+	run := w.broker.run(script)
 	if _, err := w.github.Queue(repository, simgithub.Job{RunID: run, Labels: []string{label}}); err != nil {
 		w.Fatalf("queue a job: %v", err)
 	}

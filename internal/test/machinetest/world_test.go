@@ -74,6 +74,10 @@ type options struct {
 	role        bool              // machines have a role
 	// proxy is a proxy's address, the only way to the control plane; empty: there is none.
 	proxy string
+	// offers are the account's for workflow jobs.
+	offers []store.Offer
+	// fault is what goes wrong at GitHub; nil: nothing does.
+	fault func(op string, r *http.Request) simgithub.Fault
 }
 
 // world is a whole GARO, and what it runs on.
@@ -134,7 +138,7 @@ func newWorld(t *testing.T, opts options) *world {
 		opts.rules(&rules)
 	}
 	if w.github, err = simgithub.New(simgithub.Config{
-		Repositories: []github.Repository{{ID: "1001", Name: repository}}, Rules: rules, Errorf: t.Errorf,
+		Repositories: []github.Repository{{ID: "1001", Name: repository}}, Rules: rules, Fault: opts.fault, Errorf: t.Errorf,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -158,9 +162,10 @@ func newWorld(t *testing.T, opts options) *world {
 		Store: w.store, Queue: w.queue, Accounts: w, Keys: w.keys, Identity: simidentity.Own().Trust(), Limits: w.limits, URL: apiURL, Agents: served,
 		Programs: map[string]apitype.RunnerProgram{runtime.GOARCH: w.program()},
 		Auth:     api.ByPrefix{Operators: api.Operators{"test": keys.HashToken(operator)}}, Log: log,
+		AppSecrets: func(context.Context) ([]secret.Text, error) { return []secret.Text{webhookSecret}, nil },
 	})
 	w.worker = worker.New(worker.Config{
-		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Keys: w.keys, Identity: simidentity.Own().Trust(), Limits: w.limits,
+		Store: w.store, Queue: w.queue, Accounts: w, Fleet: w.fleet, GitHub: gh, Workflows: gh, Keys: w.keys, Identity: simidentity.Own().Trust(), Limits: w.limits,
 		ControlPlane: "test", APIURL: apiURL, Agents: map[string]string{runtime.GOARCH: hash}, Log: log,
 	})
 	w.reaper = reaper.New(reaper.Config{
@@ -282,7 +287,7 @@ func (w *world) report() {
 
 // secrets are what nobody but root may see of a machine.
 func (w *world) secrets(m *machine) []string {
-	all := []string{pat, operator}
+	all := []string{pat, operator, webhookSecret.Reveal()}
 	if t := m.token(); t != "" {
 		all = append(all, t)
 	}
@@ -322,7 +327,7 @@ func (w *world) Account(_ context.Context, id string) (store.Account, error) {
 		Regions:       map[string]store.Region{region: {Subnets: []string{"subnet-a"}, SecurityGroups: []string{"sg-a"}, Images: []string{"ami-a"}}},
 		InstanceTypes: []string{"t3a.micro"}, DefaultInstanceTypes: []string{"t3a.micro"},
 		Markets: []string{store.OnDemand, store.Spot}, Modes: []string{store.Ephemeral, store.Shared},
-		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10}, Environment: w.opts.environment, Outfit: w.opts.outfit,
+		MaxRunners: 10, Pacing: store.Pacing{Burst: 100, IntervalMS: 10}, Environment: w.opts.environment, Outfit: w.opts.outfit, RunsOn: w.opts.offers,
 	}, nil
 }
 

@@ -104,6 +104,14 @@ locals {
         Condition = { StringEquals = { "aws:ResourceTag/garo:control-plane" = var.control_plane.name } }
         Resource  = [for e in local.ec2 : "${e}:instance/*"]
       },
+      # What spot machines cost in the zones of the subnets: EC2 knows no resources here either.
+      {
+        Sid       = "Prices"
+        Effect    = "Allow"
+        Action    = ["ec2:DescribeSpotPriceHistory", "ec2:DescribeSubnets"]
+        Condition = merge(local.by.reaper, { StringEquals = { "aws:RequestedRegion" = local.regions } })
+        Resource  = "*"
+      },
       {
         Sid       = "End"
         Effect    = "Allow"
