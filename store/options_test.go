@@ -140,6 +140,8 @@ func TestWrongOptionsAreNamed(t *testing.T) {
 		"PublicIP":        {region("associate_public_ip", "yes"), "associate_public_ip"},
 		"MaxRootVolume":   {set("max_root_volume_gb", 65537), "max_root_volume_gb: 65537"},
 		"NegativeMax":     {set("max_root_volume_gb", -1), "max_root_volume_gb: -1"},
+		"Hops":            {set("hop_limit", 3), "hop_limit: 3: want 1, or 2"},
+		"HopsWithoutRole": {set("hop_limit", 2), "hop_limit: 2: only with jobs_role"},
 		"RequireNothing":  {set("instance_requirements", map[string]any{}), "instance_requirements.vcpus.max: want"},
 		"RequireOther":    {set("instance_requirements", map[string]any{"vcpus": map[string]any{"max": 8}, "cores": 1}), `unknown field "cores"`},
 		"RequireTooMuch":  {set("instance_requirements", map[string]any{"vcpus": map[string]any{"max": 4096}}), "instance_requirements.vcpus: 0 to 4096"},

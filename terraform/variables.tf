@@ -150,6 +150,7 @@ variable "accounts" {
     hooks          = optional(object({ started = optional(string), completed = optional(string) }))
     instance_store = optional(string)
     jobs_role      = optional(bool)
+    hop_limit      = optional(number)
   }))
   default = {}
 

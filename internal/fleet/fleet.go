@@ -161,17 +161,17 @@ type Fleet interface {
 	// After an error the list is incomplete: nothing follows from absence.
 	List(ctx context.Context, at Place, controlPlane string) iter.Seq2[Instance, error]
 
-	// Console returns the end of what an instance printed on its console, as Printed has
-	// it. EC2 has it for the machine's life and about an hour longer, on types that are
-	// not Nitro only minutes after it was printed. Empty: it has nothing, or not yet.
-	// One that EC2 does not know is ErrNotFound.
-	Console(ctx context.Context, at Place, id string) (string, error)
-
 	// SpotPrices returns what an hour of a spot machine costs now, by store.SpotKey of each
 	// of the instance types and each zone that one of the subnets is in, and the zones, by
 	// subnet. What EC2 does not offer has no price, and a subnet that it does not know no
 	// zone.
 	SpotPrices(ctx context.Context, at Place, types, subnets []string) (hour map[string]store.MicroUSD, zones map[string]string, err error)
+
+	// Console returns the end of what an instance printed on its console, as Printed has
+	// it. EC2 has it for the machine's life and about an hour longer, on types that are
+	// not Nitro only minutes after it was printed. Empty: it has nothing, or not yet.
+	// One that EC2 does not know is ErrNotFound.
+	Console(ctx context.Context, at Place, id string) (string, error)
 
 	// Terminate ends instances, from 1 to MaxTerminate, in one call. Ending one that
 	// is already ended is no error; one that EC2 does not know is ErrNotFound, and one

@@ -203,15 +203,15 @@ func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane stri
 	})
 }
 
+// SpotPrices is no effect: nothing is decided by it.
+func (f tappedFleet) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+	return f.w.Fleet.SpotPrices(ctx, at, types, subnets)
+}
+
 func (f tappedFleet) Console(ctx context.Context, at fleet.Place, id string) (string, error) {
 	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Console, On: id}, func(ctx context.Context) (string, error) {
 		return f.w.Fleet.Console(ctx, at, id)
 	})
-}
-
-// SpotPrices is no effect: nothing is decided by it.
-func (f tappedFleet) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
-	return f.w.Fleet.SpotPrices(ctx, at, types, subnets)
 }
 
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {

@@ -121,6 +121,7 @@ run "rendered" {
         hooks                  = { started = "/opt/hooks/started.sh" }
         instance_store         = "mount"
         jobs_role              = true
+        hop_limit              = 2
         regions = {
           eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs", root_volume = { size_gb = 50, type = "gp3" }, associate_public_ip = false, capacity_reservation = "open" }
           eu-west-2 = { subnets = ["subnet-0d"], images = ["ami-0123456789abcdef0"] }

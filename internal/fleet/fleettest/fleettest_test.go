@@ -27,8 +27,8 @@ type broken struct {
 	terminate func(context.Context, fleet.Place, ...string) error
 	image     func(context.Context, fleet.Place, string) (string, error)
 	root      func(context.Context, fleet.Place, string) (store.Root, error)
-	console   func(context.Context, fleet.Place, string) (string, error)
 	spot      func(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error)
+	console   func(context.Context, fleet.Place, string) (string, error)
 }
 
 func (b *broken) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
@@ -351,7 +351,7 @@ func TestFleetUnderTest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
 			}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, console: w.Console, spot: w.SpotPrices}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices, console: w.Console}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,

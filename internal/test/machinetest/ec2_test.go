@@ -142,13 +142,13 @@ func (e *ec2) Types(context.Context, fleet.Place, store.Requirements) ([]store.I
 	return nil, nil
 }
 
-// Console implements fleet.Fleet.
-func (e *ec2) Console(context.Context, fleet.Place, string) (string, error) { return "", nil }
-
 // SpotPrices implements fleet.Fleet: nobody knows them.
 func (e *ec2) SpotPrices(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error) {
 	return nil, nil, nil
 }
+
+// Console implements fleet.Fleet.
+func (e *ec2) Console(context.Context, fleet.Place, string) (string, error) { return "", nil }
 
 // Terminate implements fleet.Fleet.
 func (e *ec2) Terminate(_ context.Context, _ fleet.Place, ids ...string) error {

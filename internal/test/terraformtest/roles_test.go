@@ -401,6 +401,20 @@ func TestWithoutAProfileNoMachineGetsOne(t *testing.T) {
 	}
 }
 
+// Containers reach the metadata service only where the operator says so.
+func TestTwoHopsAreAllowedForContainersAlone(t *testing.T) {
+	role := policyAt(t, account(t, "rendered_for_containers"), "aws_iam_role_policy.this", "policy")
+	machine := call{action: "ec2:RunInstances", resource: "arn:aws:ec2:eu-west-2:111111111111:instance/*", keys: map[string][]string{
+		"aws:userid": {"AROAEXAMPLE:garo-garo-worker"}, "aws:RequestTag/garo:control-plane": {"garo"}, "ec2:InstanceType": {"m7i.large"},
+		"ec2:MetadataHttpTokens": {"required"}, "ec2:InstanceProfile": {"arn:aws:iam::111111111111:instance-profile/jobs"},
+	}}
+	for hops, want := range map[string]bool{"1": true, "2": true, "3": false} {
+		if got := role.allows(machine.with("ec2:MetadataHttpPutResponseHopLimit", hops)); got != want {
+			t.Errorf("%s hops: allowed = %t, want %t", hops, got, want)
+		}
+	}
+}
+
 // What the registration does not set is not allowed.
 func TestWithoutOptionsTheRoleAllowsNoneOfThem(t *testing.T) {
 	role := policyAt(t, account(t, "rendered_without_profile"), "aws_iam_role_policy.this", "policy")

@@ -14,9 +14,10 @@ output "registration" {
       capacity_reservation = r.capacity_reservation
     } }
     instance_requirements = var.instance_requirements
-    max_root_volume_gb = var.max_root_volume_gb
-    tags               = var.machine_tags
-    request_tags       = var.request_tags
+    hop_limit             = var.hop_limit == 1 ? null : var.hop_limit
+    max_root_volume_gb    = var.max_root_volume_gb
+    tags                  = var.machine_tags
+    request_tags          = var.request_tags
     github = {
       parameter       = var.github_credential.parameter
       app_id          = var.github_credential.app_id

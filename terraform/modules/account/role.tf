@@ -96,14 +96,6 @@ locals {
         Condition = { StringEquals = { "aws:RequestedRegion" = local.regions } }
         Resource  = "*"
       },
-      # What a machine printed that did not boot: in its error, and for operators.
-      {
-        Sid       = "Console"
-        Effect    = "Allow"
-        Action    = "ec2:GetConsoleOutput"
-        Condition = { StringEquals = { "aws:ResourceTag/garo:control-plane" = var.control_plane.name } }
-        Resource  = [for e in local.ec2 : "${e}:instance/*"]
-      },
       # What spot machines cost in the zones of the subnets: EC2 knows no resources here either.
       {
         Sid       = "Prices"
@@ -111,6 +103,14 @@ locals {
         Action    = ["ec2:DescribeSpotPriceHistory", "ec2:DescribeSubnets"]
         Condition = merge(local.by.reaper, { StringEquals = { "aws:RequestedRegion" = local.regions } })
         Resource  = "*"
+      },
+      # What a machine printed that did not boot: in its error, and for operators.
+      {
+        Sid       = "Console"
+        Effect    = "Allow"
+        Action    = "ec2:GetConsoleOutput"
+        Condition = { StringEquals = { "aws:ResourceTag/garo:control-plane" = var.control_plane.name } }
+        Resource  = [for e in local.ec2 : "${e}:instance/*"]
       },
       {
         Sid       = "End"
@@ -143,8 +143,8 @@ locals {
       Effect = "Allow"
       Action = "ec2:RunInstances"
       Condition = merge(local.by.worker, {
-        StringEquals = merge(local.ours, { "ec2:MetadataHttpTokens" = "required" }, type.is)
-        NumericEquals = { "ec2:MetadataHttpPutResponseHopLimit" = "1" }
+        StringEquals  = merge(local.ours, { "ec2:MetadataHttpTokens" = "required" }, type.is)
+        NumericEquals = { "ec2:MetadataHttpPutResponseHopLimit" = var.hop_limit == 1 ? ["1"] : ["1", "2"] }
       }, type.is_not, local.profile_arn == null ? { Null = { "ec2:InstanceProfile" = "true" } } : { ArnEquals = { "ec2:InstanceProfile" = local.profile_arn } })
       Resource = [for e in local.ec2 : "${e}:instance/*"]
     } if type.allowed],

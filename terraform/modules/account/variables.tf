@@ -226,6 +226,17 @@ variable "instance_profile" {
   }
 }
 
+variable "hop_limit" {
+  description = "Over how many network hops machines' metadata service answers: 2 lets containers of jobs use the role of instance_profile, with jobs_role in the registration."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = contains([1, 2], var.hop_limit) && (var.hop_limit == 1 || var.instance_profile != null)
+    error_message = "Set hop_limit to 1, or to 2 with an instance_profile."
+  }
+}
+
 variable "create_spot_role" {
   description = "Whether to make AWSServiceRoleForEC2Spot, which spot machines need once in each account. Set it if the account never had a spot machine."
   type        = bool

@@ -236,3 +236,11 @@ run "requirements_of_a_strange_pattern" {
   }
   expect_failures = [var.instance_requirements]
 }
+
+run "hops_without_a_profile" {
+  command = plan
+  variables {
+    hop_limit = 2
+  }
+  expect_failures = [var.hop_limit]
+}
