@@ -104,6 +104,7 @@ const story = (title, entries) => [el("h2", {}, title), el("ol", { class: "story
 // price is not.
 const usd = (v) => "$" + v.toFixed(v > 0 && v < 1 ? 4 : 2);
 const cost = (r) => r.usd === undefined ? "unknown" : (r.unpriced_seconds ? "more than " : "") + usd(r.usd);
+const spent = (r) => r.cost && r.cost.hour_usd ? usd(r.cost.hour_usd * Math.max(0, Date.now() - Date.parse(r.launched_at)) / 36e5) : "unknown";
 const hours = (seconds) => (seconds / 3600).toFixed(2);
 
 // sums adds up rows of usage that have a name in common.
@@ -149,6 +150,7 @@ const views = {
         ["Run", (r) => r.run_url ? outward(r.run_url, r.run_id) : ""],
         ["Age", (r) => since(r.created_at), "nowrap"],
         ["Left", (r) => left(r.hard_at), "nowrap"],
+        ["Cost so far", (r) => r.instance_id ? spent(r) : ""],
         ["Why", (r) => r.end ? r.end.code : r.wait || ""],
       ], live.rows) : empty("No machine runs: they are launched when a workflow or ", el("code", {}, "garo start --repo OWNER/NAME --wait"), " asks for one, and end by themselves."),
       queued.rows.length ? table("Requests in line, the newest first", requestColumns, queued.rows) : "",
@@ -184,7 +186,7 @@ const views = {
     return { title: "Runner " + r.id, fresh, content: [
       facts([["State", state(r.state)], ["Waits for", r.wait], ["Name at GitHub", r.name], ["Repository", r.repository], ["Run", r.run_url ? outward(r.run_url, r.run_url) : ""],
         ["Launched for", requestLink(r.request)], ["Machine", place(r)], ["Instance", consoleLink(r)], ["In", r.account + " " + r.region], ["Labels", r.labels.join(", ")],
-        ["Last sign of life", when(r.seen_at)], ["Jobs done", String(r.jobs)], ["Cost", r.cost ? cost(r.cost) + " for " + hours(r.cost.seconds) + " hours" : ""], ["Ends by", r.ended_at ? "" : when(r.hard_at)], ["Ended by", r.end ? r.end.code + ": " + r.end.text : ""]]),
+        ["Last sign of life", when(r.seen_at)], ["Jobs done", String(r.jobs)], ["Cost", r.cost && r.cost.seconds ? cost(r.cost) + " for " + hours(r.cost.seconds) + " hours" : r.cost ? spent(r) + " so far" : ""], ["Ends by", r.ended_at ? "" : when(r.hard_at)], ["Ended by", r.end ? r.end.code + ": " + r.end.text : ""]]),
       timeline(steps),
       story("What became of the runner", r.history),
     ] };

@@ -24,7 +24,7 @@ var views = []struct {
 	name string
 	want []string
 }{
-	{"now", []string{"2\nqueued", "1\nlaunching", "1\nbooting", "1\nonline", "2\nbusy", "1\ndraining", "has waited 10m for acme/shop: quota_reached", "spot t3a.small in subnet-a", "paced"}},
+	{"now", []string{"2\nqueued", "1\nlaunching", "1\nbooting", "1\nonline", "2\nbusy", "1\ndraining", "has waited 10m for acme/shop: quota_reached", "spot t3a.small in subnet-a", "paced", "Cost so far", "$0.00"}},
 	{"requests", []string{"no_capacity", "acme/shop", "expired", "ready"}},
 	{"request/" + id("ready"), []string{"github octocat", "picked up", "runner online", "actions/runs/7001", "ready"}},
 	{"request/" + id("failed"), []string{"no_capacity: No placement had capacity", "InsufficientInstanceCapacity", "not launched"}},

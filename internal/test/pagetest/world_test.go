@@ -120,7 +120,8 @@ func (w *world) history() {
 	usage(0, repo, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 3600, Cost: 1_000_000}, store.UsageRow{Workflow: "Deploy", Runners: 3, Seconds: 5400, Unpriced: 1800, Cost: 34_500})
 	usage(24*time.Hour, repo, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 3600, Cost: 500_000})
 	usage(24*time.Hour, web, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 60, Unpriced: 60})
-	w.put(append(items, ready, queued, oldest, failed, old)...)
+	prices := &store.Prices{Key: store.PriceRefs(local.BuiltIn, local.Region)[0].ID, Hour: map[string]store.MicroUSD{"t3a.small eu-west-2a": 20_000}, Zones: map[string]string{"subnet-a": "eu-west-2a"}, NextAt: now.Add(time.Hour)}
+	w.put(append(items, prices, ready, queued, oldest, failed, old)...)
 }
 
 // browser starts a Chromium with a window of that size, which ends with the test. Its
