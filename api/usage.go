@@ -165,6 +165,41 @@ func dearest(a, b apitype.UsageRow) int {
 	return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(cost(b), cost(a)), cmp.Compare(b.Seconds, a.Seconds), cmp.Compare(name(a), name(b)))
 }
 
+// pricing puts into what is seen of runners what an hour of those costs that have not ended.
+// What they have cost so far is for the caller to say: it changes all the time, and the
+// answer's ETag with it.
+func (c *call) pricing(ctx context.Context, runs []store.Runner, seen []apitype.Runner) error {
+	var refs []store.Ref
+	for _, r := range runs {
+		for _, ref := range store.PriceRefs(r.Account, r.Region) {
+			if !r.State.Final() && r.InstanceID != "" && !slices.Contains(refs, ref) {
+				refs = append(refs, ref)
+			}
+		}
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	items, err := c.get(ctx, refs...)
+	if err != nil {
+		return err
+	}
+	known := map[store.Ref]store.Prices{}
+	for i, it := range items {
+		known[refs[i]] = *it.(*store.Prices)
+	}
+	for i, r := range runs {
+		if r.State.Final() || r.InstanceID == "" || r.Index >= len(r.Plan) {
+			continue
+		}
+		of := store.PriceRefs(r.Account, r.Region)
+		if p := r.PriceOf(known[of[0]], known[of[1]]); p.Hour > 0 {
+			seen[i].Cost = &apitype.Cost{Zone: p.Zone, HourUSD: new(dollars(p.Hour))}
+		}
+	}
+	return nil
+}
+
 // costOf returns what a runner cost that has ended; nil: it has not, or had no machine.
 func costOf(run store.Runner) *apitype.Cost {
 	if run.Cost == (store.Cost{}) {

@@ -113,6 +113,16 @@ func TestRunnerThatEndedTellsItsCost(t *testing.T) {
 		w := newWorld(t)
 		m := w.machineFor(w.start(workflowToken, apitype.Start{Mode: store.Ephemeral}).ID)
 		run := w.runner(m.id)
+		if got, err := w.client(operatorToken).Runner(t.Context(), m.id); err != nil || got.Cost != nil {
+			t.Errorf("before there are prices: %+v, %v; want no cost", got.Cost, err)
+		}
+		refs := store.PriceRefs(run.Account, run.Region)
+		w.put(&store.Prices{Key: refs[0].ID, Hour: map[string]store.MicroUSD{store.SpotKey(run.Placement().InstanceType, "eu-west-2b"): 50_000}, Zones: map[string]string{run.Placement().Subnet: "eu-west-2b"}},
+			&store.Prices{Key: refs[1].ID, Hour: map[string]store.MicroUSD{run.Placement().InstanceType: 90_000}})
+		live, err := w.client(operatorToken).Runners(t.Context(), client.Query{Live: true})
+		if err != nil || len(live.Runners) != 1 || live.Runners[0].Cost == nil || *live.Runners[0].Cost.HourUSD != 0.05 || live.Runners[0].Cost.USD != nil {
+			t.Errorf("a runner that lives is %+v, %v; want its price", live.Runners, err)
+		}
 		run.State, run.EndedAt, run.End = store.RunnerEnded, time.Now(), &store.Failure{Code: store.EndIdle, Text: "Idle."}
 		run.Cost = store.Cost{Zone: "eu-west-2a", Hour: 36_000, Seconds: 1800, Total: 18_000}
 		w.put(&run)

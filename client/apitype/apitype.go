@@ -141,7 +141,7 @@ type Runner struct {
 	Jobs       int               `json:"jobs"`                    // how many it finished
 	Stolen     string            `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
 	End        *Error            `json:"end,omitempty"`
-	Cost       *Cost             `json:"cost,omitempty"` // what its machine cost; absent: it has not ended, or had none
+	Cost       *Cost             `json:"cost,omitempty"` // what its machine costs; absent: it has none, or runs at a price that is not known
 	History    []Entry           `json:"history"`        // empty in lists
 }
 
@@ -212,10 +212,10 @@ type Runners struct {
 	After   string   `json:"after,omitempty"`
 }
 
-// Cost is what a machine cost.
+// Cost is what a machine cost that has ended. Of one that runs it has the price of an hour.
 type Cost struct {
 	Zone    string   `json:"zone,omitempty"`     // the availability zone; absent: not known
-	Seconds int64    `json:"seconds"`            // from its launch to its end
+	Seconds int64    `json:"seconds,omitempty"`  // from its launch to its end; absent: it runs
 	HourUSD *float64 `json:"hour_usd,omitempty"` // the price of an hour, in US dollars; absent: not known
 	USD     *float64 `json:"usd,omitempty"`      // for its seconds; absent: not known
 }

@@ -116,9 +116,17 @@ func costText(r apitype.UsageRow) string {
 	case r.USD == nil:
 		return "unknown"
 	case r.UnpricedSeconds > 0:
-		return fmt.Sprintf("more than $%.2f", *r.USD)
+		return "more than " + money(*r.USD)
 	}
-	return fmt.Sprintf("$%.2f", *r.USD)
+	return money(*r.USD)
+}
+
+// money is in cents, and below a dollar in hundredths of them: a job can cost less than one.
+func money(usd float64) string {
+	if usd > 0 && usd < 1 {
+		return fmt.Sprintf("$%.4f", usd)
+	}
+	return fmt.Sprintf("$%.2f", usd)
 }
 
 // costCSV is for programs: seconds, and dollars with all decimals. What is not known is empty.

@@ -20,7 +20,7 @@ var someUsage = apitype.Usage{
 func TestCostTable(t *testing.T) {
 	want := `REPOSITORY  WORKFLOW  RUNNERS  HOURS  UNPRICED  COST
 acme/shop   Build     3        1.50   -         $1.23
-acme/shop   =cmd()    1        2.00   1.00      more than $0.50
+acme/shop   =cmd()    1        2.00   1.00      more than $0.5000
 acme/web    Deploy    1        0.02   0.02      unknown
 total       -         5        3.52   1.02      more than $1.73
 `
