@@ -12,6 +12,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // ec2 is a fleet that does what EC2 does: an instance that is terminated shuts
@@ -169,6 +170,21 @@ func (f *ec2) ByToken(_ context.Context, at fleet.Place, runner, token string) (
 		}
 	}
 	return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrNotFound, Code: "NotFound", Text: "no instance has the token"}
+}
+
+// SpotPrices costs a dollar for everything, in the zone of the subnet's name.
+func (f *ec2) SpotPrices(_ context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+	if err := f.call("spot", at, strings.Join(types, ",")); err != nil {
+		return nil, nil, err
+	}
+	hour, zones := map[string]store.MicroUSD{}, map[string]string{}
+	for _, s := range subnets {
+		zones[s] = "zone of " + s
+		for _, t := range types {
+			hour[store.SpotKey(t, zones[s])] = 1e6
+		}
+	}
+	return hour, zones, nil
 }
 
 // List yields the instances in pages, and asks fail before each of them.

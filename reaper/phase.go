@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -24,6 +25,7 @@ type todo struct {
 	sweeps  bool        // that they were looked for
 	listed  []store.Ref // sweeps that the index lists
 	due     []*sweep
+	swept   []fleet.Place // of registered accounts
 
 	asked    []store.Case    // of which GitHub is to be asked whether they are online
 	requests []store.Ref     // not read yet

@@ -37,12 +37,14 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// Fleet is what the reaper needs of fleet.Fleet: to see machines, and to end them.
+// Fleet is what the reaper needs of fleet.Fleet: to see machines, to end them, and to learn
+// what they cost.
 type Fleet interface {
 	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
 	Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error)
 	List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error]
 	Terminate(ctx context.Context, at fleet.Place, ids ...string) error
+	SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error)
 }
 
 // GitHub is what the reaper needs of github.API: to see registrations, to remove
@@ -73,7 +75,9 @@ type Config struct {
 	// and jobs whose webhook was lost are not looked for.
 	Workflows Workflows
 	Keys      func(context.Context) (*keys.Ring, error)
-	Limits    store.Limits
+	// Prices has on-demand prices. nil: no prices are read, spot ones neither.
+	Prices PriceList
+	Limits store.Limits
 	// ControlPlane is the name in our tags and in the names of our registrations.
 	ControlPlane string
 

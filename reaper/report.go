@@ -32,13 +32,14 @@ const (
 	Brake      Action = "brake"      // the brake is on
 	Notice     Action = "notice"     // seen, and none of ours to touch
 	Swept      Action = "swept"      // compared EC2 with the records
+	Priced     Action = "priced"     // read prices from AWS
 	Skip       Action = "skip"       // left to the next run
 	Fail       Action = "fail"       // an error; the next run tries again
 )
 
 // Line is one decision of a run.
 type Line struct {
-	Kind   string `json:"kind"` // request, runner, sweep, instance, registration, repository, organization, account, version, index, lane or phase
+	Kind   string `json:"kind"` // request, runner, sweep, instance, registration, repository, organization, account, version, prices, index, lane or phase
 	ID     string `json:"id"`
 	Action Action `json:"action"`
 	Reason string `json:"reason"`

@@ -108,6 +108,9 @@ func (ec2 atEC2) sweeps(ctx context.Context) {
 	due := take(&t.due, len(t.due))
 	for _, s := range due {
 		s.err = errLater
+		if s.registered {
+			t.swept = append(t.swept, s.at)
+		}
 	}
 	place := accounts(ec2AtOnce, func(i int) string { return due[i].at.Account })
 	ec2.each(ctx, len(due), place, func(q *pass, i int) {

@@ -20,6 +20,7 @@ const (
 	KindSweep   Kind = "sweep"
 	KindSpares  Kind = "spare"
 	KindPoints  Kind = "points"
+	KindPrices  Kind = "prices"
 )
 
 // Ref names one item, whether it exists or not.
@@ -44,8 +45,8 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares or *Points; no other type
-// can be one.
+// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points or *Prices; no
+// other type can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
 	Ref() Ref
@@ -101,6 +102,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Spares)
 	case KindPoints:
 		i = new(Points)
+	case KindPrices:
+		i = new(Prices)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

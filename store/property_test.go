@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -155,20 +156,10 @@ func (w *world) checkRunnerSince(was, run store.Runner, is func(bool, string, ..
 	}
 }
 
-// runnerMoves are the moves of the package's table.
-var runnerMoves = map[store.RunnerState][]store.RunnerState{
-	store.RunnerNew:      {store.RunnerLaunched, store.RunnerFailed, store.RunnerDraining, store.RunnerEnded},
-	store.RunnerLaunched: {store.RunnerBooting, store.RunnerDraining, store.RunnerEnded},
-	store.RunnerBooting:  {store.RunnerOnline, store.RunnerBusy, store.RunnerDraining, store.RunnerEnded},
-	store.RunnerOnline:   {store.RunnerBusy, store.RunnerDraining, store.RunnerEnded},
-	store.RunnerBusy:     {store.RunnerOnline, store.RunnerDraining, store.RunnerEnded},
-	store.RunnerDraining: {store.RunnerEnding, store.RunnerEnded},
-	store.RunnerEnding:   {store.RunnerEnded},
-}
-
 // checkRequest holds a request, and one change of it.
 func (w *world) checkRequest(was, r store.Request, is func(bool, string, ...any)) {
 	is(!was.State.Final() || was.Version == 0 || was.Version == r.Version, "%s was %s and changed", r.ID, was.State)
+	is(was.Version == 0 || was.State == r.State || slices.Contains(requestMoves[was.State], r.State), "%s went from %s to %s", r.ID, was.State, r.State)
 	is(r.State.Final() == r.DueAt.IsZero(), "%s is %s and due at %v", r.ID, r.State, r.DueAt)
 	is(r.State.Final() == (r.TTL != 0), "%s is %s with a TTL of %d", r.ID, r.State, r.TTL)
 	is((r.Error != nil) == (r.State.Final() && r.State != store.Ready), "%s is %s with error %v", r.ID, r.State, r.Error)
@@ -218,6 +209,9 @@ func (w *world) checkLock(l store.Lock, is func(bool, string, ...any)) {
 
 // checkLockSince holds one change of a lock; index is the one that its runner had.
 func (w *world) checkLockSince(was, l store.Lock, index int, is func(bool, string, ...any)) {
+	if from := cmp.Or(was.State, store.LockEmpty); l.Version > 0 {
+		is(from == l.State || slices.Contains(lockMoves[from], l.State), "lock %s went from %s to %s", l.Key, from, l.State)
+	}
 	if l.Runner == "" {
 		return
 	}

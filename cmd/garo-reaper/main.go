@@ -6,8 +6,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/accounts"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
@@ -38,7 +40,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 	}
 	r := reaper.New(reaper.Config{
 		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub,
-		Workflows: access.GitHub, Keys: b.Parameters.Keys,
+		Workflows: access.GitHub, Keys: b.Parameters.Keys, Prices: pricelist.New(&http.Client{}, cfg.PricesURL),
 		Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, Log: b.Log,
 	})
 	b.Fetch(ctx, nil)

@@ -157,6 +157,12 @@ type Fleet interface {
 	// After an error the list is incomplete: nothing follows from absence.
 	List(ctx context.Context, at Place, controlPlane string) iter.Seq2[Instance, error]
 
+	// SpotPrices returns what an hour of a spot machine costs now, by store.SpotKey of each
+	// of the instance types and each zone that one of the subnets is in, and the zones, by
+	// subnet. What EC2 does not offer has no price, and a subnet that it does not know no
+	// zone.
+	SpotPrices(ctx context.Context, at Place, types, subnets []string) (hour map[string]store.MicroUSD, zones map[string]string, err error)
+
 	// Terminate ends instances, from 1 to MaxTerminate, in one call. Ending one that
 	// is already ended is no error; one that EC2 does not know is ErrNotFound, and one
 	// that is protected is ErrRefused.

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
@@ -180,6 +182,7 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	s.reaper = reaper.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
 		Keys:         func(context.Context) (*keys.Ring, error) { return ring, nil },
+		Prices:       pricelist.New(memhttp.Client(simprices.Handler()), pricelist.AWS),
 		ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil

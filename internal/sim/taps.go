@@ -197,6 +197,11 @@ func (f tappedFleet) List(ctx context.Context, at fleet.Place, controlPlane stri
 	})
 }
 
+// SpotPrices is no effect: nothing is decided by it.
+func (f tappedFleet) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+	return f.w.Fleet.SpotPrices(ctx, at, types, subnets)
+}
+
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
 	inv := kernel.InvocationOf(ctx)
 	_, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Terminate, On: strings.Join(ids, " ")}, func(ctx context.Context) (none, error) {

@@ -75,6 +75,7 @@ func Policy(part Part, controlPlane, partition, account string) string {
 				"StringLike", "kms:ViaService", viaSSM, viaEC2))
 	case Reaper:
 		statements = append(statements,
+			allow([]string{"ec2:DescribeSpotPriceHistory", "ec2:DescribeSubnets"}, []string{"*"}), // nor do these know any
 			where(allow([]string{"ec2:TerminateInstances"}, []string{ec2("instance")}),
 				"StringEquals", "aws:ResourceTag/"+fleet.TagControlPlane, controlPlane),
 			where(allow([]string{"kms:Decrypt"}, anyKey), "StringLike", "kms:ViaService", viaSSM))

@@ -91,6 +91,10 @@ type parts struct {
 	reaper *ec2fleet.Fleet
 }
 
+func (p parts) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+	return p.reaper.SpotPrices(ctx, at, types, subnets)
+}
+
 func (p parts) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
 	return p.reaper.Terminate(ctx, at, ids...)
 }

@@ -63,6 +63,8 @@ type client struct {
 	run       func(context.Context, *ec2.RunInstancesInput, ...func(*ec2.Options)) (*ec2.RunInstancesOutput, error)
 	images    func(context.Context, *ec2.DescribeImagesInput, ...func(*ec2.Options)) (*ec2.DescribeImagesOutput, error)
 	describe  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
+	subnets   func(context.Context, *ec2.DescribeSubnetsInput, ...func(*ec2.Options)) (*ec2.DescribeSubnetsOutput, error)
+	spot      func(context.Context, *ec2.DescribeSpotPriceHistoryInput, ...func(*ec2.Options)) (*ec2.DescribeSpotPriceHistoryOutput, error)
 	terminate func(context.Context, *ec2.TerminateInstancesInput, ...func(*ec2.Options)) (*ec2.TerminateInstancesOutput, error)
 }
 
@@ -73,7 +75,10 @@ func (f *Fleet) client(region string) *client {
 		return c
 	}
 	sdk := ec2.NewFromConfig(f.aws, func(o *ec2.Options) { o.Region, o.Retryer = region, aws.NopRetryer{} })
-	c := &client{run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, terminate: sdk.TerminateInstances}
+	c := &client{
+		run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, subnets: sdk.DescribeSubnets,
+		spot: sdk.DescribeSpotPriceHistory, terminate: sdk.TerminateInstances,
+	}
 	f.clients[region] = c
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -99,6 +100,7 @@ var checks = []struct {
 	{"EndedContextHasNoEffect", endedContext},
 	{"ImageIDIsItsOwnAnswer", image},
 	{"RootVolumeOfAnImageIsKnown", rootVolume},
+	{"SpotPricesAreOfTheZonesOfSubnets", spotPrices},
 }
 
 // launch returns a launch with a token of its own.
@@ -233,4 +235,31 @@ func rootVolume(t *testing.T, s Subject) {
 	l := s.launch("t1")
 	l.Options = store.LaunchOptions{RootVolume: store.Volume{SizeGB: 1, Type: "gp3"}}.On(root)
 	s.must(t, l)
+}
+
+// spotPrices asks for a price in two zones, of a type that there is and of one that is not.
+func spotPrices(t *testing.T, s Subject) {
+	subnets := []string{s.Launch.Subnet}
+	if s.OtherZone != "" {
+		subnets = append(subnets, s.OtherZone, s.SameZone)
+	}
+	hour, zones, err := s.Fleet.SpotPrices(t.Context(), s.At, []string{s.Launch.InstanceType, "x0.none"}, subnets)
+	if err != nil {
+		t.Fatalf("SpotPrices = %v", err)
+	}
+	zone := zones[s.Launch.Subnet]
+	if zone == "" || s.OtherZone != "" && (zones[s.OtherZone] == "" || zones[s.OtherZone] == zone || zones[s.SameZone] != zone) {
+		t.Errorf("the zones of %v are %v, want those that they are in", subnets, zones)
+	}
+	if usd := hour[store.SpotKey(s.Launch.InstanceType, zone)]; usd <= 0 {
+		t.Errorf("%s in %s costs %v an hour, want something", s.Launch.InstanceType, zone, usd)
+	}
+	for key, usd := range hour {
+		if name, _, _ := strings.Cut(key, " "); name != s.Launch.InstanceType || usd <= 0 {
+			t.Errorf("%s costs %v, want prices of %s alone", key, usd, s.Launch.InstanceType)
+		}
+	}
+	if none, _, err := s.Fleet.SpotPrices(t.Context(), s.At, []string{s.Launch.InstanceType}, nil); err != nil || len(none) != 0 {
+		t.Errorf("SpotPrices without a subnet = %v, %v; want none", none, err)
+	}
 }

@@ -27,6 +27,11 @@ type broken struct {
 	terminate func(context.Context, fleet.Place, ...string) error
 	image     func(context.Context, fleet.Place, string) (string, error)
 	root      func(context.Context, fleet.Place, string) (store.Root, error)
+	spot      func(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error)
+}
+
+func (b *broken) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+	return b.spot(ctx, at, types, subnets)
 }
 
 func (b *broken) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
@@ -283,6 +288,22 @@ var faults = []struct {
 	{"images have other names", "ImageIDIsItsOwnAnswer", func(b *broken, w *simfleet.World) {
 		b.image = func(ctx context.Context, at fleet.Place, image string) (string, error) { return image + "0", nil }
 	}},
+	{"all subnets are in one zone", "SpotPricesAreOfTheZonesOfSubnets", func(b *broken, w *simfleet.World) {
+		b.spot = func(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+			hour, zones, err := w.SpotPrices(ctx, at, types, subnets)
+			for subnet := range zones {
+				zones[subnet] = "subnet-a"
+			}
+			return hour, zones, err
+		}
+	}},
+	{"what is not known costs nothing", "SpotPricesAreOfTheZonesOfSubnets", func(b *broken, w *simfleet.World) {
+		b.spot = func(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
+			hour, zones, err := w.SpotPrices(ctx, at, types, subnets)
+			hour[store.SpotKey("x0.none", subnets[0])] = 0
+			return hour, zones, err
+		}
+	}},
 }
 
 // brokenEnv names the fault of the fleet that TestFleetUnderTest is about, in a
@@ -310,7 +331,7 @@ func TestFleetUnderTest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
 			}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,

@@ -145,10 +145,7 @@ func (w *World) launch(at fleet.Place, l fleet.Launch, short error) (fleet.Insta
 	if err := w.prune(now); err != nil {
 		return fleet.Instance{}, err
 	}
-	zone, ok := w.cfg.Zones[l.Subnet]
-	if !ok {
-		zone = l.Subnet
-	}
+	zone := w.zone(l.Subnet)
 	s := scope{at, zone, l.ClientToken}
 	print := fingerprint(l)
 	if b := w.tokens[s]; b != nil && !w.free(b, now) {

@@ -45,6 +45,7 @@ func New(t testing.TB) *AWS {
 		"AWS_MAX_ATTEMPTS": "1", // what fails by script need not fail three times
 		"GARO_TABLE":       "garo-test", "GARO_QUEUE_URL": server.URL + "/123456789012/garo-test",
 		"GARO_CONTROL_PLANE": "test", "GARO_URL": "https://garo.test", "GARO_OIDC_ISSUERS": server.URL + "/issuer",
+		"GARO_PRICES_URL": server.URL + "/prices",
 	} {
 		t.Setenv(name, value)
 	}

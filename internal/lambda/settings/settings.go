@@ -64,6 +64,7 @@ type Reaper struct {
 	Common
 	ControlPlane string // the name in tags and registrations
 	GitHubURL    string // where GitHub's REST API is
+	PricesURL    string // where AWS's price list is
 	Shards       int    // how many runs share the work of a minute; at least 1
 }
 
@@ -93,7 +94,7 @@ func ReadWorker(environ []string) (Worker, error) {
 // ReadReaper reads garo-reaper's environment, in the form of os.Environ.
 func ReadReaper(environ []string) (Reaper, error) {
 	r := newReader(environ)
-	c := Reaper{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), GitHubURL: r.url(envGitHubURL), Shards: parsed(r, envReaperShards, parseShards)}
+	c := Reaper{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), GitHubURL: r.url(envGitHubURL), PricesURL: r.url(envPricesURL), Shards: parsed(r, envReaperShards, parseShards)}
 	return c, r.err()
 }
 

@@ -35,7 +35,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
 	}
 	reaper, err := settings.ReadReaper(needed)
-	wantReaper := settings.Reaper{Common: common, ControlPlane: "prod", GitHubURL: "https://api.github.com", Shards: 1}
+	wantReaper := settings.Reaper{Common: common, ControlPlane: "prod", GitHubURL: "https://api.github.com", PricesURL: "https://pricing.us-east-1.amazonaws.com", Shards: 1}
 	if diff := cmp.Diff(wantReaper, reaper); diff != "" || err != nil {
 		t.Errorf("ReadReaper: %v (-want +got):\n%s", err, diff)
 	}
@@ -46,6 +46,7 @@ func TestEverythingSet(t *testing.T) {
 		"GARO_PARAMETERS=/teams/ci/garo", "GARO_OIDC_ISSUERS=http://127.0.0.1:8080,https://github.example.org/_services/token",
 		`GARO_RUNNER_PROGRAMS={"arm64": {"version": "2.330.0", "url": "https://example.org/r.tar.gz", "sha256": "` + sum + `"}}`,
 		"GARO_GITHUB_URL=http://localhost:1/api/v3", "GARO_LOG_LEVEL=warn", "GARO_REAPER_SHARDS=4",
+		"GARO_PRICES_URL=http://127.0.0.1:2/prices",
 	})
 	c := common
 	c.Parameters, c.LogLevel = "/teams/ci/garo", slog.LevelWarn
@@ -66,7 +67,7 @@ func TestEverythingSet(t *testing.T) {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
 	}
 	reaper, err := settings.ReadReaper(env)
-	wantReaper := settings.Reaper{Common: c, ControlPlane: "prod", GitHubURL: "http://localhost:1/api/v3", Shards: 4}
+	wantReaper := settings.Reaper{Common: c, ControlPlane: "prod", GitHubURL: "http://localhost:1/api/v3", PricesURL: "http://127.0.0.1:2/prices", Shards: 4}
 	if diff := cmp.Diff(wantReaper, reaper); diff != "" || err != nil {
 		t.Errorf("ReadReaper: %v (-want +got):\n%s", err, diff)
 	}

@@ -24,6 +24,7 @@ const (
 	envIssuers        = prefix + "OIDC_ISSUERS"
 	envRunnerPrograms = prefix + "RUNNER_PROGRAMS"
 	envGitHubURL      = prefix + "GITHUB_URL"
+	envPricesURL      = prefix + "PRICES_URL"
 	envReaperShards   = prefix + "REAPER_SHARDS"
 	envLogLevel       = prefix + "LOG_LEVEL"
 )
@@ -83,6 +84,11 @@ var Variables = []Variable{
 		Name: envGitHubURL, Readers: []Function{FunctionWorker, FunctionReaper}, Default: "https://api.github.com",
 		Want: "the https URL of a REST API", Example: "https://github.example.org/api/v3",
 		Meaning: "GitHub's REST API. An Enterprise Server's is https://HOST/api/v3.",
+	},
+	{
+		Name: envPricesURL, Readers: []Function{FunctionReaper}, Default: "https://pricing.us-east-1.amazonaws.com",
+		Want: "an https URL without a slash at its end", Example: "https://mirror.example.org/aws-prices",
+		Meaning: "AWS's public price list, from which on-demand prices are read, or a copy of it. While it cannot be reached, they are unknown.",
 	},
 	{
 		Name: envReaperShards, Readers: []Function{FunctionReaper}, Default: "1",

@@ -28,6 +28,7 @@ import (
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc/oidctest"
@@ -152,6 +153,8 @@ func newWorld(t *testing.T, opt options) *world {
 	t.Cleanup(w.check) // when the functions and the machines are stopped
 	w.serve()
 	w.register()
+	prices := httptest.NewServer(simprices.Handler())
+	t.Cleanup(prices.Close)
 
 	creds, err := w.aws.Config(t, home, w.control).Credentials.Retrieve(t.Context())
 	if err != nil {
@@ -167,7 +170,7 @@ func newWorld(t *testing.T, opt options) *world {
 				"AWS_ENDPOINT_URL_EC2=" + w.aws.URL, "AWS_ENDPOINT_URL_STS=" + w.aws.URL, "AWS_ENDPOINT_URL_SSM=" + w.aws.URL,
 				"AWS_ENDPOINT_URL_DYNAMODB=" + tables.URL, "AWS_ENDPOINT_URL_SQS=" + sending,
 				"GARO_CONTROL_PLANE=" + controlPlane, "GARO_TABLE=" + w.table, "GARO_QUEUE_URL=" + w.queueURL, "GARO_URL=" + w.url,
-				"GARO_OIDC_ISSUERS=" + w.issuerURL, "GARO_GITHUB_URL=" + w.githubURL,
+				"GARO_OIDC_ISSUERS=" + w.issuerURL, "GARO_GITHUB_URL=" + w.githubURL, "GARO_PRICES_URL=" + prices.URL,
 			},
 		})
 	}

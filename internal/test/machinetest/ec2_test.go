@@ -137,6 +137,11 @@ func (e *ec2) List(context.Context, fleet.Place, string) iter.Seq2[fleet.Instanc
 	}
 }
 
+// SpotPrices implements fleet.Fleet: nobody knows them.
+func (e *ec2) SpotPrices(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error) {
+	return nil, nil, nil
+}
+
 // Terminate implements fleet.Fleet.
 func (e *ec2) Terminate(_ context.Context, _ fleet.Place, ids ...string) error {
 	if e.refusing() {

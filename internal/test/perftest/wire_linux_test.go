@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/lambdatest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/oidc/oidctest"
@@ -92,6 +93,9 @@ func newWire(t testing.TB, table string, serve func(http.Handler) *httptest.Serv
 		"AWS_ACCESS_KEY_ID=AKIDTEST", "AWS_SECRET_ACCESS_KEY=secret",
 		"GARO_TABLE=garo-perf", "GARO_CONTROL_PLANE=perf", "GARO_URL=" + apiURL,
 	}
+	prices := serve(simprices.Handler())
+	t.Cleanup(prices.Close)
+	env = append(env, "GARO_PRICES_URL="+prices.URL)
 	for _, service := range services {
 		server := serve(w.count(service))
 		t.Cleanup(server.Close)
@@ -260,6 +264,11 @@ func (w *wire) machines(rw http.ResponseWriter, body []byte) (action string) {
 			`<instanceState><code>0</code><name>pending</name></instanceState></item></instancesSet></RunInstancesResponse>`, instance(len(w.userData)))
 	case "DescribeInstances":
 		fmt.Fprint(rw, `<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet/></DescribeInstancesResponse>`)
+	case "DescribeSubnets":
+		fmt.Fprint(rw, `<DescribeSubnetsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><subnetSet><item><subnetId>subnet-1</subnetId>`+
+			`<availabilityZone>eu-west-2a</availabilityZone></item></subnetSet></DescribeSubnetsResponse>`)
+	case "DescribeSpotPriceHistory":
+		fmt.Fprint(rw, `<DescribeSpotPriceHistoryResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><spotPriceHistorySet/></DescribeSpotPriceHistoryResponse>`)
 	default:
 		w.t.Errorf("EC2: %s is not known here", action)
 		rw.WriteHeader(http.StatusNotImplemented)

@@ -51,7 +51,7 @@ func unsorted(all []pkg) []string {
 var forTests = []string{
 	"./store/storetest", "./internal/queue/queuetest", "./internal/fleet/fleettest", "./internal/fleet/simfleet/...",
 	"./internal/github/simgithub/...", "./internal/oidc/oidctest", "./internal/form/formtest", "./internal/local/...",
-	"./internal/demo", "./internal/lambda/lambdatest", "./internal/sim/...", "./store/dynamostore/dynamostoretest",
+	"./internal/demo", "./internal/lambda/lambdatest", "./internal/aws/pricelist/simprices", "./internal/sim/...", "./store/dynamostore/dynamostoretest",
 	"./internal/github/prismtest", "./internal/test/...",
 }
 

@@ -20,10 +20,12 @@ var rights = map[string][]string{
 	// A transaction is allowed by what it is made of: ours puts and checks.
 	"dynamodb.TransactWriteItems": {"dynamodb:ConditionCheckItem", "dynamodb:PutItem"},
 
-	"ec2.DescribeInstances":  {"ec2:DescribeInstances"},
-	"ec2.RunInstances":       {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
-	"ec2.DescribeImages":     {"ec2:DescribeImages"},
-	"ec2.TerminateInstances": {"ec2:TerminateInstances"},
+	"ec2.DescribeInstances":        {"ec2:DescribeInstances"},
+	"ec2.RunInstances":             {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
+	"ec2.DescribeImages":           {"ec2:DescribeImages"},
+	"ec2.DescribeSubnets":          {"ec2:DescribeSubnets"},
+	"ec2.DescribeSpotPriceHistory": {"ec2:DescribeSpotPriceHistory"},
+	"ec2.TerminateInstances":       {"ec2:TerminateInstances"},
 
 	"sqs.SendMessage": {"sqs:SendMessage"},
 	// A batch is allowed by what it is made of

@@ -193,6 +193,11 @@ func idle() []line {
 		{"the reaper's time", compute, minutes * reapSeconds * reaperGB, "730 h × 60 × 1 s × 0.5 GB"},
 		{"the reaper's reads: overdue items, and every sweep", readUnit, minutes * 3, "730 h × 60 × 3"},
 		{"the reaper's writes: two each sweep, one account and region", writeUnit, minutes / 5 * 2 * 3, "730 h × 12 × 2 × 3"},
+		// Each sweep reads what is known: a list of 22 KB, and the spot prices. AWS has a new list
+		// every other day, of 300 MB in five parts; spot prices are read every hour.
+		{"prices, reads: two items each sweep", readUnit, minutes / 5 * 7, "730 h × 12 × 7"},
+		{"prices, writes: spot every hour, a list of five parts every other day", writeUnit, 730*3 + 15*5*22*3, "730 × 3 + 15 × 5 × 22 × 3"},
+		{"prices, the reaper's time", compute, 15 * 5 * 5 * reaperGB, "15 × 5 × 5 s × 0.5 GB"},
 		{"Lambda's polls of the queue", queueCall, pollers * 3 * minutes, "5 × 3 a minute × 730 h × 60"},
 		{"logs", logged, minutes * lineGB, "730 h × 60 × 1 KB"},
 		{"storage of the logs", kept, minutes * lineGB, "30 days of them"},

@@ -134,7 +134,7 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 // knows no other.
 func TestNothingIsAllowedWithAStarThatCanBeNarrowed(t *testing.T) {
 	without := []string{
-		"ec2:DescribeImages", "ec2:DescribeInstances", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		"ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeSpotPriceHistory", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
 		// Lambda's, for a function in a VPC: it asks for them on everything.
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
 		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
@@ -314,6 +314,10 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"SeeAForeignRegion", at("ec2:DescribeInstances", "*").with("aws:RequestedRegion", "us-east-1"), none},
 		{"LookAtImages", at("ec2:DescribeImages", "*").with("aws:RequestedRegion", "eu-west-2"), "worker"},
 		{"LookAtImagesInAForeignRegion", at("ec2:DescribeImages", "*").with("aws:RequestedRegion", "us-east-1"), none},
+		{"Prices", at("ec2:DescribeSpotPriceHistory", "*").with("aws:RequestedRegion", "eu-west-2"), "reaper"},
+		{"PricesInAForeignRegion", at("ec2:DescribeSpotPriceHistory", "*").with("aws:RequestedRegion", "us-east-1"), none},
+		{"ZonesOfSubnets", at("ec2:DescribeSubnets", "*").with("aws:RequestedRegion", "eu-west-2"), "reaper"},
+		{"ZonesInAForeignRegion", at("ec2:DescribeSubnets", "*").with("aws:RequestedRegion", "us-east-1"), none},
 		{"End", end, "reaper"},
 		{"EndUntagged", end.with("aws:ResourceTag/garo:control-plane"), none},
 		{"EndAnotherControlPlanes", end.with("aws:ResourceTag/garo:control-plane", "other"), none},

@@ -103,6 +103,14 @@ locals {
         Condition = { StringEquals = { "aws:RequestedRegion" = local.regions } }
         Resource  = "*"
       },
+      # What spot machines cost in the zones of the subnets: EC2 knows no resources here either.
+      {
+        Sid       = "Prices"
+        Effect    = "Allow"
+        Action    = ["ec2:DescribeSpotPriceHistory", "ec2:DescribeSubnets"]
+        Condition = merge(local.by.reaper, { StringEquals = { "aws:RequestedRegion" = local.regions } })
+        Resource  = "*"
+      },
       {
         Sid       = "End"
         Effect    = "Allow"
