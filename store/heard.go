@@ -184,8 +184,11 @@ func (r Request) forbidden() bool {
 	return r.Error != nil && (r.Error.Code == CodeForbidden || r.Error.Code == CodeNotOffered)
 }
 
-// Starved reports whether r is of a workflow job that lost one machine after another.
-func (r Request) Starved() bool { return r.OfJob() && r.Tries > atOnce }
+// Starved reports whether people are to look at the workflow job of r: it lost one machine
+// after another, or the last one could not be set up.
+func (r Request) Starved() bool {
+	return r.OfJob() && (r.Tries > atOnce || strings.HasPrefix(r.Lost, EndSetup))
+}
 
 const (
 	// atOnce is how often in a row a job's request may lose its machine, and be launched
@@ -201,7 +204,7 @@ const (
 // a pause once it has lost so many machines. more counts as so many further ones.
 func (r Request) again(now time.Time, why string, more int) Request {
 	r.State, r.Runner, r.Tries, r.Launches = Accepted, "", r.Tries+1, r.Launches+1
-	r.DueAt, r.Wait = now, ""
+	r.DueAt, r.Wait, r.Lost = now, "", why
 	if n := r.Tries + more - atOnce - 1; n >= 0 {
 		r.DueAt, r.Wait = now.Add(min(firstPause<<min(n, 10), maxPause)), WaitBackoff
 	}

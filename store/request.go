@@ -65,6 +65,9 @@ type Request struct {
 	Runner string `json:"runner,omitempty"` // the runner that it waits for, or got
 	// Tries is how many runners were given up for it.
 	Tries int `json:"tries"`
+	// Lost is why a workflow job's request was last accepted again: what became of its
+	// machine, or why it could have none. Empty: it never was, or a version before wrote it.
+	Lost string `json:"lost,omitempty"`
 	// Launches is the number of the launch for a workflow job that is made, or comes next,
 	// from 1: each has a lock of its own.
 	Launches int `json:"launches,omitempty"`

@@ -77,6 +77,16 @@ func (a Account) Registers() Scope {
 	return s
 }
 
+// Following returns the request of a workflow job as it is to be launched now: its runner
+// registers where the account's registration says by now, since nothing but the job's
+// labels binds the two. One of POST /start stays where it was accepted.
+func (r Request) Following(a Account) Request {
+	if r.OfJob() {
+		r.Scope = a.Registers()
+	}
+	return r
+}
+
 // defaultGroup is what GitHub calls the group that every organization has, and that
 // runners without another one are in
 // (https://docs.github.com/en/actions/concepts/runners/runner-groups).

@@ -109,6 +109,22 @@ func TestRunnerRegistersWhereItsRequestSays(t *testing.T) {
 	}
 }
 
+// Nothing but its labels binds a job to where its runner registers: the next launch is where
+// the registration says by now. A request of POST /start was told what to name.
+func TestOnlyAWorkflowJobFollowsTheRegistration(t *testing.T) {
+	job, asked := plain("r1", "21"), accepted("r1", store.Ephemeral)
+	org := organization()
+	if got := job.Following(org); got.Scope != org.Registers() || got.LockKey() != job.LockKey() || got.Pool() == job.Pool() {
+		t.Errorf("the job's request registers in %+v by lock %s, want the organization, the same lock and another pool", got.Scope, got.LockKey())
+	}
+	if back := job.Following(org).Following(account()); back.Scope != (store.Scope{}) {
+		t.Errorf("it registers in %+v, want its repository again", back.Scope)
+	}
+	if got := asked.Following(org); got.Scope != asked.Scope {
+		t.Errorf("the request registers in %+v, want where it was accepted", got.Scope)
+	}
+}
+
 func TestRegisters(t *testing.T) {
 	if got := account().Registers(); got != (store.Scope{}) {
 		t.Errorf("Registers = %+v, want each in its repository", got)

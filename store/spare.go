@@ -16,8 +16,11 @@ func settleJob(now time.Time, r Request, run Runner) (_ Request, again bool) {
 	if run.End != nil {
 		why = run.End.Code
 	}
-	if why == EndIdle || why == EndSetup { // GitHub did not give it the job, though it could; or only people can change it
+	switch why {
+	case EndIdle: // GitHub did not give it the job, though it could
 		more = atOnce
+	case EndSetup, EndTooOld, EndLaunchDenied, EndMintDenied: // only people can change it, and they need its words
+		why, more = shortened(run.End.String(), maxLost), atOnce
 	}
 	over := run.Version == 0 || run.State.Final() ||
 		!run.State.Usable() && (run.Boot.At.IsZero() || !run.DeregisteredAt.IsZero() && !run.jobRuns())
@@ -30,6 +33,19 @@ func settleJob(now time.Time, r Request, run Runner) (_ Request, again bool) {
 		return r.tried(run).again(now, why, more), true
 	}
 	return r, false
+}
+
+// maxLost bounds, in bytes, what a request keeps of why its machine could not be had: the
+// beginning, which names the step, and the end, which is where programs say what failed.
+// The story of a request has fifty such entries, and its record 400 KB.
+const maxLost = 1000
+
+// shortened leaves out of the middle of a text what is above so many bytes.
+func shortened(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most/4]+" … "+s[len(s)-most*3/4:], "")
 }
 
 // orphaned reports whether nobody counts on a runner for a workflow job, and it may end:

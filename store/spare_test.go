@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -33,9 +34,6 @@ func TestSettleOfAWorkflowJob(t *testing.T) {
 		{"DeregisteredAndUsable", online, func(r *store.Runner) { r.DeregisteredAt = now }, ""},
 		{"DrainsWithoutAConfig", launched, func(r *store.Runner) { r.State, r.End = store.RunnerDraining, &store.Failure{Code: store.EndNoBoot} }, store.EndNoBoot},
 		{"Ended", busy, func(r *store.Runner) { r.State = store.RunnerEnded }, "runner_ended"},
-		{"ReasonsThatOnlyPeopleChangeEndNothing", launching, func(r *store.Runner) {
-			r.State, r.End = store.RunnerFailed, &store.Failure{Code: store.EndLaunchDenied}
-		}, store.EndLaunchDenied},
 		{"RecordIsGone", launching, func(r *store.Runner) { *r = store.Runner{ID: "x1"} }, "runner_ended"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -89,6 +87,31 @@ func TestAJobLosesMachinesWithoutEnd(t *testing.T) {
 	}
 	if got, want := strings.Join(lose(store.EndIdle, 6), " "), "30s 1m0s 2m0s 4m0s 8m0s 10m0s"; got != want {
 		t.Errorf("pauses of a job that GitHub holds back %s,\nwant %s", got, want)
+	}
+}
+
+// A machine that only people can make fit is no reason to give the job up, nor to launch one
+// machine after another: the next one comes after a pause, and people read why.
+func TestMachineThatOnlyPeopleCanChangeHasTheNextOnePause(t *testing.T) {
+	for code, starved := range map[string]bool{store.EndSetup: true, store.EndTooOld: false, store.EndLaunchDenied: false, store.EndMintDenied: false} {
+		r := plain("r1", "21")
+		run := runnerOf(t, booting, r)
+		said := "script: exit status 3; it printed: " + strings.Repeat("é", 3000) + "no space left"
+		run.State, run.End = store.RunnerEnded, &store.Failure{Code: code, Text: said}
+		d := store.Case{Request: waits(r, run), Runner: run}.Settle(at(0), lim)
+		q := d.Request
+		if q.State != store.Accepted || !q.DueAt.Equal(at(30*time.Second)) || q.Wait != store.WaitBackoff {
+			t.Errorf("%s: %s at %v for %q; want accepted after 30 s", code, q.State, q.DueAt, q.Wait)
+		}
+		if q.Starved() != starved {
+			t.Errorf("%s: people are to look: %v, want %v", code, q.Starved(), starved)
+		}
+		if !strings.HasPrefix(q.Lost, code+": script: exit status 3") || !strings.HasSuffix(q.Lost, "no space left") || len(q.Lost) > 1010 || !utf8.ValidString(q.Lost) {
+			t.Errorf("%s: kept %d bytes, %.60q to its end; want the beginning and the end of what the machine said", code, len(q.Lost), q.Lost)
+		}
+		if last(q.History).Reason != q.Lost {
+			t.Errorf("%s: the story ends with %.60q, want the same", code, last(q.History).Reason)
+		}
 	}
 }
 

@@ -6,7 +6,7 @@ locals {
     boot_identity   = "A boot came with a machine's token, and without AWS's word that it comes from that machine: it was refused. The log line has the instance, the one that was claimed, and why. If they differ, look who read the user data; if there was no word, look why the machine's metadata service is away."
     job_stolen      = "A job of another run took an ephemeral runner: look for a workflow that names another's own label."
     job_forbidden   = "A workflow job that names labels of ours may have no machine, or was refused on the machine that it was given: the log line says why. Allow its run in the registration, change the workflow, or find out who wrote it."
-    job_waits       = "A workflow job is queued, and its machine idle: GitHub holds the job back, as with max-parallel, or gave it to nobody. Or it lost one machine after another. Look whether the runner group admits the repository, and which jobs have the same labels."
+    job_waits       = "A workflow job is queued, and its machine idle: GitHub holds the job back, as with max-parallel, or gave it to nobody. Or it lost one machine after another, or its machine cannot be set up, and the alarm has what the set-up printed. Look whether the runner group admits the repository, and which jobs have the same labels."
     runner_two_jobs = "A machine for one job took two, by GitHub's word: report it, with the runner's record."
     runner_too_old  = "GitHub refuses the runner program of an image: build a new image, or set runner_programs."
     token_mismatch  = "EC2 knows a client token with other parameters: report it, with the runner's record."

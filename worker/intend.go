@@ -16,6 +16,7 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if !ok {
 		return nil
 	}
+	req = new(req.Following(account))
 	quota := r.quotas[req.Account]
 	id, err := keys.NewID(r.Random)
 	if err != nil {
@@ -71,7 +72,7 @@ func (r *round) begun(s *start, d store.Decision, account store.Account) {
 	run, req := d.Runner, d.Request
 	r.Log.Info("launches", "request", req.ID, "runner", run.ID, "trace", req.Trace, "placement", run.Placement().String())
 	if req.Starved() {
-		r.alarm(store.AlarmJobWaits, "a job lost one machine after another, and gets the next", "request", req.ID, "job", req.Job.ID, "url", req.Job.URL,
+		r.alarm(store.AlarmJobWaits, "a job lost its machines, and gets the next: "+req.Lost, "request", req.ID, "job", req.Job.ID, "url", req.Job.URL,
 			"machines", req.Tries, "repository", req.Repository.Name, "trace", req.Trace)
 	}
 	r.first(run.ID)

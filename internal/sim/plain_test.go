@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -68,6 +69,48 @@ func TestJobsOfWhichNoWebhookComesAreFound(t *testing.T) {
 			t.Errorf("done after %s, want ten minutes beside its own five", took)
 		}
 		w.Until("its request is ready", 10*time.Minute, func() bool { return w.States()[store.Ready] == 1 })
+	})
+}
+
+// A set-up that fails each time ends no job, and does not launch machine after machine: the
+// next comes after a pause, an operator reads why, and once it is mended the job runs.
+func TestAJobWhoseMachinesCannotBeSetUpWaitsForPeople(t *testing.T) {
+	mended := false
+	plainWorld(t, sim.Config{Account: wanting, SetUp: func(int) (time.Duration, error) {
+		if mended {
+			return 0, nil
+		}
+		return time.Second, errors.New("script: exit status 3")
+	}}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: time.Minute})
+		time.Sleep(2 * time.Hour)
+		// Pauses of 30 s, 1, 2, 4 and 8 minutes, and of ten from then on, each after a boot.
+		if n := len(w.Fleet.Instances()); n < 12 || n > 17 {
+			t.Errorf("%d machines in two hours, want at most one in ten minutes after the first five", n)
+		}
+		if !slices.Contains(w.Alarms(), store.AlarmJobWaits) {
+			t.Error("no alarm, want one that tells people to look at the set-up")
+		}
+		mended = true
+		ran(w, job, 15*time.Minute)
+	})
+}
+
+// The account's registration moves to the organization, and back, while jobs wait: each is
+// served where runners register when its machine is launched.
+func TestAJobIsServedWhereRunnersRegisterByThen(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		held := w.Plain(sim.PlainJob{Length: time.Minute, Environment: true})
+		time.Sleep(time.Minute)
+		w.RegisterIn(true)
+		time.Sleep(8 * time.Minute)
+		w.Approve(held)
+		ran(w, held, 15*time.Minute)
+		for _, r := range w.GitHub.Minted() {
+			if r.OrganizationID == "" {
+				t.Errorf("%s is registered in repository %s, want the organization", r.Name, r.RepositoryID)
+			}
+		}
 	})
 }
 

@@ -171,7 +171,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 	w.outside()
 	w.Oracle = promise.New(promise.Config{
 		Kernel: w.Kernel, Limits: &w.Limits, Account: &w.Account, Keys: w.Keys, Fleet: w.Fleet, GitHub: w.GitHub,
-		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.workflows.lag,
+		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.workflows.lag, Moved: w.registers,
 		Secrets: []promise.Secret{
 			{What: "the operator's token", Text: operatorToken}, {What: "the GitHub credential", Text: pat}, {What: "the external id", Text: externalID},
 			{What: "the webhook's secret", Text: webhookSecret}, {What: "the id key", Text: idKey}, {What: "a key", Text: firstKey}, {What: "the other key", Text: secondKey},

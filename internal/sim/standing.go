@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -27,12 +28,25 @@ type standing struct {
 	role    string // that is registered, and trusts the control plane; empty: the usual one
 	// organization: runners register in the organization; both: they did in either scope.
 	organization, both bool
+	moved              time.Time // when the registration last said so of another
 }
 
 // RegisterIn has the registration of the account say whether runners register in the
 // organization, or in the repository.
 func (s *standing) RegisterIn(organization bool) {
-	s.set(func() { s.both, s.organization = s.both || s.organization != organization, organization })
+	s.set(func() {
+		s.both, s.organization, s.moved = s.both || s.organization != organization, organization, time.Now()
+	})
+}
+
+// registers returns where runners register, and since when.
+func (s *standing) registers() (store.Scope, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.organization {
+		return store.Scope{}, s.moved
+	}
+	return setting.Organization, s.moved
 }
 
 // InOrganization reports whether runners register in the organization now, and whether

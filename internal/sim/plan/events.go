@@ -40,9 +40,6 @@ var events = []event{
 		return s.w.GitHub.Rename(setting.RepositoryID, setting.Repository+"-"+name) == nil && s.w.GitHub.Create(github.Repository{ID: "99" + name, Name: setting.Repository}) == nil
 	}},
 	{"registration moved to the organization, or back", func(s *story, name string) bool {
-		if s.plain() {
-			return false // what becomes of a workflow job then is not decided yet
-		}
 		now, _ := s.w.InOrganization()
 		s.w.RegisterIn(!now)
 		return true

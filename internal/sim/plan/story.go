@@ -66,12 +66,10 @@ func (s *story) tell() {
 // scopes that have had a runner lately: one more request is made in each.
 func (s *story) release() {
 	now, both := s.w.InOrganization()
-	s.asked.Add(1)
-	s.w.Start(sim.Ephemeral("after-all"))
+	s.afterAll("after-all")
 	if both {
 		s.w.RegisterIn(!now)
-		s.asked.Add(1)
-		s.w.Start(sim.Ephemeral("after-all-elsewhere"))
+		s.afterAll("after-all-elsewhere")
 	}
 	for i := range 8 {
 		time.Sleep(s.w.Limits.SweepPeriod)
@@ -84,6 +82,22 @@ func (s *story) release() {
 		for _, region := range slices.Sorted(maps.Keys(s.w.Account.Regions)) {
 			_, _ = s.w.Client.ReleaseBrake(s.w.Context(), setting.AccountID, region) // there may be no sweep yet
 		}
+	}
+}
+
+// afterAll makes one more request once the repository may have it: those of workflow jobs
+// can be open still.
+func (s *story) afterAll(key string) {
+	s.asked.Add(1)
+	for {
+		_, err := s.w.Client.Start(s.w.Context(), sim.Ephemeral(key))
+		switch {
+		case err == nil:
+			return
+		case !errors.Is(err, client.ErrThrottled):
+			s.w.Fatal(err)
+		}
+		time.Sleep(time.Minute)
 	}
 }
 

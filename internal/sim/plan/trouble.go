@@ -121,7 +121,7 @@ func (p *plan) plainAgents() func(n int) bool {
 
 // outfit is what the account wants of its machines: in most worlds, nothing.
 func (p *plan) outfit() store.Outfit {
-	if p.plain() || !p.chance(250, "outfit") || !p.has("outfit", "") { // a job whose machine cannot be set up gets the next after a pause
+	if !p.chance(250, "outfit") || !p.has("outfit", "") {
 		return store.Outfit{}
 	}
 	return store.Outfit{Setup: store.Setup{Script: "#!/bin/sh\n"}, Packages: []string{"git"}}

@@ -51,6 +51,15 @@ var plainBugs = []Bug{
 	plant("BootedOrphanDrained", "a machine that booted drains before it is online, since nobody counts on it",
 		edit("store/spare.go", `return r.Boot.At.IsZero() || r.State == RunnerOnline &&`, `return r.OnlineAt.IsZero() || r.State == RunnerOnline &&`)),
 
+	// Machines that do not come.
+	plant("FailedSetUpIsTriedAtOnce", "a job whose machine cannot be set up gets the next at once",
+		edit("store/spare.go", `	case EndSetup, EndTooOld,`, `	case EndTooOld,`)),
+	plant("JobDoesNotSayWhyItPauses", "nobody reads why the machine of a job could not be set up",
+		edit("store/spare.go", `shortened(run.End.String(), maxLost)`, `shortened(run.End.Code, maxLost)`)),
+	plant("JobStaysInItsOldScope", "a job's runner registers where the registration said when the job was queued",
+		edit("worker/intend.go", `	req = new(req.Following(account))
+`, ``)),
+
 	// Launches.
 	plant("LaunchedWithoutAsking", "a machine is launched for a job that GitHub was not asked about",
 		edit("worker/intend.go", `if req.OfJob() && !r.wanted(`, `if req.OfJob() && r.id == "" && !r.wanted(`)),

@@ -32,6 +32,8 @@ type Config struct {
 	// Workflow tells how a workflow job is at GitHub, whose answers are as old as Reads says.
 	Workflow func(id string) (Workflow, bool)
 	Reads    func() time.Duration
+	// Moved tells where the registration has runners register now, and since when.
+	Moved func() (store.Scope, time.Time)
 	// Secrets are those that no record may show, beside those that are derived.
 	Secrets []Secret
 	// Errorf hears what does not hold.
@@ -72,7 +74,8 @@ type seen struct {
 
 	confirmations confirmations
 	answers       answers
-	unfit         map[string]bool // the requests that had a machine which could not be set up
+	unfit         map[string]bool      // the requests that had a machine which could not be set up
+	pausing       map[string]time.Time // when the request of a workflow job learnt last that its machine could not be set up
 	floods        floods
 	leases        leases
 	missed        map[string]time.Time // when EC2 did not show a machine, by its id or token
@@ -105,7 +108,7 @@ func newSeen() seen {
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, live: map[string]int{}, slots: map[string][]time.Time{}, slotsOf: map[string]int{}, launches: map[string]int{},
 		names: map[string]bool{}, configs: map[int64]bool{},
-		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, floods: newFloods(), leases: newLeases(), placed: map[store.Ref]place{},
+		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, pausing: map[string]time.Time{}, floods: newFloods(), leases: newLeases(), placed: map[store.Ref]place{},
 		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{}, left: map[string]time.Time{},
 		crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}

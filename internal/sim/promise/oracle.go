@@ -135,7 +135,7 @@ func (o *Oracle) saw(c commit) {
 			o.sawRequest(was, *i)
 			o.requests[i.ID] = *i
 			o.sawLeft(was, *i)
-			jobs = append(jobs, func() { o.sawPlain(was, *i) })
+			jobs = append(jobs, func() { o.sawPlain(was, *i); o.sawPause(was, *i) })
 			o.sawCrowd(was, *i)
 			if i.Runner != "" && i.Runner != was.Runner {
 				shared[i.ID] = locks[i.LockKey()]

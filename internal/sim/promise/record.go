@@ -55,7 +55,7 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 	}
 	p.hold(Final, !was.State.Final() || r.State == was.State || r.OfJob(), "request %s was %s, and is %s", r.ID, was.State, r.State)
 	p.hold(ReadyRunner, r.OfJob() || was.State != store.Ready || r.Runner == was.Runner, "request %s was ready with runner %s, and has %s", r.ID, was.Runner, r.Runner)
-	p.hold(Fixed, r.GiveUpAt.Equal(was.GiveUpAt) && r.Scope == was.Scope && r.BodyHash == was.BodyHash && r.CreatedAt.Equal(was.CreatedAt) && r.OwnLabel == was.OwnLabel,
+	p.hold(Fixed, r.GiveUpAt.Equal(was.GiveUpAt) && (r.Scope == was.Scope || r.OfJob()) && r.BodyHash == was.BodyHash && r.CreatedAt.Equal(was.CreatedAt) && r.OwnLabel == was.OwnLabel,
 		"request %s is another one than it was", r.ID)
 	if was.Wait == store.WaitPaced && r.Wait == store.WaitPaced && !was.Slot.IsZero() {
 		moved, late := r.Slot.Sub(was.Slot), r.UpdatedAt.Sub(was.DueAt)

@@ -1,6 +1,8 @@
 package promise
 
 import (
+	"time"
+
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -10,8 +12,13 @@ import (
 // The promises about where runners register.
 const (
 	Reaches Promise = "every call about a scope reaches the repository or the organization of that id"
-	InScope Promise = "a runner registers where the account's registration said when it was asked for"
+	InScope Promise = "a runner registers where the account's registration said when it was asked for, and one of a workflow job when it was launched"
 )
+
+// registrationReads is how long ago a worker may have read the registration that it
+// launches by: invocations end within half a minute, and those that stand still are
+// killed late, by five minutes at most.
+const registrationReads = 6 * time.Minute
 
 // scopePromises are about where runners register.
 type scopePromises struct{ *History }
@@ -33,6 +40,9 @@ func (p scopePromises) sawScopes(was, r store.Runner) {
 	of, known := p.requests[r.Request]
 	if was.Version != 0 || !known {
 		return
+	}
+	if scope, since := p.Moved(); of.OfJob() && time.Since(since) > registrationReads {
+		p.hold(InScope, r.Scope == scope, "runner %s of job %s registers in %+v, and the registration says %+v since %s", r.ID, of.Job.ID, r.Scope, scope, since)
 	}
 	p.hold(InScope, r.Scope == of.Scope && (of.Scope == store.Scope{} || of.Scope == setting.Organization), "runner %s of request %s in %+v registers in %+v", r.ID, of.ID, of.Scope, r.Scope)
 }
