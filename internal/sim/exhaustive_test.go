@@ -75,8 +75,11 @@ func registered(w *sim.World) (n int) {
 
 // swapped is a world with two workflow jobs whose machines are online, each of which is
 // given the other's job now.
-func swapped(w *sim.World) {
-	jobs := []string{w.Plain(sim.PlainJob{Run: "77", Back: true}), w.Plain(sim.PlainJob{Run: "77", Back: true})}
+func swapped(w *sim.World) { swap(w, 0) }
+
+func swap(w *sim.World, length time.Duration) {
+	j := sim.PlainJob{Run: "77", Back: true, Length: length}
+	jobs := []string{w.Plain(j), w.Plain(j)}
 	w.Until("two machines are online", 10*time.Minute, func() bool {
 		return registered(w) == 2 && !slices.ContainsFunc(w.All(), func(r store.Request) bool { return w.Runner(r.Runner).State != store.RunnerOnline })
 	})
@@ -181,9 +184,7 @@ var scopes = []struct {
 	// Two workflow jobs with the same label and two machines.
 	{false, explore.Scope{Name: "TwoJobsSwapped", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2)}},
 	{true, explore.Scope{Name: "TwoJobs", Config: sim.Config{Plain: true}, Before: twoJobs, Over: when(2)}},
-	{true, explore.Scope{Name: "TwoJobsWithADeath", Config: sim.Config{Plain: true}, Before: twoJobs, Over: when(2), Deaths: 1}},
 	{true, explore.Scope{Name: "TwoJobsSwappedWithADeath", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2), Deaths: 1}},
-	{true, explore.Scope{Name: "TwoJobsSwappedAndTheReaper", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2), Runs: 1}},
 }
 
 func TestExhaustive(t *testing.T) {
