@@ -65,6 +65,7 @@ type client struct {
 	describe  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
 	subnets   func(context.Context, *ec2.DescribeSubnetsInput, ...func(*ec2.Options)) (*ec2.DescribeSubnetsOutput, error)
 	spot      func(context.Context, *ec2.DescribeSpotPriceHistoryInput, ...func(*ec2.Options)) (*ec2.DescribeSpotPriceHistoryOutput, error)
+	console   func(context.Context, *ec2.GetConsoleOutputInput, ...func(*ec2.Options)) (*ec2.GetConsoleOutputOutput, error)
 	terminate func(context.Context, *ec2.TerminateInstancesInput, ...func(*ec2.Options)) (*ec2.TerminateInstancesOutput, error)
 }
 
@@ -77,7 +78,7 @@ func (f *Fleet) client(region string) *client {
 	sdk := ec2.NewFromConfig(f.aws, func(o *ec2.Options) { o.Region, o.Retryer = region, aws.NopRetryer{} })
 	c := &client{
 		run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, subnets: sdk.DescribeSubnets,
-		spot: sdk.DescribeSpotPriceHistory, terminate: sdk.TerminateInstances,
+		spot: sdk.DescribeSpotPriceHistory, console: sdk.GetConsoleOutput, terminate: sdk.TerminateInstances,
 	}
 	f.clients[region] = c
 	return c

@@ -28,6 +28,7 @@ type broken struct {
 	image     func(context.Context, fleet.Place, string) (string, error)
 	root      func(context.Context, fleet.Place, string) (store.Root, error)
 	spot      func(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error)
+	console   func(context.Context, fleet.Place, string) (string, error)
 }
 
 func (b *broken) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
@@ -62,6 +63,10 @@ func (b *broken) RootVolume(ctx context.Context, at fleet.Place, ami string) (st
 	return b.root(ctx, at, ami)
 }
 
+func (b *broken) Console(ctx context.Context, at fleet.Place, id string) (string, error) {
+	return b.console(ctx, at, id)
+}
+
 // faults are fleets that break the contract, and the check that must see it.
 var faults = []struct {
 	name  string
@@ -69,6 +74,21 @@ var faults = []struct {
 	brk   func(b *broken, w *simfleet.World)
 }{
 	{"nothing", "", func(*broken, *simfleet.World) {}},
+	{"consoles are passed on as they are", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
+		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
+			text, err := w.Console(ctx, at, id)
+			return text + "\x1b[2J", err
+		}
+	}},
+	{"a console that is not there is empty", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
+		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
+			text, err := w.Console(ctx, at, id)
+			if errors.Is(err, fleet.ErrNotFound) {
+				err = nil
+			}
+			return text, err
+		}
+	}},
 	{"tokens are ignored", "SameTokenAndBytesAreOneInstance", func(b *broken, w *simfleet.World) {
 		n := 0
 		b.launch = func(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
@@ -331,7 +351,7 @@ func TestFleetUnderTest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
 			}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices, console: w.Console}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,

@@ -25,6 +25,7 @@ var rights = map[string][]string{
 	"ec2.DescribeImages":           {"ec2:DescribeImages"},
 	"ec2.DescribeSubnets":          {"ec2:DescribeSubnets"},
 	"ec2.DescribeSpotPriceHistory": {"ec2:DescribeSpotPriceHistory"},
+	"ec2.GetConsoleOutput":         {"ec2:GetConsoleOutput"},
 	"ec2.TerminateInstances":       {"ec2:TerminateInstances"},
 
 	"sqs.SendMessage": {"sqs:SendMessage"},
