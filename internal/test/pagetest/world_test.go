@@ -110,7 +110,11 @@ func (w *world) history() {
 	failed.Attempts = []store.Attempt{{Placement: place, Runner: id("gone"), At: failed.CreatedAt, Code: "InsufficientInstanceCapacity"}}
 	old := request("older", store.Expired, 5*24*time.Hour)
 	old.EndedAt, old.Error = old.CreatedAt.Add(time.Hour), &store.Failure{Code: "expired", Text: "No runner was ready before give_up_at."}
-	w.put(append(items, ready, queued, oldest, failed, old)...)
+	last := &store.Checkup{ID: store.LastCheck, Caller: "operator ann", CreatedAt: now.Add(-time.Hour), EndedAt: now.Add(-time.Hour), Findings: []store.Finding{
+		{Check: "keys", Result: store.ResultOK, Evidence: "Key k1 signs."},
+		{Check: "subnet", Account: local.BuiltIn, Region: local.Region, About: "subnet-a", Result: store.ResultFailed, Evidence: "It has no default route.", Remedy: "Give its route table a default route."},
+	}}
+	w.put(append(items, ready, queued, oldest, failed, old, last)...)
 }
 
 // browser starts a Chromium with a window of that size, which ends with the test. Its
