@@ -43,6 +43,7 @@ type Fleet interface {
 	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
 	Get(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Instance, error)
 	List(ctx context.Context, at fleet.Place, controlPlane string) iter.Seq2[fleet.Instance, error]
+	Console(ctx context.Context, at fleet.Place, id string) (string, error)
 	Terminate(ctx context.Context, at fleet.Place, ids ...string) error
 	SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error)
 }

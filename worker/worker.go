@@ -42,6 +42,7 @@ type Fleet interface {
 	RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error)
 	Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error)
 	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
+	Console(ctx context.Context, at fleet.Place, id string) (string, error)
 }
 
 // GitHub is what the worker asks of a github.API.
@@ -120,6 +121,9 @@ const (
 	// lastLaunch is what must be left of the invocation to begin a RunInstances
 	// call: its answer can take seconds, and must still be recorded.
 	lastLaunch = 8 * time.Second
+	// readConsole bounds the reading of what a machine printed that did not boot: its
+	// error is better with it, and others wait meanwhile.
+	readConsole = 2 * time.Second
 	// lastCommit is what must be left to try a commit again after a conflict.
 	lastCommit = 5 * time.Second
 	// early is how much before its due_at a request is taken up: clocks differ,

@@ -356,14 +356,18 @@ func TestEachCheckFails(t *testing.T) {
 		}, doctor.Recorded, store.ResultWarn, "AuthFailure.ServiceLinkedRole", "create-service-linked-role"},
 		{"VolumeKeyRefused", func(w *world) { w.records = []store.Item{runner("InvalidKMSKey.InvalidState")} }, doctor.Recorded, store.ResultWarn, "InvalidKMSKey", "EBS encryption"},
 		{"RecordsAway", func(w *world) { w.listing = away }, doctor.Recorded, store.ResultWarn, "connection reset", "again"},
-		{"RequestsWait", func(w *world) { w.records = []store.Item{waits("q1", time.Minute), waits("q2", 6 * time.Minute), waits("q3", 0)} }, doctor.Waiting, store.ResultWarn, "3 requests wait for a launch, the oldest for 6m0s: quota_reached", "garo status q2"},
+		{"RequestsWait", func(w *world) {
+			w.records = []store.Item{waits("q1", time.Minute), waits("q2", 6*time.Minute), waits("q3", 0)}
+		}, doctor.Waiting, store.ResultWarn, "3 requests wait for a launch, the oldest for 6m0s: quota_reached", "garo status q2"},
 		{"RequestsAway", func(w *world) { w.listing = away }, doctor.Waiting, store.ResultWarn, "connection reset", "again"},
 		{"NotSweptYet", func(w *world) {}, doctor.Reaper, store.ResultSkipped, "swept nothing", ""},
 		{"ReaperStands", func(w *world) {
 			w.sweep.Version, w.sweep.UpdatedAt, w.sweep.DueAt = 1, epoch.Add(-15*time.Minute), epoch.Add(-10*time.Minute)
 		}, doctor.Reaper, store.ResultFailed, "last here at 1999-12-31T23:45:00Z. It was to sweep again at 1999-12-31T23:50:00Z", "reaper_late"},
 		{"SweepAway", func(w *world) { w.listing = away }, doctor.Reaper, store.ResultWarn, "connection reset", "again"},
-		{"BrakeOn", func(w *world) { w.sweep = store.Sweep{Meta: store.Meta{Version: 1}, Key: account + "/" + region, BrakeAt: epoch} }, doctor.Brake, store.ResultFailed, "on since 2000-01-01T00:00:00Z", "garo reap --release " + account + "/" + region},
+		{"BrakeOn", func(w *world) {
+			w.sweep = store.Sweep{Meta: store.Meta{Version: 1}, Key: account + "/" + region, BrakeAt: epoch}
+		}, doctor.Brake, store.ResultFailed, "on since 2000-01-01T00:00:00Z", "garo reap --release " + account + "/" + region},
 		{"NoCertificate", func(w *world) { w.vouches = false }, doctor.RegionCheck, store.ResultFailed, "certificate", "another region"},
 		{"NoSubnet", func(w *world) { w.account.Regions = map[string]store.Region{region: {}} }, doctor.RegionCheck, store.ResultFailed, "no subnet", "Complete"},
 		{"NoImage", func(w *world) { w.account.Regions = map[string]store.Region{region: {Subnets: []string{"subnet-a"}}} }, doctor.DryRun, store.ResultSkipped, "no image", ""},

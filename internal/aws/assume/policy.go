@@ -48,11 +48,12 @@ func Policy(part Part, controlPlane, partition, account string) string {
 	// Public parameters, such as those of Amazon's images, have no account.
 	parameters := allow([]string{"ssm:GetParameter"}, []string{in("ssm", "*", account, "parameter/*"), in("ssm", "*", "", "parameter/aws/service/*")})
 	look := allow([]string{"ec2:DescribeInstances"}, []string{"*"}) // it knows no resources
+	console := where(allow([]string{"ec2:GetConsoleOutput"}, []string{ec2("instance")}), "StringEquals", "aws:ResourceTag/"+fleet.TagControlPlane, controlPlane)
 	anyKey := []string{in("kms", "*", "*", "key/*")}
 	// KMS names a service by its region and a suffix, which partitions have of their own.
 	const viaSSM, viaEC2 = "ssm.*", "ec2.*"
 
-	statements := []statement{look, parameters}
+	statements := []statement{look, console, parameters}
 	switch part {
 	case Worker:
 		statements = append(statements,

@@ -200,6 +200,7 @@ func TestFleet(t *testing.T) {
 			OtherProfile: "builder",
 			Die:          c.Die,
 			Protect:      c.Protect,
+			Print:        c.Print,
 			OtherType:    "m7i.large",
 			SetCapacity: func(has bool) {
 				if has {

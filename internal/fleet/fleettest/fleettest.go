@@ -37,6 +37,8 @@ type Subject struct {
 	Die func(id, code, message string)
 	// Protect protects an instance from termination.
 	Protect func(id string)
+	// Print makes an instance print on its console.
+	Print func(id, raw string)
 	// OtherType is an instance type that the image of Launch does not run on.
 	OtherType string
 	// Inspector is the fleet's, if it has one.
@@ -99,6 +101,7 @@ var checks = []struct {
 	{"ByTokenFindsInAnyState", byToken},
 	{"ListHasOneControlPlaneOnEveryPage", list},
 	{"ListStopsWhenItIsTold", listStops},
+	{"ConsoleHasWhatItsInstancePrinted", console},
 	{"EndedContextHasNoEffect", endedContext},
 	{"ImageIDIsItsOwnAnswer", image},
 	{"RootVolumeOfAnImageIsKnown", rootVolume},

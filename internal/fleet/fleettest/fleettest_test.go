@@ -32,6 +32,7 @@ type broken struct {
 	let       []string // how strangers get the role
 	subnets   func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error)
 	ami       func(context.Context, fleet.Place, string) (fleet.AMI, error)
+	console   func(context.Context, fleet.Place, string) (string, error)
 }
 
 func (b *broken) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
@@ -82,6 +83,10 @@ func (b *broken) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI,
 	return b.ami(ctx, at, id)
 }
 
+func (b *broken) Console(ctx context.Context, at fleet.Place, id string) (string, error) {
+	return b.console(ctx, at, id)
+}
+
 // faults are fleets that break the contract, and the check that must see it.
 var faults = []struct {
 	name  string
@@ -106,6 +111,21 @@ var faults = []struct {
 	}},
 	{"a subnet is left out", "SubnetsAreDescribed", func(b *broken, _ *simfleet.World) {
 		b.subnets = func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error) { return nil, nil }
+	}},
+	{"consoles are passed on as they are", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
+		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
+			text, err := w.Console(ctx, at, id)
+			return text + "\x1b[2J", err
+		}
+	}},
+	{"a console that is not there is empty", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
+		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
+			text, err := w.Console(ctx, at, id)
+			if errors.Is(err, fleet.ErrNotFound) {
+				err = nil
+			}
+			return text, err
+		}
 	}},
 	{"tokens are ignored", "SameTokenAndBytesAreOneInstance", func(b *broken, w *simfleet.World) {
 		n := 0
@@ -370,7 +390,7 @@ func TestFleetUnderTest(t *testing.T) {
 				t.Fatalf("OpenWorld: %v", err)
 			}
 			in := simfleet.Inspected{World: w}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices, vet: in.Vet, subnets: in.Subnets, ami: in.AMI}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices, console: w.Console, vet: in.Vet, subnets: in.Subnets, ami: in.AMI}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,

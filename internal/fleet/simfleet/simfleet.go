@@ -64,6 +64,7 @@ const (
 	OpByToken   = "by_token"
 	OpGet       = "get"
 	OpList      = "list" // once for every page
+	OpConsole   = "console"
 	OpTerminate = "terminate"
 	OpTakeOn    = "take_on"
 	OpStrangers = "strangers"

@@ -32,6 +32,7 @@ const (
 	Root      = "root"
 	Launch    = "launch"
 	ByToken   = "by token"
+	Console   = "console"
 	Terminate = "terminate"
 
 	TakeOn    = "take on"

@@ -26,6 +26,7 @@ var rights = map[string][]string{
 	"ec2.DescribeRouteTables":      {"ec2:DescribeRouteTables"},
 	"ec2.DescribeSubnets":          {"ec2:DescribeSubnets"},
 	"ec2.DescribeSpotPriceHistory": {"ec2:DescribeSpotPriceHistory"},
+	"ec2.GetConsoleOutput":         {"ec2:GetConsoleOutput"},
 	"ec2.TerminateInstances":       {"ec2:TerminateInstances"},
 
 	"sqs.SendMessage": {"sqs:SendMessage"},

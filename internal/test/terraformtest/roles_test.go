@@ -327,7 +327,12 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"EndAnotherControlPlanes", end.with("aws:ResourceTag/garo:control-plane", "other"), none},
 		{"Stop", end.to("ec2:StopInstances"), none},
 		{"ReadUserData", end.to("ec2:DescribeInstanceAttribute"), none},
-		{"Console", end.to("ec2:GetConsoleOutput"), none},
+		{"Console", end.to("ec2:GetConsoleOutput"), both},
+		{"ConsoleOfAnUntaggedMachine", end.to("ec2:GetConsoleOutput").with("aws:ResourceTag/garo:control-plane"), none},
+		{"ConsoleOfAnotherControlPlanesMachine", end.to("ec2:GetConsoleOutput").with("aws:ResourceTag/garo:control-plane", "other"), none},
+		{"ConsoleInAForeignRegion", end.to("ec2:GetConsoleOutput").on("arn:aws:ec2:us-east-1:111111111111:instance/i-1"), none},
+		{"Screenshot", end.to("ec2:GetConsoleScreenshot"), none},
+		{"SerialConsole", end.to("ec2-instance-connect:SendSerialConsoleSSHPublicKey"), none},
 
 		{"PassRole", at("iam:PassRole", "arn:aws:iam::111111111111:role/jobs").with("iam:PassedToService", "ec2.amazonaws.com"), "worker"},
 		{"PassAnotherRole", at("iam:PassRole", "arn:aws:iam::111111111111:role/admin").with("iam:PassedToService", "ec2.amazonaws.com"), none},

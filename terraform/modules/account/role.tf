@@ -110,6 +110,14 @@ locals {
         Condition = merge(local.by.reaper, { StringEquals = { "aws:RequestedRegion" = local.regions } })
         Resource  = "*"
       },
+      # What a machine printed that did not boot: in its error, and for operators.
+      {
+        Sid       = "Console"
+        Effect    = "Allow"
+        Action    = "ec2:GetConsoleOutput"
+        Condition = { StringEquals = { "aws:ResourceTag/garo:control-plane" = var.control_plane.name } }
+        Resource  = [for e in local.ec2 : "${e}:instance/*"]
+      },
       {
         Sid       = "End"
         Effect    = "Allow"
