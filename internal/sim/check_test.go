@@ -103,3 +103,19 @@ func TestCheckOfAnAccountThatRefusesUsSaysSo(t *testing.T) {
 		}
 	})
 }
+
+func TestConsoleOfAMachineIsReadByAWorker(t *testing.T) {
+	t.Parallel()
+	sim.Run(t, sim.Config{}, func(w *sim.World) {
+		run := w.RunnerOf(w.Ready(w.Start(sim.Ephemeral("a")), 5*time.Minute).ID)
+		started, err := w.Client.StartCheck(w.Context(), apitype.CheckStart{RunnerID: run.ID})
+		if err != nil {
+			w.Fatal(err)
+		}
+		got, err := w.Client.WaitCheck(w.Context(), started.ID, nil)
+		if err != nil || !strings.Contains(got.Console, run.InstanceID) || got.Result != apitype.ResultOK {
+			w.Errorf("the check = %+v, %v; want the console of %s", got, err, run.InstanceID)
+		}
+		w.Check()
+	})
+}
