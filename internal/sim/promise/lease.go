@@ -40,10 +40,7 @@ func (p leasePromises) sawLeases(c commit) {
 		switch i := i.(type) {
 		case *store.Points:
 			points = true
-			was := p.leases.points[i.Credential]
-			if !i.Next.Equal(was.Next) {
-				p.leases.left[i.Credential]++
-			}
+			p.leases.left[i.Credential] += i.Leased - p.leases.points[i.Credential].Leased
 			p.leases.points[i.Credential] = *i
 		case *store.Runner:
 			if p.runners[i.ID].Version == 0 {
