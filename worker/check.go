@@ -66,11 +66,11 @@ func (in *invocation) examine(ctx context.Context, c store.Checkup, p store.Part
 	ctx, cancel := context.WithTimeout(ctx, partTime)
 	defer cancel()
 	return in.Doctor.Examine(ctx, doctor.Visit{Part: p, Check: c.ID, Try: c.Tries, Lease: func(ctx context.Context, a store.Account, scope string) (time.Time, error) {
-		l, wait, err := in.lease(ctx, in.Now(), a, store.LeaseWish{Scope: scope})
-		if wait.For != "" {
-			return wait.Until, err
+		grants, err := in.lease(ctx, in.Now(), a, store.LeaseWish{Scope: scope})
+		if g := grants[0]; g.wait.For == "" {
+			return g.Lease.At, err
 		}
-		return l.At, err
+		return grants[0].wait.Until, err
 	}})
 }
 
