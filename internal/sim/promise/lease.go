@@ -56,7 +56,9 @@ func (p leasePromises) sawLeases(c commit) {
 
 // sawMint looks at a registration before it is made.
 func (p leasePromises) sawMint(r store.Runner) {
-	credential := r.Account + "/github/runner/pat"
+	account := *p.Account // its neighbour has the same credential, or one of its own
+	account.ID = r.Account
+	credential := account.Credential()
 	p.hold(Leased, p.leases.left[credential] > 0, "runner %s is registered without a lease of %s", r.ID, credential)
 	now := p.now(kernel.Worker)
 	p.hold(Leased, !now.Before(r.Lease.At.Add(-slack)), "runner %s is registered at %s, and its lease is for %s", r.ID, now, r.Lease.At)
