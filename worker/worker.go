@@ -86,12 +86,13 @@ type Config struct {
 // Worker handles batches of messages. It is safe for concurrent use.
 type Worker struct {
 	Config
-	capacity capacity
-	asked    asked
-	ring     ring
-	runs     runs
-	open     *intake.Gauge
-	points   points
+	capacity  capacity
+	asked     asked
+	ring      ring
+	runs      runs
+	open      *intake.Gauge
+	points    points
+	throttles throttles
 }
 
 // New returns a Worker.
