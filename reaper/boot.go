@@ -29,6 +29,7 @@ func (p *pass) review(ctx context.Context, looks []*looked) {
 		}
 	}
 	views := atEC2{p}.lookUp(ctx, booting)
+	consoles := atEC2{p}.consoles(ctx, usable)
 	p.each(ctx, len(usable), common(commitsAtOnce), func(q *pass, i int) {
 		run, c := usable[i].runner, usable[i].around
 		var in fleet.Instance
@@ -43,7 +44,7 @@ func (p *pass) review(ctx context.Context, looks []*looked) {
 			case seen && doomed(in.State):
 				*run = q.died(ctx, c, in)
 			default:
-				*run = q.usable(ctx, c)
+				*run = q.usable(ctx, c, consoles[run.ID])
 			}
 		})
 	})

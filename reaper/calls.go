@@ -116,7 +116,12 @@ func (r *Reaper) rest(account string, until time.Time) {
 
 // askEC2 makes one call, unless that place throttles us or does not answer.
 func (ec2 atEC2) askEC2(ctx context.Context, at fleet.Place, limit time.Duration, call func(context.Context) error) error {
-	key := "EC2 in " + at.String()
+	return ec2.askBehind(ctx, "EC2 in "+at.String(), limit, call)
+}
+
+// askBehind makes one call, unless calls that have the same key are throttled or have no
+// answer.
+func (ec2 atEC2) askBehind(ctx context.Context, key string, limit time.Duration, call func(context.Context) error) error {
 	if err := ec2.gate.err(key); err != nil {
 		return err
 	}

@@ -30,12 +30,13 @@ type ec2 struct {
 	// protected has the instances that EC2 does not terminate, nor any of a group with
 	// one of them: here all are in one zone.
 	protected map[string]bool
+	printed   map[string]string // on the consoles of instances, by id
 }
 
 func newEC2() *ec2 {
 	return &ec2{
 		instances: map[fleet.Place]map[string]fleet.Instance{}, hidden: map[string]bool{},
-		fail: func(string, fleet.Place, string) error { return nil }, page: 3, protected: map[string]bool{},
+		fail: func(string, fleet.Place, string) error { return nil }, page: 3, protected: map[string]bool{}, printed: map[string]string{},
 	}
 }
 
@@ -204,6 +205,16 @@ func (f *ec2) List(_ context.Context, at fleet.Place, controlPlane string) iter.
 			}
 		}
 	}
+}
+
+// Console returns what printed has of an instance.
+func (f *ec2) Console(_ context.Context, at fleet.Place, id string) (string, error) {
+	if err := f.call("console", at, id); err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.printed[id], nil
 }
 
 // Terminate ends none of a group if one of it is unknown or protected.

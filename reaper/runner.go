@@ -105,10 +105,11 @@ func surroundings(run *store.Runner) []store.Ref {
 }
 
 // usable drains the runner if it has to, else reminds the worker of it if that
-// seems to have forgotten it. It returns the runner as it then is.
-func (p *pass) usable(ctx context.Context, c store.Case) store.Runner {
+// seems to have forgotten it. console is what its machine's console shows, if it did not
+// boot. It returns the runner as it then is.
+func (p *pass) usable(ctx context.Context, c store.Case, console string) store.Runner {
 	c, d, ok := p.decide(ctx, &c.Runner, c, func(c store.Case) store.Decision {
-		return c.ReviewRunner(p.cfg.Now(), p.cfg.Limits)
+		return c.ReviewRunner(p.cfg.Now(), p.cfg.Limits, console)
 	})
 	if !ok {
 		return c.Runner

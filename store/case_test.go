@@ -251,9 +251,11 @@ var rules = map[string]rule{
 		d, _ := c.ReviewRequest(now, lim)
 		return d
 	},
-	"ReviewRunner": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.ReviewRunner(now, lim) },
-	"Settle":       func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Settle(now, lim) },
-	"Share":        func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Share(now, lim) },
+	"ReviewRunner": func(_ *dice, now time.Time, c store.Case) store.Decision {
+		return c.ReviewRunner(now, lim, store.Console("login:", nil))
+	},
+	"Settle": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Settle(now, lim) },
+	"Share":  func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Share(now, lim) },
 	"SpendName": func(w *dice, now time.Time, c store.Case) store.Decision {
 		return c.SpendName(now, c.Runner.Config.N+pick(w, 1, 0), store.EndGitHubDown, "It is down.", "test")
 	},
@@ -264,7 +266,9 @@ var rules = map[string]rule{
 	"Take": func(w *dice, now time.Time, c store.Case) store.Decision {
 		return c.Take(now, store.Claim{By: "worker-9", Until: now.Add(time.Minute)}, "test", new(w.pacing()))
 	},
-	"Unblock": func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Unblock(now, lim) },
+	"Unblock": func(_ *dice, now time.Time, c store.Case) store.Decision {
+		return c.Unblock(now, lim, store.Console("", nil))
+	},
 	"Unregistrable": func(_ *dice, now time.Time, c store.Case) store.Decision {
 		return c.Unregistrable(now, lim, store.Failure{Code: store.EndMintDenied, Text: "No."})
 	},

@@ -29,7 +29,7 @@ var deaths = map[string]death{
 	"Client.InvalidSnapshot.NotFound":     {advice: "A snapshot of the image is gone: build the image again."},
 	"Client.VolumeLimitExceeded":          {advice: "Wait for machines to end, or have the region's quota of volumes and of their storage raised.", again: true},
 	"Client.UserInitiatedShutdown":        {advice: "Somebody in the account ended it: look for TerminateInstances and StopInstances in its CloudTrail.", again: true},
-	switchedOff:                           {advice: "It switched itself off: look at its system log, and at what its image does when it boots.", again: true},
+	switchedOff:                           {advice: "It switched itself off: look at its console, and at what its image does when it boots.", again: true},
 	"Server.InternalError":                {advice: "That is EC2's own fault, and seldom lasts.", again: true},
 	"Server.InsufficientInstanceCapacity": {advice: "Allow more instance types or subnets.", again: true, spot: true},
 	"Server.SpotInstanceTermination":      {advice: "Allow more instance types, or spot_fallback.", again: true, spot: true},

@@ -41,7 +41,7 @@ var endTexts = map[string]string{
 	EndExpired:      "Nobody counts on the runner any longer, and no job came to it.",
 	EndHard:         "The machine reached its hard limit.",
 	EndNoLaunch:     "EC2 gave no clear answer to the launch within the boot limit. Look at the account's API limits and at the state of EC2.",
-	EndNoBoot:       "The machine did not call in within the boot limit. Look at its system log, and at its subnet's way to the API.",
+	EndNoBoot:       "The machine did not call in within the boot limit. Look at its console, and at its subnet's way to the API.",
 	EndNotOnline:    "The machine called in, but its runner program did not connect to GitHub.",
 	EndLost:         "No heartbeat came for too long: the machine died or lost its network.",
 	EndDone:         "The job is done.",

@@ -9,12 +9,12 @@ import "time"
 //
 // The request that nobody wants, the limits and a lock that names another runner cannot
 // be otherwise a moment later; a share is excluded by the lock's version, and a
-// heartbeat by the pulse's.
-func (c Case) ReviewRunner(now time.Time, lim Limits) Decision {
+// heartbeat by the pulse's. console is what the machine's Console says, if it is NotBooted.
+func (c Case) ReviewRunner(now time.Time, lim Limits, console string) Decision {
 	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if why := DrainReason(now, lim, *r, d.Lock, d.Pulse, d.Request); why != "" {
-			d.drain(now, NewEnd(why))
+			d.drain(now, notBooted(why, console))
 			switch why {
 			case EndLost:
 				d.check(KindPulse)

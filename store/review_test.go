@@ -64,7 +64,7 @@ func TestReviewRunner(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, store.Shared)
 			c.edit(&s)
-			d := s.c().ReviewRunner(now, lim)
+			d := s.c().ReviewRunner(now, lim, "")
 			if c.end != "" {
 				s = s.drained(now, c.end)
 			}

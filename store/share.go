@@ -74,15 +74,16 @@ func (c Case) Share(now time.Time, lim Limits) Decision {
 // request of the case is the one that launched that runner. It needs all but the quota.
 //
 // A live runner that is well but has too little time left hands over: what is
-// still queued for its label is served by its successor, which has the same one.
-func (c Case) Unblock(now time.Time, lim Limits) Decision {
+// still queued for its label is served by its successor, which has the same one. console is
+// what the machine's Console says, if it is NotBooted.
+func (c Case) Unblock(now time.Time, lim Limits, console string) Decision {
 	return decide(c, func(d *Decision) {
 		end, until := blocked(now, lim, d.Lock, d.Pulse, d.Runner, d.Request)
 		if end == "" {
 			d.Wait = Wait{WaitRunner, until}
 			return
 		}
-		d.drain(now, NewEnd(end))
+		d.drain(now, notBooted(end, console))
 		d.check(KindLock)
 	})
 }

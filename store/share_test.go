@@ -226,12 +226,16 @@ func TestUnblock(t *testing.T) {
 			s := c.stage(t)
 			s.pulse.Seen = now
 			c.edit(&s)
-			d := s.c().Unblock(now, lim)
+			d := s.c().Unblock(now, lim, noConsole)
 			if c.end == "" {
 				s.decides(t, d, outcome{wait: store.Wait{For: store.WaitRunner, Until: c.until}})
 				return
 			}
-			s.drained(now, c.end).decides(t, d, outcome{changes: "put runner, put lock"})
+			after := s.drained(now, c.end)
+			if c.end == store.EndNoBoot {
+				after.run.End.Text += " " + noConsole
+			}
+			after.decides(t, d, outcome{changes: "put runner, put lock"})
 		})
 	}
 }

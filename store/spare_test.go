@@ -242,7 +242,7 @@ func TestPuzzlingRunnersHaveGitHubAsked(t *testing.T) {
 				c.edit(&run, &q)
 			}
 			pulse := store.Pulse{Key: run.Lock, Runner: run.ID, Seen: c.now}
-			d := store.Case{Request: q, Runner: run, Lock: s.lock, Pulse: pulse}.ReviewRunner(c.now, lim)
+			d := store.Case{Request: q, Runner: run, Lock: s.lock, Pulse: pulse}.ReviewRunner(c.now, lim, "")
 			if got, want := outcomeOf(d), (outcome{sends: c.want}); got != want {
 				t.Errorf("the decision is %+v,\nwant %+v", got, want)
 			}

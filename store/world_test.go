@@ -214,7 +214,7 @@ func (w *world) work() {
 		return
 	}
 	if !l.Free() {
-		d := w.around(get[store.Runner](w, l.Runner)).With(&l, &p).Unblock(w.now, lim)
+		d := w.around(get[store.Runner](w, l.Runner)).With(&l, &p).Unblock(w.now, lim, "")
 		w.decide(fmt.Sprintf("%s drains %s", r.ID, l.Runner), d.Changes...)
 		return
 	}
@@ -393,7 +393,7 @@ func (w *world) reap() {
 		return
 	}
 	c := w.around(run)
-	if d := c.ReviewRunner(w.now, lim); d.Runner.State != run.State {
+	if d := c.ReviewRunner(w.now, lim, ""); d.Runner.State != run.State {
 		w.decide(fmt.Sprintf("%s drains: %s", run.ID, d.Runner.End.Code), d.Changes...)
 		return
 	}

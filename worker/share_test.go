@@ -1,9 +1,11 @@
 package worker_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -340,4 +342,30 @@ func TestRunnerThatTheOldVersionTookIntoUseIsSharedAfterOneQuestion(t *testing.T
 		}
 		w.state(late, store.Ready)
 	})
+}
+
+// Who waits for a machine that does not boot reads why from its console.
+func TestMachineThatDoesNotBootDrainsWithItsConsole(t *testing.T) {
+	for name, c := range map[string]struct {
+		console func(string) (string, error)
+		want    string
+	}{
+		"Printed": {func(id string) (string, error) { return id + " panics\n", nil }, "Its console ends with: i-1 panics"},
+		"Refused": {func(string) (string, error) {
+			return "", &fleet.Error{Kind: fleet.ErrRefused, Code: "UnauthorizedOperation", Text: "You are not authorized."}
+		}, "Its console could not be read: UnauthorizedOperation: You are not authorized."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				first := w.request(shared)
+				w.start(first)
+				w.fleet.console = c.console
+				time.Sleep(time.Until(w.lockOf(first).BootBy))
+				w.start(w.request(shared))
+				if why := w.runnerOf(first.ID).End; why == nil || why.Code != store.EndNoBoot || !strings.HasSuffix(why.Text, " "+c.want) {
+					t.Errorf("the runner drains for %+v, want %s with %q", why, store.EndNoBoot, c.want)
+				}
+			})
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -229,13 +230,24 @@ func (r *round) blocked(ctx context.Context, s *start, req *store.Request, lock 
 			return fmt.Errorf("read request %s: %w", run.Request, err)
 		}
 	}
-	d := store.Case{Request: launcher, Runner: run, Lock: *lock, Pulse: *pulse}.Unblock(r.now, r.Limits)
+	c := store.Case{Request: launcher, Runner: run, Lock: *lock, Pulse: *pulse}
+	d := c.Unblock(r.now, r.Limits, r.console(ctx, c))
 	if d.Wait.For != "" {
 		r.hold(ctx, s, req, d.Wait)
 		return nil
 	}
 	r.drained(ctx, req, d)
 	return nil // whatever the commit answers, the message is decided again
+}
+
+// console says what the machine of a runner printed, if it drains now since that did not boot.
+func (r *round) console(ctx context.Context, c store.Case) string {
+	if !store.NotBooted(r.now, r.Limits, c) || r.left() < lastLaunch {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, readConsole)
+	defer cancel()
+	return store.Console(r.Fleet.Console(ctx, fleet.PlaceOf(c.Runner), c.Runner.InstanceID))
 }
 
 // drained commits a runner that drains for a request that it cannot serve.

@@ -42,6 +42,7 @@ type Fleet interface {
 	RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error)
 	Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error)
 	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
+	Console(ctx context.Context, at fleet.Place, id string) (string, error)
 }
 
 // GitHub is what the worker asks of a github.API.
@@ -69,6 +70,8 @@ type Config struct {
 	// Workflows tells of workflow jobs. nil: nobody does, and their requests wait.
 	Workflows Workflows
 	Keys      *keys.Ring
+	// Doctor carries out checks. nil: there are none.
+	Doctor Doctor
 	// FreshKeys reads the keys again: another process may know of a rotation already.
 	// nil: Keys are all that there ever are.
 	FreshKeys    func(context.Context) (*keys.Ring, error)
@@ -119,6 +122,9 @@ const (
 	// lastLaunch is what must be left of the invocation to begin a RunInstances
 	// call: its answer can take seconds, and must still be recorded.
 	lastLaunch = 8 * time.Second
+	// readConsole bounds the reading of what a machine printed that did not boot: its
+	// error is better with it, and others wait meanwhile.
+	readConsole = 2 * time.Second
 	// lastCommit is what must be left to try a commit again after a conflict.
 	lastCommit = 5 * time.Second
 	// early is how much before its due_at a request is taken up: clocks differ,
@@ -191,7 +197,7 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 	errs := make([]error, len(batch))
 	var starts []*start
 	var jobs []*told
-	var runners []string              // those that resume and next messages name
+	var runners []string              // those that resume and next messages name, and checks
 	messages := map[string][]func(){} // what to do for each of them, one after another
 	var wg sync.WaitGroup
 	for i, d := range batch {
@@ -207,7 +213,11 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 			if messages[m.ID] == nil {
 				runners = append(runners, m.ID)
 			}
-			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return in.resume(ctx, m) }) })
+			take := in.resume
+			if m.Kind == queue.Check {
+				take = in.check
+			}
+			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return take(ctx, m) }) })
 		}
 	}
 	var brokenJobs error

@@ -372,6 +372,8 @@ type fakeFleet struct {
 	answer func(n int, l fleet.Launch, launch func()) error
 	images func(image string) (string, error)
 	roots  func(ami string) (store.Root, error)
+	// console has what a machine printed; nil: nothing.
+	console func(id string) (string, error)
 }
 
 type machine struct {
@@ -391,6 +393,13 @@ func (f *fakeFleet) RootVolume(_ context.Context, _ fleet.Place, ami string) (st
 		return f.roots(ami)
 	}
 	return store.Root{Device: "/dev/xvda", SizeGB: 8}, nil
+}
+
+func (f *fakeFleet) Console(_ context.Context, _ fleet.Place, id string) (string, error) {
+	if f.console != nil {
+		return f.console(id)
+	}
+	return "", nil
 }
 
 func (f *fakeFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {

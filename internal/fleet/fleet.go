@@ -163,6 +163,12 @@ type Fleet interface {
 	// zone.
 	SpotPrices(ctx context.Context, at Place, types, subnets []string) (hour map[string]store.MicroUSD, zones map[string]string, err error)
 
+	// Console returns the end of what an instance printed on its console, as Printed has
+	// it. EC2 has it for the machine's life and about an hour longer, on types that are
+	// not Nitro only minutes after it was printed. Empty: it has nothing, or not yet.
+	// One that EC2 does not know is ErrNotFound.
+	Console(ctx context.Context, at Place, id string) (string, error)
+
 	// Terminate ends instances, from 1 to MaxTerminate, in one call. Ending one that
 	// is already ended is no error; one that EC2 does not know is ErrNotFound, and one
 	// that is protected is ErrRefused.

@@ -146,6 +146,7 @@ var kept = []struct {
 	{78736, "a runner that moves on without a slot, and whose commit has no answer"},
 	{84422, "a boot that is decided in time, and whose commit stands still"},
 	{136, "a machine that was bound boots by a key that is lost"},
+	{7451, "a worker's time runs out while it reads a run, and others want the same run"},
 	{12018, "a request begins to wait for the quota while the reaper, which stands still, is to wake one"},
 	{12522, "a machine that never boots, and whose registrations are asked for by workers that die"},
 	{16709, "a runner that comes online moments after a request gave it up, by the clock of a worker that is ahead"},

@@ -202,6 +202,12 @@ func (f tappedFleet) SpotPrices(ctx context.Context, at fleet.Place, types, subn
 	return f.w.Fleet.SpotPrices(ctx, at, types, subnets)
 }
 
+func (f tappedFleet) Console(ctx context.Context, at fleet.Place, id string) (string, error) {
+	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Console, On: id}, func(ctx context.Context) (string, error) {
+		return f.w.Fleet.Console(ctx, at, id)
+	})
+}
+
 func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, ids ...string) error {
 	inv := kernel.InvocationOf(ctx)
 	_, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Terminate, On: strings.Join(ids, " ")}, func(ctx context.Context) (none, error) {

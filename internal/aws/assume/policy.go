@@ -48,11 +48,12 @@ func Policy(part Part, controlPlane, partition, account string) string {
 	// Public parameters, such as those of Amazon's images, have no account.
 	parameters := allow([]string{"ssm:GetParameter"}, []string{in("ssm", "*", account, "parameter/*"), in("ssm", "*", "", "parameter/aws/service/*")})
 	look := allow([]string{"ec2:DescribeInstances"}, []string{"*"}) // it knows no resources
+	console := where(allow([]string{"ec2:GetConsoleOutput"}, []string{ec2("instance")}), "StringEquals", "aws:ResourceTag/"+fleet.TagControlPlane, controlPlane)
 	anyKey := []string{in("kms", "*", "*", "key/*")}
 	// KMS names a service by its region and a suffix, which partitions have of their own.
 	const viaSSM, viaEC2 = "ssm.*", "ec2.*"
 
-	statements := []statement{look, parameters}
+	statements := []statement{look, console, parameters}
 	switch part {
 	case Worker:
 		statements = append(statements,
@@ -65,7 +66,7 @@ func Policy(part Part, controlPlane, partition, account string) string {
 				in("ec2", "*", "*", "image/*"), in("ec2", "*", "*", "snapshot/*"),
 				in("ec2", "*", "*", "capacity-reservation/*"), in("resource-groups", "*", account, "group/*"),
 			}),
-			allow([]string{"ec2:DescribeImages"}, []string{"*"}), // it knows no resources either
+			allow([]string{"ec2:DescribeImages", "ec2:DescribeRouteTables", "ec2:DescribeSubnets"}, []string{"*"}), // nor do they
 			where(allow([]string{"ec2:CreateTags"}, []string{ec2("instance"), ec2("volume"), ec2("network-interface")}),
 				"StringEquals", "ec2:CreateAction", "RunInstances"),
 			where(allow([]string{"iam:PassRole"}, []string{in("iam", "", account, "role/*")}),

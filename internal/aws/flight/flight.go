@@ -18,7 +18,8 @@ import (
 // Fetch brings the value of a key. last is what was brought before, if that is
 // kept still, or else the zero value. The answer, an error too, is for all who
 // ask before until; the zero time is for those alone who wait for it. An error
-// with an until counts as an answer: what was brought before is dropped.
+// with an until counts as an answer: what was brought before is dropped. One that ctx
+// ended is no answer, whatever its until.
 type Fetch[V any] func(ctx context.Context, last V) (value V, until time.Time, err error)
 
 // Cache keeps values by key. It is safe for concurrent use. A Cache must not be
@@ -133,8 +134,11 @@ func (c *Cache[K, V]) run(ctx context.Context, e *entry[V], fetch Fetch[V]) {
 	defer close(e.done)
 	e.err = errors.New("fetching panicked") // unless it returns
 	value, until, err := fetch(ctx, e.last)
-	e.value, e.until, e.err = value, until, err
 	e.abandoned = err != nil && ctx.Err() != nil
+	if e.abandoned {
+		until = time.Time{}
+	}
+	e.value, e.until, e.err = value, until, err
 	switch {
 	case err == nil:
 		e.last, e.lastUntil = value, c.Now().Add(c.Keep)

@@ -208,6 +208,27 @@ func TestCallerWhoRunsOutOfTimeFailsAlone(t *testing.T) {
 	})
 }
 
+// A fetch that ran out of its own time says nothing to others, whatever it returns: they
+// fetch, and do not look at its answer again and again until its time is up.
+func TestAbandonedFetchIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := flight.Cache[string, int]{Now: time.Now}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.Get(short, "a", false, func(ctx context.Context, _ int) (int, time.Time, error) {
+			<-ctx.Done()
+			return 0, time.Now().Add(time.Minute), ctx.Err()
+		})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Get of the fetcher = %v, want that its time is up", err)
+		}
+		got, err := c.Get(t.Context(), "a", false, func(context.Context, int) (int, time.Time, error) { return 2, time.Time{}, nil })
+		if got != 2 || err != nil {
+			t.Errorf("the next Get = %d, %v, want what it fetched", got, err)
+		}
+	})
+}
+
 func TestPanicOfAFetchLeavesNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()

@@ -37,8 +37,12 @@ type Subject struct {
 	Die func(id, code, message string)
 	// Protect protects an instance from termination.
 	Protect func(id string)
+	// Print makes an instance print on its console.
+	Print func(id, raw string)
 	// OtherType is an instance type that the image of Launch does not run on.
 	OtherType string
+	// Inspector is the fleet's, if it has one.
+	Inspector fleet.Inspector
 }
 
 // The names that the suite uses. The control plane is one that nothing else has.
@@ -97,9 +101,14 @@ var checks = []struct {
 	{"ByTokenFindsInAnyState", byToken},
 	{"ListHasOneControlPlaneOnEveryPage", list},
 	{"ListStopsWhenItIsTold", listStops},
+	{"ConsoleHasWhatItsInstancePrinted", console},
 	{"EndedContextHasNoEffect", endedContext},
 	{"ImageIDIsItsOwnAnswer", image},
 	{"RootVolumeOfAnImageIsKnown", rootVolume},
+	{"VetLaunchesNothing", inspected(vet)},
+	{"ImageIsDescribed", inspected(describedAMI)},
+	{"SubnetsAreDescribed", inspected(describedSubnets)},
+	{"RoleIsGuarded", inspected(guarded)},
 	{"SpotPricesAreOfTheZonesOfSubnets", spotPrices},
 }
 

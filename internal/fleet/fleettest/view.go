@@ -92,3 +92,29 @@ func listStops(t *testing.T, s Subject) {
 		t.Errorf("List yielded %d instances until told to stop, want 1", n)
 	}
 }
+
+func console(t *testing.T, s Subject) {
+	i, other := s.must(t, s.launch("t1")), s.must(t, s.launch("t2"))
+	s.Settle()
+	_, err := s.Fleet.Console(t.Context(), s.At, "i-0123456789abcdef0")
+	wantKind(t, "Console of an unknown instance", err, fleet.ErrNotFound)
+	if got, err := s.Fleet.Console(t.Context(), s.At, i.ID); err != nil || got != fleet.Printed(got) {
+		t.Errorf("Console = %q, %v; want plain lines", got, err)
+	}
+	if s.Print == nil {
+		t.Log("not checked: nothing can be printed")
+		return
+	}
+	s.Print(i.ID, "booting\r\n\x1b[31mKernel panic\x1b[0m\n")
+	s.Print(other.ID, "login:")
+	if got, err := s.Fleet.Console(t.Context(), s.At, i.ID); err != nil || got != "booting\nKernel panic\n" {
+		t.Errorf("Console = %q, %v; want the two lines that it printed, as plain text", got, err)
+	}
+	if err := s.Fleet.Terminate(t.Context(), s.At, i.ID); err != nil {
+		t.Fatalf("Terminate: %v", err)
+	}
+	s.Settle()
+	if got, err := s.Fleet.Console(t.Context(), s.At, i.ID); err != nil || got == "" {
+		t.Errorf("Console of a terminated instance = %q, %v; want what it printed", got, err)
+	}
+}

@@ -32,7 +32,14 @@ const (
 	Root      = "root"
 	Launch    = "launch"
 	ByToken   = "by token"
+	Console   = "console"
 	Terminate = "terminate"
+
+	TakeOn    = "take on"
+	Strangers = "strangers"
+	Vet       = "vet"
+	AMI       = "ami"
+	Subnets   = "subnets"
 
 	Mint = "mint"
 	Find = "find"

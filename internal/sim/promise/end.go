@@ -10,7 +10,6 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -263,35 +262,4 @@ func (p endPromises) sawIdle(was, r store.Runner, l store.Lock) {
 	since := latest(began, was.Job.EndedAt, l.SharedAt.Add(p.Limits.ShareStep))
 	p.hold(DrainsFor, was.State == store.RunnerOnline && r.DrainingAt.Sub(since) >= p.Limits.Idle,
 		"runner %s, %s, drains as idle at %s, and had a job or was shared at %s", r.ID, was.State, r.DrainingAt, since)
-}
-
-// sawReason looks at what is said of why a runner begins to drain, or ends.
-func (p endPromises) sawReason(was, r store.Runner) {
-	if was.End != nil || r.End == nil {
-		return
-	}
-	mints := p.answers.mints[r.ID]
-	switch r.End.Code {
-	case store.EndNoBoot:
-		// Who is killed after an answer could not record it.
-		p.hold(TrueReason, r.Config.N > 0 || mints[github.ErrUnknown]+mints[github.ErrLimited]+mints[github.ErrConflict] < 3,
-			"runner %s drains as if its machine had not called, and GitHub registered nothing: %v", r.ID, mints)
-	case store.EndGitHubDown:
-		p.hold(TrueReason, mints[kernel.ErrDead]+mints[github.ErrUnknown]+mints[github.ErrNameTaken]+mints[github.ErrConflict] > 0, "runner %s drains for GitHub's silence, and GitHub answered %v", r.ID, mints)
-	case store.EndGitHubLimit:
-		p.hold(TrueReason, mints[github.ErrLimited] > 0, "runner %s drains for GitHub's limit, and GitHub answered %v", r.ID, mints)
-	case store.EndMintDenied:
-		p.hold(TrueReason, mints[github.ErrDenied]+mints[github.ErrNotFound]+mints[github.ErrRefused]+mints[github.ErrNameTaken]+mints[github.ErrConflict] > 0,
-			"runner %s drains since GitHub refuses it, and GitHub answered %v", r.ID, mints)
-	case store.EndTerminated:
-		for _, m := range p.Fleet.Instances() {
-			if m.ID == r.InstanceID && m.Reason != "" {
-				code, _, _ := strings.Cut(m.Reason, ":")
-				p.hold(InWords, strings.Contains(r.End.Text, code), "runner %s ends with %q, and EC2 says %q", r.ID, r.End.Text, m.Reason)
-			}
-		}
-	}
-	if code := p.answers.last[r.ClientToken()]; r.End.Code == store.EndLaunchDenied && code != "" {
-		p.hold(InWords, strings.Contains(r.End.Text, code), "runner %s is refused with %q, and EC2 said %s", r.ID, r.End.Text, code)
-	}
 }

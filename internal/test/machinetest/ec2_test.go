@@ -142,6 +142,9 @@ func (e *ec2) SpotPrices(context.Context, fleet.Place, []string, []string) (map[
 	return nil, nil, nil
 }
 
+// Console implements fleet.Fleet.
+func (e *ec2) Console(context.Context, fleet.Place, string) (string, error) { return "", nil }
+
 // Terminate implements fleet.Fleet.
 func (e *ec2) Terminate(_ context.Context, _ fleet.Place, ids ...string) error {
 	if e.refusing() {

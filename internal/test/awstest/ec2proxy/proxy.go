@@ -71,6 +71,7 @@ type Proxy struct {
 	terminated map[string]time.Time // by instance
 	died       map[string]reason    // by instance
 	protected  map[string]bool      // by instance
+	printed    map[string]string    // by instance
 }
 
 type (
@@ -97,6 +98,7 @@ func New(upstream string, cfg Config) *Proxy {
 		terminated: map[string]time.Time{},
 		died:       map[string]reason{},
 		protected:  map[string]bool{},
+		printed:    map[string]string{},
 	}
 }
 
@@ -253,6 +255,8 @@ func (p *Proxy) effect(ctx context.Context, c *Call, who caller, before *refusal
 		return p.runInstances(ctx, c, before, late)
 	case "ec2:DescribeInstances":
 		return p.describeInstances(ctx, c)
+	case "ec2:GetConsoleOutput":
+		return p.getConsoleOutput(c)
 	case "ec2:TerminateInstances":
 		return p.terminateInstances(ctx, c)
 	case "sts:AssumeRole":
