@@ -75,7 +75,7 @@ func (p *points) learn(items ...store.Item) {
 // workers all may be, and after each the losers are fewer.
 const maxLeaseTries = 12
 
-// grant is what came of a wish: a lease, or what has to be waited for.
+// grant answers a wish: a lease, or what has to be waited for.
 type grant struct {
 	store.Lease
 	wait store.Wait

@@ -2,10 +2,13 @@ package sim_test
 
 import (
 	"errors"
+	"net/http"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -110,6 +113,44 @@ func TestAJobIsServedWhereRunnersRegisterByThen(t *testing.T) {
 			if r.OrganizationID == "" {
 				t.Errorf("%s is registered in repository %s, want the organization", r.Name, r.RepositoryID)
 			}
+		}
+	})
+}
+
+// GitHub could not deliver the one webhook that mattered, and said so in its log, below many
+// others. The account has so many repositories that their turns come too late, and GitHub
+// does not answer the first look.
+func TestAJobWhoseWebhookFailedIsFoundInTheLog(t *testing.T) {
+	silent := true
+	plainWorld(t, sim.Config{
+		Account: func(a *store.Account) {
+			for i := range 200 {
+				a.Repositories = append(a.Repositories, store.Named{ID: strconv.Itoa(1000 + i), Name: "acme/r" + strconv.Itoa(i)})
+			}
+		},
+		Webhook: func(_, event string) []time.Duration {
+			if event == "queued" {
+				return nil
+			}
+			return []time.Duration{0}
+		},
+		Logged: func(string, string) bool { return true },
+		GitHub: func(op string) (f simgithub.Fault) {
+			if op == simgithub.OpRuns && silent {
+				silent = false
+				f.Instead = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+			}
+			return f
+		},
+	}, func(w *sim.World) {
+		time.Sleep(90 * time.Second) // the first sweep, in a minute, is over
+		silent = true
+		job := w.Plain(sim.PlainJob{Length: time.Minute})
+		for range 250 {
+			w.GitHub.Deliver(simgithub.Delivery{Code: 202, Event: "workflow_job", Action: "completed", Repository: "1000"})
+		}
+		if took := ran(w, job, time.Hour); took > 11*time.Minute {
+			t.Errorf("done after %s, want it found by the log within two sweeps", took)
 		}
 	})
 }

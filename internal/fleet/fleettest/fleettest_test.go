@@ -28,11 +28,11 @@ type broken struct {
 	image     func(context.Context, fleet.Place, string) (string, error)
 	root      func(context.Context, fleet.Place, string) (store.Root, error)
 	spot      func(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error)
+	console   func(context.Context, fleet.Place, string) (string, error)
 	vet       func(context.Context, fleet.Place, fleet.Launch) error
 	let       []string // how strangers get the role
 	subnets   func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error)
 	ami       func(context.Context, fleet.Place, string) (fleet.AMI, error)
-	console   func(context.Context, fleet.Place, string) (string, error)
 }
 
 func (b *broken) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
@@ -67,6 +67,10 @@ func (b *broken) RootVolume(ctx context.Context, at fleet.Place, ami string) (st
 	return b.root(ctx, at, ami)
 }
 
+func (b *broken) Console(ctx context.Context, at fleet.Place, id string) (string, error) {
+	return b.console(ctx, at, id)
+}
+
 func (b *broken) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
 	return b.vet(ctx, at, l)
 }
@@ -83,10 +87,6 @@ func (b *broken) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI,
 	return b.ami(ctx, at, id)
 }
 
-func (b *broken) Console(ctx context.Context, at fleet.Place, id string) (string, error) {
-	return b.console(ctx, at, id)
-}
-
 // faults are fleets that break the contract, and the check that must see it.
 var faults = []struct {
 	name  string
@@ -94,6 +94,21 @@ var faults = []struct {
 	brk   func(b *broken, w *simfleet.World)
 }{
 	{"nothing", "", func(*broken, *simfleet.World) {}},
+	{"consoles are passed on as they are", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
+		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
+			text, err := w.Console(ctx, at, id)
+			return text + "\x1b[2J", err
+		}
+	}},
+	{"a console that is not there is empty", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
+		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
+			text, err := w.Console(ctx, at, id)
+			if errors.Is(err, fleet.ErrNotFound) {
+				err = nil
+			}
+			return text, err
+		}
+	}},
 	{"a dry run launches", "VetLaunchesNothing", func(b *broken, w *simfleet.World) {
 		b.vet = func(ctx context.Context, at fleet.Place, l fleet.Launch) error {
 			l.ClientToken = "t1"
@@ -111,21 +126,6 @@ var faults = []struct {
 	}},
 	{"a subnet is left out", "SubnetsAreDescribed", func(b *broken, _ *simfleet.World) {
 		b.subnets = func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error) { return nil, nil }
-	}},
-	{"consoles are passed on as they are", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
-		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
-			text, err := w.Console(ctx, at, id)
-			return text + "\x1b[2J", err
-		}
-	}},
-	{"a console that is not there is empty", "ConsoleHasWhatItsInstancePrinted", func(b *broken, w *simfleet.World) {
-		b.console = func(ctx context.Context, at fleet.Place, id string) (string, error) {
-			text, err := w.Console(ctx, at, id)
-			if errors.Is(err, fleet.ErrNotFound) {
-				err = nil
-			}
-			return text, err
-		}
 	}},
 	{"tokens are ignored", "SameTokenAndBytesAreOneInstance", func(b *broken, w *simfleet.World) {
 		n := 0

@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -58,7 +59,16 @@ func (p leasePromises) sawLeases(c commit) {
 func (p leasePromises) sawMint(r store.Runner) {
 	now := p.now(kernel.Worker)
 	p.hold(Leased, !now.Before(r.Lease.At.Add(-slack)), "runner %s is registered at %s, and its lease is for %s", r.ID, now, r.Lease.At)
-	p.sawUsed(r.Account + "/github/runner/pat")
+	p.sawUsed(p.credentialOf(r.Account))
+}
+
+// credentialOf names the credential of an account as its points do: all accounts with an
+// App share what GitHub grants it.
+func (p leasePromises) credentialOf(account string) string {
+	if app := p.Account.GitHub; app.AppID != 0 {
+		return fmt.Sprintf("/app/%d/%d", app.AppID, app.InstallationID)
+	}
+	return account + "/github/runner/pat"
 }
 
 // sawUsed looks at a lease of a credential that is used.
