@@ -131,17 +131,8 @@ func (h hub) Rates(ctx context.Context, in github.Scope) (github.Rates, error) {
 	return r, err
 }
 
-func (h hub) Deliveries(context.Context, string) iter.Seq2[github.Delivery, error] {
-	return func(yield func(github.Delivery, error) bool) {
-		for _, d := range h.w.deliveries {
-			if !yield(d, nil) {
-				return
-			}
-		}
-		if h.w.delivery != nil {
-			yield(github.Delivery{}, h.w.delivery)
-		}
-	}
+func (h hub) Deliveries(context.Context, string, string) ([]github.Delivery, string, error) {
+	return h.w.deliveries, "", h.w.delivery
 }
 
 // hub opens a GitHub, and the client that the doctor has.
