@@ -112,8 +112,19 @@ variable "accounts" {
       image_id        = optional(string)
       subnets         = optional(list(string))
       security_groups = optional(list(string))
+      cpu             = optional(number)
+      memory          = optional(number)
+      gpu             = optional(number)
+      arch            = optional(string)
       timeout         = optional(number)
     })))
+    instance_requirements = optional(object({
+      vcpus     = object({ min = optional(number), max = number })
+      memory_gb = optional(object({ min = optional(number), max = optional(number) }))
+      arch      = optional(list(string))
+      gpu       = optional(object({ min = optional(number), max = number }))
+      exclude   = optional(list(string))
+    }))
     environment        = optional(map(string))
     closed             = optional(bool)
     max_root_volume_gb = optional(number)
@@ -139,6 +150,7 @@ variable "accounts" {
     hooks          = optional(object({ started = optional(string), completed = optional(string) }))
     instance_store = optional(string)
     jobs_role      = optional(bool)
+    hop_limit      = optional(number)
   }))
   default = {}
 

@@ -67,10 +67,10 @@ func (in *invocation) examine(ctx context.Context, c store.Checkup, p store.Part
 	defer cancel()
 	return in.Doctor.Examine(ctx, doctor.Visit{Part: p, Check: c.ID, Try: c.Tries, Lease: func(ctx context.Context, a store.Account, scope string) (time.Time, error) {
 		grants, err := in.lease(ctx, in.Now(), a, store.LeaseWish{Scope: scope})
-		if g := grants[0]; g.wait.For == "" {
-			return g.Lease.At, err
+		if wait := grants[0].wait; wait.For != "" {
+			return wait.Until, err
 		}
-		return grants[0].wait.Until, err
+		return grants[0].At, err
 	}})
 }
 

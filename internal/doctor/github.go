@@ -22,7 +22,7 @@ type GitHub interface {
 	Find(ctx context.Context, in github.Scope, name string) (github.Runner, error)
 	Delete(ctx context.Context, in github.Scope, id int64) error
 	Runs(ctx context.Context, repo github.Repository, status string) iter.Seq2[github.Run, error]
-	Deliveries(ctx context.Context, account, after string) (page []github.Delivery, next string, err error)
+	Deliveries(ctx context.Context, account, cursor string) (page []github.Delivery, next string, err error)
 }
 
 // The checks of GitHub, by their names in findings.
@@ -221,7 +221,7 @@ func judgeRegisters(in github.Scope, minted, deleted error) store.Finding {
 	return ok(Registers, in.Name, "A runner was registered, and deleted.")
 }
 
-// webhook looks at what GitHub has delivered lately: at a page of it, which is one call.
+// webhook looks at what GitHub has delivered lately: the newest page, which is one call.
 func (d *Doctor) webhook(ctx context.Context, a store.Account) store.Finding {
 	switch {
 	case len(a.RunsOn) == 0:
@@ -229,8 +229,8 @@ func (d *Doctor) webhook(ctx context.Context, a store.Account) store.Finding {
 	case a.GitHub.AppID == 0:
 		return skipped(Webhook, "", "The registration has no App, and what GitHub delivers for a repository's webhook is not read: its settings show that.")
 	}
-	page, _, err := d.GitHub.Deliveries(ctx, a.ID, "")
-	return judgeWebhook(d.APIURL, page, err)
+	all, _, err := d.GitHub.Deliveries(ctx, a.ID, "")
+	return judgeWebhook(d.APIURL, all, err)
 }
 
 func judgeWebhook(url string, all []github.Delivery, err error) store.Finding {
