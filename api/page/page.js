@@ -84,7 +84,7 @@ const when = (time) => time ? el("time", { datetime: time }, new Date(time).toLo
 const place = (r) => r.instance_type ? r.market + " " + r.instance_type + " in " + r.subnet : "";
 const labels = (r) => r.labels.filter((l) => !l.startsWith("garo-")).join(", ");
 
-const tones = { ready: "good", online: "good", busy: "good", failed: "bad", expired: "bad", accepted: "wait", waiting: "wait", draining: "wait" };
+const tones = { ready: "good", online: "good", busy: "good", failed: "bad", expired: "bad", ok: "good", warn: "wait", skipped: "wait", accepted: "wait", waiting: "wait", draining: "wait" };
 const state = (s) => el("span", { class: tones[s] || "" }, s);
 
 // table returns rows below a caption. Each column is its name and what it shows of a row.
@@ -99,6 +99,25 @@ const empty = (...text) => el("p", { class: "empty" }, text);
 const facts = (pairs) => el("dl", {}, pairs.filter(([, v]) => v !== "" && v !== undefined && v !== null).flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
 const story = (title, entries) => [el("h2", {}, title), el("ol", { class: "story" },
   entries.map((e) => el("li", {}, when(e.at), state(e.state), e.reason ? " " + e.reason : "")))];
+
+// usd is an amount of money, and cost that of a row of usage: more than what is known, if a
+// price is not.
+const usd = (v) => "$" + v.toFixed(v > 0 && v < 1 ? 4 : 2);
+const cost = (r) => r.usd === undefined ? "unknown" : (r.unpriced_seconds ? "more than " : "") + usd(r.usd);
+const spent = (r) => r.cost && r.cost.hour_usd ? usd(r.cost.hour_usd * Math.max(0, Date.now() - Date.parse(r.launched_at)) / 36e5) : "unknown";
+const hours = (seconds) => (seconds / 3600).toFixed(2);
+
+// sums adds up rows of usage that have a name in common.
+function sums(rows, nameOf) {
+  const all = new Map();
+  for (const r of rows) {
+    const name = nameOf(r), s = all.get(name) || { row: r, runners: 0, seconds: 0, unpriced_seconds: 0 };
+    for (const k of ["runners", "seconds", "unpriced_seconds"]) s[k] += r[k];
+    if (r.usd !== undefined) s.usd = (s.usd || 0) + r.usd;
+    all.set(name, s);
+  }
+  return [...all.values()];
+}
 
 const requestColumns = [
   ["Request", (r) => requestLink(r.id), "id"],
@@ -131,6 +150,7 @@ const views = {
         ["Run", (r) => r.run_url ? outward(r.run_url, r.run_id) : ""],
         ["Age", (r) => since(r.created_at), "nowrap"],
         ["Left", (r) => left(r.hard_at), "nowrap"],
+        ["Cost so far", (r) => r.instance_id ? spent(r) : ""],
         ["Why", (r) => r.end ? r.end.code : r.wait || ""],
       ], live.rows) : empty("No machine runs: they are launched when a workflow or ", el("code", {}, "garo start --repo OWNER/NAME --wait"), " asks for one, and end by themselves."),
       queued.rows.length ? table("Requests in line, the newest first", requestColumns, queued.rows) : "",
@@ -166,7 +186,7 @@ const views = {
     return { title: "Runner " + r.id, fresh, content: [
       facts([["State", state(r.state)], ["Waits for", r.wait], ["Name at GitHub", r.name], ["Repository", r.repository], ["Run", r.run_url ? outward(r.run_url, r.run_url) : ""],
         ["Launched for", requestLink(r.request)], ["Machine", place(r)], ["Instance", consoleLink(r)], ["In", r.account + " " + r.region], ["Labels", r.labels.join(", ")],
-        ["Last sign of life", when(r.seen_at)], ["Jobs done", String(r.jobs)], ["Ends by", r.ended_at ? "" : when(r.hard_at)], ["Ended by", r.end ? r.end.code + ": " + r.end.text : ""]]),
+        ["Last sign of life", when(r.seen_at)], ["Jobs done", String(r.jobs)], ["Cost", r.cost && r.cost.seconds ? cost(r.cost) + " for " + hours(r.cost.seconds) + " hours" : r.cost ? spent(r) + " so far" : ""], ["Ends by", r.ended_at ? "" : when(r.hard_at)], ["Ended by", r.end ? r.end.code + ": " + r.end.text : ""]]),
       timeline(steps),
       story("What became of the runner", r.history),
     ] };
@@ -213,6 +233,39 @@ const views = {
       ["Placement", (p) => p.name], ["Launched", (p) => String(p.launched)], ["No capacity", (p) => String(p.none)],
       ["Refused", (p) => String(p.refused)], ["Interrupted", (p) => String(p.interrupted)]], rows)]
       : [empty("Nothing was launched in 24 hours.")] };
+  },
+
+  async spend() {
+    const { body: u, fresh } = await ask("/usage?by=day,repository,workflow");
+    const spent = [["Machines", (s) => String(s.runners)], ["Hours", (s) => hours(s.seconds)],
+      ["Without a price", (s) => s.unpriced_seconds ? hours(s.unpriced_seconds) : ""], ["Cost", cost, "nowrap"]];
+    const dearest = (a, b) => (b.usd || 0) - (a.usd || 0) || b.seconds - a.seconds;
+    return { title: "Spend", fresh, content: u.rows.length ? [
+      el("p", {}, "Machines that ended from " + u.from + " to " + u.to + " cost " + cost(u.total) + " at AWS's list prices. What runs now counts when it ends."),
+      table("By repository and workflow", [["Repository", (s) => s.row.repository], ["Workflow", (s) => s.row.workflow], ...spent],
+        sums(u.rows, (r) => r.repository + " " + r.workflow).sort(dearest)),
+      table("By day", [["Day", (s) => s.row.day, "nowrap"], ...spent], sums(u.rows, (r) => r.day).reverse()),
+    ] : [empty("No machine has ended in seven days. Costs are counted when machines end: ", el("code", {}, "garo cost"), " has other days.")] };
+  },
+  async health() {
+    const got = await ask("/checks/last").catch((e) => {
+      if (e.status === 404 || e.status === 403) return { none: e };
+      throw e;
+    });
+    if (got.none) return { title: "Health", fresh: false, content: [got.none.status === 403 ? empty("What a check finds is for operators.")
+      : empty("Nothing was checked yet: ", el("code", {}, "garo doctor"), " has the control plane prove that it could launch a machine.")] };
+    const c = got.body, worst = ["failed", "warn", "skipped", "ok"], count = (r) => c.findings.filter((f) => f.result === r).length;
+    const rows = [...c.findings].sort((a, b) => worst.indexOf(a.result) - worst.indexOf(b.result));
+    return { title: "Health", fresh: got.fresh, content: [
+      el("ul", { class: "tiles" }, worst.map((r) => el("li", {}, el("b", { class: count(r) ? tones[r] || "" : "" }, String(count(r))), r))),
+      el("p", {}, "Found " + since(c.ended_at) + " ago by the last check, which " + c.caller + " asked for. ", el("code", {}, "garo doctor"), " looks again."),
+      table("What the last check found, the worst first", [
+        ["Result", (f) => state(f.result)],
+        ["Check", (f) => f.check, "nowrap"],
+        ["Of", (f) => f.account_id ? f.account_id + (f.region ? " " + f.region : "") : "the control plane"],
+        ["Found", (f) => (f.about ? f.about + ": " : "") + f.evidence],
+        ["What to do", (f) => f.remedy || ""],
+      ], rows)] };
   },
 
   async find(words) {

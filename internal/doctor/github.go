@@ -22,7 +22,7 @@ type GitHub interface {
 	Find(ctx context.Context, in github.Scope, name string) (github.Runner, error)
 	Delete(ctx context.Context, in github.Scope, id int64) error
 	Runs(ctx context.Context, repo github.Repository, status string) iter.Seq2[github.Run, error]
-	Deliveries(ctx context.Context, account string) iter.Seq2[github.Delivery, error]
+	Deliveries(ctx context.Context, account, cursor string) (page []github.Delivery, next string, err error)
 }
 
 // The checks of GitHub, by their names in findings.
@@ -221,10 +221,7 @@ func judgeRegisters(in github.Scope, minted, deleted error) store.Finding {
 	return ok(Registers, in.Name, "A runner was registered, and deleted.")
 }
 
-// mostDeliveries is how many deliveries are looked at: a page of them, which is one call.
-const mostDeliveries = 100
-
-// webhook looks at what GitHub has delivered lately.
+// webhook looks at what GitHub has delivered lately: the newest page, which is one call.
 func (d *Doctor) webhook(ctx context.Context, a store.Account) store.Finding {
 	switch {
 	case len(a.RunsOn) == 0:
@@ -232,16 +229,8 @@ func (d *Doctor) webhook(ctx context.Context, a store.Account) store.Finding {
 	case a.GitHub.AppID == 0:
 		return skipped(Webhook, "", "The registration has no App, and what GitHub delivers for a repository's webhook is not read: its settings show that.")
 	}
-	var all []github.Delivery
-	for delivery, err := range d.GitHub.Deliveries(ctx, a.ID) {
-		if err != nil {
-			return judgeWebhook(d.APIURL, nil, err)
-		}
-		if all = append(all, delivery); len(all) == mostDeliveries {
-			break
-		}
-	}
-	return judgeWebhook(d.APIURL, all, nil)
+	all, _, err := d.GitHub.Deliveries(ctx, a.ID, "")
+	return judgeWebhook(d.APIURL, all, err)
 }
 
 func judgeWebhook(url string, all []github.Delivery, err error) store.Finding {
