@@ -114,6 +114,8 @@ variable "accounts" {
       security_groups = optional(list(string))
       timeout         = optional(number)
     })))
+    on_forbidden       = optional(string)
+    on_failure         = optional(string)
     environment        = optional(map(string))
     closed             = optional(bool)
     max_root_volume_gb = optional(number)
@@ -297,6 +299,11 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for a in var.accounts : [for o in coalesce(a.runs_on, []) : (o.pin == null) != (length(coalesce(o.labels, [])) == 0) && can(regex("^[a-z0-9._-]{1,63}$", coalesce(o.pin, "p"))) && alltrue([for l in coalesce(o.labels, []) : can(regex("^[a-z0-9._-]{1,64}$", l))])]]))
     error_message = "Give each entry of runs_on either labels or a pin, of a-z, 0-9, dot, underscore and hyphen. docs/jobs.md has what they may be."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for what in [a.on_forbidden, a.on_failure] : contains(["leave", "cancel_run"], coalesce(what, "leave"))]]))
+    error_message = "Set on_forbidden and on_failure to leave or cancel_run, or leave them out. docs/jobs.md has what they do."
   }
 
   validation {
