@@ -114,6 +114,9 @@ func (s *server) routes() []route {
 		{"GET /find", handle(s, s.find, "q")},
 		{"POST /sweeps/{account}/{region}/release", handle(s, s.release)},
 
+		{"POST /checks", handle(s, checks{s}.start)},
+		{"GET /checks/{id}", handle(s, checks{s}.status)},
+
 		{"POST /github/webhook", handle(s, s.webhook)},
 
 		{"POST /runners/{id}/boot", handle(s, s.boot)},

@@ -263,6 +263,7 @@ func FuzzIDs(f *testing.F) {
 			w.raw("POST", "/runners/"+escaped+"/events", "garo_s_x", apitype.Event{Event: "heartbeat", Counter: 1}, apitype.LockHeader, headerValue(id)),
 			w.raw("POST", "/sweeps/"+escaped+"/"+escaped+"/release", operatorToken, nil),
 			w.raw("GET", "/agent/linux/"+escaped+"/"+escaped, "", nil),
+			w.raw("GET", "/checks/"+escaped, operatorToken, nil),
 		} {
 			checkFuzz(t, w, a)
 			if a.status < 400 {

@@ -151,16 +151,6 @@ func (p Pacing) spare() time.Duration {
 	return time.Duration(min(spare, p.orDefault().Burst-1)) * p.interval()
 }
 
-// lateness is how late a turn may be had at least: a message's delay is in whole
-// seconds, and it takes a moment to be fetched.
-const lateness = 2 * time.Second
-
-// lapsed reports whether a turn is too long past to be had: EC2's bucket is full by
-// then, so that what was saved up for it is lost.
-func (p Pacing) lapsed(now, turn time.Time) bool {
-	return now.Sub(turn) > max(lateness, time.Duration(p.orDefault().Burst)*p.interval())
-}
-
 // OwnRegion returns the region of a request that names none. Empty: it has to name one.
 func (a Account) OwnRegion() string {
 	if a.DefaultRegion == "" && len(a.Regions) == 1 {

@@ -20,6 +20,7 @@ const (
 	KindSweep   Kind = "sweep"
 	KindSpares  Kind = "spare"
 	KindPoints  Kind = "points"
+	KindCheck   Kind = "check"
 	KindPrices  Kind = "prices"
 )
 
@@ -45,8 +46,8 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points or *Prices; no
-// other type can be one.
+// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points,
+// *Prices or *Checkup; no other type can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
 	Ref() Ref
@@ -102,6 +103,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Spares)
 	case KindPoints:
 		i = new(Points)
+	case KindCheck:
+		i = new(Checkup)
 	case KindPrices:
 		i = new(Prices)
 	default:

@@ -410,6 +410,17 @@ variable "oidc_issuers" {
   }
 }
 
+variable "prices_url" {
+  description = "Base address of AWS's public price list, from which the reaper reads on-demand prices, or of a copy of it. While it cannot be reached, they are unknown."
+  type        = string
+  default     = "https://pricing.us-east-1.amazonaws.com"
+
+  validation {
+    condition     = can(regex("^https://[^\\s]+[^/\\s]$", var.prices_url))
+    error_message = "Set prices_url to an https address without a slash at its end."
+  }
+}
+
 variable "github_url" {
   description = "Base address of GitHub's REST API; an Enterprise Server has https://HOST/api/v3."
   type        = string

@@ -46,11 +46,11 @@ func (r *round) registration(ctx context.Context, s *start, req *store.Request) 
 }
 
 // freeze resolves everything that the launch of a runner is made of.
-func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Account, runner string) (store.Launch, error) {
+func (r *round) freeze(ctx context.Context, req store.Request, a store.Account, runner string) (store.Launch, error) {
 	region := a.Regions[req.Region]
 	image := imageOf(req, region)
 	options, tags := a.Options(req)
-	ami, options, err := in.resolve(ctx, fleet.Place{Account: req.Account, Region: req.Region}, image, options)
+	on, err := r.image(ctx, wanted{fleet.Place{Account: req.Account, Region: req.Region}, image, options.RootVolume != store.Volume{}})
 	if err != nil {
 		return store.Launch{}, fmt.Errorf("image %s: %w", image, err)
 	}
@@ -60,32 +60,67 @@ func (in *invocation) freeze(ctx context.Context, req store.Request, a store.Acc
 	}
 	maps.Copy(tags, map[string]string{ // ours count, whatever the registration has
 		"Name":                "garo " + req.Repository.Name,
-		fleet.TagControlPlane: in.ControlPlane,
+		fleet.TagControlPlane: r.ControlPlane,
 		fleet.TagRunner:       runner,
 		fleet.TagRequest:      req.ID,
 		fleet.TagRepository:   req.Repository.Name,
 	})
 	return store.Launch{
-		Image: ami, SecurityGroups: groups, InstanceProfile: region.InstanceProfile, Tags: tags, Options: options,
-		Script: bootstrap.Current, APIURL: in.APIURL, AgentSHA256: in.Agents,
-		HardS: int(a.Hard(in.Limits) / time.Second), KeyID: in.keys().Current(), Vouched: true,
+		Image: on.ami, SecurityGroups: groups, InstanceProfile: region.InstanceProfile, Tags: tags, Options: on.options(options),
+		Script: bootstrap.Current, APIURL: r.APIURL, AgentSHA256: r.Agents,
+		HardS: int(a.Hard(r.Limits) / time.Second), KeyID: r.keys().Current(), Vouched: true,
 	}, nil
 }
 
-// resolve returns the AMI that image stands for, and the options with its root volume if
-// they say how that is to be. An AMI that is gone is read from its parameter again, once.
-func (in *invocation) resolve(ctx context.Context, at fleet.Place, image string, o store.LaunchOptions) (string, store.LaunchOptions, error) {
+// wanted is an image to resolve, by its AMI id or the path of an SSM parameter, and whether
+// its root volume is to be known too.
+type wanted struct {
+	at    fleet.Place
+	image string
+	root  bool
+}
+
+// resolved is what a wanted image stands for.
+type resolved struct {
+	ami  string
+	root *store.Root // nil: it was not asked for
+}
+
+// options returns the options on the image, with its root volume if they say how that is
+// to be.
+func (r resolved) options(o store.LaunchOptions) store.LaunchOptions {
+	if r.root == nil {
+		return o
+	}
+	return o.On(*r.root)
+}
+
+// image is resolve, once in a round: a batch mostly wants one image.
+func (r *round) image(ctx context.Context, w wanted) (resolved, error) {
+	if known, ok := r.images[w]; ok {
+		return known, nil
+	}
+	on, err := r.resolve(ctx, w)
+	if err == nil {
+		r.images[w] = on
+	}
+	return on, err
+}
+
+// resolve returns what an image stands for. An AMI that is gone is read from its parameter
+// again, once.
+func (in *invocation) resolve(ctx context.Context, w wanted) (resolved, error) {
 	for again := false; ; again = true {
-		ami, err := in.Fleet.Image(ctx, at, image)
-		if err != nil || o.RootVolume == (store.Volume{}) {
-			return ami, o, err
+		ami, err := in.Fleet.Image(ctx, w.at, w.image)
+		if err != nil || !w.root {
+			return resolved{ami: ami}, err
 		}
-		root, err := in.Fleet.RootVolume(ctx, at, ami)
+		root, err := in.Fleet.RootVolume(ctx, w.at, ami)
 		switch {
 		case err == nil:
-			return ami, o.On(root), nil
-		case again || !errors.Is(err, fleet.ErrImage) || !strings.HasPrefix(image, "/"):
-			return "", o, err
+			return resolved{ami, &root}, nil
+		case again || !errors.Is(err, fleet.ErrImage) || !strings.HasPrefix(w.image, "/"):
+			return resolved{}, err
 		}
 	}
 }

@@ -39,8 +39,9 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if req.OfJob() && !r.wanted(ctx, s, account, req) {
 		return nil
 	}
-	lease := r.leasing(ctx, s, req, account)
-	defer lease.Wait()
+	if s.leasing == nil {
+		defer r.leasing(ctx, account, s).Wait()
+	}
 	launch, err := r.freeze(ctx, *req, account, id)
 	if err != nil {
 		r.unfrozen(ctx, s, req, err)
@@ -55,7 +56,7 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
-	if !r.leased(ctx, s, req, lease) {
+	if !r.leased(ctx, s, req) {
 		return nil
 	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{

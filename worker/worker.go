@@ -70,6 +70,8 @@ type Config struct {
 	// Workflows tells of workflow jobs. nil: nobody does, and their requests wait.
 	Workflows Workflows
 	Keys      *keys.Ring
+	// Doctor carries out checks. nil: there are none.
+	Doctor Doctor
 	// FreshKeys reads the keys again: another process may know of a rotation already.
 	// nil: Keys are all that there ever are.
 	FreshKeys    func(context.Context) (*keys.Ring, error)
@@ -194,7 +196,7 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 	errs := make([]error, len(batch))
 	var starts []*start
 	var jobs []*told
-	var runners []string              // those that resume and next messages name
+	var runners []string              // those that resume and next messages name, and checks
 	messages := map[string][]func(){} // what to do for each of them, one after another
 	var wg sync.WaitGroup
 	for i, d := range batch {
@@ -210,7 +212,11 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 			if messages[m.ID] == nil {
 				runners = append(runners, m.ID)
 			}
-			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return in.resume(ctx, m) }) })
+			take := in.resume
+			if m.Kind == queue.Check {
+				take = in.check
+			}
+			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return take(ctx, m) }) })
 		}
 	}
 	var brokenJobs error

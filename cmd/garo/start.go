@@ -157,8 +157,7 @@ func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool)
 	var story client.Story
 	status, err := cl.Wait(ctx, id, func(s apitype.Status) {
 		for _, step := range story.Next(s) {
-			line := fmt.Sprintf("%7.1fs  %-8s %-10s %s", step.Since.Seconds(), step.Who, step.State, step.Reason)
-			fmt.Fprintln(cmd.ErrOrStderr(), strings.TrimRight(line, " "))
+			fmt.Fprintln(cmd.ErrOrStderr(), stepLine(step))
 		}
 	})
 	switch {

@@ -35,6 +35,12 @@ const (
 	Console   = "console"
 	Terminate = "terminate"
 
+	TakeOn    = "take on"
+	Strangers = "strangers"
+	Vet       = "vet"
+	AMI       = "ami"
+	Subnets   = "subnets"
+
 	Mint = "mint"
 	Find = "find"
 

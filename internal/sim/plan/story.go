@@ -45,6 +45,7 @@ func (s *story) tell() {
 		}
 	}
 	s.plainJobs(&wg)
+	s.checks(&wg)
 	heal := s.rules()
 	if s.chance(150, "index lags") && s.happens(staleIndex, "") {
 		s.w.SetIndexLag(s.between(time.Second, 90*time.Second, "index lags by"))

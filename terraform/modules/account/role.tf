@@ -22,7 +22,6 @@ locals {
   # one, a volume is as large as its image, which the owners of images bound.
   volumes_gb = concat([for r in var.regions : r.root_volume.size_gb if try(r.root_volume.size_gb, null) != null], var.max_root_volume_gb == null ? [] : [var.max_root_volume_gb])
   largest    = length(local.volumes_gb) == 0 ? null : max(local.volumes_gb...)
-  sized      = anytrue([for r in var.regions : r.root_volume != null]) || local.largest != null
 
   tag_keys = sort(distinct(concat(keys(var.machine_tags), var.request_tags)))
 
@@ -143,15 +142,15 @@ locals {
         Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
       },
     ],
-    # What an image calls its root volume, and how large that is. EC2 knows no resource
-    # for this one either.
-    [for sized in [local.sized] : {
-      Sid       = "LookAtImages"
+    # What an image calls its root volume and how large that is, and what garo doctor looks
+    # at. EC2 knows no resource for these either.
+    [{
+      Sid       = "LookAt"
       Effect    = "Allow"
-      Action    = "ec2:DescribeImages"
+      Action    = ["ec2:DescribeImages", "ec2:DescribeRouteTables", "ec2:DescribeSubnets"]
       Condition = merge(local.by.worker, { StringEquals = { "aws:RequestedRegion" = local.regions } })
       Resource  = "*"
-    } if sized],
+    }],
     [for reservations in [local.reservations] : {
       Sid       = "LaunchReserved"
       Effect    = "Allow"
