@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"iter"
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -65,9 +64,4 @@ func (c tappedCheck) Group(ctx context.Context, in github.Scope) (github.Group, 
 	return unanswered(atGitHub(ctx, c.tappedGitHub.w, in, &kernel.Effect{Op: kernel.Get, What: "group", On: in.Key()}, func(ctx context.Context) (github.Group, error) {
 		return c.tappedGitHub.w.github.Group(ctx, in)
 	}))
-}
-
-// Deliveries implements doctor.GitHub: the account has no App.
-func (c tappedCheck) Deliveries(context.Context, string) iter.Seq2[github.Delivery, error] {
-	return func(func(github.Delivery, error) bool) {}
 }
