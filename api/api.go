@@ -112,6 +112,7 @@ func (s *server) routes() []route {
 		{"GET /runners", handle(s, s.runners, "repository", "state", "live", "account", "region", "since", "after")},
 		{"GET /runners/{id}", handle(s, s.oneRunner)},
 		{"GET /find", handle(s, s.find, "q")},
+		{"GET /usage", handle(s, func(ctx context.Context, c *call, _ none) (apitype.Usage, error) { return usage(ctx, s, c) }, "from", "to", "by", "repository")},
 		{"POST /sweeps/{account}/{region}/release", handle(s, s.release)},
 
 		{"POST /checks", handle(s, checks{s}.start)},

@@ -61,6 +61,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		"requests": {"GET", "/requests", nil, false},
 		"runners":  {"GET", "/runners", nil, false},
 		"runner":   {"GET", "/runners/" + started.ID, nil, false},
+		"usage":    {"GET", "/usage", nil, false},
 		"find":     {"GET", "/find?q=" + started.ID, nil, false},
 		"release":  {"POST", "/sweeps/" + accountID + "/" + region + "/release", nil, false},
 		"check":    {"POST", "/checks", apitype.CheckStart{}, false},

@@ -20,7 +20,7 @@ func (s *server) filter(ctx context.Context, c *call, v sight, kind store.Kind) 
 		fits       func(string) bool
 		into       *string
 	}{
-		{"repository", "Want owner/name, or the repository's numeric id.", func(v string) bool { return repoForm.Fits(v) || form.GitHubID.Fits(v) }, &f.Repository},
+		{"repository", "Want owner/name, or the repository's numeric id.", isRepository, &f.Repository},
 		{"account", "Want the twelve digits of an AWS account.", form.AWSAccount.Fits, &f.Account},
 		{"region", "Want the name of an AWS region, such as eu-west-2.", isRegion, &f.Region},
 		{"after", "Want the after of another page.", cursorForm.Fits, &f.After},
@@ -48,6 +48,9 @@ func (s *server) filter(ctx context.Context, c *call, v sight, kind store.Kind) 
 	}
 	return s.ofRepository(ctx, c, v, f)
 }
+
+// isRepository reports whether s is a repository's name or id.
+func isRepository(s string) bool { return repoForm.Fits(s) || form.GitHubID.Fits(s) }
 
 // states returns the states that a list is narrowed to. None: all.
 func states(c *call, kind store.Kind) ([]string, error) {

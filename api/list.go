@@ -85,8 +85,12 @@ func (s *server) runners(ctx context.Context, c *call, _ none) (apitype.Runners,
 	}
 	found, after, err := page[*store.Runner](ctx, c, v, f)
 	out := apitype.Runners{Runners: make([]apitype.Runner, 0, len(found)), After: after}
+	runs := make([]store.Runner, 0, len(found))
 	for _, run := range found {
-		out.Runners = append(out.Runners, row(*run))
+		runs, out.Runners = append(runs, *run), append(out.Runners, row(*run))
+	}
+	if err == nil {
+		err = c.pricing(ctx, runs, out.Runners)
 	}
 	return out, err
 }
@@ -128,7 +132,9 @@ func (c *call) whole(ctx context.Context, run store.Runner) (apitype.Runner, err
 	if err != nil {
 		return apitype.Runner{}, err
 	}
-	return runnerOf(run, *items[0].(*store.Lock), *items[1].(*store.Pulse)), nil
+	seen := []apitype.Runner{runnerOf(run, *items[0].(*store.Lock), *items[1].(*store.Pulse))}
+	err = c.pricing(ctx, []store.Runner{run}, seen)
+	return seen[0], err
 }
 
 // row returns what a list shows of a runner.

@@ -320,7 +320,7 @@ func (w *world) end(m *machine, all bool) {
 	w.apply(w.caseOf(m.id).Drain(time.Now(), store.NewEnd(store.EndStopped)))
 	w.apply(w.caseOf(m.id).Ending(time.Now(), "test"))
 	if all {
-		d, _ := w.caseOf(m.id).Finish(time.Now(), w.limits, store.Instance{ID: instanceID}, "test")
+		d, _ := w.caseOf(m.id).Finish(time.Now(), w.limits, store.Instance{ID: instanceID}, "test", store.Price{})
 		w.apply(d)
 	}
 }

@@ -41,6 +41,7 @@ func runnerOf(run store.Runner, lock store.Lock, pulse store.Pulse) apitype.Runn
 		Region: run.Region, Mode: run.Mode, Labels: list(run.Labels), InstanceID: run.InstanceID, State: string(run.State), RunURL: runURL(run.Repository, run.RunID),
 		CreatedAt: run.CreatedAt, LaunchedAt: run.LaunchedAt, BootedAt: run.Boot.At, OnlineAt: run.OnlineAt, EndedAt: run.EndedAt,
 		SeenAt: pulse.SeenOf(run.ID), HardAt: run.Hard, Jobs: run.Jobs, Stolen: run.Stolen, End: failure(run.End), History: entries(run.History),
+		Cost: costOf(run),
 	}
 	if run.State.Usable() && run.Wait != "" {
 		out.Wait, out.WaitUntil = run.Wait, run.WaitUntil

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
@@ -98,6 +99,37 @@ func follow[T any](q Query, ask func(Query) ([]T, string, error)) iter.Seq2[T, e
 			}
 		}
 	}
+}
+
+// UsageQuery says which usage to add up. Empty fields do not restrict it.
+type UsageQuery struct {
+	From, To   time.Time // the days that these are on, in UTC; zero: the last seven
+	By         []string  // of day, repository, workflow, account, type and market; none: repository
+	Repository string    // owner/name, or the numeric id
+}
+
+// Usage returns what machines did and cost that have ended: for an operator of all, for a job
+// of its repository's.
+func (c *Client) Usage(ctx context.Context, q UsageQuery) (apitype.Usage, error) {
+	values := url.Values{}
+	for name, day := range map[string]time.Time{"from": q.From, "to": q.To} {
+		if !day.IsZero() {
+			values.Set(name, day.UTC().Format(time.DateOnly))
+		}
+	}
+	if len(q.By) > 0 {
+		values.Set("by", strings.Join(q.By, ","))
+	}
+	if q.Repository != "" {
+		values.Set("repository", q.Repository)
+	}
+	path := "/usage"
+	if len(values) > 0 {
+		path += "?" + values.Encode()
+	}
+	var out apitype.Usage
+	_, err := c.call(ctx, http.MethodGet, path, nil, &out)
+	return out, wrap("usage", err)
 }
 
 // Runner returns one runner with its story.

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// finishAtOnce is how many runners of an account one commit ends: each with its lock and
-// its request, and their account's quota once.
-const finishAtOnce = (store.MaxChanges - 1) / 3
+// finishAtOnce is how many runners of an account one commit ends: each with its lock, its
+// request and the usage of its repository, and their account's quota once.
+const finishAtOnce = (store.MaxChanges - 1) / 4
 
 // over is a runner whose machine is over. in is what was seen to be so; its zero value:
 // none was ever launched.
@@ -20,12 +21,13 @@ type over struct {
 	runner *store.Runner
 	in     fleet.Instance
 	reason string
+	at     time.Time // when that was seen: its cost is rolled up on that day
 }
 
 // finish notes a runner whose instance EC2 has terminated, or no longer knows, for
 // finishAll.
 func (p *pass) finish(run *store.Runner, in fleet.Instance, reason string) {
-	p.overs = append(p.overs, &over{run, in, reason})
+	p.overs = append(p.overs, &over{run, in, reason, p.cfg.Now()})
 }
 
 // finishAll ends the runners that finish noted: the runner, its account's quota and its
@@ -68,8 +70,20 @@ func (p *pass) finishAccount(ctx context.Context, all []*over) {
 // items are records by their name, as they were read or written last.
 type items map[store.Ref]store.Item
 
+// refs names what the end is decided from.
 func (o *over) refs() []store.Ref {
-	return append(o.runner.Around(store.KindLock, store.KindQuota, store.KindRequest), o.runner.Ref())
+	return append(o.runner.Around(store.KindLock, store.KindQuota, store.KindRequest), o.runner.Ref(), store.UsageRef(o.at, o.runner.Repository))
+}
+
+// priceIn returns what an hour of the machine costs.
+func (o *over) priceIn(known items) store.Price {
+	refs := store.PriceRefs(o.runner.Account, o.runner.Region)
+	spot, _ := known[refs[0]].(*store.Prices)
+	list, _ := known[refs[1]].(*store.Prices)
+	if spot == nil || list == nil {
+		return store.Price{}
+	}
+	return o.runner.PriceOf(*spot, *list)
 }
 
 // fetch reads what the ends of some runners are decided from.
@@ -77,7 +91,12 @@ func (into items) fetch(ctx context.Context, p *pass, all []*over) bool {
 	var refs []store.Ref
 	seen := map[store.Ref]bool{}
 	for _, o := range all {
-		for _, ref := range o.refs() {
+		from := o.refs()
+		if p.cfg.Prices != nil {
+			prices := store.PriceRefs(o.runner.Account, o.runner.Region)
+			from = append(from, prices[:]...)
+		}
+		for _, ref := range from {
 			if !seen[ref] {
 				seen[ref] = true
 				refs = append(refs, ref)
@@ -144,12 +163,12 @@ func (p *pass) finishGroup(ctx context.Context, known items, group []*over) (alo
 	return alone
 }
 
-// split parts those whose own records somebody wrote from the others, who lost for them
-// or for the quota.
+// split parts those whose own records somebody wrote from the others, who lost for them, for
+// the quota or for the usage of their repository.
 func split(group []*over, lost []store.Item) (contested, others []*over) {
 	for _, o := range group {
 		mine := slices.ContainsFunc(lost, func(it store.Item) bool {
-			return it.Ref().Kind != store.KindQuota && slices.Contains(o.refs(), it.Ref())
+			return it.Ref().Kind != store.KindQuota && it.Ref().Kind != store.KindUsage && slices.Contains(o.refs(), it.Ref())
 		})
 		if mine {
 			contested = append(contested, o)
@@ -183,7 +202,7 @@ func (p *pass) chain(known items, group []*over) (ends []ended, batch store.Batc
 			for _, ref := range o.refs() {
 				c = c.With(get(ref))
 			}
-			d, ok := c.Finish(p.cfg.Now(), p.cfg.Limits, shown(o.in), o.reason)
+			d, ok := c.Finish(p.cfg.Now(), p.cfg.Limits, shown(o.in), o.reason, o.priceIn(known))
 			if !ok {
 				p.note(o.runner, Skip, "somebody was faster")
 				return

@@ -185,14 +185,15 @@ func (a Account) MaxTimeout(lim Limits) time.Duration {
 // the account's) before its subnets, spot before on-demand. spread rotates the
 // subnets, so that runners do not all crowd into the first one. What the caller
 // names must be allowed, which is checked here again since a registration can
-// change after the request was accepted.
-func (a Account) Plan(r Request, spread uint) ([]Placement, error) {
+// change after the request was accepted. chosen are the instance types that the account
+// chooses for r, as Choose returns them; nil: they are named.
+func (a Account) Plan(r Request, spread uint, chosen []string) ([]Placement, error) {
 	region, ok := a.Regions[r.Region]
 	if !ok {
 		return nil, fmt.Errorf("account %s no longer offers region %s", a.ID, r.Region)
 	}
 	types := r.Machine.InstanceTypes
-	if len(types) == 0 {
+	if len(types) == 0 && chosen == nil {
 		types = a.DefaultInstanceTypes
 	}
 	subnets := r.Machine.Subnets
@@ -206,6 +207,7 @@ func (a Account) Plan(r Request, spread uint) ([]Placement, error) {
 	if r.Type == Spot && a.SpotFallback && slices.Contains(a.Markets, OnDemand) {
 		markets = append(markets, OnDemand)
 	}
+	types = slices.Concat(types, chosen)
 	var plan []Placement
 	for i, m := range markets {
 		room := (MaxPlacements - len(plan)) / (len(markets) - i) // a long list leaves the fallback its half

@@ -16,6 +16,7 @@ type Case struct {
 	Lock    Lock  // that the runner, or the request, is found under
 	Pulse   Pulse // of that lock's key
 	Quota   Quota // of the account
+	Usage   Usage // of the repository of the runner, on the day of its end
 }
 
 // With returns c with further items, as Store.Get returned them.
@@ -32,6 +33,8 @@ func (c Case) With(items ...Item) Case {
 			c.Pulse = *i
 		case *Quota:
 			c.Quota = *i
+		case *Usage:
+			c.Usage = *i
 		}
 	}
 	return c
@@ -132,7 +135,7 @@ func (d *Decision) wrote(k Kind) bool {
 	case KindPulse:
 		return d.was.Pulse != d.Pulse
 	}
-	return !reflect.DeepEqual(d.was.Quota, d.Quota)
+	return k == KindQuota && !reflect.DeepEqual(d.was.Quota, d.Quota) || k == KindUsage && !reflect.DeepEqual(d.was.Usage, d.Usage)
 }
 
 // done completes the decision: what differs is written, and what the rule demands is
@@ -142,7 +145,7 @@ func (d *Decision) done() Decision {
 		was := d.was
 		return Decision{Case: &was, Need: d.Need}
 	}
-	for _, i := range []Item{&d.Request, &d.Runner, &d.Lock, &d.Pulse, &d.Quota} {
+	for _, i := range []Item{&d.Request, &d.Runner, &d.Lock, &d.Pulse, &d.Quota, &d.Usage} {
 		switch kind := i.Ref().Kind; {
 		case d.wrote(kind):
 			d.Changes = append(d.Changes, Put(i))

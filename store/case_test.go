@@ -212,7 +212,7 @@ var rules = map[string]rule{
 	"Expire":       func(_ *dice, now time.Time, c store.Case) store.Decision { return c.Expire(now, lim) },
 	"Fail":         func(w *dice, now time.Time, c store.Case) store.Decision { return c.Fail(now, lim, w.failure()) },
 	"Finish": func(w *dice, now time.Time, c store.Case) store.Decision {
-		d, _ := c.Finish(now, lim, w.instance(), "why")
+		d, _ := c.Finish(now, lim, w.instance(), "why", store.Price{})
 		return d
 	},
 	"Forgotten": func(w *dice, now time.Time, c store.Case) store.Decision {

@@ -255,9 +255,10 @@ type Instance struct {
 
 // Finish ends a runner whose machine EC2 has terminated, or no longer knows: the
 // runner, its account's quota and its lock. The request that launched it learns of a
-// machine that ended before it was online. It needs all but the pulse. ok is false,
-// and nothing is decided, for a runner that is over already, or has another machine.
-func (c Case) Finish(now time.Time, lim Limits, in Instance, reason string) (_ Decision, ok bool) {
+// machine that ended before it was online. What the machine cost, at a price, is added to the
+// usage of its day. It needs all but the pulse. ok is false, and nothing is decided, for a
+// runner that is over already, or has another machine.
+func (c Case) Finish(now time.Time, lim Limits, in Instance, reason string, price Price) (_ Decision, ok bool) {
 	d := decide(c, func(d *Decision) {
 		r := d.Runner
 		if r.Version != 0 && in.ID != "" {
@@ -272,6 +273,7 @@ func (c Case) Finish(now time.Time, lim Limits, in Instance, reason string) (_ D
 			r, l = died(now, r, l, in)
 		}
 		d.Runner, d.Lock, d.Quota = ended(now, lim, r, l, d.Quota, reason)
+		d.rollUp(now, price)
 		d.settle(now, lim)
 	})
 	return d, ok

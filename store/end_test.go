@@ -215,7 +215,7 @@ func TestFinish(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.stage(t, store.Shared)
 			c.edit(&s)
-			d, ok := s.c().Finish(now, lim, c.in, "terminated")
+			d, ok := s.c().Finish(now, lim, c.in, "terminated", store.Price{})
 			if !ok {
 				t.Error("ok = false, want true")
 			}
@@ -225,6 +225,9 @@ func TestFinish(t *testing.T) {
 			}
 			want.run.State, want.run.EndedAt, want.run.Claim, want.run.DueAt, want.run.TTL = store.RunnerEnded, now, store.Claim{}, c.due, now.Add(lim.Keep).Unix()
 			want.run.History = noted(want.run.History, now, "ended", "terminated")
+			if want.run.InstanceID != "" {
+				want.run.Cost = store.Cost{From: want.run.LaunchedAt, To: now, Seconds: int64(now.Sub(want.run.LaunchedAt).Seconds())}
+			}
 			if d.Runner.End.Code != c.end || d.Lock.State != c.lock {
 				t.Errorf("end %s, lock %s; want %s, %s", d.Runner.End.Code, d.Lock.State, c.end, c.lock)
 			}
@@ -258,7 +261,7 @@ func TestFinish(t *testing.T) {
 		"AMachineThatWasFoundMeanwhileMayWellRun": {busy(t, store.Shared), store.Instance{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, ok := c.stage.c().Finish(now, lim, c.in, "terminated")
+			d, ok := c.stage.c().Finish(now, lim, c.in, "terminated", store.Price{})
 			if ok {
 				t.Error("ok = true, want false")
 			}
@@ -270,7 +273,7 @@ func TestFinish(t *testing.T) {
 func TestFinishRecordsTheMachineThatALaunchLeftUnrecorded(t *testing.T) {
 	now := at(time.Hour)
 	s := launching(t, store.Shared).drained(at(time.Minute), store.EndStopped).ending(at(time.Minute))
-	d, ok := s.c().Finish(now, lim, store.Instance{ID: "i-1", State: "terminated"}, "terminated")
+	d, ok := s.c().Finish(now, lim, store.Instance{ID: "i-1", State: "terminated"}, "terminated", store.Price{})
 	if !ok || d.Runner.InstanceID != "i-1" || d.Runner.State != store.RunnerEnded || d.Runner.Attempts[0].Code != "launched" {
 		t.Errorf("ok %v, the runner is %s with instance %q and attempts %v; want it ended, and its machine recorded", ok, d.Runner.State, d.Runner.InstanceID, d.Runner.Attempts)
 	}
@@ -279,7 +282,7 @@ func TestFinishRecordsTheMachineThatALaunchLeftUnrecorded(t *testing.T) {
 func TestFinishOfARunnerThatWasNeverLaunchedTellsOfNoLaunch(t *testing.T) {
 	now := at(time.Hour)
 	s := launching(t, store.Shared).drained(at(time.Minute), store.EndStopped).ending(at(time.Minute))
-	d, ok := s.c().Finish(now, lim, store.Instance{}, "EC2 does not know the instance")
+	d, ok := s.c().Finish(now, lim, store.Instance{}, "EC2 does not know the instance", store.Price{})
 	if !ok || d.Runner.InstanceID != "" || d.Runner.Attempts != nil || !d.Runner.LaunchedAt.IsZero() || len(d.Runner.History) != len(s.run.History)+1 {
 		t.Errorf("ok %v, attempts %v, launched at %v, story %v; want it ended, and no launch in it", ok, d.Runner.Attempts, d.Runner.LaunchedAt, d.Runner.History)
 	}
@@ -299,7 +302,7 @@ func TestFinishTellsTheRequestOfAMachineThatEndedBeforeItWasOnline(t *testing.T)
 		{"ItIsReady", online(t, store.Shared), "Server.InternalError", store.Ready, outcome{changes: "put runner, put lock, put quota"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, _ := c.stage.c().Finish(now, lim, store.Instance{ID: "i-1", State: "terminated", Code: c.code}, "terminated")
+			d, _ := c.stage.c().Finish(now, lim, store.Instance{ID: "i-1", State: "terminated", Code: c.code}, "terminated", store.Price{})
 			if got := outcomeOf(d); got != c.out || d.Request.State != c.want {
 				t.Errorf("the request is %s and the decision %+v; want %s and %+v", d.Request.State, got, c.want, c.out)
 			}

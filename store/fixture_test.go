@@ -291,7 +291,7 @@ func (s stage) ending(now time.Time) stage { return s.after(s.c().Ending(now, ""
 func (s stage) ended(now time.Time) stage {
 	waits := s.req
 	s = s.drained(now, store.EndTerminated)
-	d, _ := s.c().Finish(now, lim, store.Instance{ID: s.run.InstanceID}, "EC2 says so")
+	d, _ := s.c().Finish(now, lim, store.Instance{ID: s.run.InstanceID}, "EC2 says so", store.Price{})
 	s.take(d)
 	s.req = waits
 	return s

@@ -22,6 +22,7 @@ const (
 	KindPoints  Kind = "points"
 	KindCheck   Kind = "check"
 	KindPrices  Kind = "prices"
+	KindUsage   Kind = "usage"
 )
 
 // Ref names one item, whether it exists or not.
@@ -47,7 +48,7 @@ func ParseRef(s string) (Ref, error) {
 }
 
 // Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points,
-// *Prices or *Checkup; no other type can be one.
+// *Prices *Usage or *Checkup; no other type can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
 	Ref() Ref
@@ -107,6 +108,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Checkup)
 	case KindPrices:
 		i = new(Prices)
+	case KindUsage:
+		i = new(Usage)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

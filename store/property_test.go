@@ -256,7 +256,7 @@ func (w *world) mistake() {
 		}
 	case 3:
 		if run.State.Final() {
-			d, _ = c.Finish(w.now, lim, store.Instance{ID: run.InstanceID}, "again")
+			d, _ = c.Finish(w.now, lim, store.Instance{ID: run.InstanceID}, "again", store.Price{})
 		}
 	case 4:
 		if !run.State.Usable() {

@@ -215,7 +215,9 @@ type Runner struct {
 	TerminatedAt time.Time `json:"terminated_at,omitzero"` // the last TerminateInstances call
 	MissingAt    time.Time `json:"missing_at,omitzero"`    // when EC2 first did not find it
 	EndedAt      time.Time `json:"ended_at,omitzero"`
-	History      History   `json:"history"`
+	// Cost is what its machine cost, once it ended.
+	Cost    Cost    `json:"cost,omitzero"`
+	History History `json:"history"`
 }
 
 // Ref implements Item.

@@ -116,7 +116,7 @@ type Store interface {
 	// scan: it finds, the item decides.
 	Due(ctx context.Context, before time.Time) iter.Seq2[Ref, error]
 
-	// List yields requests or runners for people to read, newest first. When f.Look
+	// List yields requests, runners or usage for people to read, newest first. When f.Look
 	// ends it, its last error is a *MoreError.
 	List(ctx context.Context, f Filter) iter.Seq2[Item, error]
 
@@ -162,7 +162,7 @@ func FoundBy(i Item) string {
 // the kind and the repository, or FoundBy, and is read from Since on; its entries have
 // the state. For Account, Region and Name each item is read.
 type Filter struct {
-	Kind       Kind     // KindRequest (the zero value means it too) or KindRunner
+	Kind       Kind     // KindRequest (the zero value means it too), KindRunner or KindUsage
 	Repository string   // the repository's id
 	Name       string   // the repository's name, in letters of any case
 	States     []string // any of these
@@ -181,10 +181,10 @@ type Filter struct {
 // kinds that are not listed.
 func (f Filter) Lists() (Kind, error) {
 	switch kind := cmp.Or(f.Kind, KindRequest); kind {
-	case KindRequest, KindRunner:
+	case KindRequest, KindRunner, KindUsage:
 		return kind, nil
 	default:
-		return kind, fmt.Errorf("list %s: only requests and runners are listed", kind)
+		return kind, fmt.Errorf("list %s: only requests, runners and usage are listed", kind)
 	}
 }
 
@@ -208,6 +208,8 @@ func (f Filter) Matches(i Item) bool {
 		repo, state, account, region, made = i.Repository, string(i.State), i.Account, i.Region, i.CreatedAt
 	case *Runner:
 		repo, state, account, region, made = i.Repository, string(i.State), i.Account, i.Region, i.CreatedAt
+	case *Usage:
+		repo, made = i.Repository, i.begins()
 	}
 	is := func(want, got string) bool { return want == "" || want == got }
 	return is(f.Repository, repo.ID) && (f.Name == "" || strings.EqualFold(f.Name, repo.Name)) &&
@@ -233,13 +235,15 @@ func (f Filter) From() string {
 	return cursor(f.Since, "")
 }
 
-// Cursor returns the place of a request or a runner in every List that holds it.
+// Cursor returns the place of an item in every List that holds it.
 func Cursor(i Item) string {
 	switch i := i.(type) {
 	case *Request:
 		return cursor(i.CreatedAt, i.ID)
 	case *Runner:
 		return cursor(i.CreatedAt, i.ID)
+	case *Usage:
+		return cursor(i.begins(), i.ID)
 	}
 	return ""
 }

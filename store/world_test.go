@@ -427,7 +427,7 @@ func (w *world) reap() {
 
 func (w *world) end(run store.Runner) {
 	in := store.Instance{ID: run.InstanceID, State: "terminated", Code: one(w, "", "Server.InternalError", "Client.InvalidSnapshot.NotFound")}
-	d, ok := w.around(run).Finish(w.now, lim, in, "EC2 says so")
+	d, ok := w.around(run).Finish(w.now, lim, in, "EC2 says so", store.Price{})
 	if ok == (len(d.Changes) == 0) {
 		w.Fatalf("the end of %s is %v, and has %d changes", run.ID, ok, len(d.Changes))
 	}

@@ -29,6 +29,7 @@ locals {
     "GET /runners"                            = { rate = 5, burst = 20 }
     "GET /runners/{id}"                       = { rate = 20, burst = 50 }
     "GET /find"                               = { rate = 5, burst = 20 }
+    "GET /usage"                              = { rate = 1, burst = 10 }
     "POST /sweeps/{account}/{region}/release" = { rate = 1, burst = 5 }
     "POST /checks"                            = { rate = 1, burst = 5 }
     "GET /checks/{id}"                        = { rate = 5, burst = 20 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,13 +14,33 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// imageOf returns the image that a request is to have, an AMI id or the path of an
-// SSM parameter.
-func imageOf(req store.Request, region store.Region) string {
-	if req.Machine.Image == "" && len(region.Images) > 0 {
-		return region.Images[0]
+// images are those that a request may have, each an AMI id or the path of an SSM parameter,
+// of which it gets the first that is of an architecture. An empty one is any: then there is
+// one image, as the caller or the registration names it.
+type images struct {
+	names []string
+	arch  string
+}
+
+// imagesOf returns the images that a request may have.
+func imagesOf(req store.Request, a store.Account) images {
+	offered := a.Regions[req.Region].Images
+	_, arch, _ := a.Chooses(req.Machine)
+	switch {
+	case req.Machine.Image != "":
+		return images{[]string{req.Machine.Image}, arch}
+	case arch == "":
+		return images{offered[:min(1, len(offered))], ""}
 	}
-	return req.Machine.Image
+	return images{offered, arch}
+}
+
+// String names them for people.
+func (i images) String() string { return strings.Join(i.names, " or ") }
+
+// byPath reports whether a parameter names any of them.
+func (i images) byPath() bool {
+	return slices.ContainsFunc(i.names, func(name string) bool { return strings.HasPrefix(name, "/") })
 }
 
 // registration returns the registration that a machine for the request is launched by.
@@ -48,11 +69,11 @@ func (r *round) registration(ctx context.Context, s *start, req *store.Request) 
 // freeze resolves everything that the launch of a runner is made of.
 func (r *round) freeze(ctx context.Context, req store.Request, a store.Account, runner string) (store.Launch, error) {
 	region := a.Regions[req.Region]
-	image := imageOf(req, region)
+	images := imagesOf(req, a)
 	options, tags := a.Options(req)
-	on, err := r.image(ctx, wanted{fleet.Place{Account: req.Account, Region: req.Region}, image, options.RootVolume != store.Volume{}})
+	on, err := suited(ctx, fleet.Place{Account: req.Account, Region: req.Region}, images, options, r.image)
 	if err != nil {
-		return store.Launch{}, fmt.Errorf("image %s: %w", image, err)
+		return store.Launch{}, fmt.Errorf("image %s: %w", images, err)
 	}
 	groups := req.Machine.SecurityGroups
 	if len(groups) == 0 {
@@ -89,10 +110,22 @@ type resolved struct {
 // options returns the options on the image, with its root volume if they say how that is
 // to be.
 func (r resolved) options(o store.LaunchOptions) store.LaunchOptions {
-	if r.root == nil {
+	if r.root == nil || o.RootVolume == (store.Volume{}) {
 		return o
 	}
 	return o.On(*r.root)
+}
+
+// suited returns the first of the images that is of their architecture. resolve is how one
+// is resolved.
+func suited(ctx context.Context, at fleet.Place, i images, o store.LaunchOptions, resolve func(context.Context, wanted) (resolved, error)) (resolved, error) {
+	for _, name := range i.names {
+		on, err := resolve(ctx, wanted{at, name, i.arch != "" || o.RootVolume != store.Volume{}})
+		if err != nil || i.arch == "" || on.root.Arch == "" || on.root.Arch == i.arch {
+			return on, err
+		}
+	}
+	return resolved{}, &fleet.Error{Kind: fleet.ErrRefused, Code: "NoImage", Text: fmt.Sprintf("None of the images of the registration in %s is for %s (%s). Name one there, or ask for another arch.", at, i.arch, i)}
 }
 
 // image is resolve, once in a round: a batch mostly wants one image.

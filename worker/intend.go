@@ -28,9 +28,8 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
-	plan, err := account.Plan(*req, uint(id[0]))
-	if err != nil {
-		r.refuse(s, req, store.Failure{Code: "not_allowed", Text: err.Error() + "."})
+	plan := r.plan(ctx, s, account, req, uint(id[0]))
+	if plan == nil {
 		return nil
 	}
 	if r.lines(ctx, s, account, store.Case{Request: *req, Lock: *lock, Quota: *quota}) {
@@ -74,6 +73,26 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	return nil
 }
 
+// plan returns the placements to try for the request, spread over the subnets; nil: there are
+// none now or ever, which is decided.
+func (r *round) plan(ctx context.Context, s *start, account store.Account, req *store.Request, spread uint) []store.Placement {
+	types, err := r.chosen(ctx, account, *req)
+	switch {
+	case err != nil:
+		r.unfrozen(ctx, s, req, err)
+		return nil
+	case types != nil && len(types) == 0:
+		r.refuse(s, req, store.NoType(*req))
+		return nil
+	}
+	plan, err := account.Plan(*req, spread, types)
+	if err != nil {
+		r.refuse(s, req, store.Failure{Code: "not_allowed", Text: err.Error() + "."})
+		return nil
+	}
+	return plan
+}
+
 // begun takes the start on to the launch, once its intent is committed.
 func (r *round) begun(s *start, d store.Decision, account store.Account) {
 	run, req := d.Runner, d.Request
@@ -92,7 +111,7 @@ func (r *round) begun(s *start, d store.Decision, account store.Account) {
 // refuses us, and holds one for which something did not answer.
 func (r *round) unfrozen(ctx context.Context, s *start, req *store.Request, err error) {
 	if !errors.Is(err, fleet.ErrRefused) {
-		r.Log.Warn("image not resolved", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+		r.Log.Warn("launch not put together", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
 		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
 		return
 	}

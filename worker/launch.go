@@ -103,16 +103,16 @@ func (v *launching) reimage(ctx context.Context, fe *fleet.Error) error {
 		v.Log.Warn("registration not read", "account", r.Account, "runner", r.ID, "trace", r.Trace, "error", err)
 		return v.wait(ctx, store.WaitOutage, v.Limits.SettleSlack)
 	}
-	name := imageOf(v.Request, account.Regions[r.Region])
+	images := imagesOf(v.Request, account)
 	text := refusalText(fe)
-	if strings.HasPrefix(name, "/") {
-		text += fmt.Sprintf(" SSM parameter %s named it.", name)
+	if images.byPath() {
+		text += fmt.Sprintf(" SSM parameter %s named it.", images)
 	}
 	tried := slices.ContainsFunc(r.Attempts, func(a store.Attempt) bool { return ofImage(a.Code) })
-	if tried || !strings.HasPrefix(name, "/") {
+	if tried || !images.byPath() {
 		return v.refused(ctx, fe, text)
 	}
-	on, err := v.resolve(ctx, wanted{fleet.PlaceOf(r), name, r.Launch.Options.RootVolume != store.Volume{}})
+	on, err := suited(ctx, fleet.PlaceOf(r), images, r.Launch.Options, v.resolve)
 	switch {
 	case errors.Is(err, fleet.ErrRefused):
 		return v.refused(ctx, fe, text+" "+refusalText(err))
@@ -122,7 +122,7 @@ func (v *launching) reimage(ctx context.Context, fe *fleet.Error) error {
 	case on.ami == r.Launch.Image:
 		return v.refused(ctx, fe, text)
 	}
-	v.Log.Info("the image is gone; its parameter names another", "runner", r.ID, "trace", r.Trace, "image", r.Launch.Image, "next", on.ami, "parameter", name)
+	v.Log.Info("the image is gone; its parameter names another", "runner", r.ID, "trace", r.Trace, "image", r.Launch.Image, "next", on.ami, "parameter", images.String())
 	return v.move(ctx, r.Index+1, store.Refusal{Code: fe.Code, Image: on.ami, Options: on.options(r.Launch.Options)})
 }
 

@@ -40,6 +40,7 @@ import (
 type Fleet interface {
 	Image(ctx context.Context, at fleet.Place, image string) (string, error)
 	RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error)
+	Types(ctx context.Context, at fleet.Place, rules store.Requirements) ([]store.InstanceType, error)
 	Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error)
 	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
 	Console(ctx context.Context, at fleet.Place, id string) (string, error)
@@ -95,6 +96,7 @@ type Worker struct {
 	runs     runs
 	open     *intake.Gauge
 	points   points
+	offers   offers
 }
 
 // New returns a Worker.

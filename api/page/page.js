@@ -100,6 +100,25 @@ const facts = (pairs) => el("dl", {}, pairs.filter(([, v]) => v !== "" && v !== 
 const story = (title, entries) => [el("h2", {}, title), el("ol", { class: "story" },
   entries.map((e) => el("li", {}, when(e.at), state(e.state), e.reason ? " " + e.reason : "")))];
 
+// usd is an amount of money, and cost that of a row of usage: more than what is known, if a
+// price is not.
+const usd = (v) => "$" + v.toFixed(v > 0 && v < 1 ? 4 : 2);
+const cost = (r) => r.usd === undefined ? "unknown" : (r.unpriced_seconds ? "more than " : "") + usd(r.usd);
+const spent = (r) => r.cost && r.cost.hour_usd ? usd(r.cost.hour_usd * Math.max(0, Date.now() - Date.parse(r.launched_at)) / 36e5) : "unknown";
+const hours = (seconds) => (seconds / 3600).toFixed(2);
+
+// sums adds up rows of usage that have a name in common.
+function sums(rows, nameOf) {
+  const all = new Map();
+  for (const r of rows) {
+    const name = nameOf(r), s = all.get(name) || { row: r, runners: 0, seconds: 0, unpriced_seconds: 0 };
+    for (const k of ["runners", "seconds", "unpriced_seconds"]) s[k] += r[k];
+    if (r.usd !== undefined) s.usd = (s.usd || 0) + r.usd;
+    all.set(name, s);
+  }
+  return [...all.values()];
+}
+
 const requestColumns = [
   ["Request", (r) => requestLink(r.id), "id"],
   ["State", (r) => state(r.state)],
@@ -131,6 +150,7 @@ const views = {
         ["Run", (r) => r.run_url ? outward(r.run_url, r.run_id) : ""],
         ["Age", (r) => since(r.created_at), "nowrap"],
         ["Left", (r) => left(r.hard_at), "nowrap"],
+        ["Cost so far", (r) => r.instance_id ? spent(r) : ""],
         ["Why", (r) => r.end ? r.end.code : r.wait || ""],
       ], live.rows) : empty("No machine runs: they are launched when a workflow or ", el("code", {}, "garo start --repo OWNER/NAME --wait"), " asks for one, and end by themselves."),
       queued.rows.length ? table("Requests in line, the newest first", requestColumns, queued.rows) : "",
@@ -166,7 +186,7 @@ const views = {
     return { title: "Runner " + r.id, fresh, content: [
       facts([["State", state(r.state)], ["Waits for", r.wait], ["Name at GitHub", r.name], ["Repository", r.repository], ["Run", r.run_url ? outward(r.run_url, r.run_url) : ""],
         ["Launched for", requestLink(r.request)], ["Machine", place(r)], ["Instance", consoleLink(r)], ["In", r.account + " " + r.region], ["Labels", r.labels.join(", ")],
-        ["Last sign of life", when(r.seen_at)], ["Jobs done", String(r.jobs)], ["Ends by", r.ended_at ? "" : when(r.hard_at)], ["Ended by", r.end ? r.end.code + ": " + r.end.text : ""]]),
+        ["Last sign of life", when(r.seen_at)], ["Jobs done", String(r.jobs)], ["Cost", r.cost && r.cost.seconds ? cost(r.cost) + " for " + hours(r.cost.seconds) + " hours" : r.cost ? spent(r) + " so far" : ""], ["Ends by", r.ended_at ? "" : when(r.hard_at)], ["Ended by", r.end ? r.end.code + ": " + r.end.text : ""]]),
       timeline(steps),
       story("What became of the runner", r.history),
     ] };
@@ -213,6 +233,19 @@ const views = {
       ["Placement", (p) => p.name], ["Launched", (p) => String(p.launched)], ["No capacity", (p) => String(p.none)],
       ["Refused", (p) => String(p.refused)], ["Interrupted", (p) => String(p.interrupted)]], rows)]
       : [empty("Nothing was launched in 24 hours.")] };
+  },
+
+  async spend() {
+    const { body: u, fresh } = await ask("/usage?by=day,repository,workflow");
+    const spent = [["Machines", (s) => String(s.runners)], ["Hours", (s) => hours(s.seconds)],
+      ["Without a price", (s) => s.unpriced_seconds ? hours(s.unpriced_seconds) : ""], ["Cost", cost, "nowrap"]];
+    const dearest = (a, b) => (b.usd || 0) - (a.usd || 0) || b.seconds - a.seconds;
+    return { title: "Spend", fresh, content: u.rows.length ? [
+      el("p", {}, "Machines that ended from " + u.from + " to " + u.to + " cost " + cost(u.total) + " at AWS's list prices. What runs now counts when it ends."),
+      table("By repository and workflow", [["Repository", (s) => s.row.repository], ["Workflow", (s) => s.row.workflow], ...spent],
+        sums(u.rows, (r) => r.repository + " " + r.workflow).sort(dearest)),
+      table("By day", [["Day", (s) => s.row.day, "nowrap"], ...spent], sums(u.rows, (r) => r.day).reverse()),
+    ] : [empty("No machine has ended in seven days. Costs are counted when machines end: ", el("code", {}, "garo cost"), " has other days.")] };
   },
 
   async find(words) {

@@ -24,11 +24,18 @@ type Start struct {
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
 	// RootVolumeGB is in GiB; 0: the account's choice. Tags have keys that the account allows.
-	RootVolumeGB   int               `json:"root_volume_gb,omitempty"`
-	Tags           map[string]string `json:"tags,omitempty"`
-	Timeout        int               `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
-	GiveUp         int               `json:"give_up,omitempty"`         // seconds to try for; 0: 900
-	IdempotencyKey string            `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
+	RootVolumeGB int               `json:"root_volume_gb,omitempty"`
+	Tags         map[string]string `json:"tags,omitempty"`
+	// What the instance type has to have, in place of InstanceTypes: so many vCPUs, GiB of
+	// memory and GPUs at least, and that architecture, "x86_64" or "arm64". 0 and "": the
+	// account's choice.
+	CPU            int    `json:"cpu,omitempty"`
+	Memory         int    `json:"memory,omitempty"`
+	GPU            int    `json:"gpu,omitempty"`
+	Arch           string `json:"arch,omitempty"`
+	Timeout        int    `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
+	GiveUp         int    `json:"give_up,omitempty"`         // seconds to try for; 0: 900
+	IdempotencyKey string `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
 }
 
 // Started answers POST /start, new or repeated.
@@ -134,7 +141,8 @@ type Runner struct {
 	Jobs       int               `json:"jobs"`                    // how many it finished
 	Stolen     string            `json:"stolen_by_run,omitempty"` // the run of a job that took an ephemeral runner from its request
 	End        *Error            `json:"end,omitempty"`
-	History    []Entry           `json:"history"` // empty in lists
+	Cost       *Cost             `json:"cost,omitempty"` // what its machine costs; absent: it has none, or runs at a price that is not known
+	History    []Entry           `json:"history"`        // empty in lists
 }
 
 // Job is a job on a runner, as its machine told of it.
@@ -202,6 +210,39 @@ type Delivered struct {
 type Runners struct {
 	Runners []Runner `json:"runners"` // newest first
 	After   string   `json:"after,omitempty"`
+}
+
+// Cost is what a machine cost that has ended. Of one that runs it has the price of an hour.
+type Cost struct {
+	Zone    string   `json:"zone,omitempty"`     // the availability zone; absent: not known
+	Seconds int64    `json:"seconds,omitempty"`  // from its launch to its end; absent: it runs
+	HourUSD *float64 `json:"hour_usd,omitempty"` // the price of an hour, in US dollars; absent: not known
+	USD     *float64 `json:"usd,omitempty"`      // for its seconds; absent: not known
+}
+
+// Usage answers GET /usage.
+type Usage struct {
+	From  string     `json:"from"` // the first day, such as 2026-03-01, in UTC
+	To    string     `json:"to"`   // the last day
+	By    []string   `json:"by"`   // what the rows are told apart by
+	Rows  []UsageRow `json:"rows"` // by day if they have one, and then the dearest first
+	Total UsageRow   `json:"total"`
+}
+
+// UsageRow is what the machines that ended did and cost. Of the first fields it has those
+// that the rows are told apart by.
+type UsageRow struct {
+	Day          string `json:"day,omitempty"`
+	Repository   string `json:"repository,omitempty"`
+	Workflow     string `json:"workflow,omitempty"`
+	Account      string `json:"account,omitempty"`
+	InstanceType string `json:"type,omitempty"`
+	Market       string `json:"market,omitempty"`
+
+	Runners         int      `json:"runners"`
+	Seconds         int64    `json:"seconds"`          // of their machines
+	UnpricedSeconds int64    `json:"unpriced_seconds"` // those of them whose price is not known
+	USD             *float64 `json:"usd,omitempty"`    // what the others cost, in US dollars; absent: no price is known
 }
 
 // Found answers GET /find.

@@ -150,8 +150,8 @@ those that ended too. LEFT is the time until a machine ends whatever runs on it.
 
 func runnerTable(rows []apitype.Runner, now time.Time) table {
 	t := table{
-		head:  []string{"ID", "STATE", "REPOSITORY", "INSTANCE", "PLACEMENT", "RUN", "JOBS", "AGE", "LEFT", "WHY"},
-		spare: []string{"JOBS", "PLACEMENT", "RUN", "LEFT", "INSTANCE", "REPOSITORY"},
+		head:  []string{"ID", "STATE", "REPOSITORY", "INSTANCE", "PLACEMENT", "RUN", "JOBS", "AGE", "LEFT", "COST", "WHY"},
+		spare: []string{"JOBS", "COST", "PLACEMENT", "RUN", "LEFT", "INSTANCE", "REPOSITORY"},
 	}
 	for _, r := range rows {
 		why, run, until, left := r.Wait, r.RunID, now, ""
@@ -166,9 +166,23 @@ func runnerTable(rows []apitype.Runner, now time.Time) table {
 		} else if !r.EndedAt.IsZero() {
 			until = r.EndedAt
 		}
-		t.add(r.ID, r.State, r.Repository, r.InstanceID, placement(r), run, fmt.Sprint(r.Jobs), age(until.Sub(r.CreatedAt)), left, why)
+		t.add(r.ID, r.State, r.Repository, r.InstanceID, placement(r), run, fmt.Sprint(r.Jobs), age(until.Sub(r.CreatedAt)), left, spent(r, now), why)
 	}
 	return t
+}
+
+// spent says what a machine has cost so far, or in all.
+func spent(r apitype.Runner, now time.Time) string {
+	switch c := r.Cost; {
+	case r.InstanceID == "":
+		return ""
+	case c == nil, c.HourUSD == nil:
+		return "unknown"
+	case c.USD != nil:
+		return money(*c.USD)
+	default:
+		return money(*c.HourUSD * max(0, now.Sub(r.LaunchedAt).Hours()))
+	}
 }
 
 // placement names how a machine is bought, as --no-capacity of garo local does.

@@ -49,7 +49,7 @@ func root() *cobra.Command {
 		Long: `garo runs GARO on this machine (garo local), shows it at work (garo demo), and
 calls its API: garo start asks for a runner; status, wait and stop are about one
 request; list, runners and show find what there is, watch and open show it as it changes;
-doctor and reap are for operators.
+cost tells what it cost; doctor and reap are for operators.
 
 The commands that call the API take its address from --url or GARO_URL, and the
 operator's token from --token-file or GARO_TOKEN; else both are those of the
@@ -68,7 +68,7 @@ operator's token from --token-file or GARO_TOKEN; else both are those of the
 	})
 	c.SetVersionTemplate("garo {{.Version}}\n")
 	c.AddCommand(localCommand(), demoCommand(), startCommand(), statusCommand(), waitCommand(), stopCommand(),
-		listCommand(), runnersCommand(), showCommand(), openCommand(), watchCommand(), doctorCommand(), reapCommand(), appCommand(), actionCommand(), versionCommand())
+		listCommand(), runnersCommand(), showCommand(), costCommand(), openCommand(), watchCommand(), doctorCommand(), reapCommand(), appCommand(), actionCommand(), versionCommand())
 	return c
 }
 

@@ -115,6 +115,12 @@ func printRunner(w io.Writer, r apitype.Runner) error {
 		row("last job", "%s, of run %s", text, cmp.Or(j.RunID, "unknown"))
 	}
 	row("jobs done", "%d", r.Jobs)
+	switch c := r.Cost; {
+	case c != nil && c.Seconds > 0:
+		row("cost", "%s for %s hours", costText(apitype.UsageRow{USD: c.USD}), hours(c.Seconds))
+	case c != nil && c.HourUSD != nil:
+		row("cost", "%s so far, at %s an hour", spent(r, time.Now()), money(*c.HourUSD))
+	}
 	if r.Stolen != "" {
 		row("stolen", "a job of run %s took the runner", r.Stolen)
 	}

@@ -131,7 +131,7 @@ func (h hub) Rates(ctx context.Context, in github.Scope) (github.Rates, error) {
 	return r, err
 }
 
-func (h hub) Deliveries(context.Context, string, string) (page []github.Delivery, next string, err error) {
+func (h hub) Deliveries(context.Context, string, string) ([]github.Delivery, string, error) {
 	return h.w.deliveries, "", h.w.delivery
 }
 

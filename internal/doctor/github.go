@@ -221,7 +221,7 @@ func judgeRegisters(in github.Scope, minted, deleted error) store.Finding {
 	return ok(Registers, in.Name, "A runner was registered, and deleted.")
 }
 
-// webhook looks at what GitHub has delivered lately: at the newest page of its log.
+// webhook looks at what GitHub has delivered lately: the newest page, which is one call.
 func (d *Doctor) webhook(ctx context.Context, a store.Account) store.Finding {
 	switch {
 	case len(a.RunsOn) == 0:

@@ -71,6 +71,8 @@ type Config struct {
 	// GitHub is asked before each call of GitHub's API is looked at; nil: nothing
 	// goes wrong.
 	GitHub func(op string) simgithub.Fault
+	// Prices has the reaper read the prices of machines.
+	Prices bool
 	// Plain has the account offer machines to workflow jobs that name the label Plain.
 	Plain bool
 	// Webhook says when GitHub delivers what it tells of a workflow job, by what happened:

@@ -43,7 +43,9 @@ func account() store.Account {
 		}},
 		InstanceTypes: []string{"t3a.micro", "m7a.large"}, DefaultInstanceTypes: []string{"t3a.micro", "m7a.large"},
 		Markets: []string{store.Spot, store.OnDemand}, SpotFallback: true, Modes: []string{store.Shared, store.Ephemeral},
-		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}, BootLimitsS: map[string]int{setting.SlowType: setting.SlowBoot}},
+		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}, InstanceRequirements: &store.Requirements{
+			VCPUs: store.Range{Min: 2, Max: 8}, Arch: []string{store.X86, store.ARM64}, GPU: store.Range{Max: 1}, Exclude: []string{"t3a.*"},
+		}, BootLimitsS: map[string]int{setting.SlowType: setting.SlowBoot}},
 	}
 }
 

@@ -220,6 +220,8 @@ func TestAJobThatIsCancelledWhileItsMachineBootsLeavesNothing(t *testing.T) {
 		if !w.CancelPlain(job) {
 			t.Fatal("not cancelled")
 		}
+		// GitHub was asked a moment ago, and called it queued: the webhook is newer.
+		w.Until("its request is over", time.Minute, func() bool { return w.States()[store.Cancelled] == 1 })
 		if took := w.Quiet(10 * time.Minute); took > 6*time.Minute {
 			t.Errorf("nothing was left after %s, want 6 minutes at most", took)
 		}
@@ -262,6 +264,26 @@ func TestALegThatIsHeldBackCostsFewMachines(t *testing.T) {
 		}
 		w.Approve(job)
 		ran(w, job, 20*time.Minute)
+	})
+}
+
+// A machine that took another job has the lock of its own launch: who stops the request of
+// that job drains both.
+func TestStopOfAJobDrainsTheMachineThatTookIt(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		swap(w, time.Hour)
+		w.Until("both jobs run", 5*time.Minute, func() bool { return w.States()[store.Ready] == 2 })
+		stopped := w.All()[0]
+		run := w.Runner(stopped.Runner)
+		if run.Lock == stopped.LockKey() {
+			t.Fatalf("request %s has the machine of its own launch", stopped.ID)
+		}
+		if _, err := w.Client.Stop(w.Context(), stopped.ID, true); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Runner(run.ID); got.State != store.RunnerDraining {
+			t.Errorf("the machine is %s, want draining", got.State)
+		}
 	})
 }
 

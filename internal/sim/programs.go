@@ -10,9 +10,12 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/client"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -42,6 +45,9 @@ func (p *programs) assemble() {
 		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
 		Workflows: tappedWorkflows{p.w}, Keys: func(context.Context) (*keys.Ring, error) { return p.deployment().keys, nil },
 		Limits: p.w.Limits, ControlPlane: setting.ControlPlane,
+	}
+	if p.w.cfg.Prices {
+		p.reaper.Prices = pricelist.New(memhttp.Client(simprices.Handler()), pricelist.AWS)
 	}
 	p.w.Client = p.caller(operatorToken)
 }

@@ -121,7 +121,7 @@ func TestOverlappingRunsOfTheReaperDoNothingTwice(t *testing.T) {
 		w.Check() // the quota is looked at in every commit
 		ended := 0
 		for _, e := range w.Trace() {
-			if e.Op == kernel.Commit && e.Part == kernel.Reaper && e.What == "lock empty, quota, runner ended config 1" {
+			if e.Op == kernel.Commit && e.Part == kernel.Reaper && e.What == "lock empty, quota, runner ended config 1, usage" {
 				ended++
 			}
 		}

@@ -76,6 +76,8 @@ func encode(i store.Item) (attributes, error) {
 		list(out, kind, i.Repository, store.Cursor(i))
 	case *store.Runner:
 		list(out, kind, i.Repository, store.Cursor(i))
+	case *store.Usage:
+		list(out, kind, i.Repository, store.Cursor(i))
 	}
 	if part := store.OpenIn(i); part != "" {
 		out[attrOpen] = text(part)

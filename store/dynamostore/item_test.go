@@ -125,7 +125,7 @@ func TestEndedRunnerIsRecordedWithoutItsConfig(t *testing.T) {
 	s.runner.Config.Sealed = strings.Repeat("c", 5300) // as long as GitHub's are once they are sealed
 	c := store.Case{Runner: s.runner, Lock: s.lock, Quota: s.quota}
 	c.Runner.Version = 1
-	d, _ := c.Finish(noon.Add(time.Hour), lim, store.Instance{ID: s.runner.InstanceID, State: "terminated"}, "EC2 says so")
+	d, _ := c.Finish(noon.Add(time.Hour), lim, store.Instance{ID: s.runner.InstanceID, State: "terminated"}, "EC2 says so", store.Price{})
 	ended := d.Runner
 	ended.Version = 0 // as the others
 	old := ended

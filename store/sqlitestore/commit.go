@@ -125,6 +125,8 @@ func (m *member) encode(i store.Item) error {
 		repository, state, cursor = i.Repository.ID, string(i.State), store.Cursor(i)
 	case *store.Runner:
 		repository, state, cursor = i.Repository.ID, string(i.State), store.Cursor(i)
+	case *store.Usage:
+		repository, cursor = i.Repository.ID, store.Cursor(i)
 	case *store.Lock:
 		state = string(i.State)
 	}

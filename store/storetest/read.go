@@ -13,7 +13,7 @@ import (
 )
 
 var kinds = []store.Kind{
-	store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindSpares, store.KindPoints, store.KindPrices, store.KindCheck,
+	store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindSpares, store.KindPoints, store.KindPrices, store.KindCheck, store.KindUsage,
 }
 
 var getTests = []test{
@@ -280,6 +280,27 @@ var listTests = []test{
 			}
 			refused(t, "List of "+string(kind), got)
 		}
+	}},
+	{"UsageIsListedByDay", func(t *testing.T, s store.Store) {
+		of := func(day int, repo string) *store.Usage {
+			r := store.Repository{ID: repo, Name: "alphagov/" + repo}
+			return &store.Usage{ID: store.UsageRef(epoch.AddDate(0, 0, day), r).ID, Repository: r, Rows: []store.UsageRow{{Runners: 1}}}
+		}
+		a, b, c, d := of(0, "1"), of(1, "1"), of(1, "2"), of(3, "1")
+		create(t, s, made("r", 0), d, b, a, c)
+		usage := func(f store.Filter, want ...*store.Usage) {
+			t.Helper()
+			var ids []string
+			for _, u := range want {
+				ids = append(ids, u.ID)
+			}
+			f.Kind = store.KindUsage
+			listed(t, s, f, ids...)
+		}
+		usage(store.Filter{}, d, c, b, a)
+		usage(store.Filter{Repository: "1"}, d, b, a)
+		usage(store.Filter{Since: epoch.AddDate(0, 0, 1).Truncate(24 * time.Hour)}, d, c, b)
+		usage(store.Filter{Limit: 1}, d)
 	}},
 	{"AllFieldsOfTheFilterMustMatch", func(t *testing.T, s store.Store) {
 		mine, theirs, done := made("mine", 1), made("theirs", 2), made("done", 3)

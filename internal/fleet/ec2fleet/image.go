@@ -70,7 +70,7 @@ func (f *Fleet) RootVolume(ctx context.Context, at fleet.Place, id string) (stor
 	case err != nil:
 		return store.Root{}, fmt.Errorf("look at image %s in %s: %w", id, at, err)
 	}
-	root.Device = aws.ToString(out.Images[0].RootDeviceName)
+	root.Device, root.Arch = aws.ToString(out.Images[0].RootDeviceName), string(out.Images[0].Architecture)
 	for _, m := range out.Images[0].BlockDeviceMappings {
 		if aws.ToString(m.DeviceName) == root.Device && m.Ebs != nil {
 			root.SizeGB = int(aws.ToInt32(m.Ebs.VolumeSize))

@@ -56,7 +56,11 @@ func (w *World) RootVolume(ctx context.Context, at fleet.Place, ami string) (sto
 	if w.supply.gone[ami] {
 		return store.Root{}, w.supply.unsuited(fleet.Launch{Image: ami})
 	}
-	return simRoot, nil
+	root := simRoot
+	if w.cfg.Architecture != nil {
+		root.Arch = w.cfg.Architecture(ami)
+	}
+	return root, nil
 }
 
 // Launch implements fleet.Fleet.

@@ -59,6 +59,7 @@ type Placement struct {
 const (
 	OpImage     = "image"
 	OpRoot      = "root"
+	OpTypes     = "types"
 	OpSpot      = "spot_prices"
 	OpLaunch    = "launch"
 	OpByToken   = "by_token"

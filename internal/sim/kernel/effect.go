@@ -30,6 +30,7 @@ const (
 
 	Image     = "image"
 	Root      = "root"
+	Types     = "types"
 	Launch    = "launch"
 	ByToken   = "by token"
 	Console   = "console"

@@ -21,7 +21,11 @@ func (p *plan) ec2() func(string, fleet.Launch) error {
 		rate = oneOf(p.dice, []uint64{300, 600, 900}, "rate of no capacity")
 	}
 	strange := p.window(80, oneOf(p.dice, []time.Duration{20 * time.Second, 2 * time.Minute, 6 * time.Minute}, "unfamiliar for"), "unfamiliar")
+	unpriced := p.window(200, 10*time.Minute, "prices refused")
 	return func(op string, l fleet.Launch) error {
+		if op == simfleet.OpSpot && unpriced.has(time.Now()) && p.happens(noPrices, "window") {
+			return &fleet.Error{Kind: fleet.ErrRefused, Code: "UnauthorizedOperation", Text: "You are not authorized."}
+		}
 		if op != simfleet.OpLaunch {
 			return nil
 		}

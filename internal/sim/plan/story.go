@@ -168,6 +168,11 @@ func (s *story) body(name string) apitype.Start {
 	if s.theme() == mixed && s.chance(200, "tag", name) {
 		body.Tags = map[string]string{"job": oneOf(s.dice, []string{"7", "8"}, "tag", name)}
 	}
+	if s.theme() == mixed && s.chance(250, "needs", name) {
+		body.CPU = oneOf(s.dice, []int{0, 2, 4, 8}, "cpu", name)
+		body.Arch = oneOf(s.dice, []string{"", store.X86, store.ARM64}, "arch", name)
+		body.GPU = oneOf(s.dice, []int{0, 0, 1}, "gpu", name)
+	}
 	longest := oneOf(s.dice, []time.Duration{2 * time.Minute, 7*time.Minute + 30*time.Second}, "longest timeout", name)
 	if s.theme() == oneKey {
 		longest = oneOf(s.dice, []time.Duration{2*time.Minute + 30*time.Second, 7*time.Minute + 30*time.Second}, "longest timeout") // half of the runner's life is the most

@@ -49,6 +49,7 @@ const (
 	unreadable  Kind = "message unreadable"
 	flooded     Kind = "flood of events"
 	crowded     Kind = "few open requests allowed"
+	noPrices    Kind = "spot prices refused"
 	inGroup     Kind = "runners register in an organization"
 )
 

@@ -32,6 +32,8 @@ var plainBugs = []Bug{
 	// Who took which job.
 	plant("ReadyWhenOnline", "the request of a job is ready when its machine is online",
 		edit("store/settle.go", `if r.OfJob() {`, `if r.OfJob() && run.OnlineAt.IsZero() {`)),
+	plant("StopTakesTheRequestsLock", "who stops a job's request leaves the lock of the machine that took the job",
+		edit("api/status.go", `run.Version == 0 || run.Lock == lock.Key`, `run.Version == 0 || lock.Key != ""`)),
 	plant("TheftOverlooked", "who waits for a machine that took another job waits on",
 		edit("store/spare.go", `	case run.Took.Job != "":
 		return r.tried(run)`, `	case run.Took.Job != "" && run.State.Final():

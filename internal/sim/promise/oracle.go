@@ -42,6 +42,7 @@ type Oracle struct {
 	outfitPromises
 	leasePromises
 	checkPromises
+	usagePromises
 }
 
 // New returns an oracle that has seen nothing.
@@ -50,7 +51,7 @@ func New(cfg Config) *Oracle {
 		outfits: outfits{map[string]bool{}, map[string]string{}}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, checkPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, checkPromises{h}, usagePromises{h},
 	}
 }
 
@@ -114,6 +115,7 @@ func (o *Oracle) sawOrder(c commit) {
 	}
 	o.sawPulses(c)
 	o.sawLeases(c)
+	o.sawUsage(c)
 }
 
 // saw looks at what a commit wrote: first at each item and what it was before, and

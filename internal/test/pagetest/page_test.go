@@ -24,13 +24,14 @@ var views = []struct {
 	name string
 	want []string
 }{
-	{"now", []string{"2\nqueued", "1\nlaunching", "1\nbooting", "1\nonline", "2\nbusy", "1\ndraining", "has waited 10m for acme/shop: quota_reached", "spot t3a.small in subnet-a", "paced"}},
+	{"now", []string{"2\nqueued", "1\nlaunching", "1\nbooting", "1\nonline", "2\nbusy", "1\ndraining", "has waited 10m for acme/shop: quota_reached", "spot t3a.small in subnet-a", "paced", "Cost so far", "$0.00"}},
 	{"requests", []string{"no_capacity", "acme/shop", "expired", "ready"}},
 	{"request/" + id("ready"), []string{"github octocat", "picked up", "runner online", "actions/runs/7001", "ready"}},
 	{"request/" + id("failed"), []string{"no_capacity: No placement had capacity", "InsufficientInstanceCapacity", "not launched"}},
 	{"runner/" + id("mdonline"), []string{"online", "Name at GitHub", "booted", "launched for a request"}},
 	{"failures", []string{"no_capacity", "Allow more instance types", "expired"}},
 	{"capacity", []string{"spot t3a.small in subnet-a"}},
+	{"spend", []string{"cost more than $1.53", "acme/shop\tBuild\t2\t2.00\t\t$1.50", "acme/shop\tDeploy\t3\t1.50\t0.50\tmore than $0.0345", "acme/web\tBuild\t1\t0.02\t0.02\tunknown"}},
 	{"find/7001", []string{"What this run names"}},
 }
 
@@ -149,17 +150,17 @@ func TestTheKeyboardReachesEverything(t *testing.T) {
 	b.until(`document.activeElement.id === "token"`)
 	b.do(chromedp.KeyEvent(w.system.Token.Reveal()), chromedp.KeyEvent(kb.Enter))
 	b.shown("now")
-	// From the top: the skip link, four views, the search.
+	// From the top: the skip link, five views, the search.
 	eval[bool](b, `document.body.setAttribute("tabindex", "-1"); document.body.focus(); true`)
 	var seen []string
-	for range 7 {
+	for range 8 {
 		b.do(chromedp.KeyEvent(kb.Tab))
 		seen = append(seen, eval[string](b, `document.activeElement.textContent || document.activeElement.id`))
 		if outline := eval[string](b, `getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
 			t.Errorf("%s has the focus, and nothing shows it", seen[len(seen)-1])
 		}
 	}
-	if got, want := strings.Join(seen, ", "), "Skip to what is shown, Now, Requests, Failures, Capacity, q, Find"; got != want {
+	if got, want := strings.Join(seen, ", "), "Skip to what is shown, Now, Requests, Failures, Capacity, Spend, q, Find"; got != want {
 		t.Errorf("Tab goes to %s, want %s", got, want)
 	}
 	eval[bool](b, `document.getElementById("q").focus(); true`)
@@ -193,10 +194,11 @@ func TestHostileRecordsAreText(t *testing.T) {
 			OwnLabel: evil, GiveUpAt: now, EndedAt: now, Wait: evil, Runner: run.ID, Attempts: run.Attempts, Error: fail, History: story,
 		}
 	}
-	w.put(run, request("evila", store.Accepted), request("evilb", store.Failed))
+	usage := &store.Usage{ID: store.UsageRef(now, repo).ID, Repository: repo, Rows: []store.UsageRow{{Account: evil, Workflow: evil, InstanceType: evil, Market: evil, Runners: 1, Seconds: 60}}}
+	w.put(run, usage, request("evila", store.Accepted), request("evilb", store.Failed))
 	b := w.browser(1600, 900, "light")
 	b.open("now")
-	for _, view := range []string{"now", "requests", "request/" + id("evila"), "request/" + id("evilb"), "runner/" + run.ID, "failures", "capacity", "find/7001"} {
+	for _, view := range []string{"now", "requests", "request/" + id("evila"), "request/" + id("evilb"), "runner/" + run.ID, "failures", "capacity", "spend", "find/7001"} {
 		b.see(view)
 		if n := eval[int](b, `document.querySelectorAll("main img, main script, main [onload], main [onerror], main a[href^=javascript]").length`); n != 0 {
 			t.Errorf("%s has %d elements out of a record", view, n)
@@ -222,7 +224,7 @@ func TestThePageTeachesWhereThereIsNothing(t *testing.T) {
 	b := w.browser(800, 600, "dark")
 	b.open("now")
 	for view, want := range map[string]string{
-		"now": "garo start --repo OWNER/NAME --wait", "requests": "No request yet", "failures": "Nothing failed in seven days", "capacity": "Nothing was launched in 24 hours",
+		"now": "garo start --repo OWNER/NAME --wait", "requests": "No request yet", "failures": "Nothing failed in seven days", "capacity": "Nothing was launched in 24 hours", "spend": "No machine has ended in seven days",
 	} {
 		b.see(view)
 		if text := b.text(); !strings.Contains(text, want) {

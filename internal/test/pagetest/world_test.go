@@ -110,7 +110,18 @@ func (w *world) history() {
 	failed.Attempts = []store.Attempt{{Placement: place, Runner: id("gone"), At: failed.CreatedAt, Code: "InsufficientInstanceCapacity"}}
 	old := request("older", store.Expired, 5*24*time.Hour)
 	old.EndedAt, old.Error = old.CreatedAt.Add(time.Hour), &store.Failure{Code: "expired", Text: "No runner was ready before give_up_at."}
-	w.put(append(items, ready, queued, oldest, failed, old)...)
+	web := store.Repository{ID: "1002", Name: "acme/web", OwnerID: "1", Owner: "acme"}
+	usage := func(ago time.Duration, of store.Repository, rows ...store.UsageRow) {
+		for i := range rows {
+			rows[i].Account, rows[i].InstanceType, rows[i].Market = local.BuiltIn, "t3a.small", store.Spot
+		}
+		items = append(items, &store.Usage{ID: store.UsageRef(now.Add(-ago), of).ID, Repository: of, Rows: rows})
+	}
+	usage(0, repo, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 3600, Cost: 1_000_000}, store.UsageRow{Workflow: "Deploy", Runners: 3, Seconds: 5400, Unpriced: 1800, Cost: 34_500})
+	usage(24*time.Hour, repo, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 3600, Cost: 500_000})
+	usage(24*time.Hour, web, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 60, Unpriced: 60})
+	prices := &store.Prices{Key: store.PriceRefs(local.BuiltIn, local.Region)[0].ID, Hour: map[string]store.MicroUSD{"t3a.small eu-west-2a": 20_000}, Zones: map[string]string{"subnet-a": "eu-west-2a"}, NextAt: now.Add(time.Hour)}
+	w.put(append(items, prices, ready, queued, oldest, failed, old)...)
 }
 
 // browser starts a Chromium with a window of that size, which ends with the test. Its

@@ -125,6 +125,7 @@ func TestGoldenLimits(t *testing.T) {
 		{"the same, as a flood", "`events`", fmt.Sprintf("%s a second", number(rate["POST /runners/{id}/events"])), rate["POST /runners/{id}/events"], 0, 0, 0, "an invocation; 429 before anything is read, and one alarm"},
 		{"a repository's workflow, or an operator", "`GET /requests` and `GET /runners`", fmt.Sprintf("%s a second each", number(rate["GET /requests"])), rate["GET /requests"] + rate["GET /runners"], 500*runner + 4, 0, 0, "500 records, where a page is narrowed by account or region; else 100"},
 		{"the same", "`GET /find`", fmt.Sprintf("%s a second", number(rate["GET /find"])), rate["GET /find"], 200*runner + 2, 0, 0, "200 records, for what is not there; else few"},
+		{"the same", "`GET /usage`", fmt.Sprintf("%s a second", number(rate["GET /usage"])), rate["GET /usage"], 3000*4 + 2, 0, 0, "3,000 records of 10 KB; of a repository, at most 92"},
 		{"the same", "`GET /runners/{id}`", fmt.Sprintf("%s a second", number(rate["GET /runners/{id}"])), rate["GET /runners/{id}"], runner + 2, 0, 0, "three records"},
 	}
 	var b strings.Builder

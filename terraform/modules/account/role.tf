@@ -31,6 +31,12 @@ locals {
     if !contains(["open", "none"], c)
   ]]))
 
+  # A metal type by the rules would be of no use: it is not chosen.
+  launchable = {
+    LaunchMachine       = { allowed = true, is = { "ec2:InstanceType" = var.instance_types }, is_not = {} }
+    LaunchByRequirement = { allowed = var.instance_requirements != null, is = {}, is_not = { StringNotLike = { "ec2:InstanceType" = concat(["*.metal*"], coalesce(try(var.instance_requirements.exclude, null), [])) } } }
+  }
+
   ours = { "aws:RequestTag/garo:control-plane" = var.control_plane.name }
 
   statements = concat(
@@ -54,19 +60,6 @@ locals {
         Action    = "ec2:RunInstances"
         Condition = merge(local.by.worker, { StringEquals = { "ec2:Owner" = var.image_owners != null ? var.image_owners : ["amazon", local.account] } })
         Resource  = [for r in local.regions : "arn:${local.partition}:ec2:${r}::image/*"]
-      },
-      {
-        Sid    = "LaunchMachine"
-        Effect = "Allow"
-        Action = "ec2:RunInstances"
-        Condition = merge(local.by.worker, {
-          StringEquals = merge(local.ours, {
-            "ec2:InstanceType"       = var.instance_types
-            "ec2:MetadataHttpTokens" = "required"
-          })
-          NumericEquals = { "ec2:MetadataHttpPutResponseHopLimit" = "1" }
-        }, local.profile_arn == null ? { Null = { "ec2:InstanceProfile" = "true" } } : { ArnEquals = { "ec2:InstanceProfile" = local.profile_arn } })
-        Resource = [for e in local.ec2 : "${e}:instance/*"]
       },
       {
         Sid       = "LaunchVolume"
@@ -142,6 +135,26 @@ locals {
         Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
       },
     ],
+    # A machine is of a type that is named, or of one that the rules choose: those cannot
+    # be told to IAM, but for what they leave out.
+    [for sid, type in local.launchable : {
+      Sid    = sid
+      Effect = "Allow"
+      Action = "ec2:RunInstances"
+      Condition = merge(local.by.worker, {
+        StringEquals  = merge(local.ours, { "ec2:MetadataHttpTokens" = "required" }, type.is)
+        NumericEquals = { "ec2:MetadataHttpPutResponseHopLimit" = var.hop_limit == 1 ? ["1"] : ["1", "2"] }
+      }, type.is_not, local.profile_arn == null ? { Null = { "ec2:InstanceProfile" = "true" } } : { ArnEquals = { "ec2:InstanceProfile" = local.profile_arn } })
+      Resource = [for e in local.ec2 : "${e}:instance/*"]
+    } if type.allowed],
+    # Which instance types a region offers. EC2 knows no resource for these either.
+    [for rules in [var.instance_requirements] : {
+      Sid       = "LookAtTypes"
+      Effect    = "Allow"
+      Action    = "ec2:DescribeInstanceTypes"
+      Condition = merge(local.by.worker, { StringEquals = { "aws:RequestedRegion" = local.regions } })
+      Resource  = "*"
+    } if rules != null],
     # What an image calls its root volume and how large that is, and what garo doctor looks
     # at. EC2 knows no resource for these either.
     [{
