@@ -72,6 +72,9 @@ type Account struct {
 	// OnForbidden is what happens to the run of a workflow job that may have no machine:
 	// nothing, so that its job stays queued, or CancelRun. Empty: nothing.
 	OnForbidden string `json:"on_forbidden,omitempty"`
+	// OnFailure is the same for a job whose machine cannot be had until people change
+	// something: nothing, so that it is tried again after pauses, or CancelRun.
+	OnFailure string `json:"on_failure,omitempty"`
 	// Environment has variables for the jobs, over those of the image. Every job can
 	// read them: they are no secrets.
 	Environment map[string]string `json:"environment,omitempty"`
@@ -79,7 +82,8 @@ type Account struct {
 	Outfit
 }
 
-// CancelRun is the OnForbidden that has the run cancelled. LeaveRun is to say that it is not.
+// CancelRun is the OnForbidden or OnFailure that has the run cancelled. LeaveRun is to say
+// that it is not.
 const (
 	LeaveRun  = "leave"
 	CancelRun = "cancel_run"

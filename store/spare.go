@@ -16,10 +16,10 @@ func settleJob(now time.Time, r Request, run Runner) (_ Request, again bool) {
 	if run.End != nil {
 		why = run.End.Code
 	}
-	switch why {
-	case EndIdle: // GitHub did not give it the job, though it could
+	switch {
+	case why == EndIdle: // GitHub did not give it the job, though it could
 		more = atOnce
-	case EndSetup, EndTooOld, EndLaunchDenied, EndMintDenied: // only people can change it, and they need its words
+	case slices.Contains(needPeople, why): // who need its words
 		why, more = shortened(run.End.String(), maxLost), atOnce
 	}
 	over := run.Version == 0 || run.State.Final() ||
@@ -33,6 +33,16 @@ func settleJob(now time.Time, r Request, run Runner) (_ Request, again bool) {
 		return r.tried(run).again(now, why, more), true
 	}
 	return r, false
+}
+
+// needPeople are the ends that the next machine has too, until people change something.
+var needPeople = []string{EndSetup, EndTooOld, EndLaunchDenied, EndMintDenied}
+
+// NeedsPeople reports whether r is of a workflow job whose last machine could not be had for
+// a reason that only people can change.
+func (r Request) NeedsPeople() bool {
+	code, _, _ := strings.Cut(r.Lost, ":")
+	return r.OfJob() && slices.Contains(needPeople, code)
 }
 
 // maxLost bounds, in bytes, what a request keeps of why its machine could not be had: the

@@ -103,6 +103,9 @@ func TestMachineThatOnlyPeopleCanChangeHasTheNextOnePause(t *testing.T) {
 		if q.State != store.Accepted || !q.DueAt.Equal(at(30*time.Second)) || q.Wait != store.WaitBackoff {
 			t.Errorf("%s: %s at %v for %q; want accepted after 30 s", code, q.State, q.DueAt, q.Wait)
 		}
+		if !q.NeedsPeople() || r.NeedsPeople() {
+			t.Errorf("%s: needs people: %v, and before: %v; want it then alone", code, q.NeedsPeople(), r.NeedsPeople())
+		}
 		if q.Starved() != starved {
 			t.Errorf("%s: people are to look: %v, want %v", code, q.Starved(), starved)
 		}

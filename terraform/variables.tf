@@ -118,6 +118,8 @@ variable "accounts" {
       arch            = optional(string)
       timeout         = optional(number)
     })))
+    on_forbidden = optional(string)
+    on_failure   = optional(string)
     instance_requirements = optional(object({
       vcpus     = object({ min = optional(number), max = number })
       memory_gb = optional(object({ min = optional(number), max = optional(number) }))
@@ -309,6 +311,11 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for a in var.accounts : [for o in coalesce(a.runs_on, []) : (o.pin == null) != (length(coalesce(o.labels, [])) == 0) && can(regex("^[a-z0-9._-]{1,63}$", coalesce(o.pin, "p"))) && alltrue([for l in coalesce(o.labels, []) : can(regex("^[a-z0-9._-]{1,64}$", l))])]]))
     error_message = "Give each entry of runs_on either labels or a pin, of a-z, 0-9, dot, underscore and hyphen. docs/jobs.md has what they may be."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for a in var.accounts : [for what in [a.on_forbidden, a.on_failure] : contains(["leave", "cancel_run"], coalesce(what, "leave"))]]))
+    error_message = "Set on_forbidden and on_failure to leave or cancel_run, or leave them out. docs/jobs.md has what they do."
   }
 
   validation {

@@ -17,6 +17,12 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 		return nil
 	}
 	req = new(req.Following(account))
+	if account.OnFailure == store.CancelRun && req.NeedsPeople() {
+		if r.wanted(ctx, s, account, req) {
+			r.giveUp(ctx, s, req)
+		}
+		return nil
+	}
 	quota := r.quotas[req.Account]
 	id, err := keys.NewID(r.Random)
 	if err != nil {

@@ -159,6 +159,18 @@ func (r *round) forbid(ctx context.Context, s *start, account store.Account, req
 	})
 }
 
+// giveUp has the run of a job cancelled whose machine only people can make possible, since the
+// account wants that. The request is over when GitHub says so.
+func (r *round) giveUp(ctx context.Context, s *start, req *store.Request) {
+	r.hold(ctx, s, req, store.Wait{For: store.WaitBackoff, Until: r.now.Add(r.Limits.Waits[0])})
+	g := r.group("request "+req.ID, s)
+	g.after = append(g.after, func() {
+		r.alarm(store.AlarmJobWaits, "a job can have no machine, and its run is cancelled: "+req.Lost, "request", req.ID, "job", req.Job.ID, "url", req.Job.URL,
+			"repository", req.Repository.Name, "trace", req.Trace)
+		r.cancel(ctx, req)
+	})
+}
+
 // cancel has GitHub cancel the run of a job. If it does not, the job stays queued, as in
 // an account that does not want it cancelled.
 func (r *round) cancel(ctx context.Context, req *store.Request) {

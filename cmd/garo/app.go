@@ -62,7 +62,7 @@ address that is printed: create waits for that, and prints what the registration
 	f.StringVar(&a.url, "url", "", "address of the control plane's API (needed)")
 	f.StringVar(&a.name, "name", "", "name of the App (default garo-ORG)")
 	f.StringVar(&a.scope, "scope", "organization", "where runners register: organization or repository")
-	f.BoolVar(&a.cancel, "cancel-runs", false, "let it cancel runs that may have no machine (on_forbidden = cancel_run)")
+	f.BoolVar(&a.cancel, "cancel-runs", false, "let it cancel runs that may or can have no machine (on_forbidden or on_failure = cancel_run)")
 	f.StringVar(&a.dir, "dir", filepath.Join(defaultDir, "app"), "folder that keeps the secrets, without --ssm")
 	f.BoolVar(&a.ssm, "ssm", false, "put the secrets into SSM parameters")
 	f.StringVar(&a.region, "region", "", "AWS region of the parameters (default that of the shell)")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -99,6 +100,19 @@ func TestAJobWhoseMachinesCannotBeSetUpWaitsForPeople(t *testing.T) {
 	})
 }
 
+// An account that would rather know at once has the run cancelled, and gets no second machine.
+func TestAJobWhoseMachineCannotBeSetUpCanBeCancelled(t *testing.T) {
+	account := func(a *store.Account) { wanting(a); a.OnFailure = store.CancelRun }
+	plainWorld(t, sim.Config{Account: account, SetUp: func(int) (time.Duration, error) { return time.Second, errors.New("script: exit status 3") }}, func(w *sim.World) {
+		job := w.Plain(sim.PlainJob{Length: time.Minute})
+		w.Until("it is cancelled", 5*time.Minute, func() bool { return w.JobOf(job).State == simgithub.Cancelled })
+		w.Until("its request is over", 5*time.Minute, func() bool { return w.States()[store.Cancelled] == 1 })
+		if n := len(w.Fleet.Instances()); n != 1 || !slices.Contains(w.Alarms(), store.AlarmJobWaits) {
+			t.Errorf("%d machines, and alarms %v; want one, and %s", n, w.Alarms(), store.AlarmJobWaits)
+		}
+	})
+}
+
 // The account's registration moves to the organization, and back, while jobs wait: each is
 // served where runners register when its machine is launched.
 func TestAJobIsServedWhereRunnersRegisterByThen(t *testing.T) {
@@ -169,6 +183,32 @@ func TestMachinesThatTakeEachOthersJobsServeAll(t *testing.T) {
 			if j.Refused {
 				t.Errorf("job %s was refused on a machine of its own run", j.ID)
 			}
+		}
+	})
+}
+
+// A DELETE that GitHub answers proves nothing: the job began a moment before, on a machine that
+// drained since GitHub held the job back, and no webhook has told of it yet.
+func TestAJobWhoseRegistrationIsDeletedKeepsItsMachine(t *testing.T) {
+	plainWorld(t, sim.Config{Webhook: func(_, event string) []time.Duration {
+		if event == "in_progress" {
+			return []time.Duration{30 * time.Minute}
+		}
+		return []time.Duration{0}
+	}}, func(w *sim.World) {
+		w.GitHub.Change(func(r *simgithub.Rules) { r.BusyLag = 30 * time.Minute })
+		job := w.Plain(sim.PlainJob{Length: 20 * time.Minute, Back: true})
+		run := func() store.Runner {
+			for _, r := range w.GitHub.Registrations() {
+				return w.Runner(setting.RunnerIn(r.Name))
+			}
+			return store.Runner{}
+		}
+		w.Until("its machine drains", 10*time.Minute, func() bool { return run().State == store.RunnerDraining })
+		w.Approve(job)
+		ran(w, job, 30*time.Minute)
+		if n := len(w.Fleet.Instances()); n != 1 {
+			t.Errorf("%d machines, want one", n)
 		}
 	})
 }

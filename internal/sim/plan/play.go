@@ -112,6 +112,9 @@ func (p *plan) config() sim.Config {
 		},
 		Account: func(a *store.Account) {
 			a.Outfit = p.outfit()
+			if p.plain() && p.chance(300, "cancel on failure") && p.has("runs cancelled whose machine cannot be had", "") {
+				a.OnFailure = store.CancelRun
+			}
 			a.HardS = int(oneOf(p.dice, []time.Duration{15 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour}, "hard").Seconds())
 			if p.theme() == oneKey {
 				a.HardS = int((15 * time.Minute).Seconds()) // twice the longest timeout

@@ -66,9 +66,12 @@ var plainBugs = []Bug{
 
 	// Machines that do not come.
 	plant("FailedSetUpIsTriedAtOnce", "a job whose machine cannot be set up gets the next at once",
-		edit("store/spare.go", `	case EndSetup, EndTooOld,`, `	case EndTooOld,`)),
+		edit("store/spare.go", `slices.Contains(needPeople, why):`, `slices.Contains(needPeople[1:], why):`)),
 	plant("JobDoesNotSayWhyItPauses", "nobody reads why the machine of a job could not be set up",
 		edit("store/spare.go", `shortened(run.End.String(), maxLost)`, `shortened(run.End.Code, maxLost)`)),
+	plant("RunIsNotCancelledOnFailure", "a run is left whose machine cannot be had, though its account wants it cancelled",
+		edit("worker/plain.go", `"repository", req.Repository.Name, "trace", req.Trace)
+		r.cancel(ctx, req)`, `"repository", req.Repository.Name, "trace", req.Trace)`)),
 	plant("JobStaysInItsOldScope", "a job's runner registers where the registration said when the job was queued",
 		edit("worker/intend.go", `	req = new(req.Following(account))
 `, ``)),

@@ -12,6 +12,7 @@ import (
 // The promises about workflow jobs that name labels, and ask nobody.
 const (
 	CountsOn   Promise = "a job's request counts on a machine that is for it, may take it, and has its labels"
+	HeldOn     Promise = "a job's request gives no machine up on which a job runs that nobody knows of yet"
 	TookTrue   Promise = "a machine took the job that GitHub gave it, and one only"
 	BeganTrue  Promise = "a job's request is ready when the job began on that machine"
 	OverTrue   Promise = "a job's request is over when GitHub says so of the job"
@@ -55,6 +56,9 @@ func (p plainPromises) sawPlain(was, r store.Request) {
 			"request %s waits for runner %s, which is %s, for %s and took %q", r.ID, run.ID, run.State, run.For, run.Took.Job)
 		p.hold(CountsOn, !slices.ContainsFunc(r.Labels, func(l string) bool { return !slices.Contains(run.Labels, l) }),
 			"request %s wants %v, and waits for runner %s with %v", r.ID, r.Labels, run.ID, run.Labels)
+	}
+	if left := p.runners[was.Runner]; was.State == store.Waiting && r.State == store.Accepted {
+		p.hold(HeldOn, left.Took.Job != "" || left.State.Final() || !jobRuns(left), "request %s gives up runner %s, which is %s and runs a job of run %q", r.ID, left.ID, left.State, left.Job.RunID)
 	}
 	if r.State == store.Ready && was.State != store.Ready {
 		p.hold(TookTrue, run.Took.Job == r.Job.ID && run.Took.Request == r.ID, "request %s is ready on runner %s, which took %q of %q", r.ID, run.ID, run.Took.Job, run.Took.Request)
