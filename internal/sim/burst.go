@@ -25,7 +25,7 @@ type Hurried struct {
 type Burst struct {
 	Ready         int           // of them, before they were given up
 	Last          time.Duration // until the last of these was ready
-	Untold        int           // those that after a minute were told no time
+	Untold        int           // those that after a minute had no expected time
 	Messages      int           // about them and their runners
 	Launched      int           // machines of the account
 	Wasted        int           // those of them that never had a config

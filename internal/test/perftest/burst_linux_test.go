@@ -92,7 +92,7 @@ func TestBurstGolden(t *testing.T) {
 				t.Errorf("%d of %+v were ready, want 95 of a hundred of the %d that can be, and all if GitHub's hour is enough", out.Ready, c, c.most())
 			}
 			if out.Untold > 0 {
-				t.Errorf("after a minute %d of %+v were told no time", out.Untold, c)
+				t.Errorf("after a minute %d of %+v have no expected time", out.Untold, c)
 			}
 			most := c.floor() * 11 / 10
 			if c.spends() {
