@@ -53,8 +53,6 @@ var storeBugs = []Bug{
 `)),
 	plant("CalledBeforeItsSlot", "a worker does not wait for the slot that it has in its hand",
 		edit("worker/launch.go", `sleep.For(ctx, slot); err`, `sleep.For(ctx, 0); err`)),
-	plant("LaunchedPastBootBy", "a worker that waited for its slot launches whatever became of the time to boot",
-		edit("worker/launch.go", `if store.NextStep(v.Now(), r, v.Lock) != store.StepLaunch {`, `if false {`)),
 	plant("LaunchingLockIsFree", "a second machine is launched for a key that one is being launched for",
 		edit("store/lock.go", `return l.State == "" || l.State == LockEmpty`, `return l.State == "" || l.State == LockLaunching || l.State == LockEmpty`)),
 	plant("TTLOnALiveLock", "the lock of a live runner is deleted when its last one's would have been",
