@@ -69,7 +69,7 @@ type Finding struct {
 	About   string `json:"about,omitempty"` // what it looked at, such as a subnet
 	Result  Result `json:"result"`
 	// Evidence is what was seen, or why nothing was looked at; Remedy is what to do about
-	// it, empty where nothing is to be done.
+	// it, empty where there is nothing to do.
 	Evidence string `json:"evidence"`
 	Remedy   string `json:"remedy,omitempty"`
 }
