@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ type fakeDoctor struct {
 	accounts int
 	takes    time.Duration
 	during   func()
+
+	mu       sync.Mutex // guards examined
 	examined []store.Part
 }
 
@@ -32,7 +35,9 @@ func (d *fakeDoctor) Parts(_ context.Context, account, region string) []store.Pa
 }
 
 func (d *fakeDoctor) Examine(_ context.Context, v doctor.Visit) []store.Finding {
+	d.mu.Lock()
 	d.examined = append(d.examined, v.Part)
+	d.mu.Unlock()
 	time.Sleep(d.takes)
 	if d.during != nil {
 		d.during()
@@ -175,7 +180,7 @@ func TestConsoleOfAMachineIsRead(t *testing.T) {
 			if (c.result == store.ResultOK) != (got.Findings[0].Remedy == "") {
 				t.Errorf("%s: %+v, want a remedy unless it is ok", name, got.Findings[0])
 			}
-			if until := time.Unix(got.TTL, 0); until.Sub(time.Now()) > 24*time.Hour {
+			if until := time.Unix(got.TTL, 0); time.Until(until) > 24*time.Hour {
 				t.Errorf("%s: the console is kept until %s, want a day at most", name, until)
 			}
 		}

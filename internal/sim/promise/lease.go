@@ -41,7 +41,11 @@ func (p leasePromises) sawLeases(c commit) {
 		switch i := i.(type) {
 		case *store.Points:
 			points = true
-			p.leases.left[i.Credential] += i.Leased - p.leases.points[i.Credential].Leased
+			was := p.leases.points[i.Credential].Leased
+			if i.Version == 1 {
+				was = 0 // its record was deleted early, and begins again
+			}
+			p.leases.left[i.Credential] += i.Leased - was
 			p.leases.points[i.Credential] = *i
 		case *store.Runner:
 			if p.runners[i.ID].Version == 0 {
