@@ -12,6 +12,8 @@ const (
 	RolledUp Promise = "a machine that ended is in the usage of its day once, by the commit that ends it"
 	Unpriced Promise = "a machine whose price is not known is counted as such"
 	RealCost Promise = "a machine costs what AWS asks for it"
+	InBudget Promise = "no machine is launched once the budget of the day is spent"
+	Spending Promise = "an account has spent what its usage of the day says"
 )
 
 // usagePromises are about what machines cost.
@@ -58,6 +60,7 @@ func (p usagePromises) sawUsage(c commit) {
 			p.hold(RolledUp, i.Day() == day || i.Day() == before, "usage %s is written on %s", i.ID, day)
 		}
 	}
+	p.sawSpent(c)
 	for key, a := range got {
 		w := want[key]
 		p.hold(RolledUp, a.runners == w.runners && a.seconds == w.seconds, "the usage of %s has %d machines and %d seconds more, and %d with %d seconds ended", key, a.runners, a.seconds, w.runners, w.seconds)
@@ -81,6 +84,33 @@ func (p usagePromises) pricedIn(r store.Runner) time.Time {
 
 func (a amount) plus(b amount) amount {
 	return amount{a.runners + b.runners, a.seconds + b.seconds, a.unpriced + b.unpriced, a.cost + b.cost}
+}
+
+// sawSpent looks at what an account has spent, and at the intents that it allows.
+func (p usagePromises) sawSpent(c commit) {
+	for _, i := range c.items {
+		q, ok := i.(*store.Quota)
+		if !ok || q.Account != p.Account.ID {
+			continue
+		}
+		day, sum := q.UpdatedAt.UTC().Format(time.DateOnly), store.MicroUSD(0)
+		for _, u := range p.usages {
+			for _, r := range u.Rows {
+				if r.Account == q.Account && u.Day() == day {
+					sum += r.Cost
+				}
+			}
+		}
+		if q.Spent.Day == day {
+			p.hold(Spending, q.Spent.Cost == sum, "account %s has spent %s, and its usage of %s says %s", q.Account, q.Spent.Cost, day, sum)
+		}
+		budget, _ := store.ParseUSD(p.Account.DailyBudget.USD)
+		for _, i := range c.items {
+			if r, ok := i.(*store.Runner); ok && r.Account == q.Account && p.runners[r.ID].Version == 0 && p.Account.DailyBudget.Wait {
+				p.hold(InBudget, sum < budget, "runner %s is intended, and %s of %s are spent", r.ID, sum, budget)
+			}
+		}
+	}
 }
 
 // costOf restates what a machine that ended has cost, from its times and the prices of the
