@@ -148,6 +148,10 @@ func TestFieldsThatCannotBeMeantAreRefused(t *testing.T) {
 		"subnets":         {{Subnets: []string{"a1"}}, {Subnets: []string{"subnet-"}}, {Subnets: []string{"subnet-A"}}, {Subnets: []string{"subnet-a1", "subnet-a1"}}, {Subnets: many(17, "subnet-a")}},
 		"security_groups": {{SecurityGroups: []string{"1"}}, {SecurityGroups: []string{"sg-1 "}}, {SecurityGroups: []string{"sg-1", "sg-1"}}, {SecurityGroups: many(17, "sg-a")}},
 		"root_volume_gb":  {{RootVolumeGB: -1}, {RootVolumeGB: 65537}},
+		"cpu":             {{CPU: -1}, {CPU: 2049}, {CPU: 4, InstanceTypes: []string{"m7i.large"}}},
+		"memory":          {{Memory: -1}, {Memory: 32769}, {Memory: 4, InstanceTypes: []string{"m7i.large"}}},
+		"gpu":             {{GPU: -1}, {GPU: 17}, {GPU: 1, InstanceTypes: []string{"m7i.large"}}},
+		"arch":            {{Arch: "x64"}, {Arch: "ARM64"}, {Arch: "arm64", InstanceTypes: []string{"m7g.large"}}},
 		"tags": {
 			{Tags: map[string]string{"": "x"}}, {Tags: map[string]string{"garo:runner": "x"}}, {Tags: map[string]string{"Garo:x": "x"}}, {Tags: map[string]string{"Name": "x"}},
 			{Tags: map[string]string{"AWS:x": "x"}}, {Tags: map[string]string{"a": "b\n"}}, {Tags: map[string]string{"\u202ea": "b"}}, {Tags: map[string]string{"a": strings.Repeat("b", 257)}},
@@ -263,6 +267,7 @@ func FuzzIDs(f *testing.F) {
 			w.raw("POST", "/runners/"+escaped+"/events", "garo_s_x", apitype.Event{Event: "heartbeat", Counter: 1}, apitype.LockHeader, headerValue(id)),
 			w.raw("POST", "/sweeps/"+escaped+"/"+escaped+"/release", operatorToken, nil),
 			w.raw("GET", "/agent/linux/"+escaped+"/"+escaped, "", nil),
+			w.raw("GET", "/checks/"+escaped, operatorToken, nil),
 		} {
 			checkFuzz(t, w, a)
 			if a.status < 400 {

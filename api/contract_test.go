@@ -167,7 +167,7 @@ func TestContractHasTheFieldsOfTheWireTypes(t *testing.T) {
 	types := map[string]any{
 		"Start": apitype.Start{}, "Started": apitype.Started{}, "Status": apitype.Status{}, "Runner": apitype.Runner{},
 		"Attempt": apitype.Attempt{}, "Entry": apitype.Entry{}, "Error": apitype.Error{}, "Stopped": apitype.Stopped{},
-		"Page": apitype.Page{}, "Runners": apitype.Runners{}, "Found": apitype.Found{}, "Cost": apitype.Cost{}, "Usage": apitype.Usage{}, "UsageRow": apitype.UsageRow{}, "Step": apitype.Step{}, "Job": apitype.Job{}, "Released": apitype.Released{}, "Boot": apitype.Boot{}, "Booted": apitype.Booted{}, "RunnerProgram": apitype.RunnerProgram{},
+		"Page": apitype.Page{}, "Runners": apitype.Runners{}, "Found": apitype.Found{}, "Cost": apitype.Cost{}, "Usage": apitype.Usage{}, "UsageRow": apitype.UsageRow{}, "Step": apitype.Step{}, "Job": apitype.Job{}, "Released": apitype.Released{}, "CheckStart": apitype.CheckStart{}, "Check": apitype.Check{}, "Finding": apitype.Finding{}, "Boot": apitype.Boot{}, "Booted": apitype.Booted{}, "RunnerProgram": apitype.RunnerProgram{},
 		"Orders": apitype.Orders{}, "Event": apitype.Event{}, "Next": apitype.Next{}, "NextConfig": apitype.NextConfig{},
 		"Health": apitype.Health{}, "Delivered": apitype.Delivered{}, "Admission": apitype.Admission{}, "Admitted": apitype.Admitted{}, "Outfit": apitype.Outfit{}, "Setup": apitype.Setup{}, "JobUser": apitype.JobUser{}, "Hooks": apitype.Hooks{}, "Problem": apitype.Problem{},
 	}

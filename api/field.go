@@ -129,6 +129,9 @@ func checkMachine(b apitype.Start) error {
 	if b.RootVolumeGB < 0 || b.RootVolumeGB > store.MaxVolumeGB {
 		return invalid("root_volume_gb", "Want 1 to %d GiB.", store.MaxVolumeGB)
 	}
+	if field, err := machineOf(b).CheckRequires(); err != nil {
+		return invalid(field, "Wrong: %v.", err)
+	}
 	if err := store.CheckTags(b.Tags); err != nil {
 		return invalid("tags", "Wrong: %v.", err)
 	}

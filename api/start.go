@@ -106,13 +106,21 @@ func (s *server) started(r store.Request, now time.Time) apitype.Started {
 	}
 }
 
+// machineOf returns what a body says of the machine.
+func machineOf(b apitype.Start) store.Machine {
+	return store.Machine{
+		InstanceTypes: b.InstanceTypes, Image: b.ImageID, Subnets: b.Subnets, SecurityGroups: b.SecurityGroups, RootVolumeGB: b.RootVolumeGB, Tags: b.Tags,
+		CPU: b.CPU, MemoryGB: b.Memory, GPU: b.GPU, Arch: b.Arch,
+	}
+}
+
 // wish returns what a body asks for. An operator that names no key wishes for something
 // new with each call.
 func (s *server) wish(c *call, who Caller, labels []string, b apitype.Start) (intake.Wish, error) {
 	w := intake.Wish{
 		Caller: printable(who.String(), 128), Trace: c.trace, Key: b.IdempotencyKey,
 		Account: b.AccountID, Region: b.Region, Regions: b.Regions, Type: b.Type, Mode: b.Mode, Labels: labels,
-		Machine:  store.Machine{InstanceTypes: b.InstanceTypes, Image: b.ImageID, Subnets: b.Subnets, SecurityGroups: b.SecurityGroups, RootVolumeGB: b.RootVolumeGB, Tags: b.Tags},
+		Machine:  machineOf(b),
 		TimeoutS: b.Timeout, GiveUp: time.Duration(b.GiveUp) * time.Second,
 	}
 	switch who.Kind {

@@ -215,6 +215,7 @@ func TestSameKeyWithAnotherBodyIsRefused(t *testing.T) {
 		"labels": {Labels: []string{"x"}}, "type": {Type: "ondemand"}, "mode": {Mode: "ephemeral"}, "timeout": {Timeout: 60},
 		"give_up": {GiveUp: 60}, "instance_types": {InstanceTypes: []string{"m7a.large"}}, "region": {Region: "eu-west-1"},
 		"root_volume_gb": {RootVolumeGB: 100}, "tags": {Tags: map[string]string{"job": "7"}},
+		"cpu": {CPU: 4}, "memory": {Memory: 8}, "gpu": {GPU: 1}, "arch": {Arch: "x86_64"},
 	} {
 		body.IdempotencyKey = "k"
 		if _, err := w.client(workflowToken).Start(t.Context(), body); !errors.Is(err, client.ErrMismatch) {
@@ -341,6 +342,10 @@ func TestWhatTheAccountDoesNotAllowIsRefusedByField(t *testing.T) {
 		"subnets":         {Subnets: []string{"subnet-a1", "subnet-c1"}},
 		"security_groups": {SecurityGroups: []string{"sg-2"}},
 		"root_volume_gb":  {RootVolumeGB: 201},
+		"cpu":             {CPU: 17},
+		"memory":          {Memory: 65},
+		"gpu":             {GPU: 2},
+		"arch":            {Arch: "arm64"},
 		"tags":            {Tags: map[string]string{"team": "x"}},
 		"timeout":         {Timeout: 7201},
 		"repo":            {Repo: "alphagov/other"},
@@ -374,6 +379,10 @@ func TestWhatTheAccountAllowsIsTaken(t *testing.T) {
 	}
 	if r := w.request(got.ID); r.Machine.Spec() != want.Spec() || !slices.Equal(r.Machine.Subnets, want.Subnets) || r.TimeoutS != 7200 {
 		t.Errorf("record = %+v, want machine %+v", r, want)
+	}
+	needs := w.start(workflowToken, apitype.Start{Mode: "ephemeral", CPU: 16, Memory: 64, GPU: 1, Arch: "x86_64", IdempotencyKey: "needs"})
+	if m := w.request(needs.ID).Machine; m.CPU != 16 || m.MemoryGB != 64 || m.GPU != 1 || m.Arch != store.X86 {
+		t.Errorf("record = %+v, want what the machine has to have", m)
 	}
 }
 

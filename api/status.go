@@ -47,7 +47,16 @@ func (c *call) runnerOf(ctx context.Context, r store.Request) (store.Runner, sto
 	if err != nil {
 		return store.Runner{}, store.Lock{}, err
 	}
-	return *items[0].(*store.Runner), *items[1].(*store.Lock), nil
+	run, lock := *items[0].(*store.Runner), *items[1].(*store.Lock)
+	if run.Version == 0 || run.Lock == lock.Key {
+		return run, lock, nil
+	}
+	// It was launched for another workflow job, whose lock names it.
+	items, err = c.get(ctx, store.Ref{Kind: store.KindLock, ID: run.Lock})
+	if err != nil {
+		return store.Runner{}, store.Lock{}, err
+	}
+	return run, *items[0].(*store.Lock), nil
 }
 
 // poll records what a request has come to, as well as it can: what is settled is true

@@ -422,6 +422,26 @@ func TestStopOfAReadyEphemeralRequestDrainsItsRunner(t *testing.T) {
 	})
 }
 
+// A workflow job is given the machine of another one: the lock of that launch names it.
+func TestStopDrainsTheLockOfAMachineThatWasTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		first := w.start(workflowToken, apitype.Start{Mode: "ephemeral"})
+		second := w.start(workflowToken, apitype.Start{Mode: "ephemeral"})
+		w.online(first.ID)
+		run := w.runner(w.request(first.ID).Runner)
+		taker := w.request(second.ID)
+		taker.State, taker.Runner = store.Waiting, run.ID
+		w.put(&taker)
+		if got, err := w.client(operatorToken).Stop(t.Context(), second.ID, true); err != nil || !got.Draining {
+			t.Errorf("Stop = %+v, %v; want the machine to drain", got, err)
+		}
+		if lock := w.lock(run.Lock); lock.State != store.LockDraining || w.runner(run.ID).State != store.RunnerDraining {
+			t.Errorf("lock %s is %s, its runner %s; want both draining", lock.Key, lock.State, w.runner(run.ID).State)
+		}
+	})
+}
+
 func TestStopAndStartOfTheRunnerCannotBothWin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

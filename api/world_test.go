@@ -65,7 +65,9 @@ func registration() store.Account {
 		},
 		InstanceTypes: []string{"m7i.large", "m7a.large"}, DefaultInstanceTypes: []string{"m7i.large"},
 		Markets: []string{store.Spot, store.OnDemand}, Modes: []string{store.Shared, store.Ephemeral}, MaxRunners: 10,
-		MaxTimeoutS: 7200, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}},
+		MaxTimeoutS: 7200, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}, InstanceRequirements: &store.Requirements{
+			VCPUs: store.Range{Max: 16}, MemoryGB: store.Range{Max: 64}, GPU: store.Range{Max: 1},
+		}},
 	}
 }
 

@@ -100,6 +100,8 @@ func TestCallsAreMadeAsTheContractSays(t *testing.T) {
 	note(c.Requests(ctx, client.Query{}))
 	note(c.Requests(ctx, client.Query{Repository: "1", State: "ready", After: "2000#a"}))
 	note(c.ReleaseBrake(ctx, "123456789012", "eu-west-2"))
+	note(c.StartCheck(ctx, apitype.CheckStart{AccountID: "123456789012"}))
+	note(c.Check(ctx, client.LastCheck))
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +113,8 @@ func TestCallsAreMadeAsTheContractSays(t *testing.T) {
 		`GET https://garo.example.org/requests `,
 		`GET https://garo.example.org/requests?after=2000%23a&repository=1&state=ready `,
 		`POST https://garo.example.org/sweeps/123456789012/eu-west-2/release `,
+		`POST https://garo.example.org/checks {"account_id":"123456789012"}`,
+		`GET https://garo.example.org/checks/last `,
 	}
 	for i, a := range s.asked {
 		if got := a.method + " " + a.url + " " + a.body; i >= len(want) || got != want[i] {

@@ -26,7 +26,7 @@ func TestMachineThatEC2EndsAtOnceIsToldInTheNextRun(t *testing.T) {
 		{"Client.KMSKeyNotAccessible", "The key is disabled", store.Failed, "KMS key", store.EndTerminated, []store.Alarm{store.AlarmLaunchRefused}},
 		{"Client.VolumeLimitExceeded", "Client.VolumeLimitExceeded: Volume limit exceeded", store.Accepted, "quota", store.EndTerminated, nil},
 		{"Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown", store.Accepted, "CloudTrail", store.EndTerminated, nil},
-		{"Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown", store.Accepted, "system log", store.EndTerminated, nil},
+		{"Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown", store.Accepted, "its console", store.EndTerminated, nil},
 		{"Server.InternalError", "Server.InternalError: Internal error on launch", store.Accepted, "EC2's own", store.EndTerminated, nil},
 		{"Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Spot instance termination", store.Accepted, "spot_fallback", store.EndSpot, nil},
 		{"Server.SomethingNew", "It broke", store.Accepted, "It broke (Server.SomethingNew)", store.EndTerminated, nil},

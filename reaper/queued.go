@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -18,48 +20,86 @@ const (
 	// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api):
 	// 1,200 an hour, and the others wait their turn.
 	listedAtOnce = 20
-	// runsAtOnce is of how many runs a sweep reads the jobs: 720 calls an hour.
+	// runsAtOnce is of how many runs such a sweep reads the jobs: 720 calls an hour.
 	runsAtOnce = 60
+	// missedAtOnce is the same where webhooks are known to be lost, once for each: 500 calls,
+	// of which 25 go out at once, and 0.3 s each are six seconds of a run. missedRuns is of
+	// how many runs the jobs are read then: as many.
+	missedAtOnce, missedRuns = 100, 500
 	// knownBy is how many of the newest requests tell which repositories there are.
 	knownBy = 500
 )
 
 // unfinished are the statuses of runs that may have a queued job: a run has that of its
-// least advanced job, and others of its jobs may be queued beside that.
-var unfinished = []string{github.StatusQueued, github.StatusInProgress, github.StatusWaiting, github.StatusPending, github.StatusRequested}
+// least advanced job, and others of its jobs may be queued beside that. They are in the
+// order in which a run has them, so that one that moves on meanwhile is met later.
+var unfinished = []string{github.StatusRequested, github.StatusPending, github.StatusWaiting, github.StatusQueued, github.StatusInProgress}
 
-// queued looks for workflow jobs that are queued and of which no webhook told: in some of
-// the account's repositories, in turn. A worker looks at each, and makes its request.
-func (gh atGitHub) queued(ctx context.Context, id string) {
+// queued looks for workflow jobs that are queued and of which no webhook told: where GitHub
+// says that it could not deliver one, and else in some of the account's repositories, in
+// turn. A worker looks at each, and makes its request. It returns the sweep with what it
+// has found out.
+func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 	if gh.cfg.Workflows == nil || gh.cfg.DryRun {
-		return
+		return s
 	}
+	id, _, _ := strings.Cut(s.Key, "/")
 	account, err := gh.cfg.Accounts.Account(ctx, id)
-	if err != nil || account.Closed || len(account.RunsOn) == 0 {
-		return // who could not be read was reported
+	if err != nil {
+		return s // who could not be read was told of
+	}
+	if account.Closed || len(account.RunsOn) == 0 {
+		return s.Heard(store.DeliveryLog{})
 	}
 	ring, err := gh.cfg.Keys(ctx)
 	if err != nil {
 		gh.fail("account", id, fmt.Errorf("read the keys: %w", err))
-		return
+		return s
 	}
-	repos := gh.repositories(ctx, account)
-	var jobs []store.Send
-	for _, r := range gh.runs(ctx, account, gh.turn(repos)) {
-		for _, j := range r.jobs {
-			if j.Status != github.StatusQueued || account.Match(r.repo, j.Labels).Offer == nil {
-				continue
-			}
-			number := strconv.FormatInt(j.ID, 10)
-			jobs = append(jobs, store.Send{Due: gh.cfg.Now(), Item: &store.Request{ // as its own would be
-				ID: ring.JobRequestID(r.repo.Key(), number), Account: id, Repository: r.repo,
-				Job: store.WorkflowJob{ID: number, RunID: strconv.FormatInt(j.RunID, 10)},
-			}})
+	s = s.Heard(gh.deliveries(ctx, account, s.Deliveries))
+	var all []*repoRuns
+	if missed := s.Deliveries.Missed; len(missed) > 0 {
+		for _, id := range missed[:min(len(missed), missedAtOnce)] {
+			all = append(all, &repoRuns{Repository: store.Repository{Server: account.Server, ID: id, Name: "repository " + id}})
+		}
+		gh.runs(ctx, account, all)
+		gh.jobs(ctx, account, allOf(all, missedRuns))
+	} else {
+		for _, r := range gh.turn(gh.repositories(ctx, account)) {
+			all = append(all, &repoRuns{Repository: r})
+		}
+		gh.runs(ctx, account, all)
+		gh.jobs(ctx, account, newestOf(all, runsAtOnce))
+	}
+	gh.unrequested(ctx, account, ring, all)
+	for _, l := range all {
+		if !l.later() {
+			s = s.Heard(s.Deliveries.Listed(l.ID))
 		}
 	}
+	return s
+}
+
+// unrequested sends messages about the queued jobs of the account's that have no request,
+// or one that is over.
+func (gh atGitHub) unrequested(ctx context.Context, account store.Account, ring *keys.Ring, all []*repoRuns) {
+	var jobs []store.Send
 	var refs []store.Ref
-	for _, s := range jobs {
-		refs = append(refs, s.Item.Ref())
+	for _, l := range all {
+		for _, r := range l.unfinished {
+			repo := store.Repository{Server: account.Server, ID: l.ID, Name: r.Repository, OwnerID: strconv.FormatInt(r.OwnerID, 10)}
+			for _, j := range r.jobs {
+				if j.Status != github.StatusQueued || !account.Serves(repo) || account.Match(repo, j.Labels).Offer == nil {
+					continue
+				}
+				number := strconv.FormatInt(j.ID, 10)
+				q := &store.Request{ // as its own would be
+					ID: ring.JobRequestID(repo.Key(), number), Account: account.ID, Repository: repo,
+					Job: store.WorkflowJob{ID: number, RunID: strconv.FormatInt(j.RunID, 10)},
+				}
+				jobs, refs = append(jobs, store.Send{Due: gh.cfg.Now(), Item: q}), append(refs, q.Ref())
+			}
+		}
 	}
 	known, _ := read[*store.Request](ctx, gh.pass, "request", refs...)
 	for i, q := range known {
@@ -106,48 +146,105 @@ func (gh atGitHub) turn(repos []store.Repository) []store.Repository {
 	return append(slices.Clone(repos[n:]), repos[:n]...)[:listedAtOnce]
 }
 
-// unfinishedRun is a run that is not over.
-type unfinishedRun struct {
-	repo store.Repository
-	id   int64
-	jobs []github.Job
+// repoRuns is a repository whose unfinished runs are looked for.
+type repoRuns struct {
+	store.Repository
+	unfinished []*unfinishedRun // the newest first
+	err        error            // of its runs; nil: these are all
+	cut        bool             // the jobs of some are not read in this sweep
 }
 
-// runs returns the runs of the repositories that are not over, the newest first in each,
-// and their jobs. What GitHub does not tell now is left to a later sweep.
-func (gh atGitHub) runs(ctx context.Context, account store.Account, repos []store.Repository) []*unfinishedRun {
-	found := make([][]*unfinishedRun, len(repos))
-	one := accounts(gitHubAtOnce, func(int) string { return account.ID })
-	gh.each(ctx, len(repos), one, func(q *pass, i int) {
+// unfinishedRun is a run that is not over.
+type unfinishedRun struct {
+	github.Run
+	jobs []github.Job
+	err  error // why they are not all; nil: they are
+}
+
+// later reports whether the repository is to be looked at again: not all of it was, for a
+// reason that passes.
+func (l *repoRuns) later() bool {
+	passes := func(err error) bool { return errors.Is(err, errLater) || errors.Is(err, github.ErrUnknown) }
+	return l.cut || passes(l.err) || slices.ContainsFunc(l.unfinished, func(r *unfinishedRun) bool { return passes(r.err) })
+}
+
+// allOf returns the runs of as many repositories as have at most so many together, and of
+// one at least.
+func allOf(all []*repoRuns, most int) []toRead {
+	var out []toRead
+	for i, l := range all {
+		if l.cut = i > 0 && len(out)+len(l.unfinished) > most; l.cut {
+			continue
+		}
+		for _, r := range l.unfinished {
+			out = append(out, toRead{l, r})
+		}
+	}
+	return out
+}
+
+// newestOf returns at most so many runs: the newest of each repository, then the next of each.
+func newestOf(all []*repoRuns, most int) []toRead {
+	var out []toRead
+	for n, more := 0, true; more && len(out) < most; n++ {
+		more = false
+		for _, l := range all {
+			if n < len(l.unfinished) && len(out) < most {
+				out, more = append(out, toRead{l, l.unfinished[n]}), true
+			}
+		}
+	}
+	return out
+}
+
+// toRead is a run whose jobs are to be read.
+type toRead struct {
+	in *repoRuns
+	*unfinishedRun
+}
+
+// runs reads which runs of the repositories are not over. What GitHub does not tell now is
+// left to a later sweep.
+func (gh atGitHub) runs(ctx context.Context, account store.Account, all []*repoRuns) {
+	for _, l := range all {
+		l.err = errLater // until it is looked at
+	}
+	gh.each(ctx, len(all), accounts(gitHubAtOnce, func(int) string { return account.ID }), func(q *pass, i int) {
+		l := all[i]
+		l.err = nil
 		seen := map[int64]bool{}
 		for _, status := range unfinished {
-			err := atGitHub{q}.askWorkflows(ctx, account.ID, repos[i], func(ctx context.Context, at github.Repository) error {
+			l.err = atGitHub{q}.askWorkflows(ctx, account.ID, l.Repository, func(ctx context.Context, at github.Repository) error {
 				for r, err := range q.cfg.Workflows.Runs(ctx, at, status) {
 					if err != nil {
 						return err
 					}
 					if !seen[r.ID] {
 						seen[r.ID] = true
-						found[i] = append(found[i], &unfinishedRun{repo: repos[i], id: r.ID})
+						l.unfinished = append(l.unfinished, &unfinishedRun{Run: r})
 					}
 				}
 				return nil
 			})
-			if err != nil {
+			if l.err != nil {
 				return
 			}
 		}
 	})
-	all := slices.Concat(found...)
-	all = all[:min(len(all), runsAtOnce)]
-	gh.each(ctx, len(all), one, func(q *pass, i int) {
+}
+
+// jobs reads the jobs of runs.
+func (gh atGitHub) jobs(ctx context.Context, account store.Account, all []toRead) {
+	for _, r := range all {
+		r.err = errLater
+	}
+	gh.each(ctx, len(all), accounts(gitHubAtOnce, func(int) string { return account.ID }), func(q *pass, i int) {
 		r := all[i]
-		_ = atGitHub{q}.askWorkflows(ctx, account.ID, r.repo, func(ctx context.Context, at github.Repository) (err error) {
-			r.jobs, err = q.cfg.Workflows.RunJobs(ctx, at, r.id)
+		r.err = atGitHub{q}.askWorkflows(ctx, account.ID, r.in.Repository, func(ctx context.Context, at github.Repository) (err error) {
+			r.jobs, err = q.cfg.Workflows.RunJobs(ctx, at, r.ID)
 			return err
 		})
 	})
-	return all
 }
 
 // askWorkflows makes one call about the workflow runs of a repository, and tells of its

@@ -58,10 +58,12 @@ type GitHub interface {
 	Deprecation(ctx context.Context, scope github.Scope, version string) (github.Deprecation, error)
 }
 
-// Workflows is what the reaper needs of a github.Jobs: to see which jobs are queued.
+// Workflows is what the reaper needs of a github.Jobs: to see which jobs are queued, and
+// which webhooks did not reach us.
 type Workflows interface {
 	Runs(ctx context.Context, repo github.Repository, status string) iter.Seq2[github.Run, error]
 	RunJobs(ctx context.Context, repo github.Repository, run int64) ([]github.Job, error)
+	Deliveries(ctx context.Context, account, cursor string) (page []github.Delivery, next string, err error)
 }
 
 // Config is what a Reaper is made of. All fields are needed but the last four, and those

@@ -173,7 +173,7 @@ func (ec2 atEC2) sweep(ctx context.Context, s *sweep) {
 	}
 	if s.first {
 		next = atGitHub(ec2).registrations(ctx, s.at.Account, next)
-		atGitHub(ec2).queued(ctx, s.at.Account)
+		next = atGitHub(ec2).queued(ctx, next)
 	}
 	if ec2.apply(ctx, &next, next.Swept(ec2.cfg.Now(), ec2.cfg.Limits, !s.registered && len(found) == 0)) {
 		ec2.note(&next, Swept, fmt.Sprintf("%d instances, %d without a record", len(found), len(next.Instances)))

@@ -149,16 +149,6 @@ func (p Pacing) spare() time.Duration {
 	return time.Duration(min(spare, p.orDefault().Burst-1)) * p.interval()
 }
 
-// lateness is how late a turn may be had at least: a message's delay is in whole
-// seconds, and it takes a moment to be fetched.
-const lateness = 2 * time.Second
-
-// lapsed reports whether a turn is too long past to be had: EC2's bucket is full by
-// then, so that what was saved up for it is lost.
-func (p Pacing) lapsed(now, turn time.Time) bool {
-	return now.Sub(turn) > max(lateness, time.Duration(p.orDefault().Burst)*p.interval())
-}
-
 // OwnRegion returns the region of a request that names none. Empty: it has to name one.
 func (a Account) OwnRegion() string {
 	if a.DefaultRegion == "" && len(a.Regions) == 1 {
@@ -193,14 +183,15 @@ func (a Account) MaxTimeout(lim Limits) time.Duration {
 // the account's) before its subnets, spot before on-demand. spread rotates the
 // subnets, so that runners do not all crowd into the first one. What the caller
 // names must be allowed, which is checked here again since a registration can
-// change after the request was accepted.
-func (a Account) Plan(r Request, spread uint) ([]Placement, error) {
+// change after the request was accepted. chosen are the instance types that the account
+// chooses for r, as Choose returns them; nil: they are named.
+func (a Account) Plan(r Request, spread uint, chosen []string) ([]Placement, error) {
 	region, ok := a.Regions[r.Region]
 	if !ok {
 		return nil, fmt.Errorf("account %s no longer offers region %s", a.ID, r.Region)
 	}
 	types := r.Machine.InstanceTypes
-	if len(types) == 0 {
+	if len(types) == 0 && chosen == nil {
 		types = a.DefaultInstanceTypes
 	}
 	subnets := r.Machine.Subnets
@@ -214,6 +205,7 @@ func (a Account) Plan(r Request, spread uint) ([]Placement, error) {
 	if r.Type == Spot && a.SpotFallback && slices.Contains(a.Markets, OnDemand) {
 		markets = append(markets, OnDemand)
 	}
+	types = slices.Concat(types, chosen)
 	var plan []Placement
 	for i, m := range markets {
 		room := (MaxPlacements - len(plan)) / (len(markets) - i) // a long list leaves the fallback its half

@@ -125,7 +125,7 @@ func TestPlan(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r, a := accepted("r1", store.Shared), account()
 			c.edit(&r, &a)
-			got, err := a.Plan(r, c.spread)
+			got, err := a.Plan(r, c.spread, nil)
 			if (err == nil) != (c.want != nil) || !slices.Equal(plan(got), c.want) {
 				t.Errorf("Plan = %v, %v; want %v", plan(got), err, c.want)
 			}
@@ -139,12 +139,12 @@ func TestPlanIsBounded(t *testing.T) {
 		a.InstanceTypes = append(a.InstanceTypes, "t."+string(n))
 	}
 	a.DefaultInstanceTypes = a.InstanceTypes // 13 types in 3 subnets
-	got, err := a.Plan(r, 0)
+	got, err := a.Plan(r, 0, nil)
 	if err != nil || len(got) != store.MaxPlacements {
 		t.Errorf("Plan has %d placements, %v; want %d", len(got), err, store.MaxPlacements)
 	}
 	a.SpotFallback = true
-	got, err = a.Plan(r, 0)
+	got, err = a.Plan(r, 0, nil)
 	if err != nil || len(got) != store.MaxPlacements || got[0].Market != store.Spot {
 		t.Errorf("Plan with a fallback has %d placements, %v; want %d, spot first", len(got), err, store.MaxPlacements)
 	}

@@ -41,15 +41,16 @@ const (
 )
 
 // Admit decides whether the machine of a runner may run the job that q is about. It needs
-// the runner. One that was not launched for a workflow job has a label that nobody guesses.
-// A policy was asked about the run that the runner was launched for; for any other one a
-// worker is, and the answer is pending until then. A machine asks about one run.
+// the runner. A policy was asked about the run that the runner was launched for; for any
+// other one a worker is, and the answer is pending until then. A machine asks about one
+// run. That holds for each machine that asks, also if the record does not say any more that
+// it is for a workflow job, as after an older version wrote it: others do not ask.
 func Admit(c Case, now time.Time, q Admission) (Decision, Admission) {
 	var answer Admission
 	d := decide(c, func(d *Decision) {
 		r := &d.Runner
 		switch {
-		case !r.OfJob(), q.RunID == r.RunID && q.Repository.Same(r.Repository):
+		case q.RunID == r.RunID && q.Repository.Same(r.Repository):
 			answer = Admission{Answered: true, Allowed: true}
 			return
 		case r.Admission.RunID != "" && !r.Admission.same(q):

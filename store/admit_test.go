@@ -16,7 +16,8 @@ func TestAdmit(t *testing.T) {
 		answered, allow bool
 		writes, sends   int
 	}{
-		{"OwnLabel", func(r *store.Runner, _ *store.Admission) { r.For = "" }, true, true, 0, 0},
+		{"AnOlderVersionWroteTheRecord", func(r *store.Runner, _ *store.Admission) { r.For = "" }, false, false, 1, 1},
+		{"TheRunOfSuchARecord", func(r *store.Runner, q *store.Admission) { r.For, q.RunID = "", "7" }, true, true, 0, 0},
 		{"TheRunItWasLaunchedFor", func(_ *store.Runner, q *store.Admission) { q.RunID = "7" }, true, true, 0, 0},
 		{"ThatRunInAnotherRepository", func(_ *store.Runner, q *store.Admission) { q.RunID, q.Repository.ID = "7", "43" }, false, false, 1, 1},
 		{"ThatRunAtAnotherServer", func(_ *store.Runner, q *store.Admission) { q.RunID, q.Repository.Server = "7", "ghe.example" }, false, false, 1, 1},

@@ -77,7 +77,7 @@ func (a Account) checkBootLimits() []error {
 	}
 	for _, t := range slices.Sorted(maps.Keys(a.BootLimitsS)) {
 		check("boot_limits."+t, a.BootLimitsS[t])
-		if !slices.Contains(a.InstanceTypes, t) {
+		if !slices.Contains(a.InstanceTypes, t) && a.InstanceRequirements == nil {
 			errs = append(errs, fmt.Errorf("boot_limits: %q is not in instance_types", t))
 		}
 	}

@@ -74,9 +74,9 @@ type Decision struct {
 	checks []Kind
 }
 
-// Send asks a worker to take up a request or a runner.
+// Send asks a worker to take up a request, a runner or a check.
 type Send struct {
-	Item Item      // a *Request or a *Runner
+	Item Item      // a *Request, a *Runner or a *Checkup
 	Due  time.Time // when the worker is to get it
 }
 

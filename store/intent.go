@@ -29,7 +29,7 @@ func (c Case) Line(now time.Time, lim Limits, maxRunners int, p Pacing) Decision
 		}
 		r, l := &d.Request, &d.Lock
 		turn, q := d.Quota.Turn(now, *r, p)
-		if !turn.At.After(now) {
+		if turn.Taken() {
 			return
 		}
 		if of := d.Quota.Lines[r.Region].at(l.Slot, l.Ahead); r.Mode == Shared && r.Slot.IsZero() && of.After(now) {
@@ -66,7 +66,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 			return
 		}
 		turn, q := d.Quota.Turn(now, r, in.Pacing)
-		if turn.At.After(now) {
+		if !turn.Taken() {
 			d.Wait = Wait{WaitPaced, turn.At}
 			return
 		}
@@ -78,7 +78,8 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 
 		hard := now.Add(time.Duration(in.Launch.HardS) * time.Second)
 		q = q.reach(in.Reach, hard, lim)
-		bootBy := now.Add(in.Launch.BootLimit(in.Plan[0], lim))
+		called := maxTime(now, turn.At)
+		bootBy := called.Add(in.Launch.BootLimit(in.Plan[0], lim))
 		l = Lock{
 			Meta: l.Meta, Key: r.LockKey(), State: LockLaunching, Runner: in.Runner,
 			Exp: minTime(bootBy.Add(r.Timeout()), hard), Hard: hard, BootBy: bootBy, SharedAt: now,
@@ -87,7 +88,7 @@ func (c Case) Begin(now time.Time, lim Limits, in Intent) Decision {
 		run := Runner{
 			ID: in.Runner, CreatedAt: now, Lock: l.Key, Request: r.ID, Trace: r.Trace,
 			Repository: r.Repository, Scope: r.Scope, RunID: r.Origin.RunID, Account: r.Account, Region: r.Region, Mode: r.Mode,
-			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: now, Claim: in.Claim, Lease: in.Lease,
+			Labels: r.RunnerLabels(), Plan: in.Plan, Launch: in.Launch, CalledAt: called, Claim: in.Claim, Lease: in.Lease,
 			Wanted: 1, Hard: hard,
 		}
 		if r.OfJob() {

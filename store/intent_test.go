@@ -142,19 +142,23 @@ func TestLine(t *testing.T) {
 		{"AtTheEndOfALineThatIsBehind", store.Ephemeral, 40 * s, -s, 0, behind(3000), 40 * s, 37 * s, 40500 * time.Millisecond, "put request, put quota"},
 		{"ItsTurnHasCome", store.Ephemeral, 40 * s, -s, -s, nil, 0, 0, 0, ""},
 		{"ItsTurnIsToCome", store.Ephemeral, 40 * s, -s, s, nil, s, s, 40 * s, ""},
-		{"ItsTurnMovedBack", store.Ephemeral, 40 * s, -s, -s, behind(3000), 2 * s, -s, 40 * s, "put request"},
-		{"ItsTurnHasComeAndOthersWentFirst", store.Ephemeral, 40 * s, 2 * s, -s, nil, 2 * s, -s, 43 * s, "put request, put quota"},
-		{"ItsTurnLapsed", store.Ephemeral, 40 * s, s, -3 * s, nil, s, s, 40500 * time.Millisecond, "put request, put quota"},
-		{"ItsTurnLapsedAndThereIsRoom", store.Ephemeral, 40 * s, -s, -3 * s, nil, 0, 0, 0, ""},
+		{"ItsTurnMovedBack", store.Ephemeral, 40 * s, -s + 1, -s, behind(3000), 2 * s, -s, 40 * s, "put request"},
+		{"ItsTurnMovedBackAndThereIsRoom", store.Ephemeral, 40 * s, -s, -s, behind(3000), 0, 0, 0, ""},
+		{"ItsTurnMovedBackAndItComesEarly", store.Ephemeral, 40 * s, -s, 1, behind(3000), 3*s + 1, 1, 40 * s, "put request"},
+		{"ItsTurnHasComeAndItsSlotIsAtHand", store.Ephemeral, 40 * s, s, -s, nil, 0, 0, 0, ""},
+		{"ItsTurnHasComeAndOthersWentFirst", store.Ephemeral, 40 * s, s + 1, -s, nil, 0, 0, 0, ""},
+		{"ItsTurnHasComeAndManyWentFirst", store.Ephemeral, 40 * s, 2*s + 1, -s, nil, 2*s + 1, 2*s + 1, 40500 * time.Millisecond, "put request, put quota"},
+		{"ItsTurnIsLongOver", store.Ephemeral, 40 * s, 2*s + 1, -3 * s, nil, 2*s + 1, 2*s + 1, 40500 * time.Millisecond, "put request, put quota"},
 		{"SharersHaveOneTurn", store.Shared, 40 * s, -s, 0, func(st *stage) {
 			st.lock = store.Lock{Meta: store.Meta{Version: 1}, Key: st.req.LockKey(), State: store.LockEmpty, Slot: at(9 * s)}
 		}, 9 * s, 9 * s, 40 * s, "put request, put lock"},
 		{"TheFirstSharerLeavesItsTurn", store.Shared, 40 * s, -s, 0, nil, 40 * s, 40 * s, 40500 * time.Millisecond, "put request, put lock, put quota"},
-		{"TheOnlyOneOfItsRepositoryGoesFirst", store.Ephemeral, 40 * s, s, 0, alone, s, s, 40500 * time.Millisecond, "put request, put quota"},
+		{"TheOnlyOneOfItsRepositoryGoesFirst", store.Ephemeral, 40 * s, 3 * s, 0, alone, 3 * s, 3 * s, 40500 * time.Millisecond, "put request, put quota"},
 		{"TheOnlyOneOfItsRepositoryHasRoom", store.Ephemeral, 40 * s, -s, 0, alone, 0, 0, 0, ""},
 		{"WhoGoesFirstIsNotDelayedWithTheLine", store.Ephemeral, 40 * s, -s, s, ahead, s, s, 40 * s, ""},
-		{"WhoGoesFirstHasTheLineMakeRoom", store.Ephemeral, 40 * s, 2 * s, -s, ahead, 2 * s, -s, 40500 * time.Millisecond, "put request, put quota"},
-		{"SharersGoFirstTogether", store.Shared, 40 * s, s, 0, func(st *stage) {
+		{"WhoGoesFirstHasItsSlotAtHand", store.Ephemeral, 40 * s, 2 * s, -s, ahead, 0, 0, 0, ""},
+		{"WhoGoesFirstHasTheLineMakeRoom", store.Ephemeral, 40 * s, 3 * s, -s, ahead, 3 * s, 3 * s, 40500 * time.Millisecond, "put request, put quota"},
+		{"SharersGoFirstTogether", store.Shared, 40 * s, 3 * s, 0, func(st *stage) {
 			alone(st)
 			st.lock = store.Lock{Meta: store.Meta{Version: 1}, Key: st.req.LockKey(), State: store.LockEmpty, Slot: at(9 * s), Ahead: true}
 		}, 9 * s, 9 * s, 40 * s, "put request"},
@@ -190,21 +194,34 @@ func TestLineIsNotJoinedAtTheQuota(t *testing.T) {
 	s.decides(t, s.c().Line(t0, lim, 10, store.Pacing{}), outcome{wait: store.Wait{For: store.WaitQuota, Until: at(30 * time.Second)}})
 }
 
-// TestLapsedTurnsDoNotClump has fifty whose turns passed together ask at once: they are
-// launched one by one, before those who come later, whose turns move back.
+// TestLapsedTurnsDoNotClump has fifty whose turns passed together ask at once: a few are
+// launched in the hand of the worker, and the others one by one, before those who come
+// later, whose turns move back.
 func TestLapsedTurnsDoNotClump(t *testing.T) {
 	s := lined(store.Ephemeral, 100*time.Second, 0, -time.Minute)
+	taken := 0
+	var last time.Time
 	for n := range 50 {
 		s.req.Slot = at(-time.Minute)
 		turn, q := s.quota.Turn(t0, s.req, store.Pacing{})
-		if want := at(time.Duration(n) * 500 * time.Millisecond); !turn.At.Equal(want) || !turn.Slot.Equal(want) && n > 0 {
-			t.Fatalf("turn %d is %+v, want %v", n, turn, want.Sub(t0))
+		if n > 0 && turn.At.Sub(last) != 500*time.Millisecond && turn.At.Sub(last) != -500*time.Millisecond {
+			t.Fatalf("turn %d is %+v, %s after the one before; want EC2's pace", n, turn, turn.At.Sub(last))
 		}
-		s.quota = q
+		if turn.Taken() {
+			taken++
+		}
+		s.quota, last = q, turn.At
+	}
+	if taken != 5 {
+		t.Errorf("%d have their launch at once, want those of the two seconds in which a worker waits for it", taken)
 	}
 	s.req.Slot = at(50 * time.Second)
-	if turn, _ := s.quota.Turn(at(50*time.Second), s.req, store.Pacing{}); !turn.At.Equal(at(74500 * time.Millisecond)) {
-		t.Errorf("who had its turn at 50 s has it at %v, want 74.5 s", turn.At.Sub(t0))
+	if turn, _ := s.quota.Turn(at(50*time.Second), s.req, store.Pacing{}); !turn.Taken() {
+		t.Errorf("who had its turn at 50 s has it at %v, want then: the bucket has room again", turn.At.Sub(t0))
+	}
+	s.quota = s.quota.Reserve(at(50*time.Second), "eu-west-2", store.Pacing{})
+	if turn, _ := s.quota.Turn(at(50*time.Second), s.req, store.Pacing{}); !turn.At.Equal(at(73500 * time.Millisecond)) {
+		t.Errorf("who had its turn at 50 s has it at %v when there is no room, want 73.5 s", turn.At.Sub(t0))
 	}
 }
 
@@ -229,7 +246,7 @@ func TestRepositoriesWaitForTheirFirstLaunchAlone(t *testing.T) {
 		}
 	}
 	now := at(5 * time.Second)
-	s.quota = s.quota.Reserve(now, "eu-west-2", store.Pacing{}) // the bucket is empty, as the line keeps it
+	s.quota = s.quota.Reserve(now.Add(2*time.Second), "eu-west-2", store.Pacing{}) // and no slot is at hand
 	turn := func(r store.Request) time.Time {
 		if r.Ahead {
 			return r.Slot
@@ -242,7 +259,7 @@ func TestRepositoriesWaitForTheirFirstLaunchAlone(t *testing.T) {
 		second = append(second, ask(fmt.Sprint("small", n), now))
 	}
 	for n, r := range first {
-		if want := now.Add(time.Duration(n+1) * 500 * time.Millisecond); !turn(r).Equal(want) {
+		if want := now.Add(time.Duration(n+5) * 500 * time.Millisecond); !turn(r).Equal(want) {
 			t.Errorf("the first start of small repository %d has its turn after %s, want %s", n, turn(r).Sub(now), want.Sub(now))
 		}
 	}

@@ -20,6 +20,7 @@ const (
 	KindSweep   Kind = "sweep"
 	KindSpares  Kind = "spare"
 	KindPoints  Kind = "points"
+	KindCheck   Kind = "check"
 	KindPrices  Kind = "prices"
 	KindUsage   Kind = "usage"
 )
@@ -46,8 +47,8 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points, *Prices
-// or *Usage; no other type can be one.
+// Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points,
+// *Prices *Usage or *Checkup; no other type can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
 	Ref() Ref
@@ -103,6 +104,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Spares)
 	case KindPoints:
 		i = new(Points)
+	case KindCheck:
+		i = new(Checkup)
 	case KindPrices:
 		i = new(Prices)
 	case KindUsage:

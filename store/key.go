@@ -67,6 +67,12 @@ type Machine struct {
 	// RootVolumeGB is the size of the root volume, in GiB.
 	RootVolumeGB int               `json:"root_volume_gb,omitempty"`
 	Tags         map[string]string `json:"tags,omitempty"`
+	// What the instance type has to have, in place of InstanceTypes: so many vCPUs, GiB of
+	// memory and GPUs at least, and that architecture, X86 or ARM64.
+	CPU      int    `json:"cpu,omitempty"`
+	MemoryGB int    `json:"memory,omitempty"`
+	GPU      int    `json:"gpu,omitempty"`
+	Arch     string `json:"arch,omitempty"`
 }
 
 // Spec returns the short name of m in a lock key: "default" when nothing is

@@ -118,6 +118,10 @@ func TestSpecNamesWhatTheCallerNamed(t *testing.T) {
 		{"OtherGroup", func(m *store.Machine) { m.SecurityGroups = []string{"g1"} }, false},
 		{"NoImage", func(m *store.Machine) { m.Image = "" }, false},
 		{"RootVolume", func(m *store.Machine) { m.RootVolumeGB = 100 }, false},
+		{"CPU", func(m *store.Machine) { m.CPU = 8 }, false},
+		{"Memory", func(m *store.Machine) { m.MemoryGB = 8 }, false},
+		{"GPU", func(m *store.Machine) { m.GPU = 1 }, false},
+		{"Arch", func(m *store.Machine) { m.Arch = store.ARM64 }, false},
 		{"Tags", func(m *store.Machine) { m.Tags = map[string]string{"a": "1"} }, false},
 		{"SubnetsAsGroups", func(m *store.Machine) { m.Subnets, m.SecurityGroups = m.SecurityGroups, m.Subnets }, false},
 	} {
@@ -127,7 +131,7 @@ func TestSpecNamesWhatTheCallerNamed(t *testing.T) {
 			t.Errorf("%s: the same spec: %v, want %v", c.name, got, c.same)
 		}
 	}
-	for _, m := range []store.Machine{{InstanceTypes: []string{"x"}}, {Image: "x"}, {Subnets: []string{"x"}}, {SecurityGroups: []string{"x"}}, {RootVolumeGB: 1}, {Tags: map[string]string{"x": ""}}} {
+	for _, m := range []store.Machine{{InstanceTypes: []string{"x"}}, {Image: "x"}, {Subnets: []string{"x"}}, {SecurityGroups: []string{"x"}}, {RootVolumeGB: 1}, {Tags: map[string]string{"x": ""}}, {CPU: 1}, {MemoryGB: 1}, {GPU: 1}, {Arch: store.X86}} {
 		if m.Spec() == "default" {
 			t.Errorf("Spec of %+v = default, though it names something", m)
 		}

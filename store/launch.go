@@ -47,16 +47,16 @@ func (d *Decision) call(now time.Time, p Pacing, waited bool) time.Time {
 		return now
 	}
 	turn, q := d.Quota.First(now, r.Region, p)
-	if room := d.Quota.Slot(now, r.Region, p); waited && !room.After(now) {
-		turn, q = room, d.Quota.Reserve(room, r.Region, p)
+	if room := d.Quota.Slot(now, r.Region, p); waited && AtHand(now, room) {
+		turn, q = Turn{At: room}, d.Quota.Reserve(room, r.Region, p)
 	}
 	d.Quota = q
-	if turn.After(now) {
-		d.Wait = Wait{WaitPaced, turn}
-		return turn
+	if !turn.Taken() {
+		d.Wait = Wait{WaitPaced, turn.At}
+		return turn.At
 	}
-	r.CalledAt = now
-	return now
+	r.CalledAt = maxTime(now, turn.At)
+	return r.CalledAt
 }
 
 // Refusal is EC2's no to a placement.

@@ -55,10 +55,12 @@ func TestCallHasItsSlot(t *testing.T) {
 		line  store.Line    // afterwards
 	}{
 		{"AtOnceWhenThereIsRoom", func(*store.Runner) {}, 40 * time.Second, 0, 40 * time.Second, store.Line{End: at(late)}},
-		{"BeforeAllWhoWait", func(*store.Runner) {}, 41 * time.Second, 0, 41 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(41500 * time.Millisecond), BehindMS: 500}},
-		{"AfterThoseWhoGoFirstToo", func(*store.Runner) {}, 40 * time.Second, 42 * time.Second, 42 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(42500 * time.Millisecond), BehindMS: 500}},
-		{"AtOnceWhenItWaited", waited, 40 * time.Second, 42 * time.Second, 40 * time.Second, store.Line{End: at(late), First: at(42 * time.Second)}},
-		{"AgainWhenItWaitedInVain", waited, 41 * time.Second, 42 * time.Second, 42 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(42500 * time.Millisecond), BehindMS: 500}},
+		{"AtHandBeforeAllWhoWait", func(*store.Runner) {}, 42 * time.Second, 0, 42 * time.Second, store.Line{End: at(late + 500*time.Millisecond), BehindMS: 500}},
+		{"BeforeAllWhoWait", func(*store.Runner) {}, 43 * time.Second, 0, 43 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(43500 * time.Millisecond), BehindMS: 500}},
+		{"AfterThoseWhoGoFirstToo", func(*store.Runner) {}, 40 * time.Second, 43 * time.Second, 43 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(43500 * time.Millisecond), BehindMS: 500}},
+		{"AtOnceWhenItWaited", waited, 40 * time.Second, 43 * time.Second, 40 * time.Second, store.Line{End: at(late), First: at(43 * time.Second)}},
+		{"AtHandWhenItWaited", waited, 42 * time.Second, 43 * time.Second, 42 * time.Second, store.Line{End: at(late), First: at(43 * time.Second)}},
+		{"AgainWhenItWaitedInVain", waited, 43 * time.Second, 43 * time.Second, 43 * time.Second, store.Line{End: at(late + 500*time.Millisecond), First: at(43500 * time.Millisecond), BehindMS: 500}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := launching(t, store.Shared)
@@ -73,13 +75,13 @@ func TestCallHasItsSlot(t *testing.T) {
 				t.Errorf("changes %q, want the runner and the quota put", got)
 			}
 			same(t, "line", d.Quota.Lines["eu-west-2"], c.line)
-			if at(c.turn).After(now) {
+			if !store.AtHand(now, at(c.turn)) {
 				same(t, "wait", d.Wait, store.Wait{For: store.WaitPaced, Until: at(c.turn)})
 				same(t, "slot", d.Runner.CalledAt, s.run.CalledAt)
 				return
 			}
 			same(t, "wait", d.Wait, store.Wait{})
-			same(t, "slot", d.Runner.CalledAt, now)
+			same(t, "slot", d.Runner.CalledAt, at(c.turn))
 			same(t, "next slot", d.Quota.Next["eu-west-2"], at(c.room+500*time.Millisecond))
 		})
 	}

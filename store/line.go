@@ -47,8 +47,8 @@ func (q Quota) withLine(region string, l Line) Quota {
 }
 
 // spare is how many launches of a bucket the line leaves in it, if it has more: for calls
-// that go first, for turns that are late, and for calls that are on their way for up to a
-// second less than the first one, from which on EC2's bucket fills.
+// that go first, and for calls that are on their way for up to a second less than the first
+// one, from which on EC2's bucket fills.
 const spare = 2
 
 // live returns Last without the turns that are over.
@@ -81,10 +81,22 @@ func (l Line) lasting(now time.Time, repo string, turn time.Time) Line {
 
 // Turn is when a request may have its RunInstances call, and its place in the line.
 type Turn struct {
-	At    time.Time
+	At    time.Time // of a turn that is taken, the slot of the call
 	Slot  time.Time // as Request.Slot has it
 	Ahead bool      // likewise
 }
+
+// Taken reports whether the turn has come, and the slot of the call is taken.
+func (t Turn) Taken() bool { return t.Slot.IsZero() }
+
+// inHand is how long a worker waits for a time with the work in its hand, instead of having
+// a message come then. A message's delay is in whole seconds, and messages are gathered for
+// one, so that the turns and leases of two seconds come at once.
+const inHand = 2 * time.Second
+
+// AtHand reports whether a worker waits for a time in place: it has passed, or comes in two
+// seconds at most.
+func AtHand(now, at time.Time) bool { return !at.After(now.Add(inHand)) }
 
 // at returns the turn of a place.
 func (l Line) at(slot time.Time, ahead bool) time.Time {
@@ -95,10 +107,9 @@ func (l Line) at(slot time.Time, ahead bool) time.Time {
 }
 
 // Turn returns when a request may have its RunInstances call, and the quota as it is
-// then: not after now, and with the slot of the call taken; or later, with a place in the
-// line. The only request of its repository goes first, so that one with a thousand is not
-// before another's. So does one whose place lapsed; they go one by one, and those who
-// all come late are as far apart from each other as they were.
+// then: AtHand, with the slot of the call taken; or later, with a place in the line. The
+// only request of its repository goes first, so that one with a thousand is not before
+// another's. So does one that came too late for its turn: others have EC2's room by then.
 func (q Quota) Turn(now time.Time, r Request, p Pacing) (Turn, Quota) {
 	line, room, repo := q.Lines[r.Region], q.Slot(now, r.Region, p), r.Repository.Key()
 	if r.Slot.IsZero() {
@@ -112,42 +123,40 @@ func (q Quota) Turn(now time.Time, r Request, p Pacing) (Turn, Quota) {
 		}
 		if line.isNew(now, repo) {
 			first, q := q.First(now, r.Region, p)
-			if first.After(now) {
-				q = q.withLine(r.Region, q.Lines[r.Region].lasting(now, repo, first))
+			if !first.Taken() {
+				q = q.withLine(r.Region, q.Lines[r.Region].lasting(now, repo, first.At))
 			}
-			return Turn{first, first, true}, q
+			return first, q
 		}
 		line.End = turn.Add(p.interval())
 		return Turn{At: turn, Slot: turn.Add(-line.behind())}, q.withLine(r.Region, line.lasting(now, repo, turn))
 	}
-	turn := line.at(r.Slot, r.Ahead)
-	switch {
-	case turn.After(now):
-		return Turn{turn, r.Slot, r.Ahead}, q
-	case p.lapsed(now, turn) && (!r.Ahead || p.lapsed(now, r.DueAt)): // else it was to come when there was room
-		first, q := q.First(now, r.Region, p)
-		return Turn{first, first, true}, q
-	case room.After(now) && !r.Ahead: // others went first
-		q = q.withLine(r.Region, line.delayed(room.Sub(turn)))
-		return Turn{At: room, Slot: r.Slot}, q
-	case room.After(now): // the line makes room
-		return Turn{room, r.Slot, true}, q.withLine(r.Region, line.delayed(p.interval()))
+	turn, call := line.at(r.Slot, r.Ahead), room.Add(p.spare())
+	if r.Ahead {
+		call = room
 	}
-	return Turn{At: turn}, q.Reserve(room, r.Region, p)
+	switch {
+	case turn.After(now) && (r.Slot.After(now) || call.After(now)): // else what moved it back is over
+		return Turn{turn, r.Slot, r.Ahead}, q
+	case AtHand(now, call):
+		return Turn{At: call}, q.Reserve(room, r.Region, p)
+	}
+	return q.First(now, r.Region, p)
 }
 
 // First is Turn of a call that goes first: one that repeats a launch which is under way,
 // since its machine has to boot in time, or whose turn lapsed. It waits only for others
 // that go first, and delays the line when EC2 has no room for both.
-func (q Quota) First(now time.Time, region string, p Pacing) (time.Time, Quota) {
+func (q Quota) First(now time.Time, region string, p Pacing) (Turn, Quota) {
 	line, room := q.Lines[region], q.Slot(now, region, p)
-	if turn := maxTime(room, line.First); !turn.After(now) {
-		return turn, q.Reserve(room, region, p)
-	}
 	turn := maxTime(room, line.First)
-	line.First = turn.Add(p.interval())
-	if line.End.After(now) {
+	if turn.After(now) && line.End.After(now) {
 		line = line.delayed(p.interval())
+		q = q.withLine(region, line)
 	}
-	return turn, q.withLine(region, line)
+	if AtHand(now, turn) {
+		return Turn{At: room}, q.Reserve(room, region, p)
+	}
+	line.First = turn.Add(p.interval())
+	return Turn{turn, turn, true}, q.withLine(region, line)
 }

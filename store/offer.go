@@ -60,6 +60,9 @@ func (a Account) truths(o Offer) []string {
 		types = a.DefaultInstanceTypes
 	}
 	out := []string{"self-hosted", "linux"}
+	if _, arch, ok := a.Chooses(o.Machine); ok {
+		return append(out, map[string]string{X86: "x64", ARM64: "arm64"}[arch])
+	}
 	arm := 0
 	for _, t := range types {
 		if isGraviton(t) {

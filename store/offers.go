@@ -93,6 +93,9 @@ func (a Account) checkMachine(o Offer, fault func(string, ...any)) {
 	if region == "" {
 		region = a.OwnRegion()
 	}
+	if field, err := o.CheckRequires(); err != nil {
+		fault(".%s: %v", field, err)
+	}
 	if region == "" {
 		fault(".region: want one of the regions: the account has no default_region")
 	} else if field, value, ok := a.Permits(Request{Region: region, Type: market, Mode: Ephemeral, Machine: o.Machine}); !ok && field != "mode" {

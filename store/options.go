@@ -13,6 +13,9 @@ import (
 // MachineOptions is what a registration says of all machines of its account. The zero
 // value leaves each choice to EC2 and the image.
 type MachineOptions struct {
+	// InstanceRequirements are the rules by which instance types are chosen that nobody
+	// names. nil: they are named.
+	InstanceRequirements *Requirements `json:"instance_requirements,omitempty"`
 	// MaxRootVolumeGB is the most GiB that a request may ask for. Zero: requests
 	// may not say.
 	MaxRootVolumeGB int `json:"max_root_volume_gb,omitempty"`
@@ -29,6 +32,9 @@ type MachineOptions struct {
 	CPUCredits string `json:"cpu_credits,omitempty"`
 	// Tenancy is Dedicated, or empty for shared hardware.
 	Tenancy string `json:"tenancy,omitempty"`
+	// HopLimit is over how many network hops the metadata service answers: 2 lets containers
+	// reach it, for JobsRole. Zero: 1.
+	HopLimit int `json:"hop_limit,omitempty"`
 	// BootLimitS is how many seconds a machine has from its launch to its first call, and
 	// BootLimitsS the same by instance type. Zero or absent: Limits.BootLimit, and six
 	// times that for bare metal.
@@ -78,6 +84,7 @@ type LaunchOptions struct {
 	CPUCredits          string `json:"cpu_credits,omitempty"`
 	Tenancy             string `json:"tenancy,omitempty"`
 	CapacityReservation string `json:"capacity_reservation,omitempty"`
+	HopLimit            int    `json:"hop_limit,omitempty"` // of the metadata service; zero: 1
 	// PublicIP is whether the machine gets a public IPv4 address. nil: as its subnet says.
 	PublicIP *bool `json:"public_ip,omitempty"`
 }
@@ -98,7 +105,7 @@ func (a Account) Options(r Request) (LaunchOptions, map[string]string) {
 	region := a.Regions[r.Region]
 	o := LaunchOptions{
 		RootVolume: region.RootVolume, SpotMaxPrice: a.SpotMaxPrice, CPUCredits: a.CPUCredits, Tenancy: a.Tenancy,
-		CapacityReservation: region.CapacityReservation, PublicIP: region.AssociatePublicIP,
+		CapacityReservation: region.CapacityReservation, PublicIP: region.AssociatePublicIP, HopLimit: a.HopLimit,
 	}
 	if r.Machine.RootVolumeGB > 0 {
 		o.RootVolume.SizeGB = r.Machine.RootVolumeGB
@@ -120,7 +127,7 @@ func (a Account) permitsOptions(m Machine) (field, what string, ok bool) {
 			return "tags", k, false
 		}
 	}
-	return "", "", true
+	return a.permitsRequirements(m)
 }
 
 // Describe returns what of the options and tags shows to people, by the name that the
@@ -137,6 +144,9 @@ func (l Launch) Describe() map[string]string {
 	}
 	if o.PublicIP != nil {
 		out["associate_public_ip"] = strconv.FormatBool(*o.PublicIP)
+	}
+	if o.HopLimit > 1 {
+		out["hop_limit"] = strconv.Itoa(o.HopLimit)
 	}
 	var tags []string
 	for _, k := range slices.Sorted(maps.Keys(l.Tags)) {
@@ -189,6 +199,9 @@ func (a Account) checkOptions() []error {
 	}
 	want(slices.Contains([]string{"", Standard, Unlimited}, a.CPUCredits), "cpu_credits: %q: want %s or %s", a.CPUCredits, Standard, Unlimited)
 	want(a.Tenancy == "" || a.Tenancy == Dedicated, "tenancy: %q: want %s, or nothing for shared hardware", a.Tenancy, Dedicated)
+	want(a.HopLimit >= 0 && a.HopLimit <= 2, "hop_limit: %d: want 1, or 2 for containers", a.HopLimit)
+	want(a.HopLimit < 2 || a.JobsRole, "hop_limit: %d: only with jobs_role, since containers then have the machine's role", a.HopLimit)
+	errs = append(errs, a.InstanceRequirements.check()...)
 	errs = append(errs, a.checkBootLimits()...)
 	errs = append(errs, a.checkFallback()...)
 	for _, name := range slices.Sorted(maps.Keys(a.Regions)) {

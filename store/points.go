@@ -12,6 +12,10 @@ type Points struct {
 	Credential string `json:"credential"` // as Account.Credential names it
 	// Next is the first time that is not leased; one that has passed is room for some at once.
 	Next time.Time `json:"next_lease,omitzero"`
+	// Reserve is the same of what is kept for machines that run already.
+	Reserve time.Time `json:"next_reserved,omitzero"`
+	// Leased is how many were leased in all.
+	Leased int `json:"leased,omitempty"`
 	// Told is when the last of those may ask again who found no lease.
 	Told time.Time `json:"told_until,omitzero"`
 	// RestsUntil is until when GitHub asked to be left alone.
@@ -30,21 +34,25 @@ func (p *Points) name(id string) { p.Credential = id }
 // a POST: 180 registrations
 // (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
 // Leases have places in a row, one each leaseEach. A registration is made at most
-// leaseEarly before the place of its lease, and (leaseBurst-1)*leaseEach, leaseLaunch and
-// leaseLate after it. So those of any minute have places in 69.6 s, which are 180.
+// leaseEarly before the place of its lease, and (leaseBurst-1)*leaseEach and leaseLate after
+// it. So those of any minute have places in 65.5 s, which are 173, and the reserve has 6.
 const (
-	leaseEach = time.Minute / 155
+	leaseEach = time.Minute / 162
 	// leaseBurst is how many can be had at once by who has leased none for a while.
-	leaseBurst = 5
+	leaseBurst = 2
 	// leaseLaunch is how long a launch takes, with the commit before it: the registration
 	// follows it.
 	leaseLaunch = 2 * time.Second
 	// leaseEarly is how much sooner than its time a lease may be used: clocks differ, and
 	// a launch can be faster.
-	leaseEarly = 2 * time.Second
+	leaseEarly = time.Second
 	// leaseLate is how much later: a launch can be slower, a message's delay is in whole
 	// seconds, and messages are gathered for one.
-	leaseLate = 4 * time.Second
+	leaseLate = 3 * time.Second
+	// reserveBurst and reserveEach are what is kept for machines that run already, each of
+	// which keeps a job waiting: so many at once, and one in so many leases, which are 19 s.
+	reserveBurst = 3
+	reserveEach  = 50
 	// smallLeases is how many leases a scope may have in a minute and still count as small.
 	smallLeases = 5
 )
@@ -61,32 +69,38 @@ func (l Lease) Usable(now time.Time) bool {
 	return !l.Soon(now) && !now.After(l.At.Add(leaseLate))
 }
 
+// From is when the lease is usable first, shortly before its time.
+func (l Lease) From() time.Time { return l.At.Add(-leaseEarly) }
+
 // Soon reports whether the time of the lease has not come yet.
-func (l Lease) Soon(now time.Time) bool { return now.Before(l.At.Add(-leaseEarly)) }
+func (l Lease) Soon(now time.Time) bool { return now.Before(l.From()) }
 
 // LeaseWish is who wants a lease.
 type LeaseWish struct {
 	Scope string // the Key of where it registers
-	// Waited: the time has come that it was given, or its machine runs already. Others do
+	// Waited: the time has come that it was given, or its machine was launched. Others do
 	// not go before it.
 	Waited bool
+	// Runs: its machine has had jobs, and the next one waits for it.
+	Runs bool
 	// Launches: the registration follows a launch, and is not needed at once.
 	Launches bool
 }
 
 // Lease leases a registration for a scope, for at most Limits.LeaseAhead from now. The
 // last quarter of that time is for those who Waited, and for scopes with fewer than five
-// leases in a minute, so that a single start is not behind a thousand.
+// leases in a minute, so that a single start is not behind a thousand. Who Runs has one at
+// once, while the reserve lasts.
 //
 // It refuses with a Wait until it makes sense to ask again: each who is refused has
 // another time, in the order in which they asked. The Decision has a change in either case.
 func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) {
 	d := Decision{Case: &Case{}}
 	from := maxTime(now, p.RestsUntil)
-	slot := maxTime(from.Add(-(leaseBurst-1)*lim.LeaseEach), p.Next)
 	if w.Launches {
 		from = maxTime(from, now.Add(leaseLaunch))
 	}
+	slot := maxTime(from.Add(-(leaseBurst-1)*lim.LeaseEach), p.Next)
 	at := maxTime(slot, from)
 	small, ahead := p.small(now, w.Scope), lim.LeaseAhead*3/4
 	if small || w.Waited {
@@ -94,7 +108,11 @@ func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) 
 	}
 	p.expire(now, lim.Keep)
 	var l Lease
+	reserved := maxTime(now.Add(-(reserveBurst-1)*reserveEach*lim.LeaseEach), p.Reserve)
 	switch first := at.Add(-ahead); {
+	case w.Runs && at.After(now) && !maxTime(reserved, from).After(now):
+		l = Lease{Credential: p.Credential, At: now}
+		p.Reserve = reserved.Add(reserveEach * lim.LeaseEach)
 	case !first.After(now) && (small || w.Waited || !p.Told.After(now)):
 		l = Lease{Credential: p.Credential, At: at}
 		p.Next = slot.Add(lim.LeaseEach)
@@ -104,6 +122,9 @@ func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) 
 	default:
 		p.Told = maxTime(maxTime(p.Told, first), now).Add(lim.LeaseEach)
 		d.Wait = Wait{WaitGitHub, p.Told}
+	}
+	if l != (Lease{}) {
+		p.Leased++
 	}
 	d.Changes = []Change{Put(&p)}
 	return d, l

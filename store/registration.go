@@ -90,7 +90,7 @@ func (a Account) check(id string) error {
 	}
 	_, ok := a.Regions[a.DefaultRegion]
 	want(ok || a.DefaultRegion == "", "default_region %q: not one of the regions", a.DefaultRegion)
-	want(len(a.DefaultInstanceTypes) > 0, "default_instance_types: want at least one")
+	want(len(a.DefaultInstanceTypes) > 0 || a.InstanceRequirements != nil, "default_instance_types: want at least one, or instance_requirements")
 	for _, t := range a.DefaultInstanceTypes {
 		want(slices.Contains(a.InstanceTypes, t), "default_instance_types: %q is not in instance_types", t)
 	}

@@ -20,6 +20,8 @@ type Sweep struct {
 	Checked map[string]time.Time `json:"checked,omitempty"`
 	// Versions are those of the runner programs that were seen within a day.
 	Versions map[string]ProgramVersion `json:"versions,omitempty"`
+	// Deliveries is how far the log of the account's GitHub App was read.
+	Deliveries DeliveryLog `json:"deliveries,omitzero"`
 	// BrakeAt is when more orphans than BrakeAbove were found at once. Until an
 	// operator releases the brake, none of them is ended.
 	BrakeAt    time.Time `json:"brake_at,omitzero"`
@@ -127,6 +129,12 @@ func (s Sweep) Knowing(versions map[string]ProgramVersion) Sweep {
 	return s
 }
 
+// Heard records how far the log of the account's GitHub App was read, and whom it names.
+func (s Sweep) Heard(l DeliveryLog) Sweep {
+	s.Deliveries = l
+	return s
+}
+
 // Terminated tells of a machine that was ended since no record counts on it.
 func (s Sweep) Terminated(now time.Time, instance, why string) Sweep {
 	s.History = s.History.with(now, "terminated", "instance "+instance+": "+why)
@@ -171,12 +179,16 @@ func (s *Sweep) Schedule(now time.Time) Decision {
 	return s.write()
 }
 
-// Swept makes a sweep due again after Limits.SweepPeriod. When it was the last, since
+// Swept makes a sweep due again after Limits.SweepPeriod, or with the next run while
+// webhooks that were not delivered are still to be looked at. When it was the last, since
 // nothing is left in its region and nothing new will come, it leaves the index.
 func (s *Sweep) Swept(now time.Time, lim Limits, last bool) Decision {
 	s.DueAt = now.Add(lim.SweepPeriod)
-	if last {
+	switch {
+	case last:
 		s.DueAt = time.Time{}
+	case s.Deliveries.Behind():
+		s.DueAt = now
 	}
 	return s.write()
 }

@@ -23,6 +23,7 @@ type Volume struct {
 type Root struct {
 	Device string // such as /dev/xvda
 	SizeGB int    // the least that a volume of it may have
+	Arch   string // of the image, in EC2's word, such as X86; empty: it suits any
 }
 
 // String returns what v asks for; empty: nothing.

@@ -40,6 +40,7 @@ locals {
       GARO_QUEUE_URL     = aws_sqs_queue.this.url
       GARO_PARAMETERS    = local.parameters
       GARO_GITHUB_URL    = var.github_url
+      GARO_PRICES_URL    = var.prices_url
       GARO_REAPER_SHARDS = tostring(var.reaper_shards)
       GARO_LOG_LEVEL     = var.log_level
     }

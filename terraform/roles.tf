@@ -92,7 +92,8 @@ locals {
 
   policies = {
     api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.webhook, local.statements.setup, local.statements.lists, local.statements.find])
-    worker = concat(local.always, [local.statements.keys, local.statements.receive], local.borrow)
+    # The worker reads the lists for garo doctor: what EC2 refused lately.
+    worker = concat(local.always, [local.statements.keys, local.statements.receive, local.statements.lists], local.borrow)
     # The reaper opens with the keys what the table keeps of a registration that is gone.
     reaper = concat(local.always, [local.statements.keys, local.statements.due, local.statements.lists], local.borrow)
   }

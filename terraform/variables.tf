@@ -112,8 +112,19 @@ variable "accounts" {
       image_id        = optional(string)
       subnets         = optional(list(string))
       security_groups = optional(list(string))
+      cpu             = optional(number)
+      memory          = optional(number)
+      gpu             = optional(number)
+      arch            = optional(string)
       timeout         = optional(number)
     })))
+    instance_requirements = optional(object({
+      vcpus     = object({ min = optional(number), max = number })
+      memory_gb = optional(object({ min = optional(number), max = optional(number) }))
+      arch      = optional(list(string))
+      gpu       = optional(object({ min = optional(number), max = number }))
+      exclude   = optional(list(string))
+    }))
     environment        = optional(map(string))
     closed             = optional(bool)
     max_root_volume_gb = optional(number)
@@ -139,6 +150,7 @@ variable "accounts" {
     hooks          = optional(object({ started = optional(string), completed = optional(string) }))
     instance_store = optional(string)
     jobs_role      = optional(bool)
+    hop_limit      = optional(number)
   }))
   default = {}
 
@@ -400,6 +412,17 @@ variable "oidc_issuers" {
   validation {
     condition     = length(var.oidc_issuers) > 0 && alltrue([for i in var.oidc_issuers : can(regex("^https://[^,/\\s]+(/[^,\\s]+)?$", i)) && !endswith(i, "/")])
     error_message = "Give at least one of oidc_issuers, exactly as the tokens have it: https, no slash at the end, no comma."
+  }
+}
+
+variable "prices_url" {
+  description = "Base address of AWS's public price list, from which the reaper reads on-demand prices, or of a copy of it. While it cannot be reached, they are unknown."
+  type        = string
+  default     = "https://pricing.us-east-1.amazonaws.com"
+
+  validation {
+    condition     = can(regex("^https://[^\\s]+[^/\\s]$", var.prices_url))
+    error_message = "Set prices_url to an https address without a slash at its end."
   }
 }
 

@@ -22,9 +22,8 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
-	plan, err := account.Plan(*req, uint(id[0]))
-	if err != nil {
-		r.refuse(s, req, store.Failure{Code: "not_allowed", Text: err.Error() + "."})
+	plan := r.plan(ctx, s, account, req, uint(id[0]))
+	if plan == nil {
 		return nil
 	}
 	if r.lines(ctx, s, account, store.Case{Request: *req, Lock: *lock, Quota: *quota}) {
@@ -33,8 +32,9 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if req.OfJob() && !r.wanted(ctx, s, account, req) {
 		return nil
 	}
-	lease := r.leasing(ctx, s, req, account)
-	defer lease.Wait()
+	if s.leasing == nil {
+		defer r.leasing(ctx, account, s).Wait()
+	}
 	launch, err := r.freeze(ctx, *req, account, id)
 	if err != nil {
 		r.unfrozen(ctx, s, req, err)
@@ -49,7 +49,7 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	if err != nil {
 		return err
 	}
-	if !r.leased(ctx, s, req, lease) {
+	if !r.leased(ctx, s, req) {
 		return nil
 	}
 	d := store.Case{Request: *req, Lock: *lock, Quota: *quota}.Begin(r.now, r.Limits, store.Intent{
@@ -65,6 +65,26 @@ func (r *round) intend(ctx context.Context, s *start, req *store.Request, lock *
 	g := r.put("account "+req.Account, s, d)
 	g.after = append(g.after, func() { r.begun(s, d, account) })
 	return nil
+}
+
+// plan returns the placements to try for the request, spread over the subnets; nil: there are
+// none now or ever, which is decided.
+func (r *round) plan(ctx context.Context, s *start, account store.Account, req *store.Request, spread uint) []store.Placement {
+	types, err := r.chosen(ctx, account, *req)
+	switch {
+	case err != nil:
+		r.unfrozen(ctx, s, req, err)
+		return nil
+	case types != nil && len(types) == 0:
+		r.refuse(s, req, store.NoType(*req))
+		return nil
+	}
+	plan, err := account.Plan(*req, spread, types)
+	if err != nil {
+		r.refuse(s, req, store.Failure{Code: "not_allowed", Text: err.Error() + "."})
+		return nil
+	}
+	return plan
 }
 
 // begun takes the start on to the launch, once its intent is committed.
@@ -85,7 +105,7 @@ func (r *round) begun(s *start, d store.Decision, account store.Account) {
 // refuses us, and holds one for which something did not answer.
 func (r *round) unfrozen(ctx context.Context, s *start, req *store.Request, err error) {
 	if !errors.Is(err, fleet.ErrRefused) {
-		r.Log.Warn("image not resolved", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
+		r.Log.Warn("launch not put together", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", err)
 		r.hold(ctx, s, req, store.Wait{For: store.WaitOutage, Until: r.now.Add(r.Limits.Waits[0])})
 		return
 	}

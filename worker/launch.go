@@ -11,14 +11,22 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/agent/bootstrap"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 // launch makes one RunInstances call, whose slot is reserved, and records its outcome.
 func (v *launching) launch(ctx context.Context) error {
 	r := v.Runner
-	if v.left() < lastLaunch {
+	slot := r.CalledAt.Sub(v.Now()) // at hand, or past
+	if v.left() < lastLaunch+slot {
 		return v.wait(ctx, store.WaitPaced, 0)
+	}
+	if err := sleep.For(ctx, slot); err != nil {
+		return err
+	}
+	if store.NextStep(v.Now(), r, v.Lock) != store.StepLaunch {
+		return nil // its time to boot ended meanwhile
 	}
 	l, err := v.render(r)
 	if err != nil {
@@ -95,27 +103,27 @@ func (v *launching) reimage(ctx context.Context, fe *fleet.Error) error {
 		v.Log.Warn("registration not read", "account", r.Account, "runner", r.ID, "trace", r.Trace, "error", err)
 		return v.wait(ctx, store.WaitOutage, v.Limits.SettleSlack)
 	}
-	name := imageOf(v.Request, account.Regions[r.Region])
+	images := imagesOf(v.Request, account)
 	text := refusalText(fe)
-	if strings.HasPrefix(name, "/") {
-		text += fmt.Sprintf(" SSM parameter %s named it.", name)
+	if images.byPath() {
+		text += fmt.Sprintf(" SSM parameter %s named it.", images)
 	}
 	tried := slices.ContainsFunc(r.Attempts, func(a store.Attempt) bool { return ofImage(a.Code) })
-	if tried || !strings.HasPrefix(name, "/") {
+	if tried || !images.byPath() {
 		return v.refused(ctx, fe, text)
 	}
-	ami, options, err := v.resolve(ctx, fleet.PlaceOf(r), name, r.Launch.Options)
+	on, err := suited(ctx, fleet.PlaceOf(r), images, r.Launch.Options, v.resolve)
 	switch {
 	case errors.Is(err, fleet.ErrRefused):
 		return v.refused(ctx, fe, text+" "+refusalText(err))
 	case err != nil:
 		v.Log.Warn("image not resolved", "account", r.Account, "runner", r.ID, "trace", r.Trace, "error", err)
 		return v.wait(ctx, store.WaitOutage, v.Limits.SettleSlack)
-	case ami == r.Launch.Image:
+	case on.ami == r.Launch.Image:
 		return v.refused(ctx, fe, text)
 	}
-	v.Log.Info("the image is gone; its parameter names another", "runner", r.ID, "trace", r.Trace, "image", r.Launch.Image, "next", ami, "parameter", name)
-	return v.move(ctx, r.Index+1, store.Refusal{Code: fe.Code, Image: ami, Options: options})
+	v.Log.Info("the image is gone; its parameter names another", "runner", r.ID, "trace", r.Trace, "image", r.Launch.Image, "next", on.ami, "parameter", images.String())
+	return v.move(ctx, r.Index+1, store.Refusal{Code: fe.Code, Image: on.ami, Options: on.options(r.Launch.Options)})
 }
 
 // ofImage reports whether a code of an attempt is about the image alone. AuthFailure

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -74,15 +75,26 @@ func (p *points) learn(items ...store.Item) {
 // workers all may be, and after each the losers are fewer.
 const maxLeaseTries = 12
 
-// lease leases a registration of the account's credential, or has to wait. What it decides
-// is committed on its own, before all that follows from it: accounts that share a credential
-// would conflict with each other's intents. A lease whose commit was not answered is lost.
-func (in *invocation) lease(ctx context.Context, now time.Time, account store.Account, w store.LeaseWish) (l store.Lease, wait store.Wait, err error) {
-	err = in.onPoints(ctx, account, func(p store.Points) (d store.Decision) {
-		d, l = p.Lease(now, in.Limits, w)
+// grant answers a wish: a lease, or what has to be waited for.
+type grant struct {
+	store.Lease
+	wait store.Wait
+}
+
+// lease leases registrations of the account's credential, by one write. What it decides is
+// committed on its own, before all that follows from it: accounts that share a credential
+// would conflict with each other's intents. Leases whose commit was not answered are lost.
+func (in *invocation) lease(ctx context.Context, now time.Time, account store.Account, ws ...store.LeaseWish) ([]grant, error) {
+	grants := make([]grant, len(ws))
+	err := in.onPoints(ctx, account, func(p store.Points) (d store.Decision) {
+		for i, w := range ws {
+			d, grants[i].Lease = p.Lease(now, in.Limits, w)
+			grants[i].wait = d.Wait
+			p = *d.Changes[0].Item.(*store.Points)
+		}
 		return d
-	}, &wait)
-	return l, wait, err
+	})
+	return grants, err
 }
 
 // rest has all workers leave GitHub alone for as long as it asked for. If that cannot be
@@ -91,19 +103,17 @@ func (in *invocation) rest(ctx context.Context, account store.Account, until tim
 	now := in.Now()
 	err := in.onPoints(ctx, account, func(p store.Points) store.Decision {
 		return p.Rest(now, in.Limits, until)
-	}, new(store.Wait))
+	})
 	if err != nil {
 		in.Log.Warn("GitHub's limit is not written down", "account", account.ID, "until", until, "error", err)
 	}
 }
 
-// onPoints commits what decide makes of the points of the account's credential, and returns
-// what has to be waited for.
-func (in *invocation) onPoints(ctx context.Context, account store.Account, decide func(p store.Points) store.Decision, wait *store.Wait) error {
+// onPoints commits what decide makes of the points of the account's credential.
+func (in *invocation) onPoints(ctx context.Context, account store.Account, decide func(p store.Points) store.Decision) error {
 	credential := account.Credential()
 	for try := 1; ; try++ {
 		d := decide(in.points.of(credential))
-		*wait = d.Wait
 		if len(d.Changes) == 0 {
 			return nil
 		}
@@ -125,30 +135,74 @@ func (in *invocation) onPoints(ctx context.Context, account store.Account, decid
 	}
 }
 
-// leasing is a lease on its way.
+// leasing is leases on their way.
 type leasing struct {
 	sync.WaitGroup
-	wait store.Wait
-	err  error
+	err error
 }
 
-// leasing gets a start the lease of its registration, unless it has one, while its launch
-// is put together: one that is spare, or a new one. Who calls it waits for it.
-func (r *round) leasing(ctx context.Context, s *start, req *store.Request, account store.Account) *leasing {
-	var l leasing
-	if s.lease.Usable(r.Now()) || s.lease.Soon(r.Now()) {
-		return &l
+// launchable returns the starts that are going to be launched as it looks, by their
+// credentials, each with one of their accounts. What it does not foresee leases for itself.
+func (r *round) launchable(ctx context.Context, open []*start) (accounts map[string]store.Account, starts map[string][]*start) {
+	accounts, starts = map[string]store.Account{}, map[string][]*start{}
+	quotas, locks := map[string]store.Quota{}, map[string]bool{}
+	for _, s := range open {
+		req, lock := r.requests[s.ID], r.locks[s.Lock]
+		if req.State != store.Accepted || req.Account != s.Account || req.DueAt.After(r.now.Add(early)) || req.Overdue(r.now) || !lock.Free() || locks[s.Lock] {
+			continue
+		}
+		account, err := r.account(ctx, req.Account)
+		if err != nil || account.Closed {
+			continue
+		}
+		quota, ok := quotas[account.ID]
+		if !ok {
+			quota = *r.quotas[account.ID]
+		}
+		turn, quota := quota.Turn(r.now, *req, account.Pace(r.Limits))
+		quotas[account.ID] = quota
+		if turn.Taken() {
+			of := account.Credential()
+			accounts[of], starts[of], locks[s.Lock] = account, append(starts[of], s), true
+		}
 	}
-	s.leaser = leaser{account.Credential(), req.Where().Key()}
-	if spare, ok := r.invocation.points.take(r.Now(), s.leaser); ok {
-		s.lease = spare
+	return accounts, starts
+}
+
+// leasing gets starts the leases of their registrations, unless they have them, while their
+// launches are put together: those that are spare, and new ones by one write. Who calls it
+// waits for it.
+func (r *round) leasing(ctx context.Context, account store.Account, starts ...*start) *leasing {
+	var l leasing
+	var without []*start
+	var ws []store.LeaseWish
+	for _, s := range starts {
+		s.leasing = &l
+		if s.lease.Usable(r.Now()) || s.lease.Soon(r.Now()) {
+			continue
+		}
+		req := r.requests[s.ID]
+		s.leaser = leaser{account.Credential(), req.Where().Key()}
+		if spare, ok := r.invocation.points.take(r.Now(), s.leaser); ok {
+			s.lease = spare
+			continue
+		}
+		without = append(without, s)
+		ws = append(ws, store.LeaseWish{Scope: s.leaser.scope, Waited: req.Wait == store.WaitGitHub, Launches: true})
+	}
+	if len(ws) == 0 {
 		return &l
 	}
 	l.Go(func() {
-		r.guard(&l.err, func() (err error) {
-			w := store.LeaseWish{Scope: s.leaser.scope, Waited: req.Wait == store.WaitGitHub, Launches: true}
-			s.lease, l.wait, err = r.lease(ctx, r.now, account, w)
-			return err
+		r.guard(&l.err, func() error {
+			grants, err := r.lease(ctx, r.now, account, ws...)
+			if err != nil {
+				return err
+			}
+			for i, s := range without {
+				s.lease, s.noLease = grants[i].Lease, grants[i].wait
+			}
+			return nil
 		})
 	})
 	return &l
@@ -156,14 +210,14 @@ func (r *round) leasing(ctx context.Context, s *start, req *store.Request, accou
 
 // leased waits for a lease, and reports whether there is one: else the request waits, or,
 // when the points could not be written, is left open, to be decided again.
-func (r *round) leased(ctx context.Context, s *start, req *store.Request, l *leasing) bool {
-	l.Wait()
+func (r *round) leased(ctx context.Context, s *start, req *store.Request) bool {
+	s.leasing.Wait()
 	switch {
-	case l.err != nil:
-		r.Log.Warn("no lease", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", l.err)
+	case s.leasing.err != nil:
+		r.Log.Warn("no lease", "account", req.Account, "request", req.ID, "trace", req.Trace, "error", s.leasing.err)
 		return false
-	case l.wait.For != "":
-		r.keep(ctx, s, req, l.wait)
+	case s.noLease.For != "":
+		r.keep(ctx, s, req, s.noLease)
 		return false
 	}
 	return true
@@ -178,17 +232,31 @@ func (v *launching) permitted(ctx context.Context) (bool, error) {
 	case l.Usable(now) || v.account.ID == "": // of an account that cannot be read, GitHub hears nothing
 		return true, nil
 	case l.Soon(now):
-		return false, v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: l.At}})
+		return v.comes(ctx, l, store.Pause{})
 	}
-	l, wait, err := v.lease(ctx, now, v.account, store.LeaseWish{Scope: v.Runner.Where().Key(), Waited: true})
+	grants, err := v.lease(ctx, now, v.account, store.LeaseWish{Scope: v.Runner.Where().Key(), Waited: true, Runs: v.Runner.Config.N > 0})
+	l = grants[0].Lease
 	switch {
 	case err != nil:
 		v.Log.Warn("no lease", "account", v.Runner.Account, "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
 		return false, v.wait(ctx, store.WaitOutage, v.Limits.PollResend)
-	case wait.For != "":
-		return false, v.later(ctx, store.Pause{Wait: wait})
+	case grants[0].wait.For != "":
+		return false, v.later(ctx, store.Pause{Wait: grants[0].wait})
 	case l.Soon(v.Now()):
-		return false, v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: l.At}, Lease: l})
+		return v.comes(ctx, l, store.Pause{Lease: l})
+	}
+	return true, nil
+}
+
+// comes waits for the time of a lease, in place if it is at hand, and reports whether that
+// is over. Else the runner waits, as p says.
+func (v *launching) comes(ctx context.Context, l store.Lease, p store.Pause) (bool, error) {
+	if !store.AtHand(v.Now(), l.From()) {
+		p.Wait = store.Wait{For: store.WaitGitHub, Until: l.At}
+		return false, v.later(ctx, p)
+	}
+	if err := sleep.For(ctx, l.From().Sub(v.Now())); err != nil {
+		return false, err
 	}
 	return true, nil
 }

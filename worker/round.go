@@ -16,6 +16,8 @@ type group struct {
 	members []*start
 	// after is called once the commit is done.
 	after []func()
+	// held are the requests of it that wait, whose messages are sent then.
+	held []store.Decision
 }
 
 // round is one pass over the messages that are not settled yet: a copy of the
@@ -29,6 +31,7 @@ type round struct {
 	pulses   map[string]*store.Pulse
 	quotas   map[string]*store.Quota
 	accounts map[string]store.Account // the registrations that were read, each once
+	images   map[wanted]resolved      // likewise of images
 	groups   []*group
 	byName   map[string]*group
 	given    map[string]bool // the runners that were given to another request
@@ -109,7 +112,7 @@ func (r *round) lines(ctx context.Context, s *start, account store.Account, c st
 	case store.WaitPaced:
 		s.until = d.Request.DueAt
 		g := r.put("account "+c.Request.Account, s, d)
-		g.after = append(g.after, func() { r.held(ctx, d) })
+		g.held = append(g.held, d)
 	default:
 		r.hold(ctx, s, &c.Request, d.Wait)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +26,9 @@ type start struct {
 	// lease is that of its registration, until its intent may have been committed.
 	lease  store.Lease
 	leaser leaser
+	// leasing is how the round gets it, and noLease what it has to wait for if there is none.
+	leasing *leasing
+	noLease store.Wait
 }
 
 // starts settles all start messages of the batch, and then drives the launches
@@ -81,7 +86,7 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 	r := &round{
 		invocation: in, now: in.Now(),
 		requests: map[string]*store.Request{}, locks: map[string]*store.Lock{}, pulses: map[string]*store.Pulse{},
-		quotas: map[string]*store.Quota{}, accounts: map[string]store.Account{}, byName: map[string]*group{}, given: map[string]bool{},
+		quotas: map[string]*store.Quota{}, accounts: map[string]store.Account{}, images: map[wanted]resolved{}, byName: map[string]*group{}, given: map[string]bool{},
 	}
 	var refs []store.Ref
 	for _, s := range open {
@@ -91,12 +96,7 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 	if err := r.get(ctx, refs); err != nil {
 		return fmt.Errorf("read %d requests: %w", len(open), err)
 	}
-	for _, s := range open {
-		var err error
-		if in.guard(&err, func() error { return r.decideOne(ctx, s) }); err != nil {
-			*s.err, s.done = err, true
-		}
-	}
+	r.decideAll(ctx, open)
 	for _, g := range r.groups {
 		var err error
 		if len(g.Changes) > 0 { // one that came a moment before its slot is held as it was
@@ -110,6 +110,7 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 			for _, f := range g.after {
 				f()
 			}
+			r.sends(ctx, g.held...)
 		case errors.Is(err, store.ErrConflict):
 			in.Log.Debug("lost a commit", "members", len(g.members), "error", err)
 		default:
@@ -124,6 +125,24 @@ func (in *invocation) decide(ctx context.Context, open []*start) error {
 		}
 	}
 	return nil
+}
+
+// decideAll decides the messages one after another, while those that are going to launch
+// lease their registrations together.
+func (r *round) decideAll(ctx context.Context, open []*start) {
+	for _, s := range open {
+		s.leasing, s.noLease = nil, store.Wait{}
+	}
+	accounts, launchable := r.launchable(ctx, open)
+	for _, of := range slices.Sorted(maps.Keys(launchable)) {
+		defer r.leasing(ctx, accounts[of], launchable[of]...).Wait()
+	}
+	for _, s := range open {
+		var err error
+		if r.guard(&err, func() error { return r.decideOne(ctx, s) }); err != nil {
+			*s.err, s.done = err, true
+		}
+	}
 }
 
 // decideOne decides one start message.
@@ -143,7 +162,7 @@ func (r *round) decideOne(ctx context.Context, s *start) error {
 	case req.State != store.Accepted, req.DueAt.After(r.now.Add(early)):
 		s.done = true
 		if req.State == store.Accepted && req.DueAt.Equal(s.until) { // by us: the answer was lost
-			r.held(ctx, store.Case{Request: *req}.Held())
+			r.sends(ctx, store.Case{Request: *req}.Held())
 		}
 		return nil
 	case req.OfJob() && req.LockKey() != s.Lock:
@@ -249,12 +268,17 @@ func (r *round) keep(ctx context.Context, s *start, req *store.Request, w store.
 	d := store.Case{Request: *req}.Hold(r.now, w)
 	s.until = d.Request.DueAt
 	g := r.put("request "+req.ID, s, d)
-	g.after = append(g.after, func() { r.held(ctx, d) })
+	g.held = append(g.held, d)
 }
 
-// held sends the message of a request that waits.
-func (in *invocation) held(ctx context.Context, d store.Decision) {
-	req := d.Request
-	in.Log.Info("waits", "request", req.ID, "trace", req.Trace, "for", req.Wait, "until", req.DueAt)
-	in.sendAll(ctx, d)
+// sends sends the messages of requests that wait, side by side: a batch has many, and
+// launches come after them.
+func (in *invocation) sends(ctx context.Context, all ...store.Decision) {
+	var wg sync.WaitGroup
+	for _, d := range all {
+		req := d.Request
+		in.Log.Info("waits", "request", req.ID, "trace", req.Trace, "for", req.Wait, "until", req.DueAt)
+		wg.Go(func() { in.guard(new(error), func() error { in.sendAll(ctx, d); return nil }) })
+	}
+	wg.Wait()
 }

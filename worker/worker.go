@@ -40,6 +40,7 @@ import (
 type Fleet interface {
 	Image(ctx context.Context, at fleet.Place, image string) (string, error)
 	RootVolume(ctx context.Context, at fleet.Place, ami string) (store.Root, error)
+	Types(ctx context.Context, at fleet.Place, rules store.Requirements) ([]store.InstanceType, error)
 	Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error)
 	ByToken(ctx context.Context, at fleet.Place, runner, token string) (fleet.Instance, error)
 	Console(ctx context.Context, at fleet.Place, id string) (string, error)
@@ -70,6 +71,8 @@ type Config struct {
 	// Workflows tells of workflow jobs. nil: nobody does, and their requests wait.
 	Workflows Workflows
 	Keys      *keys.Ring
+	// Doctor carries out checks. nil: there are none.
+	Doctor Doctor
 	// FreshKeys reads the keys again: another process may know of a rotation already.
 	// nil: Keys are all that there ever are.
 	FreshKeys    func(context.Context) (*keys.Ring, error)
@@ -93,6 +96,7 @@ type Worker struct {
 	runs     runs
 	open     *intake.Gauge
 	points   points
+	offers   offers
 }
 
 // New returns a Worker.
@@ -194,7 +198,7 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 	errs := make([]error, len(batch))
 	var starts []*start
 	var jobs []*told
-	var runners []string              // those that resume and next messages name
+	var runners []string              // those that resume and next messages name, and checks
 	messages := map[string][]func(){} // what to do for each of them, one after another
 	var wg sync.WaitGroup
 	for i, d := range batch {
@@ -210,7 +214,11 @@ func (in *invocation) work(ctx context.Context, batch []queue.Delivery) []error 
 			if messages[m.ID] == nil {
 				runners = append(runners, m.ID)
 			}
-			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return in.resume(ctx, m) }) })
+			take := in.resume
+			if m.Kind == queue.Check {
+				take = in.check
+			}
+			messages[m.ID] = append(messages[m.ID], func() { in.guard(&errs[i], func() error { return take(ctx, m) }) })
 		}
 	}
 	var brokenJobs error

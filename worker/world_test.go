@@ -372,6 +372,7 @@ type fakeFleet struct {
 	answer func(n int, l fleet.Launch, launch func()) error
 	images func(image string) (string, error)
 	roots  func(ami string) (store.Root, error)
+	types  func() ([]store.InstanceType, error)
 	// console has what a machine printed; nil: nothing.
 	console func(id string) (string, error)
 }
@@ -393,6 +394,10 @@ func (f *fakeFleet) RootVolume(_ context.Context, _ fleet.Place, ami string) (st
 		return f.roots(ami)
 	}
 	return store.Root{Device: "/dev/xvda", SizeGB: 8}, nil
+}
+
+func (f *fakeFleet) Types(context.Context, fleet.Place, store.Requirements) ([]store.InstanceType, error) {
+	return f.types()
 }
 
 func (f *fakeFleet) Console(_ context.Context, _ fleet.Place, id string) (string, error) {

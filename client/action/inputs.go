@@ -57,6 +57,7 @@ func readInputs(getenv func(string) string) (inputs, error) {
 			AccountID: r.text("account-id"), Region: r.text("region"), Regions: r.list("regions"), Type: r.text("type"), Labels: r.list("labels"), Mode: r.text("mode"),
 			InstanceTypes: r.list("instance-types"), ImageID: r.text("image-id"), Subnets: r.list("subnets"), SecurityGroups: r.list("security-groups"),
 			RootVolumeGB: r.number("root-volume-gb"), Tags: r.pairs("tags"),
+			CPU: r.number("cpu"), Memory: r.number("memory"), GPU: r.number("gpu"), Arch: r.text("arch"),
 			Timeout: int(r.duration("timeout").Seconds()),
 		},
 		wait: r.boolean("wait", true), give: cmp.Or(r.duration("wait-timeout"), defaultWait), count: r.count("count"),

@@ -29,7 +29,7 @@ func TestInputsAreReadAsWritten(t *testing.T) {
 	got, err := readInputs(given(map[string]string{
 		"url": "https://garo.example.org/", "account-id": "111122223333", "region": "eu-west-2", "regions": "eu-west-2, eu-west-1", "type": "spot", "labels": "build, linux\n arm ,",
 		"mode": "ephemeral", "instance-types": `["t3a.micro","m7g.large"]`, "image-id": "ami-1", "subnets": "subnet-a", "security-groups": "sg-1\nsg-2",
-		"root-volume-gb": "100", "tags": "team=build, cost centre = 4=2\n",
+		"cpu": "8", "memory": "32", "gpu": "1", "arch": "arm64", "root-volume-gb": "100", "tags": "team=build, cost centre = 4=2\n",
 		"timeout": "5400", "wait": "false", "wait-timeout": "10m", "count": "3", "idempotency-key": "mine",
 	}))
 	want := inputs{
@@ -37,7 +37,7 @@ func TestInputsAreReadAsWritten(t *testing.T) {
 		body: apitype.Start{
 			AccountID: "111122223333", Region: "eu-west-2", Regions: []string{"eu-west-2", "eu-west-1"}, Type: "spot", Labels: []string{"build", "linux", "arm"}, Mode: "ephemeral",
 			InstanceTypes: []string{"t3a.micro", "m7g.large"}, ImageID: "ami-1", Subnets: []string{"subnet-a"}, SecurityGroups: []string{"sg-1", "sg-2"},
-			RootVolumeGB: 100, Tags: map[string]string{"team": "build", "cost centre": "4=2"},
+			RootVolumeGB: 100, Tags: map[string]string{"team": "build", "cost centre": "4=2"}, CPU: 8, Memory: 32, GPU: 1, Arch: "arm64",
 			Timeout: 5400, GiveUp: 600,
 		},
 	}

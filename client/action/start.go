@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client"
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 )
 
 const (
@@ -138,7 +139,7 @@ func (s *step) wishes() (lines []string) {
 		values []string
 	}{
 		{"account", []string{b.AccountID}}, {"region", []string{b.Region}}, {"regions", b.Regions}, {"type", []string{b.Type}}, {"mode", []string{b.Mode}},
-		{"labels", b.Labels}, {"instance types", b.InstanceTypes}, {"image", []string{b.ImageID}}, {"subnets", b.Subnets},
+		{"labels", b.Labels}, {"instance types", b.InstanceTypes}, {"needs", needs(b)}, {"image", []string{b.ImageID}}, {"subnets", b.Subnets},
 		{"security groups", b.SecurityGroups}, {"root volume", []string{gigabytes(b.RootVolumeGB)}}, {"tags", tagLines(b.Tags)}, {"key", []string{s.in.key}},
 	} {
 		if v := strings.Join(w.values, ", "); v != "" {
@@ -149,6 +150,22 @@ func (s *step) wishes() (lines []string) {
 		lines = append(lines, fmt.Sprintf("%-16s %s", "needed for", time.Duration(b.Timeout)*time.Second))
 	}
 	return append(lines, fmt.Sprintf("%-16s %s", "tried for", s.in.give))
+}
+
+// needs says what the instance type has to have.
+func needs(b apitype.Start) (out []string) {
+	for _, n := range []struct {
+		n    int
+		unit string
+	}{{b.CPU, "vCPUs"}, {b.Memory, "GiB of memory"}, {b.GPU, "GPUs"}} {
+		if n.n != 0 {
+			out = append(out, fmt.Sprintf("%d %s", n.n, n.unit))
+		}
+	}
+	if b.Arch != "" {
+		out = append(out, b.Arch)
+	}
+	return out
 }
 
 // gigabytes is a size for people; zero is not said.

@@ -24,11 +24,18 @@ type Start struct {
 	Subnets        []string `json:"subnets,omitempty"`
 	SecurityGroups []string `json:"security_groups,omitempty"`
 	// RootVolumeGB is in GiB; 0: the account's choice. Tags have keys that the account allows.
-	RootVolumeGB   int               `json:"root_volume_gb,omitempty"`
-	Tags           map[string]string `json:"tags,omitempty"`
-	Timeout        int               `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
-	GiveUp         int               `json:"give_up,omitempty"`         // seconds to try for; 0: 900
-	IdempotencyKey string            `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
+	RootVolumeGB int               `json:"root_volume_gb,omitempty"`
+	Tags         map[string]string `json:"tags,omitempty"`
+	// What the instance type has to have, in place of InstanceTypes: so many vCPUs, GiB of
+	// memory and GPUs at least, and that architecture, "x86_64" or "arm64". 0 and "": the
+	// account's choice.
+	CPU            int    `json:"cpu,omitempty"`
+	Memory         int    `json:"memory,omitempty"`
+	GPU            int    `json:"gpu,omitempty"`
+	Arch           string `json:"arch,omitempty"`
+	Timeout        int    `json:"timeout,omitempty"`         // seconds the runner is needed for; 0: 3600
+	GiveUp         int    `json:"give_up,omitempty"`         // seconds to try for; 0: 900
+	IdempotencyKey string `json:"idempotency_key,omitempty"` // empty: "" for a workflow, random for an operator
 }
 
 // Started answers POST /start, new or repeated.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/assume"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/identity"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/accounts"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
@@ -38,8 +39,12 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	examiner := doctor.New(doctor.Config{
+		Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub, Records: b.Store, Keys: b.Parameters.Keys, Vouches: identity.AWS().Has,
+		ControlPlane: cfg.ControlPlane, APIURL: cfg.URL,
+	})
 	c := worker.Config{
-		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub, Workflows: access.GitHub,
+		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub, Workflows: access.GitHub, Doctor: examiner,
 		Identity: identity.AWS(), Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, APIURL: cfg.URL, Agents: agents,
 		ProgramKey: store.ProgramKey(cfg.ProgramSums), Log: b.Log,
 	}

@@ -48,7 +48,8 @@ func root() *cobra.Command {
 		Short: "Lends ephemeral machines to GitHub Actions jobs",
 		Long: `garo runs GARO on this machine (garo local), shows it at work (garo demo), and
 calls its API: garo start asks for a runner; status, wait and stop are about one
-request; list, runners and show find what there is, cost tells what it cost, and open shows it in a browser; reap is for operators.
+request; list, runners and show find what there is, watch and open show it as it changes;
+cost tells what it cost; doctor and reap are for operators.
 
 The commands that call the API take its address from --url or GARO_URL, and the
 operator's token from --token-file or GARO_TOKEN; else both are those of the
@@ -67,7 +68,7 @@ operator's token from --token-file or GARO_TOKEN; else both are those of the
 	})
 	c.SetVersionTemplate("garo {{.Version}}\n")
 	c.AddCommand(localCommand(), demoCommand(), startCommand(), statusCommand(), waitCommand(), stopCommand(),
-		listCommand(), runnersCommand(), showCommand(), costCommand(), openCommand(), reapCommand(), appCommand(), actionCommand(), versionCommand())
+		listCommand(), runnersCommand(), showCommand(), costCommand(), openCommand(), watchCommand(), consoleCommand(), doctorCommand(), reapCommand(), appCommand(), actionCommand(), versionCommand())
 	return c
 }
 

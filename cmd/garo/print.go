@@ -201,7 +201,7 @@ func paintFor(w io.Writer) paint {
 }
 
 var colours = map[string]int{
-	"ready": 32, "online": 32, "busy": 32, "failed": 31, "expired": 31, "cancelled": 33, "accepted": 36, "waiting": 36,
+	"queued": 36, "ready": 32, "online": 32, "busy": 32, "failed": 31, "expired": 31, "cancelled": 33, "accepted": 36, "waiting": 36, "ok": 32, "warn": 33, "skipped": 36,
 }
 
 // state colours a state that has a colour.

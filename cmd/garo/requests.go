@@ -8,14 +8,20 @@ import (
 
 func statusCommand() *cobra.Command {
 	var t target
+	var following bool
 	c := &cobra.Command{
 		Use:   "status ID",
 		Short: "Show where a request stands, and its whole story",
-		Args:  oneID,
+		Long: `status shows where a request stands, and its whole story; with --follow, each step of
+it and of its runner as it comes, until both are over.`,
+		Args: oneID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := t.client(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if following {
+				return follow(cmd.Context(), cmd.OutOrStdout(), cl, args[0])
 			}
 			status, err := cl.Status(cmd.Context(), args[0])
 			if err != nil {
@@ -28,6 +34,8 @@ func statusCommand() *cobra.Command {
 		},
 	}
 	t.flags(c)
+	c.Flags().BoolVar(&following, "follow", false, "print each step as it comes, until the request and its runner are over")
+	c.MarkFlagsMutuallyExclusive("follow", "json")
 	c.ValidArgsFunction = t.completeID
 	return c
 }

@@ -53,6 +53,10 @@ it is interrupted.`,
 	f.StringSliceVar(&s.body.Labels, "label", nil, "label of the runner, in shared mode; may be repeated")
 	f.StringVar(&s.body.Mode, "mode", "", "shared or ephemeral (default the account's)")
 	f.StringSliceVar(&s.body.InstanceTypes, "instance-type", nil, "instance type, in the order to try; may be repeated")
+	f.IntVar(&s.body.CPU, "cpu", 0, "in place of instance types: how many vCPUs at least (default the account's)")
+	f.IntVar(&s.body.Memory, "memory", 0, "how many GiB of memory at least (default the account's)")
+	f.IntVar(&s.body.GPU, "gpu", 0, "how many GPUs at least (default the account's)")
+	f.StringVar(&s.body.Arch, "arch", "", "x86_64 or arm64 (default the account's)")
 	f.StringVar(&s.body.ImageID, "image-id", "", "AMI id or SSM path")
 	f.StringSliceVar(&s.body.Subnets, "subnet", nil, "subnet; may be repeated")
 	f.StringSliceVar(&s.body.SecurityGroups, "security-group", nil, "security group; may be repeated")
@@ -64,6 +68,7 @@ it is interrupted.`,
 	s.complete(c, "repo", s.repositories)
 	s.complete(c, "type", words("spot", "ondemand"))
 	s.complete(c, "mode", words("shared", "ephemeral"))
+	s.complete(c, "arch", words("x86_64", "arm64"))
 	f.BoolVar(&s.wait, "wait", false, "wait until the runner is ready")
 	return c
 }
@@ -157,8 +162,7 @@ func await(cmd *cobra.Command, t target, cl *client.Client, id string, own bool)
 	var story client.Story
 	status, err := cl.Wait(ctx, id, func(s apitype.Status) {
 		for _, step := range story.Next(s) {
-			line := fmt.Sprintf("%7.1fs  %-8s %-10s %s", step.Since.Seconds(), step.Who, step.State, step.Reason)
-			fmt.Fprintln(cmd.ErrOrStderr(), strings.TrimRight(line, " "))
+			fmt.Fprintln(cmd.ErrOrStderr(), stepLine(step))
 		}
 	})
 	switch {

@@ -137,9 +137,13 @@ type Fleet interface {
 	// read again before it names that image again.
 	Image(ctx context.Context, at Place, image string) (string, error)
 
-	// RootVolume returns the root volume of an AMI. That never changes, and may be remembered.
+	// RootVolume returns the root volume of an AMI, and its architecture. That never changes, and may be remembered.
 	// An image that EC2 does not know is ErrImage, as at Launch.
 	RootVolume(ctx context.Context, at Place, ami string) (store.Root, error)
+
+	// Types returns the instance types of a region that rules may let in: all that do, and
+	// maybe others. What EC2 offers changes in weeks, and may be remembered for an hour.
+	Types(ctx context.Context, at Place, rules store.Requirements) ([]store.InstanceType, error)
 
 	// Launch starts one machine, once per client token. Any error that is not a
 	// *Error, a context's included, is an ErrUnknown.

@@ -444,8 +444,7 @@ func TestEveryCallIsDescribedByGitHub(t *testing.T) {
 	_, _ = c.Job(t.Context(), shopJobs, jobs[0].ID)
 	_, _ = c.Run(t.Context(), shopJobs, 7)
 	_ = c.Cancel(t.Context(), shopJobs, 7)
-	for range c.Deliveries(t.Context(), account) {
-	}
+	_, _, _ = c.Deliveries(t.Context(), account, "")
 	if got := d.Seen(); !slices.Equal(got, d.Operations()) {
 		t.Errorf("the client called %v, want all of %v and no other; it sent\n%s", got, d.Operations(), &sent)
 	}

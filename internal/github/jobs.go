@@ -25,6 +25,10 @@ type Run struct {
 	Path       string // of the workflow's file
 	URL        string // for people
 	CreatedAt  time.Time
+	// Repository is whose run it is, by its name of now, and OwnerID GitHub's number of its
+	// owner.
+	Repository string
+	OwnerID    int64
 }
 
 // Job is a job of a workflow run as GitHub shows it.
@@ -84,8 +88,9 @@ type Jobs interface {
 	// Cancel asks GitHub to cancel a run, which takes its time. ErrConflict: it cannot be
 	// cancelled, as when it is over.
 	Cancel(ctx context.Context, repo Repository, run int64) error
-	// Deliveries yields the deliveries of the App that the registration of an AWS
-	// account names, the newest first, as far back as GitHub keeps them: three days, or
-	// seven on an Enterprise Server. ErrDenied if the registration names no App.
-	Deliveries(ctx context.Context, account string) iter.Seq2[Delivery, error]
+	// Deliveries returns a page of the deliveries of the App that the registration of an
+	// AWS account names, the newest first, and the cursor of the page behind it; empty:
+	// there is none. An empty cursor is for the newest page. GitHub keeps them for three
+	// days, and an Enterprise Server for seven. ErrDenied if the registration names no App.
+	Deliveries(ctx context.Context, account, cursor string) (page []Delivery, next string, err error)
 }

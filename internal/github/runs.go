@@ -14,10 +14,6 @@ import (
 
 var _ Jobs = (*Client)(nil)
 
-// maxDeliveryPages ends a list of deliveries that never ends: 60,000 of a day's outage are
-// 600 pages.
-const maxDeliveryPages = 2000
-
 // Run implements Jobs.
 func (c *Client) Run(ctx context.Context, repo Repository, id int64) (Run, error) {
 	object := strconv.FormatInt(id, 10)
@@ -144,36 +140,29 @@ func (c *Client) Cancel(ctx context.Context, repo Repository, run int64) error {
 	return err
 }
 
-// Deliveries implements Jobs. After an error it yields nothing more.
-func (c *Client) Deliveries(ctx context.Context, account string) iter.Seq2[Delivery, error] {
-	return func(yield func(Delivery, error) bool) {
-		e := errand{op: deliveries, what: describe(deliveries, "", account), root: "app/hook/deliveries", access: Access{Account: account, Name: account, Right: AsApp}}
-		query := url.Values{"per_page": {strconv.Itoa(perPage)}}
-		for range maxDeliveryPages {
-			var l []deliveryJSON
-			resp, err := c.do(ctx, e, func(gh *gogithub.Client, root string) (*gogithub.Response, error) {
-				l = nil
-				resp, err := call(ctx, gh, http.MethodGet, root+"?"+query.Encode(), nil, &l)
-				if err == nil && (l == nil || resp.Cursor != "" && resp.Cursor == query.Get("cursor")) {
-					err = errAnswer
-				}
-				return resp, err
-			})
-			if err != nil {
-				yield(Delivery{}, err)
-				return
-			}
-			for _, d := range l {
-				if !yield(d.delivery(), nil) {
-					return
-				}
-			}
-			if resp.Cursor == "" {
-				return
-			}
-			query.Set("cursor", resp.Cursor)
-		}
+// Deliveries implements Jobs.
+func (c *Client) Deliveries(ctx context.Context, account, cursor string) (page []Delivery, next string, err error) {
+	e := errand{op: deliveries, what: describe(deliveries, "", account), root: "app/hook/deliveries", access: Access{Account: account, Name: account, Right: AsApp}}
+	query := url.Values{"per_page": {strconv.Itoa(perPage)}}
+	if cursor != "" {
+		query.Set("cursor", cursor)
 	}
+	var l []deliveryJSON
+	resp, err := c.do(ctx, e, func(gh *gogithub.Client, root string) (*gogithub.Response, error) {
+		l = nil
+		resp, err := call(ctx, gh, http.MethodGet, root+"?"+query.Encode(), nil, &l)
+		if err == nil && (l == nil || resp.Cursor != "" && resp.Cursor == cursor) {
+			err = errAnswer
+		}
+		return resp, err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, d := range l {
+		page = append(page, d.delivery())
+	}
+	return page, resp.Cursor, nil
 }
 
 // paged returns the query of page n of a list, with keys and values beside.
@@ -208,13 +197,17 @@ type userJSON struct {
 }
 
 type repoJSON struct {
-	ID      int64 `json:"id"`
-	Private *bool `json:"private"`
+	ID      int64  `json:"id"`
+	Name    string `json:"full_name"`
+	Private *bool  `json:"private"`
+	Owner   struct {
+		ID int64 `json:"id"`
+	} `json:"owner"`
 }
 
 // sound reports whether it is a run of the repository.
 func (r *runJSON) sound(repo Repository) bool {
-	return r.ID > 0 && r.Attempt >= 0 && r.Event != "" && r.Status != "" && strconv.FormatInt(r.Repository.ID, 10) == repo.ID
+	return r.ID > 0 && r.Attempt >= 0 && r.Event != "" && r.Status != "" && strconv.FormatInt(r.Repository.ID, 10) == repo.ID && r.Repository.Name != "" && r.Repository.Owner.ID > 0
 }
 
 func (r *runJSON) run() Run {
@@ -222,6 +215,7 @@ func (r *runJSON) run() Run {
 		ID: r.ID, Attempt: max(1, r.Attempt), Status: r.Status, Conclusion: r.Conclusion, Event: r.Event,
 		Actor: r.Actor.Login, Triggered: r.Triggered.Login, HeadRepository: r.Head.ID, HeadBranch: r.HeadBranch,
 		Public: r.Repository.Private != nil && !*r.Repository.Private, Path: r.Path, URL: r.URL, CreatedAt: r.CreatedAt,
+		Repository: r.Repository.Name, OwnerID: r.Repository.Owner.ID,
 	}
 }
 

@@ -47,7 +47,7 @@ func TestRunIsReadWithWhatIsDecidedByIt(t *testing.T) {
 		c := client(t, s.Handler())
 		s.queue(simgithub.Job{})
 		want := github.Run{ID: 7, Attempt: 1, Status: github.StatusQueued, Event: "push", Actor: "octocat", Triggered: "octocat", HeadRepository: 101,
-			HeadBranch: "main", Path: ".github/workflows/ci.yml", URL: "https://github.com/acme/shop/actions/runs/7", CreatedAt: time.Now().UTC()}
+			HeadBranch: "main", Path: ".github/workflows/ci.yml", URL: "https://github.com/acme/shop/actions/runs/7", CreatedAt: time.Now().UTC(), Repository: "acme/shop", OwnerID: 1}
 		got, err := c.Run(t.Context(), shopJobs, 7)
 		if d := cmp.Diff(want, got); d != "" || err != nil {
 			t.Errorf("Run: %v (-want +got):\n%s", err, d)
@@ -188,8 +188,10 @@ func TestCancelledRunIsCancelledOnce(t *testing.T) {
 func TestRunOfAnotherRepositoryIsNoAnswer(t *testing.T) {
 	for name, body := range map[string]string{
 		"Run":        `{"id":7,"event":"push","status":"queued","repository":{"id":102}}`,
-		"NoEvent":    `{"id":7,"status":"queued","repository":{"id":101}}`,
-		"AnotherRun": `{"id":8,"event":"push","status":"queued","repository":{"id":101}}`,
+		"NoEvent":    `{"id":7,"status":"queued","repository":{"id":101,"full_name":"acme/shop","owner":{"id":1}}}`,
+		"AnotherRun": `{"id":8,"event":"push","status":"queued","repository":{"id":101,"full_name":"acme/shop","owner":{"id":1}}}`,
+		"NoOwner":    `{"id":7,"event":"push","status":"queued","repository":{"id":101,"full_name":"acme/shop"}}`,
+		"NoName":     `{"id":7,"event":"push","status":"queued","repository":{"id":101,"owner":{"id":1}}}`,
 		"Nothing":    `null`,
 	} {
 		_, err := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) })).Run(t.Context(), shopJobs, 7)
@@ -211,13 +213,15 @@ func TestDeliveriesAreReadFromTheNewestBack(t *testing.T) {
 		for range 150 {
 			last = s.Deliver(simgithub.Delivery{Code: 502, Event: "workflow_job", Action: "queued", Repository: "101"})
 		}
-		var got []github.Delivery
-		for d, err := range c.Deliveries(t.Context(), account) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, d)
+		got, next, err := c.Deliveries(t.Context(), account, "")
+		if err != nil || len(got) != 100 || next == "" {
+			t.Fatalf("Deliveries = %d and %q, %v; want a page of 100, and the name of the next", len(got), next, err)
 		}
+		more, end, err := c.Deliveries(t.Context(), account, next)
+		if err != nil || end != "" {
+			t.Fatalf("Deliveries of %q lead on to %q, %v; want the end", next, end, err)
+		}
+		got = append(got, more...)
 		want := github.Delivery{ID: last, GUID: fmt.Sprintf("00000000-0000-0000-0000-%012d", last), At: time.Now().UTC(), Event: "workflow_job", Action: "queued", Repository: 101, Installation: 9}
 		if len(got) != 150 || got[0] != want || got[149].ID != last-149 {
 			t.Errorf("Deliveries = %d, the first %+v; want 150, from %+v back", len(got), got[0], want)
@@ -226,11 +230,8 @@ func TestDeliveriesAreReadFromTheNewestBack(t *testing.T) {
 			t.Errorf("calls = %v, want 2 as the App itself, and no token", s.Calls())
 		}
 		s.Deliver(simgithub.Delivery{Code: 202, Event: "ping"})
-		for d, err := range c.Deliveries(t.Context(), account) {
-			if err != nil || !d.OK || d.Repository != 0 {
-				t.Errorf("Deliveries begin with %+v, %v; want the ping", d, err)
-			}
-			break
+		if got, _, err := c.Deliveries(t.Context(), account, ""); err != nil || !got[0].OK || got[0].Repository != 0 {
+			t.Errorf("Deliveries begin with %+v, %v; want the ping", got[0], err)
 		}
 	})
 }
@@ -255,8 +256,7 @@ func TestCallsOfTheAppItselfCountApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func() (err error) {
-		for _, err = range c.Deliveries(t.Context(), account) {
-		}
+		_, _, err = c.Deliveries(t.Context(), account, "")
 		return err
 	}
 	if err := read(); err != nil {
@@ -275,10 +275,8 @@ func TestDeliveriesTakeAnApp(t *testing.T) {
 	p := &parameters{}
 	p.set(account, "/github/runner/pat", token)
 	_, c := holding(t, s.Handler(), store.GitHubCredential{}, p)
-	for _, err := range c.Deliveries(t.Context(), account) {
-		if !errors.Is(err, github.ErrDenied) {
-			t.Errorf("Deliveries with a personal access token = %v, want %v", err, github.ErrDenied)
-		}
+	if _, _, err := c.Deliveries(t.Context(), account, ""); !errors.Is(err, github.ErrDenied) {
+		t.Errorf("Deliveries with a personal access token = %v, want %v", err, github.ErrDenied)
 	}
 	if n := s.Calls()[simgithub.OpDeliveries]; n != 0 {
 		t.Errorf("%d calls, want none", n)

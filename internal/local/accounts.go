@@ -37,7 +37,9 @@ func builtIn(server string, ec2Pacing bool) store.Account {
 		RunsOn:               []store.Offer{{Labels: []string{"garo"}}, {Pin: "g-linux-"}},
 		MaxRunners:           1000,
 		Pacing:               store.Pacing{Burst: 100, IntervalMS: 10}, // 100 a second
-		MachineOptions:       store.MachineOptions{MaxRootVolumeGB: 100, RequestTags: []string{"team"}},
+		MachineOptions: store.MachineOptions{MaxRootVolumeGB: 100, RequestTags: []string{"team"}, InstanceRequirements: &store.Requirements{
+			VCPUs: store.Range{Min: 2, Max: 8}, Arch: []string{store.X86, store.ARM64}, GPU: store.Range{Max: 1},
+		}},
 	}
 	if ec2Pacing {
 		a.Pacing = store.Pacing{}

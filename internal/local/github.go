@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/api"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
@@ -40,6 +41,7 @@ func (s *System) authenticator(ctx context.Context, url string) (api.Authenticat
 type gitHub interface {
 	github.API
 	github.Jobs
+	doctor.GitHub
 }
 
 // registrar is the GitHub that runners are registered at: the simulated one, or

@@ -21,6 +21,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/api"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
@@ -175,15 +176,17 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	if err != nil {
 		return err
 	}
+	read := func(context.Context) (*keys.Ring, error) { return ring, nil }
+	examiner := doctor.New(doctor.Config{
+		Accounts: registered, Fleet: simfleet.Inspected{World: s.Fleet.World}, GitHub: gh, Records: s.Store, Keys: read, Vouches: simidentity.Own().Trust().Has, ControlPlane: ControlPlane, APIURL: url,
+	})
 	s.worker = worker.New(worker.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Keys: ring,
+		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Doctor: examiner, Keys: ring,
 		Identity: simidentity.Own().Trust(), Limits: cfg.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
 	s.reaper = reaper.Config{
 		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
-		Keys:         func(context.Context) (*keys.Ring, error) { return ring, nil },
-		Prices:       pricelist.New(memhttp.Client(simprices.Handler()), pricelist.AWS),
-		ControlPlane: ControlPlane, Log: cfg.Log,
+		Keys: read, Prices: pricelist.New(memhttp.Client(simprices.Handler()), pricelist.AWS), ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil
 }

@@ -166,7 +166,7 @@ func split(b []byte) (map[string]json.RawMessage, error) {
 // check returns what is wrong with m.
 func (m Message) check() error {
 	switch {
-	case m.Kind != Start && m.Kind != Resume && m.Kind != Next && m.Kind != Job:
+	case m.Kind != Start && m.Kind != Resume && m.Kind != Next && m.Kind != Job && m.Kind != Check:
 		return fmt.Errorf("kind %+.40q is not known", m.Kind)
 	case !keys.ValidID(m.ID):
 		return fmt.Errorf("id %+.40q: want %d of a-z and 2-7", m.ID, keys.IDLen)

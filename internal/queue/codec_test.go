@@ -38,6 +38,8 @@ var golden = []struct {
 		`{"v":1,"kind":"job","id":"abcdefghijklmnopqrstuvwxya","account":"123456789012","repository":"1001","repository_name":"acme/shop","job":"21","run":"20"}`},
 	{"next", Message{Kind: Next, ID: testID, N: 2, Trace: testTrace},
 		`{"v":1,"kind":"next","id":"abcdefghijklmnopqrstuvwxya","n":2,"trace":"1-0123abcd-0123456789abcdef01234567"}`},
+	{"check", Message{Kind: Check, ID: testID, Trace: testTrace},
+		`{"v":1,"kind":"check","id":"abcdefghijklmnopqrstuvwxya","trace":"1-0123abcd-0123456789abcdef01234567"}`},
 }
 
 func TestGolden(t *testing.T) {
@@ -101,6 +103,8 @@ func TestDecodeRefuses(t *testing.T) {
 
 		{"no kind", `{"v":1,` + id + `}`, `kind "" is not known`},
 		{"an unknown kind", `{"v":1,"kind":"stop",` + id + `}`, `kind "stop" is not known`},
+		{"a check with an account", `{"v":1,"kind":"check",` + id + `,"account":"123456789012"}`, "account and lock are no fields of check"},
+		{"a check with a number", `{"v":1,"kind":"check",` + id + `,"n":2}`, "n is no field of check"},
 		{"a kind in capitals", `{"v":1,"kind":"Resume",` + id + `}`, `kind "Resume" is not known`},
 		{"a kind that is no text", `{"v":1,"kind":1,` + id + `}`, `kind "1": want text`},
 		{"a long kind", `{"v":1,"kind":"` + long + `",` + id + `}`, "kind"},

@@ -24,14 +24,15 @@ const (
 	Resume Kind = "resume" // ID names a runner: continue with its launch
 	Next   Kind = "next"   // ID names a runner: mint its config N
 	Job    Kind = "job"    // ID names the request of a workflow job: hear what GitHub says of it
+	Check  Kind = "check"  // ID names a check: carry it out. A worker of before cannot, and leaves it to the next
 )
 
 // Message is what the worker is asked to do.
 type Message struct {
 	Kind    Kind
-	ID      string // of the request or the runner
+	ID      string // of the request, the runner or the check
 	Account string // of a request, and
-	Lock    string // its lock key, so that one read fetches all; both empty for a runner
+	Lock    string // its lock key, so that one read fetches all; both empty for others
 	N       int    // of Next: the config number that is wanted
 	Seen    Seen   // of Job
 	Trace   string
@@ -85,8 +86,11 @@ func StartOf(r store.Request) Message {
 
 // Of returns the message of a decision: it asks for a runner for a request, or for news of
 // a workflow job whose request is not accepted, for the next config of a runner that runs,
-// or to continue with any other runner.
+// to continue with any other runner, or to carry out a check.
 func Of(s store.Send) Message {
+	if c, ok := s.Item.(*store.Checkup); ok {
+		return Message{Kind: Check, ID: c.ID, Trace: c.Trace}
+	}
 	if r, ok := s.Item.(*store.Request); ok {
 		if r.OfJob() && r.State != store.Accepted {
 			return JobOf(r.ID, r.Account, r.Repository, store.Sighting{Job: r.Job}, r.Trace)

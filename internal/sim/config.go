@@ -78,6 +78,9 @@ type Config struct {
 	// Webhook says when GitHub delivers what it tells of a workflow job, by what happened:
 	// not at all, or some times, each so long after it. nil: once, in a moment.
 	Webhook func(job, event string) []time.Duration
+	// Logged says of one that is not delivered at all whether GitHub tried, and wrote down
+	// that it could not; nil: it never tried.
+	Logged func(job, event string) bool
 	// Nameless says whether it leaves out there on which runner a job is; nil: never.
 	Nameless func(job, event string) bool
 	// ReadLag is how old the answers of GitHub about workflow jobs are; nil: not at all.

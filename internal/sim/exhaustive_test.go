@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"flag"
+	"slices"
 	"testing"
 	"time"
 
@@ -49,6 +50,50 @@ func launched(w *sim.World) {
 		return r != "" && w.Runner(r).Config.N > 0
 	})
 	time.Sleep(5 * time.Second)
+}
+
+// twoJobs is a world with two workflow jobs of one label, and two machines that boot in a
+// moment. GitHub gives the older job to the machine that is online first.
+func twoJobs(w *sim.World) {
+	reaped(w)
+	for range 2 {
+		w.Plain(sim.PlainJob{Run: "77"})
+	}
+	w.Until("two configs", 10*time.Minute, func() bool { return registered(w) == 2 })
+	time.Sleep(5 * time.Second)
+}
+
+// registered returns how many requests have a runner with a config.
+func registered(w *sim.World) (n int) {
+	for _, r := range w.All() {
+		if r.Runner != "" && w.Runner(r.Runner).Config.N > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// swapped is a world with two workflow jobs whose machines are online, each of which is
+// given the other's job now.
+func swapped(w *sim.World) { swap(w, 0) }
+
+func swap(w *sim.World, length time.Duration) {
+	j := sim.PlainJob{Run: "77", Back: true, Length: length}
+	jobs := []string{w.Plain(j), w.Plain(j)}
+	w.Until("two machines are online", 10*time.Minute, func() bool {
+		return registered(w) == 2 && !slices.ContainsFunc(w.All(), func(r store.Request) bool { return w.Runner(r.Runner).State != store.RunnerOnline })
+	})
+	reaped(w)
+	first := w.All()[0] // the newest request
+	second := w.All()[1]
+	if w.Runner(first.Runner).Config.RunnerID < w.Runner(second.Runner).Config.RunnerID {
+		first, second = second, first // the oldest runner is given what is released first
+	}
+	for _, r := range []store.Request{first, second} {
+		if !slices.Contains(jobs, r.Job.ID) || !w.Approve(r.Job.ID) {
+			w.Errorf("request %s is for job %s, which is not held back", r.ID, r.Job.ID)
+		}
+	}
 }
 
 // ended is how every scope ends: each request has got what it asked for, no job was
@@ -135,6 +180,11 @@ var scopes = []struct {
 		all := w.GitHub.Registrations()
 		return len(all) == 1 && all[0].Online && w.RunnerOf(w.All()[0].ID).Config.N > 1
 	}, Deaths: 1, Duplicates: 1}},
+
+	// Two workflow jobs with the same label and two machines.
+	{false, explore.Scope{Name: "TwoJobsSwapped", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2)}},
+	{true, explore.Scope{Name: "TwoJobs", Config: sim.Config{Plain: true}, Before: twoJobs, Over: when(2)}},
+	{true, explore.Scope{Name: "TwoJobsSwappedWithADeath", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2), Deaths: 1}},
 }
 
 func TestExhaustive(t *testing.T) {

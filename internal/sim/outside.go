@@ -2,10 +2,15 @@ package sim
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
@@ -38,7 +43,9 @@ func account() store.Account {
 		}},
 		InstanceTypes: []string{"t3a.micro", "m7a.large"}, DefaultInstanceTypes: []string{"t3a.micro", "m7a.large"},
 		Markets: []string{store.Spot, store.OnDemand}, SpotFallback: true, Modes: []string{store.Shared, store.Ephemeral},
-		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}, BootLimitsS: map[string]int{setting.SlowType: setting.SlowBoot}},
+		MaxRunners: 1000, MachineOptions: store.MachineOptions{MaxRootVolumeGB: 200, RequestTags: []string{"job"}, InstanceRequirements: &store.Requirements{
+			VCPUs: store.Range{Min: 2, Max: 8}, Arch: []string{store.X86, store.ARM64}, GPU: store.Range{Max: 1}, Exclude: []string{"t3a.*"},
+		}, BootLimitsS: map[string]int{setting.SlowType: setting.SlowBoot}},
 	}
 }
 
@@ -54,6 +61,23 @@ func (a accounts) Account(ctx context.Context, id string) (store.Account, error)
 
 func (a accounts) List(ctx context.Context) ([]string, error) { return registered{a.World}.List(ctx) }
 
+// appID is the number of the GitHub App that the account of a world with workflow jobs names.
+const appID = 7
+
+// appKey is the key that the App proves itself with, and appPEM is as GitHub gives it out.
+var (
+	appKey = sync.OnceValue(func() *rsa.PrivateKey {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			panic(err) // the system has no randomness
+		}
+		return key
+	})
+	appPEM = sync.OnceValue(func() secret.Text {
+		return secret.New(string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(appKey())})))
+	})
+)
+
 // hub makes GitHub, and its client.
 func (w *World) hub() {
 	var err error
@@ -67,7 +91,8 @@ func (w *World) hub() {
 			{ID: setting.GroupID - 1, Name: "others", Repositories: []string{}},
 			{ID: setting.GroupID, Name: setting.Organization.Group, Repositories: []string{setting.RepositoryID}},
 		}}},
-		Rules: simgithub.Rules{Token: secret.New(pat), Limit: w.cfg.GitHubLimit},
+		Rules:   simgithub.Rules{Token: secret.New(pat), Limit: w.cfg.GitHubLimit, App: simgithub.App{ID: appID, Installation: 1, Key: &appKey().PublicKey}},
+		ReadLag: w.cfg.ReadLag,
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
 				f = w.cfg.GitHub(op)
@@ -81,10 +106,20 @@ func (w *World) hub() {
 	if w.cfg.GitHubLimit != (simgithub.Limit{}) {
 		share = 1 // one client is that of all workers and of the reaper
 	}
+	w.app, err = github.NewCredentials(github.CredentialsConfig{
+		BaseURL: "http://localhost", Account: registered{w}.Account,
+		Parameter: func(context.Context, string, string, bool) (secret.Text, error) { return appPEM(), nil },
+	})
+	w.must(err)
 	w.github, err = github.New(github.Config{
 		Share:   share,
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
-		Token: func(context.Context, github.Access) (secret.Text, error) { return secret.New(pat), nil },
+		Token: func(ctx context.Context, a github.Access) (secret.Text, error) {
+			if a.Right == github.AsApp {
+				return w.app.Token(ctx, a)
+			}
+			return secret.New(pat), nil
+		},
 	})
 	w.must(err)
 }

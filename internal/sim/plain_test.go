@@ -2,10 +2,13 @@ package sim_test
 
 import (
 	"errors"
+	"net/http"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -114,6 +117,44 @@ func TestAJobIsServedWhereRunnersRegisterByThen(t *testing.T) {
 	})
 }
 
+// GitHub could not deliver the one webhook that mattered, and said so in its log, below many
+// others. The account has so many repositories that their turns come too late, and GitHub
+// does not answer the first look.
+func TestAJobWhoseWebhookFailedIsFoundInTheLog(t *testing.T) {
+	silent := true
+	plainWorld(t, sim.Config{
+		Account: func(a *store.Account) {
+			for i := range 200 {
+				a.Repositories = append(a.Repositories, store.Named{ID: strconv.Itoa(1000 + i), Name: "acme/r" + strconv.Itoa(i)})
+			}
+		},
+		Webhook: func(_, event string) []time.Duration {
+			if event == "queued" {
+				return nil
+			}
+			return []time.Duration{0}
+		},
+		Logged: func(string, string) bool { return true },
+		GitHub: func(op string) (f simgithub.Fault) {
+			if op == simgithub.OpRuns && silent {
+				silent = false
+				f.Instead = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+			}
+			return f
+		},
+	}, func(w *sim.World) {
+		time.Sleep(90 * time.Second) // the first sweep, in a minute, is over
+		silent = true
+		job := w.Plain(sim.PlainJob{Length: time.Minute})
+		for range 250 {
+			w.GitHub.Deliver(simgithub.Delivery{Code: 202, Event: "workflow_job", Action: "completed", Repository: "1000"})
+		}
+		if took := ran(w, job, time.Hour); took > 11*time.Minute {
+			t.Errorf("done after %s, want it found by the log within two sweeps", took)
+		}
+	})
+}
+
 func TestMachinesThatTakeEachOthersJobsServeAll(t *testing.T) {
 	plainWorld(t, sim.Config{}, func(w *sim.World) {
 		var jobs []string
@@ -139,6 +180,8 @@ func TestAJobThatIsCancelledWhileItsMachineBootsLeavesNothing(t *testing.T) {
 		if !w.CancelPlain(job) {
 			t.Fatal("not cancelled")
 		}
+		// GitHub was asked a moment ago, and called it queued: the webhook is newer.
+		w.Until("its request is over", time.Minute, func() bool { return w.States()[store.Cancelled] == 1 })
 		if took := w.Quiet(10 * time.Minute); took > 6*time.Minute {
 			t.Errorf("nothing was left after %s, want 6 minutes at most", took)
 		}
@@ -181,6 +224,26 @@ func TestALegThatIsHeldBackCostsFewMachines(t *testing.T) {
 		}
 		w.Approve(job)
 		ran(w, job, 20*time.Minute)
+	})
+}
+
+// A machine that took another job has the lock of its own launch: who stops the request of
+// that job drains both.
+func TestStopOfAJobDrainsTheMachineThatTookIt(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		swap(w, time.Hour)
+		w.Until("both jobs run", 5*time.Minute, func() bool { return w.States()[store.Ready] == 2 })
+		stopped := w.All()[0]
+		run := w.Runner(stopped.Runner)
+		if run.Lock == stopped.LockKey() {
+			t.Fatalf("request %s has the machine of its own launch", stopped.ID)
+		}
+		if _, err := w.Client.Stop(w.Context(), stopped.ID, true); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Runner(run.ID); got.State != store.RunnerDraining {
+			t.Errorf("the machine is %s, want draining", got.State)
+		}
 	})
 }
 

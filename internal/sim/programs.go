@@ -12,6 +12,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet/simidentity"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
@@ -146,9 +147,13 @@ func (p *programs) process() *process {
 	name := fmt.Sprintf("process-%d", p.w.Count("process"))
 	d := p.deployment()
 	fresh := &process{deployed: d.n}
+	examiner := doctor.New(doctor.Config{
+		Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedCheck{tappedGitHub{p.w}, tappedWorkflows{p.w}}, Records: tappedStore{p.w}, Keys: p.fresh, Vouches: simidentity.Own().Trust().Has,
+		ControlPlane: setting.ControlPlane, APIURL: setting.URL, HTTP: &http.Client{Transport: door{p.w, kernel.Worker}}, Now: p.w.Clock(kernel.Worker),
+	})
 	fresh.worker = worker.New(worker.Config{
 		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w}, Workflows: tappedWorkflows{p.w},
-		Keys: d.keys, FreshKeys: p.fresh, Identity: simidentity.Own().Trust(), Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
+		Doctor: examiner, Keys: d.keys, FreshKeys: p.fresh, Identity: simidentity.Own().Trust(), Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
 		Now: p.w.Clock(kernel.Worker), Random: p.w.Random(name), Log: p.w.log.logger(name, func() bool { return fresh.inv.Dead() }),
 	})
 	return fresh

@@ -62,7 +62,8 @@ type World struct {
 	table   *table
 	log     journal
 	github  *github.Client
-	images  atomic.Int64 // how many images were built: requests get the newest
+	app     *github.Credentials // of the App that the account names, for what it asks as itself
+	images  atomic.Int64        // how many images were built: requests get the newest
 }
 
 // Secrets that no record may show. Those that are derived are known to the oracle.
@@ -154,6 +155,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway{throttles: cfg.Throttles},
 	}
 	if cfg.Plain {
+		w.Account.GitHub = store.GitHubCredential{AppID: appID, InstallationID: 1}
 		w.Account.RunsOn, w.Account.WebhookSecrets = []store.Offer{{Labels: []string{Plain}}}, []secret.Text{secret.New(webhookSecret)}
 	}
 	if cfg.Account != nil {
@@ -171,7 +173,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 	w.outside()
 	w.Oracle = promise.New(promise.Config{
 		Kernel: w.Kernel, Limits: &w.Limits, Account: &w.Account, Keys: w.Keys, Fleet: w.Fleet, GitHub: w.GitHub,
-		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.workflows.lag, Moved: w.registers,
+		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.lag, Moved: w.registers,
 		Secrets: []promise.Secret{
 			{What: "the operator's token", Text: operatorToken}, {What: "the GitHub credential", Text: pat}, {What: "the external id", Text: externalID},
 			{What: "the webhook's secret", Text: webhookSecret}, {What: "the id key", Text: idKey}, {What: "a key", Text: firstKey}, {What: "the other key", Text: secondKey},

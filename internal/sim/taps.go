@@ -157,6 +157,12 @@ func (f tappedFleet) RootVolume(ctx context.Context, at fleet.Place, ami string)
 	})
 }
 
+func (f tappedFleet) Types(ctx context.Context, at fleet.Place, rules store.Requirements) ([]store.InstanceType, error) {
+	return atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Types, On: elsewhere("", at)}, func(ctx context.Context) ([]store.InstanceType, error) {
+		return f.w.Fleet.Types(ctx, at, rules)
+	})
+}
+
 func (f tappedFleet) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	answered := f.w.Launching(kernel.By(ctx), l)
 	instance, err := atEC2(ctx, f.w, at, &kernel.Effect{Op: kernel.Launch, On: l.ClientToken}, func(ctx context.Context) (fleet.Instance, error) {

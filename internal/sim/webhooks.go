@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -22,6 +23,9 @@ func (f *workflows) deliver(j github.Job) {
 	if f.w.cfg.Webhook != nil {
 		at = f.w.cfg.Webhook(id, j.Status)
 	}
+	if len(at) == 0 && f.w.cfg.Logged != nil && f.w.cfg.Logged(id, j.Status) {
+		f.w.GitHub.Deliver(simgithub.Delivery{Code: http.StatusBadGateway, Event: webhook.WorkflowJob, Action: j.Status, Repository: setting.RepositoryID})
+	}
 	if f.w.cfg.Nameless != nil && f.w.cfg.Nameless(id, j.Status) {
 		j.RunnerID, j.RunnerName = 0, ""
 	}
@@ -29,7 +33,8 @@ func (f *workflows) deliver(j github.Job) {
 	for n, after := range at {
 		f.w.Go(func() {
 			time.Sleep(after + time.Duration(j.ID%97+int64(n))*time.Microsecond) // so that they have one order
-			f.post(body)
+			code := f.post(body)
+			f.w.GitHub.Deliver(simgithub.Delivery{Code: code, Event: webhook.WorkflowJob, Action: j.Status, Repository: setting.RepositoryID})
 		})
 	}
 }
@@ -62,17 +67,21 @@ func payload(j github.Job) []byte {
 	return b
 }
 
-// post makes one delivery. GitHub does nothing about one that is refused.
-func (f *workflows) post(body []byte) {
+// post makes one delivery, and returns the status that answered it; 0: there was none.
+// GitHub does nothing about one that is refused but to write it down.
+func (f *workflows) post(body []byte) (status int) {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, setting.URL+"/github/webhook", bytes.NewReader(body))
 	if err != nil {
 		f.w.Error(err)
-		return
+		return 0
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(webhook.EventHeader, webhook.WorkflowJob)
 	req.Header.Set(webhook.SignatureHeader, webhook.Sign(secret.New(webhookSecret), body))
-	if res, err := (door{f.w, kernel.GitHub}).RoundTrip(req); err == nil {
-		res.Body.Close()
+	res, err := (door{f.w, kernel.GitHub}).RoundTrip(req)
+	if err != nil {
+		return 0
 	}
+	res.Body.Close()
+	return res.StatusCode
 }

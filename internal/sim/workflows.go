@@ -29,9 +29,8 @@ type PlainJob struct {
 	Environment, Back bool
 }
 
-// workflows is what GitHub tells of workflow jobs. simgithub decides which runner gets
-// which; what else happens to a job is here: its environment, runners of others, and
-// whether webhooks come. It is safe for concurrent use.
+// workflows is what GitHub tells of workflow jobs by itself: simgithub has them, and decides
+// which runner gets which; whether webhooks come is said here. It is safe for concurrent use.
 type workflows struct {
 	w *World
 
@@ -40,18 +39,13 @@ type workflows struct {
 	ids  []string             // in order
 }
 
-// others is the registration of every runner that is not ours.
-const others = 999_999
-
 // workflow is a job, and what was said of it.
 type workflow struct {
 	PlainJob
-	waits     bool
-	elsewhere time.Time // when a runner of others took it
-	taker     string    // what that is called
-	told      string    // the last status that a webhook was about
-	ran       bool      // it ran on a machine of ours, from its first step to its last
-	past      []moment
+	told string // the last status that a webhook was about
+	ran  bool   // it ran on a machine of ours, from its first step to its last
+	held bool   // it is queued, and given to nobody
+	past []moment
 }
 
 // moment is how a job was from a time on.
@@ -71,9 +65,14 @@ func (f *workflows) Plain(j PlainJob) string {
 	if j.Run == "" {
 		j.Run = strconv.Itoa(5000 + len(f.ids))
 	}
-	id, err := f.w.GitHub.Queue(setting.RepositoryID, simgithub.Job{RunID: j.Run, Labels: j.Labels, Duration: j.Length, Back: j.Back || j.Environment})
+	held := ""
+	if j.Environment {
+		held = github.StatusWaiting
+	}
+	f.w.GitHub.SetWorkflow(j.Run, simgithub.Workflow{Event: j.Event, Actor: "somebody"})
+	id, err := f.w.GitHub.Queue(setting.RepositoryID, simgithub.Job{RunID: j.Run, Labels: j.Labels, Duration: j.Length, Back: j.Back || j.Environment, Held: held})
 	if err == nil {
-		f.jobs[id], f.ids = &workflow{PlainJob: j, waits: j.Environment}, append(f.ids, id)
+		f.jobs[id], f.ids = &workflow{PlainJob: j}, append(f.ids, id)
 	}
 	f.mu.Unlock()
 	f.w.must(err)
@@ -82,33 +81,21 @@ func (f *workflows) Plain(j PlainJob) string {
 }
 
 // Approve lets a job that waits, or is held back, be given to a runner.
-func (f *workflows) Approve(id string) bool {
-	f.mu.Lock()
-	f.jobs[id].waits = false
-	f.mu.Unlock()
-	err := f.w.GitHub.Release(id)
-	f.look()
-	return err == nil
-}
+func (f *workflows) Approve(id string) bool { return f.happens(f.w.GitHub.Release(id)) }
 
 // CancelPlain cancels a job that has not begun.
-func (f *workflows) CancelPlain(id string) bool {
-	err := f.w.GitHub.CancelJob(id)
-	f.look()
-	return err == nil
-}
+func (f *workflows) CancelPlain(id string) bool { return f.happens(f.w.GitHub.CancelJob(id)) }
 
 // TakeElsewhere gives a job that has not begun to a runner of others, which may be called
 // as one of ours.
 func (f *workflows) TakeElsewhere(id, name string) bool {
-	f.mu.Lock()
-	ok := f.w.GitHub.CancelJob(id) == nil
-	if ok {
-		f.jobs[id].elsewhere, f.jobs[id].taker = time.Now(), name
-	}
-	f.mu.Unlock()
+	return f.happens(f.w.GitHub.TakeElsewhere(id, name))
+}
+
+// happens has GitHub tell at once of what happened, unless it did not.
+func (f *workflows) happens(err error) bool {
 	f.look()
-	return ok
+	return err == nil
 }
 
 // PlainJobs returns the ids of all workflow jobs, in the order in which they were queued.
@@ -148,8 +135,9 @@ func (f *workflows) look() {
 		if j == nil {
 			continue // of an own label
 		}
-		j.ran = t.State == simgithub.Done && !t.Refused
-		is := j.as(now, t)
+		j.ran = t.State == simgithub.Done && !t.Refused && !t.Elsewhere
+		j.held = t.Back && t.Held == ""
+		is := shown(t)
 		if n := len(j.past); n > 0 && j.past[n-1].Status == is.Status && j.past[n-1].RunnerID == is.RunnerID {
 			continue
 		}
@@ -161,28 +149,14 @@ func (f *workflows) look() {
 	}
 }
 
-// as is how GitHub shows a job.
-func (j *workflow) as(now time.Time, t simgithub.Job) github.Job {
-	id, _ := strconv.ParseInt(t.ID, 10, 64) // it is a number
-	run, _ := strconv.ParseInt(j.Run, 10, 64)
-	out := github.Job{ID: id, RunID: run, Attempt: 1, Name: "job " + t.ID, Labels: j.Labels, Status: github.StatusQueued, Workflow: "ci", HeadBranch: "main", CreatedAt: t.QueuedAt, StartedAt: t.StartedAt}
-	switch {
-	case !j.elsewhere.IsZero():
-		out.Status, out.RunnerID, out.RunnerName, out.StartedAt = github.StatusInProgress, others, j.taker, j.elsewhere
-		if now.Sub(j.elsewhere) >= j.Length {
-			out.Status, out.Conclusion, out.CompletedAt = github.StatusCompleted, "success", j.elsewhere.Add(j.Length)
-		}
-	case t.State == simgithub.Cancelled:
-		out.Status, out.Conclusion, out.CompletedAt = github.StatusCompleted, "cancelled", t.EndedAt
-	case t.State == simgithub.Running:
-		out.Status, out.RunnerID, out.RunnerName = github.StatusInProgress, t.RunnerID, t.RunnerName
-	case t.State == simgithub.Done || t.State == simgithub.Lost:
-		out.Status, out.Conclusion, out.RunnerID, out.RunnerName, out.CompletedAt = github.StatusCompleted, "success", t.RunnerID, t.RunnerName, t.EndedAt
-		if t.State == simgithub.Lost || t.Refused {
-			out.Conclusion = "failure"
-		}
-	case j.waits:
-		out.Status = github.StatusWaiting
+// shown is a job as GitHub tells of it.
+func shown(t simgithub.Job) github.Job {
+	id, _ := strconv.ParseInt(t.ID, 10, 64) // they are numbers
+	run, _ := strconv.ParseInt(t.RunID, 10, 64)
+	out := github.Job{ID: id, RunID: run, Attempt: 1, Name: "job " + t.ID, Labels: t.Labels, Workflow: "ci", HeadBranch: "main", CreatedAt: t.QueuedAt, StartedAt: t.StartedAt, CompletedAt: t.EndedAt}
+	out.Status, out.Conclusion = t.Status()
+	if !t.StartedAt.IsZero() {
+		out.RunnerID, out.RunnerName = t.RunnerID, t.RunnerName
 	}
 	return out
 }
@@ -196,7 +170,7 @@ func (f *workflows) at(id string) (promise.Workflow, bool) {
 	if !ok || len(j.past) == 0 {
 		return promise.Workflow{}, false
 	}
-	out := promise.Workflow{Job: j.past[len(j.past)-1].Job, Labels: j.Labels, Allowed: j.Event == "" || j.Event == "push", Held: j.Back && !j.waits, Ran: j.ran}
+	out := promise.Workflow{Job: j.past[len(j.past)-1].Job, Labels: j.Labels, Allowed: j.Event == "" || j.Event == "push", Held: j.held, Ran: j.ran}
 	for i, m := range j.past {
 		to := time.Now()
 		if i+1 < len(j.past) {
@@ -210,33 +184,11 @@ func (f *workflows) at(id string) (promise.Workflow, bool) {
 }
 
 // lag is how old the answers of GitHub are now.
-func (f *workflows) lag() time.Duration {
-	if f.w.cfg.ReadLag == nil {
+func (w *World) lag() time.Duration {
+	if w.cfg.ReadLag == nil {
 		return 0
 	}
-	return f.w.cfg.ReadLag()
-}
-
-// shows returns how GitHub shows the jobs that are so, with the lag of reads.
-func (f *workflows) shows(is func(*workflow, string) bool) (out []github.Job) {
-	f.look()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	at := time.Now().Add(-f.lag())
-	for _, id := range f.ids {
-		j := f.jobs[id]
-		if !is(j, id) {
-			continue
-		}
-		shown := j.past[0].Job
-		for _, m := range j.past {
-			if !m.from.After(at) {
-				shown = m.Job
-			}
-		}
-		out = append(out, shown)
-	}
-	return out
+	return w.cfg.ReadLag()
 }
 
 // Left is as the promises have it, and the workflow jobs that are not over.

@@ -57,6 +57,18 @@ func TestLiveRunnerOfTheVersionBeforeIsToBeConfirmedByWhoWantsToShareIt(t *testi
 	}
 }
 
+// A sweep of the version before has read no log of deliveries, and a job's request of it does
+// not say why it lost its machine: the next look does.
+func TestSweepAndRequestOfTheVersionBeforeBeginWithoutThem(t *testing.T) {
+	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
+	if sweep := old(t, &s.sweep).(*store.Sweep); sweep.Deliveries.Behind() || sweep.Deliveries.App != 0 || len(sweep.Checked)+len(sweep.Instances) == 0 {
+		t.Errorf("the sweep is %+v, want what it had and no log", sweep)
+	}
+	if r := old(t, &s.request).(*store.Request); r.Lost != "" || r.State != s.request.State || r.ID != s.request.ID {
+		t.Errorf("the request is %s of %s, lost %q; want %s", r.ID, r.State, r.Lost, s.request.State)
+	}
+}
+
 // What the version before reads is there, and of the same type; what is new has names
 // of its own, which it passes over.
 func TestItemsHaveAllThatTheVersionBeforeReads(t *testing.T) {
@@ -64,7 +76,9 @@ func TestItemsHaveAllThatTheVersionBeforeReads(t *testing.T) {
 	s.runner.MissedAt, s.runner.DeleteAfter, s.runner.Refusals, s.runner.SuspectAt, s.runner.Config.Used = noon, noon, 1, noon, true
 	s.quota.TooOld = []store.TooOldImage{{Image: s.runner.Launch.Image, Program: "key", Runner: s.runner.ID, At: noon}}
 	s.lock.Slot, s.quota.Lines = noon, map[string]store.Line{"eu-west-2": {End: noon, First: noon, BehindMS: 500}}
-	for _, i := range []store.Item{&s.runner, &s.lock, &s.quota} {
+	s.request.Lost = "setup_failed"
+	s.sweep.Deliveries = store.DeliveryLog{App: 7, Seen: 3, Top: 5, Cursor: "next", Missed: []string{"42"}}
+	for _, i := range []store.Item{&s.runner, &s.lock, &s.quota, &s.request, &s.sweep} {
 		item, err := dynamostore.ItemOf(i)
 		if err != nil {
 			t.Fatal(err)

@@ -632,6 +632,14 @@ run "issuer_with_a_slash_at_its_end" {
   expect_failures = [var.oidc_issuers]
 }
 
+run "prices_url_without_tls" {
+  command = plan
+  variables {
+    prices_url = "http://mirror.example.org/aws-prices"
+  }
+  expect_failures = [var.prices_url]
+}
+
 run "github_url_without_tls" {
   command = plan
   variables {

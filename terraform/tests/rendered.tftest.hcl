@@ -106,6 +106,7 @@ run "rendered" {
         only                   = { refs = ["refs/heads/main"], properties = { tier = "gold" } }
         environment            = { https_proxy = "http://proxy.internal:3128" }
         max_root_volume_gb     = 200
+        instance_requirements  = { vcpus = { min = 2, max = 16 }, memory_gb = { max = 64 }, arch = ["x86_64", "arm64"], gpu = { max = 1 }, exclude = ["t*"] }
         tags                   = { team = "build" }
         request_tags           = ["job"]
         spot_max_price         = "0.25"
@@ -120,6 +121,7 @@ run "rendered" {
         hooks                  = { started = "/opt/hooks/started.sh" }
         instance_store         = "mount"
         jobs_role              = true
+        hop_limit              = 2
         regions = {
           eu-west-1 = { subnets = ["subnet-0c"], security_groups = ["sg-0c"], images = ["/images/runner"], instance_profile = "jobs", root_volume = { size_gb = 50, type = "gp3" }, associate_public_ip = false, capacity_reservation = "open" }
           eu-west-2 = { subnets = ["subnet-0d"], images = ["ami-0123456789abcdef0"] }

@@ -128,11 +128,7 @@ func stale(err error) bool {
 
 // session returns credentials of an account's role that last for a while yet.
 func (s *Sessions) session(ctx context.Context, account string) (role, aws.Credentials, error) {
-	a, err := s.cfg.Accounts.Account(ctx, account)
-	if err != nil {
-		return role{}, aws.Credentials{}, err
-	}
-	r, err := roleOf(a)
+	r, err := s.roleFor(ctx, account)
 	if err != nil {
 		return role{}, aws.Credentials{}, err
 	}
@@ -151,15 +147,7 @@ func (s *Sessions) session(ctx context.Context, account string) (role, aws.Crede
 
 // begin takes on a role.
 func (s *Sessions) begin(ctx context.Context, r role) (aws.Credentials, error) {
-	who := "garo-" + s.cfg.ControlPlane
-	out, err := s.assume(ctx, &sts.AssumeRoleInput{
-		RoleArn:         &r.arn,
-		ExternalId:      new(r.externalID.Reveal()),
-		RoleSessionName: new(who + "-" + string(s.cfg.Part)),
-		SourceIdentity:  &who,
-		DurationSeconds: new(int32(life / time.Second)),
-		Policy:          new(Policy(s.cfg.Part, s.cfg.ControlPlane, r.partition, r.account)),
-	})
+	out, err := s.assume(ctx, s.input(r))
 	if err != nil {
 		return aws.Credentials{}, refusal(r, err)
 	}

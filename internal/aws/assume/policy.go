@@ -66,7 +66,7 @@ func Policy(part Part, controlPlane, partition, account string) string {
 				in("ec2", "*", "*", "image/*"), in("ec2", "*", "*", "snapshot/*"),
 				in("ec2", "*", "*", "capacity-reservation/*"), in("resource-groups", "*", account, "group/*"),
 			}),
-			allow([]string{"ec2:DescribeImages"}, []string{"*"}), // it knows no resources either
+			allow([]string{"ec2:DescribeImages", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables", "ec2:DescribeSubnets"}, []string{"*"}), // nor do they
 			where(allow([]string{"ec2:CreateTags"}, []string{ec2("instance"), ec2("volume"), ec2("network-interface")}),
 				"StringEquals", "ec2:CreateAction", "RunInstances"),
 			where(allow([]string{"iam:PassRole"}, []string{in("iam", "", account, "role/*")}),

@@ -50,11 +50,17 @@ type cloud struct {
 
 func start(t *testing.T, cfg ec2proxy.Config) *cloud {
 	t.Helper()
+	return startWith(t, cfg, ec2proxy.Role{ExternalID: externalID, SourceIdentity: "garo-*"})
+}
+
+// startWith is start with another role.
+func startWith(t *testing.T, cfg ec2proxy.Config, role ec2proxy.Role) *cloud {
+	t.Helper()
 	c := &cloud{}
 	cfg.Now = c.now
 	cfg.Roles = map[string]ec2proxy.Role{}
 	for _, account := range []string{here.Account, elsewhere.Account} {
-		cfg.Roles["arn:aws:iam::"+account+":role/GitHubRunnerAssumeRole"] = ec2proxy.Role{ExternalID: externalID, SourceIdentity: "garo-*"}
+		cfg.Roles["arn:aws:iam::"+account+":role/GitHubRunnerAssumeRole"] = role
 	}
 	c.Proxy = ec2proxy.Start(t, cfg)
 	c.cfg = c.Config(t, here.Region, own)
@@ -183,6 +189,9 @@ func TestFleet(t *testing.T) {
 			Fleet:  parts{c.part(assume.Worker, externalID), c.part(assume.Reaper, externalID)},
 			At:     here,
 			Launch: c.launch(t, here, subnet),
+
+			Inspector: c.part(assume.Worker, externalID),
+
 			Settle: func() { c.pass(lag) },
 
 			OtherZone: other, SameZone: same, // for another place see TestPlacesHaveNothingInCommon: it has other subnets

@@ -63,9 +63,11 @@ type client struct {
 	run       func(context.Context, *ec2.RunInstancesInput, ...func(*ec2.Options)) (*ec2.RunInstancesOutput, error)
 	images    func(context.Context, *ec2.DescribeImagesInput, ...func(*ec2.Options)) (*ec2.DescribeImagesOutput, error)
 	describe  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
-	subnets   func(context.Context, *ec2.DescribeSubnetsInput, ...func(*ec2.Options)) (*ec2.DescribeSubnetsOutput, error)
-	spot      func(context.Context, *ec2.DescribeSpotPriceHistoryInput, ...func(*ec2.Options)) (*ec2.DescribeSpotPriceHistoryOutput, error)
+	types     func(context.Context, *ec2.DescribeInstanceTypesInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceTypesOutput, error)
 	console   func(context.Context, *ec2.GetConsoleOutputInput, ...func(*ec2.Options)) (*ec2.GetConsoleOutputOutput, error)
+	subnets   func(context.Context, *ec2.DescribeSubnetsInput, ...func(*ec2.Options)) (*ec2.DescribeSubnetsOutput, error)
+	routes    func(context.Context, *ec2.DescribeRouteTablesInput, ...func(*ec2.Options)) (*ec2.DescribeRouteTablesOutput, error)
+	spot      func(context.Context, *ec2.DescribeSpotPriceHistoryInput, ...func(*ec2.Options)) (*ec2.DescribeSpotPriceHistoryOutput, error)
 	terminate func(context.Context, *ec2.TerminateInstancesInput, ...func(*ec2.Options)) (*ec2.TerminateInstancesOutput, error)
 }
 
@@ -77,8 +79,8 @@ func (f *Fleet) client(region string) *client {
 	}
 	sdk := ec2.NewFromConfig(f.aws, func(o *ec2.Options) { o.Region, o.Retryer = region, aws.NopRetryer{} })
 	c := &client{
-		run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, subnets: sdk.DescribeSubnets,
-		spot: sdk.DescribeSpotPriceHistory, console: sdk.GetConsoleOutput, terminate: sdk.TerminateInstances,
+		run: sdk.RunInstances, images: sdk.DescribeImages, describe: sdk.DescribeInstances, types: sdk.DescribeInstanceTypes, console: sdk.GetConsoleOutput,
+		subnets: sdk.DescribeSubnets, routes: sdk.DescribeRouteTables, spot: sdk.DescribeSpotPriceHistory, terminate: sdk.TerminateInstances,
 	}
 	f.clients[region] = c
 	return c

@@ -88,6 +88,7 @@ func TestLaunchGolden(t *testing.T) {
 			l.Options = market("arn:aws:resource-groups:eu-west-2:111111111111:group/builds")
 			l.InstanceType = "t4g.large"
 		}},
+		{"hops.golden", func(l *fleet.Launch) { l.InstanceProfile, l.Options.HopLimit = "builder", 2 }},
 		{"reservationopen.golden", func(l *fleet.Launch) { l.Options.CapacityReservation = "open" }},
 		{"spotmarket.golden", func(l *fleet.Launch) { l.Options, l.Market = market("cr-0123456789abcdef0"), store.Spot }},
 	} {

@@ -61,7 +61,7 @@ func (f *Fleet) RootVolume(ctx context.Context, at fleet.Place, id string) (stor
 		return err
 	})
 	if err == nil && len(out.Images) == 0 {
-		err = &fleet.Error{Kind: fleet.ErrRefused, Case: fleet.ErrImage, Code: "InvalidAMIID.NotFound", Text: "EC2 shows no image " + id + ". " + verdicts["InvalidAMIID"].advice}
+		err = noImage(id)
 	}
 	switch {
 	case errors.Is(err, fleet.ErrImage):
@@ -70,7 +70,7 @@ func (f *Fleet) RootVolume(ctx context.Context, at fleet.Place, id string) (stor
 	case err != nil:
 		return store.Root{}, fmt.Errorf("look at image %s in %s: %w", id, at, err)
 	}
-	root.Device = aws.ToString(out.Images[0].RootDeviceName)
+	root.Device, root.Arch = aws.ToString(out.Images[0].RootDeviceName), string(out.Images[0].Architecture)
 	for _, m := range out.Images[0].BlockDeviceMappings {
 		if aws.ToString(m.DeviceName) == root.Device && m.Ebs != nil {
 			root.SizeGB = int(aws.ToInt32(m.Ebs.VolumeSize))
@@ -86,6 +86,11 @@ func (f *Fleet) RootVolume(ctx context.Context, at fleet.Place, id string) (stor
 	}
 	f.roots[ami{at, id}] = root
 	return root, nil
+}
+
+// noImage is what EC2 says of an image that it does not show.
+func noImage(id string) error {
+	return &fleet.Error{Kind: fleet.ErrRefused, Case: fleet.ErrImage, Code: "InvalidAMIID.NotFound", Text: "EC2 shows no image " + id + ". " + verdicts["InvalidAMIID"].advice}
 }
 
 // ami is an image of one place.

@@ -51,12 +51,12 @@ func runInput(l fleet.Launch) *ec2.RunInstancesInput {
 
 		// A machine that powers itself off is gone.
 		InstanceInitiatedShutdownBehavior: types.ShutdownBehaviorTerminate,
-		// What a job makes the machine fetch must not get at user data, nor a
-		// container that is one hop further.
+		// What a job makes the machine fetch must not get at user data, nor, unless jobs
+		// have a role, a container that is one hop further.
 		MetadataOptions: &types.InstanceMetadataOptionsRequest{
 			HttpEndpoint:            types.InstanceMetadataEndpointStateEnabled,
 			HttpTokens:              types.HttpTokensStateRequired,
-			HttpPutResponseHopLimit: new(int32(1)),
+			HttpPutResponseHopLimit: new(int32(max(1, l.Options.HopLimit))),
 		},
 		TagSpecifications: tagsOf(l),
 	}

@@ -41,6 +41,8 @@ type Subject struct {
 	Print func(id, raw string)
 	// OtherType is an instance type that the image of Launch does not run on.
 	OtherType string
+	// Inspector is the fleet's, if it has one.
+	Inspector fleet.Inspector
 }
 
 // The names that the suite uses. The control plane is one that nothing else has.
@@ -103,6 +105,10 @@ var checks = []struct {
 	{"EndedContextHasNoEffect", endedContext},
 	{"ImageIDIsItsOwnAnswer", image},
 	{"RootVolumeOfAnImageIsKnown", rootVolume},
+	{"VetLaunchesNothing", inspected(vet)},
+	{"ImageIsDescribed", inspected(describedAMI)},
+	{"SubnetsAreDescribed", inspected(describedSubnets)},
+	{"RoleIsGuarded", inspected(guarded)},
 	{"SpotPricesAreOfTheZonesOfSubnets", spotPrices},
 }
 

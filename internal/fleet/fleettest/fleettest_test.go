@@ -29,6 +29,10 @@ type broken struct {
 	root      func(context.Context, fleet.Place, string) (store.Root, error)
 	spot      func(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error)
 	console   func(context.Context, fleet.Place, string) (string, error)
+	vet       func(context.Context, fleet.Place, fleet.Launch) error
+	let       []string // how strangers get the role
+	subnets   func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error)
+	ami       func(context.Context, fleet.Place, string) (fleet.AMI, error)
 }
 
 func (b *broken) SpotPrices(ctx context.Context, at fleet.Place, types, subnets []string) (map[string]store.MicroUSD, map[string]string, error) {
@@ -67,6 +71,22 @@ func (b *broken) Console(ctx context.Context, at fleet.Place, id string) (string
 	return b.console(ctx, at, id)
 }
 
+func (b *broken) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
+	return b.vet(ctx, at, l)
+}
+
+func (b *broken) TakeOn(context.Context, string) error { return nil }
+
+func (b *broken) Strangers(context.Context, string) ([]string, error) { return b.let, nil }
+
+func (b *broken) Subnets(ctx context.Context, at fleet.Place, ids ...string) (map[string]fleet.Subnet, error) {
+	return b.subnets(ctx, at, ids...)
+}
+
+func (b *broken) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
+	return b.ami(ctx, at, id)
+}
+
 // faults are fleets that break the contract, and the check that must see it.
 var faults = []struct {
 	name  string
@@ -88,6 +108,24 @@ var faults = []struct {
 			}
 			return text, err
 		}
+	}},
+	{"a dry run launches", "VetLaunchesNothing", func(b *broken, w *simfleet.World) {
+		b.vet = func(ctx context.Context, at fleet.Place, l fleet.Launch) error {
+			l.ClientToken = "t1"
+			_, err := w.Launch(ctx, at, l)
+			return err
+		}
+	}},
+	{"strangers get the role", "RoleIsGuarded", func(b *broken, _ *simfleet.World) { b.let = []string{fleet.WithAWrongOne} }},
+	{"an image has no state", "ImageIsDescribed", func(b *broken, w *simfleet.World) {
+		b.ami = func(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
+			ami, err := simfleet.Inspected{World: w}.AMI(ctx, at, id)
+			ami.State = ""
+			return ami, err
+		}
+	}},
+	{"a subnet is left out", "SubnetsAreDescribed", func(b *broken, _ *simfleet.World) {
+		b.subnets = func(context.Context, fleet.Place, ...string) (map[string]fleet.Subnet, error) { return nil, nil }
 	}},
 	{"tokens are ignored", "SameTokenAndBytesAreOneInstance", func(b *broken, w *simfleet.World) {
 		n := 0
@@ -351,10 +389,12 @@ func TestFleetUnderTest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("OpenWorld: %v", err)
 			}
-			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices, console: w.Console}
+			in := simfleet.Inspected{World: w}
+			b := &broken{World: w, launch: w.Launch, byToken: w.ByToken, get: w.Get, list: w.List, terminate: w.Terminate, image: w.Image, root: w.RootVolume, spot: w.SpotPrices, console: w.Console, vet: in.Vet, subnets: in.Subnets, ami: in.AMI}
 			f.brk(b, w)
 			return fleettest.Subject{
 				Fleet:        b,
+				Inspector:    b,
 				At:           fleet.Place{Account: "111111111111", Region: "eu-west-2"},
 				Launch:       fleet.Launch{InstanceType: "c7g.large", Subnet: "subnet-a", Image: "ami-0123456789abcdef0", SecurityGroups: []string{"sg-1"}},
 				Elsewhere:    fleet.Place{Account: "111111111111", Region: "eu-west-1"},

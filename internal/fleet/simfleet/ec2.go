@@ -56,13 +56,17 @@ func (w *World) RootVolume(ctx context.Context, at fleet.Place, ami string) (sto
 	if w.supply.gone[ami] {
 		return store.Root{}, w.supply.unsuited(fleet.Launch{Image: ami})
 	}
-	return simRoot, nil
+	root := simRoot
+	if w.cfg.Architecture != nil {
+		root.Arch = w.cfg.Architecture(ami)
+	}
+	return root, nil
 }
 
 // Launch implements fleet.Fleet.
 func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fleet.Instance, error) {
 	if !w.admit(at) {
-		return fleet.Instance{}, &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded", Text: "too many calls of RunInstances in " + at.String()}
+		return fleet.Instance{}, throttled(at)
 	}
 	fault := w.begin(ctx, OpLaunch, at, l)
 	if fault != nil && !errors.Is(fault, fleet.ErrCapacity) {
@@ -76,6 +80,10 @@ func (w *World) Launch(ctx context.Context, at fleet.Place, l fleet.Launch) (fle
 		w.notify(i.ID)
 	}
 	return i, err
+}
+
+func throttled(at fleet.Place) error {
+	return &fleet.Error{Kind: fleet.ErrThrottled, Code: "RequestLimitExceeded", Text: "too many calls of RunInstances in " + at.String()}
 }
 
 // admit reports whether a place lets one more call of RunInstances in.

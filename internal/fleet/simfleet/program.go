@@ -26,6 +26,11 @@ const reconnect = 15 * time.Second
 // seconds; what matters is that its agent does something else meanwhile.
 const startTime = 20*time.Millisecond + 7
 
+// askTime is what the hook of a job that asks takes until it has. The real one takes a
+// shell's time; what matters is that the agent has seen by then that the job started, or
+// both would come at once and each could be first.
+const askTime = 10*time.Millisecond + 3
+
 // program is one run of the simulated runner program.
 type program struct {
 	events chan agent.ProgramEvent
@@ -57,6 +62,9 @@ func (p *program) Admit(allowed bool, _ string) error {
 func (p *program) mayRun(ctx context.Context, job Job) (bool, error) {
 	if !p.asks {
 		return true, nil
+	}
+	if err := sleep.For(ctx, askTime); err != nil {
+		return false, err
 	}
 	p.events <- agent.ProgramEvent{Kind: agent.Asks, Job: job.Asks}
 	t := time.NewTimer(unanswered)

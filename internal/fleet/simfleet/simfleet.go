@@ -59,6 +59,7 @@ type Placement struct {
 const (
 	OpImage     = "image"
 	OpRoot      = "root"
+	OpTypes     = "types"
 	OpSpot      = "spot_prices"
 	OpLaunch    = "launch"
 	OpByToken   = "by_token"
@@ -66,6 +67,11 @@ const (
 	OpList      = "list" // once for every page
 	OpConsole   = "console"
 	OpTerminate = "terminate"
+	OpTakeOn    = "take_on"
+	OpStrangers = "strangers"
+	OpVet       = "vet"
+	OpAMI       = "ami"
+	OpSubnets   = "subnets"
 )
 
 // WorldConfig is what a World is made of. The zero value is a world that never
@@ -91,8 +97,11 @@ type WorldConfig struct {
 	// Image resolves the path of an SSM parameter; nil: every path exists, and
 	// has an image of its own.
 	Image func(at fleet.Place, path string) (string, error)
+	// Subnet describes a subnet, and says whether there is one; nil: each has a way out and
+	// free addresses.
+	Subnet func(at fleet.Place, id string) (_ fleet.Subnet, ok bool)
 	// Fault is asked before each operation has any effect, and makes it fail with
-	// the error that it returns; of l, it gets what Launch got, else nothing. An
+	// the error that it returns; of l, it gets what Launch or Vet got, else nothing. An
 	// ErrCapacity binds the client token, as EC2's own does. It may be called
 	// concurrently. nil: nothing fails.
 	Fault func(op string, at fleet.Place, l fleet.Launch) error

@@ -117,6 +117,7 @@ func subject(t *testing.T, f fleet.Fleet, w *simfleet.World, settle func()) flee
 	l := launchOf("")
 	return fleettest.Subject{
 		Fleet:        f,
+		Inspector:    simfleet.Inspected{World: w},
 		At:           here,
 		Launch:       l,
 		Settle:       settle,

@@ -93,7 +93,7 @@ func (s *Server) load() error {
 		if j.RepositoryID == "" {
 			j.RepositoryID = s.idOf(j.Repository)
 		}
-		if j.State != Queued {
+		if j.State != Queued && !j.Elsewhere {
 			if j.by = s.runner(j.RunnerID); j.by == nil { // deleted, with the job still on it
 				j.by = &registration{record: record{ID: j.RunnerID, OfflineAt: now}, removedAt: now}
 			}

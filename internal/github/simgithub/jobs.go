@@ -12,13 +12,12 @@ type JobState string
 
 // The states of a job. The last three are final.
 const (
-	Queued   JobState = "queued"
-	Assigned JobState = "assigned" // to a runner that has not taken it yet
-	Running  JobState = "running"
-	Done     JobState = "done"
-	Lost     JobState = "lost" // its runner program went away and did not come back
-	// Cancelled is one that no runner had, or that one of others has.
-	Cancelled JobState = "cancelled"
+	Queued    JobState = "queued"
+	Assigned  JobState = "assigned" // to a runner that has not taken it yet
+	Running   JobState = "running"
+	Done      JobState = "done"
+	Lost      JobState = "lost"      // its runner program went away and did not come back
+	Cancelled JobState = "cancelled" // before any runner had it
 )
 
 // Job is a job of a workflow. To queue one, only RunID, Labels and Duration are
@@ -44,8 +43,11 @@ type Job struct {
 	// Refused: its machine failed it before its first step.
 	Refused  bool
 	Requeued int // how often it was queued again
+	// Elsewhere: a runner that this server does not have took it.
+	Elsewhere bool
 
 	QueuedAt   time.Time
+	ReleasedAt time.Time // when it was held back no more; zero: it never was, or still is
 	AssignedAt time.Time // the last time
 	StartedAt  time.Time
 	EndedAt    time.Time
@@ -75,12 +77,31 @@ func (s *Server) Queue(repository string, j Job) (id string, err error) {
 
 // Release lets a job that was held back go to a runner.
 func (s *Server) Release(id string) error {
-	return s.step(func(time.Time) error {
+	return s.step(func(now time.Time) error {
 		j, err := s.unfinished(id)
 		if err != nil {
 			return err
 		}
-		j.Back = false
+		j.Back, j.ReleasedAt = false, now
+		s.put(bucketJobs, j.ID, j.Job)
+		return nil
+	})
+}
+
+// TakeElsewhere gives a job that no runner has begun to one that this server does not have,
+// under a name that may be anybody's. It takes its time there.
+func (s *Server) TakeElsewhere(id, name string) error {
+	return s.step(func(now time.Time) error {
+		j, err := s.unfinished(id)
+		switch {
+		case err != nil:
+			return err
+		case j.State == Running:
+			return fmt.Errorf("give job %s to another runner: it runs", id)
+		case j.by != nil:
+			s.requeue(j)
+		}
+		j.State, j.StartedAt, j.Elsewhere, j.RunnerID, j.RunnerName = Running, now, true, s.id(), name
 		s.put(bucketJobs, j.ID, j.Job)
 		return nil
 	})

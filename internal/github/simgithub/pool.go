@@ -98,6 +98,9 @@ func (s *Server) settle(now time.Time) {
 func (p *pool) overdue(now time.Time, staysBusy bool) {
 	for _, j := range slices.Clone(p.jobs) {
 		switch {
+		case j.Elsewhere && now.Sub(j.StartedAt) >= j.Duration:
+			p.end(now, j, Done)
+		case j.Elsewhere:
 		case j.State == Assigned && now.Sub(j.AssignedAt) >= p.pickUp:
 			j.by.missed = true
 			p.requeue(j)

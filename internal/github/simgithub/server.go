@@ -47,6 +47,9 @@ type Config struct {
 	// Fault is asked before each request is looked at, without any lock. op is
 	// one of the Op constants. nil: nothing goes wrong.
 	Fault func(op string, r *http.Request) Fault
+	// ReadLag is how old the answers about workflow runs and their jobs are; nil: not at all.
+	// A job that is younger is as it was when it was queued.
+	ReadLag func() time.Duration
 	// Errorf gets requests that a correct client never makes, such as
 	// t.Errorf. They are refused as well. nil: they are not reported.
 	Errorf func(format string, args ...any)

@@ -34,23 +34,36 @@ func (s *Server) SetWorkflow(run string, w Workflow) {
 	s.look(func(time.Time) { s.workflows[run] = w })
 }
 
-// statusOf returns how GitHub calls the state of a job, and its conclusion; nil: none yet.
+// Status returns how GitHub calls the state of a job, and its conclusion; empty: none yet.
 // A job whose runner is gone fails: GitHub gives it to no other one.
-func statusOf(j Job) (status string, conclusion any) {
-	switch j.State {
-	case Running:
-		return github.StatusInProgress, nil
-	case Done:
-		return github.StatusCompleted, "success"
-	case Lost:
+func (j Job) Status() (status, conclusion string) {
+	switch {
+	case j.State == Running:
+		return github.StatusInProgress, ""
+	case j.State == Lost || j.Refused:
 		return github.StatusCompleted, "failure"
-	case Cancelled:
+	case j.State == Done:
+		return github.StatusCompleted, "success"
+	case j.State == Cancelled:
 		return github.StatusCompleted, "cancelled"
+	case j.Back:
+		return cmp.Or(j.Held, github.StatusQueued), ""
 	}
-	if j.Back {
-		return cmp.Or(j.Held, github.StatusQueued), nil
+	return github.StatusQueued, ""
+}
+
+// at returns the job as it was at a time, for those who read behind.
+func (j Job) at(now time.Time) Job {
+	if j.EndedAt.After(now) {
+		j.State, j.EndedAt, j.Refused = Running, time.Time{}, false
 	}
-	return github.StatusQueued, nil
+	if j.StartedAt.After(now) || j.State == Running && j.StartedAt.IsZero() {
+		j.State, j.StartedAt = Queued, time.Time{}
+	}
+	if j.ReleasedAt.After(now) {
+		j.Back = true
+	}
+	return j
 }
 
 // runStatus returns the status of a run: that of its least advanced job, but that of one
@@ -60,10 +73,10 @@ func runStatus(jobs []Job) (status string, conclusion any) {
 	at := len(order) - 1
 	worst := "success"
 	for _, j := range jobs {
-		status, conclusion := statusOf(j)
+		status, conclusion := j.Status()
 		at = min(at, slices.Index(order, status))
-		if c, _ := conclusion.(string); c != "" && c != "success" {
-			worst = c
+		if conclusion != "" && conclusion != "success" {
+			worst = conclusion
 		}
 	}
 	if order[at] != github.StatusCompleted {
@@ -79,6 +92,12 @@ func (s actions) jobsOf(repo github.Repository) []Job {
 		all = append(all, j.Job)
 	}
 	all = slices.DeleteFunc(all, func(j Job) bool { return j.RepositoryID != repo.ID })
+	if s.cfg.ReadLag != nil {
+		then := s.cfg.Now().Add(-s.cfg.ReadLag())
+		for i := range all {
+			all[i] = all[i].at(then)
+		}
+	}
 	slices.SortFunc(all, func(a, b Job) int { return number(a.ID) - number(b.ID) })
 	return all
 }
@@ -183,7 +202,7 @@ func orNil[T comparable](v T) any {
 // showJob is GitHub's JSON of a job.
 func (s actions) showJob(r *http.Request, j Job) map[string]any {
 	w := s.workflows[j.RunID]
-	status, conclusion := statusOf(j)
+	status, conclusion := j.Status()
 	at := base(r) + "/repos/" + j.Repository + "/actions/"
 	run, _ := strconv.ParseInt(j.RunID, 10, 64)
 	out := map[string]any{
@@ -191,7 +210,7 @@ func (s actions) showJob(r *http.Request, j Job) map[string]any {
 		"head_sha": strings.Repeat("0", 40), "workflow_name": "ci", "head_branch": cmp.Or(w.Branch, "main"), "name": "job " + j.ID,
 		"url": at + "jobs/" + j.ID, "html_url": "https://github.com/" + j.Repository + "/actions/runs/" + j.RunID + "/job/" + j.ID,
 		"check_run_url": base(r) + "/repos/" + j.Repository + "/check-runs/" + j.ID, "labels": j.Labels, "steps": []any{},
-		"status": status, "conclusion": conclusion, "created_at": stamp(j.QueuedAt), "started_at": stamp(j.QueuedAt), "completed_at": stamp(j.EndedAt),
+		"status": status, "conclusion": orNil(conclusion), "created_at": stamp(j.QueuedAt), "started_at": stamp(j.QueuedAt), "completed_at": stamp(j.EndedAt),
 		"runner_id": nil, "runner_name": nil, "runner_group_id": nil, "runner_group_name": nil,
 	}
 	if !j.StartedAt.IsZero() { // before, GitHub tells of no runner
@@ -213,8 +232,8 @@ func (s actions) showRun(r *http.Request, repo github.Repository, run string, jo
 		"path": ".github/workflows/ci.yml", "workflow_id": 1, "url": at, "html_url": "https://github.com/" + repo.Name + "/actions/runs/" + run,
 		"created_at": stamp(jobs[0].QueuedAt), "updated_at": stamp(jobs[0].QueuedAt), "run_started_at": stamp(jobs[0].QueuedAt),
 		"head_commit": nil, "pull_requests": []any{}, "check_suite_url": base(r) + "/repos/" + repo.Name + "/check-suites/1", "workflow_url": at + "/workflow",
-		"actor": showUser(r, cmp.Or(w.Actor, "octocat")), "triggering_actor": showUser(r, cmp.Or(w.Actor, "octocat")),
-		"repository": showRepository(r, repo, !w.Public), "head_repository": showRepository(r, repo, !w.Public),
+		"actor": s.showUser(r, cmp.Or(w.Actor, "octocat")), "triggering_actor": s.showUser(r, cmp.Or(w.Actor, "octocat")),
+		"repository": s.showRepository(r, repo, !w.Public), "head_repository": s.showRepository(r, repo, !w.Public),
 	}
 	for _, name := range []string{"jobs", "logs", "cancel", "rerun", "artifacts"} {
 		out[name+"_url"] = at + "/" + name
@@ -223,22 +242,28 @@ func (s actions) showRun(r *http.Request, repo github.Repository, run string, jo
 	case w.Head == "0":
 		out["head_repository"] = nil
 	case w.Head != "" && ok:
-		out["head_repository"] = showRepository(r, head, !w.Public)
+		out["head_repository"] = s.showRepository(r, head, !w.Public)
 	}
 	return out
 }
 
 // showUser and showRepository are GitHub's JSON of those, with each address that it has.
-func showUser(r *http.Request, login string) map[string]any {
-	out := map[string]any{"id": 1, "node_id": "U1", "login": login, "gravatar_id": "", "site_admin": false, "type": "User"}
+func (s actions) showUser(r *http.Request, login string) map[string]any {
+	id := int64(1)
+	for _, o := range s.orgs {
+		if strings.EqualFold(o.Name, login) {
+			id, _ = strconv.ParseInt(o.ID, 10, 64) // it is a number
+		}
+	}
+	out := map[string]any{"id": id, "node_id": "U1", "login": login, "gravatar_id": "", "site_admin": false, "type": "User"}
 	addresses(out, base(r)+"/users/"+login, "avatar events followers following gists html organizations received_events repos starred subscriptions")
 	return out
 }
 
-func showRepository(r *http.Request, repo github.Repository, private bool) map[string]any {
+func (s actions) showRepository(r *http.Request, repo github.Repository, private bool) map[string]any {
 	id, _ := strconv.ParseInt(repo.ID, 10, 64)
 	owner, name, _ := strings.Cut(repo.Name, "/")
-	out := map[string]any{"id": id, "node_id": "P" + repo.ID, "name": name, "full_name": repo.Name, "owner": showUser(r, owner),
+	out := map[string]any{"id": id, "node_id": "P" + repo.ID, "name": name, "full_name": repo.Name, "owner": s.showUser(r, owner),
 		"private": private, "description": nil, "fork": false}
 	addresses(out, base(r)+"/repos/"+repo.Name, "archive assignees blobs branches collaborators comments commits compare contents contributors "+
 		"deployments downloads events forks git_commits git_refs git_tags hooks html issue_comment issue_events issues keys labels languages merges milestones "+

@@ -87,7 +87,7 @@ func (c *course) options() (all []option) {
 // later one is all the same, and so it continues at once.
 func alone(p *kernel.Parked) bool {
 	switch p.Effect.Op {
-	case kernel.Image, kernel.Root, kernel.Console, kernel.Send, kernel.Call:
+	case kernel.Image, kernel.Root, kernel.Types, kernel.Console, kernel.Send, kernel.Call:
 		return true
 	case kernel.Get:
 		return p.Effect.What == "account"

@@ -30,10 +30,17 @@ const (
 
 	Image     = "image"
 	Root      = "root"
+	Types     = "types"
 	Launch    = "launch"
 	ByToken   = "by token"
 	Console   = "console"
 	Terminate = "terminate"
+
+	TakeOn    = "take on"
+	Strangers = "strangers"
+	Vet       = "vet"
+	AMI       = "ami"
+	Subnets   = "subnets"
 
 	Mint = "mint"
 	Find = "find"

@@ -245,6 +245,8 @@ func Plain(i store.Item) string {
 		i = new(*was)
 	case *store.Points:
 		i = new(*was)
+	case *store.Checkup:
+		i = new(*was)
 	case *store.Sweep:
 		now := *was
 		now.History, i = nil, &now

@@ -172,8 +172,9 @@ func (k *Kernel) Span(e *Effect) time.Duration {
 // typical is how long a call usually takes, both ways.
 var typical = map[string]time.Duration{
 	Get: 6 * time.Millisecond, Commit: 10 * time.Millisecond, Due: 15 * time.Millisecond, List: 100 * time.Millisecond, Count: 15 * time.Millisecond,
-	Send: 10 * time.Millisecond, Delete: 100 * time.Millisecond, Image: 50 * time.Millisecond, Root: 200 * time.Millisecond, Launch: 1500 * time.Millisecond,
+	Send: 10 * time.Millisecond, Delete: 100 * time.Millisecond, Image: 50 * time.Millisecond, Root: 200 * time.Millisecond, Types: time.Second, Launch: 1500 * time.Millisecond,
 	ByToken: 150 * time.Millisecond, Console: 150 * time.Millisecond, Terminate: 300 * time.Millisecond, Mint: 400 * time.Millisecond, Find: 150 * time.Millisecond,
+	TakeOn: 100 * time.Millisecond, Strangers: 150 * time.Millisecond, Vet: 400 * time.Millisecond, AMI: 200 * time.Millisecond, Subnets: 300 * time.Millisecond,
 	Call: 20 * time.Millisecond,
 }
 

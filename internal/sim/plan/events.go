@@ -12,6 +12,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -106,6 +107,10 @@ var events = []event{
 		}
 		labels := oneOf(s.dice, all, "registration", name).Labels
 		job := simgithub.Job{RunID: "999", Labels: labels[len(labels)-1:], Duration: s.between(time.Second, 5*time.Minute, "thief", name)}
+		if job.Labels[0] == sim.Plain { // it may have machines of its own
+			s.w.Plain(sim.PlainJob{Run: job.RunID, Length: job.Duration})
+			return true
+		}
 		_, err := s.w.GitHub.Queue(setting.RepositoryID, job)
 		return err == nil
 	}},

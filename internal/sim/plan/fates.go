@@ -26,7 +26,7 @@ var kindOf = map[kernel.Fate]Kind{
 // reads says whether an operation changes nothing.
 func reads(op string) bool {
 	switch op {
-	case kernel.Get, kernel.Due, kernel.List, kernel.Image, kernel.Root, kernel.Console, kernel.ByToken, kernel.Find:
+	case kernel.Get, kernel.Due, kernel.List, kernel.Image, kernel.Root, kernel.Types, kernel.Console, kernel.ByToken, kernel.Find:
 		return true
 	}
 	return false

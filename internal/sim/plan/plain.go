@@ -11,6 +11,7 @@ import (
 // The kinds of trouble that workflow jobs have.
 const (
 	webhookLost  Kind = "webhook lost"
+	webhookFails Kind = "webhook not delivered, and logged so"
 	webhookTwice Kind = "webhook delivered twice"
 	webhookLate  Kind = "webhook late"
 	nameless     Kind = "webhook without the runner's name"
@@ -103,6 +104,13 @@ func (p *plan) webhooks() func(job, event string) []time.Duration {
 			return []time.Duration{later}
 		}
 		return []time.Duration{moment}
+	}
+}
+
+// logged says whether GitHub tried to deliver a webhook that is lost, and wrote that down.
+func (p *plan) logged() func(job, event string) bool {
+	return func(job, event string) bool {
+		return p.chance(500, "logged", job, event) && p.happens(webhookFails, job+" "+event)
 	}
 }
 

@@ -45,6 +45,7 @@ func (s *story) tell() {
 		}
 	}
 	s.plainJobs(&wg)
+	s.checks(&wg)
 	heal := s.rules()
 	if s.chance(150, "index lags") && s.happens(staleIndex, "") {
 		s.w.SetIndexLag(s.between(time.Second, 90*time.Second, "index lags by"))
@@ -166,6 +167,11 @@ func (s *story) body(name string) apitype.Start {
 	}
 	if s.theme() == mixed && s.chance(200, "tag", name) {
 		body.Tags = map[string]string{"job": oneOf(s.dice, []string{"7", "8"}, "tag", name)}
+	}
+	if s.theme() == mixed && s.chance(250, "needs", name) {
+		body.CPU = oneOf(s.dice, []int{0, 2, 4, 8}, "cpu", name)
+		body.Arch = oneOf(s.dice, []string{"", store.X86, store.ARM64}, "arch", name)
+		body.GPU = oneOf(s.dice, []int{0, 0, 1}, "gpu", name)
 	}
 	longest := oneOf(s.dice, []time.Duration{2 * time.Minute, 7*time.Minute + 30*time.Second}, "longest timeout", name)
 	if s.theme() == oneKey {

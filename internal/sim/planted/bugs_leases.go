@@ -3,15 +3,23 @@ package main
 // leaseBugs break how registrations at GitHub are leased.
 var leaseBugs = []Bug{
 	plant("LeaseInTheIntent", "a lease is committed with its intent, which accounts that share a credential lose to each other",
-		edit("worker/lease.go", `			s.lease, l.wait, err = r.lease(ctx, r.now, account, w)
-			return err
-`, `			d, lease := r.points.of(account.Credential()).Lease(r.now, r.Limits, w)
-			s.lease, l.wait = lease, d.Wait
-			if d.Wait.For == "" {
-				r.group("account "+req.Account, s).Add(d)
-			}
-			return nil
+		edit("worker/lease.go", `	if len(ws) == 0 {
+		return &l
+	}
+`, `	p := r.points.of(account.Credential())
+	for i, s := range without {
+		d, lease := p.Lease(r.now, r.Limits, ws[i])
+		p = *d.Changes[0].Item.(*store.Points)
+		s.lease, s.noLease = lease, d.Wait
+		r.group("account "+account.ID, s).Add(d)
+	}
+	if true {
+		return &l
+	}
 `)),
+	plant("LeasesOfOneGrantedTwice", "leases that are made together are of one place",
+		edit("worker/lease.go", `			p = *d.Changes[0].Item.(*store.Points)
+`, ``)),
 	plant("LeaseUsedTwice", "a registration that failed is made again by the same lease",
 		edit("store/name.go", `	r.Lease = Lease{} // it is used up
 `, ``)),

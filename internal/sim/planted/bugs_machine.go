@@ -16,4 +16,21 @@ var machineBugs = []Bug{
 	"context"
 	"strings"
 `)),
+	plant("NeedsAreForgotten", "a request that says what it needs gets what the account has by default",
+		edit("worker/types.go", `	if !ok {
+		return nil, nil
+	}
+	all, err`, `	if !ok || a.ID != "" {
+		return nil, nil
+	}
+	all, err`)),
+	plant("GPUForEverybody", "a request without a GPU gets a machine that has one",
+		edit("store/requirements.go", `gpu = Range{0, -1}`, `gpu = Range{}`),
+		edit("store/requirements.go", `px, py := price(x.Name), price(y.Name)`, `px, py := -price(x.Name)+MicroUSD(1+x.GPUs), -price(y.Name)+MicroUSD(1+y.GPUs)
+		px, py = 9-px, 9-py`)),
+	plant("AnyArchitecture", "a request for arm64 gets any machine",
+		edit("store/requirements.go", `slices.Contains(t.Arch, arch) && `, `(arch == ARM64 || slices.Contains(t.Arch, arch)) && `)),
+	plant("SpecWithoutTheNeeds", "requests for different machines share a runner",
+		edit("store/key.go", `	b, err := json.Marshal(m)`, `	m.CPU, m.Arch, m.GPU = 0, "", 0
+	b, err := json.Marshal(m)`)),
 }

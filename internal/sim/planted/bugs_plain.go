@@ -17,12 +17,23 @@ var plainBugs = []Bug{
 	plant("OldAnswerBelieved", "a job that was cancelled stays queued, as GitHub said before",
 		edit("worker/job.go", `told.Status.Begun() && !s.Status.Begun()`, `told.Status.Begun() && s.Status.Begun()`)),
 	plant("QueuedNotLookedFor", "a queued job whose webhook was lost is never looked for",
-		edit("reaper/sweep.go", `		atGitHub(ec2).queued(ctx, s.at.Account)
+		edit("reaper/sweep.go", `		next = atGitHub(ec2).queued(ctx, next)
 `, ``)),
+
+	// What GitHub could not deliver.
+	plant("LogNotRead", "nobody reads which webhooks GitHub could not deliver",
+		edit("reaper/queued.go", `	s = s.Heard(gh.deliveries(ctx, account, s.Deliveries))
+`, ``)),
+	plant("OnlyTheNewestPageOfTheLog", "of the log, only the newest hundred deliveries are read",
+		edit("store/deliveries.go", `slices.Clone(l.Missed), next`, `slices.Clone(l.Missed), next[:0]`)),
+	plant("MissedAndForgotten", "a repository that missed a webhook is forgotten before it was looked through",
+		edit("reaper/queued.go", `if !l.later() {`, `if l != nil {`)),
 
 	// Who took which job.
 	plant("ReadyWhenOnline", "the request of a job is ready when its machine is online",
 		edit("store/settle.go", `if r.OfJob() {`, `if r.OfJob() && run.OnlineAt.IsZero() {`)),
+	plant("StopTakesTheRequestsLock", "who stops a job's request leaves the lock of the machine that took the job",
+		edit("api/status.go", `run.Version == 0 || run.Lock == lock.Key`, `run.Version == 0 || lock.Key != ""`)),
 	plant("TheftOverlooked", "who waits for a machine that took another job waits on",
 		edit("store/spare.go", `	case run.Took.Job != "":
 		return r.tried(run)`, `	case run.Took.Job != "" && run.State.Final():

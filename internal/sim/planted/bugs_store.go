@@ -36,13 +36,9 @@ var storeBugs = []Bug{
 	plant("SlotNotTaken", "the first call of a runner takes no slot",
 		edit("store/line.go", `			return Turn{At: turn}, q.Reserve(room, r.Region, p)
 `, `			return Turn{At: turn}, q
-`), edit("store/line.go", `	}
-	return Turn{At: turn}, q.Reserve(room, r.Region, p)
-}`, `	}
-	return Turn{At: turn}, q
-}`)),
+`), edit("store/line.go", `return Turn{At: call}, q.Reserve(room, r.Region, p)`, `return Turn{At: call}, q`)),
 	plant("NextSlotNotTaken", "further calls of a runner take no slot",
-		edit("store/line.go", `return turn, q.Reserve(room, region, p)`, `return turn, q`)),
+		edit("store/line.go", `return Turn{At: room}, q.Reserve(room, region, p)`, `return Turn{At: room}, q`)),
 	plant("PacingIgnored", "launches are not spaced out",
 		edit("store/quota.go", `return maxTime(full, q.Next[region])`, `return full`)),
 	plant("BootByRaisedTwice", "each call of a machine that waits for its config raises its boot limit",
@@ -51,11 +47,14 @@ var storeBugs = []Bug{
 		edit("store/boot.go", `if first && r.InstanceID != "" {`, `if _ = r; first {`)),
 	plant("LineForgets", "each request that waits for its turn gets a new one at the end of the line",
 		edit("store/line.go", `	if r.Slot.IsZero() {`, `	if true {`)),
-	plant("TurnNotKept", "a request has its launch at its turn though others went first",
-		edit("store/line.go", `	case room.After(now) && !r.Ahead: // others went first
-		q = q.withLine(r.Region, line.delayed(room.Sub(turn)))
-		return Turn{At: room, Slot: r.Slot}, q
-	case`, `	case r.Ahead &&`)),
+	plant("TurnNotKept", "a request that finds no room at its turn is sent to the end of the line",
+		edit("store/line.go", `	return q.First(now, r.Region, p)
+`, `	return Turn{At: line.End, Slot: line.End}, q
+`)),
+	plant("CalledBeforeItsSlot", "a worker does not wait for the slot that it has in its hand",
+		edit("worker/launch.go", `sleep.For(ctx, slot); err`, `sleep.For(ctx, 0); err`)),
+	plant("LaunchedPastBootBy", "a worker that waited for its slot launches whatever became of the time to boot",
+		edit("worker/launch.go", `if store.NextStep(v.Now(), r, v.Lock) != store.StepLaunch {`, `if false {`)),
 	plant("LaunchingLockIsFree", "a second machine is launched for a key that one is being launched for",
 		edit("store/lock.go", `return l.State == "" || l.State == LockEmpty`, `return l.State == "" || l.State == LockLaunching || l.State == LockEmpty`)),
 	plant("TTLOnALiveLock", "the lock of a live runner is deleted when its last one's would have been",

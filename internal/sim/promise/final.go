@@ -79,7 +79,7 @@ const periods = 5
 // sawDrained is sawHealed of the runners.
 func (p finalPromises) sawDrained(healed time.Time) {
 	jobs := map[string]time.Time{} // when the last one of a runner ended
-	for _, j := range p.GitHub.Jobs() {
+	for _, j := range p.jobs() {
 		if id := setting.RunnerIn(j.RunnerName); !j.StartedAt.IsZero() {
 			jobs[id] = latest(jobs[id], j.EndedAt)
 		}

@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -40,10 +41,7 @@ func (p leasePromises) sawLeases(c commit) {
 		switch i := i.(type) {
 		case *store.Points:
 			points = true
-			was := p.leases.points[i.Credential]
-			if !i.Next.Equal(was.Next) {
-				p.leases.left[i.Credential]++
-			}
+			p.leases.left[i.Credential] += i.Leased - p.leases.points[i.Credential].Leased
 			p.leases.points[i.Credential] = *i
 		case *store.Runner:
 			if p.runners[i.ID].Version == 0 {
@@ -59,10 +57,23 @@ func (p leasePromises) sawLeases(c commit) {
 
 // sawMint looks at a registration before it is made.
 func (p leasePromises) sawMint(r store.Runner) {
-	credential := r.Account + "/github/runner/pat"
-	p.hold(Leased, p.leases.left[credential] > 0, "runner %s is registered without a lease of %s", r.ID, credential)
 	now := p.now(kernel.Worker)
 	p.hold(Leased, !now.Before(r.Lease.At.Add(-slack)), "runner %s is registered at %s, and its lease is for %s", r.ID, now, r.Lease.At)
+	p.sawUsed(p.credentialOf(r.Account))
+}
+
+// credentialOf names the credential of an account as its points do: all accounts with an
+// App share what GitHub grants it.
+func (p leasePromises) credentialOf(account string) string {
+	if app := p.Account.GitHub; app.AppID != 0 {
+		return fmt.Sprintf("/app/%d/%d", app.AppID, app.InstallationID)
+	}
+	return account + "/github/runner/pat"
+}
+
+// sawUsed looks at a lease of a credential that is used.
+func (p leasePromises) sawUsed(credential string) {
+	p.hold(Leased, p.leases.left[credential] > 0, "a runner is registered without a lease of %s", credential)
 	p.leases.left[credential]--
 	made := p.leases.made[credential]
 	for len(made) > 0 && time.Since(made[0]) >= time.Minute {

@@ -130,7 +130,7 @@ func (p machinePromises) Ages() (orphan, duplicate time.Duration) {
 // sawJobs looks at the machines that switched themselves off: none had a job, but
 // for those that had to, and those whose time was up.
 func (p machinePromises) sawJobs() {
-	jobs := p.GitHub.Jobs()
+	jobs := p.jobs()
 	for _, m := range p.Fleet.Instances() {
 		if m.PowerOff == "" || m.PowerOff == setting.Died || m.PowerOff == store.EndTooOld {
 			continue // a program that GitHub refuses cuts its job itself

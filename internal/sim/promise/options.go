@@ -1,12 +1,15 @@
 package promise
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
@@ -26,6 +29,7 @@ const (
 func (p launchPromises) sawOptions(l fleet.Launch, r store.Runner) {
 	if asked := p.requests[r.Request]; asked.Version != 0 {
 		p.suits(asked, l.Options, l.Tags)
+		p.fits(asked, l.InstanceType)
 		p.hold(NextOne, r.Region == asked.Region, "runner %s is launched in %s, and request %s is in %s", r.ID, r.Region, asked.ID, asked.Region)
 	}
 	p.hold(OwnTags, l.Tags[fleet.TagControlPlane] == setting.ControlPlane && l.Tags[fleet.TagRequest] == r.Request && l.Tags[fleet.TagRunner] == r.ID,
@@ -77,4 +81,26 @@ func (p launchPromises) suits(r store.Request, o store.LaunchOptions, tags map[s
 	maps.DeleteFunc(got, func(k, v string) bool { return r.Machine.Tags[k] != v })
 	p.hold(Suited, len(got) == len(r.Machine.Tags), "request %s asked for tags %v, and gets %v", r.ID, r.Machine.Tags, tags)
 	p.hold(Suited, r.Machine.Tags["job"] != "" || tags["job"] == "", "request %s asked for no tag, and gets %v", r.ID, tags)
+}
+
+// fits looks at whether an instance type is one that a request named, or has what it asked
+// for, within the rules that the registration of every world has.
+func (p launchPromises) fits(r store.Request, name string) {
+	m := r.Machine
+	named := m.InstanceTypes
+	if m.CPU+m.GPU+m.MemoryGB == 0 && m.Arch == "" && len(named) == 0 {
+		named = p.Account.DefaultInstanceTypes
+	}
+	if len(named) > 0 {
+		p.hold(Suited, slices.Contains(named, name), "request %s is for one of %q, and gets %s", r.ID, named, name)
+		return
+	}
+	i := slices.IndexFunc(simfleet.InstanceTypes, func(t store.InstanceType) bool { return t.Name == name })
+	if i < 0 {
+		p.hold(Suited, false, "request %s gets the instance type %s, which EC2 does not have", r.ID, name)
+		return
+	}
+	t, rules, arch := simfleet.InstanceTypes[i], p.Account.InstanceRequirements, cmp.Or(m.Arch, store.X86)
+	p.hold(Suited, t.VCPUs >= m.CPU && t.VCPUs <= rules.VCPUs.Max && t.GPUs >= m.GPU && (m.GPU > 0 || t.GPUs == 0) && slices.Contains(t.Arch, arch) && !t.Special && !strings.HasPrefix(name, "t3a."),
+		"request %s asked for %d vCPUs, %d GPUs and %q, and gets %+v", r.ID, m.CPU, m.GPU, arch, t)
 }

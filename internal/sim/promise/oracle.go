@@ -41,6 +41,7 @@ type Oracle struct {
 	plainPromises
 	outfitPromises
 	leasePromises
+	checkPromises
 	usagePromises
 }
 
@@ -50,7 +51,7 @@ func New(cfg Config) *Oracle {
 		outfits: outfits{map[string]bool{}, map[string]string{}}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, usagePromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, checkPromises{h}, usagePromises{h},
 	}
 }
 
@@ -161,6 +162,8 @@ func (o *Oracle) saw(c commit) {
 			o.locks[i.Key] = *i
 		case *store.Pulse:
 			o.pulses[i.Key] = *i
+		case *store.Checkup:
+			o.sawCheck(i)
 		}
 	}
 	o.sawTogether(c, shared)
@@ -218,6 +221,7 @@ func (o *Oracle) Check(log []byte) {
 	o.hold(Hidden, len(found) == 0, "%v", found)
 	o.sawMachines(machines, powerless)
 	o.sawPace()
+	o.sawDry()
 	live := map[string]int{}
 	for _, r := range o.runners {
 		if !r.State.Final() {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
@@ -37,6 +38,11 @@ type plainPromises struct{ *History }
 // believed is for how long a worker may believe what GitHub said of a job, and what it
 // takes from there to a commit.
 const believed = 90 * time.Second
+
+// jobs returns all jobs of GitHub but those that a runner of others took, under whatever name.
+func (h *History) jobs() []simgithub.Job {
+	return slices.DeleteFunc(h.GitHub.Jobs(), func(j simgithub.Job) bool { return j.Elsewhere })
+}
 
 // sawPlain looks at the request of a workflow job, after all of its commit was noted.
 func (p plainPromises) sawPlain(was, r store.Request) {

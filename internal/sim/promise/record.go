@@ -29,7 +29,7 @@ const (
 	HardKept    Promise = "nobody may count on a runner beyond its hard limit"
 	QuotaTrue   Promise = "the quota counts what lives"
 	QuotaKept   Promise = "the quota is never passed"
-	TurnKept    Promise = "who comes at its turn keeps its place in the line"
+	TurnKept    Promise = "who comes at its turn and finds no room goes before the line"
 	Goroutines  Promise = "nothing runs on after its invocation returned"
 	Answered    Promise = "what was accepted is recorded"
 	Rest        Promise = "the world comes to rest"
@@ -59,7 +59,7 @@ func (p recordPromises) sawRequest(was, r store.Request) {
 		"request %s is another one than it was", r.ID)
 	if was.Wait == store.WaitPaced && r.Wait == store.WaitPaced && !was.Slot.IsZero() {
 		moved, late := r.Slot.Sub(was.Slot), r.UpdatedAt.Sub(was.DueAt)
-		p.hold(TurnKept, moved <= time.Millisecond || late > turnLapses, "request %s came %s after its turn, and has one that is %s later", r.ID, late, moved)
+		p.hold(TurnKept, moved <= time.Millisecond || late > turnLapses || r.Ahead, "request %s came %s after its turn, and has one that is %s later", r.ID, late, moved)
 	}
 	p.hold(Rising, r.Tries >= was.Tries, "request %s was tried %d times, and then %d", r.ID, was.Tries, r.Tries)
 }

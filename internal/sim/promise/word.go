@@ -69,7 +69,11 @@ func (p wordPromises) Minting(name string) (answered func(err error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	id := setting.RunnerIn(name)
-	if r := p.runners[id]; r.Version != 0 || !p.wiped() {
+	if c, ok := p.checks[id]; ok {
+		p.hold(NameOnce, !p.names[name], "the name %s is registered a second time", name)
+		p.hold(Claimed, c.Claim.By != "" && !p.now(kernel.Worker).After(c.Claim.Until), "the name %s is registered for a check without a claim", name)
+		leasePromises(p).sawUsed(leasePromises(p).credentialOf(setting.AccountID))
+	} else if r := p.runners[id]; r.Version != 0 || !p.wiped() {
 		p.hold(NameOnce, !p.names[name], "the name %s is registered a second time", name)
 		p.hold(NameOnce, slices.ContainsFunc(r.Names, func(g store.GitHubName) bool { return g.Name == name }), "the name %s is registered before it is written", name)
 		now := p.now(kernel.Worker)
@@ -194,7 +198,7 @@ func (p wordPromises) sawOnline(was, r store.Runner) {
 		return
 	}
 	_, shown := p.confirmations.shown[r.Config.RunnerID]
-	gave := slices.ContainsFunc(p.GitHub.Jobs(), func(j simgithub.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
+	gave := slices.ContainsFunc(p.jobs(), func(j simgithub.Job) bool { return setting.RunnerIn(j.RunnerName) == r.ID && !j.StartedAt.IsZero() })
 	p.hold(Proved, shown || gave || p.confirmations.lied[r.ID], "runner %s counts as online, and GitHub neither showed it so nor gave it a job", r.ID)
 }
 

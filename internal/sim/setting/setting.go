@@ -21,7 +21,8 @@ const (
 	Repository   = "acme/shop"
 	RepositoryID = "7"
 	URL          = "https://garo.sim"
-	GroupID      = 9 // of the runner group that admits the repository
+	CheckTag     = "doctor" // of the runner, in what checks ask EC2 about
+	GroupID      = 9        // of the runner group that admits the repository
 )
 
 // Organization is the owner of the repository, where runners register while the account's

@@ -137,6 +137,11 @@ func (e *ec2) List(context.Context, fleet.Place, string) iter.Seq2[fleet.Instanc
 	}
 }
 
+// Types implements fleet.Fleet.
+func (e *ec2) Types(context.Context, fleet.Place, store.Requirements) ([]store.InstanceType, error) {
+	return nil, nil
+}
+
 // SpotPrices implements fleet.Fleet: nobody knows them.
 func (e *ec2) SpotPrices(context.Context, fleet.Place, []string, []string) (map[string]store.MicroUSD, map[string]string, error) {
 	return nil, nil, nil

@@ -4,6 +4,7 @@ package machinetest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -29,8 +30,28 @@ func inRoot(ctx context.Context, root, script string) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
-// TestImageIsInstalledAndBoots makes an image of a bare Debian by install.sh, twice, and
-// boots a machine from it: time per step, with and without the image, is in the log. The
+// release is GitHub's answer about the newest release of the runner program, with the notes as
+// releaseNote.md of actions/runner makes them.
+func release(url, sha256 string) []byte {
+	var notes strings.Builder
+	var assets []map[string]string
+	for _, arch := range []string{"x64", "arm64", "arm"} {
+		hash := sha256
+		if arch == "arm" {
+			hash = strings.Repeat("0", 64)
+		}
+		fmt.Fprintf(&notes, "- actions-runner-linux-%[1]s-2.999.0.tar.gz <!-- BEGIN SHA linux-%[1]s -->%[2]s<!-- END SHA linux-%[1]s -->\n", arch, hash)
+		assets = append(assets, map[string]string{"name": "actions-runner-linux-" + arch + "-2.999.0.tar.gz", "browser_download_url": url})
+	}
+	b, err := json.Marshal(map[string]any{"tag_name": "v2.999.0", "body": notes.String(), "assets": assets})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return b
+}
+
+// TestImageIsInstalledAndBoots makes an image of a bare Debian by install.sh, twice, the second
+// time with the newest release, and boots a machine from it: time per step, with and without the image, is in the log. The
 // runner program is a stand-in, and a kernel and systemd are not started.
 func TestImageIsInstalledAndBoots(t *testing.T) {
 	t.Parallel()
@@ -56,7 +77,7 @@ func TestImageIsInstalledAndBoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(res http.ResponseWriter, req *http.Request) {
-		_, _ = res.Write(map[string][]byte{"/runner": program, "/agent": agent.gzip}[req.URL.Path])
+		_, _ = res.Write(map[string][]byte{"/runner": program, "/agent": agent.gzip, "/latest": release("http://"+l.Addr().String()+"/runner", sum(program))}[req.URL.Path])
 	})}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
@@ -69,10 +90,10 @@ func TestImageIsInstalledAndBoots(t *testing.T) {
 	}
 	// Services of packages are not to start here.
 	run := fmt.Sprintf("printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; "+
-		"RUNNER_URL=http://%[1]s/runner RUNNER_SHA256=%[2]s AGENT_URL=http://%[1]s/agent AGENT_SHA256=%[3]s bash /install.sh", l.Addr(), sum(program), agent.sha256)
+		"if test \"$1\" = 1; then export RUNNER_URL=http://%[1]s/runner RUNNER_SHA256=%[2]s; else export RUNNER_RELEASE=http://%[1]s/latest; fi; AGENT_URL=http://%[1]s/agent AGENT_SHA256=%[3]s bash /install.sh", l.Addr(), sum(program), agent.sha256)
 	for n := 1; n <= 2; n++ {
 		began := time.Now()
-		out, err := inRoot(ctx, root, run)
+		out, err := inRoot(ctx, root, fmt.Sprintf("set -- %d; %s", n, run))
 		if err != nil {
 			t.Fatalf("install.sh, time %d: %v\n%s", n, err, out[max(0, len(out)-3000):])
 		}

@@ -196,9 +196,10 @@ func (w *wire) answer(service string, rw http.ResponseWriter, r *http.Request, b
 	case ssm:
 		w.rest.ServeHTTP(rw, r)
 	case github:
-		what := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+		parts := strings.Split(r.URL.Path, "/")
+		what := parts[len(parts)-1]
 		if strings.Trim(what, "0123456789") == "" {
-			what = "runner" // by its id
+			what = strings.TrimSuffix(parts[len(parts)-2], "s") // one of them, by its id
 		}
 		action = r.Method + " " + what
 		w.hub.ServeHTTP(rw, r)

@@ -23,6 +23,8 @@ var rights = map[string][]string{
 	"ec2.DescribeInstances":        {"ec2:DescribeInstances"},
 	"ec2.RunInstances":             {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
 	"ec2.DescribeImages":           {"ec2:DescribeImages"},
+	"ec2.DescribeInstanceTypes":    {"ec2:DescribeInstanceTypes"},
+	"ec2.DescribeRouteTables":      {"ec2:DescribeRouteTables"},
 	"ec2.DescribeSubnets":          {"ec2:DescribeSubnets"},
 	"ec2.DescribeSpotPriceHistory": {"ec2:DescribeSpotPriceHistory"},
 	"ec2.GetConsoleOutput":         {"ec2:GetConsoleOutput"},

@@ -254,7 +254,10 @@ func TestRegistrationsAreReadByTheCode(t *testing.T) {
 	}
 	options := store.MachineOptions{
 		MaxRootVolumeGB: 200, Tags: map[string]string{"team": "build"}, RequestTags: []string{"job"}, SpotMaxPrice: "0.25", CPUCredits: "standard", Tenancy: "dedicated",
-		FallbackRegions: []string{"eu-west-2"}, BootLimitS: 400, BootLimitsS: map[string]int{"m7a.large": 600},
+		InstanceRequirements: &store.Requirements{
+			VCPUs: store.Range{Min: 2, Max: 16}, MemoryGB: store.Range{Max: 64}, Arch: []string{store.X86, store.ARM64}, GPU: store.Range{Max: 1}, Exclude: []string{"t*"},
+		},
+		HopLimit: 2, FallbackRegions: []string{"eu-west-2"}, BootLimitS: 400, BootLimitsS: map[string]int{"m7a.large": 600},
 	}
 	west := b.Regions["eu-west-1"]
 	if !reflect.DeepEqual(b.MachineOptions, options) || west.RootVolume != (store.Volume{SizeGB: 50, Type: "gp3"}) || west.AssociatePublicIP == nil || *west.AssociatePublicIP || west.CapacityReservation != "open" {

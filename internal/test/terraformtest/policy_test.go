@@ -127,10 +127,11 @@ func matches(pattern, text string) bool {
 // operators compare one value of the request with one of the policy
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html).
 var operators = map[string]func(want, got string) bool{
-	"StringEquals": func(want, got string) bool { return want == got },
-	"StringLike":   matches,
-	"ArnEquals":    matches,
-	"Bool":         strings.EqualFold,
+	"StringEquals":  func(want, got string) bool { return want == got },
+	"StringLike":    matches,
+	"StringNotLike": matches, // see holds
+	"ArnEquals":     matches,
+	"Bool":          strings.EqualFold,
 	"NumericEquals": func(want, got string) bool {
 		w, err := strconv.ParseFloat(want, 64)
 		g, err2 := strconv.ParseFloat(got, 64)
@@ -156,6 +157,10 @@ func (s statement) holds(c call) bool {
 			}
 			fits := func(g string) bool { return slices.ContainsFunc(wants, func(w string) bool { return compare(w, g) }) }
 			switch {
+			case name == "StringNotLike": // holds for none of the values, and where there is none
+				if slices.ContainsFunc(got, func(g string) bool { return slices.ContainsFunc(wants, func(w string) bool { return matches(w, g) }) }) {
+					return false
+				}
 			case all: // holds for no value too
 				if slices.ContainsFunc(got, func(g string) bool { return !fits(g) }) {
 					return false

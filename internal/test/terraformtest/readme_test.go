@@ -172,7 +172,7 @@ var verbs = []string{"Begin", "Choose", "Give", "Leave", "List", "Make", "Name",
 // Every validation of a module has a run that it refuses, and tells anyone who is
 // refused what to do.
 func TestValidationsAreTestedAndSayWhatToDo(t *testing.T) {
-	for _, dir := range []string{root, root + "/modules/account"} {
+	for _, dir := range []string{root, root + "/modules/account", root + "/modules/image"} {
 		refused := map[string]int{}
 		for _, run := range ofKind(blocks(t, filepath.Join(dir, "tests/*.tftest.hcl")), "run") {
 			for name := range strings.FieldsFuncSeq(run.attributes["expect_failures"], func(r rune) bool { return strings.ContainsRune("[], \n", r) }) {

@@ -47,8 +47,9 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 		{at("dynamodb:PutItem", table), all},
 		{at("dynamodb:ConditionCheckItem", table), all},
 		{at("dynamodb:Query", table+"/index/due"), "reaper"},
-		{at("dynamodb:Query", table+"/index/list"), "api reaper"},
-		{at("dynamodb:Query", table+"/index/repository"), "api reaper"},
+		{at("dynamodb:Query", table+"/index/list"), all},
+		{at("dynamodb:Query", table+"/index/repository"), all},
+		{at("dynamodb:Query", table+"/index/find"), "api"},
 		{at("dynamodb:Query", table), none},
 		{at("dynamodb:Scan", table), none},
 		{at("dynamodb:DeleteItem", table), none},
@@ -134,7 +135,7 @@ func TestFunctionsMayDoTheirOwnWorkAlone(t *testing.T) {
 // knows no other.
 func TestNothingIsAllowedWithAStarThatCanBeNarrowed(t *testing.T) {
 	without := []string{
-		"ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeSpotPriceHistory", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		"ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:DescribeRouteTables", "ec2:DescribeSpotPriceHistory", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
 		// Lambda's, for a function in a VPC: it asks for them on everything.
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
 		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
@@ -265,7 +266,11 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"MachineInTheOtherRegion", machine.on(west + "instance/*"), "worker"},
 		{"MachineUntagged", machine.with(tag), none},
 		{"MachineOfAnotherControlPlane", machine.with(tag, "other"), none},
-		{"MachineOfAnotherType", machine.with("ec2:InstanceType", "p5.48xlarge"), none},
+		{"MachineByRequirement", machine.with("ec2:InstanceType", "c8g.2xlarge"), "worker"},
+		{"MachineOfAnExcludedType", machine.with("ec2:InstanceType", "t3.micro"), none},
+		{"MachineByRequirementWithOldMetadata", machine.with("ec2:InstanceType", "c8g.2xlarge").with("ec2:MetadataHttpTokens", "optional"), none},
+		{"MachineByRequirementWithAnotherProfile", machine.with("ec2:InstanceType", "c8g.2xlarge").with("ec2:InstanceProfile", "arn:aws:iam::111111111111:instance-profile/admin"), none},
+		{"MetalByRequirement", machine.with("ec2:InstanceType", "m7i.metal-24xl"), none},
 		{"MachineWithOldMetadata", machine.with("ec2:MetadataHttpTokens", "optional"), none},
 		{"MachineWithTwoHops", machine.with("ec2:MetadataHttpPutResponseHopLimit", "2"), none},
 		{"MachineWithAnotherProfile", machine.with("ec2:InstanceProfile", "arn:aws:iam::111111111111:instance-profile/admin"), none},
@@ -313,10 +318,16 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"See", at("ec2:DescribeInstances", "*").with("aws:RequestedRegion", "eu-west-2"), both},
 		{"SeeAForeignRegion", at("ec2:DescribeInstances", "*").with("aws:RequestedRegion", "us-east-1"), none},
 		{"LookAtImages", at("ec2:DescribeImages", "*").with("aws:RequestedRegion", "eu-west-2"), "worker"},
+		{"LookAtTypes", at("ec2:DescribeInstanceTypes", "*").with("aws:RequestedRegion", "eu-west-2"), "worker"},
+		{"LookAtTypesInAForeignRegion", at("ec2:DescribeInstanceTypes", "*").with("aws:RequestedRegion", "us-east-1"), none},
+		{"LookAtOfferings", at("ec2:DescribeInstanceTypeOfferings", "*").with("aws:RequestedRegion", "eu-west-2"), none},
 		{"LookAtImagesInAForeignRegion", at("ec2:DescribeImages", "*").with("aws:RequestedRegion", "us-east-1"), none},
+		{"LookAtRouteTables", at("ec2:DescribeRouteTables", "*").with("aws:RequestedRegion", "eu-west-1"), "worker"},
+		{"LookAtRouteTablesInAForeignRegion", at("ec2:DescribeRouteTables", "*").with("aws:RequestedRegion", "us-east-1"), none},
+		{"LookAtVPCs", at("ec2:DescribeVpcs", "*").with("aws:RequestedRegion", "eu-west-2"), none},
 		{"Prices", at("ec2:DescribeSpotPriceHistory", "*").with("aws:RequestedRegion", "eu-west-2"), "reaper"},
 		{"PricesInAForeignRegion", at("ec2:DescribeSpotPriceHistory", "*").with("aws:RequestedRegion", "us-east-1"), none},
-		{"ZonesOfSubnets", at("ec2:DescribeSubnets", "*").with("aws:RequestedRegion", "eu-west-2"), "reaper"},
+		{"ZonesOfSubnets", at("ec2:DescribeSubnets", "*").with("aws:RequestedRegion", "eu-west-2"), both},
 		{"ZonesInAForeignRegion", at("ec2:DescribeSubnets", "*").with("aws:RequestedRegion", "us-east-1"), none},
 		{"End", end, "reaper"},
 		{"EndUntagged", end.with("aws:ResourceTag/garo:control-plane"), none},
@@ -386,8 +397,25 @@ func TestWithoutAProfileNoMachineGetsOne(t *testing.T) {
 	if !role.allows(machine) {
 		t.Error("a machine without a profile is refused")
 	}
+	if role.allows(machine.with("ec2:InstanceType", "c8g.2xlarge")) {
+		t.Error("a machine of a type that nobody named is allowed without instance_requirements")
+	}
 	if role.allows(machine.with("ec2:InstanceProfile", "arn:aws:iam::111111111111:instance-profile/any")) {
 		t.Error("a machine with a profile is allowed")
+	}
+}
+
+// Containers reach the metadata service only where the operator says so.
+func TestTwoHopsAreAllowedForContainersAlone(t *testing.T) {
+	role := policyAt(t, account(t, "rendered_for_containers"), "aws_iam_role_policy.this", "policy")
+	machine := call{action: "ec2:RunInstances", resource: "arn:aws:ec2:eu-west-2:111111111111:instance/*", keys: map[string][]string{
+		"aws:userid": {"AROAEXAMPLE:garo-garo-worker"}, "aws:RequestTag/garo:control-plane": {"garo"}, "ec2:InstanceType": {"m7i.large"},
+		"ec2:MetadataHttpTokens": {"required"}, "ec2:InstanceProfile": {"arn:aws:iam::111111111111:instance-profile/jobs"},
+	}}
+	for hops, want := range map[string]bool{"1": true, "2": true, "3": false} {
+		if got := role.allows(machine.with("ec2:MetadataHttpPutResponseHopLimit", hops)); got != want {
+			t.Errorf("%s hops: allowed = %t, want %t", hops, got, want)
+		}
 	}
 }
 
@@ -402,7 +430,7 @@ func TestWithoutOptionsTheRoleAllowsNoneOfThem(t *testing.T) {
 		"a tag of its own":      call{action: "ec2:CreateTags", resource: ec2 + "instance/*", keys: keys}.with("aws:TagKeys", "team"),
 		"tags on the interface": call{action: "ec2:CreateTags", resource: ec2 + "network-interface/*", keys: keys}.with("aws:TagKeys", "Name"),
 		"a reservation":         {action: "ec2:RunInstances", resource: ec2 + "capacity-reservation/cr-0a", keys: keys},
-		"a look at images":      {action: "ec2:DescribeImages", resource: "*", keys: keys},
+		"a look at types":       {action: "ec2:DescribeInstanceTypes", resource: "*", keys: keys},
 	} {
 		if role.allows(c) {
 			t.Errorf("%s is allowed", what)

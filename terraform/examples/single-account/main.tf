@@ -44,15 +44,16 @@ module "control_plane" {
   alarm_emails        = var.alarm_emails
   deletion_protection = var.deletion_protection
   accounts = {
-    (local.account) = merge(module.account.registration, { owners = [var.owner] })
+    (local.account) = merge(module.account.registration, { owners = [var.owner] }, var.registration)
   }
 }
 
 module "account" {
   source = "../../modules/account"
 
-  control_plane = module.control_plane.control_plane
-  external_id   = module.control_plane.external_ids[local.account]
+  control_plane     = module.control_plane.control_plane
+  external_id       = module.control_plane.external_ids[local.account]
+  github_credential = var.github_credential
   regions = {
     (var.region) = {
       vpc_id  = data.aws_vpc.default.id

@@ -9,6 +9,23 @@ variable "owner" {
   type        = object({ id = string, name = string })
 }
 
+variable "github_credential" {
+  description = "What registers runners: by default a token that you put into a parameter. For a GitHub App, what `garo app create` prints, with `create = false`."
+  type = object({
+    parameter       = optional(string, "/github/runner/pat")
+    create          = optional(bool, true)
+    app_id          = optional(number)
+    installation_id = optional(number)
+  })
+  default = {}
+}
+
+variable "registration" {
+  description = "Further fields of the registration, such as `runs_on`."
+  type        = any
+  default     = {}
+}
+
 variable "package" {
   description = "Where the functions' zips are; by default what `make build` made."
   type = object({

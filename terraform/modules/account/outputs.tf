@@ -13,9 +13,11 @@ output "registration" {
       associate_public_ip  = r.associate_public_ip
       capacity_reservation = r.capacity_reservation
     } }
-    max_root_volume_gb = var.max_root_volume_gb
-    tags               = var.machine_tags
-    request_tags       = var.request_tags
+    instance_requirements = var.instance_requirements
+    hop_limit             = var.hop_limit == 1 ? null : var.hop_limit
+    max_root_volume_gb    = var.max_root_volume_gb
+    tags                  = var.machine_tags
+    request_tags          = var.request_tags
     github = {
       parameter       = var.github_credential.parameter
       app_id          = var.github_credential.app_id

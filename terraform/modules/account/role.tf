@@ -22,7 +22,6 @@ locals {
   # one, a volume is as large as its image, which the owners of images bound.
   volumes_gb = concat([for r in var.regions : r.root_volume.size_gb if try(r.root_volume.size_gb, null) != null], var.max_root_volume_gb == null ? [] : [var.max_root_volume_gb])
   largest    = length(local.volumes_gb) == 0 ? null : max(local.volumes_gb...)
-  sized      = anytrue([for r in var.regions : r.root_volume != null]) || local.largest != null
 
   tag_keys = sort(distinct(concat(keys(var.machine_tags), var.request_tags)))
 
@@ -31,6 +30,12 @@ locals {
     for c in [coalesce(r.capacity_reservation, "none")] : startswith(c, "cr-") ? "arn:${local.partition}:ec2:${name}:*:capacity-reservation/${c}" : c
     if !contains(["open", "none"], c)
   ]]))
+
+  # A metal type by the rules would be of no use: it is not chosen.
+  launchable = {
+    LaunchMachine       = { allowed = true, is = { "ec2:InstanceType" = var.instance_types }, is_not = {} }
+    LaunchByRequirement = { allowed = var.instance_requirements != null, is = {}, is_not = { StringNotLike = { "ec2:InstanceType" = concat(["*.metal*"], coalesce(try(var.instance_requirements.exclude, null), [])) } } }
+  }
 
   ours = { "aws:RequestTag/garo:control-plane" = var.control_plane.name }
 
@@ -55,19 +60,6 @@ locals {
         Action    = "ec2:RunInstances"
         Condition = merge(local.by.worker, { StringEquals = { "ec2:Owner" = var.image_owners != null ? var.image_owners : ["amazon", local.account] } })
         Resource  = [for r in local.regions : "arn:${local.partition}:ec2:${r}::image/*"]
-      },
-      {
-        Sid    = "LaunchMachine"
-        Effect = "Allow"
-        Action = "ec2:RunInstances"
-        Condition = merge(local.by.worker, {
-          StringEquals = merge(local.ours, {
-            "ec2:InstanceType"       = var.instance_types
-            "ec2:MetadataHttpTokens" = "required"
-          })
-          NumericEquals = { "ec2:MetadataHttpPutResponseHopLimit" = "1" }
-        }, local.profile_arn == null ? { Null = { "ec2:InstanceProfile" = "true" } } : { ArnEquals = { "ec2:InstanceProfile" = local.profile_arn } })
-        Resource = [for e in local.ec2 : "${e}:instance/*"]
       },
       {
         Sid       = "LaunchVolume"
@@ -143,15 +135,35 @@ locals {
         Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
       },
     ],
-    # What an image calls its root volume, and how large that is. EC2 knows no resource
-    # for this one either.
-    [for sized in [local.sized] : {
-      Sid       = "LookAtImages"
+    # A machine is of a type that is named, or of one that the rules choose: those cannot
+    # be told to IAM, but for what they leave out.
+    [for sid, type in local.launchable : {
+      Sid    = sid
+      Effect = "Allow"
+      Action = "ec2:RunInstances"
+      Condition = merge(local.by.worker, {
+        StringEquals  = merge(local.ours, { "ec2:MetadataHttpTokens" = "required" }, type.is)
+        NumericEquals = { "ec2:MetadataHttpPutResponseHopLimit" = var.hop_limit == 1 ? ["1"] : ["1", "2"] }
+      }, type.is_not, local.profile_arn == null ? { Null = { "ec2:InstanceProfile" = "true" } } : { ArnEquals = { "ec2:InstanceProfile" = local.profile_arn } })
+      Resource = [for e in local.ec2 : "${e}:instance/*"]
+    } if type.allowed],
+    # Which instance types a region offers. EC2 knows no resource for these either.
+    [for rules in [var.instance_requirements] : {
+      Sid       = "LookAtTypes"
       Effect    = "Allow"
-      Action    = "ec2:DescribeImages"
+      Action    = "ec2:DescribeInstanceTypes"
       Condition = merge(local.by.worker, { StringEquals = { "aws:RequestedRegion" = local.regions } })
       Resource  = "*"
-    } if sized],
+    } if rules != null],
+    # What an image calls its root volume and how large that is, and what garo doctor looks
+    # at. EC2 knows no resource for these either.
+    [{
+      Sid       = "LookAt"
+      Effect    = "Allow"
+      Action    = ["ec2:DescribeImages", "ec2:DescribeRouteTables", "ec2:DescribeSubnets"]
+      Condition = merge(local.by.worker, { StringEquals = { "aws:RequestedRegion" = local.regions } })
+      Resource  = "*"
+    }],
     [for reservations in [local.reservations] : {
       Sid       = "LaunchReserved"
       Effect    = "Allow"

@@ -137,6 +137,33 @@ variable "instance_types" {
   }
 }
 
+variable "instance_requirements" {
+  description = "What instance types may have that nobody names, as docs/machines.md has it. The role may then launch any type but those of `exclude` and bare metal, beside instance_types. Null: types are named."
+  type = object({
+    vcpus     = object({ min = optional(number), max = number })
+    memory_gb = optional(object({ min = optional(number), max = optional(number) }))
+    arch      = optional(list(string))
+    gpu       = optional(object({ min = optional(number), max = number }))
+    exclude   = optional(list(string))
+  })
+  default = null
+
+  validation {
+    condition     = coalesce(try(var.instance_requirements.vcpus.max, null), 1) >= 1 && coalesce(try(var.instance_requirements.vcpus.max, null), 1) <= 2048
+    error_message = "Set instance_requirements.vcpus.max to the most vCPUs that a machine may have, 1 to 2048."
+  }
+
+  validation {
+    condition     = alltrue([for a in coalesce(try(var.instance_requirements.arch, null), []) : contains(["x86_64", "arm64"], a)])
+    error_message = "Give instance_requirements.arch as x86_64 and arm64."
+  }
+
+  validation {
+    condition     = alltrue([for e in coalesce(try(var.instance_requirements.exclude, null), []) : can(regex("^[a-z0-9.*-]{1,64}$", e))])
+    error_message = "Give instance_requirements.exclude as instance types, with * for any text, such as t*."
+  }
+}
+
 variable "image_owners" {
   description = "Whose images may be launched: `amazon`, or the id of an AWS account. EC2 compares an image's alias where it has one, and its account's id only where it has none: `amazon` lets in the images of verified providers too, such as Canonical's, which the id of Canonical's account may refuse. Null: `amazon` and this account."
   type        = list(string)
@@ -196,6 +223,17 @@ variable "instance_profile" {
   validation {
     condition     = var.instance_profile == null || !contains([for arn in try(var.instance_profile.policy_arns, []) : reverse(split("/", arn))[0]], "AdministratorAccess")
     error_message = "Leave AdministratorAccess out of instance_profile.policy_arns: any job could take the account over. Name what jobs need."
+  }
+}
+
+variable "hop_limit" {
+  description = "Over how many network hops machines' metadata service answers: 2 lets containers of jobs use the role of instance_profile, with jobs_role in the registration."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = contains([1, 2], var.hop_limit) && (var.hop_limit == 1 || var.instance_profile != null)
+    error_message = "Set hop_limit to 1, or to 2 with an instance_profile."
   }
 }
 

@@ -4,13 +4,18 @@
 # build tools. Run it as root, with EC2 Image Builder, Packer or by hand; it may be run
 # again. What it is to install is in its environment:
 #
-#   RUNNER_URL, RUNNER_SHA256   the .tar.gz of the runner program, and its hash
+#   RUNNER_URL, RUNNER_SHA256   the .tar.gz of the runner program, and its hash; both empty:
+#                               the newest release, with the hash in its notes
 #   AGENT_URL, AGENT_SHA256     the agent as the API serves it, a gzip, and the hash of
 #                               the program in it; both empty: no agent
 #   EXTRA_PACKAGES              more packages, by the distribution's names
 set -euo pipefail
 
-: "${RUNNER_URL:?the URL of the runner program}" "${RUNNER_SHA256:?its SHA-256}"
+RUNNER_URL=${RUNNER_URL:-} RUNNER_SHA256=${RUNNER_SHA256:-}
+[[ -z $RUNNER_URL || -n $RUNNER_SHA256 ]] || {
+	echo 'garo: RUNNER_URL without RUNNER_SHA256: give the hash of the .tar.gz too' >&2
+	exit 1
+}
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 umask 022
 
@@ -49,6 +54,30 @@ install_packages() {
 
 install_user() {
 	id -u runner >/dev/null 2>&1 || useradd --create-home --shell /bin/bash runner
+}
+
+# newest_runner finds the newest release of actions/runner. Its notes have the hash of each
+# file, between marks for programs (releaseNote.md in that repository).
+newest_runner() {
+	local arch version notes=$work/release.json
+	case $(uname -m) in
+	x86_64) arch=x64 ;;
+	aarch64) arch=arm64 ;;
+	*)
+		echo "garo: actions/runner has no release for $(uname -m)" >&2
+		exit 1
+		;;
+	esac
+	curl --fail --silent --show-error --location --retry 5 --connect-timeout 10 --max-time 60 --output "$notes" \
+		"${RUNNER_RELEASE:-https://api.github.com/repos/actions/runner/releases/latest}"
+	version=$(jq -er '.tag_name | ltrimstr("v")' "$notes")
+	RUNNER_URL=$(jq -er --arg name "actions-runner-linux-$arch-$version.tar.gz" '.assets[] | select(.name == $name).browser_download_url' "$notes")
+	RUNNER_SHA256=$(jq -er .body "$notes" | sed -n "s/.*<!-- BEGIN SHA linux-$arch -->\([0-9a-f]\{64\}\)<!-- END SHA linux-$arch -->.*/\1/p")
+	[[ -n $RUNNER_SHA256 ]] || {
+		echo "garo: the notes of actions/runner $version have no hash for linux-$arch" >&2
+		exit 1
+	}
+	say "the newest runner program is $version"
 }
 
 install_runner() {
@@ -125,6 +154,7 @@ trap 'rm -rf "$work"' EXIT
 install_packages
 say 'packages installed'
 install_user
+[[ -n $RUNNER_URL ]] || newest_runner
 install_runner
 say 'runner program installed'
 install_agent

@@ -35,3 +35,13 @@ run "one_apply_makes_all" {
   }
 }
 
+run "an_app_and_offers" {
+  variables {
+    github_credential = { parameter = "/github/runner/app", create = false, app_id = 7, installation_id = 8 }
+    registration      = { runs_on = [{ pin = "g-linux-" }] }
+  }
+  assert {
+    condition     = output.credential_parameter == { name = "/github/runner/app", region = "eu-west-2" }
+    error_message = "The App's key is read elsewhere than where garo app create puts it."
+  }
+}

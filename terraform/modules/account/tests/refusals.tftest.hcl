@@ -212,3 +212,35 @@ run "tag_of_machines" {
   }
   expect_failures = [var.tags]
 }
+
+run "requirements_of_no_architecture" {
+  command = plan
+  variables {
+    instance_requirements = { vcpus = { max = 8 }, arch = ["amd64"] }
+  }
+  expect_failures = [var.instance_requirements]
+}
+
+run "requirements_without_end" {
+  command = plan
+  variables {
+    instance_requirements = { vcpus = { max = 0 } }
+  }
+  expect_failures = [var.instance_requirements]
+}
+
+run "requirements_of_a_strange_pattern" {
+  command = plan
+  variables {
+    instance_requirements = { vcpus = { max = 8 }, exclude = ["t[34]*"] }
+  }
+  expect_failures = [var.instance_requirements]
+}
+
+run "hops_without_a_profile" {
+  command = plan
+  variables {
+    hop_limit = 2
+  }
+  expect_failures = [var.hop_limit]
+}

@@ -1,0 +1,514 @@
+package doctor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
+)
+
+const (
+	account = "111111111111"
+	region  = "eu-west-2"
+)
+
+// world is what a doctor examines: everything works until a test breaks it.
+type world struct {
+	account  store.Account
+	accounts error // of reading registrations
+	keys     error
+	vouches  bool
+	strange  []string // how strangers get the role
+	fault    func(op string) error
+	subnet   fleet.Subnet
+	noSubnet bool
+	ami      *fleet.AMI // nil: as the simulation has it
+	records  []store.Item
+	listing  error
+	api      http.HandlerFunc
+	vets     int // how often EC2 was asked
+
+	github     func(op string, r *http.Request) simgithub.Fault // what GitHub does otherwise; nil: nothing
+	token      string                                           // that we have; GitHub knows "good"
+	deliveries []github.Delivery
+	delivery   error // that ends them
+	rates      *github.Rates
+	sweep      store.Sweep
+	lease      func() (time.Time, error)
+	keeps      bool   // GitHub deletes nothing
+	group      string // the runner group that the organization has; empty: there is no organization
+}
+
+func newWorld() *world {
+	return &world{
+		account: store.Account{
+			ID: account, MaxRunners: 10, Repositories: []store.Named{{ID: "7", Name: "acme/shop"}}, Markets: []string{store.Spot, store.OnDemand},
+			Regions: map[string]store.Region{region: {
+				Subnets: []string{"subnet-a", "subnet-b"}, SecurityGroups: []string{"sg-1"}, Images: []string{"ami-1"}, RootVolume: store.Volume{SizeGB: 30},
+			}},
+			InstanceTypes: []string{"m7i.large", "m6i.large"}, DefaultInstanceTypes: []string{"m7i.large", "m6i.large"},
+		},
+		token: "good", vouches: true, subnet: fleet.Subnet{Zone: "eu-west-2a", Free: 200, Out: "nat-1"},
+		api: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Date", time.Now().UTC().Format(http.TimeFormat))
+			fmt.Fprint(w, `{"status":"ok"}`)
+		},
+	}
+}
+
+func (w *world) Account(_ context.Context, id string) (store.Account, error) {
+	switch {
+	case w.accounts != nil:
+		return store.Account{}, w.accounts
+	case id != account:
+		return store.Account{}, fmt.Errorf("account %s: %w", id, store.ErrNoAccount)
+	}
+	return w.account, nil
+}
+
+func (w *world) List(context.Context) ([]string, error) {
+	if w.accounts != nil {
+		return nil, w.accounts
+	}
+	return []string{account}, nil
+}
+
+// records are those of the world.
+type records struct{ w *world }
+
+func (r records) List(_ context.Context, f store.Filter) iter.Seq2[store.Item, error] {
+	return func(yield func(store.Item, error) bool) {
+		for _, i := range r.w.records {
+			if f.Matches(i) && !yield(i, nil) {
+				return
+			}
+		}
+		if r.w.listing != nil {
+			yield(nil, r.w.listing)
+		}
+	}
+}
+
+// Get implements doctor.Records.
+func (r records) Get(_ context.Context, refs ...store.Ref) ([]store.Item, error) {
+	if r.w.listing != nil {
+		return nil, r.w.listing
+	}
+	var items []store.Item
+	for range refs {
+		items = append(items, &r.w.sweep)
+	}
+	return items, nil
+}
+
+// hub is a simulated GitHub in which some things are as the test says.
+type hub struct {
+	*github.Client
+	w *world
+}
+
+func (h hub) Rates(ctx context.Context, in github.Scope) (github.Rates, error) {
+	r, err := h.Client.Rates(ctx, in)
+	if err == nil && h.w.rates != nil {
+		r = *h.w.rates
+	}
+	return r, err
+}
+
+func (h hub) Deliveries(context.Context, string, string) ([]github.Delivery, string, error) {
+	return h.w.deliveries, "", h.w.delivery
+}
+
+// hub opens a GitHub, and the client that the doctor has.
+func (w *world) hub(t *testing.T) (*simgithub.Server, hub) {
+	t.Helper()
+	server, err := simgithub.New(simgithub.Config{Rules: simgithub.Rules{Token: secret.New("good")}, Fault: w.github})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.group != "" {
+		server.AddGroup("1", "acme", w.group)
+	}
+	c, err := github.New(github.Config{BaseURL: "http://localhost", HTTP: memhttp.Client(server.Handler()), Token: func(context.Context, github.Access) (secret.Text, error) {
+		return secret.New(w.token), nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, hub{c, w}
+}
+
+// ec2 is a simulated EC2 in which some things are as the test says.
+type ec2 struct {
+	simfleet.Inspected
+	w *world
+}
+
+func (e ec2) Strangers(ctx context.Context, id string) ([]string, error) {
+	let, err := e.Inspected.Strangers(ctx, id)
+	return append(let, e.w.strange...), err
+}
+
+func (e ec2) AMI(ctx context.Context, at fleet.Place, id string) (fleet.AMI, error) {
+	ami, err := e.Inspected.AMI(ctx, at, id)
+	if err == nil && e.w.ami != nil {
+		ami = *e.w.ami
+	}
+	return ami, err
+}
+
+func (e ec2) Vet(ctx context.Context, at fleet.Place, l fleet.Launch) error {
+	e.w.vets++
+	return e.Inspected.Vet(ctx, at, l)
+}
+
+// examine returns what a doctor finds of all parts. It takes no real time.
+func (w *world) examine(t *testing.T, account, region string) (all []store.Finding) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		sim, err := simfleet.OpenWorld(simfleet.WorldConfig{
+			Fault: func(op string, _ fleet.Place, _ fleet.Launch) error {
+				if w.fault == nil {
+					return nil
+				}
+				return w.fault(op)
+			},
+			Subnet: func(fleet.Place, string) (fleet.Subnet, bool) { return w.subnet, !w.noSubnet },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, client := w.hub(t)
+		long := secret.New(strings.Repeat("k", keys.MinLen))
+		d := doctor.New(doctor.Config{
+			Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, GitHub: client, Records: records{w}, Vouches: func(string) bool { return w.vouches },
+			Keys: func(context.Context) (*keys.Ring, error) {
+				if w.keys != nil {
+					return nil, w.keys
+				}
+				return keys.NewRing(long, "k1", map[string]secret.Text{"k1": long})
+			},
+			ControlPlane: "test", APIURL: "https://garo.test", HTTP: memhttp.Client(w.api),
+		})
+		for _, p := range d.Parts(t.Context(), account, region) {
+			v := doctor.Visit{Part: p, Check: strings.Repeat("c", keys.IDLen), Try: 1}
+			if w.lease != nil {
+				v.Lease = func(context.Context, store.Account, string) (time.Time, error) { return w.lease() }
+			}
+			found := d.Examine(t.Context(), v)
+			if len(found) == 0 {
+				t.Errorf("nothing is found of %+v", p)
+			}
+			all = append(all, found...)
+		}
+		if got := sim.Instances(); len(got) > 0 {
+			t.Errorf("%d machines were launched, want none", len(got))
+		}
+		if got := server.Registrations(); len(got) > 0 && !w.keeps {
+			t.Errorf("%d runners are registered, want none", len(got))
+		}
+	})
+	return all
+}
+
+func TestEverythingIsOK(t *testing.T) {
+	w := newWorld()
+	w.account.RunsOn, w.account.GitHub.AppID = []store.Offer{{Labels: []string{"x"}}}, 1
+	w.deliveries = []github.Delivery{{OK: true, At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}}
+	w.sweep = store.Sweep{Meta: store.Meta{Version: 1}, Versions: map[string]store.ProgramVersion{"2.336.0": {}}}
+	all := w.examine(t, "", "")
+	seen := map[string]bool{}
+	for _, f := range all {
+		seen[f.Check] = true
+		if f.Result != store.ResultOK || f.Evidence == "" || f.Remedy != "" {
+			t.Errorf("%+v, want ok with evidence", f)
+		}
+	}
+	for _, check := range []string{doctor.Keys, doctor.Registrations, doctor.API, doctor.Clock, doctor.Registration, doctor.Role, doctor.ExternalID,
+		doctor.Recorded, doctor.Credential, doctor.Permissions, doctor.Registers, doctor.Webhook, doctor.RunnerVersion, doctor.Waiting, doctor.Reaper, doctor.Brake, doctor.RegionCheck, doctor.Image, doctor.Subnet, doctor.DryRun} {
+		if !seen[check] {
+			t.Errorf("check %s was not made", check)
+		}
+	}
+	if w.vets != 5 {
+		t.Errorf("%d dry runs, want one for each market and subnet, and one for the other type", w.vets)
+	}
+}
+
+// refused is an answer of EC2.
+func refused(kind error, code string) error {
+	return &fleet.Error{Kind: kind, Code: code, Text: "EC2's words."}
+}
+
+// on returns a fault of one operation.
+func on(op string, err error) func(string) error {
+	return func(o string) error {
+		if o == op {
+			return err
+		}
+		return nil
+	}
+}
+
+var organization = store.Scope{Kind: store.OrganizationScope, ID: "1", Name: "acme", Group: "garo"}
+
+// epoch is when the bubbles of testing/synctest begin.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// waits is a request that waits for so long.
+func waits(id string, ago time.Duration) store.Item {
+	return &store.Request{ID: id, State: store.Accepted, CreatedAt: epoch.Add(-ago), Wait: store.WaitQuota}
+}
+
+// onGitHub is a fault of one operation of GitHub.
+func onGitHub(op string, fault simgithub.Fault) func(string, *http.Request) simgithub.Fault {
+	return func(o string, _ *http.Request) simgithub.Fault {
+		if o == op {
+			return fault
+		}
+		return simgithub.Fault{}
+	}
+}
+
+// answers is another answer of GitHub.
+func answers(status int, body string) simgithub.Fault {
+	return simgithub.Fault{Instead: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		fmt.Fprint(w, body)
+	})}
+}
+
+// offers makes the account one that a GitHub App serves.
+func (w *world) offers() {
+	w.account.RunsOn, w.account.GitHub.AppID = []store.Offer{{Labels: []string{"x"}}}, 1
+}
+
+// program has a runner program be seen that ends so long from the begin of the world.
+func (w *world) program(ends time.Duration) {
+	w.sweep.Versions = map[string]store.ProgramVersion{"2.336.0": {EndsAt: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(ends)}, "2.335.0": {}}
+}
+
+// Each check is made to fail once, and says why and what to do.
+func TestEachCheckFails(t *testing.T) {
+	runner := func(code string) store.Item {
+		return &store.Runner{ID: "r", Account: account, CreatedAt: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), Attempts: []store.Attempt{
+			{Code: "launched"}, {Code: "InsufficientInstanceCapacity"}, {Code: code, At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), Placement: store.Placement{Market: "spot", InstanceType: "m7i.large", Subnet: "subnet-a"}},
+		}}
+	}
+	away := errors.New("connection reset")
+	public := false
+	for _, c := range []struct {
+		name             string
+		breaks           func(*world)
+		check            string
+		want             store.Result
+		evidence, remedy string // what is in them
+	}{
+		{"KeysUnreadable", func(w *world) { w.keys = errors.New("parameter /garo/keys: access denied") }, doctor.Keys, store.ResultFailed, "/garo/keys: access denied", "right to read"},
+		{"RegistrationsUnreadable", func(w *world) { w.accounts = away }, doctor.Registrations, store.ResultFailed, "connection reset", "parameters below accounts"},
+		{"APIAway", func(w *world) { w.api = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } }, doctor.API, store.ResultFailed, "No answer", "GARO_URL"},
+		{"AnotherServer", func(w *world) { w.api = http.NotFound }, doctor.API, store.ResultFailed, "Status 404", "GARO_URL"},
+		{"ClockOff", func(w *world) {
+			w.api = func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Header().Set("Date", time.Now().Add(-20*time.Second).UTC().Format(http.TimeFormat))
+				fmt.Fprint(rw, `{"status":"ok"}`)
+			}
+		}, doctor.Clock, store.ResultFailed, "19s apart", "NTP"},
+		{"NoDate", func(w *world) {
+			w.api = func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, `{"status":"ok"}`) }
+		}, doctor.Clock, store.ResultSkipped, "no time", ""},
+		{"RegistrationFaulty", func(w *world) { w.accounts = fmt.Errorf("%w: max_runners", store.ErrUnusable) }, doctor.Registration, store.ResultFailed, "max_runners", "Correct"},
+		{"RegistrationAway", func(w *world) { w.accounts = away }, doctor.Registration, store.ResultWarn, "connection reset", "again"},
+		{"AccountClosed", func(w *world) { w.account.Closed = true }, doctor.Registration, store.ResultWarn, "closed", "take closed out"},
+		{"RoleRefused", func(w *world) { w.fault = on(simfleet.OpTakeOn, refused(fleet.ErrRefused, "AccessDenied")) }, doctor.Role, store.ResultFailed, "AccessDenied: EC2's words.", "modules/account"},
+		{"RoleAway", func(w *world) { w.fault = on(simfleet.OpTakeOn, away) }, doctor.Role, store.ResultWarn, "connection reset", "again"},
+		{"RoleForStrangers", func(w *world) { w.strange = []string{fleet.WithoutExternalID, fleet.WithAWrongOne} }, doctor.ExternalID, store.ResultFailed, "without an external id and with a wrong external id", "trust policy"},
+		{"RoleForStrangersUnknown", func(w *world) { w.fault = on(simfleet.OpStrangers, away) }, doctor.ExternalID, store.ResultWarn, "connection reset", "again"},
+		{"ExternalIDWithoutARole", func(w *world) { w.fault = on(simfleet.OpTakeOn, away) }, doctor.ExternalID, store.ResultSkipped, "cannot be assumed", ""},
+		{"QuotaRefused", func(w *world) { w.records = []store.Item{runner("VcpuLimitExceeded")} }, doctor.Recorded, store.ResultWarn, "VcpuLimitExceeded: 1 in a day. Last: VcpuLimitExceeded at 2000-01-01T00:00:00Z, for spot m7i.large in subnet-a", "vCPU quota"},
+		{"SpotRoleMissing", func(w *world) {
+			w.records = []store.Item{runner("AuthFailure.ServiceLinkedRoleCreationNotPermitted")}
+		}, doctor.Recorded, store.ResultWarn, "AuthFailure.ServiceLinkedRole", "create-service-linked-role"},
+		{"VolumeKeyRefused", func(w *world) { w.records = []store.Item{runner("InvalidKMSKey.InvalidState")} }, doctor.Recorded, store.ResultWarn, "InvalidKMSKey", "EBS encryption"},
+		{"RecordsAway", func(w *world) { w.listing = away }, doctor.Recorded, store.ResultWarn, "connection reset", "again"},
+		{"RequestsWait", func(w *world) {
+			w.records = []store.Item{waits("q1", time.Minute), waits("q2", 6*time.Minute), waits("q3", 0)}
+		}, doctor.Waiting, store.ResultWarn, "3 requests wait for a launch, the oldest for 6m0s: quota_reached", "garo status q2"},
+		{"RequestsAway", func(w *world) { w.listing = away }, doctor.Waiting, store.ResultWarn, "connection reset", "again"},
+		{"NotSweptYet", func(w *world) {}, doctor.Reaper, store.ResultSkipped, "swept nothing", ""},
+		{"ReaperStands", func(w *world) {
+			w.sweep.Version, w.sweep.UpdatedAt, w.sweep.DueAt = 1, epoch.Add(-15*time.Minute), epoch.Add(-10*time.Minute)
+		}, doctor.Reaper, store.ResultFailed, "last here at 1999-12-31T23:45:00Z. It was to sweep again at 1999-12-31T23:50:00Z", "reaper_late"},
+		{"SweepAway", func(w *world) { w.listing = away }, doctor.Reaper, store.ResultWarn, "connection reset", "again"},
+		{"BrakeOn", func(w *world) {
+			w.sweep = store.Sweep{Meta: store.Meta{Version: 1}, Key: account + "/" + region, BrakeAt: epoch}
+		}, doctor.Brake, store.ResultFailed, "on since 2000-01-01T00:00:00Z", "garo reap --release " + account + "/" + region},
+		{"NoCertificate", func(w *world) { w.vouches = false }, doctor.RegionCheck, store.ResultFailed, "certificate", "another region"},
+		{"NoSubnet", func(w *world) { w.account.Regions = map[string]store.Region{region: {}} }, doctor.RegionCheck, store.ResultFailed, "no subnet", "Complete"},
+		{"NoImage", func(w *world) { w.account.Regions = map[string]store.Region{region: {Subnets: []string{"subnet-a"}}} }, doctor.DryRun, store.ResultSkipped, "no image", ""},
+		{"SubnetUnknown", func(w *world) { w.noSubnet = true }, doctor.Subnet, store.ResultFailed, "does not show it", "subnets"},
+		{"SubnetsRefused", func(w *world) { w.fault = on(simfleet.OpSubnets, refused(fleet.ErrRefused, "UnauthorizedOperation")) }, doctor.Subnet, store.ResultFailed, "UnauthorizedOperation", "modules/account"},
+		{"SubnetWithoutWayOut", func(w *world) { w.subnet.Out = "" }, doctor.Subnet, store.ResultFailed, "no default route", "NAT gateway"},
+		{"SubnetWithoutPublicAddress", func(w *world) { w.subnet.Out = "igw-1" }, doctor.Subnet, store.ResultFailed, "no public address", "associate_public_ip"},
+		{"PublicAddressTakenAway", func(w *world) {
+			w.subnet = fleet.Subnet{Free: 100, Out: "igw-1", Public: true}
+			w.account.Regions[region] = store.Region{Subnets: []string{"subnet-a"}, Images: []string{"ami-1"}, AssociatePublicIP: &public}
+		}, doctor.Subnet, store.ResultFailed, "no public address", "associate_public_ip"},
+		{"SubnetFull", func(w *world) { w.subnet.Free = 0 }, doctor.Subnet, store.ResultFailed, "no free address", "larger"},
+		{"SubnetNearlyFull", func(w *world) { w.subnet.Free = 19 }, doctor.Subnet, store.ResultWarn, "19 free", "larger"},
+		{"ImageGone", func(w *world) { w.fault = on(simfleet.OpAMI, refused(fleet.ErrRefused, "InvalidAMIID.NotFound")) }, doctor.Image, store.ResultFailed, "InvalidAMIID.NotFound", "images"},
+		{"ImageParameterGone", func(w *world) { w.fault = on(simfleet.OpImage, refused(fleet.ErrRefused, "ImageParameter")) }, doctor.Image, store.ResultFailed, "ImageParameter", "parameter"},
+		{"ImageFailed", func(w *world) { w.ami = &fleet.AMI{State: "failed", RootDevice: "/dev/xvda"} }, doctor.Image, store.ResultFailed, "state is failed", "images"},
+		{"ImageWithoutRoot", func(w *world) { w.ami = &fleet.AMI{State: "available"} }, doctor.Image, store.ResultFailed, "no root device", "images"},
+		{"ImageOfAnotherArchitecture", func(w *world) {
+			w.ami = &fleet.AMI{State: "available", RootDevice: "/dev/xvda", Architecture: "arm64"}
+		}, doctor.Image, store.ResultFailed, "made for arm64, and the default instance type m7i.large is not", "architecture"},
+		{"ImageDeprecated", func(w *world) {
+			w.ami = &fleet.AMI{State: "available", RootDevice: "/dev/xvda", DeprecatedAt: time.Date(1999, 6, 1, 0, 0, 0, 0, time.UTC)}
+		}, doctor.Image, store.ResultWarn, "1999-06-01", "newer image"},
+		{"RootVolumeUnknown", func(w *world) { w.fault = on(simfleet.OpRoot, refused(fleet.ErrRefused, "NoRootVolume")) }, doctor.DryRun, store.ResultFailed, "NoRootVolume", "registration"},
+		{"LaunchRefused", func(w *world) { w.fault = on(simfleet.OpVet, refused(fleet.ErrRefused, "UnauthorizedOperation")) }, doctor.DryRun, store.ResultFailed, "UnauthorizedOperation: EC2's words.", "permissions boundary"},
+		{"GroupUnknown", func(w *world) { w.fault = on(simfleet.OpVet, refused(fleet.ErrRefused, "InvalidGroup.NotFound")) }, doctor.DryRun, store.ResultFailed, "InvalidGroup", "security_groups"},
+		{"LaunchOverQuota", func(w *world) { w.fault = on(simfleet.OpVet, refused(fleet.ErrCapacity, "VcpuLimitExceeded")) }, doctor.DryRun, store.ResultWarn, "VcpuLimitExceeded", "Service Quotas"},
+		{"LaunchThrottled", func(w *world) { w.fault = on(simfleet.OpVet, refused(fleet.ErrThrottled, "RequestLimitExceeded")) }, doctor.DryRun, store.ResultSkipped, "too often", ""},
+		{"CredentialRefused", func(w *world) { w.token = "other" }, doctor.Credential, store.ResultFailed, "credential refused", "permissions"},
+		{"RegistersWithARefusedCredential", func(w *world) { w.token = "other" }, doctor.Registers, store.ResultSkipped, "refuses the credential", ""},
+		{"CallsNearlySpent", func(w *world) { w.rates = &github.Rates{Core: github.Rate{Limit: 5000, Remaining: 400}} }, doctor.Credential, store.ResultWarn, "400 of 5000 calls", "what else uses"},
+		{"CredentialAway", func(w *world) { w.github = onGitHub(simgithub.OpRateLimit, answers(502, "")) }, doctor.Credential, store.ResultWarn, "status 502", "again"},
+		{"CredentialLimited", func(w *world) { w.github = onGitHub(simgithub.OpRateLimit, answers(429, "")) }, doctor.Credential, store.ResultSkipped, "rate limited", ""},
+		{"RunsNotReadable", func(w *world) {
+			w.account.RunsOn = []store.Offer{{Labels: []string{"x"}}}
+			w.github = onGitHub(simgithub.OpRuns, answers(403, `{"message":"Resource not accessible"}`))
+		}, doctor.Permissions, store.ResultFailed, "Resource not accessible", "Actions: read"},
+		{"NoOrganization", func(w *world) { w.account.Scope = organization }, doctor.Group, store.ResultFailed, "Not Found", "organization permission"},
+		{"NoGroup", func(w *world) { w.account.Scope, w.group = organization, "another" }, doctor.Group, store.ResultFailed, "no such runner group", "scope.runner_group"},
+		{"NotPermittedToRegister", func(w *world) {
+			w.github = onGitHub(simgithub.OpMint, answers(403, `{"message":"Resource not accessible"}`))
+		}, doctor.Registers, store.ResultFailed, "Resource not accessible", "Administration: write"},
+		{"RegistrationUnclear", func(w *world) { w.github = onGitHub(simgithub.OpMint, simgithub.Fault{Lose: true}) }, doctor.Registers, store.ResultWarn, "outcome unknown", "again"},
+		{"RegistrationStays", func(w *world) {
+			w.keeps, w.github = true, onGitHub(simgithub.OpDelete, answers(403, `{"message":"no"}`))
+		}, doctor.Registers, store.ResultWarn, "could not be deleted", "rogue_runner"},
+		{"OthersRegister", func(w *world) { w.lease = func() (time.Time, error) { return time.Now().Add(time.Minute), nil } }, doctor.Registers, store.ResultSkipped, "other runners until", ""},
+		{"NoLease", func(w *world) { w.lease = func() (time.Time, error) { return time.Time{}, away } }, doctor.Registers, store.ResultWarn, "connection reset", "again"},
+		{"OwnersAlone", func(w *world) { w.account.Repositories = nil }, doctor.Credential, store.ResultSkipped, "owners alone", ""},
+		{"NoOffers", func(w *world) {}, doctor.Webhook, store.ResultSkipped, "no runs_on", ""},
+		{"NoApp", func(w *world) { w.account.RunsOn = []store.Offer{{Labels: []string{"x"}}} }, doctor.Webhook, store.ResultSkipped, "no App", ""},
+		{"NothingDelivered", func(w *world) { w.offers() }, doctor.Webhook, store.ResultWarn, "delivered nothing", "Workflow job"},
+		{"DeliveriesFailed", func(w *world) {
+			w.offers()
+			w.deliveries = []github.Delivery{{OK: true}, {At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}}
+		}, doctor.Webhook, store.ResultWarn, "1 of the last 2 deliveries failed, the last at 2000-01-01T00:00:00Z", "401"},
+		{"KeyOfTheAppRefused", func(w *world) {
+			w.offers()
+			w.delivery = &github.Error{Kind: github.ErrDenied, Op: "list deliveries"}
+		}, doctor.Webhook, store.ResultFailed, "list deliveries", "private key"},
+		{"DeliveriesAway", func(w *world) { w.offers(); w.delivery = away }, doctor.Webhook, store.ResultWarn, "connection reset", "again"},
+		{"NoRunnerSeen", func(w *world) {}, doctor.RunnerVersion, store.ResultSkipped, "within a day", ""},
+		{"RunnerEndsSoon", func(w *world) { w.program(3 * 24 * time.Hour) }, doctor.RunnerVersion, store.ResultWarn, "from 2000-01-04 on", "image"},
+		{"RunnerEnded", func(w *world) { w.program(-time.Hour) }, doctor.RunnerVersion, store.ResultFailed, "since 1999-12-31", "image"},
+		{"SweepsAway", func(w *world) { w.listing = away }, doctor.RunnerVersion, store.ResultWarn, "connection reset", "again"},
+		{"LaunchAway", func(w *world) { w.fault = on(simfleet.OpVet, away) }, doctor.DryRun, store.ResultWarn, "connection reset", "again"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld()
+			c.breaks(w)
+			all := w.examine(t, account, "")
+			i := slices.IndexFunc(all, func(f store.Finding) bool { return f.Check == c.check })
+			if i < 0 {
+				t.Fatalf("nothing is found by %s: %+v", c.check, all)
+			}
+			f := all[i]
+			if f.Result != c.want || !strings.Contains(f.Evidence, c.evidence) || !strings.Contains(f.Remedy, c.remedy) || (c.remedy == "") != (f.Remedy == "") {
+				t.Errorf("found %+v, want %s, %q in the evidence and %q in the remedy", f, c.want, c.evidence, c.remedy)
+			}
+		})
+	}
+}
+
+func TestPartsAreWhatWasAskedFor(t *testing.T) {
+	w := newWorld()
+	w.account.Regions["eu-west-1"] = store.Region{}
+	d := doctor.New(doctor.Config{Accounts: w})
+	for _, c := range []struct {
+		account, region string
+		want            []store.Part
+	}{
+		{"", "", []store.Part{{}, {Account: account}, {Account: account, Region: "eu-west-1"}, {Account: account, Region: region}}},
+		{account, "", []store.Part{{}, {Account: account}, {Account: account, Region: "eu-west-1"}, {Account: account, Region: region}}},
+		{account, "mars-1", []store.Part{{}, {Account: account}, {Account: account, Region: "mars-1"}}},
+		{"222222222222", "", []store.Part{{}, {Account: "222222222222"}}},
+	} {
+		if got := d.Parts(t.Context(), c.account, c.region); !slices.Equal(got, c.want) {
+			t.Errorf("parts of %q %q = %+v, want %+v", c.account, c.region, got, c.want)
+		}
+	}
+}
+
+func TestDryRunsKeepToEC2sPaceAndStopInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		sim, err := simfleet.OpenWorld(simfleet.WorldConfig{Launches: simfleet.EC2Rate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := w.account.Regions[region]
+		r.Subnets = []string{"a", "b", "c", "d", "e", "f", "g"}
+		w.account.Regions[region] = r
+		d := doctor.New(doctor.Config{Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, Records: records{w}, Vouches: func(string) bool { return true }})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		found := d.Examine(ctx, doctor.Visit{Part: store.Part{Account: account, Region: region}})
+		throttled := slices.ContainsFunc(found, func(f store.Finding) bool { return f.Check == doctor.DryRun && f.Result == store.ResultSkipped })
+		if took := time.Since(began); w.vets != 8 || took != 3500*time.Millisecond || throttled {
+			t.Errorf("%d dry runs in %s, throttled %t; want eight, half a second apart", w.vets, took, throttled)
+		}
+		short, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		found = d.Examine(short, doctor.Visit{Part: store.Part{Account: account, Region: region}})
+		if last := found[len(found)-1]; last.Result != store.ResultSkipped || last.Evidence != "There was no time left." {
+			t.Errorf("the last finding without time = %+v, want that there was none left", last)
+		}
+	})
+}
+
+// What a worker that died has registered is deleted by the next try.
+func TestRegistrationOfADeadTryIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		sim, err := simfleet.OpenWorld(simfleet.WorldConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, client := w.hub(t)
+		d := doctor.New(doctor.Config{Accounts: w, Fleet: ec2{simfleet.Inspected{World: sim}, w}, GitHub: client, Records: records{w}, ControlPlane: "test"})
+		check := strings.Repeat("c", keys.IDLen)
+		in := github.Scope{ID: "7", Name: "acme/shop", Account: account}
+		for n := 1; n <= 2; n++ {
+			if _, err := client.Mint(t.Context(), in, store.GitHubNameFor("test", check, n), []string{"x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.Examine(t.Context(), doctor.Visit{Part: store.Part{Account: account}, Check: check, Try: 3})
+		if left := server.Registrations(); len(left) != 0 || len(server.Minted()) != 3 {
+			t.Errorf("%d of %d registrations are left, want none of three", len(left), len(server.Minted()))
+		}
+	})
+}
