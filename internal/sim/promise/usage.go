@@ -46,11 +46,7 @@ func (p usagePromises) sawUsage(c commit) {
 				continue
 			}
 			a := want[i.Repository.Key()]
-			want[i.Repository.Key()] = a.plus(p.costOf(*i, c.before))
-		case *store.Prices:
-			if _, ok := p.priced[i.Key]; !ok && len(i.Hour) > 0 {
-				p.priced[i.Key] = i.UpdatedAt
-			}
+			want[i.Repository.Key()] = a.plus(p.costOf(*i))
 		case *store.Usage:
 			a, was := amountOf(*i), amountOf(p.usages[i.ID])
 			p.usages[i.ID] = *i
@@ -71,15 +67,6 @@ func (p usagePromises) sawUsage(c commit) {
 		_, ok := got[key]
 		p.hold(RolledUp, ok, "%d machines of %s ended, and are in no usage", w.runners, key)
 	}
-}
-
-// pricedIn returns since when a price of a runner's market is recorded. The zero time: none is.
-func (p usagePromises) pricedIn(r store.Runner) time.Time {
-	refs := store.PriceRefs(r.Account, r.Region)
-	if r.Plan[r.Index].Market == store.Spot {
-		return p.priced[refs[0].ID]
-	}
-	return p.priced[refs[1].ID]
 }
 
 func (a amount) plus(b amount) amount {
@@ -115,7 +102,7 @@ func (p usagePromises) sawSpent(c commit) {
 
 // costOf restates what a machine that ended has cost, from its times and the prices of the
 // simulated AWS.
-func (p usagePromises) costOf(r store.Runner, before time.Duration) amount {
+func (p usagePromises) costOf(r store.Runner) amount {
 	from, to := r.LaunchedAt, r.EndedAt
 	if from.IsZero() {
 		from = r.CalledAt
@@ -130,9 +117,7 @@ func (p usagePromises) costOf(r store.Runner, before time.Duration) amount {
 		hour = simprices.SpotHour(at.InstanceType, at.Subnet) // a subnet is a zone of its own
 	}
 	known := r.Cost.Hour != 0
-	since := p.pricedIn(r)
 	p.hold(RealCost, !known || r.Cost.Hour == hour && hour > 0, "runner %s is said to cost %s an hour, and costs %s", r.ID, r.Cost.Hour, hour)
-	p.hold(Unpriced, known || hour == 0 || since.IsZero() || r.UpdatedAt.Sub(since) <= before+slack, "runner %s has no price, which is recorded since %s", r.ID, since)
 	if !known {
 		a.unpriced = a.seconds
 		return a
