@@ -64,6 +64,30 @@ func (p *pass) refusals(ctx context.Context) {
 	}
 }
 
+// budgets tells people of the accounts among those swept that have spent most of their
+// budget of the day.
+func (ec2 atEC2) budgets(ctx context.Context) {
+	seen := map[string]bool{}
+	for _, at := range ec2.todo.swept {
+		a, err := ec2.cfg.Accounts.Account(ctx, at.Account)
+		if seen[at.Account] || err != nil || a.DailyBudget == (store.DailyBudget{}) || ec2.cfg.DryRun {
+			continue
+		}
+		seen[at.Account] = true
+		quotas, ok := read[*store.Quota](ctx, ec2.pass, "account", store.Ref{Kind: store.KindQuota, ID: at.Account})
+		if !ok {
+			continue
+		}
+		d := quotas[0].Spending(ec2.cfg.Now(), a.DailyBudget)
+		if d.Alarm == "" || !ec2.apply(ctx, &d.Quota, d) {
+			continue
+		}
+		spent := d.Quota.Spent.Cost
+		ec2.alarm(d.Alarm, at.Account, fmt.Sprintf("the machines of account %s that ended today cost %s, and its daily_budget is %s dollars: look who uses them, or raise it", at.Account, spent, a.DailyBudget.USD),
+			"account", at.Account, "spent", spent.String(), "budget", a.DailyBudget.USD, "starts_wait", a.DailyBudget.Wait)
+	}
+}
+
 // unseen ends a runner whose account refuses to show its machine, once that machine's
 // own timer must have ended it.
 func (ec2 atEC2) unseen(run *store.Runner, err error) {

@@ -64,10 +64,14 @@ func (ec2 atEC2) spotPrices(ctx context.Context, at fleet.Place, item *store.Pri
 	if err != nil || !slices.Contains(account.Markets, store.Spot) {
 		return // what is wrong with a registration, the sweeps tell
 	}
+	types := account.InstanceTypes
+	if account.InstanceRequirements != nil {
+		types = nil // whatever the rules choose, today and when EC2 has new ones
+	}
 	var hour map[string]store.MicroUSD
 	var zones map[string]string
 	err = ec2.askEC2(ctx, at, callLimit, func(ctx context.Context) (err error) {
-		hour, zones, err = ec2.cfg.Fleet.SpotPrices(ctx, at, account.InstanceTypes, account.Regions[at.Region].Subnets)
+		hour, zones, err = ec2.cfg.Fleet.SpotPrices(ctx, at, types, account.Regions[at.Region].Subnets)
 		return err
 	})
 	if err != nil {

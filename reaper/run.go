@@ -105,6 +105,7 @@ func (r *Reaper) RunShard(ctx context.Context, s Shard) (Report, error) {
 	p.due(ctx)
 	p.phases(ctx)
 	p.guard("phase", "accounts", func() { p.refusals(ctx) })
+	p.guard("phase", "budgets", func() { atEC2{p}.budgets(ctx) })
 	p.guard("phase", "prices", func() { atEC2{p}.prices(ctx) })
 	p.report.Late = len(p.report.Left) > 0
 	p.report.EndedAt = r.cfg.Now().UTC()

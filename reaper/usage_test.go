@@ -53,3 +53,24 @@ func TestMachinesThatEndTogetherAreRolledUpEach(t *testing.T) {
 		}
 	})
 }
+
+func TestBudgetThatIsMostlySpentIsAnAlarmOnceADay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.accounts[account]
+		a.DailyBudget = store.DailyBudget{USD: "10"}
+		w.accounts[account] = a
+		q := get[store.Quota](w, account)
+		q.Spent = store.Spent{Day: time.Now().UTC().Format(time.DateOnly), Cost: 7_999_999}
+		w.put(&q)
+		w.minutes(6)
+		w.wantAlarms()
+		q = get[store.Quota](w, account)
+		q.Spent.Cost = 8_000_000
+		w.put(&q)
+		w.minutes(20)
+		w.wantAlarms(store.AlarmBudget)
+		if got := get[store.Quota](w, account); got.Spent.Told != got.Spent.Day {
+			t.Errorf("the quota has %+v, want that it was told", got.Spent)
+		}
+	})
+}

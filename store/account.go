@@ -56,6 +56,8 @@ type Account struct {
 	// MaxOpenRequests is how many requests of one repository may wait for a runner at
 	// once. Zero: DefaultOpenRequests.
 	MaxOpenRequests int `json:"max_open_requests,omitempty"`
+	// DailyBudget is what the machines may cost on a day.
+	DailyBudget DailyBudget `json:"daily_budget,omitzero"`
 	// Pacing spaces RunInstances calls in each region.
 	Pacing Pacing `json:"pacing,omitzero"`
 	// GitHub says where the credential is that registers runners.

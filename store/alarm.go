@@ -35,6 +35,7 @@ const (
 	AlarmBusy          Alarm = "busy_runner"         // an end waits for a job that nobody here knows of
 	AlarmRogue         Alarm = "rogue_runner"        // GitHub has a runner that no record names
 	AlarmTags          Alarm = "tags_edited"         // a recorded machine has other tags than its launch gave it
+	AlarmBudget        Alarm = "budget"              // an account has spent most of its budget of the day
 	AlarmFlood         Alarm = "machine_flood"       // a machine says more than its budget has room for
 	AlarmPanic         Alarm = "panic"
 	AlarmWebhook       Alarm = "webhook"         // a signed delivery of GitHub's cannot be read, or its App was suspended or removed
@@ -45,4 +46,4 @@ const (
 
 // Alarms lists every code.
 var Alarms = []Alarm{AlarmCompromised, AlarmIdentity, AlarmJobStolen, AlarmTwoJobs, AlarmJobWaits, AlarmJobForbidden, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused, AlarmThrottled,
-	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmFlood, AlarmPanic, AlarmWebhook, AlarmUnknown, AlarmReaper, AlarmLate}
+	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmBudget, AlarmFlood, AlarmPanic, AlarmWebhook, AlarmUnknown, AlarmReaper, AlarmLate}

@@ -176,5 +176,6 @@ func (d *Decision) rollUp(now time.Time, p Price) {
 	r.Cost = r.costAt(now, p)
 	if d.Usage.ID != "" {
 		d.Usage = d.Usage.add(now, *r, d.Request.Origin.Workflow)
+		d.Quota = d.Quota.spend(d.Usage.Day(), r.Cost.Total)
 	}
 }

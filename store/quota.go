@@ -27,6 +27,8 @@ type Quota struct {
 	// Reach is how the runners end if the account's registration goes. nil: none was
 	// launched since there is such a thing.
 	Reach *Reach `json:"reach,omitempty"`
+	// Spent is what its machines cost that ended on the last day on which one did.
+	Spent Spent `json:"spent,omitzero"`
 	// ToldAt is when people were last alarmed that the account cannot be reached. Zero:
 	// they were not since the last launch.
 	ToldAt time.Time `json:"told_at,omitzero"`

@@ -103,6 +103,7 @@ func (a Account) check(id string) error {
 		want(m == Shared || m == Ephemeral, "modes: %q: want %s or %s", m, Shared, Ephemeral)
 	}
 	want(a.MaxRunners > 0, "max_runners: want at least 1")
+	want(a.DailyBudget == (DailyBudget{}) || a.DailyBudget.amount() > 0, "daily_budget.usd %q: want dollars above zero as a string, such as \"50\" or \"12.50\"", a.DailyBudget.USD)
 	want(a.MaxOpenRequests >= 0 && a.MaxOpenRequests <= maxOpenRequests, "max_open_requests: want at most %d, or nothing for %d", maxOpenRequests, DefaultOpenRequests)
 	want(a.HardS >= 0 && a.HardS <= 24*3600, "hard: want at most 86400 seconds")
 	want(a.MaxTimeoutS >= 0, "max_timeout: want seconds")

@@ -99,6 +99,7 @@ type Request struct {
 const (
 	WaitBackoff = "backoff"        // the pause between two tries
 	WaitQuota   = "quota_reached"  // the account has all the machines it may have
+	WaitBudget  = "budget_reached" // the account has spent its budget of the day
 	WaitPaced   = "paced"          // the account's launches are spaced out
 	WaitRunner  = "runner_silent"  // the shared runner is neither usable nor given up yet
 	WaitGitHub  = "github_limited" // GitHub asked to wait
@@ -110,7 +111,7 @@ const (
 )
 
 // Waits lists them.
-var Waits = []string{WaitBackoff, WaitQuota, WaitPaced, WaitRunner, WaitGitHub, WaitGitHubDown, WaitEC2, WaitOutage, WaitHeld}
+var Waits = []string{WaitBackoff, WaitQuota, WaitBudget, WaitPaced, WaitRunner, WaitGitHub, WaitGitHubDown, WaitEC2, WaitOutage, WaitHeld}
 
 // Ref implements Item.
 func (r *Request) Ref() Ref { return Ref{KindRequest, r.ID} }

@@ -59,7 +59,7 @@ func (c Case) Adopt(now time.Time, instance string) Decision {
 // which may be after its give_up_at. Zero: it waits for nothing.
 func (r Request) WaitsUntil() time.Time {
 	switch {
-	case r.State != Accepted || r.Wait == "" || r.Wait == WaitQuota || r.Wait == WaitHeld: // for how long, nobody knows
+	case r.State != Accepted || r.Wait == "" || r.Wait == WaitQuota || r.Wait == WaitBudget || r.Wait == WaitHeld: // for how long, nobody knows
 		return time.Time{}
 	case r.Wait == WaitPaced && r.Slot.After(r.DueAt):
 		return r.Slot

@@ -18,6 +18,7 @@ locals {
     busy_runner     = "A draining runner waits for a job that GitHub alone knows of, or whose machine is silent: look at the repository's runners, then end the machine by hand, or leave it to its hard limit."
     rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."
     tags_edited     = "Somebody edited the tags of a machine that is in use: it is left alone, but give it back the tags of its record, or GARO may not end it."
+    budget          = "The machines of an account that ended today cost 80 % of its daily_budget: look who uses them with garo cost, or raise it. If the budget says so, starts wait for the next day once all of it is spent."
     machine_flood   = "A machine reports far more than its jobs need: most likely a job with root on it floods the API. What is too much is not written, and the machine ends at its hard limit: stop its request with force, and look which job it ran."
     panic           = "A function panicked: report it, with the log line."
     webhook         = "A delivery of GitHub's was signed right and could not be read, or the GitHub App was suspended or removed: the log line says which. If GitHub changed its deliveries, report it: jobs get no machine meanwhile. Else have the organisation's owner look at the App."

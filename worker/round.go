@@ -101,6 +101,10 @@ func (r *round) group(name string, s *start) *group {
 
 // lines reports whether the request has to wait for its launch, and has it wait.
 func (r *round) lines(ctx context.Context, s *start, account store.Account, c store.Case) bool {
+	if wait := account.OverBudget(r.now, r.Limits, c.Quota); wait.For != "" {
+		r.hold(ctx, s, &c.Request, wait)
+		return true
+	}
 	d := c.Line(r.now, r.Limits, account.MaxRunners, account.Pace(r.Limits))
 	switch d.Wait.For {
 	case "":

@@ -417,6 +417,34 @@ func TestOwnWaitWhoseAnswerWasLostIsSent(t *testing.T) {
 	})
 }
 
+// A start that shares a machine costs nothing, and does not wait for the budget.
+func TestStartsThatNeedAMachineWaitForTheBudget(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.request()
+		w.start(first)
+		a := w.accounts[account]
+		a.DailyBudget = store.DailyBudget{USD: "5", Wait: true}
+		w.accounts[account] = a
+		q := get[store.Quota](w, account)
+		q.Spent = store.Spent{Day: time.Now().UTC().Format(time.DateOnly), Cost: 5_000_000}
+		w.commit(&q)
+		calls := len(w.fleet.calls)
+		alone := w.request(func(r *store.Request) { r.Mode = store.Ephemeral })
+		w.start(alone)
+		got := w.requestNow(alone.ID)
+		if got.State != store.Accepted || got.Wait != store.WaitBudget || !got.WaitsUntil().IsZero() || len(w.fleet.calls) != calls {
+			t.Errorf("the request is %s and waits for %q, with %d launches; want that it waits for %s", got.State, got.Wait, len(w.fleet.calls)-calls, store.WaitBudget)
+		}
+		a.DailyBudget.USD = "6"
+		w.accounts[account] = a
+		time.Sleep(time.Until(got.DueAt))
+		w.start(got)
+		if got := w.requestNow(alone.ID); got.State != store.Waiting || len(w.fleet.calls) != calls+1 {
+			t.Errorf("with a larger budget the request is %s, want that its machine is launched", got.State)
+		}
+	})
+}
+
 // Its message would bounce through the queue every half minute, for as long as the
 // account is full.
 func TestWaitForTheQuotaIsLeftToTheReaper(t *testing.T) {

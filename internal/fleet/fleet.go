@@ -162,8 +162,8 @@ type Fleet interface {
 	List(ctx context.Context, at Place, controlPlane string) iter.Seq2[Instance, error]
 
 	// SpotPrices returns what an hour of a spot machine costs now, by store.SpotKey of each
-	// of the instance types and each zone that one of the subnets is in, and the zones, by
-	// subnet. What EC2 does not offer has no price, and a subnet that it does not know no
+	// of the instance types (none: of all that there are) and each zone that one of the
+	// subnets is in, and the zones, by subnet. What EC2 does not offer has no price, and a subnet that it does not know no
 	// zone.
 	SpotPrices(ctx context.Context, at Place, types, subnets []string) (hour map[string]store.MicroUSD, zones map[string]string, err error)
 

@@ -28,7 +28,11 @@ func (f *Fleet) SpotPrices(ctx context.Context, at fleet.Place, names, subnets [
 		return nil, nil, fmt.Errorf("look at %d subnets in %s: %w", len(subnets), at, err)
 	}
 	hour, since := map[string]store.MicroUSD{}, map[string]time.Time{}
-	for some := range slices.Chunk(names, mostValues) {
+	chunks := slices.Collect(slices.Chunk(names, mostValues))
+	if len(names) == 0 {
+		chunks = [][]string{nil} // of all
+	}
+	for _, some := range chunks {
 		in := &ec2.DescribeSpotPriceHistoryInput{
 			ProductDescriptions: linux, StartTime: aws.Time(time.Now()), MaxResults: aws.Int32(mostOnAPage),
 			Filters: []types.Filter{{Name: aws.String("availability-zone"), Values: values(zones)}},

@@ -14,6 +14,9 @@ func (w *World) SpotPrices(ctx context.Context, at fleet.Place, types, subnets [
 	if err := w.begin(ctx, OpSpot, at, fleet.Launch{}); err != nil {
 		return nil, nil, err
 	}
+	if len(types) == 0 {
+		types = simprices.Types()
+	}
 	hour, zones := map[string]store.MicroUSD{}, map[string]string{}
 	for _, subnet := range subnets {
 		zone := w.zone(subnet)

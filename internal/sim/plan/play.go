@@ -90,7 +90,7 @@ func (p *plan) config() sim.Config {
 	return sim.Config{
 		Seed: p.seed, Most: most, Fate: p.fates(), Span: p.span,
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
-		Shards: p.shards(), Prices: p.chance(600, "prices"),
+		Shards: p.shards(), Prices: p.chance(600, "prices") || p.chance(250, "daily budget"),
 		Plain: p.plain(), Webhook: p.webhooks(), Logged: p.logged(), Nameless: p.namelessly(), ReadLag: p.readLag(),
 		GitHub: p.github(),
 		EC2:    p.ec2(), Metadata: p.metadata(), SetUp: p.setUp(), PlainAgent: p.plainAgents(),
@@ -127,6 +127,9 @@ func (p *plan) config() sim.Config {
 				other := a.Regions[setting.Region]
 				other.Subnets = []string{"subnet-c", "subnet-d"}
 				a.Regions = map[string]store.Region{setting.Region: a.Regions[setting.Region], setting.OtherRegion: other}
+			}
+			if p.chance(250, "daily budget") && p.happens(spentSoon, "") {
+				a.DailyBudget = store.DailyBudget{USD: oneOf(p.dice, []string{"0.0001", "0.001", "0.01"}, "budget"), Wait: p.chance(700, "starts wait")}
 			}
 			a.MaxRunners = oneOf(p.dice, []int{1, 2, 4, 100}, "max runners")
 			if p.theme() == starved {

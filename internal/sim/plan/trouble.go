@@ -49,6 +49,7 @@ const (
 	unreadable  Kind = "message unreadable"
 	flooded     Kind = "flood of events"
 	crowded     Kind = "few open requests allowed"
+	spentSoon   Kind = "budget that is spent"
 	noPrices    Kind = "spot prices refused"
 	inGroup     Kind = "runners register in an organization"
 )

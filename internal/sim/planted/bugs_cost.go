@@ -15,6 +15,12 @@ var costBugs = []Bug{
 		edit("store/prices.go", `	if p.Market == Spot {
 		return spot.Hour`, `	if p.Market == "" {
 		return spot.Hour`)),
+	plant("BudgetPassed", "a start does not look whether the account's budget is spent",
+		edit("worker/round.go", `account.OverBudget(r.now, r.Limits, c.Quota); wait.For != "" {`, `account.OverBudget(r.now, r.Limits, store.Quota{}); wait.For != "" {`)),
+	plant("SpentNotCounted", "what an account has spent is that of its last machine",
+		edit("store/spending.go", `	q.Spent.Cost += cost
+`, `	q.Spent.Cost = cost
+`)),
 	plant("UsageOverwritten", "the usage of a day has the last machine alone",
 		edit("store/cost.go", `of.Runners+1, of.Seconds+r.Cost.Seconds, of.Cost+r.Cost.Total`, `1, r.Cost.Seconds, r.Cost.Total`)),
 }

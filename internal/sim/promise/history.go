@@ -79,7 +79,6 @@ type seen struct {
 	floods        floods
 	leases        leases
 	usages        map[string]store.Usage // by id
-	priced        map[string]time.Time   // when the first prices of a place were recorded
 	checks        map[string]store.Checkup
 	missed        map[string]time.Time // when EC2 did not show a machine, by its id or token
 	sent          map[string]int       // how many messages were sent that name an id
@@ -111,7 +110,7 @@ func newSeen() seen {
 		requests: map[string]store.Request{}, runners: map[string]store.Runner{}, locks: map[string]store.Lock{}, pulses: map[string]store.Pulse{},
 		usable: map[string]string{}, live: map[string]int{}, slots: map[string][]time.Time{}, slotsOf: map[string]int{}, launches: map[string]int{},
 		names: map[string]bool{}, configs: map[int64]bool{},
-		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, pausing: map[string]time.Time{}, floods: newFloods(), leases: newLeases(), checks: map[string]store.Checkup{}, usages: map[string]store.Usage{}, priced: map[string]time.Time{}, placed: map[store.Ref]place{},
+		calls: newCalls(), heard: newHeard(), confirmations: newConfirmations(), answers: newAnswers(), unfit: map[string]bool{}, pausing: map[string]time.Time{}, floods: newFloods(), leases: newLeases(), checks: map[string]store.Checkup{}, usages: map[string]store.Usage{}, placed: map[store.Ref]place{},
 		missed: map[string]time.Time{}, sent: map[string]int{}, versions: map[store.Ref]int64{}, looked: map[Promise]int{}, waited: map[string]bool{}, left: map[string]time.Time{},
 		crashes: map[string]time.Time{}, slow: map[string]time.Duration{},
 	}

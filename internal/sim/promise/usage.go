@@ -13,6 +13,8 @@ const (
 	RolledUp Promise = "a machine that ended is in the usage of its day once, by the commit that ends it"
 	Unpriced Promise = "a machine whose price is not known is counted as such"
 	RealCost Promise = "a machine costs what AWS asks for it"
+	InBudget Promise = "no machine is launched once the budget of the day is spent"
+	Spending Promise = "an account has spent what its usage of the day says"
 )
 
 // usagePromises are about what machines cost.
@@ -45,11 +47,7 @@ func (p usagePromises) sawUsage(c commit) {
 				continue
 			}
 			a := want[i.Repository.Key()]
-			want[i.Repository.Key()] = a.plus(p.costOf(*i, c.before))
-		case *store.Prices:
-			if _, ok := p.priced[i.Key]; !ok && len(i.Hour) > 0 {
-				p.priced[i.Key] = i.UpdatedAt
-			}
+			want[i.Repository.Key()] = a.plus(p.costOf(*i))
 		case *store.Usage:
 			a, was := amountOf(*i), amountOf(p.usages[i.ID])
 			p.usages[i.ID] = *i
@@ -59,6 +57,7 @@ func (p usagePromises) sawUsage(c commit) {
 			p.hold(RolledUp, i.Day() == day || i.Day() == before, "usage %s is written on %s", i.ID, day)
 		}
 	}
+	p.sawSpent(c)
 	for key, a := range got {
 		w := want[key]
 		p.hold(RolledUp, a.runners == w.runners && a.seconds == w.seconds, "the usage of %s has %d machines and %d seconds more, and %d with %d seconds ended", key, a.runners, a.seconds, w.runners, w.seconds)
@@ -71,22 +70,40 @@ func (p usagePromises) sawUsage(c commit) {
 	}
 }
 
-// pricedIn returns since when a price of a runner's market is recorded. The zero time: none is.
-func (p usagePromises) pricedIn(r store.Runner) time.Time {
-	refs := store.PriceRefs(r.Account, r.Region)
-	if r.Plan[r.Index].Market == store.Spot {
-		return p.priced[refs[0].ID]
-	}
-	return p.priced[refs[1].ID]
-}
-
 func (a amount) plus(b amount) amount {
 	return amount{a.runners + b.runners, a.seconds + b.seconds, a.unpriced + b.unpriced, a.cost + b.cost}
 }
 
+// sawSpent looks at what an account has spent, and at the intents that it allows.
+func (p usagePromises) sawSpent(c commit) {
+	for _, i := range c.items {
+		q, ok := i.(*store.Quota)
+		if !ok || q.Account != p.Account.ID {
+			continue
+		}
+		day, sum := q.UpdatedAt.UTC().Format(time.DateOnly), store.MicroUSD(0)
+		for _, u := range p.usages {
+			for _, r := range u.Rows {
+				if r.Account == q.Account && u.Day() == day {
+					sum += r.Cost
+				}
+			}
+		}
+		if q.Spent.Day == day {
+			p.hold(Spending, q.Spent.Cost == sum, "account %s has spent %s, and its usage of %s says %s", q.Account, q.Spent.Cost, day, sum)
+		}
+		budget, _ := store.ParseUSD(p.Account.DailyBudget.USD)
+		for _, i := range c.items {
+			if r, ok := i.(*store.Runner); ok && r.Account == q.Account && p.runners[r.ID].Version == 0 && p.Account.DailyBudget.Wait {
+				p.hold(InBudget, sum < budget, "runner %s is intended, and %s of %s are spent", r.ID, sum, budget)
+			}
+		}
+	}
+}
+
 // costOf restates what a machine that ended has cost, from its times and the prices of the
 // simulated AWS.
-func (p usagePromises) costOf(r store.Runner, before time.Duration) amount {
+func (p usagePromises) costOf(r store.Runner) amount {
 	from, to := r.LaunchedAt, r.EndedAt
 	if from.IsZero() {
 		from = r.CalledAt
@@ -101,11 +118,7 @@ func (p usagePromises) costOf(r store.Runner, before time.Duration) amount {
 		hour = simprices.SpotHour(at.InstanceType, at.Subnet) // a subnet is a zone of its own
 	}
 	known := r.Cost.Hour != 0
-	since := p.pricedIn(r)
-	// Spot prices are read of the types that the registration names, not of those it chooses.
-	unread := at.Market == store.Spot && !slices.Contains(p.Account.InstanceTypes, at.InstanceType)
 	p.hold(RealCost, !known || r.Cost.Hour == hour && hour > 0, "runner %s is said to cost %s an hour, and costs %s", r.ID, r.Cost.Hour, hour)
-	p.hold(Unpriced, known || unread || hour == 0 || since.IsZero() || r.UpdatedAt.Sub(since) <= before+slack, "runner %s has no price, which is recorded since %s", r.ID, since)
 	if !known {
 		a.unpriced = a.seconds
 		return a

@@ -38,6 +38,17 @@ func Hour(instanceType string) store.MicroUSD {
 	return large[family] * sizes[size] / 100
 }
 
+// Types returns all instance types that have a price, sorted.
+func Types() (types []string) {
+	for family := range large {
+		for size := range sizes {
+			types = append(types, family+"."+size)
+		}
+	}
+	slices.Sort(types)
+	return types
+}
+
 // SpotHour returns the spot price in a zone: 35 to 45 hundredths of the on-demand one, by the
 // zone's name.
 func SpotHour(instanceType, zone string) store.MicroUSD {
@@ -86,14 +97,7 @@ func File(region string) []byte {
 	var b bytes.Buffer
 	b.WriteString("\"FormatVersion\",\"v1.0\"\n\"Disclaimer\",\"made up\"\n\"Publication Date\",\"2026-01-01T00:00:00Z\"\n\"Version\",\"" + version + "\"\n\"OfferCode\",\"AmazonEC2\"\n")
 	row(&b, columns...)
-	var types []string
-	for family := range large {
-		for size := range sizes {
-			types = append(types, family+"."+size)
-		}
-	}
-	slices.Sort(types)
-	for i, t := range types {
+	for i, t := range Types() {
 		sku := fmt.Sprintf("SKU%05d", i)
 		for _, r := range []struct {
 			term, tenancy, system, capacity string
