@@ -29,19 +29,40 @@ func (s checks) start(ctx context.Context, c *call, body apitype.CheckStart) (ap
 	case body.Region != "" && !isRegion(body.Region):
 		return apitype.Check{}, invalid("region", "Want the name of an AWS region, such as eu-west-2.")
 	}
+	if err := s.watched(ctx, c, body); err != nil {
+		return apitype.Check{}, err
+	}
 	id, err := keys.NewID(s.Random)
 	if err != nil {
 		return apitype.Check{}, err
 	}
 	c.about("check", id)
 	now := s.Now()
-	check := store.Checkup{ID: id, Account: body.AccountID, Region: body.Region, Caller: printable(who.String(), 128), Trace: c.trace}
+	check := store.Checkup{ID: id, Account: body.AccountID, Region: body.Region, Runner: body.RunnerID, Caller: printable(who.String(), 128), Trace: c.trace}
 	d := store.AskCheckup(now, s.Limits, check)
 	if err := c.apply(ctx, d); err != nil {
 		return apitype.Check{}, err
 	}
 	c.status, c.retryAfter = http.StatusAccepted, pollAfter
 	return checkOf(*d.Changes[0].Item.(*store.Checkup), now), nil
+}
+
+// watched refuses a check of a console that there cannot be.
+func (s checks) watched(ctx context.Context, c *call, body apitype.CheckStart) error {
+	switch {
+	case body.RunnerID == "":
+		return nil
+	case !keys.ValidID(body.RunnerID):
+		return invalid("runner_id", "Want the id of a runner, as GET /runners shows them.")
+	case body.AccountID != "":
+		return invalid("account_id", "Leave it out: the runner is in one account.")
+	}
+	c.about("runner", body.RunnerID)
+	items, err := c.get(ctx, store.Ref{Kind: store.KindRunner, ID: body.RunnerID})
+	if err == nil && items[0].Base().Version == 0 {
+		err = invalid("runner_id", "There is no such runner.")
+	}
+	return err
 }
 
 // status answers where a check stands. A poll also sends its message again if nobody
@@ -80,7 +101,7 @@ func (s checks) status(ctx context.Context, c *call, _ none) (apitype.Check, err
 // checkOf returns what people see of a check.
 func checkOf(c store.Checkup, now time.Time) apitype.Check {
 	out := apitype.Check{
-		ID: c.ID, State: string(c.State(now)), Result: string(c.Result()), AccountID: c.Account, Region: c.Region, Caller: c.Caller,
+		ID: c.ID, State: string(c.State(now)), Result: string(c.Result()), AccountID: c.Account, Region: c.Region, RunnerID: c.Runner, Console: c.Console, Caller: c.Caller,
 		CreatedAt: c.CreatedAt, StartedAt: c.StartedAt, EndedAt: c.EndedAt, GiveUpAt: c.GiveUpAt, Findings: make([]apitype.Finding, 0, len(c.Findings)),
 	}
 	for _, f := range c.Findings {

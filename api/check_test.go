@@ -3,6 +3,7 @@ package api_test
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,7 @@ func TestCheckThatWasNotDoneInTimeIsUnknown(t *testing.T) {
 func TestChecksThatCannotBeMeantAreRefused(t *testing.T) {
 	w := newWorld(t)
 	for field, body := range map[string]apitype.CheckStart{
+		"runner_id": {RunnerID: "x"}, "runner_id ": {RunnerID: strings.Repeat("a", 26)}, "account_id ": {RunnerID: strings.Repeat("a", 26), AccountID: accountID},
 		"account_id": {AccountID: "12"}, "region": {Region: region}, "region ": {AccountID: accountID, Region: "../x"},
 	} {
 		if a := w.raw("POST", "/checks", operatorToken, body); a.status != http.StatusUnprocessableEntity {
@@ -101,4 +103,19 @@ func (w *world) checks() (all []queue.Message) {
 		}
 	}
 	return all
+}
+
+func TestConsoleOfARunnerIsAskedForAndShown(t *testing.T) {
+	w := newWorld(t)
+	id := strings.Repeat("r", 25) + "a"
+	w.put(&store.Runner{ID: id, State: store.RunnerOnline})
+	started, err := w.client(operatorToken).StartCheck(t.Context(), apitype.CheckStart{RunnerID: id})
+	if err != nil || started.RunnerID != id || started.Console != "" {
+		t.Fatalf("StartCheck = %+v, %v; want it about the runner", started, err)
+	}
+	w.put(read[store.Checkup](w, started.ID).Printed("hello\n", store.Finding{Check: "console", Result: store.ResultOK, Evidence: "6 bytes"}).Changes[0].Item)
+	got, err := w.client(operatorToken).Check(t.Context(), started.ID)
+	if err != nil || got.Console != "hello\n" || got.Findings[0].AccountID != "" {
+		t.Errorf("Check = %+v, %v; want what the machine printed", got, err)
+	}
 }

@@ -46,7 +46,7 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 	id, _, _ := strings.Cut(s.Key, "/")
 	account, err := gh.cfg.Accounts.Account(ctx, id)
 	if err != nil {
-		return s // who could not be read was told of
+		return s // who could not be read was reported
 	}
 	if account.Closed || len(account.RunsOn) == 0 {
 		return s.Heard(store.DeliveryLog{})
@@ -161,7 +161,7 @@ type unfinishedRun struct {
 	err  error // why they are not all; nil: they are
 }
 
-// later reports whether the repository is to be looked at again: not all of it was, for a
+// later reports whether a later run looks at the repository again: not all of it was, for a
 // reason that passes.
 func (l *repoRuns) later() bool {
 	passes := func(err error) bool { return errors.Is(err, errLater) || errors.Is(err, github.ErrUnknown) }

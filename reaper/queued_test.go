@@ -203,7 +203,7 @@ func found(t *testing.T, hourly int) {
 			t.Errorf("%d repositories, want all that half of the calls of an hour suffice for: %d", len(found), hourly/2/each)
 		}
 		if n := hooks.calls["deliveries"]; n > deliveries/100+15 {
-			t.Errorf("%d pages of the log were read, want each once, and the newest again each minute", n)
+			t.Errorf("%d pages of the log were read, want each once, and the newest again every minute", n)
 		}
 	})
 }

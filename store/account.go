@@ -134,6 +134,11 @@ func (p Pacing) orDefault() Pacing {
 	return p
 }
 
+// Rate returns how many launches are made at once, and a second.
+func (p Pacing) Rate() (burst int, perSecond float64) {
+	return p.orDefault().Burst, float64(time.Second) / float64(p.interval())
+}
+
 // DefaultOpenRequests is what EC2 launches in the quarter of an hour that a request is
 // tried for when it does not say: two a second are 1,800, and five at once. What is
 // filed beyond that would only wait to expire.

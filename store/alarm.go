@@ -27,6 +27,7 @@ const (
 	AlarmVersionEnds   Alarm = "runner_version_ends" // GitHub will soon refuse a runner program that is in use
 	AlarmMismatch      Alarm = "token_mismatch"      // EC2 knows the client token with other bytes
 	AlarmLaunchRefused Alarm = "launch_refused"      // EC2 or STS refuses for a reason that only people can fix
+	AlarmThrottled     Alarm = "launch_throttled"    // EC2 refuses launches for their pace
 	AlarmTerminate     Alarm = "terminate"           // EC2 refuses to terminate a machine
 	AlarmAccess        Alarm = "access"              // an account, credential or registration cannot be used
 	AlarmGitHub        Alarm = "github"              // GitHub refuses the credential
@@ -43,5 +44,5 @@ const (
 )
 
 // Alarms lists every code.
-var Alarms = []Alarm{AlarmCompromised, AlarmIdentity, AlarmJobStolen, AlarmTwoJobs, AlarmJobWaits, AlarmJobForbidden, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused,
+var Alarms = []Alarm{AlarmCompromised, AlarmIdentity, AlarmJobStolen, AlarmTwoJobs, AlarmJobWaits, AlarmJobForbidden, AlarmRunnerTooOld, AlarmVersionEnds, AlarmMismatch, AlarmLaunchRefused, AlarmThrottled,
 	AlarmTerminate, AlarmAccess, AlarmGitHub, AlarmBrake, AlarmBusy, AlarmRogue, AlarmTags, AlarmFlood, AlarmPanic, AlarmWebhook, AlarmUnknown, AlarmReaper, AlarmLate}

@@ -15,6 +15,10 @@ type Checkup struct {
 	// Account and Region are what it is about. Empty: all of them.
 	Account string `json:"account,omitempty"`
 	Region  string `json:"region,omitempty"`
+	// Runner is the one whose machine's console is to be read, and nothing else is examined.
+	// Empty: it is no such check.
+	Runner  string `json:"runner,omitempty"`
+	Console string `json:"console,omitempty"` // what the machine printed, its last lines
 	Caller  string `json:"caller"`
 	Trace   string `json:"trace"`
 
@@ -65,7 +69,7 @@ type Finding struct {
 	About   string `json:"about,omitempty"` // what it looked at, such as a subnet
 	Result  Result `json:"result"`
 	// Evidence is what was seen, or why nothing was looked at; Remedy is what to do about
-	// it, empty where nothing is to be done.
+	// it, empty where there is nothing to do.
 	Evidence string `json:"evidence"`
 	Remedy   string `json:"remedy,omitempty"`
 }
@@ -89,6 +93,9 @@ const (
 	maxFindings = 250
 	// maxFinding bounds the texts of a finding, in characters.
 	maxFinding = 400
+	// keepConsole is how long a console is kept: whatever a machine printed is in it, and it is
+	// read once.
+	keepConsole = 24 * time.Hour
 	// maxAbout bounds what a finding is about.
 	maxAbout = 120
 )
@@ -125,6 +132,9 @@ func (c Checkup) Result() Result {
 func AskCheckup(now time.Time, lim Limits, c Checkup) Decision {
 	c.CreatedAt, c.SentAt, c.GiveUpAt = now, now, now.Add(checkFor)
 	c.expire(now, lim.Keep)
+	if c.Runner != "" {
+		c.expire(now, keepConsole)
+	}
 	return c.write(true)
 }
 
@@ -167,6 +177,12 @@ func (c Checkup) Found(p Part, all []Finding) Decision {
 	return c.write(false)
 }
 
+// Printed records what a machine printed, and what is to be said of that.
+func (c Checkup) Printed(console string, f Finding) Decision {
+	c.Console = console
+	return c.Found(Part{}, []Finding{f})
+}
+
 // HandOn gives the claim back, and has another worker continue.
 func (c Checkup) HandOn(now time.Time) Decision {
 	c.Claim, c.SentAt = Claim{}, now
@@ -174,11 +190,11 @@ func (c Checkup) HandOn(now time.Time) Decision {
 }
 
 // End ends the check. last is what is kept under LastCheck: it becomes this one, unless it
-// is of a later one.
+// is of a later one, or this one read a console.
 func (c Checkup) End(now time.Time, last Checkup) Decision {
 	c.EndedAt, c.Claim = now, Claim{}
 	d := c.write(false)
-	if last.CreatedAt.After(c.CreatedAt) {
+	if last.CreatedAt.After(c.CreatedAt) || c.Runner != "" {
 		return d
 	}
 	meta := last.Meta

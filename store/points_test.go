@@ -2,8 +2,11 @@ package store_test
 
 import (
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -187,6 +190,36 @@ func TestMachineThatRunsHasALeaseInABurst(t *testing.T) {
 	p.RestsUntil = at(5 * time.Minute)
 	if l := ask(at(4*time.Minute+30*time.Second), runs); l.At.Before(p.RestsUntil) {
 		t.Error("a config is leased while GitHub asks to be left alone")
+	}
+}
+
+// TestPointsOfBothVersions is about a deploy during a burst: the version before knew neither
+// the reserve nor how many were leased, and drops both when it writes.
+func TestPointsOfBothVersions(t *testing.T) {
+	const before = `{"credential":"c","next_lease":"2026-03-01T12:00:30Z","told_until":"2026-03-01T12:00:01Z","rests_until":"2026-03-01T11:00:00Z","small":{"7":"2026-03-01T12:00:12Z"}}`
+	var old store.Points
+	if err := json.Unmarshal([]byte(before), &old); err != nil {
+		t.Fatal(err)
+	}
+	d, l := old.Lease(t0, lim, store.LeaseWish{Scope: "7", Waited: true})
+	if !l.At.Equal(at(30 * time.Second)) {
+		t.Errorf("a lease of the points of the version before is for %s later, want behind its own", l.At.Sub(t0))
+	}
+	if _, l := old.Lease(t0, lim, store.LeaseWish{Scope: "7", Waited: true, Runs: true}); !l.At.Equal(t0) {
+		t.Errorf("a lease for a machine that runs is for %s later, want the reserve full", l.At.Sub(t0))
+	}
+	written, err := json.Marshal(d.Changes[0].Item)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var was, is map[string]any
+	if err := errors.Join(json.Unmarshal([]byte(before), &was), json.Unmarshal(written, &is)); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range was {
+		if reflect.TypeOf(is[name]) != reflect.TypeOf(v) {
+			t.Errorf("%s is %v, which the version before reads as %T", name, is[name], v)
+		}
 	}
 }
 

@@ -140,7 +140,7 @@ func (p *Prices) read(now time.Time, period time.Duration) Decision {
 	return p.write(now)
 }
 
-// Missed keeps why the prices could not be read. What is known stays. A price list is begun
+// Missed keeps why the prices could not be read. What is known stays. A price list starts
 // again: the version that was being read may be gone.
 func (p *Prices) Missed(now time.Time, why string) Decision {
 	p.NextAt, p.Unread, p.File = now.Add(pricesAgain), why, PriceFile{}

@@ -92,7 +92,7 @@ func TestPricesAreReadAtTheirTimes(t *testing.T) {
 	}
 	list.Missed(now, "gone")
 	if list.File != (store.PriceFile{}) {
-		t.Errorf("after a failure the file is at %+v, want that it is begun again", list.File)
+		t.Errorf("after a failure the file is at %+v, want that it starts again", list.File)
 	}
 	empty := store.Prices{Key: "eu-west-2"}
 	empty.ReadList(now, nil, store.PriceFile{Path: "/v2", Offset: 20, Whole: true})

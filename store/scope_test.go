@@ -110,7 +110,7 @@ func TestRunnerRegistersWhereItsRequestSays(t *testing.T) {
 }
 
 // Nothing but its labels binds a job to where its runner registers: the next launch is where
-// the registration says by now. A request of POST /start was told what to name.
+// the registration says by now. The answer to POST /start says what to name.
 func TestOnlyAWorkflowJobFollowsTheRegistration(t *testing.T) {
 	job, asked := plain("r1", "21"), accepted("r1", store.Ephemeral)
 	org := organization()

@@ -25,6 +25,7 @@ locals {
     reaper_late     = "Three of five runs of the reaper ended before they were done: the log line counts what was left, by phase. If it is requests, look why the worker does not take them up; if GitHub or EC2 is slow, wait; else raise memory_mb, and then reaper_shards."
     reaper          = "Three of five runs of the reaper failed, in part or whole: the log lines before each name every failure. What was left is done by the next run that can."
 
+    launch_throttled    = "EC2 refuses launches for their pace: the log line has how many of how many, and the pacing of the account's registration. If AWS never granted that pace, lower pacing. If it did, look who else launches in the account, or ask AWS Support for a larger RunInstances bucket."
     runner_version_ends = "GitHub will refuse the version of a runner program within a week: the log line has the version and the day. Build a new image, or set runner_programs."
   }
 

@@ -43,6 +43,9 @@ func (in *invocation) check(ctx context.Context, m queue.Message) error {
 	if c, err = in.keepCheck(ctx, d); err != nil {
 		return err
 	}
+	if c.Runner != "" {
+		return in.readConsole(ctx, c)
+	}
 	for _, p := range in.Doctor.Parts(ctx, c.Account, c.Region) {
 		switch {
 		case c.Has(p) || c.Full():

@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/doctor"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
@@ -19,6 +21,8 @@ type fakeDoctor struct {
 	accounts int
 	takes    time.Duration
 	during   func()
+
+	mu       sync.Mutex // guards examined
 	examined []store.Part
 }
 
@@ -31,7 +35,9 @@ func (d *fakeDoctor) Parts(_ context.Context, account, region string) []store.Pa
 }
 
 func (d *fakeDoctor) Examine(_ context.Context, v doctor.Visit) []store.Finding {
+	d.mu.Lock()
 	d.examined = append(d.examined, v.Part)
+	d.mu.Unlock()
 	time.Sleep(d.takes)
 	if d.during != nil {
 		d.during()
@@ -142,3 +148,44 @@ func TestCheckThatIsNotRecordedIsAnAlarm(t *testing.T) {
 }
 
 var _ worker.Doctor = (*fakeDoctor)(nil)
+
+func TestConsoleOfAMachineIsRead(t *testing.T) {
+	inWorld(t, func(w *world) {
+		r := w.request()
+		w.start(r)
+		run := w.runnerOf(r.ID)
+		for name, c := range map[string]struct {
+			runner, text string
+			err          error
+			result       store.Result
+			evidence     string
+		}{
+			"Printed":  {run.ID, "line 1\nline 2\n", nil, store.ResultOK, "14 bytes"},
+			"Nothing":  {run.ID, "", nil, store.ResultWarn, "nothing of it yet"},
+			"Gone":     {run.ID, "", &fleet.Error{Kind: fleet.ErrNotFound, Code: "InvalidInstanceID.NotFound", Text: "gone"}, store.ResultFailed, "does not know"},
+			"Refused":  {run.ID, "", &fleet.Error{Kind: fleet.ErrRefused, Code: "UnauthorizedOperation", Text: "no"}, store.ResultFailed, "UnauthorizedOperation: no"},
+			"Away":     {run.ID, "", errLost, store.ResultFailed, "does not answer"},
+			"NoRecord": {strings.Repeat("z", 26), "", nil, store.ResultFailed, "record is gone"},
+		} {
+			w.fleet.console = func(string) (string, error) { return c.text, c.err }
+			id := w.keys.RequestID("7", "check", "1", "", rand.Text())
+			w.apply(store.AskCheckup(time.Now(), w.limits, store.Checkup{ID: id, Runner: c.runner, Trace: "t"}))
+			if failed := w.handle(queue.Message{Kind: queue.Check, ID: id}); failed != 0 {
+				t.Errorf("%s: %d messages failed", name, failed)
+			}
+			got := get[store.Checkup](w, id)
+			if got.State(time.Now()) != store.CheckDone || got.Console != c.text || len(got.Findings) != 1 || got.Result() != c.result || !strings.Contains(got.Findings[0].Evidence, c.evidence) {
+				t.Errorf("%s: check = %+v, want %s with %q", name, got, c.result, c.evidence)
+			}
+			if (c.result == store.ResultOK) != (got.Findings[0].Remedy == "") {
+				t.Errorf("%s: %+v, want a remedy unless it is ok", name, got.Findings[0])
+			}
+			if until := time.Unix(got.TTL, 0); time.Until(until) > 24*time.Hour {
+				t.Errorf("%s: the console is kept until %s, want a day at most", name, until)
+			}
+		}
+		if last := get[store.Checkup](w, store.LastCheck); last.Version != 0 {
+			t.Error("a console is the last check")
+		}
+	})
+}

@@ -34,6 +34,7 @@ func (v *launching) launch(ctx context.Context) error {
 	}
 	began := v.Now()
 	instance, err := v.run(ctx, r, l)
+	v.throttled(err)
 	log := v.Log.With("runner", r.ID, "request", r.Request, "trace", r.Trace, "placement", r.Placement().String(), "took", v.Now().Sub(began))
 	if err != nil {
 		return v.failed(ctx, log, err)

@@ -68,6 +68,20 @@ func (v *launching) unclear(ctx context.Context, fe *fleet.Error) error {
 	return v.wait(ctx, store.WaitEC2, v.patience(said.Times, fe))
 }
 
+// throttled counts a call and, when EC2 refuses many for their pace, tells people what the
+// pace is and what to ask for.
+func (v *launching) throttled(err error) {
+	r := v.Runner
+	calls, refused, tell := v.throttles.count(v.Now(), fleet.PlaceOf(r), errors.Is(err, fleet.ErrThrottled))
+	if !tell {
+		return
+	}
+	burst, perSecond := v.account.Pacing.Rate()
+	v.alarm(store.AlarmThrottled, "EC2 refuses launches for their pace: set pacing to what AWS grants the account, or ask AWS Support for a RunInstances bucket as pacing has it",
+		"account", r.Account, "region", r.Region, "refused", refused, "of", calls, "within", throttledFor,
+		"pacing_burst", burst, "pacing_per_second", perSecond, "error", err)
+}
+
 // longestPause is the longest time between two calls of one launch: an outage of
 // EC2 that ends is noticed soon enough for a machine to boot before boot_by.
 const longestPause = 16 * time.Second

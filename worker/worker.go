@@ -90,13 +90,14 @@ type Config struct {
 // Worker handles batches of messages. It is safe for concurrent use.
 type Worker struct {
 	Config
-	capacity capacity
-	asked    asked
-	ring     ring
-	runs     runs
-	open     *intake.Gauge
-	points   points
-	offers   offers
+	capacity  capacity
+	asked     asked
+	ring      ring
+	runs      runs
+	open      *intake.Gauge
+	points    points
+	throttles throttles
+	offers    offers
 }
 
 // New returns a Worker.

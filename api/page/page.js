@@ -84,7 +84,7 @@ const when = (time) => time ? el("time", { datetime: time }, new Date(time).toLo
 const place = (r) => r.instance_type ? r.market + " " + r.instance_type + " in " + r.subnet : "";
 const labels = (r) => r.labels.filter((l) => !l.startsWith("garo-")).join(", ");
 
-const tones = { ready: "good", online: "good", busy: "good", failed: "bad", expired: "bad", accepted: "wait", waiting: "wait", draining: "wait" };
+const tones = { ready: "good", online: "good", busy: "good", failed: "bad", expired: "bad", ok: "good", warn: "wait", skipped: "wait", accepted: "wait", waiting: "wait", draining: "wait" };
 const state = (s) => el("span", { class: tones[s] || "" }, s);
 
 // table returns rows below a caption. Each column is its name and what it shows of a row.
@@ -246,6 +246,26 @@ const views = {
         sums(u.rows, (r) => r.repository + " " + r.workflow).sort(dearest)),
       table("By day", [["Day", (s) => s.row.day, "nowrap"], ...spent], sums(u.rows, (r) => r.day).reverse()),
     ] : [empty("No machine has ended in seven days. Costs are counted when machines end: ", el("code", {}, "garo cost"), " has other days.")] };
+  },
+  async health() {
+    const got = await ask("/checks/last").catch((e) => {
+      if (e.status === 404 || e.status === 403) return { none: e };
+      throw e;
+    });
+    if (got.none) return { title: "Health", fresh: false, content: [got.none.status === 403 ? empty("What a check finds is for operators.")
+      : empty("Nothing was checked yet: ", el("code", {}, "garo doctor"), " has the control plane prove that it could launch a machine.")] };
+    const c = got.body, worst = ["failed", "warn", "skipped", "ok"], count = (r) => c.findings.filter((f) => f.result === r).length;
+    const rows = [...c.findings].sort((a, b) => worst.indexOf(a.result) - worst.indexOf(b.result));
+    return { title: "Health", fresh: got.fresh, content: [
+      el("ul", { class: "tiles" }, worst.map((r) => el("li", {}, el("b", { class: count(r) ? tones[r] || "" : "" }, String(count(r))), r))),
+      el("p", {}, "Found " + since(c.ended_at) + " ago by the last check, which " + c.caller + " asked for. ", el("code", {}, "garo doctor"), " looks again."),
+      table("What the last check found, the worst first", [
+        ["Result", (f) => state(f.result)],
+        ["Check", (f) => f.check, "nowrap"],
+        ["Of", (f) => f.account_id ? f.account_id + (f.region ? " " + f.region : "") : "the control plane"],
+        ["Found", (f) => (f.about ? f.about + ": " : "") + f.evidence],
+        ["What to do", (f) => f.remedy || ""],
+      ], rows)] };
   },
 
   async find(words) {

@@ -224,13 +224,13 @@ type Cost struct {
 type Usage struct {
 	From  string     `json:"from"` // the first day, such as 2026-03-01, in UTC
 	To    string     `json:"to"`   // the last day
-	By    []string   `json:"by"`   // what the rows are told apart by
+	By    []string   `json:"by"`   // what the sums are by
 	Rows  []UsageRow `json:"rows"` // by day if they have one, and then the dearest first
 	Total UsageRow   `json:"total"`
 }
 
 // UsageRow is what the machines that ended did and cost. Of the first fields it has those
-// that the rows are told apart by.
+// that the sums are by.
 type UsageRow struct {
 	Day          string `json:"day,omitempty"`
 	Repository   string `json:"repository,omitempty"`

@@ -2,10 +2,12 @@ package apitype
 
 import "time"
 
-// CheckStart is the body of POST /checks. Both fields are optional.
+// CheckStart is the body of POST /checks. All fields are optional.
 type CheckStart struct {
 	AccountID string `json:"account_id,omitempty"` // empty: all registered accounts
 	Region    string `json:"region,omitempty"`     // of that account; empty: all its regions
+	// RunnerID is the runner whose machine's console is to be read, in place of all else.
+	RunnerID string `json:"runner_id,omitempty"`
 }
 
 // Check answers POST /checks and GET /checks/{id}.
@@ -15,6 +17,8 @@ type Check struct {
 	Result    string    `json:"result"` // the worst of the findings so far
 	AccountID string    `json:"account_id,omitempty"`
 	Region    string    `json:"region,omitempty"`
+	RunnerID  string    `json:"runner_id,omitempty"`
+	Console   string    `json:"console,omitempty"` // what the machine printed: plain text, at most 64 KiB
 	Caller    string    `json:"caller"`
 	CreatedAt time.Time `json:"created_at"`
 	StartedAt time.Time `json:"started_at,omitzero"`

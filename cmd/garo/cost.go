@@ -63,7 +63,7 @@ without it are under UNPRICED, and are in no sum of dollars.`,
 	f := c.Flags()
 	f.StringVar(&from, "from", "", "the first day, such as 2026-03-01 (default six days before the last)")
 	f.StringVar(&to, "to", "", "the last day (default today)")
-	f.StringSliceVar(&q.By, "by", []string{"repository"}, "what rows are told apart by: "+strings.Join(groups, ", "))
+	f.StringSliceVar(&q.By, "by", []string{"repository"}, "what to add up by: "+strings.Join(groups, ", "))
 	f.StringVar(&q.Repository, "repo", "", "only of this repository: owner/name, or its numeric id")
 	f.BoolVar(&asCSV, "csv", false, "print CSV")
 	c.MarkFlagsMutuallyExclusive("csv", "json")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -99,11 +100,8 @@ func (l *localFlags) run(cmd *cobra.Command) error {
 	}
 	debug.SetGCPercent(local.GCPercent)
 	listener, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", l.addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s is in use: stop what listens there, or give another --addr (port 0 finds a free one)", l.addr)
-	}
 	if err != nil {
-		return err
+		return unheard(l.addr, err)
 	}
 	defer listener.Close()
 	var logTo io.Writer = cmd.ErrOrStderr()
@@ -115,7 +113,7 @@ func (l *localFlags) run(cmd *cobra.Command) error {
 		Dir: l.dir, URL: url, Limits: store.DefaultLimits().Divided(l.speed), BootTime: l.boot, Jobs: l.jobs,
 		GitHubLost: githubLost / time.Duration(l.speed),
 		OIDCIssuer: l.issuer, OIDCAudience: l.audience, GitHubURL: l.githubURL, GitHubTokenFile: l.githubToken, EC2Pacing: l.ec2Pacing, Empty: placements,
-		Log: slog.New(slog.NewTextHandler(logTo, nil)),
+		Log: slog.New(logHandler(logTo)),
 	})
 	if err != nil {
 		return err
@@ -128,12 +126,28 @@ func (l *localFlags) run(cmd *cobra.Command) error {
 	return errors.Join(s.Serve(cmd.Context(), listener), s.Close())
 }
 
+// unheard says what to do about an address that cannot be listened at.
+func unheard(addr string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s is in use: stop what listens there, or give another --addr (port 0 finds a free one)", addr)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listen at %s: this user may not: give an --addr with a port above 1023", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen at %s: it is no address of this machine: give another --addr, such as 127.0.0.1:8080", addr)
+	}
+	return fmt.Errorf("listen at %s: %w: give another --addr, such as 127.0.0.1:8080", addr, err)
+}
+
 // checkAddr refuses to listen where others can reach it, unless told to: the
 // system hands out only simulated machines, but its token is an operator's.
 func checkAddr(addr string, anywhere bool) error {
-	host, _, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return usage("--addr %q: want HOST:PORT", addr)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return usage("--addr %q: want a port from 0 to 65535", addr)
 	}
 	ip := net.ParseIP(host)
 	if anywhere || host == "localhost" || ip != nil && ip.IsLoopback() {

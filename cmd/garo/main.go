@@ -68,7 +68,7 @@ operator's token from --token-file or GARO_TOKEN; else both are those of the
 	})
 	c.SetVersionTemplate("garo {{.Version}}\n")
 	c.AddCommand(localCommand(), demoCommand(), startCommand(), statusCommand(), waitCommand(), stopCommand(),
-		listCommand(), runnersCommand(), showCommand(), costCommand(), openCommand(), watchCommand(), doctorCommand(), reapCommand(), appCommand(), actionCommand(), versionCommand())
+		listCommand(), runnersCommand(), showCommand(), costCommand(), openCommand(), watchCommand(), consoleCommand(), doctorCommand(), reapCommand(), appCommand(), actionCommand(), versionCommand())
 	return c
 }
 

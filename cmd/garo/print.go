@@ -212,11 +212,14 @@ func (p paint) state(s string) string {
 	return p.cell(s)
 }
 
-// cell colours a state, or anything else in the colour that the terminal has
-// anyway: of equal lengths, the invisible parts leave columns straight.
-func (p paint) cell(s string) string {
+// colour colours a text.
+func (p paint) colour(n int, s string) string {
 	if !p {
 		return s
 	}
-	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", cmp.Or(colours[s], 39), s)
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", n, s)
 }
+
+// cell colours a state, or anything else in the colour that the terminal has
+// anyway: of equal lengths, the invisible parts leave columns straight.
+func (p paint) cell(s string) string { return p.colour(cmp.Or(colours[s], 39), s) }

@@ -113,7 +113,7 @@ func TestWatchInAPipeGoesOnWhileTheAPIIsAway(t *testing.T) {
 	interrupt(t, server)
 	until(t, "watch to say that nobody answers", func() bool { return strings.Contains(w.out.String(), "  api      no answer: ") })
 	begin(t, server.Dir, "local", "--addr", strings.TrimPrefix(strings.TrimSpace(string(address)), "http://"), "--quiet")
-	until(t, "watch to go on", func() bool { return strings.Contains(w.out.String(), "  api      answers again\n") })
+	until(t, "watch to continue", func() bool { return strings.Contains(w.out.String(), "  api      answers again\n") })
 	if code := interrupt(t, w); code != exitInterrupted {
 		t.Errorf("watch ended with %d, want %d", code, exitInterrupted)
 	}

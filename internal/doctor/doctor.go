@@ -144,7 +144,7 @@ func skipped(check, about, why string) store.Finding {
 	return store.Finding{Check: check, About: about, Result: store.ResultSkipped, Evidence: why}
 }
 
-// unread is the finding about something that nobody answered for. It may pass by itself.
+// unread is the finding about something that nobody answered for. It may pass on its own.
 func unread(check, about string, err error) store.Finding {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return warn(check, about, "No answer in time.", again)

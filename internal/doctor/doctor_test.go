@@ -231,7 +231,7 @@ func TestEverythingIsOK(t *testing.T) {
 	w := newWorld()
 	w.account.RunsOn, w.account.GitHub.AppID = []store.Offer{{Labels: []string{"x"}}}, 1
 	w.deliveries = []github.Delivery{{OK: true, At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}}
-	w.sweep.Versions = map[string]store.ProgramVersion{"2.336.0": {}}
+	w.sweep = store.Sweep{Meta: store.Meta{Version: 1}, Versions: map[string]store.ProgramVersion{"2.336.0": {}}}
 	all := w.examine(t, "", "")
 	seen := map[string]bool{}
 	for _, f := range all {
@@ -241,7 +241,7 @@ func TestEverythingIsOK(t *testing.T) {
 		}
 	}
 	for _, check := range []string{doctor.Keys, doctor.Registrations, doctor.API, doctor.Clock, doctor.Registration, doctor.Role, doctor.ExternalID,
-		doctor.Recorded, doctor.Credential, doctor.Permissions, doctor.Registers, doctor.Webhook, doctor.RunnerVersion, doctor.RegionCheck, doctor.Image, doctor.Subnet, doctor.DryRun} {
+		doctor.Recorded, doctor.Credential, doctor.Permissions, doctor.Registers, doctor.Webhook, doctor.RunnerVersion, doctor.Waiting, doctor.Reaper, doctor.Brake, doctor.RegionCheck, doctor.Image, doctor.Subnet, doctor.DryRun} {
 		if !seen[check] {
 			t.Errorf("check %s was not made", check)
 		}
@@ -267,6 +267,14 @@ func on(op string, err error) func(string) error {
 }
 
 var organization = store.Scope{Kind: store.OrganizationScope, ID: "1", Name: "acme", Group: "garo"}
+
+// epoch is when the bubbles of testing/synctest begin.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// waits is a request that waits for so long.
+func waits(id string, ago time.Duration) store.Item {
+	return &store.Request{ID: id, State: store.Accepted, CreatedAt: epoch.Add(-ago), Wait: store.WaitQuota}
+}
 
 // onGitHub is a fault of one operation of GitHub.
 func onGitHub(op string, fault simgithub.Fault) func(string, *http.Request) simgithub.Fault {
@@ -339,6 +347,18 @@ func TestEachCheckFails(t *testing.T) {
 		}, doctor.Recorded, store.ResultWarn, "AuthFailure.ServiceLinkedRole", "create-service-linked-role"},
 		{"VolumeKeyRefused", func(w *world) { w.records = []store.Item{runner("InvalidKMSKey.InvalidState")} }, doctor.Recorded, store.ResultWarn, "InvalidKMSKey", "EBS encryption"},
 		{"RecordsAway", func(w *world) { w.listing = away }, doctor.Recorded, store.ResultWarn, "connection reset", "again"},
+		{"RequestsWait", func(w *world) {
+			w.records = []store.Item{waits("q1", time.Minute), waits("q2", 6*time.Minute), waits("q3", 0)}
+		}, doctor.Waiting, store.ResultWarn, "3 requests wait for a launch, the oldest for 6m0s: quota_reached", "garo status q2"},
+		{"RequestsAway", func(w *world) { w.listing = away }, doctor.Waiting, store.ResultWarn, "connection reset", "again"},
+		{"NotSweptYet", func(w *world) {}, doctor.Reaper, store.ResultSkipped, "swept nothing", ""},
+		{"ReaperStands", func(w *world) {
+			w.sweep.Version, w.sweep.UpdatedAt, w.sweep.DueAt = 1, epoch.Add(-15*time.Minute), epoch.Add(-10*time.Minute)
+		}, doctor.Reaper, store.ResultFailed, "last here at 1999-12-31T23:45:00Z. It was to sweep again at 1999-12-31T23:50:00Z", "reaper_late"},
+		{"SweepAway", func(w *world) { w.listing = away }, doctor.Reaper, store.ResultWarn, "connection reset", "again"},
+		{"BrakeOn", func(w *world) {
+			w.sweep = store.Sweep{Meta: store.Meta{Version: 1}, Key: account + "/" + region, BrakeAt: epoch}
+		}, doctor.Brake, store.ResultFailed, "on since 2000-01-01T00:00:00Z", "garo reap --release " + account + "/" + region},
 		{"NoCertificate", func(w *world) { w.vouches = false }, doctor.RegionCheck, store.ResultFailed, "certificate", "another region"},
 		{"NoSubnet", func(w *world) { w.account.Regions = map[string]store.Region{region: {}} }, doctor.RegionCheck, store.ResultFailed, "no subnet", "Complete"},
 		{"NoImage", func(w *world) { w.account.Regions = map[string]store.Region{region: {Subnets: []string{"subnet-a"}}} }, doctor.DryRun, store.ResultSkipped, "no image", ""},
@@ -456,7 +476,7 @@ func TestDryRunsKeepToEC2sPaceAndStopInTime(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		found := d.Examine(ctx, doctor.Visit{Part: store.Part{Account: account, Region: region}})
-		throttled := slices.ContainsFunc(found, func(f store.Finding) bool { return f.Result == store.ResultSkipped })
+		throttled := slices.ContainsFunc(found, func(f store.Finding) bool { return f.Check == doctor.DryRun && f.Result == store.ResultSkipped })
 		if took := time.Since(began); w.vets != 8 || took != 3500*time.Millisecond || throttled {
 			t.Errorf("%d dry runs in %s, throttled %t; want eight, half a second apart", w.vets, took, throttled)
 		}

@@ -25,7 +25,7 @@ func (d *Doctor) controlPlane(ctx context.Context) []store.Finding {
 	ids, err := d.Accounts.List(ctx)
 	found = append(found, judgeRegistrations(ids, err))
 	greeting := d.greet(ctx)
-	return append(found, judgeAPI(d.APIURL, greeting), judgeClock(greeting))
+	return append(found, judgeAPI(d.APIURL, greeting), judgeClock(greeting), d.waiting(ctx))
 }
 
 func judgeKeys(current string, err error) store.Finding {

@@ -27,10 +27,11 @@ func (d *Doctor) region(ctx context.Context, at fleet.Place) []store.Finding {
 	if !has {
 		return []store.Finding{registered}
 	}
+	found := append([]store.Finding{registered}, d.sweep(ctx, at)...)
 	if err := d.Fleet.TakeOn(ctx, at.Account); err != nil {
-		return []store.Finding{registered, skipped(DryRun, "", roleless)}
+		return append(found, skipped(DryRun, "", roleless))
 	}
-	found := append([]store.Finding{registered}, d.subnets(ctx, at, r)...)
+	found = append(found, d.subnets(ctx, at, r)...)
 	ami := ""
 	for n, image := range r.Images {
 		id, finding := d.image(ctx, at, image, a.DefaultInstanceTypes)

@@ -6,7 +6,7 @@ import (
 )
 
 // Inspector tells what launches depend on. None of its calls launches, changes or keeps
-// anything. It is safe for concurrent use, and retries nothing by itself.
+// anything. It is safe for concurrent use, and retries nothing on its own.
 type Inspector interface {
 	// TakeOn takes on the role of an account, whatever session of it there is already.
 	TakeOn(ctx context.Context, account string) error

@@ -55,15 +55,15 @@ type Part struct {
 // grants, and what asks more often goes in circles. Confirmations have a tenth too:
 // half of it is the workers', a tenth each, and half the reaper's. What is beyond a
 // worker's part, the reaper confirms within a minute, by one list for all runners of a
-// repository. While half of the hour is left they may have more: a burst of a thousand
-// registers with a thousand calls and confirms with as many. Confirmations leave the
+// repository. While a fifth of the hour is left they may have more: a burst of two thousand
+// registers with two thousand calls and confirms with as many. Confirmations leave the
 // last tenth of the hour to registrations; ends do
 // not, since a registration that is left there can be given a job. Reads of workflow jobs
 // come before a launch or save one, and leave it that tenth too. What heals has no
 // need to be done in an hour that is half spent.
 var Budget = []Part{
 	{Registering, "register a runner, find its runner group", 1, 1, 0},
-	{Confirming, "get a runner, list runners", 0.05, 0.5, 0.1},
+	{Confirming, "get a runner, list runners", 0.05, 0.2, 0.1},
 	{Ending, "delete a runner, find one by its name", 0.1, 1, 0},
 	{Reading, "get a workflow run, its jobs or one job, cancel a run", 1, 1, 0.1},
 	{Healing, "downloads, the end of a version, workflow runs of a repository, webhook deliveries", 1, 1, 0.5},
@@ -177,7 +177,7 @@ func Table() string {
 	var b strings.Builder
 	b.WriteString("| for | calls | of the calls of an hour, the workers together may make, and the reaper too | while GitHub says that are left |\n|---|---|---|---|\n")
 	part := func(f float64) string {
-		return map[float64]string{1: "all", 0.05: "a twentieth", 0.1: "a tenth", 0.5: "half"}[f]
+		return map[float64]string{1: "all", 0.05: "a twentieth", 0.1: "a tenth", 0.2: "a fifth", 0.5: "half"}[f]
 	}
 	for _, p := range Budget {
 		above := "any"

@@ -35,6 +35,9 @@ func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
 	return db.Close, nil
 }
 
+// keysFile has the keys that everything in a data directory is made with.
+const keysFile = "keys.json"
+
 // keyFile is what DIR/keys.json holds.
 type keyFile struct {
 	ID      string            `json:"id"`
@@ -50,7 +53,12 @@ func secrets(dir string) (*keys.Ring, secret.Text, error) {
 	if err != nil {
 		return nil, secret.Text{}, err
 	}
-	keysPath, tokenPath := filepath.Join(dir, "keys.json"), filepath.Join(dir, TokenFile)
+	keysPath, tokenPath := filepath.Join(dir, keysFile), filepath.Join(dir, TokenFile)
+	if _, err := os.Stat(keysPath); errors.Is(err, fs.ErrNotExist) {
+		if err := keysLost(dir); err != nil {
+			return nil, secret.Text{}, err
+		}
+	}
 	b, err := readOrMake(keysPath, string(made)+"\n")
 	if err != nil {
 		return nil, secret.Text{}, err

@@ -125,7 +125,7 @@ func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 	s := &System{cfg: cfg, reaping: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("open %s: %w", cfg.Dir, err), s.Close())
+			err = errors.Join(fmt.Errorf("open %s: %w", cfg.Dir, advised(cfg.Dir, err)), s.Close())
 		}
 	}()
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {

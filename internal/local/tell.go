@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/intake"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
@@ -102,7 +103,7 @@ func (t *teller) repository(ctx context.Context, what string) (store.Repository,
 		if i := slices.IndexFunc(a.Repositories, func(n store.Named) bool { return n.ID == what || n.Name == what }); i >= 0 {
 			repo, _ := intake.Named(a, a.Repositories[i].Name)
 			repo.OwnerID = cmp.Or(repo.OwnerID, "1") // everybody's who has no number here
-			return repo, nil
+			return repo, t.s.GitHub.Know(github.Repository{ID: repo.ID, Name: repo.Name})
 		}
 	}
 	return store.Repository{}, fmt.Errorf("no account is registered for the repository %s", what)

@@ -23,16 +23,18 @@ type Hurried struct {
 
 // Burst is what became of many starts at once.
 type Burst struct {
-	Last          time.Duration // until the last of them was ready
+	Ready         int           // of them, before they were given up
+	Last          time.Duration // until the last of these was ready
+	Untold        int           // those that after a minute had no expected time
 	Messages      int           // about them and their runners
 	Launched      int           // machines of the account
 	Wasted        int           // those of them that never had a config
 	Quiet, Behind Hurried       // before the burst, and 5 s into it
 }
 
-// Burst asks for n machines at once, as fast as the API lets it, and 5 s later for what
-// must not be behind them. The world needs a Neighbour.
-func (w *World) Burst(n int) (b Burst) {
+// Burst asks for n machines at once, as fast as the API lets it, each to be given up after
+// giveUp, and 5 s later for what must not be behind them. The world needs a Neighbour.
+func (w *World) Burst(n int, giveUp time.Duration) (b Burst) {
 	w.Helper()
 	body := Shared("live")
 	body.AccountID = setting.AccountID
@@ -45,12 +47,18 @@ func (w *World) Burst(n int) (b Burst) {
 	for i := range n {
 		wg.Go(func() {
 			time.Sleep(time.Duration(i) * time.Microsecond) // so that they have one order
-			w.startPatiently(fmt.Sprint("burst-", i))
+			w.startPatiently(fmt.Sprint("burst-", i), giveUp)
 		})
 	}
 	time.Sleep(5 * time.Second)
 	b.Behind = w.hurry(live, "behind")
 	wg.Wait()
+	time.Sleep(time.Minute - time.Since(began))
+	for _, r := range w.All() {
+		if r.State == store.Accepted && r.WaitsUntil().IsZero() {
+			b.Untold++
+		}
+	}
 	mine := map[string]bool{}
 	for open := true; open; {
 		time.Sleep(5 * time.Second)
@@ -61,6 +69,11 @@ func (w *World) Burst(n int) (b Burst) {
 				mine[r.ID], mine[r.Runner] = true, true
 				b.Last = max(b.Last, r.ReadyAt.Sub(began))
 			}
+		}
+	}
+	for _, r := range w.All() {
+		if mine[r.ID] && r.State == store.Ready {
+			b.Ready++
 		}
 	}
 	for _, m := range w.Fleet.Instances() {
@@ -106,9 +119,9 @@ func (w *World) hurry(live apitype.Started, name string) (h Hurried) {
 
 // startPatiently asks for a machine until API Gateway lets it in, as a caller does who
 // gets 429.
-func (w *World) startPatiently(key string) {
+func (w *World) startPatiently(key string, giveUp time.Duration) {
 	body := Ephemeral(key)
-	body.AccountID = setting.AccountID
+	body.AccountID, body.GiveUp = setting.AccountID, int(giveUp/time.Second)
 	for {
 		_, err := w.Client.Start(w.Context(), body)
 		if err == nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
-// crowded is a world for a burst.
-func crowded(t *testing.T) sim.Config {
+// crowded is a world for a burst, in which EC2 launches so many a second.
+func crowded(t *testing.T, perSecond int) sim.Config {
 	t.Helper()
 	text, err := os.ReadFile("../../terraform/http.tf")
 	if err != nil {
@@ -25,7 +25,7 @@ func crowded(t *testing.T) sim.Config {
 	if n := len(sim.Throttles(text)); n < 10 {
 		t.Fatalf("http.tf throttles %d routes, want each of the API's", n)
 	}
-	return sim.Crowded(text, 2)
+	return sim.Crowded(text, perSecond)
 }
 
 func TestNobodyIsBehindABurst(t *testing.T) {
@@ -33,8 +33,8 @@ func TestNobodyIsBehindABurst(t *testing.T) {
 	for _, n := range []int{100, 300} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			sim.Run(t, crowded(t), func(w *sim.World) {
-				b := w.Burst(n)
+			sim.Run(t, crowded(t, 2), func(w *sim.World) {
+				b := w.Burst(n, 15*time.Minute)
 				t.Logf("%d starts: %+v", n, b)
 				for _, c := range []struct {
 					what          string
@@ -63,7 +63,7 @@ func TestNobodyIsBehindABurst(t *testing.T) {
 func TestNobodyIsBehindAnotherRepository(t *testing.T) {
 	t.Parallel()
 	const big, others = 600, 100
-	world := crowded(t)
+	world := crowded(t, 2)
 	throttled := world.Account
 	world.Account = func(a *store.Account) {
 		throttled(a)
@@ -114,6 +114,59 @@ func TestNobodyIsBehindAnotherRepository(t *testing.T) {
 		if s := w.States(); s[store.Ready]+s[store.Accepted]+s[store.Waiting] != big+others {
 			t.Errorf("requests are %v, want none failed", s)
 		}
+	})
+}
+
+// TestAccountsOfOneAppAreNotBehindEachOther has two accounts name one App, so that GitHub
+// counts their registrations together. One launches faster than GitHub registers, and has
+// leased all that it may when the other asks for one machine.
+func TestAccountsOfOneAppAreNotBehindEachOther(t *testing.T) {
+	t.Parallel()
+	world := crowded(t, 5)
+	throttled := world.Account
+	world.Account = func(a *store.Account) {
+		throttled(a)
+		a.GitHub = store.GitHubCredential{Parameter: "/app/key", AppID: 7, InstallationID: 8}
+	}
+	sim.Run(t, world, func(w *sim.World) {
+		ask := func(key string) (took func() time.Duration) {
+			body := sim.Ephemeral(key)
+			body.AccountID = setting.NeighbourID
+			s := w.Start(body)
+			return func() time.Duration {
+				w.Until("the runner", 10*time.Minute, func() bool { return w.Request(s.ID).State == store.Ready })
+				r := w.Request(s.ID)
+				return r.ReadyAt.Sub(r.CreatedAt)
+			}
+		}
+		quiet := ask("quiet")()
+		var wg sync.WaitGroup
+		for i := range 300 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Microsecond)
+				body := sim.Ephemeral(fmt.Sprint("big-", i))
+				body.AccountID = setting.AccountID
+				for {
+					if _, err := w.Client.Start(w.Context(), body); err == nil || !strings.Contains(err.Error(), "429") {
+						return
+					}
+				}
+			})
+		}
+		for _, after := range []time.Duration{5 * time.Second, 20 * time.Second} {
+			time.Sleep(after)
+			behind := ask(after.String())
+			points := w.Points()
+			if ahead := time.Until(points.Next); ahead < 5*time.Second {
+				t.Errorf("%s later registrations are leased for %s, want the account to be in front", after, ahead)
+			}
+			if got := behind(); got > 2*quiet {
+				t.Errorf("%s into the burst a start of the other account took %s, and %s when it is quiet", after, got, quiet)
+			}
+		}
+		wg.Wait()
+		w.Until("all to be ready", 10*time.Minute, func() bool { return w.States()[store.Ready] == 303 })
+		w.Check()
 	})
 }
 

@@ -31,7 +31,7 @@ func TestCheckOfAWorldThatWorksIsOK(t *testing.T) {
 	sim.Run(t, sim.Config{}, func(w *sim.World) {
 		c := examine(w)
 		for _, f := range c.Findings {
-			if f.Result != apitype.ResultOK && !slices.Contains([]string{"clock", "runner_version", "webhook"}, f.Check) {
+			if f.Result != apitype.ResultOK && !slices.Contains([]string{"clock", "runner_version", "webhook", "reaper"}, f.Check) {
 				w.Errorf("%+v, want ok", f)
 			}
 		}
@@ -101,5 +101,21 @@ func TestCheckOfAnAccountThatRefusesUsSaysSo(t *testing.T) {
 		if got["role"] != apitype.ResultFailed || got["external_id"] != apitype.ResultSkipped || got["dry_run"] != apitype.ResultSkipped || got["api"] != apitype.ResultOK {
 			w.Errorf("findings = %v, want the role to fail, and nothing that needs it to be looked at", got)
 		}
+	})
+}
+
+func TestConsoleOfAMachineIsReadByAWorker(t *testing.T) {
+	t.Parallel()
+	sim.Run(t, sim.Config{}, func(w *sim.World) {
+		run := w.RunnerOf(w.Ready(w.Start(sim.Ephemeral("a")), 5*time.Minute).ID)
+		started, err := w.Client.StartCheck(w.Context(), apitype.CheckStart{RunnerID: run.ID})
+		if err != nil {
+			w.Fatal(err)
+		}
+		got, err := w.Client.WaitCheck(w.Context(), started.ID, nil)
+		if err != nil || !strings.Contains(got.Console, run.InstanceID) || got.Result != apitype.ResultOK {
+			w.Errorf("the check = %+v, %v; want the console of %s", got, err, run.InstanceID)
+		}
+		w.Check()
 	})
 }

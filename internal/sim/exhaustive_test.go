@@ -34,6 +34,12 @@ func when(ready int) func(*sim.World) bool {
 // reaped lets the reaper sweep, so that it does not in the next five minutes.
 func reaped(w *sim.World) { _, _ = w.Reap() }
 
+// leasedOut is a world in which others have leased the registrations of the next minute.
+func leasedOut(w *sim.World) {
+	reaped(w)
+	w.LeaseOut()
+}
+
 // live is a world with a shared runner that is online.
 func live(w *sim.World) {
 	s := w.Start(sim.Shared("a"))
@@ -145,6 +151,13 @@ var scopes = []struct {
 		Over: when(1), Deaths: 1, Runs: 1}},
 	{true, explore.Scope{Name: "LaunchTwiceWithADeathAndTheReaper", Before: reaped, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
 		Over: when(1), Deaths: 1, Duplicates: 1, Runs: 1}},
+
+	// The same, launched a minute before GitHub registers it: the registration has a message
+	// of its own, which a worker that is late, or comes a second time, has to leave alone.
+	{true, explore.Scope{Name: "RegisteredLater", Before: leasedOut, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+		Over: when(1), Duplicates: 1}},
+	{true, explore.Scope{Name: "RegisteredLaterWithADeath", Before: leasedOut, Calls: []func(*sim.World){starting(sim.Ephemeral("a"))},
+		Over: when(1), Deaths: 1, Duplicates: 1}},
 
 	// Two requests of one key.
 	{false, explore.Scope{Name: "TwoStartsOfOneKey", Before: reaped, Calls: []func(*sim.World){starting(sim.Shared("a")), starting(sim.Shared("b"))},

@@ -66,7 +66,7 @@ var allFaults = []fault{
 	{27, "the account's spot limit is reached", []string{"worker.TestSpotCountLimit"}},
 	{28, "the account's vCPU limit is reached", []string{"worker.TestVCPULimitTriesAnotherFamilyThenWaitsUntilGiveUp"}},
 	{29, "two hundred starts while EC2 throttles", []string{"internal/sim.TestTwoHundredStartsAreLaunchedAtEC2sPace", "worker.TestLaunchesKeepEC2sPace"}},
-	{0, "hundreds of starts at once", []string{"internal/sim.TestNobodyIsBehindABurst", "internal/sim.TestWhoComesTooLateInABurstLearnsWhen", "worker.TestNoWorkerWaitsForASlot", "store.TestLapsedTurnsDoNotClump"}},
+	{0, "hundreds of starts at once", []string{"internal/sim.TestNobodyIsBehindABurst", "internal/sim.TestAccountsOfOneAppAreNotBehindEachOther", "internal/sim.TestWhoComesTooLateInABurstLearnsWhen", "worker.TestNoWorkerWaitsForASlot", "store.TestLapsedTurnsDoNotClump"}},
 	{30, "EC2 fails for half an hour", []string{"internal/sim.TestHalfAnHourOfEC2ErrorsLeavesNoDuplicate"}},
 	{31, "EC2 refuses the launch", []string{"internal/sim.TestRefusalAfterAnUnclearLaunchCountsTheMachineUntilItIsOver", "worker.TestRefusedLaunchFailsAtOnce", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
 	{32, "EC2 knows the client token with other bytes", []string{"worker.TestMismatchAdoptsOrAlarms"}},

@@ -77,11 +77,11 @@ func TestJobsOfWhichNoWebhookComesAreFound(t *testing.T) {
 }
 
 // A set-up that fails each time ends no job, and does not launch machine after machine: the
-// next comes after a pause, an operator reads why, and once it is mended the job runs.
+// next comes after a pause, an operator reads why, and once it is fixed the job runs.
 func TestAJobWhoseMachinesCannotBeSetUpWaitsForPeople(t *testing.T) {
-	mended := false
+	fixed := false
 	plainWorld(t, sim.Config{Account: wanting, SetUp: func(int) (time.Duration, error) {
-		if mended {
+		if fixed {
 			return 0, nil
 		}
 		return time.Second, errors.New("script: exit status 3")
@@ -95,7 +95,7 @@ func TestAJobWhoseMachinesCannotBeSetUpWaitsForPeople(t *testing.T) {
 		if !slices.Contains(w.Alarms(), store.AlarmJobWaits) {
 			t.Error("no alarm, want one that tells people to look at the set-up")
 		}
-		mended = true
+		fixed = true
 		ran(w, job, 15*time.Minute)
 	})
 }

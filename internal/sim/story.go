@@ -149,11 +149,15 @@ func (w *World) Forget(id int64) error {
 // NewImage has a new image built: from now on requests get that.
 func (w *World) NewImage() { w.images.Add(1) }
 
+// Points returns what the account's credential may still register.
+func (w *World) Points() store.Points { return read[store.Points](w, w.Account.Credential()) }
+
 // LeaseOut has other accounts that share the credential lease all registrations that it
 // may make in the next minute.
 func (w *World) LeaseOut() {
-	p := read[store.Points](w, w.Account.Credential())
+	p := w.Points()
 	var last store.Decision
+	leased := p.Leased // by this world's own
 	for {
 		d, _ := p.Lease(time.Now(), w.Limits, store.LeaseWish{Scope: "another", Waited: true})
 		if d.Wait.For != "" {
@@ -163,6 +167,7 @@ func (w *World) LeaseOut() {
 		p = *d.Changes[0].Item.(*store.Points)
 	}
 	if last.Case != nil { // who is faster leases it, and does not mind
+		last.Changes[0].Item.(*store.Points).Leased = leased
 		_ = store.NewWriter(w.Store(), fmt.Sprint("others-", w.Count("others")), time.Now).Commit(w.Context(), last.Changes...)
 	}
 }

@@ -29,7 +29,7 @@ type PlainJob struct {
 	Environment, Back bool
 }
 
-// workflows is what GitHub tells of workflow jobs by itself: simgithub has them, and decides
+// workflows is what GitHub tells of workflow jobs on its own: simgithub has them, and decides
 // which runner gets which; whether webhooks come is said here. It is safe for concurrent use.
 type workflows struct {
 	w *World

@@ -50,6 +50,9 @@ func TestLiveRunnerOfTheVersionBeforeIsToBeConfirmedByWhoWantsToShareIt(t *testi
 	if len(quota.TooOld) != 0 || quota.Live != 1 {
 		t.Errorf("quota = %+v, want one runner, and no image refused", quota)
 	}
+	if run.Lease.Usable(now) || run.Lease.Soon(now) {
+		t.Errorf("lease %+v, want none: its next registration leases as it comes", run.Lease)
+	}
 	// A request that the version before has wait for a slot has no turn: it gets one.
 	waiting := store.Request{Region: "eu-west-2", State: store.Accepted, Wait: store.WaitPaced, Meta: store.Meta{DueAt: now}}
 	if turn, _ := quota.Turn(now, waiting, store.Pacing{}); turn.At.After(now) {
@@ -75,7 +78,8 @@ func TestItemsHaveAllThatTheVersionBeforeReads(t *testing.T) {
 	s := online(t, "abcdefghijklmnopqrstuvwxya", noon)
 	s.runner.MissedAt, s.runner.DeleteAfter, s.runner.Refusals, s.runner.SuspectAt, s.runner.Config.Used = noon, noon, 1, noon, true
 	s.quota.TooOld = []store.TooOldImage{{Image: s.runner.Launch.Image, Program: "key", Runner: s.runner.ID, At: noon}}
-	s.lock.Slot, s.quota.Lines = noon, map[string]store.Line{"eu-west-2": {End: noon, First: noon, BehindMS: 500}}
+	s.lock.Slot, s.quota.Lines = noon, map[string]store.Line{"eu-west-2": {End: noon, First: noon, BehindMS: 500, Registered: noon}}
+	s.runner.Lease = store.Lease{Credential: "c", At: noon}
 	s.request.Lost = "setup_failed"
 	s.sweep.Deliveries = store.DeliveryLog{App: 7, Seen: 3, Top: 5, Cursor: "next", Missed: []string{"42"}}
 	for _, i := range []store.Item{&s.runner, &s.lock, &s.quota, &s.request, &s.sweep} {

@@ -125,7 +125,7 @@ func TestFileIsReadInParts(t *testing.T) {
 	}
 }
 
-// ending is a body that goes on without end, until its context does.
+// ending is a body that continues without end, until its context does.
 type ending struct {
 	ctx context.Context
 	row []byte

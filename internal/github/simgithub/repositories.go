@@ -54,6 +54,23 @@ func (s *Server) Create(repo github.Repository) error {
 	})
 }
 
+// Know makes a repository unless it is there. Where any exists that is asked for, it is so
+// known by its name and its id.
+func (s *Server) Know(repo github.Repository) error {
+	if s.knows(repo.ID) {
+		return nil
+	}
+	return s.Create(repo)
+}
+
+func (s *Server) knows(id string) (found bool) {
+	_ = s.step(func(time.Time) error {
+		found = slices.ContainsFunc(s.names.repos, func(r github.Repository) bool { return r.ID == id })
+		return nil
+	})
+	return found
+}
+
 // free takes a name from the repository that had it before.
 func (n *names) free(name string) error {
 	if slices.ContainsFunc(n.repos, func(r github.Repository) bool { return strings.EqualFold(r.Name, name) }) {
@@ -66,13 +83,13 @@ func (n *names) free(name string) error {
 // exists returns a repository, or false if there is none. path is owner/name, or
 // the id that GitHub's own links and redirects use.
 func (n *names) exists(path string, byID bool) (github.Repository, bool) {
-	if n.any {
-		return github.Repository{ID: path, Name: path}, true
-	}
 	for _, r := range n.repos {
 		if byID && r.ID == path || !byID && strings.EqualFold(r.Name, path) {
 			return r, true
 		}
+	}
+	if n.any {
+		return github.Repository{ID: path, Name: path}, true
 	}
 	return github.Repository{}, false
 }

@@ -8,8 +8,10 @@ var checkBugs = []Bug{
 		edit("store/checkup.go", `now.Before(maxTime(c.SentAt, c.Claim.Until).Add(checkResend)) {`, `true {`)),
 	plant("CheckPartTwice", "a check that is continued begins from its first part",
 		edit("worker/check.go", `case c.Has(p) || c.Full():`, `case c.Full():`)),
-	plant("CheckUnclaimed", "two workers carry out one check",
-		edit("worker/check.go", "	d, ok := c.Take(now, in.claim())\n	if !ok {", "	d, ok := c.Take(now, in.claim())\n	if c.EndedAt.IsZero() {\n		c.Claim = store.Claim{}\n		d, ok = c.Take(now, in.claim())\n	}\n	if !ok {")),
+	plant("CheckLeavesItsRunner", "the runner that a check registers stays registered",
+		edit("internal/doctor/github.go", `judgeRegisters(in, nil, d.GitHub.Delete(after, in, minted.RunnerID))`, `judgeRegisters(in, nil, d.GitHub.Delete(after, in, minted.RunnerID+1))`)),
+	plant("CheckUnleased", "a check registers without a lease",
+		edit("internal/doctor/github.go", `if v.Lease != nil {`, `if v.Lease != nil && v.Try == 0 {`)),
 	plant("CheckEndsTwice", "a check that ended is carried out once more",
 		edit("store/checkup.go", `	case !c.EndedAt.IsZero():
 		return CheckDone

@@ -11,8 +11,6 @@ var doorBugs = []Bug{
 		edit("worker/admit.go", `return store.Answer(v.Case, now, no)`, `return store.Answer(v.Case, now, "")`)),
 	plant("EventIsNotAsked", "a run of any event gets machines",
 		edit("internal/intake/run.go", `EventAllowed(a, run.Event); no != nil`, `EventAllowed(a, run.Event); no != nil && run.Event == ""`)),
-	plant("OutageLetsIn", "a machine runs its job when nobody says in time whether it may",
-		edit("internal/agent/admit.go", `a.admit(false, "The control plane did not say in time`, `a.admit(true, "The control plane did not say in time`)),
 	plant("AnotherRunOfTheMachineIsLetIn", "the answer about one run counts for every later question",
 		edit("store/admit.go", `r.Admission.RunID != "" && !r.Admission.same(q)`, `r.Admission.RunID == "never"`)),
 }

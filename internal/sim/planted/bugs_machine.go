@@ -20,10 +20,10 @@ var machineBugs = []Bug{
 		edit("worker/types.go", `	if !ok {
 		return nil, nil
 	}
-	all, err`, `	if !ok || a.ID != "" {
+	offer, err`, `	if !ok || a.ID != "" {
 		return nil, nil
 	}
-	all, err`)),
+	offer, err`)),
 	plant("GPUForEverybody", "a request without a GPU gets a machine that has one",
 		edit("store/requirements.go", `gpu = Range{0, -1}`, `gpu = Range{}`),
 		edit("store/requirements.go", `px, py := price(x.Name), price(y.Name)`, `px, py := -price(x.Name)+MicroUSD(1+x.GPUs), -price(y.Name)+MicroUSD(1+y.GPUs)

@@ -29,7 +29,7 @@ var partBugs = []Bug{
 			if d.Case`, `if err == nil || errors.Is(err, store.ErrConflict) {
 			if d.Case`)),
 	plant("QuotaNotWritten", "what a rule makes of the quota is not committed",
-		edit("store/case.go", `&d.Lock, &d.Pulse, &d.Quota} {`, `&d.Lock, &d.Pulse} {`)),
+		edit("store/case.go", `&d.Lock, &d.Pulse, &d.Quota, &d.Usage} {`, `&d.Lock, &d.Pulse, &d.Usage} {`)),
 	plant("BackoffIgnored", "an early message makes the next try come at once",
 		edit("worker/start.go", `case req.State != store.Accepted, req.DueAt.After(r.now.Add(early)):`, `case req.State != store.Accepted:`)),
 	plant("ConfigInPlain", "the config stands in the record for all to read",
@@ -53,7 +53,7 @@ var partBugs = []Bug{
 	plant("ReaperDoesNotSettle", "a request that nobody polls waits for a runner that is over",
 		edit("store/review.go", `if d.settle(now, lim); d.wrote(KindRequest) {`, `if false {`)),
 	plant("ReaperLeavesTheLock", "a runner that drains is still offered",
-		edit("store/review.go", `d.drain(now, NewEnd(why))`, `*r, _ = drain(now, *r, d.Lock, NewEnd(why))`)),
+		edit("store/review.go", `d.drain(now, notBooted(why, console))`, `*r, _ = drain(now, *r, d.Lock, notBooted(why, console))`)),
 	plant("BusyCountsAsDeleted", "a machine is ended with the job that GitHub would not let it be deleted for",
 		edit("reaper/end.go", `case removed, absent:`, `case removed, absent, busy:`),
 		edit("reaper/end.go", `case busy:

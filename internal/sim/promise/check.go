@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,6 +15,7 @@ const (
 	PartOnce  Promise = "each part of a check is done once, by one worker at a time, and a check that ended stays as it is"
 	CheckEnds Promise = "a check that somebody polls is done soon after the trouble"
 	Dry       Promise = "a check launches nothing"
+	Clean     Promise = "a check that says that it deleted its runner did so"
 )
 
 // checkPromises are about checks.
@@ -31,7 +33,18 @@ func (p checkPromises) sawCheck(c *store.Checkup) {
 	done := slices.Sorted(slices.Values(c.Done))
 	p.hold(PartOnce, len(slices.Compact(done)) == len(c.Done) && len(c.Done) <= len(was.Done)+1, "check %s did %q, and then %q", c.ID, was.Done, c.Done)
 	if len(c.Done) > len(was.Done) {
+		p.sawClean(c, c.Findings[min(len(was.Findings), len(c.Findings)):])
 		p.hold(PartOnce, c.Claim.By != "" && c.Claim.By == was.Claim.By && len(c.Findings) > len(was.Findings), "check %s got a part by %q, and %q had it", c.ID, c.Claim.By, was.Claim.By)
+	}
+}
+
+// sawClean looks at what the last try of a check found of a part.
+func (p checkPromises) sawClean(c *store.Checkup, found []store.Finding) {
+	if !slices.ContainsFunc(found, func(f store.Finding) bool { return f.Check == "registers" && f.Result == store.ResultOK }) {
+		return
+	}
+	for _, g := range p.GitHub.Registrations() {
+		p.hold(Clean, g.Name != fmt.Sprintf("garo-%s-%s-%d", setting.ControlPlane, c.ID, c.Tries), "runner %s of a check is still registered", g.Name)
 	}
 }
 

@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
@@ -101,8 +102,10 @@ func (p usagePromises) costOf(r store.Runner, before time.Duration) amount {
 	}
 	known := r.Cost.Hour != 0
 	since := p.pricedIn(r)
+	// Spot prices are read of the types that the registration names, not of those it chooses.
+	unread := at.Market == store.Spot && !slices.Contains(p.Account.InstanceTypes, at.InstanceType)
 	p.hold(RealCost, !known || r.Cost.Hour == hour && hour > 0, "runner %s is said to cost %s an hour, and costs %s", r.ID, r.Cost.Hour, hour)
-	p.hold(Unpriced, known || hour == 0 || since.IsZero() || r.UpdatedAt.Sub(since) <= before+slack, "runner %s has no price, which is recorded since %s", r.ID, since)
+	p.hold(Unpriced, known || unread || hour == 0 || since.IsZero() || r.UpdatedAt.Sub(since) <= before+slack, "runner %s has no price, which is recorded since %s", r.ID, since)
 	if !known {
 		a.unpriced = a.seconds
 		return a

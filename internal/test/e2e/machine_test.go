@@ -185,7 +185,7 @@ func (p *runnerProgram) Admit(allowed bool, _ string) error {
 	case p.answer <- allowed:
 		return nil
 	default:
-		return errors.New("the job was told before")
+		return errors.New("the job was delivered before")
 	}
 }
 

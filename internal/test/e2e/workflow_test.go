@@ -68,7 +68,8 @@ func variety(w *world, registration map[string]any) {
 	maps.Copy(registration, map[string]any{
 		"instance_types":         []string{"m7i.large", "c7g.xlarge", "g6.xlarge", "c7i.metal-24xl"},
 		"default_instance_types": []string{"m7i.large"}, "spot_fallback": false,
-		"max_root_volume_gb": 200, "tags": map[string]string{"team": "build"}, "request_tags": []string{"job"},
+		"instance_requirements": map[string]any{"vcpus": map[string]int{"min": 2, "max": 8}, "arch": []string{"x86_64", "arm64"}, "exclude": []string{"t*"}},
+		"max_root_volume_gb":    200, "tags": map[string]string{"team": "build"}, "request_tags": []string{"job"},
 	})
 }
 
@@ -107,7 +108,7 @@ func golden(t *testing.T, name string, body apitype.Start, params url.Values) {
 	}
 }
 
-// Eight workflows as people have them, each by what it asks for: the registration allows
+// Nine workflows as people have them, each by what it asks for: the registration allows
 // it, and its machine is launched as that says.
 func TestWorkflowsGetTheirMachinesGolden(t *testing.T) {
 	w := newWorld(t, options{edit: variety})
@@ -123,6 +124,7 @@ func TestWorkflowsGetTheirMachinesGolden(t *testing.T) {
 		{"metal-with-tags", apitype.Start{Mode: "ephemeral", Type: "ondemand", InstanceTypes: []string{"c7i.metal-24xl"}, Tags: map[string]string{"job": "kvm"}, GiveUp: 2700}},
 		{"100-gigabytes", apitype.Start{Mode: "ephemeral", RootVolumeGB: 100}},
 		{"another-region", apitype.Start{Mode: "ephemeral", Regions: []string{away, home}}},
+		{"four-cores-of-arm64", apitype.Start{Mode: "ephemeral", CPU: 4, Memory: 16, Arch: "arm64", RootVolumeGB: 60, Tags: map[string]string{"job": "build"}}},
 		{"role", apitype.Start{Region: away, Labels: []string{"deploy"}}},
 	} {
 		s := w.ask(fmt.Sprint(n+1), c.body) // as GitHub has it, a number

@@ -32,6 +32,7 @@ var views = []struct {
 	{"failures", []string{"no_capacity", "Allow more instance types", "expired"}},
 	{"capacity", []string{"spot t3a.small in subnet-a"}},
 	{"spend", []string{"cost more than $1.53", "acme/shop\tBuild\t2\t2.00\t\t$1.50", "acme/shop\tDeploy\t3\t1.50\t0.50\tmore than $0.0345", "acme/web\tBuild\t1\t0.02\t0.02\tunknown"}},
+	{"health", []string{"1\nfailed", "1\nok", "operator ann", "subnet", "subnet-a: It has no default route.", "Give its route table", "the control plane"}},
 	{"find/7001", []string{"What this run names"}},
 }
 
@@ -160,7 +161,7 @@ func TestTheKeyboardReachesEverything(t *testing.T) {
 			t.Errorf("%s has the focus, and nothing shows it", seen[len(seen)-1])
 		}
 	}
-	if got, want := strings.Join(seen, ", "), "Skip to what is shown, Now, Requests, Failures, Capacity, Spend, q, Find"; got != want {
+	if got, want := strings.Join(seen, ", "), "Skip to what is shown, Now, Requests, Failures, Capacity, Spend, Health, q, Find"; got != want {
 		t.Errorf("Tab goes to %s, want %s", got, want)
 	}
 	eval[bool](b, `document.getElementById("q").focus(); true`)
@@ -195,10 +196,11 @@ func TestHostileRecordsAreText(t *testing.T) {
 		}
 	}
 	usage := &store.Usage{ID: store.UsageRef(now, repo).ID, Repository: repo, Rows: []store.UsageRow{{Account: evil, Workflow: evil, InstanceType: evil, Market: evil, Runners: 1, Seconds: 60}}}
-	w.put(run, usage, request("evila", store.Accepted), request("evilb", store.Failed))
+	found := &store.Checkup{ID: store.LastCheck, Caller: evil, CreatedAt: now, EndedAt: now, Findings: []store.Finding{{Check: evil, Account: evil, Region: evil, About: evil, Result: store.Result(evil), Evidence: evil, Remedy: evil}}}
+	w.put(run, usage, request("evila", store.Accepted), request("evilb", store.Failed), found)
 	b := w.browser(1600, 900, "light")
 	b.open("now")
-	for _, view := range []string{"now", "requests", "request/" + id("evila"), "request/" + id("evilb"), "runner/" + run.ID, "failures", "capacity", "spend", "find/7001"} {
+	for _, view := range []string{"now", "requests", "request/" + id("evila"), "request/" + id("evilb"), "runner/" + run.ID, "failures", "capacity", "spend", "health", "find/7001"} {
 		b.see(view)
 		if n := eval[int](b, `document.querySelectorAll("main img, main script, main [onload], main [onerror], main a[href^=javascript]").length`); n != 0 {
 			t.Errorf("%s has %d elements out of a record", view, n)
@@ -225,6 +227,7 @@ func TestThePageTeachesWhereThereIsNothing(t *testing.T) {
 	b.open("now")
 	for view, want := range map[string]string{
 		"now": "garo start --repo OWNER/NAME --wait", "requests": "No request yet", "failures": "Nothing failed in seven days", "capacity": "Nothing was launched in 24 hours", "spend": "No machine has ended in seven days",
+		"health": "Nothing was checked yet: garo doctor",
 	} {
 		b.see(view)
 		if text := b.text(); !strings.Contains(text, want) {

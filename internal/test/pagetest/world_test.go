@@ -121,7 +121,11 @@ func (w *world) history() {
 	usage(24*time.Hour, repo, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 3600, Cost: 500_000})
 	usage(24*time.Hour, web, store.UsageRow{Workflow: "Build", Runners: 1, Seconds: 60, Unpriced: 60})
 	prices := &store.Prices{Key: store.PriceRefs(local.BuiltIn, local.Region)[0].ID, Hour: map[string]store.MicroUSD{"t3a.small eu-west-2a": 20_000}, Zones: map[string]string{"subnet-a": "eu-west-2a"}, NextAt: now.Add(time.Hour)}
-	w.put(append(items, prices, ready, queued, oldest, failed, old)...)
+	last := &store.Checkup{ID: store.LastCheck, Caller: "operator ann", CreatedAt: now.Add(-time.Hour), EndedAt: now.Add(-time.Hour), Findings: []store.Finding{
+		{Check: "keys", Result: store.ResultOK, Evidence: "Key k1 signs."},
+		{Check: "subnet", Account: local.BuiltIn, Region: local.Region, About: "subnet-a", Result: store.ResultFailed, Evidence: "It has no default route.", Remedy: "Give its route table a default route."},
+	}}
+	w.put(append(items, prices, ready, queued, oldest, failed, old, last)...)
 }
 
 // browser starts a Chromium with a window of that size, which ends with the test. Its

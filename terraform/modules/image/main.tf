@@ -24,7 +24,7 @@ locals {
   }]...)
 
   # The script is in the component in base64: Image Builder reads double braces as its own.
-  # It finds the newest runner program by itself, so that the recipe stays the same and its
+  # It finds the newest runner program on its own, so that the recipe stays the same and its
   # images are one series, of which old ones are deleted.
   documents = { for os, archs in var.images : os => { for arch in archs : arch => yamlencode({
     schemaVersion = "1.0"
