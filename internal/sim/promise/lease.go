@@ -42,13 +42,8 @@ func (p leasePromises) sawLeases(c commit) {
 		case *store.Points:
 			points = true
 			was := p.leases.points[i.Credential].Leased
-<<<<<<< HEAD
 			if i.Version == 1 || i.Leased < was {
 				was = 0 // its record was deleted, and counts from the beginning
-=======
-			if i.Version == 1 {
-				was = 0 // its record was deleted early, and begins again
->>>>>>> fbaaf12d
 			}
 			p.leases.left[i.Credential] += i.Leased - was
 			p.leases.points[i.Credential] = *i
