@@ -1,7 +1,6 @@
 package promise
 
 import (
-	"slices"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/pricelist/simprices"
