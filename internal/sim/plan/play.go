@@ -129,7 +129,7 @@ func (p *plan) config() sim.Config {
 				a.Regions = map[string]store.Region{setting.Region: a.Regions[setting.Region], setting.OtherRegion: other}
 			}
 			if p.chance(250, "daily budget") && p.happens(spentSoon, "") {
-				a.DailyBudget = store.DailyBudget{USD: oneOf(p.dice, []string{"0.0001", "0.001", "0.01"}, "budget"), Wait: p.chance(700, "starts wait")}
+				a.DailyBudget = store.DailyBudget{USD: oneOf(p.dice, []string{"0.0001", "0.001", "0.01"}, "budget"), Wait: !p.plain() && p.chance(700, "starts wait")} // a workflow job waits on, until the next day
 			}
 			a.MaxRunners = oneOf(p.dice, []int{1, 2, 4, 100}, "max runners")
 			if p.theme() == starved {
