@@ -133,6 +133,7 @@ variable "accounts" {
     tags               = optional(map(string))
     request_tags       = optional(list(string))
     spot_max_price     = optional(string)
+    daily_budget       = optional(object({ usd = string, wait = optional(bool) }))
     cpu_credits        = optional(string)
     tenancy            = optional(string)
     boot_limit         = optional(number)
@@ -311,6 +312,11 @@ variable "accounts" {
   validation {
     condition     = alltrue(flatten([for a in var.accounts : [for o in coalesce(a.runs_on, []) : (o.pin == null) != (length(coalesce(o.labels, [])) == 0) && can(regex("^[a-z0-9._-]{1,63}$", coalesce(o.pin, "p"))) && alltrue([for l in coalesce(o.labels, []) : can(regex("^[a-z0-9._-]{1,64}$", l))])]]))
     error_message = "Give each entry of runs_on either labels or a pin, of a-z, 0-9, dot, underscore and hyphen. docs/jobs.md has what they may be."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : can(regex("^[0-9]{1,6}(\\.[0-9]{1,6})?$", a.daily_budget.usd)) && can(regex("[1-9]", a.daily_budget.usd)) if a.daily_budget != null])
+    error_message = "Set usd of daily_budget to US dollars a day, such as \"50\", or leave daily_budget out."
   }
 
   validation {

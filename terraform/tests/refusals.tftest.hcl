@@ -371,6 +371,21 @@ run "tenancy_unknown" {
   expect_failures = [var.accounts]
 }
 
+run "budget_of_nothing" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        daily_budget   = { usd = "0.00" }
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "default_region_elsewhere" {
   command = plan
   variables {

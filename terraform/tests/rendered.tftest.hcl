@@ -110,6 +110,7 @@ run "rendered" {
         tags                   = { team = "build" }
         request_tags           = ["job"]
         spot_max_price         = "0.25"
+        daily_budget           = { usd = "50", wait = true }
         cpu_credits            = "standard"
         tenancy                = "dedicated"
         boot_limit             = 400
