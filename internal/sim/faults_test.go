@@ -120,6 +120,13 @@ var allFaults = []fault{
 	{0, "GitHub gives machines each other's jobs", []string{"internal/sim.TestMachinesThatTakeEachOthersJobsServeAll", "internal/sim.TestAPlainJobRuns"}},
 	{0, "runners of others take a workflow job", []string{"internal/sim.TestAJobThatRunnersOfOthersTakeLeavesNothing"}},
 	{0, "a workflow job is cancelled while its machine boots", []string{"internal/sim.TestAJobThatIsCancelledWhileItsMachineBootsLeavesNothing"}},
+	{0, "a workflow job that took another's machine is stopped", []string{"internal/sim.TestStopOfAJobDrainsTheMachineThatTookIt"}},
+	{0, "the registration of an account moves while a workflow job waits", []string{"internal/sim.TestAJobIsServedWhereRunnersRegisterByThen"}},
+	{0, "GitHub's log of deliveries shows that a webhook failed", []string{"internal/sim.TestAJobWhoseWebhookFailedIsFoundInTheLog"}},
+	{0, "GitHub deletes a registration whose machine runs a workflow job", []string{"internal/sim.TestAJobWhoseRegistrationIsDeletedKeepsItsMachine"}},
+	{0, "no machine of a workflow job can be set up", []string{"internal/sim.TestAJobWhoseMachinesCannotBeSetUpWaitsForPeople", "internal/sim.TestAJobWhoseMachineCannotBeSetUpCanBeCancelled"}},
+	{0, "a worker dies while it checks the control plane, or the message of a check is lost", []string{"internal/sim.TestCheckOfADeadWorkerIsContinued", "internal/sim.TestCheckWhoseMessageIsLostIsSentAgain"}},
+	{0, "an account refuses us while it is checked", []string{"internal/sim.TestCheckOfAnAccountThatRefusesUsSaysSo"}},
 	{0, "a workflow job waits for an approval, or GitHub holds it back", []string{"internal/sim.TestAJobThatWaitsForApprovalIsServedThen", "internal/sim.TestALegThatIsHeldBackCostsFewMachines"}},
 	{0, "a workflow job that is not allowed names the labels of one that is", []string{"internal/sim.TestAForbiddenJobHasNoMachineInTheWorld", "internal/sim.TestAForbiddenJobThatTakesAMachineIsRefusedThere", "internal/test/machinetest.TestMachineRefusesTheJobThatMayNotRunThere"}},
 	{0, "nobody says in time whether a workflow job may run on its machine", []string{"internal/agent.TestAJobWaitsForTheAnswer", "internal/test/machinetest.TestMachineRefusesTheJobThatMayNotRunThere"}},
@@ -214,7 +221,7 @@ func TestEveryTestOfAFaultIsInTheTable(t *testing.T) {
 	}
 	others := map[string]bool{ // what they show is no fault
 		"TestEveryFaultHasATestThatExists": true, "TestEveryTestOfAFaultIsInTheTable": true, "TestOneSeedHasOneCourse": true,
-		"TestSharersOfOneLock": true, "TestIdleRunnerDrainsAtTheIdleLimit": true, "TestMain": true,
+		"TestSharersOfOneLock": true, "TestCheckOfAWorldThatWorksIsOK": true, "TestConsoleOfAMachineIsReadByAWorker": true, "TestIdleRunnerDrainsAtTheIdleLimit": true, "TestMain": true,
 		"TestShrinkLeavesWhatABreachNeeds": true, "TestGoldenFaultsAreInTheDocs": true,
 		"TestEveryRealFaultIsThereOnceWithTestsThatExist": true, "TestGoldenRealFaultsAreInTheDocs": true,
 	}
