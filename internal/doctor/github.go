@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -255,7 +256,7 @@ func judgeWebhook(url string, all []github.Delivery, err error) store.Finding {
 // day, as its sweeps have them.
 func (d *Doctor) versions(ctx context.Context, a store.Account) (map[string]store.ProgramVersion, error) {
 	var refs []store.Ref
-	for region := range a.Regions {
+	for _, region := range slices.Sorted(maps.Keys(a.Regions)) {
 		refs = append(refs, store.Ref{Kind: store.KindSweep, ID: store.SweepKey(a.ID, region)})
 	}
 	all := map[string]store.ProgramVersion{}
