@@ -70,7 +70,7 @@ func TestBudgetThatIsMostlySpentIsAnAlarmOnceADay(t *testing.T) {
 		w.minutes(20)
 		w.wantAlarms(store.AlarmBudget)
 		if got := get[store.Quota](w, account); got.Spent.Told != got.Spent.Day {
-			t.Errorf("the quota has %+v, want that it was told", got.Spent)
+			t.Errorf("the quota has %+v, want that the alarm was raised", got.Spent)
 		}
 	})
 }

@@ -95,7 +95,7 @@ func TestInstanceTypesAreChosenByWhatTheyHave(t *testing.T) {
 			if got == nil || len(got) > store.MaxPlacements || !strings.HasPrefix(strings.Join(got, " ")+" ", strings.TrimSpace(c.first)+" ") || c.first == "" && len(got) > 0 {
 				t.Errorf("chosen are %q, want %q first", got, c.first)
 			}
-			for _, begin := range strings.Fields(c.never) {
+			for begin := range strings.FieldsSeq(c.never) {
 				if slices.ContainsFunc(got, func(n string) bool { return strings.HasPrefix(n, begin) }) {
 					t.Errorf("chosen are %q, want none of %s…", got, begin)
 				}

@@ -25,7 +25,7 @@ type Spent struct {
 	Told string `json:"told,omitempty"`
 }
 
-// budgetWarning is from how many hundredths of the budget on people are told.
+// budgetWarning is from how many hundredths of the budget on the alarm is raised.
 const budgetWarning = 80
 
 // spend adds what a machine cost that ended on a day. One that is counted a day late, over

@@ -37,10 +37,10 @@ func TestMachinesThatEndAreSpending(t *testing.T) {
 	}
 	q = d.Quota
 	if d := q.Spending(closing.Add(time.Minute), store.DailyBudget{USD: "10"}); d.Alarm != "" {
-		t.Error("people are told twice on one day")
+		t.Error("the alarm is raised twice on one day")
 	}
 	if d := q.Spending(tomorrow, store.DailyBudget{USD: "1"}); d.Alarm != "" {
-		t.Error("what was spent yesterday is told of today")
+		t.Error("the alarm of today counts what was spent yesterday")
 	}
 	end(tomorrow, "e", store.Price{Hour: 1_000_000})
 	if q.Spent.Cost != 1_000_000 || q.Spending(tomorrow, store.DailyBudget{USD: "1"}).Alarm == "" {

@@ -269,9 +269,7 @@ func (d *Doctor) versions(ctx context.Context, a store.Account) (map[string]stor
 	}
 	for _, i := range items {
 		if s, ok := i.(*store.Sweep); ok {
-			for version, known := range s.Versions {
-				all[version] = known
-			}
+			maps.Copy(all, s.Versions)
 		}
 	}
 	return all, nil

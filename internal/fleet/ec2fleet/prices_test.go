@@ -2,6 +2,7 @@ package ec2fleet_test
 
 import (
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
@@ -12,12 +13,13 @@ const subnetsAnswer = `<DescribeSubnetsResponse><subnetSet><item><subnetId>subne
 <item><subnetId>subnet-2</subnetId><availabilityZone>eu-west-2b</availabilityZone></item></subnetSet></DescribeSubnetsResponse>`
 
 func history(next string, prices ...[4]string) reply {
-	body := "<DescribeSpotPriceHistoryResponse><spotPriceHistorySet>"
+	var body strings.Builder
+	body.WriteString("<DescribeSpotPriceHistoryResponse><spotPriceHistorySet>")
 	for _, p := range prices {
-		body += "<item><instanceType>" + p[0] + "</instanceType><productDescription>Linux/UNIX</productDescription><availabilityZone>" + p[1] +
-			"</availabilityZone><spotPrice>" + p[2] + "</spotPrice><timestamp>2026-01-02T" + p[3] + ".000Z</timestamp></item>"
+		body.WriteString("<item><instanceType>" + p[0] + "</instanceType><productDescription>Linux/UNIX</productDescription><availabilityZone>" + p[1] +
+			"</availabilityZone><spotPrice>" + p[2] + "</spotPrice><timestamp>2026-01-02T" + p[3] + ".000Z</timestamp></item>")
 	}
-	return reply{200, body + "</spotPriceHistorySet><nextToken>" + next + "</nextToken></DescribeSpotPriceHistoryResponse>", nil}
+	return reply{200, body.String() + "</spotPriceHistorySet><nextToken>" + next + "</nextToken></DescribeSpotPriceHistoryResponse>", nil}
 }
 
 // The history has the last change before now, and can have later ones: the newest counts.
