@@ -16,7 +16,7 @@ import (
 
 // fault is something that goes wrong, and the tests that show what follows:
 // the directory of a package, a dot, and the test. n is its number in
-// docs/reliability.md; 0: it has none.
+// docs/reliability-tables.md; 0: it has none.
 type fault struct {
 	n     int
 	what  string
@@ -232,7 +232,7 @@ func TestEveryTestOfAFaultIsInTheTable(t *testing.T) {
 	}
 }
 
-// faultTable is the table of docs/reliability.md.
+// faultTable is the table of docs/reliability-tables.md.
 func faultTable() string {
 	var b strings.Builder
 	b.WriteString("| # | what goes wrong | shown by |\n|---|---|---|\n")
@@ -246,7 +246,7 @@ func faultTable() string {
 	return b.String()
 }
 
-var update = flag.Bool("update", false, "write the tables of docs/reliability.md")
+var update = flag.Bool("update", false, "write the tables of docs/reliability-tables.md")
 
 func TestGoldenFaultsAreInTheDocs(t *testing.T) {
 	for n, i := 1, 0; n <= 72; n++ {
@@ -257,12 +257,12 @@ func TestGoldenFaultsAreInTheDocs(t *testing.T) {
 	inTheDocs(t, "faults", faultTable())
 }
 
-// inTheDocs demands that docs/reliability.md has the table between the comments
+// inTheDocs demands that docs/reliability-tables.md has the table between the comments
 // <!-- name --> and <!-- end of name -->, or writes it there.
 func inTheDocs(t *testing.T, name, table string) {
 	t.Helper()
 	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->"
-	path := filepath.Join(root, "docs", "reliability.md")
+	path := filepath.Join(root, "docs", "reliability-tables.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 
 // realFault is something that the real parts around GARO do, or that people do with
 // it, which its picture of them once lacked, and the tests that show what becomes of
-// it now: as in fault. id is its row in docs/reliability.md.
+// it now: as in fault. id is its row in docs/reliability-tables.md.
 type realFault struct {
 	id    string
 	what  string
@@ -216,7 +216,7 @@ func TestEveryRealFaultIsThereOnceWithTestsThatExist(t *testing.T) {
 	}
 }
 
-// realTable is the second table of docs/reliability.md.
+// realTable is the second table of docs/reliability-tables.md.
 func realTable() string {
 	var b strings.Builder
 	b.WriteString("| # | what the real parts do | shown by |\n|---|---|---|\n")
