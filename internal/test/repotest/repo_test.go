@@ -139,6 +139,7 @@ func TestRepository(t *testing.T) {
 		"DocumentsNameTargetsThatExist":  makeTargets(all),
 		"LinksLeadSomewhere":             links(all),
 		"PagesAreListed":                 unlisted(all),
+		"CodeInDocumentsParses":          blocks(all),
 		"DecisionsAreNumberedAndWhole":   decisions(all),
 		"WorkflowsPinActionsByCommit":    pinnedActions(all),
 		"NoModuleIsReplaced":             replaced(mod, tools),
