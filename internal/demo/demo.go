@@ -96,7 +96,7 @@ func Run(ctx context.Context, out io.Writer, dir string) error {
 		Token: func(context.Context) (client.Token, error) { return d.system.Token, nil },
 	}))
 	fmt.Fprintf(out, "GARO on this machine: simulated EC2 and GitHub, the real API, worker, reaper and agent.\n"+
-		"All limits are divided by %d: the idle limit of 10 minutes is 10 seconds, the boot limit of 5 minutes 5.\n"+
+		"All limits are divided by %d: the idle limit of 10 minutes is 10 seconds, the boot limit of 5 is 5.\n"+
 		"(Only a machine that is silent is given more time, as this one may be busy with something else.)\n"+
 		"Spot t3a.micro has no capacity today.\n\n"+
 		"What the story does stands at the margin, and what the records then say is indented.\n\n", speed)

@@ -208,3 +208,15 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 		})
 	}
 }
+
+func TestLinesFitATerminal(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"   0.1s  short  ", "   0.1s  short"},
+		{"   0.1s  " + strings.Repeat("word ", 20), "   0.1s  " + strings.TrimSpace(strings.Repeat("word ", 18)) + "\n            word word"},
+		{"   0.1s  " + strings.Repeat("x", 120), "   0.1s  " + strings.Repeat("x", 120)},
+	} {
+		if got := folded(c.line, 12); got != c.want {
+			t.Errorf("folded(%q) = %q, want %q", c.line, got, c.want)
+		}
+	}
+}

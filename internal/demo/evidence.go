@@ -153,8 +153,8 @@ func (ev evidence) promises() []verdict {
 		}
 	}
 	return []verdict{
-		{"One request, at most one usable machine", fmt.Sprintf("%d requests, %d machines, %d with credentials, never two of one request at a time",
-			len(ev.requests), len(ev.machines), armed), ev.twoMachines()},
+		{"One request, at most one usable machine", fmt.Sprintf("%d requests, %d machines and %d that no record names, %d with credentials, never two of one request at a time",
+			len(ev.requests), len(ev.runners), len(ev.machines)-len(ev.runners), armed), ev.twoMachines()},
 		{"Find or launch", "the second run shared the first one's runner, and two jobs ran on it; the repeated key found its record", ev.findOrLaunch()},
 		{"Any job: a plain runs-on", "one webhook was lost and two machines were given each other's job: every job ran once, and the cancelled one's machine ran none", ev.anyJob()},
 		{"Nothing outlives its time", "every machine is terminated, GitHub has no registration left, the quota is back at 0", ev.leftOver()},

@@ -51,9 +51,25 @@ func (d *Demo) narrate(ctx context.Context) {
 			before = time.Now()
 		}
 		for _, e := range t.tell(news, before) {
-			fmt.Fprintln(d.out, strings.TrimRight(fmt.Sprintf("%6.1fs  %s", e.at.Sub(d.began).Seconds(), e.text), " "))
+			fmt.Fprintln(d.out, folded(fmt.Sprintf("%6.1fs  %s", e.at.Sub(d.began).Seconds(), e.text), 12))
 		}
 	}
+}
+
+// columns is how wide a line may be: what most terminals show without folding it.
+const columns = 100
+
+// folded breaks a line at spaces where it is wider than that. What follows is indented.
+func folded(line string, indent int) string {
+	line = strings.TrimRight(line, " ")
+	if len(line) <= columns {
+		return line
+	}
+	at := strings.LastIndexByte(line[:columns+1], ' ')
+	if at <= indent {
+		return line // one long word
+	}
+	return strings.TrimRight(line[:at], " ") + "\n" + folded(strings.Repeat(" ", indent)+strings.TrimLeft(line[at:], " "), indent)
 }
 
 // teller puts news in order.

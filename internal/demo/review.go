@@ -25,7 +25,7 @@ func (d *Demo) review(ctx context.Context) error {
 	broken := 0
 	for _, p := range ev.promises() {
 		if len(p.faults) == 0 {
-			fmt.Fprintf(d.out, "  held    %s: %s\n", p.promise, p.found)
+			fmt.Fprintln(d.out, folded("  held    "+p.promise+": "+p.found, 10))
 			continue
 		}
 		broken++
@@ -37,7 +37,9 @@ func (d *Demo) review(ctx context.Context) error {
 	if broken > 0 {
 		return fmt.Errorf("%d promises were broken; the log is %s", broken, d.log.Name())
 	}
-	fmt.Fprintf(d.out, "\nEverything held, in %.0f seconds.\n", time.Since(d.began).Seconds())
+	fmt.Fprintf(d.out, "\nEverything held, in %.0f seconds.\n\n"+
+		"What next: make run starts all of this to play with, and prints the address of a page that shows it.\n"+
+		"README.md has the calls, docs/jobs.md jobs that just name a label, docs/deploy.md the way to AWS.\n", time.Since(d.began).Seconds())
 	return nil
 }
 
@@ -95,28 +97,32 @@ func endCode(r store.Runner) string {
 	return r.End.Code
 }
 
-// table prints a line for each request and each runner that it had.
+// table prints a line for each machine, with the requests that it was for, and how long
+// after the first one's POST it had booted and was online.
 func (ev evidence) table(d *Demo) error {
 	fmt.Fprintln(d.out)
 	tw := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "REQUEST\tSTATE\tRUNNER\tINSTANCE\tPLACEMENTS TRIED\tLAUNCHED\tBOOTED\tONLINE\tJOBS\tENDED BY")
-	for _, s := range ev.scenes {
-		req := ev.requests[s.id]
-		name, state := s.name, string(req.State)
-		for _, r := range ev.runners {
+	fmt.Fprintln(tw, "RUNNER\tREQUESTS\tPLACEMENTS TRIED\tBOOTED\tONLINE\tJOBS\tENDED BY")
+	for _, r := range ev.runners {
+		var names []string
+		for _, s := range ev.scenes {
+			req := ev.requests[s.id]
 			if r.Request != req.ID && r.ID != req.Runner {
 				continue
 			}
-			step := func(t time.Time) string {
-				if t.IsZero() {
-					return "-"
-				}
-				return fmt.Sprintf("%.2fs", t.Sub(r.CreatedAt).Seconds())
+			if req.State != store.Ready {
+				s.name += " (" + string(req.State) + ")"
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", name, state, short(r.ID), r.InstanceID, tried(r),
-				step(r.LaunchedAt), step(r.Boot.At), step(r.OnlineAt), r.Jobs, endCode(r))
-			name, state = "", ""
+			names = append(names, s.name)
 		}
+		step := func(t time.Time) string {
+			if t.IsZero() {
+				return "-"
+			}
+			return fmt.Sprintf("%.1fs", t.Sub(ev.requests[r.Request].CreatedAt).Seconds())
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", short(r.ID), strings.Join(names, ", "), tried(r),
+			step(r.Boot.At), step(r.OnlineAt), r.Jobs, endCode(r))
 	}
 	return tw.Flush()
 }
@@ -126,13 +132,13 @@ func (ev evidence) table(d *Demo) error {
 func tried(r store.Runner) string {
 	var out []string
 	for _, a := range r.Attempts {
-		what := a.Market + " " + a.InstanceType
+		what := a.InstanceType
 		if a.Code == "InsufficientInstanceCapacity" {
-			what += " (no capacity)"
+			what += " full"
 		}
 		if !slices.Contains(out, what) {
 			out = append(out, what)
 		}
 	}
-	return strings.Join(out, ", ")
+	return r.Placement().Market + ": " + strings.Join(out, ", ")
 }
