@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,9 +80,9 @@ func TestJobsOfWhichNoWebhookComesAreFound(t *testing.T) {
 // A set-up that fails each time ends no job, and does not launch machine after machine: the
 // next comes after a pause, an operator reads why, and once it is fixed the job runs.
 func TestAJobWhoseMachinesCannotBeSetUpWaitsForPeople(t *testing.T) {
-	fixed := false
+	var fixed atomic.Bool
 	plainWorld(t, sim.Config{Account: wanting, SetUp: func(int) (time.Duration, error) {
-		if fixed {
+		if fixed.Load() {
 			return 0, nil
 		}
 		return time.Second, errors.New("script: exit status 3")
@@ -95,7 +96,7 @@ func TestAJobWhoseMachinesCannotBeSetUpWaitsForPeople(t *testing.T) {
 		if !slices.Contains(w.Alarms(), store.AlarmJobWaits) {
 			t.Error("no alarm, want one that tells people to look at the set-up")
 		}
-		fixed = true
+		fixed.Store(true)
 		ran(w, job, 15*time.Minute)
 	})
 }
@@ -135,7 +136,8 @@ func TestAJobIsServedWhereRunnersRegisterByThen(t *testing.T) {
 // others. The account has so many repositories that their turns come too late, and GitHub
 // does not answer the first look.
 func TestAJobWhoseWebhookFailedIsFoundInTheLog(t *testing.T) {
-	silent := true
+	var silent atomic.Bool
+	silent.Store(true)
 	plainWorld(t, sim.Config{
 		Account: func(a *store.Account) {
 			for i := range 200 {
@@ -150,15 +152,14 @@ func TestAJobWhoseWebhookFailedIsFoundInTheLog(t *testing.T) {
 		},
 		Logged: func(string, string) bool { return true },
 		GitHub: func(op string) (f simgithub.Fault) {
-			if op == simgithub.OpRuns && silent {
-				silent = false
+			if op == simgithub.OpRuns && silent.CompareAndSwap(true, false) {
 				f.Instead = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 			}
 			return f
 		},
 	}, func(w *sim.World) {
 		time.Sleep(90 * time.Second) // the first sweep, in a minute, is over
-		silent = true
+		silent.Store(true)
 		job := w.Plain(sim.PlainJob{Length: time.Minute})
 		for range 250 {
 			w.GitHub.Deliver(simgithub.Delivery{Code: 202, Event: "workflow_job", Action: "completed", Repository: "1000"})
