@@ -124,6 +124,7 @@ type Pacing struct {
 	// register is the time between two registrations at GitHub, and lead how long before
 	// its own a launch may be: see Account.Pace. Zero: GitHub registers at any pace.
 	register, lead time.Duration
+	inHand         time.Duration // as Limits.InHand; zero: its default
 }
 
 func (p Pacing) orDefault() Pacing {

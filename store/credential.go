@@ -31,7 +31,7 @@ func (a Account) Credential() string {
 // that GitHub cannot register them in time.
 func (a Account) Pace(lim Limits) Pacing {
 	p := a.Pacing
-	p.register = lim.LeaseEach
+	p.register, p.inHand = lim.LeaseEach, lim.InHand
 	// A little less than a lease may be ahead: what is expected is not promised.
 	p.lead = lim.LeaseAhead * 2 / 3
 	return p

@@ -47,7 +47,7 @@ func (d *Decision) call(now time.Time, p Pacing, waited bool) time.Time {
 		return now
 	}
 	turn, q := d.Quota.First(now, r.Region, p)
-	if room := d.Quota.Slot(now, r.Region, p); waited && AtHand(now, room) {
+	if room := d.Quota.Slot(now, r.Region, p); waited && p.atHand(now, room) {
 		turn, q = Turn{At: room}, d.Quota.Reserve(room, r.Region, p)
 	}
 	d.Quota = q

@@ -75,7 +75,7 @@ func TestCallHasItsSlot(t *testing.T) {
 				t.Errorf("changes %q, want the runner and the quota put", got)
 			}
 			same(t, "line", d.Quota.Lines["eu-west-2"], c.line)
-			if !store.AtHand(now, at(c.turn)) {
+			if !store.DefaultLimits().AtHand(now, at(c.turn)) {
 				same(t, "wait", d.Wait, store.Wait{For: store.WaitPaced, Until: at(c.turn)})
 				same(t, "slot", d.Runner.CalledAt, s.run.CalledAt)
 				return

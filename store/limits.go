@@ -29,6 +29,10 @@ type Limits struct {
 	LeaseAhead time.Duration
 	// LeaseEach is the time between two registrations of a credential: see leaseEach.
 	LeaseEach time.Duration
+	// InHand is how long a worker waits for a time with the work in its hand, instead of
+	// having a message come then. A message's delay is in whole seconds, and messages are
+	// gathered for one, so that the turns and leases of two seconds come at once.
+	InHand time.Duration
 	// OnlineGrace is the time from boot_by until a runner that booted must have
 	// gone online: it may have to download the runner program.
 	OnlineGrace time.Duration
@@ -122,6 +126,7 @@ func DefaultLimits() Limits {
 		ConfigLimit:  10 * time.Minute,
 		LeaseAhead:   time.Minute,
 		LeaseEach:    leaseEach,
+		InHand:       inHand,
 		OnlineGrace:  2 * time.Minute,
 		Heartbeat:    20 * time.Second,
 		Silent:       45 * time.Second,
@@ -153,13 +158,17 @@ func DefaultLimits() Limits {
 	}
 }
 
+// AtHand reports whether a worker waits for a time in place: it has passed, or comes in
+// InHand at most.
+func (l Limits) AtHand(now, at time.Time) bool { return !at.After(now.Add(l.InHand)) }
+
 // Divided returns the limits of a world that runs by times faster. What people see
 // afterwards (StatusToken, Keep), what GitHub's own minute bounds (LeaseAhead) and what one
 // second already bounds is as before.
 func (l Limits) Divided(by int) Limits {
 	d := time.Duration(by)
 	for _, p := range []*time.Duration{
-		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.LeaseEach, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
+		&l.Timeout, &l.GiveUp, &l.BootLimit, &l.ConfigLimit, &l.LeaseEach, &l.InHand, &l.OnlineGrace, &l.Heartbeat, &l.Silent, &l.Lost,
 		&l.ShareMargin, &l.Confirmed, &l.ConfirmAgain, &l.ShareStep, &l.Idle, &l.Hard, &l.HardMax, &l.Grace,
 		&l.DeleteAgain, &l.Suspicious, &l.ReaperPeriod,
 		&l.Resend, &l.PollResend, &l.SettleSlack, &l.GoneAge, &l.GoneGap, &l.NameRetry, &l.NameLife,

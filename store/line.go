@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"maps"
 	"time"
 )
@@ -89,14 +90,13 @@ type Turn struct {
 // Taken reports whether the turn has come, and the slot of the call is taken.
 func (t Turn) Taken() bool { return t.Slot.IsZero() }
 
-// inHand is how long a worker waits for a time with the work in its hand, instead of having
-// a message come then. A message's delay is in whole seconds, and messages are gathered for
-// one, so that the turns and leases of two seconds come at once.
+// inHand is Limits.InHand in a world that runs as fast as this one.
 const inHand = 2 * time.Second
 
-// AtHand reports whether a worker waits for a time in place: it has passed, or comes in two
-// seconds at most.
-func AtHand(now, at time.Time) bool { return !at.After(now.Add(inHand)) }
+// atHand is Limits.AtHand.
+func (p Pacing) atHand(now, at time.Time) bool {
+	return !at.After(now.Add(cmp.Or(p.inHand, inHand)))
+}
 
 // at returns the turn of a place.
 func (l Line) at(slot time.Time, ahead bool) time.Time {
@@ -107,7 +107,7 @@ func (l Line) at(slot time.Time, ahead bool) time.Time {
 }
 
 // Turn returns when a request may have its RunInstances call, and the quota as it is
-// then: AtHand, with the slot of the call taken; or later, with a place in the line. The
+// then: at hand, with the slot of the call taken; or later, with a place in the line. The
 // only request of its repository goes first, so that one with a thousand is not before
 // another's. So does one that came too late for its turn: others have EC2's room by then.
 func (q Quota) Turn(now time.Time, r Request, p Pacing) (Turn, Quota) {
@@ -138,7 +138,7 @@ func (q Quota) Turn(now time.Time, r Request, p Pacing) (Turn, Quota) {
 	switch {
 	case turn.After(now) && (r.Slot.After(now) || call.After(now)): // else what moved it back is over
 		return Turn{turn, r.Slot, r.Ahead}, q
-	case AtHand(now, call):
+	case p.atHand(now, call):
 		return Turn{At: call}, q.Reserve(room, r.Region, p)
 	}
 	return q.First(now, r.Region, p)
@@ -154,7 +154,7 @@ func (q Quota) First(now time.Time, region string, p Pacing) (Turn, Quota) {
 		line = line.delayed(p.interval())
 		q = q.withLine(region, line)
 	}
-	if AtHand(now, turn) {
+	if p.atHand(now, turn) {
 		return Turn{At: room}, q.Reserve(room, region, p)
 	}
 	line.First = turn.Add(p.interval())

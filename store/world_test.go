@@ -292,6 +292,9 @@ func (w *world) mint() {
 	if by == "" || store.NextStep(w.now, run, get[store.Lock](w, run.Lock)) != store.StepMint {
 		return
 	}
+	if run.Crowded() {
+		return // the reaper has to ask about its names first
+	}
 	name, ok := run.NextName()
 	if !ok || w.minted[name.Name] == by {
 		d := of(run).SpendName(w.now, name.N, store.EndGitHubDown, "No answer.", "test")

@@ -251,7 +251,7 @@ func (v *launching) permitted(ctx context.Context) (bool, error) {
 // comes waits for the time of a lease, in place if it is at hand, and reports whether that
 // is over. Else the runner waits, as p says.
 func (v *launching) comes(ctx context.Context, l store.Lease, p store.Pause) (bool, error) {
-	if !store.AtHand(v.Now(), l.From()) {
+	if !v.Limits.AtHand(v.Now(), l.From()) {
 		p.Wait = store.Wait{For: store.WaitGitHub, Until: l.At}
 		return false, v.later(ctx, p)
 	}

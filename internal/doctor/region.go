@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -136,14 +135,13 @@ func judgeImage(now time.Time, image, id string, ami fleet.AMI, types []string, 
 	return ok(Image, about, strings.TrimSpace("Available "+ami.Architecture)+", root device "+ami.RootDevice+".")
 }
 
-// graviton are the instance types of arm64: a1, and those with a g right behind the number
-// of their generation
+// archOf returns the architecture of an instance type, in EC2's words. Those of arm64 are
+// a1, and those with a g right behind the number of their generation
 // (https://docs.aws.amazon.com/ec2/latest/instancetypes/instance-type-names.html).
-var graviton = regexp.MustCompile(`^(a1|[a-z]+[0-9]+g)`)
-
-// archOf returns the architecture of an instance type, in EC2's words.
 func archOf(instanceType string) string {
-	if graviton.MatchString(instanceType) {
+	series := strings.TrimLeft(instanceType, "abcdefghijklmnopqrstuvwxyz")
+	generation := strings.TrimLeft(series, "0123456789")
+	if strings.HasPrefix(instanceType, "a1") || series != instanceType && generation != series && strings.HasPrefix(generation, "g") {
 		return "arm64"
 	}
 	return "x86_64"

@@ -273,11 +273,12 @@ func TestLoadLosesNothing(t *testing.T) {
 	dir := filepath.Join(t.ArtifactDir(), "data") // go test -artifacts keeps it
 	args := []string{"--addr", lonely(t), "--boot-time", "1s", "--jobs", "0"}
 	p := launch(t, garo, dir, args...)
+	token := client.NewToken(p.token) // of all that follow it, too: it is in the directory
 	calls := &measured{base: &http.Transport{MaxIdleConnsPerHost: *loadPollers}}
 	l := &burden{t: t, calls: calls, fresh: make(chan string, *loadPollers), ids: map[int]string{}}
 	l.client = client.Must(client.New(client.Config{
 		URL: p.url, HTTP: &http.Client{Transport: calls, Timeout: 30 * time.Second},
-		Token: func(context.Context) (client.Token, error) { return client.NewToken(p.token), nil },
+		Token: func(context.Context) (client.Token, error) { return token, nil },
 	}))
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

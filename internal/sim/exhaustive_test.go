@@ -195,7 +195,7 @@ var scopes = []struct {
 	}, Deaths: 1, Duplicates: 1}},
 
 	// Two workflow jobs with the same label and two machines.
-	{false, explore.Scope{Name: "TwoJobsSwapped", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2)}},
+	{true, explore.Scope{Name: "TwoJobsSwapped", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2)}},
 	{true, explore.Scope{Name: "TwoJobs", Config: sim.Config{Plain: true}, Before: twoJobs, Over: when(2)}},
 	{true, explore.Scope{Name: "TwoJobsSwappedWithADeath", Config: sim.Config{Plain: true}, Before: swapped, Over: when(2), Deaths: 1}},
 }

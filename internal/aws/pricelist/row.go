@@ -3,8 +3,8 @@ package pricelist
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -34,8 +34,15 @@ const (
 	priceColumn = "PricePerUnit"
 )
 
-// typeForm is the form of an instance type.
-var typeForm = regexp.MustCompile(`^[a-z0-9-]{1,30}\.[a-z0-9-]{1,30}$`)
+// isType reports whether s has the form of an instance type: two words of at most thirty
+// small letters, digits and hyphens, with a dot between them.
+func isType(s string) bool {
+	family, size, ok := strings.Cut(s, ".")
+	for _, word := range []string{family, size} {
+		ok = ok && word != "" && len(word) <= 30 && strings.Trim(word, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+	}
+	return ok
+}
 
 // columns say where a row has what: for each column of the file, from the left, the values
 // that are wanted there. nil: any.
@@ -108,7 +115,7 @@ func (c columns) price(row []byte) (typ string, usd store.MicroUSD, ok bool) {
 			return "", 0, false // a row that was cut
 		}
 	}
-	return typ, usd, ok && typeForm.MatchString(typ)
+	return typ, usd, ok && isType(typ)
 }
 
 // field returns the first field of a row, and what comes behind its comma; nil: nothing does.

@@ -169,7 +169,11 @@ func (x *explorer) course(w *sim.World, gate *kernel.Gate) (ended bool) {
 		}
 		at := &x.path[depth]
 		if at.taken >= len(options) || at.options[at.taken] != options[at.taken].name {
-			w.T.Fatalf("one course differs from itself at choice %d: it has %d options, and had %q", depth, len(options), at.options)
+			var has []string
+			for _, o := range options {
+				has = append(has, o.name)
+			}
+			w.T.Fatalf("one course differs from itself at choice %d: it has %q, and had %q", depth, has, at.options)
 		}
 		depth++
 		x.out.Longest = max(x.out.Longest, depth)

@@ -144,7 +144,7 @@ func (w *world) wantRights() {
 	}
 	for name, want := range map[string]string{
 		"garo-" + controlPlane + "-worker": "GetParameter RunInstances",
-		"garo-" + controlPlane + "-reaper": "DescribeInstances GetParameter TerminateInstances",
+		"garo-" + controlPlane + "-reaper": "DescribeInstances DescribeSpotPriceHistory DescribeSubnets GetParameter TerminateInstances",
 	} {
 		if got := strings.Join(slices.Sorted(maps.Keys(did[name])), " "); got != want {
 			w.Errorf("session %s made the calls %s, want %s", name, got, want)

@@ -23,6 +23,7 @@ func TestThrottleStormLosesNoRequest(t *testing.T) {
 	w := newWorld(t, options{workers: 3, registration: map[string]any{
 		"pacing": map[string]any{"burst": requests, "interval_ms": 50}, // else our own pacing keeps below EC2's rate
 	}})
+	w.log.expect("EC2 refuses launches for their pace") // and what to ask AWS for
 	w.aws.Add(ec2proxy.Rule{Action: "RunInstances", Code: "RequestLimitExceeded", Times: refused})
 	var all []apitype.Started
 	for n := range requests {

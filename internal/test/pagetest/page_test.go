@@ -151,10 +151,10 @@ func TestTheKeyboardReachesEverything(t *testing.T) {
 	b.until(`document.activeElement.id === "token"`)
 	b.do(chromedp.KeyEvent(w.system.Token.Reveal()), chromedp.KeyEvent(kb.Enter))
 	b.shown("now")
-	// From the top: the skip link, five views, the search.
+	// From the top: the skip link, six views, the search.
 	eval[bool](b, `document.body.setAttribute("tabindex", "-1"); document.body.focus(); true`)
 	var seen []string
-	for range 8 {
+	for range 9 {
 		b.do(chromedp.KeyEvent(kb.Tab))
 		seen = append(seen, eval[string](b, `document.activeElement.textContent || document.activeElement.id`))
 		if outline := eval[string](b, `getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
