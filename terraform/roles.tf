@@ -91,7 +91,7 @@ locals {
   )
 
   policies = {
-    api    = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.webhook, local.statements.setup, local.statements.lists, local.statements.find])
+    api = concat(local.always, [local.statements.keys, local.statements.operators, local.statements.webhook, local.statements.setup, local.statements.lists, local.statements.find])
     # The worker reads the lists for garo doctor: what EC2 refused lately.
     worker = concat(local.always, [local.statements.keys, local.statements.receive, local.statements.lists], local.borrow)
     # The reaper opens with the keys what the table keeps of a registration that is gone.
