@@ -7,8 +7,9 @@ TOOL = go tool -modfile=tools/go.mod
 # The race detector needs a C compiler; Go says 0 where there is none.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race,$(warning no C compiler: testing without the race detector))
 
-# Go's own limit for the tests of one package, written down.
-TIMEOUT   ?= 10m
+# For the tests of one package: the simulation takes eight minutes on two busy cores with
+# the race detector, and Go's own limit is ten.
+TIMEOUT   ?= 20m
 # More flags for go test, such as -run.
 TESTFLAGS ?=
 # How long each fuzz target runs.

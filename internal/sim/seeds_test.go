@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	seeds   = flag.Uint64("seeds", 40, "how many worlds TestSeeds plays")
+	seeds   = flag.Uint64("seeds", 25, "how many worlds TestSeeds plays")
 	start   = flag.Uint64("start", 1, "the seed of the first of them")
 	budget  = flag.Duration("budget", 0, "when to begin no further one; 0: never")
 	stories = flag.Bool("story", false, "print what happens in each world")
