@@ -186,15 +186,17 @@ func TestRestartWhileListeningSaysItOnce(t *testing.T) {
 	}
 }
 
-func TestProgramThatEndsWhileItWasAboutToBeSaidToListenIsNot(t *testing.T) {
+// Requests wait for the first program of a shared machine. Nobody gives it another config
+// before one listened: it must not ask for one and wait.
+func TestFirstProgramThatEndsBeforeItListensEndsTheMachine(t *testing.T) {
 	bubble(t, store.Shared, func(w *world) {
 		w.boot()
 		w.happen(ProgramEvent{Kind: Connected})
 		w.later(firstPoll / 2)
 		w.exit(1)
 		synctest.Wait()
-		w.later(time.Minute) // the next config's program has printed nothing
-		w.wantSaid("booting")
-		w.wantOn()
+		w.later(time.Minute)
+		w.wantSaid("booting", "draining agent_ended")
+		w.wantOff("agent_ended")
 	})
 }

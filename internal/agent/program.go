@@ -165,6 +165,9 @@ func (a *Agent) exited(how string, code int) {
 		// Its registration was deleted, which is what draining waits for.
 	case a.s.Mode == store.Ephemeral:
 		a.giveUp(store.EndAgent, a.withOutput(detail+", without a job", output))
+	case !a.s.Online:
+		// Requests wait for its first config, and a runner that was not online gets no other.
+		a.giveUp(store.EndAgent, a.withOutput(detail+", before it listened", output))
 	case a.s.Jobless == maxJobless:
 		a.giveUp(store.EndAgent, a.withOutput(fmt.Sprintf("%s, as %d before it, without a job", detail, maxJobless), output))
 	default:

@@ -69,16 +69,19 @@ func TestProgramThatEndedWhileTheAgentWasAway(t *testing.T) {
 		"WithoutAJobEndsAnEphemeralMachine":   {store.Ephemeral, false, []string{"booting", "online", "draining agent_ended"}, store.EndAgent},
 		"AfterItsJobFreesASharedMachine":      {store.Shared, true, []string{"booting", "online", "job_started 1", "job_done"}, ""},
 		"WithoutAJobGivesWayOnASharedMachine": {store.Shared, false, []string{"booting", "online"}, ""},
+		"BeforeItListensEndsASharedMachine":   {"unconnected", false, []string{"booting", "draining agent_ended"}, store.EndAgent},
 		"WithoutAJobIsMeantWhileDraining":     {"drained", false, []string{"booting", "online", "idle"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mode := c.mode
-			if mode == "drained" {
+			if mode == "drained" || mode == "unconnected" {
 				mode = store.Shared
 			}
 			bubble(t, mode, func(w *world) {
 				w.boot()
-				w.connect()
+				if c.mode != "unconnected" {
+					w.connect()
+				}
 				if c.mode == "drained" {
 					w.order = "drain"
 					w.later(30 * time.Second)
