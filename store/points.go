@@ -40,9 +40,6 @@ const (
 	leaseEach = time.Minute / 162
 	// leaseBurst is how many can be had at once by who has leased none for a while.
 	leaseBurst = 2
-	// leaseLaunch is how long a launch takes, with the commit before it: the registration
-	// follows it.
-	leaseLaunch = 2 * time.Second
 	// leaseEarly is how much sooner than its time a lease may be used: clocks differ, and
 	// a launch can be faster.
 	leaseEarly = time.Second
@@ -83,7 +80,8 @@ type LeaseWish struct {
 	Waited bool
 	// Runs: its machine has had jobs, and the next one waits for it.
 	Runs bool
-	// Launches: the registration follows a launch, and is not needed at once.
+	// Launches: the registration follows a launch, which takes, with the commit before it,
+	// about as long as a worker waits in place.
 	Launches bool
 }
 
@@ -98,7 +96,7 @@ func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) 
 	d := Decision{Case: &Case{}}
 	from := maxTime(now, p.RestsUntil)
 	if w.Launches {
-		from = maxTime(from, now.Add(leaseLaunch))
+		from = maxTime(from, now.Add(lim.InHand))
 	}
 	slot := maxTime(from.Add(-(leaseBurst-1)*lim.LeaseEach), p.Next)
 	at := maxTime(slot, from)
