@@ -157,7 +157,7 @@ bin/sim:
 
 .PHONY: sim sim-long
 sim: bin/sim ## Play random worlds until a promise breaks (SEEDS=10000 SEED_START=1; SEED=n tells the story of one)
-	@GOGC=400 bin/sim -test.run '^TestSeeds$$' -test.timeout 24h $(if $(SEED),-start $(SEED) -seeds 1 -twice 1 -story,-start $(SEED_START) -seeds $(SEEDS) -figures)
+	@bin/sim -test.run '^TestSeeds$$' -test.timeout 24h $(if $(SEED),-start $(SEED) -seeds 1 -twice 1 -story,-start $(SEED_START) -seeds $(SEEDS) -figures)
 sim-long: ## The same with 100,000 seeds
 	@$(MAKE) --no-print-directory sim SEEDS=100000
 

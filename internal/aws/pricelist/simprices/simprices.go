@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -80,7 +81,7 @@ func Handler() http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		http.ServeContent(w, r, "index.csv", time.Time{}, bytes.NewReader(File(r.PathValue("region"))))
+		http.ServeContent(w, r, "index.csv", time.Time{}, bytes.NewReader(files()[r.PathValue("region")]))
 	})
 	return mux
 }
@@ -90,6 +91,15 @@ var columns = []string{
 	"SKU", "OfferTermCode", "TermType", "PriceDescription", "Unit", "PricePerUnit", "Currency", "Product Family", "Location Type",
 	"Instance Type", "Tenancy", "Operating System", "License Model", "CapacityStatus", "MarketOption", "Pre Installed S/W", "Region Code",
 }
+
+// files are those of all regions: a simulation reads them thousands of times.
+var files = sync.OnceValue(func() map[string][]byte {
+	all := map[string][]byte{}
+	for _, r := range regions {
+		all[r] = File(r)
+	}
+	return all
+})
 
 // File returns the price file of a region: beside the price that counts, each instance type
 // has rows that do not, as in AWS's files.
