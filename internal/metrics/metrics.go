@@ -114,12 +114,18 @@ func Of(changes []store.Change) Figures {
 	return f
 }
 
-// request counts what became of a request.
+// request counts what became of a request. One whose job began before it had a record is
+// recorded as ready, and one of a workflow job that gets no machine as failed: that is
+// no failure.
 func (f Figures) request(was, is store.Request) {
-	switch {
-	case was.State == "" && is.State == store.Accepted:
+	made := was.Version == 0
+	if made && (is.State == store.Accepted || is.State == store.Ready) {
 		f.add(Accepted, 1)
-	case was.State == "" || was.State.Final(): // a workflow job that gets no machine, or what is known of one that is over
+	}
+	switch {
+	case made && is.State == store.Ready:
+		f.add(Ready, 1)
+	case made || was.State.Final(): // what is still learnt of one that is over
 	case is.State == store.Ready:
 		f.add(Ready, 1)
 		f.add(TimeToReady, is.ReadyAt.Sub(is.CreatedAt).Seconds())

@@ -23,7 +23,7 @@ var t0 = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 // request is one that was made at t0 and is written a minute later.
 func request(state store.RequestState) *store.Request {
 	return &store.Request{
-		Meta: store.Meta{UpdatedAt: t0.Add(time.Minute)}, ID: "r1", State: state, CreatedAt: t0, ReadyAt: t0.Add(30 * time.Second),
+		Meta: store.Meta{Version: 3, UpdatedAt: t0.Add(time.Minute)}, ID: "r1", State: state, CreatedAt: t0, ReadyAt: t0.Add(30 * time.Second),
 	}
 }
 
@@ -48,6 +48,7 @@ func TestWhatIsCounted(t *testing.T) {
 		want    metrics.Figures
 	}{
 		"NewRequest":           {&store.Request{ID: "r1"}, request(store.Accepted), metrics.Figures{metrics.Accepted: {1}, metrics.OldestWait: {60}}},
+		"BegunBeforeItsRecord": {&store.Request{ID: "r1", State: store.Accepted}, request(store.Ready), metrics.Figures{metrics.Accepted: {1}, metrics.Ready: {1}, metrics.OldestWait: {60}}},
 		"AcceptedAgain":        {request(store.Waiting), request(store.Accepted), wait},
 		"Held":                 {request(store.Accepted), waiting(store.WaitQuota), wait},
 		"HeldByGitHub":         {waiting(store.WaitHeld), waiting(store.WaitHeld), metrics.Figures{}},

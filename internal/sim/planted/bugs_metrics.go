@@ -3,9 +3,9 @@ package main
 // metricBugs break how what happens is counted.
 var metricBugs = []Bug{
 	plant("CountedWhenWrittenAgain", "a request that is over counts again each time that it is written",
-		edit("internal/metrics/metrics.go", `	case was.State == "" || was.State.Final():`, `	case was.State == "":`)),
+		edit("internal/metrics/metrics.go", `	case made || was.State.Final():`, `	case made:`)),
 	plant("CountedWhenAcceptedAgain", "a request that is tried on another machine counts as another one",
-		edit("internal/metrics/metrics.go", `	case was.State == "" && is.State == store.Accepted:`, `	case was.State != store.Accepted && is.State == store.Accepted:`)),
+		edit("internal/metrics/metrics.go", `	if made && (is`, `	if was.State != store.Accepted && (is`)),
 	plant("CountedBeforeTheAnswer", "a commit that loses is counted as if it had won",
 		edit("internal/metrics/metrics.go", `	if err := c.Store.Commit(ctx, changes...); err != nil {
 		return err

@@ -29,6 +29,9 @@ func (p countPromises) sawCounts(c commit) {
 			switch fresh := i.Version == 1; {
 			case fresh && i.State == store.Accepted:
 				p.counts.owed[metrics.Accepted]++
+			case fresh && i.State == store.Ready: // its job began before it had a record
+				p.counts.owed[metrics.Accepted]++
+				p.counts.owed[metrics.Ready]++
 			case fresh || was != store.Accepted && was != store.Waiting:
 			case i.State == store.Ready:
 				p.counts.owed[metrics.Ready]++
