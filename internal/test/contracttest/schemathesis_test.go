@@ -57,15 +57,15 @@ func TestSchemathesisFindsNothing(t *testing.T) {
 	there, started := w.history()
 	w.run(program, "operator", w.system.Token, there)
 	for _, op := range operations(t) {
-		if w.calls[op] == 0 || w.good[op] == 0 && !slices.Contains(barred, op) {
-			t.Errorf("as operator: %s was called %d times, and %d of them succeeded", op, w.calls[op], w.good[op])
+		if calls, good := w.noted(op); calls == 0 || good == 0 && !slices.Contains(barred, op) {
+			t.Errorf("as operator: %s was called %d times, and %d of them succeeded", op, calls, good)
 		}
 	}
 	there.requests = []string{started.ID}
 	w.run(program, "status token", client.NewToken(started.StatusToken.Reveal()), there)
 	for _, op := range []string{"GET /status/{id}", "POST /stop/{id}"} {
-		if w.good[op] == 0 {
-			t.Errorf("with its status token: %s was called %d times, and none of them succeeded", op, w.calls[op])
+		if calls, good := w.noted(op); good == 0 {
+			t.Errorf("with its status token: %s was called %d times, and none of them succeeded", op, calls)
 		}
 	}
 }
@@ -122,6 +122,14 @@ func (w *world) noting(h http.Handler) http.Handler {
 			w.failed = append(w.failed, fmt.Sprintf("%s %s = %d", r.Method, r.URL, said.status))
 		}
 	})
+}
+
+// noted returns how often an operation was called since the run began, and how often that
+// succeeded.
+func (w *world) noted(op string) (calls, good int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[op], w.good[op]
 }
 
 // answer remembers the status of what is written.
@@ -212,7 +220,9 @@ func words(all []string) string { return `"` + strings.Join(all, `", "`) + `"` }
 // run has Schemathesis call the API with a token, and fails with what it says.
 func (w *world) run(program, name string, token client.Token, there present) {
 	w.Helper()
+	w.mu.Lock()
 	w.calls, w.good, w.failed = map[string]int{}, map[string]int{}, nil
+	w.mu.Unlock()
 	dir := w.TempDir()
 	file := filepath.Join(dir, "schemathesis.toml")
 	text := fmt.Sprintf(config, words(there.requests), words(there.runners), words(there.checks), local.BuiltIn, local.Region)
@@ -237,6 +247,8 @@ func (w *world) run(program, name string, token client.Token, there present) {
 	} else if summary := bytes.Index(out, []byte("Test Phases:")); summary >= 0 {
 		w.Logf("schemathesis as %s:\n%s", name, out[summary:])
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, call := range w.failed {
 		w.Errorf("as %s: %s", name, call)
 	}
