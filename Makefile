@@ -116,6 +116,13 @@ image-roots: ## Make images of bare Debian and Ubuntu by install.sh, and boot ma
 pictures: ## Write the page's screenshots again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
 
+# Random calls of each operation, with each of two tokens.
+EXAMPLES ?= 50
+
+.PHONY: schemathesis
+schemathesis: ## Have Schemathesis look for answers that are not in the contract (EXAMPLES=50; SEED=n plays one run again)
+	go test -count=1 -v -timeout 2h ./internal/test/contracttest -args -whole -examples $(EXAMPLES) -seed $(or $(SEED),$(shell date +%s))
+
 .PHONY: cover
 cover: ## Show how much of each package all tests together reach
 	@mkdir -p bin
