@@ -187,6 +187,9 @@ func (h *History) Expire(before time.Time) (deleted int) {
 			continue
 		}
 		delete(h.versions, ref) // who makes it again begins at 1
+		if ref.Kind == store.KindPoints {
+			delete(h.leases.points, ref.ID) // its count begins again, too
+		}
 		if r, ok := h.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
 			h.forgot = h.forgot || len(r.Names) > 0 || registered[r.ID]
 			r.DueAt, r.Names = time.Time{}, nil
