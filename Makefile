@@ -109,8 +109,9 @@ terraform: ## Check the Terraform modules: format, validity, tests, tflint, chec
 	terraform/check
 
 .PHONY: pictures
-pictures: ## Write the page's screenshots again into docs/images; needs Chromium
+pictures: ## Write the screenshots of the page and the recording of garo watch again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
+	go test -count=1 -run '^TestWatchDrawsInPlace$$' ./cmd/garo -args -pictures $(CURDIR)/docs/images
 
 # Random calls of each operation, with each of two tokens.
 EXAMPLES ?= 50
