@@ -108,6 +108,10 @@ test: ## Run all tests, in random order and with the race detector, and list wha
 terraform: ## Check the Terraform modules: format, validity, tests, tflint, checkov
 	terraform/check
 
+.PHONY: image-roots
+image-roots: ## Make images of bare Debian and Ubuntu by install.sh, and boot machines of them; needs root and debootstrap
+	go test -count=1 -v -timeout 40m -run '^TestImageIsInstalledAndBoots$$' ./internal/test/machinetest -args -ubuntu
+
 .PHONY: pictures
 pictures: ## Write the screenshots of the page and the recording of garo watch again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
