@@ -100,8 +100,9 @@ func TestRunnerKnowsWhatRegisteredIt(t *testing.T) {
 // lendAll has two credentials lease for one scope as often as they may, for so long.
 func lendAll(from time.Time, long time.Duration, credentials []store.Points, scope *store.Points, w store.LeaseWish) (all []granted) {
 	for now := from; now.Before(from.Add(long)); now = now.Add(50 * time.Millisecond) {
-		changed, l, _ := store.LeaseOf(now, lim, credentials, scope, w)
-		for _, p := range changed {
+		d, l := store.LeaseOf(now, lim, credentials, scope, w)
+		for _, c := range d.Changes {
+			p := *c.Item.(*store.Points)
 			if i := slices.IndexFunc(credentials, func(c store.Points) bool { return c.Credential == p.Credential }); i >= 0 {
 				credentials[i] = p
 			} else {
@@ -149,22 +150,22 @@ func TestLeaseIsOfTheCredentialThatHasMostLeft(t *testing.T) {
 	rests := store.Points{Credential: "rests", RestsUntil: at(10 * time.Minute)}
 	scope := func() *store.Points { return &store.Points{Credential: store.ScopePoints("7")} }
 	w := store.LeaseWish{Scope: "7"}
-	if changed, l, wait := store.LeaseOf(t0, lim, []store.Points{busy, rests, idle}, scope(), w); l.Credential != "idle" || !l.At.Equal(t0) || wait.For != "" || len(changed) != 2 {
-		t.Errorf("lease %+v, wait %+v, %d changes; want one of idle now, counted in the scope too", l, wait, len(changed))
+	if d, l := store.LeaseOf(t0, lim, []store.Points{busy, rests, idle}, scope(), w); l.Credential != "idle" || !l.At.Equal(t0) || d.Wait.For != "" || len(d.Changes) != 2 {
+		t.Errorf("lease %+v, wait %+v, %d changes; want one of idle now, counted in the scope too", l, d.Wait, len(d.Changes))
 	}
-	if _, l, _ := store.LeaseOf(t0, lim, []store.Points{rests, busy}, scope(), w); l.Credential != "busy" {
+	if _, l := store.LeaseOf(t0, lim, []store.Points{rests, busy}, scope(), w); l.Credential != "busy" {
 		t.Errorf("lease of %q, want busy while GitHub asks to leave the other alone", l.Credential)
 	}
-	if changed, l, wait := store.LeaseOf(t0, lim, []store.Points{rests}, scope(), w); l != (store.Lease{}) || wait.For != store.WaitGitHub || wait.Until.Before(at(9*time.Minute)) || len(changed) != 1 {
-		t.Errorf("lease %+v, wait %+v; want to wait for GitHub", l, wait)
+	if d, l := store.LeaseOf(t0, lim, []store.Points{rests}, scope(), w); l != (store.Lease{}) || d.Wait.For != store.WaitGitHub || d.Wait.Until.Before(at(9*time.Minute)) || len(d.Changes) != 1 {
+		t.Errorf("lease %+v, wait %+v; want to wait for GitHub", l, d.Wait)
 	}
 	full := &store.Points{Credential: store.ScopePoints("7"), Next: at(30 * time.Second)}
-	if _, l, _ := store.LeaseOf(t0, lim, []store.Points{idle, busy}, full, w); !l.At.Equal(at(30 * time.Second)) {
+	if _, l := store.LeaseOf(t0, lim, []store.Points{idle, busy}, full, w); !l.At.Equal(at(30 * time.Second)) {
 		t.Errorf("lease at %s, want it when the scope has room", l.At)
 	}
 	full.Next = at(5 * time.Minute)
-	if changed, l, wait := store.LeaseOf(t0, lim, []store.Points{idle, busy}, full, w); l != (store.Lease{}) || !wait.Until.Equal(at(4*time.Minute)) || len(changed) != 0 {
-		t.Errorf("lease %+v, wait %+v, %d changes; want none, until a minute before the scope has room", l, wait, len(changed))
+	if d, l := store.LeaseOf(t0, lim, []store.Points{idle, busy}, full, w); l != (store.Lease{}) || !d.Wait.Until.Equal(at(4*time.Minute)) || len(d.Changes) != 0 {
+		t.Errorf("lease %+v, wait %+v, %d changes; want none, until a minute before the scope has room", l, d.Wait, len(d.Changes))
 	}
 }
 

@@ -104,9 +104,8 @@ func (l Limits) scopeEach() time.Duration { return l.LeaseEach * scopeEach / lea
 // LeaseOf leases a registration for a scope from the one of the credentials that can make it
 // first, which is the one that has most left. scope is what all credentials may register in
 // the scope together; nil: there is no other than the one given, which alone cannot exceed
-// that. It returns those of the items that change, and is as Points.Lease otherwise.
-func LeaseOf(now time.Time, lim Limits, credentials []Points, scope *Points, w LeaseWish) (changed []Points, l Lease, wait Wait) {
-	var best Decision
+// that. Otherwise it is as Points.Lease, but that there is no change where the scope has no room.
+func LeaseOf(now time.Time, lim Limits, credentials []Points, scope *Points, w LeaseWish) (best Decision, l Lease) {
 	var row time.Time // of the best
 	for _, p := range credentials {
 		d, of := p.Lease(now, lim, w)
@@ -119,25 +118,23 @@ func LeaseOf(now time.Time, lim Limits, credentials []Points, scope *Points, w L
 		}
 	}
 	if l == (Lease{}) || scope == nil {
-		return []Points{best.points()}, l, best.Wait
+		return best, l
 	}
 	all := lim
 	all.LeaseEach = lim.scopeEach()
 	// Who goes before whom, the credential's points decide.
 	d, place := scope.Lease(now, all, LeaseWish{Scope: w.Scope, Waited: true, Runs: w.Runs, From: l.At})
 	if place == (Lease{}) {
-		return nil, Lease{}, d.Wait
+		return Decision{Case: &Case{}, Wait: d.Wait}, Lease{}
 	}
 	if place.At.After(l.At) {
 		i := slices.IndexFunc(credentials, func(p Points) bool { return p.Credential == l.Credential })
 		w.From, w.Waited = place.At, true
 		best, l = credentials[i].Lease(now, lim, w)
 	}
-	return []Points{best.points(), d.points()}, l, Wait{}
+	best.Changes = append(best.Changes, d.Changes...)
+	return best, l
 }
-
-// points returns what a decision about points makes of them.
-func (d Decision) points() Points { return *d.Changes[0].Item.(*Points) }
 
 // Lease leases a registration for a scope, for at most Limits.LeaseAhead from now. The
 // last quarter of that time is for those who Waited, and for scopes with fewer than five

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -127,11 +126,11 @@ type grant struct {
 func (in *invocation) lease(ctx context.Context, now time.Time, account store.Account, ws ...store.LeaseWish) ([]grant, error) {
 	grants := make([]grant, len(ws))
 	names := account.CredentialNames()
-	err := in.onPoints(ctx, func(known func(string) store.Points) []store.Points {
-		changed := map[string]store.Points{}
+	err := in.onPoints(ctx, func(known func(string) store.Points) []store.Change {
+		changed := map[string]store.Change{}
 		of := func(name string) store.Points {
-			if p, ok := changed[name]; ok {
-				return p
+			if c, ok := changed[name]; ok {
+				return *c.Item.(*store.Points)
 			}
 			return known(name)
 		}
@@ -145,13 +144,18 @@ func (in *invocation) lease(ctx context.Context, now time.Time, account store.Ac
 			for _, name := range serve {
 				from = append(from, of(name))
 			}
-			var next []store.Points
-			next, grants[i].Lease, grants[i].wait = store.LeaseOf(now, in.Limits, from, scope, w)
-			for _, p := range next {
-				changed[p.Credential] = p
+			var d store.Decision
+			d, grants[i].Lease = store.LeaseOf(now, in.Limits, from, scope, w)
+			grants[i].wait = d.Wait
+			for _, c := range d.Changes {
+				changed[c.Item.Ref().ID] = c
 			}
 		}
-		return slices.SortedFunc(maps.Values(changed), func(a, b store.Points) int { return cmp.Compare(a.Credential, b.Credential) })
+		var all []store.Change
+		for _, name := range slices.Sorted(maps.Keys(changed)) {
+			all = append(all, changed[name])
+		}
+		return all
 	})
 	return grants, err
 }
@@ -160,11 +164,8 @@ func (in *invocation) lease(ctx context.Context, now time.Time, account store.Ac
 // that cannot be written, the next one that calls gets the same answer.
 func (in *invocation) rest(ctx context.Context, credential string, until time.Time) {
 	now := in.Now()
-	err := in.onPoints(ctx, func(known func(string) store.Points) (changed []store.Points) {
-		for _, c := range known(credential).Rest(now, in.Limits, until).Changes {
-			changed = append(changed, *c.Item.(*store.Points))
-		}
-		return changed
+	err := in.onPoints(ctx, func(known func(string) store.Points) []store.Change {
+		return known(credential).Rest(now, in.Limits, until).Changes
 	})
 	if err != nil {
 		in.Log.Warn("GitHub's limit is not written down", "credential", credential, "until", until, "error", err)
@@ -172,13 +173,9 @@ func (in *invocation) rest(ctx context.Context, credential string, until time.Ti
 }
 
 // onPoints commits what decide makes of points, which it gets by their names.
-func (in *invocation) onPoints(ctx context.Context, decide func(known func(name string) store.Points) []store.Points) error {
+func (in *invocation) onPoints(ctx context.Context, decide func(known func(name string) store.Points) []store.Change) error {
 	for try := 1; ; try++ {
-		var changes []store.Change
-		var items []store.Item
-		for _, p := range decide(in.points.of) {
-			changes, items = append(changes, store.Put(&p)), append(items, &p)
-		}
+		changes := decide(in.points.of)
 		if len(changes) == 0 {
 			return nil
 		}
@@ -186,13 +183,15 @@ func (in *invocation) onPoints(ctx context.Context, decide func(known func(name 
 		lost, conflict := errors.AsType[*store.ConflictError](err)
 		switch {
 		case err == nil:
-			in.points.learn(items...)
+			for _, c := range changes {
+				in.points.learn(c.Item)
+			}
 			return nil
 		case conflict:
 			in.points.learn(lost.Current...)
 		}
 		if try == maxLeaseTries || ctx.Err() != nil || in.left() < lastCommit {
-			return fmt.Errorf("lease a registration from %s: %w", items[0].Ref(), err)
+			return fmt.Errorf("lease a registration from %s: %w", changes[0].Item.Ref(), err)
 		}
 		if err := in.backoff(ctx, try); err != nil {
 			return err
@@ -288,11 +287,11 @@ func (r *round) leased(ctx context.Context, s *start, req *store.Request) bool {
 	return true
 }
 
-// serves reports whether the account still has the credential of a lease, which GitHub did
-// not refuse lately.
-func (v *launching) serves(l store.Lease) bool {
-	serve, _ := v.points.serving(v.Now(), v.account.CredentialNames(), v.Runner.Where().Key())
-	return slices.Contains(serve, l.Credential)
+// serves reports whether an account still has the credential of a runner's lease, which
+// GitHub did not refuse lately.
+func (in *invocation) serves(account store.Account, r store.Runner) bool {
+	serve, _ := in.points.serving(in.Now(), account.CredentialNames(), r.Where().Key())
+	return slices.Contains(serve, r.Lease.Credential)
 }
 
 // permitted returns the lease by which the runner may be registered now: the one that it
@@ -303,7 +302,7 @@ func (v *launching) permitted(ctx context.Context) (l store.Lease, ok bool, err 
 	switch {
 	case v.account.ID == "": // of an account that cannot be read, GitHub hears nothing
 		return l, true, nil
-	case !v.serves(l):
+	case !v.serves(v.account, v.Runner):
 	case l.Usable(now):
 		return l, true, nil
 	case l.Soon(now):

@@ -109,7 +109,7 @@ func (v *launching) unminted(ctx context.Context, m *minting) error {
 	case errors.Is(m.err, github.ErrLimited):
 		log.Info("github asks to wait", "until", ge.RetryAt, "credential", m.by, "error", m.err)
 		return v.limited(ctx, m, ge, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
-	case (errors.Is(m.err, github.ErrDenied) || errors.Is(m.err, github.ErrNotFound)) && v.passOver(m):
+	case (errors.Is(m.err, github.ErrDenied) || errors.Is(m.err, github.ErrNotFound)) && v.passOver(v.account, v.Runner, m.by):
 		log.Warn("a credential is refused, and another one stands in", "credential", m.by, "error", m.err)
 		_, err := v.claimed(ctx, func(now time.Time) store.Decision {
 			return v.SpendName(now, m.name.N, code, text, v.ControlPlane)
@@ -148,12 +148,12 @@ func (v *launching) limited(ctx context.Context, m *minting, ge *github.Error, p
 	return v.later(ctx, p)
 }
 
-// passOver has a credential that GitHub refused passed over, and reports whether the
-// account has another that it did not refuse.
-func (v *launching) passOver(m *minting) bool {
-	where := v.Runner.Where().Key()
-	v.points.refuse(v.Now(), leaser{m.by, where})
-	_, others := v.points.serving(v.Now(), v.account.CredentialNames(), where)
+// passOver has a credential that GitHub refused for a runner passed over, and reports whether
+// the account has another that it did not refuse.
+func (in *invocation) passOver(account store.Account, r store.Runner, by string) bool {
+	where := r.Where().Key()
+	in.points.refuse(in.Now(), leaser{by, where})
+	_, others := in.points.serving(in.Now(), account.CredentialNames(), where)
 	return others
 }
 

@@ -18,8 +18,8 @@ var leaseBugs = []Bug{
 	}
 `)),
 	plant("LeasesOfOneGrantedTwice", "leases that are made together are of one place",
-		edit("worker/lease.go", `			if p, ok := changed[name]; ok {
-				return p
+		edit("worker/lease.go", `			if c, ok := changed[name]; ok {
+				return *c.Item.(*store.Points)
 			}
 `, ``)),
 	plant("LeaseUsedTwice", "a registration that failed is made again by the same lease",
