@@ -5,16 +5,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 const (
 	deployment = "../../../docs/deploy.md"
+	operation  = "../../../docs/operate.md"
 	// firstExample is the folder that docs/deploy.md gives its commands in.
 	firstExample = root + "/examples/single-account"
 )
@@ -68,9 +71,9 @@ func namesOf(all []block) []string {
 	return out
 }
 
-// The commands of the guide are shell, and every name in them is one that is there.
+// The commands of the guides are shell, and every name in them is one that is there.
 func TestDeploymentGuideNamesWhatThereIs(t *testing.T) {
-	doc := text(t, deployment)
+	doc := text(t, deployment) + text(t, operation)
 	blocksOfShell := fences(doc, "sh")
 	if len(blocksOfShell) < 10 {
 		t.Fatalf("%d blocks of shell in %s: is the pattern still right?", len(blocksOfShell), deployment)
@@ -132,7 +135,7 @@ func TestDeploymentGuideNamesWhatThereIs(t *testing.T) {
 	}
 }
 
-// The guide calls garo by commands and flags that it has.
+// The guides call garo by commands and flags that it has.
 func TestDeploymentGuideCallsGaroAsItIs(t *testing.T) {
 	var source strings.Builder
 	names, err := filepath.Glob("../../../cmd/garo/*.go")
@@ -148,8 +151,8 @@ func TestDeploymentGuideCallsGaroAsItIs(t *testing.T) {
 			t.Errorf("%s has %s, and garo does not", deployment, what)
 		}
 	}
-	doc := text(t, deployment)
-	calls := regexp.MustCompile("(?:bin/|`)garo ([a-z]+)([^|;`#\n]*)").FindAllStringSubmatch(doc, -1)
+	doc := text(t, deployment) + text(t, operation)
+	calls := regexp.MustCompile("(?m)(?:bin/|`|^|; |\\$\\()garo ([a-z]+)([^|;`#\n]*)").FindAllStringSubmatch(doc, -1)
 	if len(calls) < 5 {
 		t.Fatalf("%d calls of garo in %s: is the pattern still right?", len(calls), deployment)
 	}
@@ -178,6 +181,31 @@ func TestDeploymentGuidesWorkflowFitsTheAction(t *testing.T) {
 	within(t, "output", named(t, workflow, `steps\.garo\.outputs\.([\w-]+)`), named(t, outputs, `(?m)^  ([\w-]+):$`))
 }
 
+// accountFields are the fields of the variable accounts, sorted.
+func accountFields(t *testing.T) []string {
+	t.Helper()
+	_, accounts, _ := strings.Cut(text(t, root+"/variables.tf"), `variable "accounts"`)
+	accounts, _, _ = strings.Cut(accounts, "validation {")
+	return named(t, accounts, `(?m)^ {4}(\w+) += `)
+}
+
+// The variable accounts has each field that the code reads of a registration, but for what
+// the module fills in itself: the id, the external id, and the secrets of webhooks, which
+// have a variable of their own. Terraform's types have no field that is an object or a list,
+// so that further credentials of github are in more_github.
+func TestRegistrationCanSayAllThatTheCodeReads(t *testing.T) {
+	want := []string{"more_github"}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[store.Account]()) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && !slices.Contains([]string{"id", "external_id", "webhook_secrets"}, name) {
+			want = append(want, name)
+		}
+	}
+	slices.Sort(want)
+	if got := accountFields(t); !slices.Equal(got, want) {
+		t.Errorf("variables.tf has the fields %q, and the code reads %q", got, want)
+	}
+}
+
 // The guide's table of registrations has every field of the variable accounts.
 func TestDeploymentGuideHasEveryFieldOfARegistration(t *testing.T) {
 	_, table, _ := strings.Cut(text(t, deployment), "## The registration of an account")
@@ -186,10 +214,8 @@ func TestDeploymentGuideHasEveryFieldOfARegistration(t *testing.T) {
 	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`"+`.*?) \|`).FindAllStringSubmatch(table, -1) {
 		got = append(got, named(t, row[1], "`(\\w+)`")...)
 	}
-	_, accounts, _ := strings.Cut(text(t, root+"/variables.tf"), `variable "accounts"`)
-	accounts, _, _ = strings.Cut(accounts, "validation {")
 	slices.Sort(got)
-	if want := named(t, accounts, `(?m)^ {4}(\w+) += `); !slices.Equal(got, want) {
+	if want := accountFields(t); !slices.Equal(got, want) {
 		t.Errorf("%s explains the fields %q, and a registration has %q", deployment, got, want)
 	}
 }
