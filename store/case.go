@@ -125,17 +125,17 @@ func lacks(c Case, k Kind) bool {
 
 // wrote reports whether the rule has changed an item of the Case.
 func (d *Decision) wrote(k Kind) bool {
-	switch k {
+	switch k { // by pointers: an item in an interface would be copied
 	case KindRequest:
-		return !reflect.DeepEqual(d.was.Request, d.Request)
+		return !reflect.DeepEqual(&d.was.Request, &d.Request)
 	case KindRunner:
-		return !reflect.DeepEqual(d.was.Runner, d.Runner)
+		return !reflect.DeepEqual(&d.was.Runner, &d.Runner)
 	case KindLock:
 		return d.was.Lock != d.Lock
 	case KindPulse:
 		return d.was.Pulse != d.Pulse
 	}
-	return k == KindQuota && !reflect.DeepEqual(d.was.Quota, d.Quota) || k == KindUsage && !reflect.DeepEqual(d.was.Usage, d.Usage)
+	return k == KindQuota && !reflect.DeepEqual(&d.was.Quota, &d.Quota) || k == KindUsage && !reflect.DeepEqual(&d.was.Usage, &d.Usage)
 }
 
 // done completes the decision: what differs is written, and what the rule demands is

@@ -1,11 +1,13 @@
 package sim_test
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
@@ -78,6 +80,25 @@ func TestImageOfAnotherArchitectureFindsItsType(t *testing.T) {
 		w.Ready(s, 5*time.Minute)
 		good(w, s, w.Job(s.RunsOn, 30*time.Second))
 		machines(w, 1)
+	})
+}
+
+func TestRequestsWithOtherNeedsShareNoMachine(t *testing.T) {
+	t.Parallel()
+	sim.Run(t, sim.Config{}, func(w *sim.World) {
+		var all []apitype.Started
+		needs := []apitype.Start{{}, {CPU: 4}, {CPU: 8}, {Arch: store.ARM64}, {CPU: 4, GPU: 1}}
+		for i, of := range needs {
+			body := sim.Shared(fmt.Sprint(i))
+			body.CPU, body.Arch, body.GPU = of.CPU, of.Arch, of.GPU
+			again := body
+			again.IdempotencyKey += "-again"
+			all = append(all, w.Start(body), w.Start(again))
+		}
+		for _, s := range all {
+			w.Ready(s, 10*time.Minute)
+		}
+		machines(w, len(needs))
 	})
 }
 

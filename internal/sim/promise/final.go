@@ -59,7 +59,9 @@ func (p finalPromises) sawHealed(healed time.Time) {
 	for _, r := range p.requests {
 		by := latest(healed, r.GiveUpAt).Add(periods * lim.ReaperPeriod)
 		if run := p.runners[r.Runner]; run.Version != 0 { // nobody polls it: it is looked at when its runner ought to have booted
-			by = latest(by, run.CalledAt.Add(run.Launch.BootLimit(run.Placement(), *lim)+lim.SettleSlack+2*lim.ReaperPeriod))
+			for _, tried := range run.Plan[:run.Index+1] { // boot_by is never lowered
+				by = latest(by, run.CalledAt.Add(run.Launch.BootLimit(tried, *lim)+lim.SettleSlack+2*lim.ReaperPeriod))
+			}
 		}
 		p.hold(EndedInTime, r.State.Final() && !r.EndedAt.After(by), "request %s is %s at %s, want an end by %s", r.ID, r.State, r.EndedAt, by)
 	}

@@ -190,6 +190,7 @@ func (o *Oracle) sawTogether(c commit, shared map[string]store.Lock) {
 			if was, ok := shared[i.ID]; ok {
 				o.sawShare(*i, run, was, o.locks[i.LockKey()], c.before)
 				o.suits(*i, run.Launch.Options, run.Launch.Tags)
+				o.fits(*i, run.Placement().InstanceType)
 				if i.State == store.Ready && run.Request != i.ID && !i.OfJob() {
 					o.sawConfirmed(c, *i, run)
 				}

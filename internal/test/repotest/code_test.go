@@ -39,6 +39,45 @@ func blocks(all []file) []string {
 	return problems
 }
 
+var (
+	testNamed    = regexp.MustCompile("`(Test[A-Z]\\w*)[`/]")
+	testDeclared = regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(`)
+)
+
+// unknownTests returns the places in documents that name a test which no package has.
+func unknownTests(all []file) []string {
+	declared := map[string]bool{}
+	for _, f := range all {
+		if strings.HasSuffix(f.path, "_test.go") {
+			for _, m := range testDeclared.FindAllStringSubmatch(f.text, -1) {
+				declared[m[1]] = true
+			}
+		}
+	}
+	var problems []string
+	for _, f := range all {
+		if path.Ext(f.path) != ".md" {
+			continue
+		}
+		for _, at := range testNamed.FindAllStringSubmatchIndex(f.text, -1) {
+			if name := f.text[at[2]:at[3]]; !declared[name] {
+				problems = append(problems, fmt.Sprintf("%s: there is no %s", f.line(at[2]), name))
+			}
+		}
+	}
+	return problems
+}
+
+func TestUnknownTestsAreFound(t *testing.T) {
+	all := []file{
+		{path: "a/a_test.go", text: "package a\n\nfunc TestThere(t *testing.T) {}\n"},
+		{path: "docs/a.md", text: "`TestThere`, `TestThere/Part`, TestNothing and\n`TestAway`.\n"},
+	}
+	if got := unknownTests(all); len(got) != 1 || got[0] != "docs/a.md:2: there is no TestAway" {
+		t.Errorf("unknownTests = %q, want TestAway alone", got)
+	}
+}
+
 func parse(language, code string) error {
 	switch language {
 	case "json":

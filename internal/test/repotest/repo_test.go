@@ -140,6 +140,7 @@ func TestRepository(t *testing.T) {
 		"LinksLeadSomewhere":             links(all),
 		"PagesAreListed":                 unlisted(all),
 		"CodeInDocumentsParses":          blocks(all),
+		"DocumentsNameTestsThatExist":    unknownTests(all),
 		"DecisionsAreNumberedAndWhole":   decisions(all),
 		"WorkflowsPinActionsByCommit":    pinnedActions(all),
 		"NoModuleIsReplaced":             replaced(mod, tools),

@@ -5,12 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
 
 const (
@@ -178,6 +180,30 @@ func TestDeploymentGuidesWorkflowFitsTheAction(t *testing.T) {
 	within(t, "output", named(t, workflow, `steps\.garo\.outputs\.([\w-]+)`), named(t, outputs, `(?m)^  ([\w-]+):$`))
 }
 
+// accountFields are the fields of the variable accounts, sorted.
+func accountFields(t *testing.T) []string {
+	t.Helper()
+	_, accounts, _ := strings.Cut(text(t, root+"/variables.tf"), `variable "accounts"`)
+	accounts, _, _ = strings.Cut(accounts, "validation {")
+	return named(t, accounts, `(?m)^ {4}(\w+) += `)
+}
+
+// The variable accounts has each field that the code reads of a registration, but for what
+// the module fills in itself: the id, the external id, and the secrets of webhooks, which
+// have a variable of their own.
+func TestRegistrationCanSayAllThatTheCodeReads(t *testing.T) {
+	var want []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[store.Account]()) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && !slices.Contains([]string{"id", "external_id", "webhook_secrets"}, name) {
+			want = append(want, name)
+		}
+	}
+	slices.Sort(want)
+	if got := accountFields(t); !slices.Equal(got, want) {
+		t.Errorf("variables.tf has the fields %q, and the code reads %q", got, want)
+	}
+}
+
 // The guide's table of registrations has every field of the variable accounts.
 func TestDeploymentGuideHasEveryFieldOfARegistration(t *testing.T) {
 	_, table, _ := strings.Cut(text(t, deployment), "## The registration of an account")
@@ -186,10 +212,8 @@ func TestDeploymentGuideHasEveryFieldOfARegistration(t *testing.T) {
 	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`"+`.*?) \|`).FindAllStringSubmatch(table, -1) {
 		got = append(got, named(t, row[1], "`(\\w+)`")...)
 	}
-	_, accounts, _ := strings.Cut(text(t, root+"/variables.tf"), `variable "accounts"`)
-	accounts, _, _ = strings.Cut(accounts, "validation {")
 	slices.Sort(got)
-	if want := named(t, accounts, `(?m)^ {4}(\w+) += `); !slices.Equal(got, want) {
+	if want := accountFields(t); !slices.Equal(got, want) {
 		t.Errorf("%s explains the fields %q, and a registration has %q", deployment, got, want)
 	}
 }
