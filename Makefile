@@ -108,9 +108,20 @@ test: ## Run all tests, in random order and with the race detector, and list wha
 terraform: ## Check the Terraform modules: format, validity, tests, tflint, checkov
 	terraform/check
 
+.PHONY: image-roots
+image-roots: ## Make images of bare Debian and Ubuntu by install.sh, and boot machines of them; needs root and debootstrap
+	go test -count=1 -v -timeout 40m -run '^TestImageIsInstalledAndBoots$$' ./internal/test/machinetest -args -ubuntu
+
 .PHONY: pictures
 pictures: ## Write the page's screenshots again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
+
+# Random calls of each operation, with each of two tokens.
+EXAMPLES ?= 50
+
+.PHONY: schemathesis
+schemathesis: ## Have Schemathesis look for answers that are not in the contract (EXAMPLES=50; SEED=n plays one run again)
+	go test -count=1 -v -timeout 2h ./internal/test/contracttest -args -whole -examples $(EXAMPLES) -seed $(or $(SEED),$(shell date +%s))
 
 .PHONY: cover
 cover: ## Show how much of each package all tests together reach

@@ -34,10 +34,10 @@ func checkAdmission(b apitype.Admission) error {
 // admission answers a machine that was given a job whether it may run it, or later: a
 // worker asks GitHub about the job's run if no policy was asked about that yet.
 func (s *server) admission(ctx context.Context, c *call, b apitype.Admission) (apitype.Admitted, error) {
-	if err := checkAdmission(b); err != nil {
+	if err := c.holder(); err != nil {
 		return apitype.Admitted{}, err
 	}
-	if err := c.holder(); err != nil {
+	if err := checkAdmission(b); err != nil {
 		return apitype.Admitted{}, err
 	}
 	return decide(func() (apitype.Admitted, error) {

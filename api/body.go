@@ -53,11 +53,25 @@ func readBody(r *http.Request, v any) error {
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return invalid(e.Field, "It has the wrong type.")
+			return invalid(e.Field, "It has the wrong type. Want %s.", jsonFor(e.Type))
 		}
 		return malformed("The body cannot be read.")
 	}
 	return nil
+}
+
+// jsonFor names the JSON that a type is read from. JSON Schema takes 3.0 and any size for
+// an integer; encoding/json and this API take neither.
+func jsonFor(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Int, reflect.Int64:
+		return "a whole number below 2^63, without a point or an exponent"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	}
+	return "a " + t.Kind().String()
 }
 
 func isJSON(h http.Header) bool {

@@ -78,6 +78,24 @@ func TestBodiesThatAreNotOneObjectAreRefused(t *testing.T) {
 	}
 }
 
+func TestWrongTypesAreToldTheRightOne(t *testing.T) {
+	w := newWorld(t)
+	for body, want := range map[string]string{
+		`{"timeout":60.0}`:                      "a whole number below 2^63, without a point or an exponent",
+		`{"timeout":2355170423488598595600384}`: "a whole number below 2^63, without a point or an exponent",
+		`{"timeout":"60"}`:                      "a whole number below 2^63, without a point or an exponent",
+		`{"region":2}`:                          "a string",
+		`{"labels":"a"}`:                        "a list",
+		`{"labels":[{}]}`:                       "a string",
+		`{"tags":[]}`:                           "an object",
+	} {
+		a := w.raw("POST", "/start", workflowToken, body)
+		if p := a.problem(t); a.status != http.StatusUnprocessableEntity || p.Detail != "It has the wrong type. Want "+want+"." {
+			t.Errorf("start with %s = %d %q, want 422 that wants %s", body, a.status, p.Detail, want)
+		}
+	}
+}
+
 func TestBodiesOfOtherMediaTypesAreRefused(t *testing.T) {
 	w := newWorld(t)
 	for _, media := range []string{

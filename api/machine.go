@@ -184,10 +184,10 @@ func checkEvent(e apitype.Event) error {
 
 // event takes what a machine says, and answers what it is to do.
 func (s *server) event(ctx context.Context, c *call, e apitype.Event) (apitype.Orders, error) {
-	if err := checkEvent(e); err != nil {
+	if err := c.holder(); err != nil {
 		return apitype.Orders{}, err
 	}
-	if err := c.holder(); err != nil {
+	if err := checkEvent(e); err != nil {
 		return apitype.Orders{}, err
 	}
 	said := store.Event{Kind: e.Event, Counter: e.Counter, RunID: e.RunID, Reason: e.Reason, Detail: printable(e.Detail, maxDetail)}
@@ -239,11 +239,11 @@ func (c *call) overBudget(w store.Wait, now time.Time) error {
 
 // next answers the next config of a shared machine, or has the worker mint it.
 func (s *server) next(ctx context.Context, c *call, b apitype.Next) (apitype.NextConfig, error) {
-	if b.N < 1 {
-		return apitype.NextConfig{}, invalid("n", "Want the number after that of the last config.")
-	}
 	if err := c.holder(); err != nil {
 		return apitype.NextConfig{}, err
+	}
+	if b.N < 1 {
+		return apitype.NextConfig{}, invalid("n", "Want the number after that of the last config.")
 	}
 	return decide(func() (apitype.NextConfig, error) {
 		cs, err := c.session(ctx)

@@ -519,6 +519,23 @@ func TestMachinesBodiesThatCannotBeMeantAreRefused(t *testing.T) {
 	})
 }
 
+// What a body has to be is for those who may call.
+func TestMachinesBodiesAreReadBehindTheSession(t *testing.T) {
+	w := newWorld(t)
+	id := w.start(workflowToken, apitype.Start{}).ID
+	for call, body := range map[string]any{
+		"events":    apitype.Event{Event: "rebooted", Counter: -1},
+		"next":      apitype.Next{N: -1},
+		"admission": apitype.Admission{Repository: "demo"},
+	} {
+		for what, token := range map[string]string{"no token": "", "an operator's token": operatorToken} {
+			if a := w.raw("POST", "/runners/"+id+"/"+call, token, body); a.status != http.StatusUnauthorized {
+				t.Errorf("%s with %+v and %s = %d %s, want 401", call, body, what, a.status, a.body)
+			}
+		}
+	}
+}
+
 func TestMachinesCallsDuringAnOutageAreUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

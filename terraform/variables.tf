@@ -213,7 +213,7 @@ variable "accounts" {
     condition = alltrue(flatten([for a in var.accounts : [for variable, value in coalesce(a.environment, {}) :
       can(regex("^[A-Za-z_][A-Za-z0-9_]{0,63}$", variable)) && can(regex("^[^[:cntrl:]]+$", value))
     && !can(regex("(?i)^(ACTIONS_RUNNER_|GARO_|GITHUB_|(PATH|HOME|USER|LOGNAME|SHELL|PWD|CI)$)", variable))]]))
-    error_message = "Give each variable in environment a name of letters, digits and _ that the machine does not set itself, and a value in one line. docs/deploy.md has the names."
+    error_message = "Give each variable in environment a name of letters, digits and _ that the machine does not set itself, and a value in one line. docs/images.md has the names that are taken."
   }
 
   validation {
@@ -375,7 +375,7 @@ variable "operators" {
 }
 
 variable "key_ids" {
-  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. docs/deploy.md has the three steps of a rotation. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/deploy.md says."
+  description = "Ids of the keys that boot tokens, sessions and configs are made with, the current one first. docs/operate.md has the three steps of a rotation. Empty: Terraform makes no keys and its state has none; write the parameter yourself, as docs/operate.md says."
   type        = list(string)
   default     = ["k1"]
 
@@ -391,7 +391,7 @@ variable "key_ids" {
 }
 
 variable "table" {
-  description = "Name of the table. Null: that of the control plane. Set it when records were restored into a table of another name, as docs/deploy.md says."
+  description = "Name of the table. Null: that of the control plane. Set it when records were restored into a table of another name, as docs/operate.md says."
   type        = string
   default     = null
 
@@ -531,7 +531,7 @@ variable "reaper_shards" {
 }
 
 variable "log_level" {
-  description = "What is logged: debug, info, warn or error. Alarms need error and audit lines need info."
+  description = "What is logged: debug, info, warn or error. Alarms need error; audit lines and metrics need info."
   type        = string
   default     = "info"
 

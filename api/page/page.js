@@ -130,16 +130,17 @@ const requestColumns = [
 ];
 
 const views = {
-  async now() {
-    const [live, queued] = await Promise.all([all("/runners?live=true", "runners", 4), all("/requests?state=accepted&since=" + day(2), "requests", 4)]); // none waits for more than a day
+  async now(_, moved) {
+    const pages = moved ? 1 : 4; // what is seen first waits for one page of each, whatever there is
+    const [live, queued] = await Promise.all([all("/runners?live=true", "runners", pages), all("/requests?state=accepted&since=" + day(1), "requests", pages)]); // none waits for more than a day
     const count = (...states) => live.rows.filter((r) => states.includes(r.state)).length;
     const plus = (n, list) => n + (list.more ? "+" : "");
     const tiles = [["queued", queued.rows.length, queued], ["launching", count("new", "launched"), live], ["booting", count("booting"), live],
       ["online", count("online"), live], ["busy", count("busy"), live], ["draining", count("draining", "ending"), live]];
     const oldest = queued.rows[queued.rows.length - 1];
-    return { title: "Now", fresh: live.fresh || queued.fresh, content: [
+    return { title: "Now", fresh: live.fresh || queued.fresh, soon: moved && (live.more || queued.more), content: [
       el("ul", { class: "tiles" }, tiles.map(([name, n, list]) => el("li", {}, el("b", {}, plus(n, list)), name))),
-      oldest ? el("p", {}, "The oldest request in line has waited " + since(oldest.created_at) + " for " + oldest.repository + (oldest.wait ? ": " + oldest.wait : "") + ". ", requestLink(oldest.id)) : "",
+      oldest ? el("p", {}, (queued.more ? "Others have waited longer than this request, which has waited " : "The oldest request in line has waited ") + since(oldest.created_at) + " for " + oldest.repository + (oldest.wait ? ": " + oldest.wait : "") + ". ", requestLink(oldest.id)) : "",
       live.rows.length ? table("Machines that run, the newest first" + (live.more ? "; there are more: garo runners" : ""), [
         ["Runner", (r) => runnerLink(r.id), "id"],
         ["State", (r) => state(r.state)],
@@ -335,8 +336,9 @@ async function show(moved) {
   document.getElementById("leave").hidden = false;
   document.querySelectorAll("nav a").forEach((a) => a.getAttribute("href") === "#" + view ? a.setAttribute("aria-current", "page") : a.removeAttribute("aria-current"));
   const news = document.getElementById("news");
+  let wait = every;
   try {
-    const got = await views[view](decodeURIComponent(words.join("/")));
+    const got = await views[view](decodeURIComponent(words.join("/")), moved);
     if (mine !== turn || got === null) return;
     draw(got.title, got.content);
     news.textContent = "";
@@ -345,6 +347,7 @@ async function show(moved) {
       scrollTo(0, 0);
     }
     still = got.fresh ? 0 : still + 1;
+    wait = got.soon ? 1 : still > 10 ? slow : every;
   } catch (e) {
     if (mine !== turn) return;
     if (e instanceof Refused && e.status === 401) {
@@ -356,10 +359,10 @@ async function show(moved) {
       return draw("Nothing to show", [empty(e.message)]);
     }
     news.textContent = e instanceof Refused ? e.message : "No answer from the API. Trying again.";
-    still++;
+    wait = ++still > 10 ? slow : every;
   }
   document.body.dataset.shown = view; // for tests: this view has been drawn
-  if (!document.hidden) timer = setTimeout(show, still > 10 ? slow : every);
+  if (!document.hidden) timer = setTimeout(show, wait);
 }
 
 document.getElementById("search").addEventListener("submit", (e) => {

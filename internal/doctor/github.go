@@ -160,13 +160,23 @@ func (d *Doctor) registers(ctx context.Context, v Visit, a store.Account, in git
 	minted, err := d.GitHub.Mint(ctx, in, name, []string{name})
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
 	defer cancel()
-	if err == nil {
-		return judgeRegisters(in, nil, d.GitHub.Delete(after, in, minted.RunnerID))
-	}
-	if errors.Is(err, github.ErrUnknown) { // it may be registered
-		return judgeRegisters(in, err, d.forget(after, in, name))
+	switch {
+	case err == nil:
+		return judgeRegisters(in, nil, insist(after, func() error { return d.GitHub.Delete(after, in, minted.RunnerID) }))
+	case errors.Is(err, github.ErrUnknown), errors.Is(err, github.ErrNameTaken): // it may be registered; a call that GitHub got twice is answered so
+		return judgeRegisters(in, err, insist(after, func() error { return d.forget(after, in, name) }))
 	}
 	return judgeRegisters(in, err, nil)
+}
+
+// insist makes a call again after half a second and after a second, if it does not succeed:
+// what is left at GitHub is there for a day.
+func insist(ctx context.Context, call func() error) error {
+	err := call()
+	for n := 1; n <= 2 && err != nil && !errors.Is(err, github.ErrNotFound) && sleep.For(ctx, time.Duration(n)*time.Second/2) == nil; n++ {
+		err = call()
+	}
+	return err
 }
 
 // leaseKey names the scope of a lease as the worker's own leases do.
@@ -179,7 +189,9 @@ func leaseKey(a store.Account, in github.Scope) string {
 }
 
 // forgetAll deletes what workers that died with this check have left at GitHub. One try
-// that is older still is the reaper's: it ends what no record names.
+// that is older still is the reaper's, which ends what no record names where a runner was
+// within a day, and GitHub's, which deletes a runner that has not connected for a day
+// (https://docs.github.com/en/actions/reference/runners/self-hosted-runners).
 func (d *Doctor) forgetAll(ctx context.Context, v Visit, in github.Scope) error {
 	for n := max(1, v.Try-mostNames); n < v.Try; n++ {
 		if err := d.forget(ctx, in, store.GitHubNameFor(d.ControlPlane, v.Check, n)); err != nil {
@@ -211,13 +223,13 @@ func judgeRegisters(in github.Scope, minted, deleted error) store.Finding {
 		return failed(Registers, in.Name, minted.Error()+".", "Have the owner allow self-hosted runners of repositories, or let the account register in the organization.")
 	case errors.Is(minted, github.ErrLimited):
 		return skipped(Registers, in.Name, minted.Error()+".")
-	case errors.Is(minted, github.ErrUnknown):
+	case errors.Is(minted, github.ErrUnknown), errors.Is(minted, github.ErrNameTaken):
 		return ghUnread(Registers, in.Name, minted)
 	case minted != nil:
 		return failed(Registers, in.Name, minted.Error()+".", "Give the App, or the token, the permission "+right+".")
 	case errors.Is(deleted, github.ErrNotFound):
 	case deleted != nil:
-		return warn(Registers, in.Name, "A runner was registered, and could not be deleted: "+deleted.Error()+".", "Nothing: the reaper deletes it within two hours, and raises rogue_runner. If that stays so, give the credential "+right+".")
+		return warn(Registers, in.Name, "A runner was registered, and could not be deleted: "+deleted.Error()+".", "Nothing: the reaper deletes it within two hours, and raises rogue_runner; where no runner was for a day, GitHub deletes it within a day. If that stays so, give the credential "+right+".")
 	}
 	return ok(Registers, in.Name, "A runner was registered, and deleted.")
 }

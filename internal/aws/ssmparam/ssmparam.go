@@ -94,7 +94,7 @@ const maxKeys = 2
 //	{"id": "<K_id>", "current": "k1", "keys": {"k1": "<K_kid>", "k0": "<K_kid>"}}
 //
 // All are in one parameter so that each step of a rotation is one write;
-// docs/deploy.md has the steps. A program that keeps the Ring sees none of them.
+// docs/operate.md has the steps. A program that keeps the Ring sees none of them.
 func (p *Parameters) Keys(ctx context.Context) (*keys.Ring, error) {
 	name := p.prefix + "/keys"
 	got, err := p.reader.read(ctx, name, false)

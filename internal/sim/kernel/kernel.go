@@ -9,9 +9,11 @@ package kernel
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,21 +202,32 @@ func (k *Kernel) latency(e *Effect) (there, back time.Duration) {
 
 // Random returns a source of randomness that depends on the seed and the name.
 func (k *Kernel) Random(name string) io.Reader {
-	return &source{r: rand.NewChaCha8(sha256.Sum256(fmt.Appendf(nil, "%d %s", k.cfg.Seed, name)))}
+	return &source{seed: k.cfg.Seed, name: name, r: rand.NewChaCha8(sha256.Sum256(fmt.Appendf(nil, "%d %s", k.cfg.Seed, name)))}
 }
 
 // source is a random source that is safe for concurrent use.
 type source struct {
-	mu sync.Mutex
-	r  *rand.ChaCha8
+	seed uint64
+	name string
+	mu   sync.Mutex
+	r    *rand.ChaCha8
 }
 
-// Read implements io.Reader; it never fails.
+// Read implements io.Reader; it never fails. What is as short as a number is a pause: two
+// that begin it at one moment get the same, so that nothing depends on who comes first.
 func (s *source) Read(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.r.Read(b)
+	if len(b) > pauseSize {
+		return s.r.Read(b)
+	}
+	var h [pauseSize]byte
+	binary.BigEndian.PutUint64(h[:], Hash(s.seed, s.name, strconv.FormatInt(time.Now().UnixNano(), 10)))
+	return copy(b, h[:]), nil
 }
+
+// pauseSize is how many random bytes a pause is made of, in all parts.
+const pauseSize = 8
 
 // Hash is FNV-1a over the words, from a seed on, with its bits mixed.
 func Hash(seed uint64, words ...string) uint64 {

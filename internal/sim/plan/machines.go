@@ -132,7 +132,7 @@ func (s *story) flood(name string) bool {
 	}
 	from := oneOf(s.dice, []time.Time{time.Now(), s.w.Lock(r.Lock).Exp, r.Hard}, "flood from", name)
 	if wait := time.Until(from); wait < 20*time.Minute {
-		time.Sleep(wait)
+		time.Sleep(wait + s.between(0, time.Second, "flood a little later", name)) // no two begin in one moment
 	}
 	counter := r.Counter + int64(s.draw("flood counter", name)%3)*1000
 	for i := range 60 + s.draw("flood", name)%60 {

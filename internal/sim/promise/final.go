@@ -52,8 +52,10 @@ func (p finalPromises) sawPaceOf(slots []time.Time) {
 // sawHealed looks at what must hold when nothing is left of a world whose trouble
 // ended at a time.
 func (p finalPromises) sawHealed(healed time.Time) {
-	lied := func(g simgithub.Registration) bool { return p.confirmations.lied[setting.RunnerIn(g.Name)] }
-	left := slices.DeleteFunc(p.GitHub.Registrations(), lied)
+	forgiven := func(g simgithub.Registration) bool {
+		return p.confirmations.lied[setting.RunnerIn(g.Name)] || p.unlisted(g)
+	}
+	left := slices.DeleteFunc(p.GitHub.Registrations(), forgiven)
 	p.hold(Nothing, len(left) == 0, "%d registrations are left, and no machine", len(left))
 	lim := p.Limits
 	for _, r := range p.requests {
@@ -118,7 +120,7 @@ func (p finalPromises) Orphans() (left []string) {
 	for _, g := range p.GitHub.Registrations() {
 		r := p.runners[setting.RunnerIn(g.Name)]
 		known := slices.ContainsFunc(r.Names, func(n store.GitHubName) bool { return n.Name == g.Name })
-		if p.confirmations.lied[r.ID] {
+		if p.confirmations.lied[r.ID] || p.unlisted(g) {
 			continue // what said that its job is done may be deleted by GitHub, a day later
 		}
 		if r.Version == 0 || r.State.Final() && !known {
@@ -127,6 +129,19 @@ func (p finalPromises) Orphans() (left []string) {
 	}
 	slices.Sort(left)
 	return left
+}
+
+// unlisted reports whether the reaper does not look where a registration is, since no
+// record of a runner is of there: a check made it, or the record was deleted early. GitHub
+// deletes it when it has not connected for a day
+// (https://docs.github.com/en/actions/reference/runners/self-hosted-runners).
+func (p finalPromises) unlisted(g simgithub.Registration) bool {
+	for _, r := range p.runners {
+		if at := r.Where(); p.kept(store.Ref{Kind: store.KindRunner, ID: r.ID}) && (at.ID == g.RepositoryID || at.Kind == store.OrganizationScope && at.ID == g.OrganizationID) {
+			return false
+		}
+	}
+	return !g.Online
 }
 
 // Left returns everything that is not over: open requests, runners and machines

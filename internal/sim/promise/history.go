@@ -54,6 +54,7 @@ type History struct {
 	unreached time.Time            // when the account was last removed, or began to refuse us
 	keyLost   map[string]time.Time // when each key was taken away, by its id
 	outfits   outfits
+	counts    counts
 	retagged  map[string]string    // the runners that machines were launched for whose tags were edited, by machine
 	stopped   map[string]time.Time // when a person stopped a machine, by its id
 }
@@ -187,6 +188,9 @@ func (h *History) Expire(before time.Time) (deleted int) {
 			continue
 		}
 		delete(h.versions, ref) // who makes it again begins at 1
+		if ref.Kind == store.KindPoints {
+			delete(h.leases.points, ref.ID) // its count begins again, too
+		}
 		if r, ok := h.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
 			h.forgot = h.forgot || len(r.Names) > 0 || registered[r.ID]
 			r.DueAt, r.Names = time.Time{}, nil

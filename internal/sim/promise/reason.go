@@ -32,7 +32,8 @@ func (p endPromises) sawReason(was, r store.Runner) {
 			"runner %s drains since GitHub refuses it, and GitHub answered %v", r.ID, mints)
 	case store.EndTerminated:
 		for _, m := range p.Fleet.Instances() {
-			if m.ID == r.InstanceID && m.Reason != "" {
+			// One that a person stopped has none, as long as EC2 shows it so.
+			if m.ID == r.InstanceID && m.Reason != "" && !strings.HasPrefix(r.End.Text, "EC2 shows the machine as stopped") {
 				code, _, _ := strings.Cut(m.Reason, ":")
 				p.hold(InWords, strings.Contains(r.End.Text, code), "runner %s ends with %q, and EC2 says %q", r.ID, r.End.Text, m.Reason)
 			}

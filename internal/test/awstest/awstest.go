@@ -10,12 +10,15 @@
 //
 // Where a stand-in cannot run, for lack of python3, java or mvn or of a registry,
 // its tests are left out with a reason; with CI=true they fail.
+//
+// Schemathesis, a program that tests APIs, is installed in the same way.
 package awstest
 
 import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -76,6 +79,8 @@ var (
 		install: maven, command: java,
 		health: "/health",
 	}
+	// schemathesis serves nothing: it is installed alone.
+	schemathesis = &standin{name: "schemathesis-4.32.5", needs: []string{"python3"}, install: pip}
 )
 
 // Moto returns moto (https://docs.getmoto.org): EC2, STS, SSM and IAM for any
@@ -108,6 +113,18 @@ func DynamoDB(t testing.TB) *Server {
 func ElasticMQ(t testing.TB) *Server {
 	t.Helper()
 	return elasticMQ.use(t)
+}
+
+// Schemathesis returns the path of the program of that name (https://schemathesis.io),
+// which calls an API in every way that its OpenAPI description allows, and in others.
+func Schemathesis(t testing.TB) string {
+	t.Helper()
+	Need(t, schemathesis.needs...)
+	dir, err := schemathesis.ensure()
+	if err != nil {
+		absent(t, fmt.Errorf("install %s: %w", schemathesis.name, err))
+	}
+	return filepath.Join(dir, "venv", "bin", "schemathesis")
 }
 
 // resetFor is for a stand-in that drops what the tests of a minute made.

@@ -137,3 +137,29 @@ func TestReaperThatStopsIsTold(t *testing.T) {
 		t.Errorf("five minutes without a run are %s, with the actions %q; want the topic to hear of it", got, a.NoData)
 	}
 }
+
+// An operator who gets an alarm finds what it means, how to look and what to do.
+func TestEveryAlarmIsInTheGuide(t *testing.T) {
+	_, guide, _ := strings.Cut(text(t, operation), "\n## Alarms\n")
+	guide, _, _ = strings.Cut(guide, "\n## ")
+	explained := map[string]string{}
+	for _, section := range strings.Split(guide, "\n### ")[1:] {
+		title, body, _ := strings.Cut(section, "\n")
+		for _, name := range named(t, title, "`([^`]+)`") {
+			explained[name] = body
+		}
+	}
+	there := map[string]bool{}
+	for _, address := range controlPlane(t).ofType("aws_cloudwatch_metric_alarm") {
+		name := strings.TrimPrefix(named(t, address, `\["(.+)"\]`)[0], "alarm-")
+		there[name] = true
+		if body := explained[name]; !strings.Contains(body, "**Look**") || !strings.Contains(body, "**Do**") {
+			t.Errorf("%s does not say how to look and what to do when the alarm %s comes", operation, name)
+		}
+	}
+	for name := range explained {
+		if !there[name] {
+			t.Errorf("%s explains the alarm %s, which Terraform does not have", operation, name)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 
 const (
 	deployment = "../../../docs/deploy.md"
+	operation  = "../../../docs/operate.md"
 	// firstExample is the folder that docs/deploy.md gives its commands in.
 	firstExample = root + "/examples/single-account"
 )
@@ -70,9 +71,9 @@ func namesOf(all []block) []string {
 	return out
 }
 
-// The commands of the guide are shell, and every name in them is one that is there.
+// The commands of the guides are shell, and every name in them is one that is there.
 func TestDeploymentGuideNamesWhatThereIs(t *testing.T) {
-	doc := text(t, deployment)
+	doc := text(t, deployment) + text(t, operation)
 	blocksOfShell := fences(doc, "sh")
 	if len(blocksOfShell) < 10 {
 		t.Fatalf("%d blocks of shell in %s: is the pattern still right?", len(blocksOfShell), deployment)
@@ -134,7 +135,7 @@ func TestDeploymentGuideNamesWhatThereIs(t *testing.T) {
 	}
 }
 
-// The guide calls garo by commands and flags that it has.
+// The guides call garo by commands and flags that it has.
 func TestDeploymentGuideCallsGaroAsItIs(t *testing.T) {
 	var source strings.Builder
 	names, err := filepath.Glob("../../../cmd/garo/*.go")
@@ -150,8 +151,8 @@ func TestDeploymentGuideCallsGaroAsItIs(t *testing.T) {
 			t.Errorf("%s has %s, and garo does not", deployment, what)
 		}
 	}
-	doc := text(t, deployment)
-	calls := regexp.MustCompile("(?:bin/|`)garo ([a-z]+)([^|;`#\n]*)").FindAllStringSubmatch(doc, -1)
+	doc := text(t, deployment) + text(t, operation)
+	calls := regexp.MustCompile("(?m)(?:bin/|`|^|; |\\$\\()garo ([a-z]+)([^|;`#\n]*)").FindAllStringSubmatch(doc, -1)
 	if len(calls) < 5 {
 		t.Fatalf("%d calls of garo in %s: is the pattern still right?", len(calls), deployment)
 	}
