@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 )
 
 // Action is what a run did with something, or in a dry run would do.
@@ -61,6 +63,15 @@ type Report struct {
 	Left   map[string]int `json:"left,omitempty"`
 	Counts map[Action]int `json:"counts"`
 	Lines  []Line         `json:"lines"`
+	// What the run measured of its shard, whatever was due: the runners that are not over,
+	// how long the oldest request in line has waited, in how many places machines are swept,
+	// the machines without a record that the sweeps there saw last, and how many of the
+	// places have the brake on. Without time for sweeps, Places is zero.
+	Live     int   `json:"live,omitempty"`
+	OldestMS int64 `json:"oldest_ms,omitempty"`
+	Places   int   `json:"places,omitempty"`
+	Orphans  int   `json:"orphans,omitempty"`
+	Brakes   int   `json:"brakes,omitempty"`
 }
 
 func newReport() Report {
@@ -70,6 +81,7 @@ func newReport() Report {
 // join adds what a part of the run reports.
 func (r *Report) join(part Report) {
 	r.Requests, r.Runners, r.Sweeps = r.Requests+part.Requests, r.Runners+part.Runners, r.Sweeps+part.Sweeps
+	r.Live, r.OldestMS = r.Live+part.Live, max(r.OldestMS, part.OldestMS)
 	r.Lines = append(r.Lines, part.Lines...)
 	for act, n := range part.Counts {
 		r.Counts[act] += n
@@ -77,6 +89,19 @@ func (r *Report) join(part Report) {
 	for phase, n := range part.Left {
 		r.Left[phase] += n
 	}
+}
+
+// Figures returns what the run measured, as metrics. What it could not measure is not in
+// it; a runner that it had no time to look at counts as live, as the index has it.
+func (r Report) Figures() metrics.Figures {
+	if r.StartedAt.IsZero() {
+		return metrics.Figures{} // there was no run
+	}
+	f := metrics.Figures{metrics.Live: {float64(r.Live + r.Left["ends"])}, metrics.OldestWait: {float64(r.OldestMS) / 1000}}
+	if r.Places > 0 {
+		f[metrics.Orphans], f[metrics.Brake] = []float64{float64(r.Orphans)}, []float64{float64(r.Brakes)}
+	}
+	return f
 }
 
 // left tells what was left, phase by phase.

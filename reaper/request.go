@@ -43,6 +43,9 @@ func (p *pass) readRequests(ctx context.Context, refs []store.Ref) []store.Case 
 			continue
 		}
 		due = append(due, q)
+		if q.InLine() {
+			p.report.OldestMS = max(p.report.OldestMS, p.cfg.Now().Sub(q.CreatedAt).Milliseconds())
+		}
 		if _, known := at[q.Runner]; q.State == store.Waiting && !known {
 			at[q.Runner] = len(waitedFor)
 			waitedFor = append(waitedFor, store.Ref{Kind: store.KindRunner, ID: q.Runner})

@@ -35,6 +35,9 @@ func (p *pass) round(ctx context.Context, refs []store.Ref) {
 		}
 	}
 	p.report.Runners += len(due)
+	for _, run := range due {
+		p.report.Live += one(!run.State.Final())
+	}
 	cases := p.around(ctx, due)
 	looks := make([]*looked, len(due))
 	for i, run := range due {

@@ -47,6 +47,11 @@ func (ec2 atEC2) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
 	}
 	items, _ := read[*store.Sweep](ctx, ec2.pass, "sweep", refs...)
 	items = slices.DeleteFunc(items, func(it *store.Sweep) bool { return it == nil })
+	ec2.report.Places = len(items)
+	for _, it := range items {
+		ec2.report.Orphans += len(it.Instances)
+		ec2.report.Brakes += one(it.Braked())
+	}
 	scheduled := make([]bool, len(items))
 	ec2.each(ctx, len(items), common(commitsAtOnce), func(q *pass, i int) {
 		s := all[items[i].Key]

@@ -40,6 +40,11 @@ func (c Case) With(items ...Item) Case {
 	return c
 }
 
+// itemsOf returns the items of a case, always in one order.
+func itemsOf(c *Case) []Item {
+	return []Item{&c.Request, &c.Runner, &c.Lock, &c.Pulse, &c.Quota, &c.Usage}
+}
+
 // Around names the items of some kinds around the runner: its lock and the pulse of that,
 // its account's quota, and the request that launched it, or that it was given to since.
 func (r Runner) Around(kinds ...Kind) []Ref {
@@ -145,10 +150,10 @@ func (d *Decision) done() Decision {
 		was := d.was
 		return Decision{Case: &was, Need: d.Need}
 	}
-	for _, i := range []Item{&d.Request, &d.Runner, &d.Lock, &d.Pulse, &d.Quota, &d.Usage} {
+	for n, i := range itemsOf(d.Case) {
 		switch kind := i.Ref().Kind; {
 		case d.wrote(kind):
-			d.Changes = append(d.Changes, Put(i))
+			d.Changes = append(d.Changes, Change{Item: i, Was: itemsOf(&d.was)[n]})
 		case slices.Contains(d.checks, kind):
 			d.Changes = append(d.Changes, Check(i))
 		}
@@ -195,6 +200,10 @@ func (b *Batch) Add(d Decision) {
 			b.Changes = append(b.Changes, c)
 			continue
 		}
-		b.Changes[i] = Change{Item: c.Item, CheckOnly: b.Changes[i].CheckOnly && c.CheckOnly}
+		was := b.Changes[i].Was // before any of them
+		if was == nil {
+			was = c.Was
+		}
+		b.Changes[i] = Change{Item: c.Item, CheckOnly: b.Changes[i].CheckOnly && c.CheckOnly, Was: was}
 	}
 }

@@ -121,6 +121,10 @@ func (r *Request) name(id string) { r.ID = id }
 // Timeout is how long the request may use its runner.
 func (r Request) Timeout() time.Duration { return time.Duration(r.TimeoutS) * time.Second }
 
+// InLine reports whether the request waits for its launch, and not for GitHub to have its
+// job run.
+func (r Request) InLine() bool { return r.State == Accepted && r.Wait != WaitHeld }
+
 // sent notes that a start message is being sent for an accepted request.
 func (r Request) sent(now time.Time) Request {
 	r.Sends, r.SentAt = r.Sends+1, now

@@ -81,6 +81,9 @@ type Attempt struct {
 	Text string `json:"text,omitempty"`
 }
 
+// Launched reports whether the call gave a machine.
+func (a Attempt) Launched() bool { return a.Code == "launched" }
+
 // String tells which launch an attempt was, for logs.
 func (a Attempt) String() string { return fmt.Sprintf("%s: %s", a.Placement, a.Code) }
 

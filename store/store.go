@@ -41,6 +41,9 @@ type Change struct {
 	// CheckOnly: the item must still have the version it was read at, and is
 	// not written.
 	CheckOnly bool
+	// Was is the item as the decision found it, for those who count what a commit
+	// changes. nil: nobody knows. A Store has no use for it.
+	Was Item
 }
 
 // Put changes the stored item to i, if it still has i's version (0: is absent).

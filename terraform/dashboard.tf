@@ -30,7 +30,25 @@ locals {
     for part in keys(local.functions) : ["AWS/Lambda", metric, "FunctionName", "${var.name}-${part}"]
   ] }
 
+  # The metrics that the functions write into the log: package internal/metrics.
+  metric = { for m in [
+    "Accepted", "Ready", "Failed", "TimeToReady", "LaunchErrors", "Live", "Orphans", "GitHubLeft", "OldestWait", "Brake",
+  ] : m => ["GARO", m, "ControlPlane", var.name] }
+
+  # Each shard of the reaper measures its part of the whole once a minute: the sum is the
+  # average of the parts by their number, whenever in the minute each is written.
+  parts = { for m in ["Live", "Orphans", "Brake"] : m => [
+    concat(local.metric[m], [{ id = lower(m), stat = "Average", visible = false }]),
+    [{ expression = "${lower(m)} * ${var.reaper_shards}", label = m, id = "all_${lower(m)}" }],
+  ] }
+
   widgets = [
+    { title = "Requests", stat = "Sum", metrics = [local.metric.Accepted, local.metric.Ready, local.metric.Failed] },
+    { title = "Time to ready, s", stat = "p50", metrics = [for p in ["p50", "p90", "p99"] : concat(local.metric.TimeToReady, [{ stat = p, label = p }])] },
+    { title = "Machines", stat = "Average", metrics = concat(local.parts.Live, local.parts.Orphans) },
+    { title = "Oldest request in line, s", stat = "Maximum", metrics = [local.metric.OldestWait] },
+    { title = "Launch errors, and regions with the brake on", stat = "Sum", metrics = concat([local.metric.LaunchErrors], local.parts.Brake) },
+    { title = "GitHub's calls of the hour that are left, %", stat = "Minimum", metrics = [local.metric.GitHubLeft] },
     { title = "Calls", stat = "Sum", metrics = [for m in ["Count", "4xx", "5xx"] : ["AWS/ApiGateway", m, "ApiId", aws_apigatewayv2_api.this.id]] },
     { title = "Time of a call, ms", stat = "p99", metrics = [["AWS/ApiGateway", "Latency", "ApiId", aws_apigatewayv2_api.this.id]] },
     { title = "Messages", stat = "Maximum", metrics = concat(

@@ -18,12 +18,13 @@ locals {
   # What each program requires of its environment, and no more.
   environment = {
     api = merge({
-      GARO_TABLE        = aws_dynamodb_table.this.name
-      GARO_QUEUE_URL    = aws_sqs_queue.this.url
-      GARO_PARAMETERS   = local.parameters
-      GARO_URL          = local.url
-      GARO_OIDC_ISSUERS = join(",", var.oidc_issuers)
-      GARO_LOG_LEVEL    = var.log_level
+      GARO_CONTROL_PLANE = var.name
+      GARO_TABLE         = aws_dynamodb_table.this.name
+      GARO_QUEUE_URL     = aws_sqs_queue.this.url
+      GARO_PARAMETERS    = local.parameters
+      GARO_URL           = local.url
+      GARO_OIDC_ISSUERS  = join(",", var.oidc_issuers)
+      GARO_LOG_LEVEL     = var.log_level
     }, local.programs)
     worker = merge({
       GARO_CONTROL_PLANE = var.name

@@ -531,7 +531,7 @@ variable "reaper_shards" {
 }
 
 variable "log_level" {
-  description = "What is logged: debug, info, warn or error. Alarms need error and audit lines need info."
+  description = "What is logged: debug, info, warn or error. Alarms need error; audit lines and metrics need info."
   type        = string
   default     = "info"
 

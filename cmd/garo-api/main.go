@@ -61,7 +61,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 		c.Keys, err = b.Parameters.Keys(ctx)
 		return api.New(c), err
 	}}
-	return apigateway.New(handler.Get, b.Log), nil
+	return b.Handler(apigateway.New(handler.Get, b.Log), nil), nil
 }
 
 func verifier(cfg settings.API, log *slog.Logger) (*oidc.Verifier, error) {

@@ -44,5 +44,9 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 		Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, Log: b.Log,
 	})
 	b.Fetch(ctx, nil)
-	return func(ctx context.Context, event json.RawMessage) error { return run(ctx, r, event, b.Log) }, nil
+	return b.Handler(func(ctx context.Context, event json.RawMessage) error {
+		report, err := run(ctx, r, event, b.Log)
+		b.Metrics.Add(report.Figures())
+		return err
+	}, access.Measure), nil
 }

@@ -61,6 +61,9 @@ func TestFunctionMakesARunWhateverTheScheduleSends(t *testing.T) {
 	if got := told(t, aws.Log()); len(got) != 2 || got[0].Level != "INFO" || got[0].Alarm != "" {
 		t.Errorf("log tells of %+v, want two good runs, a line each:\n%s", got, aws.Log())
 	}
+	if n := strings.Count(aws.Log(), `"CloudWatchMetrics":[{"Namespace":"GARO","Dimensions":[["ControlPlane"]]`); n != 2 || strings.Count(aws.Log(), `"Live":[0]`) != 2 {
+		t.Errorf("log has %d lines of metrics, want one a run with what lives:\n%s", n, aws.Log())
+	}
 	if got := aws.Calls(); !slices.Contains(got, "Query garo-test") {
 		t.Errorf("calls of the runs = %q, want them to look at overdue work", got)
 	}
@@ -125,7 +128,7 @@ func TestReportIsOneLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			err := run(t.Context(), c.made, nil, slog.New(slog.NewJSONHandler(&log, nil)))
+			_, err := run(t.Context(), c.made, nil, slog.New(slog.NewJSONHandler(&log, nil)))
 			if (err != nil) != (c.fail != "") {
 				t.Errorf("run = %v, want an error: %t", err, c.fail != "")
 			}

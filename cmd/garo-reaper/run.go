@@ -26,7 +26,7 @@ func shardOf(event json.RawMessage) reaper.Shard {
 // make the run again is safe, and what failed is due in the next one anyway.
 func run(ctx context.Context, r interface {
 	RunShard(ctx context.Context, s reaper.Shard) (reaper.Report, error)
-}, event json.RawMessage, log *slog.Logger) error {
+}, event json.RawMessage, log *slog.Logger) (reaper.Report, error) {
 	shard := shardOf(event)
 	report, err := r.RunShard(ctx, shard)
 	attrs := []any{
@@ -43,11 +43,11 @@ func run(ctx context.Context, r interface {
 	case err != nil:
 		first, _, _ := strings.Cut(err.Error(), "\n") // hundreds can fail alike
 		store.AlarmReaper.Raise(ctx, log, "reaper run failed", append(attrs, "error", first)...)
-		return fmt.Errorf("reaper run: %d failures; the first: %s", max(1, report.Counts[reaper.Fail]), first)
+		return report, fmt.Errorf("reaper run: %d failures; the first: %s", max(1, report.Counts[reaper.Fail]), first)
 	case report.Late:
 		store.AlarmLate.Raise(ctx, log, "reaper run ended before it was done", attrs...)
 	default:
 		log.InfoContext(ctx, "reaper run", attrs...)
 	}
-	return nil
+	return report, nil
 }

@@ -57,5 +57,5 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 		c.Keys, err = b.Parameters.Keys(ctx)
 		return worker.New(c), err
 	}}}
-	return f.handle, nil
+	return b.Handler(f.handle, access.Measure), nil
 }

@@ -314,3 +314,34 @@ func TestBudgetInTheDocumentsIsThatOfTheCode(t *testing.T) {
 		t.Errorf("docs/github.md does not have the budget:\n%s", github.Table())
 	}
 }
+
+func TestHourLeftIsThatOfTheAccountThatHasLeast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := hourly(t, 100)
+		c := sharing(t, s.Handler(), github.DefaultShare)
+		if left, known := c.HourLeft(); known {
+			t.Errorf("HourLeft before any answer = %v, want it unknown", left)
+		}
+		for range 25 {
+			if _, err := c.Get(t.Context(), repo, 999); !errors.Is(err, github.ErrNotFound) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if left, known := c.HourLeft(); !known || left != 0.75 {
+			t.Errorf("HourLeft after 25 of 100 calls = %v, %t; want three quarters", left, known)
+		}
+		other := repo
+		other.Account = "222222222222"
+		if _, err := c.Get(t.Context(), other, 999); !errors.Is(err, github.ErrNotFound) {
+			t.Fatal(err)
+		}
+		if left, _ := c.HourLeft(); left > 0.75 {
+			t.Errorf("HourLeft with an account that has more = %v, want that of the one with least", left)
+		}
+		time.Sleep(time.Hour)
+		if left, known := c.HourLeft(); known {
+			t.Errorf("HourLeft once the hour is over = %v, want it unknown", left)
+		}
+	})
+}

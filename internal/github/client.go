@@ -69,6 +69,11 @@ type Client struct {
 
 var _ API = (*Client)(nil)
 
+// HourLeft returns how much GitHub said last that an account has left of its calls of
+// this hour, from 0 to 1: that of the account which has least. It is not known before
+// GitHub's first answer in an hour, nor with a Config.Share of 0.
+func (c *Client) HourLeft() (left float64, known bool) { return c.limit.hourLeft(c.now()) }
+
 // New returns a client. It calls nobody.
 func New(cfg Config) (*Client, error) {
 	base, err := parseBase(cfg.BaseURL)

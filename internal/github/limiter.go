@@ -163,3 +163,20 @@ func (l *limiter) rest(account string, until time.Time) {
 		b.rests = until
 	}
 }
+
+// hourLeft returns the least part that an account has left of its hour, of those whose
+// hour is known.
+func (l *limiter) hourLeft(now time.Time) (least float64, known bool) {
+	if l == nil {
+		return 0, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	least = 1
+	for _, b := range l.accounts {
+		if h := b.hour; now.Before(h.reset) {
+			known, least = true, min(least, float64(h.remaining)/float64(h.limit))
+		}
+	}
+	return least, known
+}

@@ -42,7 +42,7 @@ func (p *programs) assemble() {
 	p.deployed = deployment{keys: p.w.Keys, agents: agents}
 	p.serve()
 	p.reaper = reaper.Config{
-		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
+		Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
 		Workflows: tappedWorkflows{p.w}, Keys: func(context.Context) (*keys.Ring, error) { return p.deployment().keys, nil },
 		Limits: p.w.Limits, ControlPlane: setting.ControlPlane,
 	}
@@ -127,7 +127,7 @@ func (p *programs) serve() {
 			name = fmt.Sprint(kernel.API, i)
 		}
 		handlers[i] = api.New(api.Config{
-			Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Keys: p.deployment().keys, Identity: simidentity.Own().Trust(),
+			Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Keys: p.deployment().keys, Identity: simidentity.Own().Trust(),
 			Limits: p.w.Limits, URL: setting.URL,
 			Auth: api.ByPrefix{Operators: api.Operators{"sim": keys.HashToken(operatorToken)}, GitHub: runs{}},
 			Now:  p.w.Clock(kernel.API), Random: p.w.Random(name), Log: p.w.log.logger(kernel.API, immortal),
@@ -152,7 +152,7 @@ func (p *programs) process() *process {
 		ControlPlane: setting.ControlPlane, APIURL: setting.URL, HTTP: &http.Client{Transport: door{p.w, kernel.Worker}}, Now: p.w.Clock(kernel.Worker),
 	})
 	fresh.worker = worker.New(worker.Config{
-		Store: tappedStore{p.w}, Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w}, Workflows: tappedWorkflows{p.w},
+		Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w}, Workflows: tappedWorkflows{p.w},
 		Doctor: examiner, Keys: d.keys, FreshKeys: p.fresh, Identity: simidentity.Own().Trust(), Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
 		Now: p.w.Clock(kernel.Worker), Random: p.w.Random(name), Log: p.w.log.logger(name, func() bool { return fresh.inv.Dead() }),
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -54,6 +55,8 @@ type World struct {
 	Queue  *queuetest.Memory
 	Fleet  *simfleet.Fleet
 	GitHub *simgithub.Server
+	// Figures has what the parts counted.
+	Figures metrics.Tally
 	// Client calls the API, as an operator.
 	Client *client.Client
 

@@ -127,6 +127,24 @@ run "restored_table" {
   }
 }
 
+run "metrics" {
+  variables {
+    reaper_shards = 3
+  }
+  assert {
+    condition     = alltrue([for m in ["Accepted", "Ready", "Failed", "TimeToReady", "LaunchErrors", "Live", "Orphans", "GitHubLeft", "OldestWait", "Brake"] : strcontains(aws_cloudwatch_dashboard.this.dashboard_body, "\"GARO\",\"${m}\",\"ControlPlane\",\"garo\"")])
+    error_message = "A metric of this control plane is not on the dashboard."
+  }
+  assert {
+    condition     = strcontains(aws_cloudwatch_dashboard.this.dashboard_body, "live * 3")
+    error_message = "The parts that three shards measure are not added up."
+  }
+  assert {
+    condition     = alltrue([for f in aws_lambda_function.this : f.environment[0].variables.GARO_CONTROL_PLANE == "garo"])
+    error_message = "A function does not know whose metrics it writes."
+  }
+}
+
 run "http" {
   assert {
     condition     = toset([for r in aws_apigatewayv2_stage.this.route_settings : r.route_key]) == toset([for r in aws_apigatewayv2_route.this : r.route_key])

@@ -15,6 +15,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/ec2fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/startup"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/reach"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -70,6 +71,15 @@ func Open(b *startup.Base, cfg Config) (*Access, error) {
 // TakeOn takes on the role of an account, so that its session is there later.
 func (a *Access) TakeOn(ctx context.Context, account string) error {
 	return a.sessions.Do(ctx, account, func(aws.CredentialsProvider) error { return nil })
+}
+
+// Measure returns the metrics that GitHub's answers tell: what is left of the hour.
+func (a *Access) Measure() metrics.Figures {
+	left, known := a.GitHub.HourLeft()
+	if !known {
+		return nil
+	}
+	return metrics.Figures{metrics.GitHubLeft: {100 * left}}
 }
 
 func forEC2(cfg aws.Config) aws.Config {

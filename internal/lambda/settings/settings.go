@@ -32,6 +32,8 @@ import (
 
 // Common is what every function is given.
 type Common struct {
+	// ControlPlane is the name in tags, registrations and metrics.
+	ControlPlane string
 	Table      string     // name of the DynamoDB table
 	QueueURL   string     // of the SQS queue
 	Parameters string     // the path of our SSM parameters, without a slash at its end
@@ -51,9 +53,8 @@ type API struct {
 // Worker holds the settings of garo-worker.
 type Worker struct {
 	Common
-	ControlPlane string // the name in tags and registrations
-	URL          string // where machines call, without a slash at its end
-	GitHubURL    string // where GitHub's REST API is
+	URL       string // where machines call, without a slash at its end
+	GitHubURL string // where GitHub's REST API is
 	// ProgramSums are the SHA-256 of the runner programs that the API offers, by
 	// GOARCH; empty: it offers none.
 	ProgramSums map[string]string
@@ -62,10 +63,9 @@ type Worker struct {
 // Reaper holds the settings of garo-reaper.
 type Reaper struct {
 	Common
-	ControlPlane string // the name in tags and registrations
-	GitHubURL    string // where GitHub's REST API is
-	PricesURL    string // where AWS's price list is
-	Shards       int    // how many runs share the work of a minute; at least 1
+	GitHubURL string // where GitHub's REST API is
+	PricesURL string // where AWS's price list is
+	Shards    int    // how many runs share the work of a minute; at least 1
 }
 
 // ReadAPI reads garo-api's environment, in the form of os.Environ.
@@ -82,7 +82,7 @@ func ReadAPI(environ []string) (API, error) {
 func ReadWorker(environ []string) (Worker, error) {
 	r := newReader(environ)
 	c := Worker{
-		Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), URL: r.url(envURL), GitHubURL: r.url(envGitHubURL),
+		Common: r.common(), URL: r.url(envURL), GitHubURL: r.url(envGitHubURL),
 		ProgramSums: map[string]string{},
 	}
 	for arch, p := range parsed(r, envRunnerPrograms, parsePrograms) {
@@ -94,7 +94,7 @@ func ReadWorker(environ []string) (Worker, error) {
 // ReadReaper reads garo-reaper's environment, in the form of os.Environ.
 func ReadReaper(environ []string) (Reaper, error) {
 	r := newReader(environ)
-	c := Reaper{Common: r.common(), ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits), GitHubURL: r.url(envGitHubURL), PricesURL: r.url(envPricesURL), Shards: parsed(r, envReaperShards, parseShards)}
+	c := Reaper{Common: r.common(), GitHubURL: r.url(envGitHubURL), PricesURL: r.url(envPricesURL), Shards: parsed(r, envReaperShards, parseShards)}
 	return c, r.err()
 }
 
@@ -166,6 +166,7 @@ func parsed[T any](r *reader, name string, parse func(string) (T, error)) (value
 
 func (r *reader) common() Common {
 	return Common{
+		ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits),
 		Table: r.text(envTable, tableForm.Fits), QueueURL: r.url(envQueueURL), Parameters: r.text(envParameters, isPath),
 		LogLevel: parsed(r, envLogLevel, parseLevel), Typos: r.typos,
 	}

@@ -21,7 +21,7 @@ var needed = []string{
 // sum is the SHA-256 of nothing in particular.
 var sum = strings.Repeat("0123456789abcdef", 4)
 
-var common = settings.Common{Table: "garo-prod", QueueURL: "https://sqs.eu-west-2.amazonaws.com/123456789012/garo-prod", Parameters: "/garo"}
+var common = settings.Common{ControlPlane: "prod", Table: "garo-prod", QueueURL: "https://sqs.eu-west-2.amazonaws.com/123456789012/garo-prod", Parameters: "/garo"}
 
 func TestDefaults(t *testing.T) {
 	api, err := settings.ReadAPI(needed)
@@ -30,12 +30,12 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("ReadAPI: %v (-want +got):\n%s", err, diff)
 	}
 	worker, err := settings.ReadWorker(needed)
-	wantWorker := settings.Worker{Common: common, ControlPlane: "prod", URL: "https://garo.example.org", GitHubURL: "https://api.github.com", ProgramSums: map[string]string{}}
+	wantWorker := settings.Worker{Common: common, URL: "https://garo.example.org", GitHubURL: "https://api.github.com", ProgramSums: map[string]string{}}
 	if diff := cmp.Diff(wantWorker, worker); diff != "" || err != nil {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
 	}
 	reaper, err := settings.ReadReaper(needed)
-	wantReaper := settings.Reaper{Common: common, ControlPlane: "prod", GitHubURL: "https://api.github.com", PricesURL: "https://pricing.us-east-1.amazonaws.com", Shards: 1}
+	wantReaper := settings.Reaper{Common: common, GitHubURL: "https://api.github.com", PricesURL: "https://pricing.us-east-1.amazonaws.com", Shards: 1}
 	if diff := cmp.Diff(wantReaper, reaper); diff != "" || err != nil {
 		t.Errorf("ReadReaper: %v (-want +got):\n%s", err, diff)
 	}
@@ -60,14 +60,14 @@ func TestEverythingSet(t *testing.T) {
 	}
 	worker, err := settings.ReadWorker(env)
 	wantWorker := settings.Worker{
-		Common: c, ControlPlane: "prod", URL: "https://garo.example.org", GitHubURL: "http://localhost:1/api/v3",
+		Common: c, URL: "https://garo.example.org", GitHubURL: "http://localhost:1/api/v3",
 		ProgramSums: map[string]string{"arm64": sum}, // of what the API offers
 	}
 	if diff := cmp.Diff(wantWorker, worker); diff != "" || err != nil {
 		t.Errorf("ReadWorker: %v (-want +got):\n%s", err, diff)
 	}
 	reaper, err := settings.ReadReaper(env)
-	wantReaper := settings.Reaper{Common: c, ControlPlane: "prod", GitHubURL: "http://localhost:1/api/v3", PricesURL: "http://127.0.0.1:2/prices", Shards: 4}
+	wantReaper := settings.Reaper{Common: c, GitHubURL: "http://localhost:1/api/v3", PricesURL: "http://127.0.0.1:2/prices", Shards: 4}
 	if diff := cmp.Diff(wantReaper, reaper); diff != "" || err != nil {
 		t.Errorf("ReadReaper: %v (-want +got):\n%s", err, diff)
 	}

@@ -45,9 +45,9 @@ var all = []Function{FunctionAPI, FunctionWorker, FunctionReaper}
 // Variables has every variable. Any other whose name begins with GARO_ is a typo.
 var Variables = []Variable{
 	{
-		Name: envControlPlane, Readers: []Function{FunctionWorker, FunctionReaper}, Needed: true,
+		Name: envControlPlane, Readers: all, Needed: true,
 		Want: "1 to 16 of a-z, 0-9 and hyphen", Example: "prod",
-		Meaning: "The name of this control plane, in the tags of its instances and the names of its registrations at GitHub. " +
+		Meaning: "The name of this control plane, in the tags of its instances, the names of its registrations at GitHub and the dimension of its metrics. " +
 			"Two control planes that share an account or a repository must differ in it, and it must not change while a runner lives.",
 	},
 	{

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -33,6 +34,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/aws/ssmparam"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/bundle"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqsqueue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
@@ -106,10 +108,12 @@ type Base struct {
 	Log        *slog.Logger
 	AWS        aws.Config // of the SDK's clients, with an HTTP client that they share
 	Parameters *ssmparam.Parameters
-	Store      *dynamostore.Store
+	Store      store.Store // whose commits are counted
 	Queue      *sqsqueue.Sender
+	// Metrics has what was counted since the last event.
+	Metrics *metrics.Tally
 
-	queueURL string
+	controlPlane, queueURL string
 }
 
 // Open returns what a function works with, and calls nothing yet.
@@ -122,10 +126,40 @@ func Open(out io.Writer, c settings.Common) (*Base, error) {
 	if err != nil {
 		return nil, err
 	}
+	tally := new(metrics.Tally)
 	return &Base{
 		Log: log, AWS: cfg, Parameters: ssmparam.New(ssmparam.Config{AWS: cfg, Prefix: c.Parameters, Log: log}),
-		Store: dynamostore.New(cfg, c.Table, nil), Queue: sqsqueue.NewSender(cfg, c.QueueURL), queueURL: c.QueueURL,
+		Store: metrics.Counted(dynamostore.New(cfg, c.Table, nil), tally.Add), Queue: sqsqueue.NewSender(cfg, c.QueueURL),
+		Metrics: tally, controlPlane: c.ControlPlane, queueURL: c.QueueURL,
 	}, nil
+}
+
+// Handler returns a function as Lambda's runtime takes it. f is what lambda.Start takes.
+// After each event, whatever came of it, one line of the log has what was counted
+// meanwhile, if anything was, and what measure then adds to it. nil: nothing.
+func (b *Base) Handler(f any, measure func() metrics.Figures) lambda.Handler {
+	return measured{lambda.NewHandler(f), func(ctx context.Context) {
+		counted := b.Metrics.Take()
+		if counted == nil {
+			return
+		}
+		if measure != nil {
+			maps.Copy(counted, measure())
+		}
+		counted.Log(ctx, b.Log, b.controlPlane, time.Now())
+	}}
+}
+
+// measured is a handler, and what is done after each of its events.
+type measured struct {
+	lambda.Handler
+	after func(context.Context)
+}
+
+// Invoke implements lambda.Handler.
+func (m measured) Invoke(ctx context.Context, event []byte) ([]byte, error) {
+	defer m.after(ctx)
+	return m.Handler.Invoke(ctx, event)
 }
 
 // Fetch does all at once that can be done before the first event: the tasks, the

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/lambda/settings"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/storetest"
 )
@@ -284,5 +285,52 @@ func TestFunctionUsesTheMemoryThatItHas(t *testing.T) {
 		if limit, percent := debug.SetMemoryLimit(-1), debug.SetGCPercent(100); percent != c.percent || limit != c.limit {
 			t.Errorf("with %q MB: %d %% and a limit of %d bytes, want %d %% and %d", c.mb, percent, limit, c.percent, c.limit)
 		}
+	}
+}
+
+func TestEventLeavesOneLineOfMetricsWhateverCameOfIt(t *testing.T) {
+	failed := errors.New("failed")
+	for name, c := range map[string]struct {
+		event func(*metrics.Tally) error
+		want  []string // in the one line; nil: there is none
+		err   error
+	}{
+		"Counted":  {func(m *metrics.Tally) error { m.Add(metrics.Figures{metrics.Ready: {1}}); return nil }, []string{`"Ready":[1]`, `"GitHubLeft":[50]`, `"ControlPlane":"prod"`}, nil},
+		"Failed":   {func(m *metrics.Tally) error { m.Add(metrics.Figures{metrics.Failed: {1}}); return failed }, []string{`"Failed":[1]`}, failed},
+		"Panicked": {func(m *metrics.Tally) error { m.Add(metrics.Figures{metrics.Accepted: {1}}); panic("oh") }, []string{`"Accepted":[1]`}, nil},
+		"Nothing":  {func(*metrics.Tally) error { return nil }, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			b := &Base{Log: newLog(&out, slog.LevelInfo), Metrics: new(metrics.Tally), controlPlane: "prod"}
+			h := b.Handler(func() error { return c.event(b.Metrics) }, func() metrics.Figures { return metrics.Figures{metrics.GitHubLeft: {50}} })
+			err := func() (err error) {
+				defer func() {
+					if recover() != nil {
+						err = nil // Lambda's runtime ends the process with it
+					}
+				}()
+				_, err = h.Invoke(t.Context(), []byte("{}"))
+				return err
+			}()
+			if (err == nil) != (c.err == nil) {
+				t.Errorf("Invoke = %v, want %v", err, c.err)
+			}
+			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+			if c.want == nil {
+				if out.Len() > 0 {
+					t.Errorf("log = %s, want none", out.String())
+				}
+				return
+			}
+			for _, want := range c.want {
+				if len(lines) != 1 || !strings.Contains(lines[0], want) {
+					t.Errorf("log = %q, want one line with %s", lines, want)
+				}
+			}
+			if b.Metrics.Take() != nil {
+				t.Error("something is left for the next event")
+			}
+		})
 	}
 }

@@ -54,6 +54,7 @@ type History struct {
 	unreached time.Time            // when the account was last removed, or began to refuse us
 	keyLost   map[string]time.Time // when each key was taken away, by its id
 	outfits   outfits
+	counts    counts
 	retagged  map[string]string    // the runners that machines were launched for whose tags were edited, by machine
 	stopped   map[string]time.Time // when a person stopped a machine, by its id
 }

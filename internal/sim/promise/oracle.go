@@ -21,6 +21,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -43,15 +44,16 @@ type Oracle struct {
 	leasePromises
 	checkPromises
 	usagePromises
+	countPromises
 }
 
 // New returns an oracle that has seen nothing.
 func New(cfg Config) *Oracle {
 	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{},
-		outfits: outfits{map[string]bool{}, map[string]string{}}}
+		outfits: outfits{map[string]bool{}, map[string]string{}}, counts: counts{owed: map[metrics.Name]int{}}}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, checkPromises{h}, usagePromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, checkPromises{h}, usagePromises{h}, countPromises{h},
 	}
 }
 
@@ -116,6 +118,7 @@ func (o *Oracle) sawOrder(c commit) {
 	o.sawPulses(c)
 	o.sawLeases(c)
 	o.sawUsage(c)
+	o.sawCounts(c)
 }
 
 // saw looks at what a commit wrote: first at each item and what it was before, and
@@ -248,4 +251,5 @@ func (o *Oracle) Healed(at time.Time, asked int, jobs []string, alarms []store.A
 	o.hold(OneEach, len(o.requests) <= asked+len(jobs), "%d requests were asked for, and %d jobs queued, and %d requests are recorded", asked, len(jobs), len(o.requests))
 	o.sawServed(at, jobs)
 	o.sawHealed(at)
+	o.sawAllCounted()
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -37,8 +38,9 @@ var (
 	logged       = price{"CloudWatch Logs, ingestion", 0.50, 1, "GB", "https://aws.amazon.com/cloudwatch/pricing/"}
 	kept         = price{"CloudWatch Logs, storage", 0.03, 1, "GB-months", "https://aws.amazon.com/cloudwatch/pricing/"}
 	alarmMetric  = price{"CloudWatch alarms", 0.10, 1, "alarms", "https://aws.amazon.com/cloudwatch/pricing/"}
+	metric       = price{"CloudWatch custom metrics", 0.30, 1, "metrics", "https://aws.amazon.com/cloudwatch/pricing/"}
 	dashboard    = price{"CloudWatch dashboard", 3.00, 1, "dashboards", "https://aws.amazon.com/cloudwatch/pricing/"}
-	prices       = []price{httpCall, invocation, compute, writeUnit, readUnit, tableStorage, recovery, queueCall, schedule, logged, kept, alarmMetric, dashboard}
+	prices       = []price{httpCall, invocation, compute, writeUnit, readUnit, tableStorage, recovery, queueCall, schedule, logged, kept, alarmMetric, metric, dashboard}
 )
 
 // What is assumed, since no test can count it. docs/cost.md has the reasons.
@@ -187,6 +189,7 @@ func (c *counted) add(e kernel.Effect) {
 // idle is the bill of a control plane that nobody calls.
 func idle() []line {
 	return []line{
+		{"metrics", metric, float64(len(metrics.All)), "all of docs/operate.md"},
 		{"dashboard", dashboard, 1, "one"},
 		{"the reaper's schedule", schedule, minutes, "730 h × 60"},
 		{"the reaper's runs", invocation, minutes, "730 h × 60"},
