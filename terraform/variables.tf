@@ -20,7 +20,7 @@ variable "package" {
 
   validation {
     condition     = (var.package.directory == null) != (var.package.s3_bucket == null)
-    error_message = "Set either package.directory or package.s3_bucket, not both and not neither."
+    error_message = "Set exactly one of package.directory and package.s3_bucket."
   }
 
   validation {
@@ -84,6 +84,11 @@ variable "accounts" {
       app_id          = optional(number)
       installation_id = optional(number)
     }), {})
+    more_github = optional(list(object({
+      parameter       = string
+      app_id          = optional(number)
+      installation_id = optional(number)
+    })), [])
     allow = optional(object({
       public_repositories = optional(bool, false)
       pull_request_target = optional(bool, false)
@@ -164,7 +169,7 @@ variable "accounts" {
 
   validation {
     condition     = alltrue([for a in var.accounts : length(a.repositories) + length(a.owners) > 0])
-    error_message = "Give each of accounts at least one of repositories or owners: nobody else is served. Find the ids with `gh api repos/OWNER/NAME --jq '.id, .owner.id'`."
+    error_message = "Give each of accounts at least one of repositories or owners: they alone are served. Find the ids with `gh api repos/OWNER/NAME --jq '.id, .owner.id'`."
   }
 
   validation {
@@ -330,8 +335,21 @@ variable "accounts" {
   }
 
   validation {
-    condition     = alltrue([for a in var.accounts : (a.github.app_id == null) == (a.github.installation_id == null)])
-    error_message = "Set github.app_id and github.installation_id together, or neither for a personal access token."
+    condition     = alltrue(flatten([for a in var.accounts : [for c in concat([a.github], a.more_github) : (c.app_id == null) == (c.installation_id == null)]]))
+    error_message = "Set app_id and installation_id of github and of each of more_github together, or neither for a personal access token."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : length(a.more_github) <= 4])
+    error_message = "Name at most four credentials in more_github, beside the one of github."
+  }
+
+  validation {
+    condition = alltrue(flatten([for a in var.accounts : [for key in [
+      [for c in concat([a.github], a.more_github) : coalesce(c.parameter, "/github/runner/pat")],
+      [for c in concat([a.github], a.more_github) : c.app_id if c.app_id != null],
+    ] : length(distinct(key)) == length(key)]]))
+    error_message = "Give each credential of github and more_github a parameter of its own, and name each App once: docs/deploy.md says what several are good for."
   }
 
   validation {
