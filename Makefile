@@ -113,8 +113,9 @@ image-roots: ## Make images of bare Debian and Ubuntu by install.sh, and boot ma
 	go test -count=1 -v -timeout 40m -run '^TestImageIsInstalledAndBoots$$' ./internal/test/machinetest -args -ubuntu
 
 .PHONY: pictures
-pictures: ## Write the page's screenshots again into docs/images; needs Chromium
+pictures: ## Write the screenshots of the page and the recording of garo watch again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
+	go test -count=1 -run '^TestWatchDrawsInPlace$$' ./cmd/garo -args -pictures $(CURDIR)/docs/images
 
 # Random calls of each operation, with each of two tokens.
 EXAMPLES ?= 50

@@ -81,7 +81,7 @@ func (w *world) configured(runner string) store.Runner {
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.apply(store.Case{Runner: run}.Configure(time.Now(), name.N, sealed, int64(100+name.N)))
+	w.apply(store.Case{Runner: run}.Configure(time.Now(), name.N, sealed, int64(100+name.N), ""))
 	if n := w.runner(runner).Config.N; n != name.N {
 		w.Fatalf("config %d is not taken, but %d", name.N, n)
 	}

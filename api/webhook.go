@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
@@ -168,9 +167,8 @@ func signedBy(sig webhook.Signature, body []byte, secrets []secret.Text) bool {
 func (by registered) serving(d webhook.Delivery) []store.Account {
 	var named, owned []store.Account
 	for _, a := range by.accounts {
-		installation := strconv.FormatInt(a.GitHub.InstallationID, 10)
 		switch {
-		case !a.Serves(d.Repository), a.GitHub.InstallationID != 0 && d.Installation != "" && d.Installation != installation:
+		case !a.Serves(d.Repository), a.App().AppID != 0 && d.Installation != "" && !a.InstalledAs(d.Installation):
 		case slices.ContainsFunc(a.Repositories, func(n store.Named) bool { return n.ID == d.Repository.ID }):
 			named = append(named, a)
 		default:

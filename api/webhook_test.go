@@ -220,7 +220,7 @@ func TestWhoSignsSpeaksForItsOwnRepositoriesAlone(t *testing.T) {
 	w := doorWorld(t, func(a *store.Account) { a.WebhookSecrets = []secret.Text{ownSecret} })
 	other := registration()
 	other.ID, other.Repositories, other.RunsOn = theirs, []store.Named{{ID: "2001", Name: "other/x"}}, []store.Offer{{Labels: []string{"garo"}}}
-	other.GitHub.AppID, other.GitHub.InstallationID = 9, 88
+	other.GitHub = store.GitHubCredentials{{AppID: 9, InstallationID: 88}}
 	w.accounts.byID[theirs] = other
 	for _, c := range []struct {
 		name string

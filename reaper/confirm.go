@@ -95,7 +95,7 @@ func (gh atGitHub) confirm(ctx context.Context) {
 func (gh atGitHub) choose(wanted []store.Case, made map[string]int) (sights []*sight, rest []store.Case) {
 	at := map[github.Scope]*sight{}
 	for _, a := range wanted {
-		scope := github.ScopeOf(a.Runner)
+		scope := github.ScopeOf(a.Runner).With("") // one list is for all, whatever registered them
 		if at[scope] == nil {
 			if made[scope.Account] == confirmCalls-1 {
 				rest = append(rest, a)
@@ -122,7 +122,7 @@ func (gh atGitHub) next(ctx context.Context, s *sight, a store.Case, made map[st
 		return func(gh atGitHub) { gh.remind(ctx, a) }
 	}
 	made[s.scope.Account]++
-	return func(gh atGitHub) { gh.confirmOne(ctx, s.scope, a) }
+	return func(gh atGitHub) { gh.confirmOne(ctx, github.ScopeOf(a.Runner), a) }
 }
 
 // confirmOne asks GitHub about a runner by its id.

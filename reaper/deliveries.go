@@ -19,7 +19,7 @@ const pagesAtOnce = 150
 // to what was seen before. It tells of webhooks that did not reach us, and no job: which
 // repositories have to be listed. What GitHub does not tell now is left to a later sweep.
 func (gh atGitHub) deliveries(ctx context.Context, account store.Account, l store.DeliveryLog) store.DeliveryLog {
-	if app := account.GitHub.AppID; l.App != app {
+	if app := account.App().AppID; l.App != app {
 		l = store.DeliveryLog{App: app}
 	}
 	for n := 0; l.App != 0 && n < pagesAtOnce && !isLate(ctx); n++ {
@@ -62,7 +62,7 @@ func (gh atGitHub) deliveriesPage(ctx context.Context, account store.Account, cu
 // empty: it did, or is of another installation than the account's.
 func missed(account store.Account, d github.Delivery) string {
 	if d.OK || d.Event != "workflow_job" || d.Action != github.StatusQueued || d.Repository == 0 ||
-		d.Installation != 0 && account.GitHub.InstallationID != 0 && d.Installation != account.GitHub.InstallationID {
+		d.Installation != 0 && account.App().AppID != 0 && d.Installation != account.App().InstallationID {
 		return ""
 	}
 	return strconv.FormatInt(d.Repository, 10)

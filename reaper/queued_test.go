@@ -21,7 +21,7 @@ func (w *world) serving() *workflows {
 	a.Owners = []store.Named{{ID: "9", Name: "acme"}}
 	a.RunsOn = []store.Offer{{Labels: []string{"garo"}}}
 	a.InstanceTypes, a.DefaultInstanceTypes = []string{"m7i.large"}, []string{"m7i.large"}
-	a.GitHub = store.GitHubCredential{AppID: 7, InstallationID: 5}
+	a.GitHub = store.GitHubCredentials{{AppID: 7, InstallationID: 5}}
 	w.accounts[account] = a
 	hooks := newWorkflows()
 	secrets := secret.New(strings.Repeat("k", keys.MinLen))
@@ -136,7 +136,7 @@ func TestWithoutAnAppNoLogIsRead(t *testing.T) {
 	inWorld(t, func(w *world) {
 		hooks := w.serving()
 		a := w.accounts[account]
-		a.GitHub = store.GitHubCredential{}
+		a.GitHub = nil
 		w.accounts[account] = a
 		w.minutes(10)
 		if n := hooks.calls["deliveries"]; n != 0 {
@@ -150,7 +150,7 @@ func TestBusyRepositoriesTakeTurnsWithOthers(t *testing.T) {
 	inWorld(t, func(w *world) {
 		hooks := w.serving()
 		a := w.accounts[account]
-		a.GitHub = store.GitHubCredential{}
+		a.GitHub = nil
 		a.Repositories = []store.Named{{ID: "41", Name: "acme/r41"}, {ID: "42", Name: "acme/r42"}}
 		w.accounts[account] = a
 		for range 100 {

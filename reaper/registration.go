@@ -38,6 +38,8 @@ type removal struct {
 
 	out outcome
 	err error
+	// judge is the scope with the credential by which GitHub said that it is absent.
+	judge github.Scope
 }
 
 func (j *removal) String() string {
@@ -57,10 +59,11 @@ func (gh atGitHub) remove(ctx context.Context, jobs []*removal) {
 		j := jobs[i]
 		j.err = atGitHub{q}.removeOne(ctx, j)
 		j.out = outcomeOf(j.err)
+		j.judge = j.scope.With(github.By(j.err))
 	})
 	gh.askWhetherAbsent(ctx, jobs)
 	for _, j := range jobs {
-		if _, err := gh.lists(j.scope); j.out == absent && err != nil {
+		if _, err := gh.lists(j.judge); j.out == absent && err != nil {
 			j.err = err
 			if j.out = outcomeOf(err); j.out == absent {
 				j.out = denied // the scope itself is not there, for this credential
@@ -93,8 +96,8 @@ func (gh atGitHub) askWhetherAbsent(ctx context.Context, jobs []*removal) {
 	// scope. It proves something only if the same credential sees the rest.
 	var scopes []github.Scope
 	for _, j := range jobs {
-		if known, _ := gh.lists(j.scope); j.out == absent && !known && !slices.Contains(scopes, j.scope) {
-			scopes = append(scopes, j.scope)
+		if known, _ := gh.lists(j.judge); j.out == absent && !known && !slices.Contains(scopes, j.judge) {
+			scopes = append(scopes, j.judge)
 		}
 	}
 	errs := queue.Each(len(scopes), errLater)
@@ -176,7 +179,7 @@ func (gh atGitHub) names(ctx context.Context) {
 	for _, run := range runners {
 		var todo []*removal
 		for _, g := range deletable(gh.cfg.Now(), gh.cfg.Limits, *run) {
-			todo = append(todo, &removal{runner: run, scope: github.ScopeOf(*run), id: g.RunnerID, name: g.Name, n: g.N})
+			todo = append(todo, &removal{runner: run, scope: github.ScopeOf(*run).With(g.Credential), id: g.RunnerID, name: g.Name, n: g.N})
 		}
 		todo = todo[:min(len(todo), namesAtOnce-len(jobs))]
 		jobs = append(jobs, todo...)

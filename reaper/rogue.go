@@ -116,7 +116,7 @@ func (gh atGitHub) recentScopes(ctx context.Context) (map[string]map[string]gith
 		if recent[run.Account] == nil {
 			recent[run.Account] = map[string]github.Scope{}
 		}
-		scope := github.ScopeOf(*run)
+		scope := github.ScopeOf(*run).With("")
 		if _, ok := recent[run.Account][scope.Key()]; !ok { // the newest knows the name
 			recent[run.Account][scope.Key()] = scope
 		}

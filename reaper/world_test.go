@@ -280,7 +280,7 @@ func (w *world) configure(run store.Runner) store.Runner {
 		run = writtenAhead(run)
 		name, _ = run.NextName()
 	}
-	d := store.Case{Runner: run}.Configure(time.Now(), name.N, "sealed", w.hub.register(run.Where().Key(), name.Name))
+	d := store.Case{Runner: run}.Configure(time.Now(), name.N, "sealed", w.hub.register(run.Where().Key(), name.Name), "")
 	if d.Runner.Config.N != name.N {
 		w.t.Fatalf("Configure of %s runner refused", run.State)
 	}

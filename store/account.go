@@ -60,8 +60,8 @@ type Account struct {
 	DailyBudget DailyBudget `json:"daily_budget,omitzero"`
 	// Pacing spaces RunInstances calls in each region.
 	Pacing Pacing `json:"pacing,omitzero"`
-	// GitHub says where the credential is that registers runners.
-	GitHub GitHubCredential `json:"github"`
+	// GitHub says where the credentials are that register runners.
+	GitHub GitHubCredentials `json:"github"`
 	// Allow opts in to callers that are refused by default.
 	Allow Allow `json:"allow,omitzero"`
 	// Only narrows the callers that are left. Operators are not narrowed.

@@ -198,7 +198,7 @@ var rules = map[string]rule{
 		return d
 	},
 	"Configure": func(w *dice, now time.Time, c store.Case) store.Decision {
-		return c.Configure(now, c.Runner.Config.N+pick(w, 1, 0), "sealed", 77)
+		return c.Configure(now, c.Runner.Config.N+pick(w, 1, 0), "sealed", 77, "")
 	},
 	"Confirm": func(w *dice, now time.Time, c store.Case) store.Decision {
 		d, _ := c.Confirm(now, lim, store.Registration{Online: w.yes(), Absent: w.yes()})

@@ -157,7 +157,7 @@ func TestRegistered(t *testing.T) {
 		{"HasAnother", idleAgain, func(r *store.Runner) {
 			r.Wanted = 2
 			*r = of(*r).SpendName(at(6*time.Minute), 1, "x", "x", "test").Runner
-			*r = of(*r).Configure(at(6*time.Minute), 2, "sealed-2", 502).Runner
+			*r = of(*r).Configure(at(6*time.Minute), 2, "sealed-2", 502, "").Runner
 		}, true},
 		{"HasOnlyAnOlderName", online, func(r *store.Runner) { r.Config.N, r.Wanted = 2, 2 }, false},
 		{"WhoseIDIsNotKnown", online, func(r *store.Runner) { r.Config.RunnerID = 0 }, false},
@@ -224,7 +224,7 @@ func TestANewConfigIsNotConfirmedByTheOldOnesWord(t *testing.T) {
 	s.take(d)
 	s.run.MissedAt = at(5 * time.Minute)
 	s.take(s.c().Take(at(6*time.Minute), store.Claim{By: "worker-2", Until: at(7 * time.Minute)}, "test", &store.Pacing{}))
-	s.take(s.c().Configure(at(6*time.Minute), 2, "sealed-2", 502))
+	s.take(s.c().Configure(at(6*time.Minute), 2, "sealed-2", 502, ""))
 	if s.lock.Confirmed(at(6*time.Minute), lim) || !s.run.ListeningAt.IsZero() || !s.run.MissedAt.IsZero() || s.run.Config.N != 2 {
 		t.Errorf("with its next config %d: confirmed %v, listening since %v, missed since %v; want none", s.run.Config.N, s.lock.Confirmed(at(6*time.Minute), lim), s.run.ListeningAt, s.run.MissedAt)
 	}

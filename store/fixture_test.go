@@ -218,7 +218,7 @@ func launched(t *testing.T, mode string) stage {
 		t.Fatal("Launched: not ok")
 	}
 	s.take(d)
-	s.take(s.c().Configure(at(3*time.Second), 1, "sealed-1", 501))
+	s.take(s.c().Configure(at(3*time.Second), 1, "sealed-1", 501, ""))
 	if s.run.Config.N != 1 || s.run.Claim.By != "" {
 		t.Fatalf("after Configure the runner has config %d and the claim %+v", s.run.Config.N, s.run.Claim)
 	}

@@ -12,6 +12,8 @@ type GitHubName struct {
 	Name string `json:"name"`
 	// RunnerID is GitHub's id for it. Zero: no answer is known.
 	RunnerID int64 `json:"runner_id,omitempty"`
+	// Credential registered it, as Account.CredentialName names it. Empty: that is not known.
+	Credential string `json:"credential,omitempty"`
 }
 
 // MaxNames bounds the names of a runner whose registration nobody knows the outcome
@@ -60,17 +62,17 @@ func (r Runner) writeAhead(controlPlane string) Runner {
 	return r
 }
 
-// Configure records the config that was registered under the last name, if that has
+// Configure records the config that a credential registered under the last name, if that has
 // number n, and gives the claim back. Only a runner before draining takes a config: what
 // is registered for any other, the reaper deletes. It needs the runner.
-func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64) Decision {
+func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64, credential string) Decision {
 	return decide(c, func(d *Decision) {
 		r := &d.Runner
 		if name, ok := r.NextName(); !ok || name.N != n || !r.State.Usable() {
 			return
 		}
 		r.Names = slices.Clone(r.Names)
-		r.Names[len(r.Names)-1].RunnerID = runnerID
+		r.Names[len(r.Names)-1].RunnerID, r.Names[len(r.Names)-1].Credential = runnerID, credential
 		r.Config = Config{N: n, Sealed: sealed, RunnerID: runnerID}
 		r.Wait, r.WaitUntil, r.Unminted, r.Lease = "", time.Time{}, nil, Lease{}
 		r.ListeningAt, r.MissedAt = time.Time{}, time.Time{}
@@ -80,6 +82,17 @@ func (c Case) Configure(now time.Time, n int, sealed string, runnerID int64) Dec
 		}
 		*r = r.note(now, text).release(now)
 	})
+}
+
+// RegisteredBy names the credential that registered a runner's current config. Empty: that
+// is not known.
+func (r Runner) RegisteredBy() string {
+	for _, g := range r.Names {
+		if g.N == r.Config.N {
+			return g.Credential
+		}
+	}
+	return ""
 }
 
 // SpendName records why GitHub did not register name n, and writes the next one ahead.

@@ -107,7 +107,7 @@ func TestConfigure(t *testing.T) {
 		want.run.Wait, want.run.WaitUntil, want.run.Unminted = "", time.Time{}, nil
 		want.run.Claim = store.Claim{Until: now}
 		want.run.History = noted(s.run.History, now, "launched", "registered at GitHub: config 2")
-		want.decides(t, s.c().Configure(now, 2, "sealed", 77), outcome{changes: "put runner"})
+		want.decides(t, s.c().Configure(now, 2, "sealed", 77, ""), outcome{changes: "put runner"})
 		if s.run.Names[1].RunnerID != 0 {
 			t.Error("Configure changed the names that it was given")
 		}
@@ -127,7 +127,7 @@ func TestConfigure(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := s
 			c.edit(&s.run)
-			s.decides(t, s.c().Configure(now, 2, "sealed", 77), outcome{})
+			s.decides(t, s.c().Configure(now, 2, "sealed", 77, ""), outcome{})
 		})
 	}
 }

@@ -2,14 +2,16 @@ package store
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
 // Points is what a credential may still register at GitHub. Workers lease registrations
-// from it, each of which has a time of its own, before they launch machines for them.
+// from it, each of which has a time of its own, before they launch machines for them. What
+// several credentials may register in one scope is an item of the same form.
 type Points struct {
 	Meta
-	Credential string `json:"credential"` // as Account.Credential names it
+	Credential string `json:"credential"` // as Account.CredentialName, or ScopePoints, names it
 	// Next is the first time that is not leased; one that has passed is room for some at once.
 	Next time.Time `json:"next_lease,omitzero"`
 	// Reserve is the same of what is kept for machines that run already.
@@ -50,6 +52,11 @@ const (
 	// which keeps a job waiting: so many at once, and one in so many leases, which are 19 s.
 	reserveBurst = 3
 	reserveEach  = 50
+	// scopeEach is the time between two registrations in a scope by all credentials. GitHub
+	// takes 1,500 in five minutes there
+	// (https://docs.github.com/en/actions/reference/limits#existing-system-limits). Those of
+	// any five minutes have places in 304.2 s, which are 1,462, and the reserve has 33.
+	scopeEach = time.Minute / 288
 	// smallLeases is how many leases a scope may have in a minute and still count as small.
 	smallLeases = 5
 )
@@ -83,6 +90,50 @@ type LeaseWish struct {
 	// Launches: the registration follows a launch, which takes, with the commit before it,
 	// about as long as a worker waits in place.
 	Launches bool
+	// From is when the lease may be for first; zero: now.
+	From time.Time
+}
+
+// ScopePoints names what all credentials together may register in a scope, which is named
+// by its Key.
+func ScopePoints(scope string) string { return "scope " + scope }
+
+// scopeEach is scopeEach for the limits.
+func (l Limits) scopeEach() time.Duration { return l.LeaseEach * scopeEach / leaseEach }
+
+// LeaseOf leases a registration for a scope from the one of the credentials that can make it
+// first, which is the one that has most left. scope is what all credentials may register in
+// the scope together; nil: there is no other than the one given, which alone cannot exceed
+// that. Otherwise it is as Points.Lease, but that there is no change where the scope has no room.
+func LeaseOf(now time.Time, lim Limits, credentials []Points, scope *Points, w LeaseWish) (best Decision, l Lease) {
+	var row time.Time // of the best
+	for _, p := range credentials {
+		d, of := p.Lease(now, lim, w)
+		better := of != (Lease{}) && (l == (Lease{}) || of.At.Before(l.At) || of.At.Equal(l.At) && p.Next.Before(row))
+		if of == (Lease{}) && l == (Lease{}) {
+			better = best.Case == nil || d.Wait.Until.Before(best.Wait.Until)
+		}
+		if better {
+			best, l, row = d, of, p.Next
+		}
+	}
+	if l == (Lease{}) || scope == nil {
+		return best, l
+	}
+	all := lim
+	all.LeaseEach = lim.scopeEach()
+	// Who goes before whom, the credential's points decide.
+	d, place := scope.Lease(now, all, LeaseWish{Scope: w.Scope, Waited: true, Runs: w.Runs, From: l.At})
+	if place == (Lease{}) {
+		return Decision{Case: &Case{}, Wait: d.Wait}, Lease{}
+	}
+	if place.At.After(l.At) {
+		i := slices.IndexFunc(credentials, func(p Points) bool { return p.Credential == l.Credential })
+		w.From, w.Waited = place.At, true
+		best, l = credentials[i].Lease(now, lim, w)
+	}
+	best.Changes = append(best.Changes, d.Changes...)
+	return best, l
 }
 
 // Lease leases a registration for a scope, for at most Limits.LeaseAhead from now. The
@@ -94,7 +145,7 @@ type LeaseWish struct {
 // another time, in the order in which they asked. The Decision has a change in either case.
 func (p Points) Lease(now time.Time, lim Limits, w LeaseWish) (Decision, Lease) {
 	d := Decision{Case: &Case{}}
-	from := maxTime(now, p.RestsUntil)
+	from := maxTime(maxTime(now, p.RestsUntil), w.From)
 	if w.Launches {
 		from = maxTime(from, now.Add(lim.InHand))
 	}

@@ -249,7 +249,7 @@ func (w *world) mistake() {
 		if name, ok := run.NextName(); ok && name.N == n && run.State.Usable() {
 			return // it is no mistake, but nobody has minted it
 		}
-		d = c.Configure(w.now, n, "sealed", 1)
+		d = c.Configure(w.now, n, "sealed", 1, "")
 	case 2:
 		if run.State != store.RunnerDraining {
 			d = c.Ending(w.now, "too early")

@@ -18,6 +18,8 @@ type Reach struct {
 	Sealed string           `json:"sealed"`
 	KeyID  string           `json:"key_id"`
 	GitHub GitHubCredential `json:"github,omitzero"`
+	// More are the account's other credentials. A version before them knows GitHub alone.
+	More []GitHubCredential `json:"more_github,omitempty"`
 	// Until is when nothing that was launched with it can need it any more.
 	Until time.Time `json:"until"`
 }
@@ -28,14 +30,18 @@ func ReachOf(a Account, region, keyID, sealed string) Reach {
 	if a.DefaultRegion != "" {
 		region = a.DefaultRegion
 	}
-	return Reach{RoleARN: a.RoleARN, Region: region, Sealed: sealed, KeyID: keyID, GitHub: a.GitHub}
+	r := Reach{RoleARN: a.RoleARN, Region: region, Sealed: sealed, KeyID: keyID}
+	if len(a.GitHub) > 0 {
+		r.GitHub, r.More = a.GitHub[0], a.GitHub[1:]
+	}
+	return r
 }
 
 // Account returns the registration that stands for that of the account of that id. It is
 // closed.
 func (r Reach) Account(id string, externalID secret.Text) Account {
 	return Account{
-		ID: id, RoleARN: r.RoleARN, ExternalID: externalID, GitHub: r.GitHub,
+		ID: id, RoleARN: r.RoleARN, ExternalID: externalID, GitHub: append(GitHubCredentials{r.GitHub}, r.More...),
 		DefaultRegion: r.Region, Regions: map[string]Region{r.Region: {}}, Closed: true,
 	}
 }

@@ -3,6 +3,7 @@ package store_test
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 func TestIntentKeepsHowItsAccountIsReached(t *testing.T) {
 	a := store.Account{
 		ID: "123456789012", RoleARN: "arn:aws:iam::123456789012:role/garo", DefaultRegion: "eu-west-1",
-		ExternalID: secret.New("canary"), GitHub: store.GitHubCredential{Parameter: "/ci/app", AppID: 1, InstallationID: 2},
+		ExternalID: secret.New("canary"), GitHub: store.GitHubCredentials{{Parameter: "/ci/app", AppID: 1, InstallationID: 2}, {Parameter: "/ci/other", AppID: 3, InstallationID: 4}},
 	}
 	in := intent()
 	in.Reach = store.ReachOf(a, "eu-west-2", "k1", "sealed")
@@ -23,7 +24,7 @@ func TestIntentKeepsHowItsAccountIsReached(t *testing.T) {
 	q := s.c().Begin(t0, lim, in).Quota
 	until := at(6 * time.Hour).Add(lim.NameLife)
 	same(t, "reach", *q.Reach, store.Reach{
-		RoleARN: a.RoleARN, Region: "eu-west-1", Sealed: "sealed", KeyID: "k1", GitHub: a.GitHub, Until: until,
+		RoleARN: a.RoleARN, Region: "eu-west-1", Sealed: "sealed", KeyID: "k1", GitHub: a.GitHub[0], More: a.GitHub[1:], Until: until,
 	})
 	if !q.ToldAt.IsZero() {
 		t.Errorf("told at %s, want people to hear again of an account that worked since", q.ToldAt)
@@ -37,8 +38,8 @@ func TestIntentKeepsHowItsAccountIsReached(t *testing.T) {
 		}
 	}
 	back := q.Reach.Account(a.ID, a.ExternalID)
-	if back.ID != a.ID || back.RoleARN != a.RoleARN || !back.ExternalID.Equal("canary") || back.GitHub != a.GitHub || !back.Closed {
-		t.Errorf("Account = %+v, want the role, the external id and the credential, closed", back)
+	if back.ID != a.ID || back.RoleARN != a.RoleARN || !back.ExternalID.Equal("canary") || !slices.Equal(back.GitHub, a.GitHub) || !back.Closed {
+		t.Errorf("Account = %+v, want the role, the external id and the credentials, closed", back)
 	}
 
 	// A launch with a shorter life leaves the longer one what it needs.
@@ -60,7 +61,9 @@ func TestQuotaIsReadByOldAndNew(t *testing.T) {
 	if _, ok := q.Reached(t0); ok || q.Live != 2 {
 		t.Errorf("quota %+v, want 2 live, and nothing known of its role", q)
 	}
-	q.Reach, q.ToldAt = &store.Reach{Sealed: "sealed", Until: at(time.Hour)}, t0
+	q.Reach, q.ToldAt = &store.Reach{
+		Sealed: "sealed", GitHub: store.GitHubCredential{Parameter: "/ci/one"}, More: []store.GitHubCredential{{Parameter: "/ci/two"}}, Until: at(time.Hour),
+	}, t0
 	b, err := store.Encode(q)
 	if err != nil {
 		t.Fatal(err)
@@ -68,9 +71,12 @@ func TestQuotaIsReadByOldAndNew(t *testing.T) {
 	var before struct { // as the version before knows it
 		Account string `json:"account"`
 		Live    int    `json:"live"`
+		Reach   struct {
+			GitHub store.GitHubCredential `json:"github"`
+		} `json:"reach"`
 	}
-	if err := json.Unmarshal(b, &before); err != nil || before.Live != 2 || before.Account != "123456789012" {
-		t.Errorf("read as %+v, %v; want account and number", before, err)
+	if err := json.Unmarshal(b, &before); err != nil || before.Live != 2 || before.Account != "123456789012" || before.Reach.GitHub.Parameter != "/ci/one" {
+		t.Errorf("read as %+v, %v; want account, number and the first credential", before, err)
 	}
 }
 

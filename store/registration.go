@@ -108,7 +108,7 @@ func (a Account) check(id string) error {
 	want(a.HardS >= 0 && a.HardS <= 24*3600, "hard: want at most 86400 seconds")
 	want(a.MaxTimeoutS >= 0, "max_timeout: want seconds")
 	want(a.Pacing.Burst >= 0 && a.Pacing.IntervalMS >= 0, "pacing: want no negative number")
-	want((a.GitHub.AppID == 0) == (a.GitHub.InstallationID == 0), "github: app_id and installation_id go together")
+	a.GitHub.check(want)
 	want(a.OnForbidden == "" || a.OnForbidden == LeaveRun || a.OnForbidden == CancelRun, "on_forbidden: %q: want %s or %s", a.OnForbidden, LeaveRun, CancelRun)
 	want(a.OnFailure == "" || a.OnFailure == LeaveRun || a.OnFailure == CancelRun, "on_failure: %q: want %s or %s", a.OnFailure, LeaveRun, CancelRun)
 	checkEvents(a.Allow.Events, want)

@@ -100,7 +100,7 @@ func TestRunnerRegistersWhereItsRequestSays(t *testing.T) {
 	s := intended(accepted("r1", store.Ephemeral))
 	s.req.Scope = organization().Registers()
 	run := s.c().Begin(t0, lim, intent()).Runner
-	d := store.Case{Runner: run}.Configure(t0, 1, "sealed", 501)
+	d := store.Case{Runner: run}.Configure(t0, 1, "sealed", 501, "")
 	if h := d.Runner.History; h[len(h)-1].Reason != "registered at GitHub: config 1, in the runner group garo of alphagov" {
 		t.Errorf("the story ends with %+v, want the group", h[len(h)-1])
 	}

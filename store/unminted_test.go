@@ -30,7 +30,7 @@ func TestRunnerWithoutConfigEndsForTheTrueCause(t *testing.T) {
 			t.Errorf("end = %+v, want %+v", run.End, why)
 		}
 		// With a config, the machine is to blame.
-		s.take(s.c().Configure(s.lock.BootBy, 1, "sealed", 77))
+		s.take(s.c().Configure(s.lock.BootBy, 1, "sealed", 77, ""))
 		if got := store.DrainReason(s.lock.BootBy, store.DefaultLimits(), s.run, s.lock, store.Pulse{}, s.req); got != store.EndNoBoot || s.run.Unminted != nil {
 			t.Errorf("with a config it drains for %q, want boot_timeout", got)
 		}
@@ -77,7 +77,7 @@ func TestCrowdedRunnerGetsNoFurtherName(t *testing.T) {
 	// names do not crowd it.
 	jobs := launching(t, store.Shared).run
 	for n := 1; n <= 3*store.MaxNames; n++ {
-		jobs = of(jobs).Configure(t0, n, "sealed", int64(n)).Runner
+		jobs = of(jobs).Configure(t0, n, "sealed", int64(n), "").Runner
 		jobs.Wanted = n + 1
 		jobs = of(jobs).SpendName(t0, n, store.EndGitHubDown, "x", "test").Runner
 	}

@@ -305,7 +305,7 @@ func (w *world) mint() {
 		w.Fatalf("%s uses the name %s, which %s has used", by, name.Name, user)
 	}
 	w.minted[name.Name], w.lost[name.Name] = by, true
-	d := of(run).Configure(w.now, name.N, "sealed", int64(len(w.minted)))
+	d := of(run).Configure(w.now, name.N, "sealed", int64(len(w.minted)), "")
 	if d.Runner.Config.N != name.N {
 		w.Fatalf("%s has a name and takes no config", run.ID)
 	}

@@ -13,7 +13,7 @@ locals {
     launch_refused  = "EC2 or STS refuses a launch for a reason that only people can fix: the log line has its text."
     terminate       = "EC2 refuses to terminate a machine: end it by hand, and look at the role's policy."
     access          = "An account, its role, its credential parameter or its registration cannot be used: the log line says which, and what is missing."
-    github          = "GitHub refuses the credential: renew the token, or look at the App's permissions."
+    github          = "GitHub refuses a credential: the log line has which one, and GitHub's words. Renew the token, or look at the App's permissions and whether it is suspended. If the account has others, they stand in meanwhile."
     brake           = "A sweep would end more than three machines that no record names: look at the table, then release it with garo reap --release ACCOUNT/REGION."
     busy_runner     = "A draining runner waits for a job that GitHub alone knows of, or whose machine is silent: look at the repository's runners, then end the machine by hand, or leave it to its hard limit."
     rogue_runner    = "GitHub has a runner under our names that no record knows: find out who registered it."

@@ -12,7 +12,11 @@ locals {
         allow                  = { for field, value in a.allow : field => value if value != null }
         runs_on                = a.runs_on == null ? null : [for o in a.runs_on : { for field, value in o : field => value if value != null }]
         webhook_secrets        = lookup(var.webhook_secrets, id, null)
-      }) : field => value if value != null
+        more_github            = null
+        },
+        # One credential is an object, as every version reads it; several are a list.
+        { for field, several in { github = concat([a.github], a.more_github) } : field => several if length(several) > 1 },
+      ) : field => value if value != null
     }
   }
 

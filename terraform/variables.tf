@@ -84,6 +84,11 @@ variable "accounts" {
       app_id          = optional(number)
       installation_id = optional(number)
     }), {})
+    more_github = optional(list(object({
+      parameter       = string
+      app_id          = optional(number)
+      installation_id = optional(number)
+    })), [])
     allow = optional(object({
       public_repositories = optional(bool, false)
       pull_request_target = optional(bool, false)
@@ -330,8 +335,21 @@ variable "accounts" {
   }
 
   validation {
-    condition     = alltrue([for a in var.accounts : (a.github.app_id == null) == (a.github.installation_id == null)])
-    error_message = "Set github.app_id and github.installation_id together, or neither for a personal access token."
+    condition     = alltrue(flatten([for a in var.accounts : [for c in concat([a.github], a.more_github) : (c.app_id == null) == (c.installation_id == null)]]))
+    error_message = "Set app_id and installation_id of github and of each of more_github together, or neither for a personal access token."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.accounts : length(a.more_github) <= 4])
+    error_message = "Name at most four credentials in more_github, beside the one of github."
+  }
+
+  validation {
+    condition = alltrue(flatten([for a in var.accounts : [for key in [
+      [for c in concat([a.github], a.more_github) : coalesce(c.parameter, "/github/runner/pat")],
+      [for c in concat([a.github], a.more_github) : c.app_id if c.app_id != null],
+    ] : length(distinct(key)) == length(key)]]))
+    error_message = "Give each credential of github and more_github a parameter of its own, and name each App once: docs/deploy.md says what several are good for."
   }
 
   validation {

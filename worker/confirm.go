@@ -21,7 +21,7 @@ func (in *invocation) look(ctx context.Context, r store.Runner) (store.Registrat
 	seen, err := in.GitHub.Get(ctx, github.ScopeOf(r), r.Config.RunnerID)
 	if errors.Is(err, github.ErrNotFound) {
 		if !r.MissedAt.IsZero() {
-			for _, err := range in.GitHub.List(ctx, github.ScopeOf(r), store.GitHubNameFor(in.ControlPlane, r.ID, r.Config.N)) {
+			for _, err := range in.GitHub.List(ctx, github.ScopeOf(r).With(github.By(err)), store.GitHubNameFor(in.ControlPlane, r.ID, r.Config.N)) {
 				if err != nil {
 					return store.Registration{}, err
 				}

@@ -164,7 +164,7 @@ func (in *invocation) render(r store.Runner) (fleet.Launch, error) {
 // need each other, and the machine boots meanwhile.
 func (v *launching) launched(ctx context.Context, instance string) error {
 	var begun <-chan minting
-	if v.Runner.State == store.RunnerNew && v.Runner.Lease.Usable(v.Now()) {
+	if v.Runner.State == store.RunnerNew && v.Runner.Lease.Usable(v.Now()) && v.serves(v.account, v.Runner) {
 		begun = v.beginMint(ctx, v.Runner)
 	}
 	foreign := false

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,10 +22,46 @@ type points struct {
 	known map[string]store.Points
 	// spare are leases whose starts had to wait after all, for others of the same scope.
 	spare map[leaser][]store.Lease
+	// refused are the credentials that GitHub refused, until when each is passed over.
+	refused map[leaser]time.Time
 }
 
-// leaser is whose credential registers, and where.
+// leaser is whose credentials register, or which one, and where.
 type leaser struct{ credential, scope string }
+
+// credentialsOf names all credentials of an account as one leaser does.
+func credentialsOf(a store.Account) string { return strings.Join(a.CredentialNames(), " ") }
+
+// passFor is how long a credential is passed over that GitHub refused, while others work: a
+// person needs minutes to put it right, and each try costs a start a second, and an alarm.
+const passFor = 10 * time.Minute
+
+// refuse passes a credential over in a scope for a while.
+func (p *points) refuse(now time.Time, of leaser) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refused == nil {
+		p.refused = map[leaser]time.Time{}
+	}
+	maps.DeleteFunc(p.refused, func(_ leaser, until time.Time) bool { return !now.Before(until) })
+	p.refused[of] = now.Add(passFor)
+}
+
+// serving returns those of the credentials that GitHub did not refuse in a scope lately.
+// others: it did not refuse all of them; else each is tried again.
+func (p *points) serving(now time.Time, names []string, scope string) (serve []string, others bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range names {
+		if !now.Before(p.refused[leaser{name, scope}]) {
+			serve = append(serve, name)
+		}
+	}
+	if serve == nil {
+		return names, false
+	}
+	return serve, true
+}
 
 // keep has a lease that nobody used serve another request.
 func (p *points) keep(of leaser, l store.Lease) {
@@ -81,53 +120,78 @@ type grant struct {
 	wait store.Wait
 }
 
-// lease leases registrations of the account's credential, by one write. What it decides is
+// lease leases registrations of the account's credentials, by one write. What it decides is
 // committed on its own, before all that follows from it: accounts that share a credential
 // would conflict with each other's intents. Leases whose commit was not answered are lost.
 func (in *invocation) lease(ctx context.Context, now time.Time, account store.Account, ws ...store.LeaseWish) ([]grant, error) {
 	grants := make([]grant, len(ws))
-	err := in.onPoints(ctx, account, func(p store.Points) (d store.Decision) {
-		for i, w := range ws {
-			d, grants[i].Lease = p.Lease(now, in.Limits, w)
-			grants[i].wait = d.Wait
-			p = *d.Changes[0].Item.(*store.Points)
+	names := account.CredentialNames()
+	err := in.onPoints(ctx, func(known func(string) store.Points) []store.Change {
+		changed := map[string]store.Change{}
+		of := func(name string) store.Points {
+			if c, ok := changed[name]; ok {
+				return *c.Item.(*store.Points)
+			}
+			return known(name)
 		}
-		return d
+		for i, w := range ws {
+			var scope *store.Points
+			if len(names) > 1 {
+				scope = new(of(store.ScopePoints(w.Scope)))
+			}
+			var from []store.Points
+			serve, _ := in.points.serving(now, names, w.Scope)
+			for _, name := range serve {
+				from = append(from, of(name))
+			}
+			var d store.Decision
+			d, grants[i].Lease = store.LeaseOf(now, in.Limits, from, scope, w)
+			grants[i].wait = d.Wait
+			for _, c := range d.Changes {
+				changed[c.Item.Ref().ID] = c
+			}
+		}
+		var all []store.Change
+		for _, name := range slices.Sorted(maps.Keys(changed)) {
+			all = append(all, changed[name])
+		}
+		return all
 	})
 	return grants, err
 }
 
-// rest has all workers leave GitHub alone for as long as it asked for. If that cannot be
-// written, the next one that calls gets the same answer.
-func (in *invocation) rest(ctx context.Context, account store.Account, until time.Time) {
+// rest has all workers leave GitHub alone with a credential for as long as it asked for. If
+// that cannot be written, the next one that calls gets the same answer.
+func (in *invocation) rest(ctx context.Context, credential string, until time.Time) {
 	now := in.Now()
-	err := in.onPoints(ctx, account, func(p store.Points) store.Decision {
-		return p.Rest(now, in.Limits, until)
+	err := in.onPoints(ctx, func(known func(string) store.Points) []store.Change {
+		return known(credential).Rest(now, in.Limits, until).Changes
 	})
 	if err != nil {
-		in.Log.Warn("GitHub's limit is not written down", "account", account.ID, "until", until, "error", err)
+		in.Log.Warn("GitHub's limit is not written down", "credential", credential, "until", until, "error", err)
 	}
 }
 
-// onPoints commits what decide makes of the points of the account's credential.
-func (in *invocation) onPoints(ctx context.Context, account store.Account, decide func(p store.Points) store.Decision) error {
-	credential := account.Credential()
+// onPoints commits what decide makes of points, which it gets by their names.
+func (in *invocation) onPoints(ctx context.Context, decide func(known func(name string) store.Points) []store.Change) error {
 	for try := 1; ; try++ {
-		d := decide(in.points.of(credential))
-		if len(d.Changes) == 0 {
+		changes := decide(in.points.of)
+		if len(changes) == 0 {
 			return nil
 		}
-		err := in.session.Commit(ctx, d.Changes...)
+		err := in.session.Commit(ctx, changes...)
 		lost, conflict := errors.AsType[*store.ConflictError](err)
 		switch {
 		case err == nil:
-			in.points.learn(d.Changes[0].Item)
+			for _, c := range changes {
+				in.points.learn(c.Item)
+			}
 			return nil
 		case conflict:
 			in.points.learn(lost.Current...)
 		}
 		if try == maxLeaseTries || ctx.Err() != nil || in.left() < lastCommit {
-			return fmt.Errorf("lease a registration of credential %s: %w", credential, err)
+			return fmt.Errorf("lease a registration from %s: %w", changes[0].Item.Ref(), err)
 		}
 		if err := in.backoff(ctx, try); err != nil {
 			return err
@@ -141,8 +205,8 @@ type leasing struct {
 	err error
 }
 
-// launchable returns the starts that are going to be launched as it looks, by their
-// credentials, each with one of their accounts. What it does not foresee leases for itself.
+// launchable returns the starts that are going to be launched as it looks, by the
+// credentials of their accounts, each with one of their accounts. What it does not foresee leases for itself.
 func (r *round) launchable(ctx context.Context, open []*start) (accounts map[string]store.Account, starts map[string][]*start) {
 	accounts, starts = map[string]store.Account{}, map[string][]*start{}
 	quotas, locks := map[string]store.Quota{}, map[string]bool{}
@@ -162,7 +226,7 @@ func (r *round) launchable(ctx context.Context, open []*start) (accounts map[str
 		turn, quota := quota.Turn(r.now, *req, account.Pace(r.Limits))
 		quotas[account.ID] = quota
 		if turn.Taken() {
-			of := account.Credential()
+			of := credentialsOf(account)
 			accounts[of], starts[of], locks[s.Lock] = account, append(starts[of], s), true
 		}
 	}
@@ -182,7 +246,7 @@ func (r *round) leasing(ctx context.Context, account store.Account, starts ...*s
 			continue
 		}
 		req := r.requests[s.ID]
-		s.leaser = leaser{account.Credential(), req.Where().Key()}
+		s.leaser = leaser{credentialsOf(account), req.Where().Key()}
 		if spare, ok := r.invocation.points.take(r.Now(), s.leaser); ok {
 			s.lease = spare
 			continue
@@ -223,29 +287,41 @@ func (r *round) leased(ctx context.Context, s *start, req *store.Request) bool {
 	return true
 }
 
-// permitted reports whether the runner may be registered now: by the lease that it has, or
-// a new one. If not, it waits.
-func (v *launching) permitted(ctx context.Context) (bool, error) {
+// serves reports whether an account still has the credential of a runner's lease, which
+// GitHub did not refuse lately.
+func (in *invocation) serves(account store.Account, r store.Runner) bool {
+	serve, _ := in.points.serving(in.Now(), account.CredentialNames(), r.Where().Key())
+	return slices.Contains(serve, r.Lease.Credential)
+}
+
+// permitted returns the lease by which the runner may be registered now: the one that it
+// has, or a new one. If there is none, it waits.
+func (v *launching) permitted(ctx context.Context) (l store.Lease, ok bool, err error) {
 	now := v.Now()
-	l := v.Runner.Lease
+	l = v.Runner.Lease
 	switch {
-	case l.Usable(now) || v.account.ID == "": // of an account that cannot be read, GitHub hears nothing
-		return true, nil
+	case v.account.ID == "": // of an account that cannot be read, GitHub hears nothing
+		return l, true, nil
+	case !v.serves(v.account, v.Runner):
+	case l.Usable(now):
+		return l, true, nil
 	case l.Soon(now):
-		return v.comes(ctx, l, store.Pause{})
+		ok, err = v.comes(ctx, l, store.Pause{})
+		return l, ok, err
 	}
 	grants, err := v.lease(ctx, now, v.account, store.LeaseWish{Scope: v.Runner.Where().Key(), Waited: true, Runs: v.Runner.Config.N > 0})
 	l = grants[0].Lease
 	switch {
 	case err != nil:
 		v.Log.Warn("no lease", "account", v.Runner.Account, "runner", v.Runner.ID, "trace", v.Runner.Trace, "error", err)
-		return false, v.wait(ctx, store.WaitOutage, v.Limits.PollResend)
+		return l, false, v.wait(ctx, store.WaitOutage, v.Limits.PollResend)
 	case grants[0].wait.For != "":
-		return false, v.later(ctx, store.Pause{Wait: grants[0].wait})
+		return l, false, v.later(ctx, store.Pause{Wait: grants[0].wait})
 	case l.Soon(v.Now()):
-		return v.comes(ctx, l, store.Pause{Lease: l})
+		ok, err = v.comes(ctx, l, store.Pause{Lease: l})
+		return l, ok, err
 	}
-	return true, nil
+	return l, true, nil
 }
 
 // comes waits for the time of a lease, in place if it is at hand, and reports whether that

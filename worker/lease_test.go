@@ -17,7 +17,7 @@ import (
 // points returns what the account's credential may still register.
 func (w *world) points() store.Points {
 	w.Helper()
-	p, err := store.Read[store.Points](w.Context(), w.store.Store, w.accounts[account].Credential())
+	p, err := store.Read[store.Points](w.Context(), w.store.Store, w.accounts[account].CredentialNames()[0])
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -12,11 +12,13 @@ import (
 // minting is the outcome of one registration.
 type minting struct {
 	name   store.GitHubName
+	by     string // the credential
 	minted github.Minted
 	err    error
 }
 
-// beginMint registers the name that is written ahead, while its caller commits.
+// beginMint registers the name that is written ahead by the runner's lease, while its
+// caller commits.
 func (in *invocation) beginMint(ctx context.Context, r store.Runner) <-chan minting {
 	name, ok := r.NextName()
 	if !ok {
@@ -26,21 +28,22 @@ func (in *invocation) beginMint(ctx context.Context, r store.Runner) <-chan mint
 	go func() {
 		var m minting
 		var panicked error
-		in.guard(&panicked, func() error { m = in.register(ctx, r, name); return nil })
+		in.guard(&panicked, func() error { m = in.register(ctx, r, name, r.Lease.Credential); return nil })
 		if panicked != nil {
-			m = minting{name: name, err: panicked}
+			m = minting{name: name, by: r.Lease.Credential, err: panicked}
 		}
 		out <- m
 	}()
 	return out
 }
 
-// register makes one mint call, and leaves time to record that it had no answer.
-func (in *invocation) register(ctx context.Context, r store.Runner, name store.GitHubName) minting {
+// register makes one mint call with a credential, and leaves time to record that it had no
+// answer.
+func (in *invocation) register(ctx context.Context, r store.Runner, name store.GitHubName, by string) minting {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
-	minted, err := in.GitHub.Mint(ctx, github.ScopeOf(r), name.Name, r.Labels)
-	return minting{name: name, minted: minted, err: err}
+	minted, err := in.GitHub.Mint(ctx, github.ScopeOf(r).With(by), name.Name, r.Labels)
+	return minting{name: name, by: by, minted: minted, err: err}
 }
 
 const (
@@ -75,10 +78,11 @@ func (v *launching) mint(ctx context.Context, first *minting) error {
 			case !ok || v.left() < lastCommit:
 				return v.wait(ctx, store.WaitGitHub, 0)
 			}
-			if ok, err := v.permitted(ctx); !ok {
+			l, ok, err := v.permitted(ctx)
+			if !ok {
 				return err
 			}
-			out := v.register(ctx, v.Runner, name)
+			out := v.register(ctx, v.Runner, name, l.Credential)
 			m = &out
 		}
 		if m.err == nil {
@@ -103,14 +107,17 @@ func (v *launching) unminted(ctx context.Context, m *minting) error {
 	last := code == store.EndMintDenied && v.Runner.Unregistered(v.Now(), code, text).Unminted.Tries >= maxConflicts
 	switch {
 	case errors.Is(m.err, github.ErrLimited):
-		log.Info("github asks to wait", "until", ge.RetryAt, "error", m.err)
-		if ge.Status != 0 && v.account.ID != "" && !errors.Is(m.err, github.ErrFull) {
-			v.rest(ctx, v.account, ge.RetryAt)
-		}
-		return v.later(ctx, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
+		log.Info("github asks to wait", "until", ge.RetryAt, "credential", m.by, "error", m.err)
+		return v.limited(ctx, m, ge, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
+	case (errors.Is(m.err, github.ErrDenied) || errors.Is(m.err, github.ErrNotFound)) && v.passOver(v.account, v.Runner, m.by):
+		log.Warn("a credential is refused, and another one stands in", "credential", m.by, "error", m.err)
+		_, err := v.claimed(ctx, func(now time.Time) store.Decision {
+			return v.SpendName(now, m.name.N, code, text, v.ControlPlane)
+		})
+		return err
 	case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
 		v.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,
-			"repository", v.Runner.Repository.Name, "registers_in", v.Runner.Where().Name, "error", m.err)
+			"repository", v.Runner.Repository.Name, "registers_in", v.Runner.Where().Name, "credential", m.by, "error", m.err)
 		return v.unregistered(ctx, text)
 	}
 	// The name is taken, or may be, whatever words GitHub has for that: it is never
@@ -126,6 +133,28 @@ func (v *launching) unminted(ctx context.Context, m *minting) error {
 		return err
 	}
 	return v.wait(ctx, store.WaitGitHubDown, v.pauseAfter(v.Runner)) // GitHub is in trouble: leave it a while
+}
+
+// limited has the runner wait while GitHub asks for that. If the account has another
+// credential, it is asked for a lease at once.
+func (v *launching) limited(ctx context.Context, m *minting, ge *github.Error, p store.Pause) error {
+	several := len(v.account.GitHub) > 1
+	if (ge.Status != 0 || several) && v.account.ID != "" && !errors.Is(m.err, github.ErrFull) {
+		v.rest(ctx, m.by, ge.RetryAt)
+		if several {
+			p.Wait.Until = v.Now()
+		}
+	}
+	return v.later(ctx, p)
+}
+
+// passOver has a credential that GitHub refused for a runner passed over, and reports whether
+// the account has another that it did not refuse.
+func (in *invocation) passOver(account store.Account, r store.Runner, by string) bool {
+	where := r.Where().Key()
+	in.points.refuse(in.Now(), leaser{by, where})
+	_, others := in.points.serving(in.Now(), account.CredentialNames(), where)
+	return others
 }
 
 // pauseAfter returns how long to leave GitHub alone after so many answers that did
@@ -145,7 +174,7 @@ func (v *launching) configure(ctx context.Context, m *minting) error {
 		return err
 	}
 	_, err = v.claimed(ctx, func(now time.Time) store.Decision {
-		return v.Configure(now, m.name.N, sealed, m.minted.RunnerID)
+		return v.Configure(now, m.name.N, sealed, m.minted.RunnerID, m.by)
 	})
 	return err
 }

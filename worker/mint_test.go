@@ -189,8 +189,8 @@ func TestEveryCallForARunnerIsInItsScope(t *testing.T) {
 		edit func(*store.Request)
 		want github.Scope
 	}{
-		"Repository":   {func(*store.Request) {}, github.Scope{ID: "7", Name: "acme/shop", Account: account}},
-		"Organization": {inOrganization, github.Scope{Organization: true, ID: "1", Name: "acme", Group: "garo", Account: account}},
+		"Repository":   {func(*store.Request) {}, github.Scope{ID: "7", Name: "acme/shop", Account: account, Credential: account + store.DefaultParameter}},
+		"Organization": {inOrganization, github.Scope{Organization: true, ID: "1", Name: "acme", Group: "garo", Account: account, Credential: account + store.DefaultParameter}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {

@@ -229,7 +229,7 @@ func (w *world) examine(t *testing.T, account, region string) (all []store.Findi
 
 func TestEverythingIsOK(t *testing.T) {
 	w := newWorld()
-	w.account.RunsOn, w.account.GitHub.AppID = []store.Offer{{Labels: []string{"x"}}}, 1
+	w.account.RunsOn, w.account.GitHub = []store.Offer{{Labels: []string{"x"}}}, store.GitHubCredentials{{AppID: 1}}
 	w.deliveries = []github.Delivery{{OK: true, At: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}}
 	w.sweep = store.Sweep{Meta: store.Meta{Version: 1}, Versions: map[string]store.ProgramVersion{"2.336.0": {}}}
 	all := w.examine(t, "", "")
@@ -296,7 +296,7 @@ func answers(status int, body string) simgithub.Fault {
 
 // offers makes the account one that a GitHub App serves.
 func (w *world) offers() {
-	w.account.RunsOn, w.account.GitHub.AppID = []store.Offer{{Labels: []string{"x"}}}, 1
+	w.account.RunsOn, w.account.GitHub = []store.Offer{{Labels: []string{"x"}}}, store.GitHubCredentials{{AppID: 1}}
 }
 
 // program has a runner program be seen that ends so long from the begin of the world.

@@ -48,10 +48,19 @@ func (d *Doctor) github(ctx context.Context, v Visit, a store.Account, runners [
 		}
 		return append(found, d.webhook(ctx, a))
 	}
-	rates, err := d.GitHub.Rates(ctx, in)
-	found = append(found, judgeCredential(in, rates, err))
-	if errors.Is(err, github.ErrDenied) {
-		return append(found, skipped(Registers, in.Name, "GitHub refuses the credential."))
+	var serve []store.GitHubCredential
+	for _, c := range a.Credentials() {
+		by := only(a, c, in)
+		rates, err := d.GitHub.Rates(ctx, by)
+		found = append(found, judgeCredential(by, rates, err))
+		if errors.Is(err, github.ErrDenied) {
+			found = append(found, skipped(Registers, by.Name, "GitHub refuses the credential."))
+			continue
+		}
+		serve = append(serve, c)
+	}
+	if serve == nil {
+		return found
 	}
 	if len(a.RunsOn) > 0 {
 		found = append(found, judgePermissions(repo, d.mayRead(ctx, repo)))
@@ -60,7 +69,22 @@ func (d *Doctor) github(ctx context.Context, v Visit, a store.Account, runners [
 		g, err := d.GitHub.Group(ctx, in)
 		found = append(found, judgeGroup(in, g, err))
 	}
-	return append(found, d.registers(ctx, v, a, in), d.webhook(ctx, a))
+	for _, c := range serve {
+		one := a
+		one.GitHub = store.GitHubCredentials{c}
+		found = append(found, d.registers(ctx, v, one, only(a, c, in)))
+	}
+	return append(found, d.webhook(ctx, a))
+}
+
+// only returns the scope for calls with one of an account's credentials, which its name
+// tells if there are several.
+func only(a store.Account, c store.GitHubCredential, in github.Scope) github.Scope {
+	in = in.With(a.CredentialName(c))
+	if len(a.GitHub) > 1 {
+		in.Name += ", " + in.Credential
+	}
+	return in
 }
 
 // where returns where runners of an account register, and a repository of it.
@@ -239,7 +263,7 @@ func (d *Doctor) webhook(ctx context.Context, a store.Account) store.Finding {
 	switch {
 	case len(a.RunsOn) == 0:
 		return skipped(Webhook, "", "The registration has no runs_on: nothing is to be delivered.")
-	case a.GitHub.AppID == 0:
+	case a.App().AppID == 0:
 		return skipped(Webhook, "", "The registration has no App, and what GitHub delivers for a repository's webhook is not read: its settings show that.")
 	}
 	all, _, err := d.GitHub.Deliveries(ctx, a.ID, "")

@@ -1,6 +1,7 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,9 @@ func (r Repository) errand(op op, object string, right Right) errand {
 // Access is what a call needs a credential for.
 type Access struct {
 	Account string // the AWS account whose registration names the credential
+	// Credential is which one, as store.Account.CredentialName has it. Empty: the account's
+	// main one, or with AsApp its App.
+	Credential string
 	// Repository is the id of the one repository that the credential is for, if it is for one.
 	Repository string
 	Name       string // of the repository or the organization, for people's messages only
@@ -57,9 +61,9 @@ type Access struct {
 // Access returns what calls about the runners of a scope need a credential for.
 func (s Scope) Access() Access {
 	if s.Organization {
-		return Access{Account: s.Account, Name: s.Name, Right: OrganizationRunners}
+		return Access{Account: s.Account, Credential: s.Credential, Name: s.Name, Right: OrganizationRunners}
 	}
-	return Access{Account: s.Account, Repository: s.ID, Name: s.Name, Right: RepositoryRunners}
+	return Access{Account: s.Account, Credential: s.Credential, Repository: s.ID, Name: s.Name, Right: RepositoryRunners}
 }
 
 // Right is what a call may do: the permission of an App that it takes.
@@ -74,12 +78,13 @@ const (
 	AsApp               Right = "as the App"                              // what GitHub tells the App about itself
 )
 
-// purse is whose calls count together: GitHub counts those of an App as itself apart.
+// purse is whose calls count together: a credential's. GitHub counts those of an App as
+// itself apart.
 func (a Access) purse() string {
 	if a.Right == AsApp {
 		return a.Account + " as the App"
 	}
-	return a.Account
+	return cmp.Or(a.Credential, a.Account)
 }
 
 // options returns what is asked of GitHub for a token that has the access, and no more.

@@ -99,8 +99,9 @@ const requestID = "X-Github-Request-Id"
 // fail makes the error of a call with a token from its response, which is nil if
 // there was none, and from the library's error, of which nothing that GitHub sent
 // is kept.
-func (c *Client) fail(op op, what string, token secret.Text, resp *gogithub.Response, err error) error {
-	e := &Error{Kind: ErrUnknown, Op: what}
+func (c *Client) fail(of errand, token secret.Text, resp *gogithub.Response, err error) error {
+	op, what := of.op, of.what
+	e := &Error{Kind: ErrUnknown, Op: what, Credential: of.access.Credential}
 	if resp != nil && resp.Response != nil {
 		e.Status, e.RequestID = resp.StatusCode, shortened(resp.Header.Get(requestID))
 		if e.Status >= 400 && resp.Body != nil { // the library has put it back

@@ -397,7 +397,9 @@ func TestChangedRegistrationHasAnotherToken(t *testing.T) {
 	from := appCredential
 	creds, err := github.NewCredentials(github.CredentialsConfig{
 		BaseURL: "https://github.test", HTTP: memhttp.Client(s.Handler()), Parameter: p.get,
-		Account: func(context.Context, string) (store.Account, error) { return store.Account{GitHub: from}, nil },
+		Account: func(context.Context, string) (store.Account, error) {
+			return store.Account{GitHub: store.GitHubCredentials{from}}, nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

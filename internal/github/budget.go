@@ -34,7 +34,7 @@ const leastHourly = 5000
 type Part struct {
 	Purpose Purpose
 	Calls   string // which ones, for people
-	// Share is the part of the hour's calls that may be made for an account by the
+	// Share is the part of the hour's calls that may be made with it by the
 	// processes whose Config.Share add up to 1; 1: all. Of a smaller part, each
 	// process may make its own share, one call at least: a third at once, and two
 	// thirds evenly over the hour, so that no hour sees more, wherever it begins.
@@ -87,7 +87,7 @@ func (o op) purpose() Purpose {
 	return ""
 }
 
-// hour is what an account may spend in an hour, and did.
+// hour is what a credential may spend in an hour, and did.
 type hour struct {
 	share     float64 // of this process
 	limit     int     // calls, as GitHub said last

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -42,11 +43,15 @@ type Config struct {
 	// 401; the call is then made once more, unless it is the same. Its errors are
 	// treated as Token's. nil: what Token gives is all there is.
 	Renew func(ctx context.Context, a Access, refused secret.Text) (secret.Text, error)
+	// Names returns the names of an AWS account's credentials, one at least, as an Access
+	// has them. Its errors are treated as Token's. nil: each account has one, without a name.
+	Names func(ctx context.Context, account string) ([]string, error)
+	Log   *slog.Logger // has the alarm for a credential that others stand in for. nil: discards
 	// Share is the part of what GitHub grants a credential that this process may
-	// spend for each account: DefaultShare in a worker. It is taken of the points a
+	// spend of each: DefaultShare in a worker. It is taken of the points a
 	// minute, and of each part of the Budget of an hour that is not all of it. Beyond
 	// that no call is made, and the answer is ErrLimited. A limit that GitHub itself
-	// tells of then holds for the account's next calls too. 0: no call is counted and
+	// tells of then holds for the credential's next calls too. 0: no call is counted and
 	// no limit kept in mind, as for a GitHub that is not shared.
 	Share float64
 	HTTP  *http.Client     // nil: http.DefaultClient; its CheckRedirect is not used
@@ -63,8 +68,12 @@ type Client struct {
 	limit *limiter // nil: none
 	// groups has the ids of the runner groups that were asked for lately.
 	groups groupIDs
-	http   http.Client
-	now    func() time.Time
+	names  func(ctx context.Context, account string) ([]string, error)
+	// refused are the credentials that were refused while others stood in.
+	refused refusals
+	log     *slog.Logger
+	http    http.Client
+	now     func() time.Time
 }
 
 var _ API = (*Client)(nil)
@@ -87,7 +96,11 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{base: base, token: cfg.Token, renew: cfg.Renew, limit: limit, groups: groupIDs{of: map[Scope]groupID{}}, now: cfg.Now}
+	c := &Client{base: base, token: cfg.Token, renew: cfg.Renew, limit: limit, groups: groupIDs{of: map[Scope]groupID{}},
+		names: cfg.Names, refused: refusals{until: map[Access]time.Time{}}, log: cfg.Log, now: cfg.Now}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
 	if cfg.HTTP != nil {
 		c.http = *cfg.HTTP
 	}
@@ -136,13 +149,9 @@ func call(ctx context.Context, gh *gogithub.Client, method, path string, body, i
 	return gh.Do(req, into)
 }
 
-// do makes one call, within this process's share, and once more if GitHub
-// refuses the credential and there is another. What fails, save for the
-// credential, is an *Error.
-func (c *Client) do(ctx context.Context, e errand, ask ask) (*gogithub.Response, error) {
-	if e.access.Right != AsApp && !ids.Fits(e.id) {
-		return nil, fmt.Errorf("%w: %.20q is no id of GitHub's", &Error{Kind: ErrRefused, Op: e.what}, e.id)
-	}
+// by makes one call with the credential of the errand, within this process's share, and
+// once more if GitHub refuses the credential and there is another text of it.
+func (c *Client) by(ctx context.Context, e errand, ask ask) (*gogithub.Response, error) {
 	purse := e.access.purse()
 	if at, ok := c.limit.take(purse, e.op, c.now()); !ok {
 		return nil, fmt.Errorf("%w: %w", &Error{Kind: ErrLimited, Op: e.what, RetryAt: at}, errShare)
@@ -196,7 +205,7 @@ func (c *Client) exchange(ctx context.Context, e errand, token secret.Text, ask 
 	if err == nil && resp.StatusCode == e.op.success() {
 		return resp, nil
 	}
-	err = c.fail(e.op, e.what, token, resp, err)
+	err = c.fail(e, token, resp, err)
 	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Kind == ErrLimited {
 		c.limit.rest(purse, refusal.RetryAt)
 	}

@@ -1,7 +1,6 @@
 package github
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +15,6 @@ import (
 )
 
 const (
-	// defaultParameter is where the credential is unless the registration says
-	// otherwise.
-	defaultParameter = "/github/runner/pat"
 	// renewBefore is how long before its end an installation token, which lives an
 	// hour, is given out no more: longer than any of our calls and than clocks differ.
 	renewBefore = 5 * time.Minute
@@ -131,16 +127,39 @@ func (c *Credentials) Renew(ctx context.Context, a Access, refused secret.Text) 
 	})
 }
 
-// registration returns where an account's credential is.
-func (c *Credentials) registration(ctx context.Context, a Access) (store.GitHubCredential, error) {
-	registered, err := c.cfg.Account(ctx, a.Account)
+// Names returns the names of an account's credentials, for Config.Names.
+func (c *Credentials) Names(ctx context.Context, account string) ([]string, error) {
+	registered, err := c.account(ctx, account)
 	if err != nil {
-		return store.GitHubCredential{}, wrong(err, store.ErrNoAccount, "read the registration of account "+a.Account)
+		return nil, err
 	}
-	return store.GitHubCredential{
-		Parameter: cmp.Or(registered.GitHub.Parameter, defaultParameter),
-		AppID:     registered.GitHub.AppID, InstallationID: registered.GitHub.InstallationID,
-	}, nil
+	return registered.CredentialNames(), nil
+}
+
+func (c *Credentials) account(ctx context.Context, id string) (store.Account, error) {
+	registered, err := c.cfg.Account(ctx, id)
+	if err != nil {
+		return store.Account{}, wrong(err, store.ErrNoAccount, "read the registration of account "+id)
+	}
+	return registered, nil
+}
+
+// registration returns where the credential is that an access is by.
+func (c *Credentials) registration(ctx context.Context, a Access) (store.GitHubCredential, error) {
+	registered, err := c.account(ctx, a.Account)
+	if err != nil {
+		return store.GitHubCredential{}, err
+	}
+	all := registered.Credentials()
+	for _, from := range all {
+		if a.Credential == registered.CredentialName(from) || a.Credential == "" && (a.Right != AsApp || from.AppID != 0) {
+			return from, nil
+		}
+	}
+	if a.Credential == "" {
+		return all[0], nil // there is no App among them
+	}
+	return store.GitHubCredential{}, &Error{Kind: ErrDenied, Op: fmt.Sprintf("use credential %s, which the registration of account %s does not name", a.Credential, a.Account)}
 }
 
 func (c *Credentials) parameter(ctx context.Context, account, name string, fresh bool) (secret.Text, error) {

@@ -76,7 +76,7 @@ func (p *parameters) fresh() (n int) {
 const account = "111122223333"
 
 // registered says that every account has the same credential.
-func registered(from store.GitHubCredential) func(context.Context, string) (store.Account, error) {
+func registered(from ...store.GitHubCredential) func(context.Context, string) (store.Account, error) {
 	return func(_ context.Context, id string) (store.Account, error) {
 		if id != account && id != "999988887777" {
 			return store.Account{}, store.ErrNoAccount

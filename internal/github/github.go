@@ -34,12 +34,22 @@ type Scope struct {
 	Name         string // owner/name or the organization's login, for people's messages only
 	Group        string // the name of an organization's runner group
 	Account      string // the AWS account whose registration names the credential
+	// Credential names the one of the account's that is asked first, and the only one that
+	// registers a runner: see Access. Empty: whichever has most left.
+	Credential string
 }
 
-// ScopeOf returns where a runner registers.
+// ScopeOf returns where a runner registers, with the credential that registered it: that
+// one reaches the scope.
 func ScopeOf(r store.Runner) Scope {
 	at := r.Where()
-	return Scope{Organization: at.Kind == store.OrganizationScope, ID: at.ID, Name: at.Name, Group: at.Group, Account: r.Account}
+	return Scope{Organization: at.Kind == store.OrganizationScope, ID: at.ID, Name: at.Name, Group: at.Group, Account: r.Account, Credential: r.RegisteredBy()}
+}
+
+// With returns the scope with another credential; empty: with whichever has most left.
+func (s Scope) With(credential string) Scope {
+	s.Credential = credential
+	return s
 }
 
 // Kind says for people which kind of scope it is.
@@ -120,6 +130,8 @@ type Error struct {
 	Said string
 	// RetryAt is when a limited call may be made again; zero otherwise.
 	RetryAt time.Time
+	// Credential is the name of the one that GitHub answered; empty: it has none.
+	Credential string
 }
 
 func (e *Error) Error() string {

@@ -39,18 +39,18 @@ func (o op) points() int {
 	return pointsToRead
 }
 
-// limiter keeps this process within its share of the points of each account's
+// limiter keeps this process within its share of the points of each
 // credential, and within the Budget of its hour. A nil limiter lets everything pass.
 // It is safe for concurrent use.
 type limiter struct {
 	share     float64 // of a credential, above 0
 	perMinute float64 // points
 
-	mu       sync.Mutex
-	accounts map[string]*bucket
+	mu     sync.Mutex
+	purses map[string]*bucket
 }
 
-// bucket is what an account may spend. It holds a third of the share and takes in
+// bucket is what a credential may spend. It holds a third of the share and takes in
 // two thirds a minute: no minute, wherever it begins, sees more than the share.
 type bucket struct {
 	points *gauge
@@ -83,7 +83,7 @@ func (g *gauge) promise(n int, now time.Time) time.Time {
 }
 
 func newLimiter(share float64) (*limiter, error) {
-	l := &limiter{share: share, perMinute: share * pointsPerMinute, accounts: map[string]*bucket{}}
+	l := &limiter{share: share, perMinute: share * pointsPerMinute, purses: map[string]*bucket{}}
 	switch {
 	case share == 0:
 		return nil, nil
@@ -96,24 +96,24 @@ func newLimiter(share float64) (*limiter, error) {
 // holds returns what a bucket holds when it is full.
 func (l *limiter) holds() int { return int(l.perMinute / 3) }
 
-// bucket returns an account's, with the lock held.
-func (l *limiter) bucket(account string) *bucket {
-	b := l.accounts[account]
+// bucket returns the one of a purse, with the lock held.
+func (l *limiter) bucket(purse string) *bucket {
+	b := l.purses[purse]
 	if b == nil {
 		b = &bucket{points: &gauge{Limiter: rate.NewLimiter(rate.Limit(l.perMinute*2/3/60), l.holds())}, hour: newHour(l.share)}
-		l.accounts[account] = b
+		l.purses[purse] = b
 	}
 	return b
 }
 
 // take spends what a call costs, or says when to ask again.
-func (l *limiter) take(account string, op op, now time.Time) (at time.Time, ok bool) {
+func (l *limiter) take(purse string, op op, now time.Time) (at time.Time, ok bool) {
 	if l == nil {
 		return time.Time{}, true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.bucket(account)
+	b := l.bucket(purse)
 	if now.Before(b.rests) {
 		return b.rests, false
 	}
@@ -127,44 +127,62 @@ func (l *limiter) take(account string, op op, now time.Time) (at time.Time, ok b
 	return time.Time{}, true
 }
 
+// left returns how many calls of the hour a credential has left, as GitHub said last, below
+// none while GitHub asks to be left alone.
+func (l *limiter) left(purse string, now time.Time) float64 {
+	if l == nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.bucket(purse)
+	switch {
+	case now.Before(b.rests):
+		return -1
+	case now.Before(b.hour.reset):
+		return float64(b.hour.remaining)
+	}
+	return float64(b.hour.limit)
+}
+
 // owe spends what a call costs that is made in any case, if need be of what is to
 // come.
-func (l *limiter) owe(account string, op op, now time.Time) {
+func (l *limiter) owe(purse string, op op, now time.Time) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.bucket(account)
+	b := l.bucket(purse)
 	b.points.ReserveN(now, op.points())
 	b.hour.spend(op.purpose(), now)
 }
 
-// learn takes in what GitHub says of an account's hour.
-func (l *limiter) learn(account string, h http.Header, now time.Time) {
+// learn takes in what GitHub says of a credential's hour.
+func (l *limiter) learn(purse string, h http.Header, now time.Time) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bucket(account).hour.learn(now, h)
+	l.bucket(purse).hour.learn(now, h)
 }
 
-// rest makes an account wait as long as GitHub asks for. A caller that does not stop may
+// rest makes a credential wait as long as GitHub asks for. A caller that does not stop may
 // be shut out, says GitHub.
-func (l *limiter) rest(account string, until time.Time) {
+func (l *limiter) rest(purse string, until time.Time) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.bucket(account)
+	b := l.bucket(purse)
 	if until.After(b.rests) {
 		b.rests = until
 	}
 }
 
-// hourLeft returns the least part that an account has left of its hour, of those whose
+// hourLeft returns the least part that a credential has left of its hour, of those whose
 // hour is known.
 func (l *limiter) hourLeft(now time.Time) (least float64, known bool) {
 	if l == nil {
@@ -173,7 +191,7 @@ func (l *limiter) hourLeft(now time.Time) (least float64, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	least = 1
-	for _, b := range l.accounts {
+	for _, b := range l.purses {
 		if h := b.hour; now.Before(h.reset) {
 			known, least = true, min(least, float64(h.remaining)/float64(h.limit))
 		}

@@ -108,7 +108,7 @@ func TestAccountThatIsGoneIsReachedAsAtItsLastLaunch(t *testing.T) {
 			if !errors.Is(err, c.err) || c.err == nil && !got.ExternalID.Equal(c.want) || rec.reads != c.reads {
 				t.Errorf("Account = %+v, %v after %d reads; want external id %q, error %v and %d", got, err, rec.reads, c.want, c.err, c.reads)
 			}
-			if c.want == "canary" && (!got.Closed || got.RoleARN != kept.Reach.RoleARN || got.DefaultRegion != "eu-west-2" || got.GitHub.Parameter != "/ci/pat") {
+			if c.want == "canary" && (!got.Closed || got.RoleARN != kept.Reach.RoleARN || got.DefaultRegion != "eu-west-2" || got.GitHub[0].Parameter != "/ci/pat") {
 				t.Errorf("Account = %+v, want it closed, with role, region and credential", got)
 			}
 			if strings.Contains(fmt.Sprint(err), "canary") {

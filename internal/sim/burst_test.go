@@ -126,7 +126,7 @@ func TestAccountsOfOneAppAreNotBehindEachOther(t *testing.T) {
 	throttled := world.Account
 	world.Account = func(a *store.Account) {
 		throttled(a)
-		a.GitHub = store.GitHubCredential{Parameter: "/app/key", AppID: 7, InstallationID: 8}
+		a.GitHub = store.GitHubCredentials{{Parameter: "/app/key", AppID: 7, InstallationID: 8}}
 	}
 	sim.Run(t, world, func(w *sim.World) {
 		ask := func(key string) (took func() time.Duration) {

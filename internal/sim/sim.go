@@ -158,7 +158,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway{throttles: cfg.Throttles},
 	}
 	if cfg.Plain {
-		w.Account.GitHub = store.GitHubCredential{AppID: appID, InstallationID: 1}
+		w.Account.GitHub = store.GitHubCredentials{{AppID: appID, InstallationID: 1}}
 		w.Account.RunsOn, w.Account.WebhookSecrets = []store.Offer{{Labels: []string{Plain}}}, []secret.Text{secret.New(webhookSecret)}
 	}
 	if cfg.Account != nil {

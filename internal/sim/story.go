@@ -150,7 +150,7 @@ func (w *World) Forget(id int64) error {
 func (w *World) NewImage() { w.images.Add(1) }
 
 // Points returns what the account's credential may still register.
-func (w *World) Points() store.Points { return read[store.Points](w, w.Account.Credential()) }
+func (w *World) Points() store.Points { return read[store.Points](w, w.Account.CredentialNames()[0]) }
 
 // LeaseOut has other accounts that share the credential lease all registrations that it
 // may make in the next minute.

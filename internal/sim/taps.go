@@ -243,7 +243,7 @@ func unanswered[T any](v T, err error) (T, error) {
 }
 
 func (g tappedGitHub) Mint(ctx context.Context, in github.Scope, name string, labels []string) (github.Minted, error) {
-	answered := g.w.Minting(name)
+	answered := g.w.Minting(name, in.Credential)
 	minted, err := atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, in, name, labels)
 	})

@@ -66,7 +66,7 @@ func online(t testing.TB, id string, now time.Time) *stage {
 	}
 	begun.Runner.Version = 1 // to the rules, version 0 is no runner
 	d, launched := begun.Launched(at(2), "i-0123456789abcdef0")
-	d = d.Configure(at(3), 1, "c2VhbGVk", 501)
+	d = d.Configure(at(3), 1, "c2VhbGVk", 501, "")
 	d, booted := d.Boot(at(30), lim, "5e884898da280471", "i-0123456789abcdef0")
 	d, order := d.ApplyEvent(at(60), lim, store.Event{Kind: store.EventOnline, Counter: 1}, "")
 	if !launched || booted != store.BootGo || order != store.OrderGo || d.Runner.ListeningAt.IsZero() {

@@ -584,6 +584,67 @@ run "app_without_installation" {
   expect_failures = [var.accounts]
 }
 
+run "further_app_without_installation" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        more_github    = [{ parameter = "/app/two", app_id = 1 }]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "six_credentials" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        more_github    = [for n in range(5) : { parameter = "/app/${n}" }]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "two_credentials_in_one_parameter" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        more_github    = [{ parameter = "/github/runner/pat" }]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
+run "app_named_twice" {
+  command = plan
+  variables {
+    accounts = {
+      "222222222222" = {
+        owners         = [{ id = "1", name = "acme" }]
+        regions        = { eu-west-2 = { subnets = ["subnet-0a"], images = ["ami-0a"] } }
+        instance_types = ["m7i.large"]
+        github         = { parameter = "/app/one", app_id = 1, installation_id = 2 }
+        more_github    = [{ parameter = "/app/two", app_id = 1, installation_id = 3 }]
+      }
+    }
+  }
+  expect_failures = [var.accounts]
+}
+
 run "role_by_name" {
   command = plan
   variables {

@@ -102,6 +102,7 @@ run "rendered" {
         max_open_requests      = 500
         pacing                 = { burst = 2, interval_ms = 1000 }
         github                 = { parameter = "/garo/app", app_id = 1, installation_id = 2 }
+        more_github            = [{ parameter = "/garo/other", app_id = 3, installation_id = 4 }, { parameter = "/garo/pat" }]
         allow                  = { public_repositories = true, events = ["issues"] }
         only                   = { refs = ["refs/heads/main"], properties = { tier = "gold" } }
         environment            = { https_proxy = "http://proxy.internal:3128" }

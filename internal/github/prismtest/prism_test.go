@@ -85,7 +85,7 @@ func clients(t *testing.T, base string, through http.RoundTripper, now func() ti
 	creds, err := github.NewCredentials(github.CredentialsConfig{
 		BaseURL: base, HTTP: hc, Now: now,
 		Account: func(context.Context, string) (store.Account, error) {
-			return store.Account{GitHub: store.GitHubCredential{AppID: 7, InstallationID: 9}}, nil
+			return store.Account{GitHub: store.GitHubCredentials{{AppID: 7, InstallationID: 9}}}, nil
 		},
 		Parameter: func(context.Context, string, string, bool) (secret.Text, error) {
 			return secret.New(string(pemKey)), nil

@@ -60,7 +60,7 @@ func Open(b *startup.Base, cfg Config) (*Access, error) {
 		return nil, err
 	}
 	gh, err := github.New(github.Config{
-		BaseURL: cfg.GitHubURL, Token: creds.Token, Renew: creds.Renew, HTTP: httpForGitHub(), Share: cfg.GitHubShare,
+		BaseURL: cfg.GitHubURL, Names: creds.Names, Token: creds.Token, Renew: creds.Renew, Log: b.Log, HTTP: httpForGitHub(), Share: cfg.GitHubShare,
 	})
 	if err != nil {
 		return nil, err

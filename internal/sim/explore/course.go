@@ -143,7 +143,7 @@ func (c *course) state() uint64 {
 
 // items returns all records of the world.
 func (c *course) items() []store.Item {
-	refs := []store.Ref{{Kind: store.KindQuota, ID: setting.AccountID}, {Kind: store.KindPoints, ID: c.w.Account.Credential()}, {Kind: store.KindSweep, ID: store.SweepKey(setting.AccountID, setting.Region)}}
+	refs := []store.Ref{{Kind: store.KindQuota, ID: setting.AccountID}, {Kind: store.KindPoints, ID: c.w.Account.CredentialNames()[0]}, {Kind: store.KindSweep, ID: store.SweepKey(setting.AccountID, setting.Region)}}
 	var all []store.Item
 	for _, kind := range []store.Kind{store.KindRequest, store.KindRunner} {
 		for i, err := range c.w.Store().List(c.w.Context(), store.Filter{Kind: kind}) {

@@ -6,7 +6,7 @@ var leaseBugs = []Bug{
 		edit("worker/lease.go", `	if len(ws) == 0 {
 		return &l
 	}
-`, `	p := r.points.of(account.Credential())
+`, `	p := r.points.of(account.CredentialNames()[0])
 	for i, s := range without {
 		d, lease := p.Lease(r.now, r.Limits, ws[i])
 		p = *d.Changes[0].Item.(*store.Points)
@@ -18,15 +18,17 @@ var leaseBugs = []Bug{
 	}
 `)),
 	plant("LeasesOfOneGrantedTwice", "leases that are made together are of one place",
-		edit("worker/lease.go", `			p = *d.Changes[0].Item.(*store.Points)
+		edit("worker/lease.go", `			if c, ok := changed[name]; ok {
+				return *c.Item.(*store.Points)
+			}
 `, ``)),
 	plant("LeaseUsedTwice", "a registration that failed is made again by the same lease",
 		edit("store/name.go", `	r.Lease = Lease{} // it is used up
 `, ``)),
 	plant("LeaseUsedBeforeItsTime", "a machine is registered as soon as it is launched, whenever its lease is for",
-		edit("worker/lease.go", `case l.Usable(now) || v.account.ID == "":`, `case l.Usable(now) || l.Soon(now) || v.account.ID == "":`)),
+		edit("worker/lease.go", `	case l.Usable(now):`, `	case l.Usable(now) || l.Soon(now):`)),
 	plant("RegisteredWithoutLease", "a machine whose lease expired is registered at once",
-		edit("worker/lease.go", `case l.Usable(now) || v.account.ID == "":`, `case !l.Soon(now) || v.account.ID == "":`)),
+		edit("worker/lease.go", `	case l.Usable(now):`, `	case !l.Soon(now):`)),
 	plant("LaunchedLongBefore", "a machine is launched however long it has to wait for its registration",
 		edit("store/points.go", `	if small || w.Waited {
 		ahead = lim.LeaseAhead

@@ -1,7 +1,6 @@
 package promise
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -59,20 +58,11 @@ func (p leasePromises) sawLeases(c commit) {
 	p.hold(Alone, !points || len(c.items) == 1 && !intent, "a lease is in a commit with %d items", len(c.items))
 }
 
-// sawMint looks at a registration before it is made.
-func (p leasePromises) sawMint(r store.Runner) {
+// sawMint looks at a registration with a credential before it is made.
+func (p leasePromises) sawMint(r store.Runner, credential string) {
 	now := p.now(kernel.Worker)
 	p.hold(Leased, !now.Before(r.Lease.At.Add(-slack)), "runner %s is registered at %s, and its lease is for %s", r.ID, now, r.Lease.At)
-	p.sawUsed(p.credentialOf(r.Account))
-}
-
-// credentialOf names the credential of an account as its points do: all accounts with an
-// App share what GitHub grants it.
-func (p leasePromises) credentialOf(account string) string {
-	if app := p.Account.GitHub; app.AppID != 0 {
-		return fmt.Sprintf("/app/%d/%d", app.AppID, app.InstallationID)
-	}
-	return account + "/github/runner/pat"
+	p.sawUsed(credential)
 }
 
 // sawUsed looks at a lease of a credential that is used.

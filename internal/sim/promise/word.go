@@ -65,14 +65,14 @@ type wordPromises struct{ *History }
 
 // Minting looks at a registration before it is made: under a claim, and a name that
 // was written ahead and is new. answered notes its outcome.
-func (p wordPromises) Minting(name string) (answered func(err error)) {
+func (p wordPromises) Minting(name, credential string) (answered func(err error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	id := setting.RunnerIn(name)
 	if c, ok := p.checks[id]; ok {
 		p.hold(NameOnce, !p.names[name], "the name %s is registered a second time", name)
 		p.hold(Claimed, c.Claim.By != "" && !p.now(kernel.Worker).After(c.Claim.Until), "the name %s is registered for a check without a claim", name)
-		leasePromises(p).sawUsed(leasePromises(p).credentialOf(setting.AccountID))
+		leasePromises(p).sawUsed(credential)
 	} else if r := p.runners[id]; r.Version != 0 || !p.wiped() {
 		p.hold(NameOnce, !p.names[name], "the name %s is registered a second time", name)
 		p.hold(NameOnce, slices.ContainsFunc(r.Names, func(g store.GitHubName) bool { return g.Name == name }), "the name %s is registered before it is written", name)
@@ -81,7 +81,7 @@ func (p wordPromises) Minting(name string) (answered func(err error)) {
 		// ended the runner and with it the claim.
 		overtaken := r.State == store.RunnerEnded && now.Sub(r.EndedAt) < worker.Timeout+slack
 		p.hold(Claimed, r.Claim.By != "" && !now.After(r.Claim.Until) || overtaken, "the name %s is registered without a claim", name)
-		leasePromises(p).sawMint(r)
+		leasePromises(p).sawMint(r, credential)
 	}
 	return func(err error) {
 		p.mu.Lock()

@@ -238,6 +238,9 @@ func TestRegistrationsAreReadByTheCode(t *testing.T) {
 	if got := fmt.Sprint(a.Markets, a.Modes, a.SpotFallback, a.MaxRunners); got != "[spot ondemand] [shared ephemeral] true 10" {
 		t.Errorf("defaults = %s", got)
 	}
+	if got := a.GitHub; !slices.Equal(got, store.GitHubCredentials{{}}) {
+		t.Errorf("github = %+v, want the default one", got)
+	}
 	if got := a.Allow; !reflect.DeepEqual(got, store.Allow{}) {
 		t.Errorf("allow = %+v, want nothing unasked", got)
 	}
@@ -248,7 +251,7 @@ func TestRegistrationsAreReadByTheCode(t *testing.T) {
 	got := fmt.Sprintln(b.Repositories, b.Server, b.Scope, b.DefaultRegion, b.InstanceTypes, b.DefaultInstanceTypes, b.Markets, b.SpotFallback, b.Modes,
 		b.MaxTimeoutS, b.HardS, b.MaxRunners, []int{b.Pacing.Burst, b.Pacing.IntervalMS}, b.GitHub, b.Allow.PublicRepositories, b.Allow.Events, b.MaxOpenRequests, b.Only.Refs, b.Only.Properties, b.Regions["eu-west-1"].Subnets, b.Regions["eu-west-1"].SecurityGroups, b.Regions["eu-west-1"].Images, b.Regions["eu-west-1"].InstanceProfile)
 	want := "[{2 acme/shop}] github.example.org { organization 1 acme garo} eu-west-1 [m7i.large m7a.large] [m7a.large] [ondemand] false [ephemeral] " +
-		"1800 7200 3 [2 1000] {/garo/app 1 2} true [issues] 500 [refs/heads/main] map[tier:gold] [subnet-0c] [sg-0c] [/images/runner] jobs\n"
+		"1800 7200 3 [2 1000] [{/garo/app 1 2} {/garo/other 3 4} {/garo/pat 0 0}] true [issues] 500 [refs/heads/main] map[tier:gold] [subnet-0c] [sg-0c] [/images/runner] jobs\n"
 	if got != want {
 		t.Errorf("registration = %s\nwant %s", got, want)
 	}

@@ -347,6 +347,9 @@ func TestBorrowedRoleMayLaunchOrEndWhatIsOurs(t *testing.T) {
 		{"PassTheBorrowedRole", at("iam:PassRole", "arn:aws:iam::111111111111:role/GitHubRunnerAssumeRole").with("iam:PassedToService", "ec2.amazonaws.com"), none},
 
 		{"Credential", at("ssm:GetParameter", ssm+"/github/runner/pat"), both},
+		{"FurtherCredential", at("ssm:GetParameter", ssm+"/github/runner/app"), both},
+		{"ParameterThatIsNoCredential", at("ssm:GetParameter", ssm+"/github/runner/another"), none},
+		{"FurtherCredentialsKey", decrypt.with("kms:EncryptionContext:PARAMETER_ARN", ssm+"/github/runner/app"), both},
 		{"CredentialElsewhere", at("ssm:GetParameter", "arn:aws:ssm:eu-west-1:111111111111:parameter/github/runner/pat"), none},
 		{"CredentialWritten", at("ssm:PutParameter", ssm+"/github/runner/pat"), none},
 		{"OtherParameter", at("ssm:GetParameter", ssm+"/database/password"), none},

@@ -51,9 +51,10 @@ module "control_plane" {
 module "account" {
   source = "../../modules/account"
 
-  control_plane     = module.control_plane.control_plane
-  external_id       = module.control_plane.external_ids[local.account]
-  github_credential = var.github_credential
+  control_plane           = module.control_plane.control_plane
+  external_id             = module.control_plane.external_ids[local.account]
+  github_credential       = var.github_credential
+  more_github_credentials = var.more_github_credentials
   regions = {
     (var.region) = {
       vpc_id  = data.aws_vpc.default.id

@@ -20,6 +20,17 @@ variable "github_credential" {
   default = {}
 }
 
+variable "more_github_credentials" {
+  description = "Further credentials of the same rights, for more registrations a minute: docs/deploy.md says when they help."
+  type = list(object({
+    parameter       = string
+    create          = optional(bool, true)
+    app_id          = optional(number)
+    installation_id = optional(number)
+  }))
+  default = []
+}
+
 variable "registration" {
   description = "Further fields of the registration, such as `runs_on`."
   type        = any

@@ -80,6 +80,23 @@ resource "aws_ssm_parameter" "github" {
   }
 }
 
+resource "aws_ssm_parameter" "more_github" {
+  #checkov:skip=CKV_AWS_337: the account's own key for SSM, which every account has; put a parameter under a key of yours yourself with create = false
+  for_each = toset([for c in var.more_github_credentials : c.parameter if c.create])
+
+  region           = local.default_region
+  name             = each.key
+  description      = "A further credential that registers GitHub runners for ${var.control_plane.name}."
+  type             = "SecureString"
+  value_wo         = "put the credential here"
+  value_wo_version = 1
+  tags             = local.tags
+
+  lifecycle {
+    ignore_changes = [description, key_id, tier, type, value_wo_version]
+  }
+}
+
 resource "aws_iam_service_linked_role" "spot" {
   count = var.create_spot_role ? 1 : 0
 

@@ -23,6 +23,7 @@ output "registration" {
       app_id          = var.github_credential.app_id
       installation_id = var.github_credential.installation_id
     }
+    more_github = [for c in var.more_github_credentials : { parameter = c.parameter, app_id = c.app_id, installation_id = c.installation_id }]
   }
 }
 
@@ -39,4 +40,9 @@ output "security_groups" {
 output "credential_parameter" {
   description = "Where the GitHub credential has to be put, and in which region."
   value       = { name = var.github_credential.parameter, region = local.default_region }
+}
+
+output "more_credential_parameters" {
+  description = "Where the further GitHub credentials have to be put, in the same region."
+  value       = var.more_github_credentials[*].parameter
 }

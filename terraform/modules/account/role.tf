@@ -11,7 +11,10 @@ locals {
     for i in r.images : startswith(i, "/aws/") ? "arn:${local.partition}:ssm:${name}::parameter${i}" : "arn:${local.partition}:ssm:${name}:${local.account}:parameter${i}"
     if startswith(i, "/")
   ]]))
-  credential = "arn:${local.partition}:ssm:${local.default_region}:${local.account}:parameter${var.github_credential.parameter}"
+  credentials = [
+    for p in concat([var.github_credential.parameter], var.more_github_credentials[*].parameter) :
+    "arn:${local.partition}:ssm:${local.default_region}:${local.account}:parameter${p}"
+  ]
 
   # aws:userid of a session is ROLEID:SESSION.
   by = { for part in ["worker", "reaper"] : part => { StringLike = { "aws:userid" = "*:${local.session}-${part}" } } }
@@ -122,7 +125,7 @@ locals {
         Sid      = "Credential"
         Effect   = "Allow"
         Action   = "ssm:GetParameter"
-        Resource = local.credential
+        Resource = local.credentials
       },
       {
         Sid    = "CredentialKey"
@@ -130,7 +133,7 @@ locals {
         Action = "kms:Decrypt"
         Condition = { StringEquals = {
           "kms:ViaService"                      = [for suffix in local.kms_suffixes : "ssm.${local.default_region}.${suffix}"]
-          "kms:EncryptionContext:PARAMETER_ARN" = local.credential
+          "kms:EncryptionContext:PARAMETER_ARN" = local.credentials
         } }
         Resource = "arn:${local.partition}:kms:${local.default_region}:${local.account}:key/*"
       },

@@ -196,6 +196,32 @@ variable "github_credential" {
   }
 }
 
+variable "more_github_credentials" {
+  description = "Further credentials of the same rights, for more registrations a minute and in place of one that GitHub refuses: of other Apps, or tokens of other users. Each is as github_credential, in a parameter of its own. docs/deploy.md has the arithmetic."
+  type = list(object({
+    parameter       = string
+    create          = optional(bool, true)
+    app_id          = optional(number)
+    installation_id = optional(number)
+  }))
+  default = []
+
+  validation {
+    condition     = length(var.more_github_credentials) <= 4 && alltrue([for c in var.more_github_credentials : can(regex("^(/[A-Za-z0-9_.-]+)+$", c.parameter))])
+    error_message = "Name at most four more_github_credentials. Begin each parameter with a slash, end it without one, and use letters, digits, dot, underscore and hyphen between slashes."
+  }
+
+  validation {
+    condition     = alltrue([for c in var.more_github_credentials : (c.app_id == null) == (c.installation_id == null)])
+    error_message = "Set app_id and installation_id of each of more_github_credentials together, or neither for a personal access token."
+  }
+
+  validation {
+    condition     = length(distinct(concat([var.github_credential.parameter], var.more_github_credentials[*].parameter))) == 1 + length(var.more_github_credentials)
+    error_message = "Give each of more_github_credentials a parameter of its own, other than that of github_credential."
+  }
+}
+
 variable "role_name" {
   description = "Name of the role that the control plane borrows."
   type        = string

@@ -165,6 +165,30 @@ run "app_without_installation" {
   expect_failures = [var.github_credential]
 }
 
+run "further_credential_without_slash" {
+  command = plan
+  variables {
+    more_github_credentials = [{ parameter = "pat" }]
+  }
+  expect_failures = [var.more_github_credentials]
+}
+
+run "further_app_without_installation" {
+  command = plan
+  variables {
+    more_github_credentials = [{ parameter = "/github/runner/app", app_id = 1 }]
+  }
+  expect_failures = [var.more_github_credentials]
+}
+
+run "two_credentials_in_one_parameter" {
+  command = plan
+  variables {
+    more_github_credentials = [{ parameter = "/github/runner/pat", app_id = 1, installation_id = 2 }]
+  }
+  expect_failures = [var.more_github_credentials]
+}
+
 run "role_name_with_a_slash" {
   command = plan
   variables {

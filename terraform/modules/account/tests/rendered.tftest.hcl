@@ -17,6 +17,8 @@ run "rendered" {
     kms_key_arns     = ["arn:aws:kms:eu-west-2:111111111111:key/volumes"]
     default_region   = "eu-west-2"
 
+    more_github_credentials = [{ parameter = "/github/runner/app", app_id = 7, installation_id = 9 }]
+
     max_root_volume_gb    = 200
     instance_requirements = { vcpus = { min = 2, max = 16 }, arch = ["x86_64", "arm64"], exclude = ["t*"] }
     machine_tags          = { team = "build" }

@@ -44,7 +44,7 @@ run "minimal" {
     error_message = "Machines cannot call out."
   }
   assert {
-    condition     = output.credential_parameter == { name = "/github/runner/pat", region = "eu-west-2" }
+    condition     = output.credential_parameter == { name = "/github/runner/pat", region = "eu-west-2" } && output.registration.more_github == []
     error_message = "The user is not told where to put the credential."
   }
 }
@@ -93,8 +93,12 @@ run "everything" {
     create_spot_role  = true
     instance_profile  = { name = "jobs", policy_arns = ["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"] }
     github_credential = { parameter = "/garo/app", create = false, app_id = 1, installation_id = 2 }
-    kms_key_arns      = ["arn:aws:kms:eu-west-2:111111111111:key/1"]
-    tags              = { Team = "build" }
+    more_github_credentials = [
+      { parameter = "/garo/other", create = false, app_id = 3, installation_id = 4 },
+      { parameter = "/garo/pat" },
+    ]
+    kms_key_arns = ["arn:aws:kms:eu-west-2:111111111111:key/1"]
+    tags         = { Team = "build" }
   }
   assert {
     condition     = output.registration.regions["eu-west-2"].instance_profile == "jobs" && aws_iam_instance_profile.machine[0].role == "jobs" && keys(aws_iam_role_policy_attachment.machine) == ["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"]
@@ -103,6 +107,10 @@ run "everything" {
   assert {
     condition     = output.registration.github == { parameter = "/garo/app", app_id = 1, installation_id = 2 } && length(aws_ssm_parameter.github) == 0
     error_message = "The App is not registered, or its parameter is made though it is there."
+  }
+  assert {
+    condition     = [for c in output.registration.more_github : "${c.parameter} ${coalesce(c.app_id, 0)}"] == ["/garo/other 3", "/garo/pat 0"] && keys(aws_ssm_parameter.more_github) == ["/garo/pat"] && output.more_credential_parameters == tolist(["/garo/other", "/garo/pat"])
+    error_message = "The further credentials are not registered, or their parameters not made where they are not there."
   }
   assert {
     condition     = aws_iam_service_linked_role.spot[0].aws_service_name == "spot.amazonaws.com" && aws_iam_role.this.name == "garo-borrow"
