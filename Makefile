@@ -113,8 +113,9 @@ image-roots: ## Make images of bare Debian and Ubuntu by install.sh, and boot ma
 	go test -count=1 -v -timeout 40m -run '^TestImageIsInstalledAndBoots$$' ./internal/test/machinetest -args -ubuntu
 
 .PHONY: pictures
-pictures: ## Write the page's screenshots again into docs/images; needs Chromium
+pictures: ## Write the screenshots of the page and the recording of garo watch again into docs/images; needs Chromium
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
+	go test -count=1 -run '^TestWatchDrawsInPlace$$' ./cmd/garo -args -pictures $(CURDIR)/docs/images
 
 # Random calls of each operation, with each of two tokens.
 EXAMPLES ?= 50
@@ -183,9 +184,14 @@ sim-planted: ## Plant bugs one at a time, and count the random seeds that it tak
 sim-planted-long: ## The same with 20,000 seeds for each bug
 	go run ./internal/sim/planted -seeds 20000
 
+# The version to be released, such as v1.2.3. Empty: none yet, so that nothing is pinned to it.
+VERSION ?=
+
 # goreleaser takes minutes to build, and is a tool of releases alone.
 .PHONY: release-check
-release-check: ## Build all that a release has into dist/, and publish nothing; needs goreleaser
+release-check: ## Build all that a release has into dist/, and publish nothing; VERSION=v1.2.3 checks changelog and pins; needs goreleaser
+	$(if $(VERSION),@grep -qE '^## $(subst .,\.,$(VERSION))( |$$)' CHANGELOG.md || { echo 'CHANGELOG.md has no heading ## $(VERSION): write it'; exit 1; })
+	$(if $(VERSION),client/action/pin.sh $(VERSION) && git diff --exit-code client/action/node/release.json)
 	@command -v goreleaser >/dev/null || { echo 'goreleaser is not installed: go install github.com/goreleaser/goreleaser/v2@v2.15.1'; exit 1; }
 	goreleaser check
 	goreleaser release --snapshot --clean --skip=sbom

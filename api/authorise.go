@@ -40,14 +40,14 @@ func Authorize(lim store.Limits, c Caller, a store.Account, r store.Request) Ver
 	switch c.Kind {
 	case Operator:
 		if c.Name == "" {
-			return deny("operator without a name", "", "This token names nobody.")
+			return deny("operator without a name", "", "This token names nobody: put it into the operators under a name.")
 		}
 	case GitHub:
 		if v := authorizeClaims(c.Claims, a, r); !v.Allowed {
 			return v
 		}
 	default:
-		return deny("unknown kind of caller", "", "This token may not start runners.")
+		return deny("unknown kind of caller", "", "This token may not start runners: use an operator's, or the ID token of a job.")
 	}
 	if !form.GitHubID.Fits(r.Repository.ID) {
 		return refusedBy(intake.NotServed())
@@ -67,7 +67,7 @@ func authorizeClaims(cl Claims, a store.Account, r store.Request) Verdict {
 		return v
 	}
 	if !r.Repository.Same(cl.repository()) || r.Repository.OwnerID != cl.OwnerID {
-		return deny("another repository", "repo", "A workflow gets runners for its own repository only.")
+		return deny("another repository", "repo", "A workflow gets runners for its own repository only. Leave repo out.")
 	}
 	if !a.Serves(cl.repository()) {
 		return refusedBy(intake.NotServed())

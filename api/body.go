@@ -37,7 +37,7 @@ func readBody(r *http.Request, v any) error {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &problem{code: apitype.CodeTooLarge, detail: fmt.Sprintf("A body has at most %d bytes.", maxBody)}
+		return &problem{code: apitype.CodeTooLarge, detail: fmt.Sprintf("Shorten the lists: a body has at most %d bytes.", maxBody)}
 	}
 	if err != nil {
 		return malformed("The body did not arrive whole.")
@@ -129,10 +129,10 @@ func checkJSON(body []byte, fields map[string]bool) error {
 		}
 		if name, ok := token.(string); ok && top.object && !top.value {
 			if len(stack) == 1 && !fields[name] {
-				return &problem{code: apitype.CodeUnknownField, field: quotable(name), detail: "The body has a field that this call does not know. Names are in lower case."}
+				return &problem{code: apitype.CodeUnknownField, field: quotable(name), detail: "This call does not know the field: correct its name, which is in lower case, or leave it out. An older API knows fewer fields."}
 			}
 			if top.seen[name] {
-				return &problem{code: apitype.CodeMalformed, field: quotable(name), detail: "The body has a field twice."}
+				return &problem{code: apitype.CodeMalformed, field: quotable(name), detail: "The body has this field twice: send it once."}
 			}
 			top.seen[name], top.name, top.value = true, name, true
 			continue

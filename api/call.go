@@ -262,7 +262,7 @@ func traceOf(h http.Header, own string) string {
 func readQuery(raw string, known []string) (url.Values, error) {
 	q, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, &problem{code: apitype.CodeInvalidField, detail: "The query is not well formed."}
+		return nil, &problem{code: apitype.CodeInvalidField, detail: "The query is not well formed: escape its values as in a URL."}
 	}
 	names := make([]string, 0, len(q))
 	for name := range q {
@@ -271,10 +271,10 @@ func readQuery(raw string, known []string) (url.Values, error) {
 	slices.Sort(names)
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, &problem{code: apitype.CodeUnknownField, field: quotable(name), detail: "The query has a parameter that this call does not know."}
+			return nil, &problem{code: apitype.CodeUnknownField, field: quotable(name), detail: "This call does not know the parameter: correct its name, or leave it out. GET /openapi.yaml lists what there is."}
 		}
 		if len(q[name]) != 1 {
-			return nil, invalid(name, "Say it once.")
+			return nil, invalid(name, "Specify this parameter once.")
 		}
 	}
 	return q, nil

@@ -72,7 +72,7 @@ func (s checks) status(ctx context.Context, c *call, _ none) (apitype.Check, err
 		return apitype.Check{}, err
 	}
 	id := c.PathValue("id")
-	absent := &problem{code: apitype.CodeNotFound, detail: "There is no such check, or it is too old."}
+	absent := &problem{code: apitype.CodeNotFound, detail: "There is no such check, or it is too old: garo doctor starts one."}
 	if id == store.LastCheck {
 		absent.detail = "No check has ended yet, or the last one is too old: garo doctor starts one."
 	} else if !keys.ValidID(id) {

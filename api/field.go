@@ -148,7 +148,7 @@ func checkList(name string, values []string, f form.Form, most int, want string)
 			return invalid(name, "%s", want)
 		}
 		if slices.Contains(values[:i], v) {
-			return invalid(name, "It names one thing twice.")
+			return invalid(name, "Name each once.")
 		}
 	}
 	return nil

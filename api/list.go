@@ -102,7 +102,7 @@ func (s *server) oneRunner(ctx context.Context, c *call, _ none) (apitype.Runner
 		return apitype.Runner{}, err
 	}
 	id := c.PathValue("id")
-	absent := &problem{code: apitype.CodeNotFound, detail: "There is no such runner, or this token may not see it."}
+	absent := &problem{code: apitype.CodeNotFound, detail: "There is no such runner, or this token may not see it. GET /runners lists those that it sees."}
 	if !keys.ValidID(id) {
 		c.deny("no runner can have this id")
 		return apitype.Runner{}, absent

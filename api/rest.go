@@ -19,7 +19,7 @@ func (s *server) release(ctx context.Context, c *call, _ none) (apitype.Released
 		return apitype.Released{}, err
 	}
 	account, region := c.PathValue("account"), c.PathValue("region")
-	absent := &problem{code: apitype.CodeNotFound, detail: "There is no sweep of this account and region yet."}
+	absent := &problem{code: apitype.CodeNotFound, detail: "There is no sweep of this account and region yet: check both. The first one comes within minutes of the registration."}
 	if !form.AWSAccount.Fits(account) || !isRegion(region) {
 		return apitype.Released{}, absent
 	}

@@ -86,7 +86,7 @@ func delivered(r *http.Request) ([]byte, error) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxDelivery))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &problem{code: apitype.CodeTooLarge, detail: fmt.Sprintf("A delivery has at most %d bytes.", maxDelivery)}
+		return nil, &problem{code: apitype.CodeTooLarge, detail: fmt.Sprintf("Have the webhook send the event Workflow jobs alone: a delivery has at most %d bytes.", maxDelivery)}
 	}
 	if err != nil {
 		return nil, malformed("The body did not arrive whole.")

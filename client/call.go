@@ -74,7 +74,7 @@ func (c *Client) try(ctx context.Context, method, path string, payload []byte, o
 		return wait, e.Retryable(), e
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return 0, false, errors.New("the answer is not this API's: is the URL right?")
+		return 0, false, errors.New("unexpected answer: something else than this API answers there, check the URL")
 	}
 	return wait, false, nil
 }

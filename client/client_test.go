@@ -240,7 +240,7 @@ func TestAnswersOfOthersAreNotShown(t *testing.T) {
 		answer func(*http.Request) (*http.Response, error)
 		want   string
 	}{
-		"a login page":          {says(200, "<html>canary-body"), "is the URL right?"},
+		"a login page":          {says(200, "<html>canary-body"), "check the URL"},
 		"a redirect":            {says(302, "canary-body", "Location", "https://evil.example/"), "Status 302"},
 		"a proxy's refusal":     {says(403, "canary-body", "Content-Type", "text/html"), "Status 403"},
 		"another API's error":   {says(400, `{"code":"canary-body"}`), "Status 400"},
@@ -417,7 +417,7 @@ func TestWaitEndsAtEveryFinalState(t *testing.T) {
 		if (err != nil) == (state == apitype.Ready) || (err != nil) != ended || got.State != state || len(s.asked) != 1 {
 			t.Errorf("Wait = %s, %v after %d calls, want %s at once", got.State, err, len(s.asked), state)
 		}
-		if ended && (no.Status.State != state || no.Error() != "request x is "+state) {
+		if ended && (no.Status.State != state || no.Error() != "request x ended as "+state) {
 			t.Errorf("the error of a request that is %s is %q", state, no)
 		}
 	}

@@ -42,9 +42,9 @@ type NotReadyError struct {
 func (e *NotReadyError) Error() string {
 	s := e.Status
 	if s.Error == nil {
-		return fmt.Sprintf("request %s is %s", s.ID, s.State)
+		return fmt.Sprintf("request %s ended as %s", s.ID, s.State)
 	}
-	return fmt.Sprintf("request %s is %s: %s: %s", s.ID, s.State, s.Error.Code, s.Error.Text)
+	return fmt.Sprintf("request %s ended as %s: %s: %s", s.ID, s.State, s.Error.Code, s.Error.Text)
 }
 
 // Error is an answer of the API that is not a good one.

@@ -165,7 +165,7 @@ func (s Sweep) Unbrake(now time.Time, left int) Sweep {
 	return s
 }
 
-// Release lets the next sweep end what the brake spares.
+// Release overrides the brake for the next sweep.
 func (s *Sweep) Release(now time.Time, by string) Decision {
 	s.ReleasedAt, s.ReleasedBy = now, by
 	s.DueAt = now

@@ -8,7 +8,7 @@ locals {
   functions = {
     api    = { timeout = 10, memory = 256, description = "Records requests and hears machines." }
     worker = { timeout = 30, memory = 256, description = "Finds or launches a runner for a request." }
-    reaper = { timeout = 50, memory = 512, description = "Sends again what was forgotten, and ends what is over." }
+    reaper = { timeout = 50, memory = 512, description = "Retries overdue work, and ends expired runners." }
   }
 
   # The API offers the runner programs; the worker knows by them whether an image that

@@ -20,7 +20,7 @@ variable "package" {
 
   validation {
     condition     = (var.package.directory == null) != (var.package.s3_bucket == null)
-    error_message = "Set either package.directory or package.s3_bucket, not both and not neither."
+    error_message = "Set exactly one of package.directory and package.s3_bucket."
   }
 
   validation {
@@ -169,7 +169,7 @@ variable "accounts" {
 
   validation {
     condition     = alltrue([for a in var.accounts : length(a.repositories) + length(a.owners) > 0])
-    error_message = "Give each of accounts at least one of repositories or owners: nobody else is served. Find the ids with `gh api repos/OWNER/NAME --jq '.id, .owner.id'`."
+    error_message = "Give each of accounts at least one of repositories or owners: they alone are served. Find the ids with `gh api repos/OWNER/NAME --jq '.id, .owner.id'`."
   }
 
   validation {

@@ -257,7 +257,7 @@ func TestOneThatFailsEndsTheOthers(t *testing.T) {
 		if err := action.Main(t.Context(), s.env()); !errors.Is(err, action.ErrTold) {
 			t.Errorf("Main = %v, want %v", err, action.ErrTold)
 		}
-		s.said("::error title=GARO%3A no_capacity::Request garo-2 is failed")
+		s.said("::error title=GARO%3A no_capacity::Request garo-2 ended as failed")
 		slices.Sort(s.api.stopped)
 		if want := []string{"garo-1", "garo-2", "garo-3"}; !slices.Equal(s.api.stopped, want) {
 			t.Errorf("stopped %q, want %q", s.api.stopped, want)

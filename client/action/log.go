@@ -124,9 +124,9 @@ func (s *step) appendTo(variable, text string) error {
 
 // notReady says why a request has no runner.
 func notReady(st apitype.Status) problem {
-	p := problem{st.State, fmt.Sprintf("Request %s is %s.", st.ID, st.State)}
+	p := problem{st.State, fmt.Sprintf("Request %s ended as %s.", st.ID, st.State)}
 	if st.Error != nil {
-		p = problem{st.Error.Code, fmt.Sprintf("Request %s is %s: %s", st.ID, st.State, st.Error.Text)}
+		p = problem{st.Error.Code, fmt.Sprintf("Request %s ended as %s: %s", st.ID, st.State, st.Error.Text)}
 	}
 	for _, a := range st.Attempts {
 		p.text += fmt.Sprintf("\nTried %s %s in %s: %s", a.Market, a.InstanceType, a.Subnet, a.Code)

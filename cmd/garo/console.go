@@ -21,20 +21,11 @@ func consoleCommand() *cobra.Command {
 system and GARO's agent wrote since it started. What EC2 has may be minutes old, and is
 gone an hour after the machine. ANY is what garo show takes.`,
 		Example: `  garo console i-0123456789abcdef0`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] == "" {
-				return usage("%s wants one machine: see %s --help", c.CommandPath(), c.CommandPath())
-			}
-			return nil
-		},
+		Args:    oneThing("machine"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := t.client(cmd.Context())
+			cl, found, err := t.find(cmd.Context(), args[0])
 			if err != nil {
 				return err
-			}
-			found, err := cl.Find(cmd.Context(), args[0])
-			if err != nil {
-				return told(err)
 			}
 			runner, err := machineOf(found)
 			if err != nil {

@@ -96,7 +96,7 @@ func checkFailed(c apitype.Check) error {
 	case c.State != apitype.CheckDone:
 		return marked{fmt.Errorf("the check was not done until %s, and what it found is not all: see the worker's log for the check %s, and run garo doctor again", date(c.GiveUpAt), c.ID), client.ErrUnavailable}
 	case failed > 0:
-		return fmt.Errorf("%d of %d checks failed", failed, len(c.Findings))
+		return fmt.Errorf("%d of %d checks failed: each says what to do", failed, len(c.Findings))
 	}
 	return nil
 }

@@ -203,20 +203,11 @@ runner, a runner's name at GitHub, an EC2 instance (i-...), the number of a work
 run, or the address of a run or a job at GitHub.`,
 		Example: `  garo show i-0123456789abcdef0
   garo show https://github.com/acme/shop/actions/runs/123456/job/789`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] == "" {
-				return usage("%s wants one thing to look for: see %s --help", c.CommandPath(), c.CommandPath())
-			}
-			return nil
-		},
+		Args: oneThing("thing to look for"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := t.client(cmd.Context())
+			cl, found, err := t.find(cmd.Context(), args[0])
 			if err != nil {
 				return err
-			}
-			found, err := cl.Find(cmd.Context(), args[0])
-			if err != nil {
-				return told(err)
 			}
 			if t.json {
 				return printJSON(cmd.OutOrStdout(), found)
@@ -227,6 +218,26 @@ run, or the address of a run or a job at GitHub.`,
 	t.flags(c)
 	c.ValidArgsFunction = t.completeID
 	return c
+}
+
+// oneThing refuses all but one argument, which is called what.
+func oneThing(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != 1 || args[0] == "" {
+			return usage("%s wants one %s: see %s --help", c.CommandPath(), what, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// find returns what somebody's words stand for, and the client that was asked.
+func (t *target) find(ctx context.Context, words string) (*client.Client, apitype.Found, error) {
+	cl, err := t.client(ctx)
+	if err != nil {
+		return nil, apitype.Found{}, err
+	}
+	found, err := cl.Find(ctx, words)
+	return cl, found, told(err)
 }
 
 // show prints what was found: one thing whole, several in a table.

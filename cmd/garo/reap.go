@@ -19,8 +19,9 @@ func reapCommand() *cobra.Command {
 		Long: `reap makes a local system run its reaper now, and prints what that did and why;
 with --dry-run, what it would do.
 
---release ACCOUNT/REGION lets the next sweep of that account and region, local or
-in AWS, end the machines that its brake spares. Look at the alarm first.`,
+--release ACCOUNT/REGION overrides the brake, the safety stop of a sweep: the next one
+in that account and region, local or in AWS, ends the machines that no record names.
+Look at the alarm brake first.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if release != "" {

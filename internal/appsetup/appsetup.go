@@ -261,7 +261,7 @@ func (c Config) call(ctx context.Context, method, path string, proof secret.Text
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.API, "/")+path, nil)
 	if err != nil {
-		return errors.New("the address of GitHub's API is none")
+		return fmt.Errorf("%q is no address of GitHub's API: want one such as https://api.github.com", c.API)
 	}
 	req.Header.Set("Accept", "application/vnd.github+json")
 	req.Header.Set("User-Agent", "garo")
@@ -288,7 +288,7 @@ func (c Config) call(ctx context.Context, method, path string, proof secret.Text
 		return fmt.Errorf("GitHub answers %d: %.200s", res.StatusCode, said.Message)
 	}
 	if json.Unmarshal(b, out) != nil {
-		return errors.New("GitHub's answer is not understood")
+		return fmt.Errorf("unexpected answer from %s, and not one of GitHub: check the address of its API", c.API)
 	}
 	return nil
 }

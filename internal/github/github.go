@@ -137,7 +137,11 @@ type Error struct {
 func (e *Error) Error() string {
 	s := fmt.Sprintf("%s: %v", e.Op, e.Kind)
 	if e.Status != 0 {
-		s += fmt.Sprintf(" (status %d, GitHub request %s)", e.Status, e.RequestID)
+		s += fmt.Sprintf(" (status %d", e.Status)
+		if e.RequestID != "" {
+			s += ", GitHub request " + e.RequestID
+		}
+		s += ")"
 	}
 	if e.Said != "" {
 		s += ": GitHub says: " + e.Said

@@ -65,7 +65,7 @@ func secrets(dir string) (*keys.Ring, secret.Text, error) {
 	}
 	var f keyFile
 	if json.Unmarshal([]byte(b), &f) != nil {
-		return nil, secret.Text{}, fmt.Errorf("read %s: it is not as garo wrote it; without its keys the records cannot be used", keysPath)
+		return nil, secret.Text{}, fmt.Errorf("read %s: it is not as garo wrote it, and the records cannot be used without its keys: bring it back from a backup, or give another --dir", keysPath)
 	}
 	by := map[string]secret.Text{}
 	for kid, k := range f.Keys {

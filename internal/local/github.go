@@ -42,6 +42,7 @@ type gitHub interface {
 	github.API
 	github.Jobs
 	doctor.GitHub
+	HourLeft() (left float64, known bool)
 }
 
 // registrar is the GitHub that runners are registered at: the simulated one, or

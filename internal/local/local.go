@@ -27,6 +27,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/sqlitequeue"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
@@ -106,13 +107,15 @@ type System struct {
 	// Token is the operator's.
 	Token secret.Text
 
-	cfg     Config
-	api     http.Handler
-	worker  *worker.Worker
-	reaper  reaper.Config
-	teller  *teller
-	reaping chan struct{} // holds one token: one run at a time in this process
-	close   []func() error
+	cfg      Config
+	exporter *exporter
+	hour     func() (left float64, known bool) // of GitHub's calls
+	api      http.Handler
+	worker   *worker.Worker
+	reaper   reaper.Config
+	teller   *teller
+	reaping  chan struct{} // holds one token: one run at a time in this process
+	close    []func() error
 }
 
 // Open returns a System that continues from what its data directory has. It fails
@@ -122,7 +125,7 @@ func Open(ctx context.Context, cfg Config) (_ *System, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &System{cfg: cfg, reaping: make(chan struct{}, 1)}
+	s := &System{cfg: cfg, exporter: newExporter(), reaping: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("open %s: %w", cfg.Dir, advised(cfg.Dir, err)), s.Close())
@@ -165,8 +168,9 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 		return err
 	}
 	s.teller = newTeller(s, ring, registered)
+	records := metrics.Counted(s.Store, s.exporter.counted)
 	s.api = api.New(api.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Keys: ring, Identity: simidentity.Own().Trust(),
+		Store: records, Queue: s.Queue, Accounts: registered, Keys: ring, Identity: simidentity.Own().Trust(),
 		Limits: cfg.Limits, URL: url, Auth: auth, AppSecrets: s.teller.secrets, Log: cfg.Log,
 	})
 	if err := s.world(); err != nil {
@@ -181,11 +185,12 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 		Accounts: registered, Fleet: simfleet.Inspected{World: s.Fleet.World}, GitHub: gh, Records: s.Store, Keys: read, Vouches: simidentity.Own().Trust().Has, ControlPlane: ControlPlane, APIURL: url,
 	})
 	s.worker = worker.New(worker.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Doctor: examiner, Keys: ring,
+		Store: records, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Doctor: examiner, Keys: ring,
 		Identity: simidentity.Own().Trust(), Limits: cfg.Limits, ControlPlane: ControlPlane, APIURL: url, Agents: agents, Log: cfg.Log,
 	})
+	s.hour = gh.HourLeft
 	s.reaper = reaper.Config{
-		Store: s.Store, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
+		Store: records, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
 		Keys: read, Prices: pricelist.New(memhttp.Client(simprices.Handler()), pricelist.AWS), ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 	"github.com/alphagov/github-actions-runner-orchestration/reaper"
 	"github.com/alphagov/github-actions-runner-orchestration/worker"
@@ -125,15 +126,23 @@ func (s *System) Reap(ctx context.Context, dryRun bool) (reaper.Report, error) {
 	defer cancel()
 	cfg := s.reaper
 	cfg.DryRun = dryRun
-	return reaper.New(cfg).Run(ctx)
+	report, err := reaper.New(cfg).Run(ctx)
+	hour := metrics.Figures{}
+	if left, known := s.hour(); known {
+		hour[metrics.GitHubLeft] = []float64{100 * left}
+	}
+	s.exporter.measured(report.Figures(), hour)
+	return report, err
 }
 
-// Handler returns the API and, beside it and for the operator's token alone: POST
-// /local/reap[?dry_run=true], which runs the reaper and answers with its report; POST
-// /local/jobs, which queues a Job at the simulated GitHub; and GET /local/jobs.
+// Handler returns the API and, beside it and for the operator's token alone: GET /metrics,
+// for Prometheus; POST /local/reap[?dry_run=true], which runs the reaper and answers with
+// its report; POST /local/jobs, which queues a Job at the simulated GitHub; and GET
+// /local/jobs.
 func (s *System) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", s.api)
+	mux.HandleFunc("GET /metrics", s.serveMetrics)
 	mux.HandleFunc("POST /local/jobs", s.queueJob)
 	mux.HandleFunc("GET /local/jobs", s.listJobs)
 	mux.HandleFunc("POST /local/reap", func(w http.ResponseWriter, r *http.Request) {

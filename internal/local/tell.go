@@ -106,7 +106,7 @@ func (t *teller) repository(ctx context.Context, what string) (store.Repository,
 			return repo, t.s.GitHub.Know(github.Repository{ID: repo.ID, Name: repo.Name})
 		}
 	}
-	return store.Repository{}, fmt.Errorf("no account is registered for the repository %s", what)
+	return store.Repository{}, fmt.Errorf("no account is registered for the repository %s: name acme/shop, or put a registration into the folder accounts of --dir", what)
 }
 
 // queue queues a job.

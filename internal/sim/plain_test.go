@@ -272,7 +272,8 @@ func TestALegThatIsHeldBackCostsFewMachines(t *testing.T) {
 // that job drains both.
 func TestStopOfAJobDrainsTheMachineThatTookIt(t *testing.T) {
 	plainWorld(t, sim.Config{}, func(w *sim.World) {
-		swap(w, time.Hour)
+		twoOnline(w, time.Hour)
+		swap(w)
 		w.Until("both jobs run", 5*time.Minute, func() bool { return w.States()[store.Ready] == 2 })
 		stopped := w.All()[0]
 		run := w.Runner(stopped.Runner)

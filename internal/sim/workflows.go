@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -76,12 +77,19 @@ func (f *workflows) Plain(j PlainJob) string {
 	}
 	f.mu.Unlock()
 	f.w.must(err)
-	f.look()
+	f.happens(nil)
 	return id
 }
 
-// Approve lets a job that waits, or is held back, be given to a runner.
-func (f *workflows) Approve(id string) bool { return f.happens(f.w.GitHub.Release(id)) }
+// Approve lets jobs that wait, or are held back, be given to runners, all at once. It reports
+// whether all were waiting or held.
+func (f *workflows) Approve(ids ...string) bool {
+	var all error
+	for _, id := range ids {
+		all = errors.Join(all, f.w.GitHub.Release(id))
+	}
+	return f.happens(all)
+}
 
 // CancelPlain cancels a job that has not begun.
 func (f *workflows) CancelPlain(id string) bool { return f.happens(f.w.GitHub.CancelJob(id)) }
@@ -92,8 +100,10 @@ func (f *workflows) TakeElsewhere(id, name string) bool {
 	return f.happens(f.w.GitHub.TakeElsewhere(id, name))
 }
 
-// happens has GitHub tell at once of what happened, unless it did not.
+// happens has GitHub tell of what happened, unless it did not. A runner that is given a job
+// begins it in this instant: GitHub tells of both, or it would depend on who is faster.
 func (f *workflows) happens(err error) bool {
+	time.Sleep(time.Nanosecond)
 	f.look()
 	return err == nil
 }

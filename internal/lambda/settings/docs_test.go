@@ -59,7 +59,7 @@ func parameters() string {
 		if p.Needed {
 			value = "needed"
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n- read by %s; %s\n- in %s account and region\n- for example `%s`\n", name, p.Meaning, readBy(p.Readers), value, p.Where, p.Example)
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n- read by %s; %s\n- in %s\n- for example `%s`\n", name, p.Meaning, readBy(p.Readers), value, p.Where, p.Example)
 	}
 	return b.String() + "\n"
 }

@@ -163,32 +163,32 @@ type Parameter struct {
 // Parameters has every parameter.
 var Parameters = []Parameter{
 	{
-		Name: "keys", Readers: all, Where: "the control plane's", Needed: true,
+		Name: "keys", Readers: all, Where: "the control plane's account and region", Needed: true,
 		Example: `{"id":"…","current":"k2","keys":{"k2":"…","k1":"…"}}`,
 		Meaning: "The keys that ids, tokens and seals are made of, each of at least 32 random characters. `id` is never changed. Of `keys`, `current` makes what is new, and an older one is kept until no live runner was launched with it. The reaper reads them only for an account whose registration is gone.",
 	},
 	{
-		Name: "operators", Readers: []Function{FunctionAPI}, Where: "the control plane's",
+		Name: "operators", Readers: []Function{FunctionAPI}, Where: "the control plane's account and region",
 		Example: `{"alice":"` + exampleSum + `"}`,
 		Meaning: "The SHA-256 of each operator's token in hex, by the operator's name. Not there: there are no operators.",
 	},
 	{
-		Name: "webhook", Readers: []Function{FunctionAPI}, Where: "the control plane's",
+		Name: "webhook", Readers: []Function{FunctionAPI}, Where: "the control plane's account and region",
 		Example: `{"secrets":["…"]}`,
 		Meaning: "What the GitHub App signs its webhooks with: one secret of at least 32 random characters, or two while one replaces the other. `garo app create` writes it. Not there: there is no App, or registrations have secrets of their own (`webhook_secrets`).",
 	},
 	{
-		Name: "accounts/<account id>", Readers: all, Where: "the control plane's", Needed: true,
+		Name: "accounts/<account id>", Readers: all, Where: "the control plane's account and region", Needed: true,
 		Example: `{"id":"123456789012","external_id":"…","repositories":[{"id":"1001","name":"acme/shop"}],…}`,
 		Meaning: "The registration of one AWS account that may be launched into, and of who may ask for that.",
 	},
 	{
-		Name: "setup/<name>/<part>", Readers: []Function{FunctionAPI}, Where: "the control plane's",
+		Name: "setup/<name>/<part>", Readers: []Function{FunctionAPI}, Where: "the control plane's account and region",
 		Example: "IyEvYmluL3No…",
 		Meaning: "A part of a set-up script that registrations name by its path, `GARO_PARAMETERS/setup/<name>`. The parts are joined in the order of their names, and are the script in base64.",
 	},
 	{
-		Name: "/github/runner/pat", Readers: []Function{FunctionWorker, FunctionReaper}, Where: "the runner account's, in its default region", Needed: true,
+		Name: "/github/runner/pat", Readers: []Function{FunctionWorker, FunctionReaper}, Where: "the runner account, in its default region", Needed: true,
 		Example: "github_pat_…",
 		Meaning: "GitHub's credential for the repositories of that account: a personal access token, or the private key of a GitHub App. The registration can name another parameter (`github.parameter`).",
 	},

@@ -17,8 +17,8 @@ import (
 type Scope struct {
 	Name   string
 	Config sim.Config
-	// Before brings a world to where the scope begins, with nothing under way; nil:
-	// it begins with the world.
+	// Before brings a world to where the scope begins, once nothing is under way any more;
+	// nil: it begins with the world.
 	Before func(w *sim.World)
 	// Calls are what callers do in the scope, each on its own and at any time.
 	Calls []func(w *sim.World)
@@ -119,6 +119,11 @@ func (x *explorer) once(t *testing.T) {
 		w.Pause(kernel.Reaper) // its runs are choices
 		if x.scope.Before != nil {
 			x.scope.Before(w)
+		}
+		// What begins in this instant would pass the gate or not, as it happens; and what is on
+		// its way has passed it.
+		for synctest.Wait(); w.UnderWay() > 0; synctest.Wait() {
+			time.Sleep(time.Millisecond)
 		}
 		gate.Close()
 		ended := x.course(w, gate)

@@ -30,6 +30,8 @@ func Do[T any](ctx context.Context, k *Kernel, e *Effect, call func(context.Cont
 	if k.cfg.Gate.holds() {
 		return gated(ctx, k, inv, e, call)
 	}
+	k.onWay.Add(1)
+	defer k.onWay.Add(-1)
 	there, back := k.latency(e)
 	if err := inv.travel(ctx, there); err != nil {
 		return none, fmt.Errorf("%s: %w", e.Op, err)

@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -220,6 +221,9 @@ func answered(v any, err error) string {
 			fmt.Fprintln(&b, Plain(i))
 		}
 		return b.String()
+	case store.Account: // it has pointers, which would print as addresses: each world has others
+		b, err := json.Marshal(v)
+		return fmt.Sprint(string(b), err)
 	case *http.Response:
 		body, err := io.ReadAll(v.Body)
 		v.Body = io.NopCloser(bytes.NewReader(body))
@@ -244,6 +248,8 @@ func Plain(i store.Item) string {
 	case *store.Quota:
 		i = new(*was)
 	case *store.Points:
+		i = new(*was)
+	case *store.Spares:
 		i = new(*was)
 	case *store.Checkup:
 		i = new(*was)

@@ -56,6 +56,7 @@ type Kernel struct {
 	cfg    Config
 	decide atomic.Pointer[func(Effect) Fate]
 	wg     sync.WaitGroup
+	onWay  atomic.Int64 // calls that no gate holds
 
 	mu      sync.Mutex // guards what follows
 	effects int
@@ -86,6 +87,9 @@ func (k *Kernel) Go(f func()) { k.wg.Go(f) }
 
 // Wait waits until everything that Go began is done.
 func (k *Kernel) Wait() { k.wg.Wait() }
+
+// UnderWay returns how many calls are being made that no gate holds.
+func (k *Kernel) UnderWay() int { return int(k.onWay.Load()) }
 
 // Clock returns the clock of a part.
 func (k *Kernel) Clock(part string) func() time.Time {

@@ -47,6 +47,9 @@ func TestEveryViewShowsTheHistory(t *testing.T) {
 	}
 	for _, v := range views {
 		b.see(v.name)
+		if v.name == "spend" || v.name == "health" {
+			b.picture("page-" + v.name)
+		}
 		text := b.text()
 		for _, want := range v.want {
 			if !strings.Contains(text, want) {
@@ -55,7 +58,7 @@ func TestEveryViewShowsTheHistory(t *testing.T) {
 		}
 	}
 	b.see("runner/" + id("mdonline"))
-	if href := eval[string](b, `[...document.querySelectorAll("main a")].map((a) => a.href).find((h) => h.includes("console.aws"))`); href != "https://eu-west-2.console.aws.amazon.com/ec2/home?region=eu-west-2#InstanceDetails:instanceId=i-00000000000000002" {
+	if href := eval[string](b, `[...document.querySelectorAll("main a")].map((a) => a.href).find((h) => h.includes("console.aws"))`); href != "https://eu-west-2.console.aws.amazon.com/ec2/home?region=eu-west-2#InstanceDetails:instanceId="+instance(2) {
 		t.Errorf("the instance links to %s, want its page of EC2's console", href)
 	}
 	b.see("failures")
@@ -165,7 +168,7 @@ func TestTheKeyboardReachesEverything(t *testing.T) {
 		t.Errorf("Tab goes to %s, want %s", got, want)
 	}
 	eval[bool](b, `document.getElementById("q").focus(); true`)
-	b.do(chromedp.KeyEvent("i-00000000000000002"), chromedp.KeyEvent(kb.Enter))
+	b.do(chromedp.KeyEvent(instance(2)), chromedp.KeyEvent(kb.Enter))
 	b.shown("runner")
 	if text := b.text(); !strings.Contains(text, "Runner "+id("mdonline")) {
 		t.Errorf("the search for an instance shows\n%s\nwant its runner", text)

@@ -1,7 +1,9 @@
 package pagetest
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http/httptest"
 	"os/exec"
@@ -14,6 +16,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/test/awstest"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -66,10 +69,18 @@ func (w *world) put(items ...store.Item) {
 	}
 }
 
-// id returns a valid id that begins with words.
+// id returns the id that words stand for.
 func id(words string) string {
-	return (words + strings.Repeat("a", 26))[:25] + "a"
+	sum := sha256.Sum256([]byte(words))
+	id, err := keys.NewID(bytes.NewReader(sum[:]))
+	if err != nil {
+		panic(err) // a hash is longer than an id
+	}
+	return id
 }
+
+// instance returns the id of the nth instance.
+func instance(n int) string { return fmt.Sprintf("i-0a3f52d19c7e4b8%02d", n) }
 
 // history is what a busy hour leaves: machines in all states, requests that wait, that
 // are ready, and that failed.
@@ -90,7 +101,7 @@ func (w *world) history() {
 		at := now.Add(-time.Duration(n+1) * time.Minute)
 		run := &store.Runner{
 			ID: id(fmt.Sprintf("m%c%s", 'b'+n, state)), State: state, CreatedAt: at, Request: id("ready"), Repository: repo, RunID: "7001", Account: local.BuiltIn, Region: local.Region, Mode: store.Shared,
-			Labels: []string{"garo-" + id("own"), "large"}, Plan: []store.Placement{place}, InstanceID: fmt.Sprintf("i-%017d", n), Lock: "lock", Hard: now.Add(5 * time.Hour),
+			Labels: []string{"garo-" + id("own"), "large"}, Plan: []store.Placement{place}, InstanceID: instance(n), Lock: "lock", Hard: now.Add(5 * time.Hour),
 			Attempts: []store.Attempt{{Placement: place, Runner: id("m"), At: at.Add(time.Second), Code: "launched"}}, LaunchedAt: at.Add(2 * time.Second), History: store.History{{At: at, State: "new", Reason: "launched for a request"}},
 		}
 		if state != store.RunnerLaunched && state != store.RunnerBooting {

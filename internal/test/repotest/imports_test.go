@@ -122,6 +122,12 @@ var importRules = []rule{
 		never:   []string{"modernc.org/sqlite/..."},
 		because: "SQLite is for one machine; it is the largest dependency, and no Lambda function needs it",
 	},
+	{
+		from: []string{"./..."}, deep: true,
+		spared:  []string{"./internal/local", "./internal/demo", "./cmd/garo", "./internal/test/..."},
+		never:   []string{"github.com/prometheus/..."},
+		because: "the functions write their metrics into the log; garo local alone is asked for them",
+	},
 }
 
 // forbidden returns the imports that break a rule.
@@ -253,6 +259,8 @@ func TestImportRulesFindWhatBreaksThem(t *testing.T) {
 		{"ApiProgramCallsSTS", graph("cmd/garo-api: " + sts), "cmd/garo-api imports " + sts},
 		{"SQLiteSpreads", graph("internal/keys: store/sqlitestore", "store/sqlitestore: "+lite), "internal/keys imports " + lite},
 		{"ProductionContainsSQLite", graph("cmd/garo-worker: internal/queue/sqlitequeue", "internal/queue/sqlitequeue: "+lite), "cmd/garo-worker imports " + lite},
+
+		{"FunctionContainsPrometheus", graph("cmd/garo-api: internal/metrics", "internal/metrics: github.com/prometheus/client_golang/prometheus"), "cmd/garo-api imports github.com/prometheus/client_golang/prometheus"},
 
 		{"AnotherChoosesAStore", graph("internal/keys: store/dynamostore", "store/dynamostore: store"), "internal/keys imports store/dynamostore"},
 		{"FunctionChoosesAFleet", graph("cmd/garo-worker: internal/fleet/ec2fleet", "internal/fleet/ec2fleet:"), "cmd/garo-worker imports internal/fleet/ec2fleet"},
