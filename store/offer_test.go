@@ -149,6 +149,19 @@ func TestOffersThatCannotBeMeantMakeNoRegistration(t *testing.T) {
 	}
 }
 
+// A maximum that nobody keeps would be worse than none.
+func TestOfferWithAMaximumMakesNoRegistration(t *testing.T) {
+	a := offering()
+	b, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = []byte(strings.Replace(string(b), `"pin":"g-linux-"`, `"pin":"g-linux-","max":5`, 1))
+	if _, err := store.ParseAccount(a.ID, b); err == nil || !strings.Contains(err.Error(), `unknown field "max"`) {
+		t.Errorf("ParseAccount = %v, want that it does not know max", err)
+	}
+}
+
 // parsed returns what ParseAccount says of an account.
 func parsed(t *testing.T, a store.Account) error {
 	t.Helper()
