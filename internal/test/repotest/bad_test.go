@@ -72,8 +72,8 @@ func TestChecksSee(t *testing.T) {
 		{"LinkOutOfTheRepository", links, map[string]string{"a.md": "[x](../a.md)"}, "link to ../a.md"},
 		{"LinksThatLeadSomewhere", links, map[string]string{"docs/a.md": "[x](../b.go) [z](https://example.com/q) [d](../docs) `[n](no.md)`\n```\n[n](no.md)\n```\n", "b.go": ""}, ""},
 
-		{"DecisionOnItsWay", decisions, map[string]string{"docs/adr/0001-a.md": "# 0001: a\n" + sections, "docs/adr/0003-b.md": "# 0003: b\n" + sections}, ""},
-		{"DecisionTwice", decisions, map[string]string{"docs/adr/0001-a.md": "# 0001: a\n" + sections, "docs/adr/0001-b.md": "# 0001: b\n" + sections}, "0001-b.md: want number 0002 or one above"},
+		{"DecisionMissing", decisions, map[string]string{"docs/adr/0001-a.md": "# 0001: a\n" + sections, "docs/adr/0003-b.md": "# 0003: b\n" + sections}, "0003-b.md: want number 0002"},
+		{"DecisionTwice", decisions, map[string]string{"docs/adr/0001-a.md": "# 0001: a\n" + sections, "docs/adr/0001-b.md": "# 0001: b\n" + sections}, "0001-b.md: want number 0002"},
 		{"DecisionWithoutRejected", decisions, map[string]string{"docs/adr/0001-a.md": "# 0001: a\n" + strings.Replace(sections, "## Rejected\nx\n", "", 1)}, "sections with text"},
 		{"DecisionWithEmptyRejected", decisions, map[string]string{"docs/adr/0001-a.md": "# 0001: a\n" + strings.Replace(sections, "## Rejected\nx\n", "## Rejected\n", 1)}, "sections with text"},
 		{"DecisionWithAnotherTitle", decisions, map[string]string{"docs/adr/0001-a.md": "# 0002: a\n" + sections}, "want it to begin"},

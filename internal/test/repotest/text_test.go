@@ -9,7 +9,6 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 )
@@ -320,9 +319,9 @@ var (
 	heading      = regexp.MustCompile(`(?m)^## (.*)$`)
 )
 
-// decisions returns what is wrong with the decisions in docs/adr: a number that comes
-// twice, or a section that is missing, empty or out of order. A number may be missing, as
-// that of a decision that is still discussed. The template is held to the same sections.
+// decisions returns what is wrong with the decisions in docs/adr: a gap in their
+// numbers, or a section that is missing, empty or out of order. The template is
+// held to the same sections.
 func decisions(all []file) []string {
 	want := []string{"Context", "Decision", "Rejected", "Consequences"}
 	var problems []string
@@ -337,11 +336,9 @@ func decisions(all []file) []string {
 			continue
 		}
 		if m != nil {
-			number, _ := strconv.Atoi(m[1]) // four digits
-			if number < next {
-				problems = append(problems, fmt.Sprintf("%s: want number %04d or one above", f.path, next))
+			if number := fmt.Sprintf("%04d", next); m[1] != number {
+				problems = append(problems, fmt.Sprintf("%s: want number %s", f.path, number))
 			}
-			next = number
 			if !strings.HasPrefix(f.text, "# "+m[1]+": ") {
 				problems = append(problems, fmt.Sprintf("%s: want it to begin %q and the title", f.path, "# "+m[1]+": "))
 			}
