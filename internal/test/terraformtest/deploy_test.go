@@ -105,7 +105,7 @@ func TestDeploymentGuideNamesWhatThereIs(t *testing.T) {
 	}
 	within(t, "target of make", named(t, sh, `\bmake (\w+)`), targets)
 
-	parameters := []string{"/github/runner/pat"}
+	parameters := []string{"/github/runner/pat", "/github/runner/app"} // the second is that of garo app create
 	for _, p := range settings.Parameters {
 		if !strings.HasPrefix(p.Name, "/") { // else it is the runner account's
 			parameters = append(parameters, "/garo/"+p.Name)
