@@ -29,7 +29,7 @@ var partBugs = []Bug{
 			if d.Case`, `if err == nil || errors.Is(err, store.ErrConflict) {
 			if d.Case`)),
 	plant("QuotaNotWritten", "what a rule makes of the quota is not committed",
-		edit("store/case.go", `&d.Lock, &d.Pulse, &d.Quota, &d.Usage} {`, `&d.Lock, &d.Pulse, &d.Usage} {`)),
+		edit("store/case.go", `k == KindQuota && !reflect.DeepEqual(&d.was.Quota, &d.Quota) || `, ``)),
 	plant("BackoffIgnored", "an early message makes the next try come at once",
 		edit("worker/start.go", `case req.State != store.Accepted, req.DueAt.After(r.now.Add(early)):`, `case req.State != store.Accepted:`)),
 	plant("ConfigInPlain", "the config stands in the record for all to read",
