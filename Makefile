@@ -117,7 +117,7 @@ pictures: ## Write the screenshots of the page and the recording of garo watch a
 	go test -count=1 -run '^TestEveryViewShowsTheHistory$$|^TestViewsFit' ./internal/test/pagetest -args -pictures $(CURDIR)/docs/images
 	go test -count=1 -run '^TestWatchDrawsInPlace$$' ./cmd/garo -args -pictures $(CURDIR)/docs/images
 
-# Random calls of each operation, with each of two tokens.
+# Random calls of each operation, with each of three tokens.
 EXAMPLES ?= 50
 
 .PHONY: schemathesis

@@ -134,7 +134,7 @@ func ExampleClient_Wait() {
 	fmt.Println(err)
 	// Output:
 	// no_capacity true
-	// request late is failed: no_capacity: No placement had capacity.
+	// request late ended as failed: no_capacity: No placement had capacity.
 }
 
 // The pages of a list follow one another by themselves.

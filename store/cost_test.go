@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -64,6 +65,62 @@ func TestCostOfAMachine(t *testing.T) {
 	r.Launch.Options.Tenancy = store.Dedicated
 	if got := r.PriceOf(store.Prices{}, list); got.Hour != 0 {
 		t.Errorf("PriceOf a dedicated machine = %+v, want that it is not known", got)
+	}
+}
+
+// A deploy happens while machines live: what the version before wrote has no cost, and
+// reads what this one writes.
+func TestRecordsOfTheVersionBeforeHaveCostsThatAreNotKnown(t *testing.T) {
+	// with returns an item as this version writes it, and without as the one before did.
+	with := func(i store.Item, later ...string) (whole, before []byte) {
+		whole, err := store.Encode(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		members := map[string]json.RawMessage{}
+		if err := json.Unmarshal(whole, &members); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range later {
+			if _, ok := members[name]; !ok {
+				t.Fatalf("%s has no member %q: %s", i.Ref(), name, whole)
+			}
+			delete(members, name)
+		}
+		if before, err = json.Marshal(members); err != nil {
+			t.Fatal(err)
+		}
+		return whole, before
+	}
+	ended := machineAt("a", time.Hour)
+	ended.State, ended.EndedAt, ended.Cost = store.RunnerEnded, closing, store.Cost{Zone: "eu-west-2a", Hour: 36_000, Seconds: 3600, Total: 36_000}
+	quota := store.Quota{Account: ended.Account, Live: 5, Limit: 9, Spent: store.Spent{Day: "2026-03-01", Cost: 1}}
+	_, oldRunner := with(&ended, "cost")
+	_, oldQuota := with(&quota, "spent")
+	r, err := store.Decode(ended.Ref(), oldRunner)
+	if err != nil || r.(*store.Runner).Cost != (store.Cost{}) {
+		t.Fatalf("a runner of the version before = %+v, %v; want its cost unknown", r, err)
+	}
+	q, err := store.Decode(quota.Ref(), oldQuota)
+	if err != nil || q.(*store.Quota).Spent != (store.Spent{}) {
+		t.Fatalf("a quota of the version before = %+v, %v; want nothing spent", q, err)
+	}
+
+	// A machine that lived through the deploy ends with the prices of this version.
+	live := machineAt("b", time.Hour)
+	d, ok := finish(live, store.Usage{ID: store.UsageRef(closing, live.Repository).ID}, "ci", store.Price{Hour: 36_000})
+	if !ok || d.Runner.Cost.Total != 36_000 {
+		t.Errorf("it cost %+v, want an hour", d.Runner.Cost)
+	}
+
+	// The version before knows the other members, and leaves these out.
+	whole, _ := with(&ended)
+	var known struct {
+		ID    string            `json:"id"`
+		State store.RunnerState `json:"state"`
+	}
+	if err := json.Unmarshal(whole, &known); err != nil || known.ID != "a" || known.State != store.RunnerEnded {
+		t.Errorf("the version before reads %+v, %v; want the runner", known, err)
 	}
 }
 

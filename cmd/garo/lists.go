@@ -31,7 +31,7 @@ func (l *listFlags) add(c *cobra.Command, states ...string) {
 	f.StringVar(&l.query.Account, "account-id", "", "only in this AWS account")
 	f.StringVar(&l.query.Region, "region", "", "only in this AWS region")
 	f.StringVar(&l.since, "since", "", "only those made since: an age such as 90m, 1d or 2w, or a time")
-	f.IntVar(&l.limit, "limit", 50, "at most so many")
+	f.IntVar(&l.limit, "limit", 50, "at most this many")
 	l.complete(c, "state", words(states...))
 	l.complete(c, "repo", l.repositories)
 }

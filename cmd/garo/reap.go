@@ -55,7 +55,7 @@ Look at the alarm brake first.`,
 		},
 	}
 	t.flags(c)
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "decide as ever, and change nothing")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "decide as usual, and change nothing")
 	c.Flags().StringVar(&release, "release", "", "release the brake of ACCOUNT/REGION")
 	c.MarkFlagsMutuallyExclusive("dry-run", "release")
 	return c

@@ -91,7 +91,7 @@ func (p *terminal) interrupt(t *testing.T) int {
 	return p.ProcessState.ExitCode()
 }
 
-// TestWatchDrawsInPlace watches runners come and go on a real terminal. With -pictures,
+// TestWatchDrawsInPlace watches runners appear and end on a real terminal. With -pictures,
 // they take longer, and it records what people see.
 func TestWatchDrawsInPlace(t *testing.T) {
 	boot, job, speed := "0s", "1s", "10"
@@ -135,7 +135,7 @@ func TestWatchDrawsInPlace(t *testing.T) {
 	}
 }
 
-// record writes a picture of what was shown. Each two seconds of life take one.
+// record writes a picture of what was shown. Two seconds of life take one second.
 func record(t *testing.T, frames []vt.Frame) {
 	t.Helper()
 	// What stands still is one who wants no motion sees: where most is going on.

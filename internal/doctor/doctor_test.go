@@ -227,6 +227,27 @@ func (w *world) examine(t *testing.T, account, region string) (all []store.Findi
 	return all
 }
 
+// TestEachCredentialIsExamined has an account with two: each registers under a name of its own.
+func TestEachCredentialIsExamined(t *testing.T) {
+	w := newWorld()
+	w.account.GitHub = store.GitHubCredentials{{Parameter: "/one"}, {Parameter: "/two"}}
+	var about []string
+	for _, f := range w.examine(t, account, "") {
+		if f.Check == doctor.Credential || f.Check == doctor.Registers {
+			about = append(about, fmt.Sprint(f.Check, " ", f.Result, " ", f.About))
+		}
+	}
+	var want []string
+	for _, check := range []string{doctor.Credential, doctor.Registers} {
+		for _, parameter := range []string{"/one", "/two"} {
+			want = append(want, fmt.Sprint(check, " ok ", "acme/shop, ", account, parameter))
+		}
+	}
+	if !slices.Equal(about, want) {
+		t.Errorf("findings %q, want %q", about, want)
+	}
+}
+
 func TestEverythingIsOK(t *testing.T) {
 	w := newWorld()
 	w.account.RunsOn, w.account.GitHub = []store.Offer{{Labels: []string{"x"}}}, store.GitHubCredentials{{AppID: 1}}

@@ -69,10 +69,10 @@ func (d *Doctor) github(ctx context.Context, v Visit, a store.Account, runners [
 		g, err := d.GitHub.Group(ctx, in)
 		found = append(found, judgeGroup(in, g, err))
 	}
-	for _, c := range serve {
+	for i, c := range serve {
 		one := a
 		one.GitHub = store.GitHubCredentials{c}
-		found = append(found, d.registers(ctx, v, one, only(a, c, in)))
+		found = append(found, d.registers(ctx, v, one, i, only(a, c, in)))
 	}
 	return append(found, d.webhook(ctx, a))
 }
@@ -164,8 +164,17 @@ const (
 	mostWait = 3 * time.Second
 )
 
+// namesEach is how far apart the names are that credentials register: a check ends long before
+// so many tries.
+const namesEach = 1000
+
+// nameOf returns the name that a try of a check registers with the nth credential that serves.
+func (d *Doctor) nameOf(v Visit, try, nth int) string {
+	return store.GitHubNameFor(d.ControlPlane, v.Check, nth*namesEach+try)
+}
+
 // registers registers a runner that no machine will ever be, and deletes it.
-func (d *Doctor) registers(ctx context.Context, v Visit, a store.Account, in github.Scope) store.Finding {
+func (d *Doctor) registers(ctx context.Context, v Visit, a store.Account, nth int, in github.Scope) store.Finding {
 	if v.Lease != nil {
 		at, err := v.Lease(ctx, a, leaseKey(a, in))
 		switch {
@@ -177,10 +186,10 @@ func (d *Doctor) registers(ctx context.Context, v Visit, a store.Account, in git
 			return skipped(Registers, in.Name, "There was no time left.")
 		}
 	}
-	if err := d.forgetAll(ctx, v, in); err != nil {
+	if err := d.forgetAll(ctx, v, nth, in); err != nil {
 		return judgeRegisters(in, err, nil)
 	}
-	name := store.GitHubNameFor(d.ControlPlane, v.Check, v.Try) // of one try alone: it is never registered again
+	name := d.nameOf(v, v.Try, nth) // of one try alone: it is never registered again
 	minted, err := d.GitHub.Mint(ctx, in, name, []string{name})
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
 	defer cancel()
@@ -216,9 +225,9 @@ func leaseKey(a store.Account, in github.Scope) string {
 // that is older still is the reaper's, which ends what no record names where a runner was
 // within a day, and GitHub's, which deletes a runner that has not connected for a day
 // (https://docs.github.com/en/actions/reference/runners/self-hosted-runners).
-func (d *Doctor) forgetAll(ctx context.Context, v Visit, in github.Scope) error {
+func (d *Doctor) forgetAll(ctx context.Context, v Visit, nth int, in github.Scope) error {
 	for n := max(1, v.Try-mostNames); n < v.Try; n++ {
-		if err := d.forget(ctx, in, store.GitHubNameFor(d.ControlPlane, v.Check, n)); err != nil {
+		if err := d.forget(ctx, in, d.nameOf(v, n, nth)); err != nil {
 			return err
 		}
 	}

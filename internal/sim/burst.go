@@ -146,6 +146,6 @@ func Crowded(terraform []byte, perSecond int) Config {
 			a.Pacing = store.Pacing{Burst: rate.Burst, IntervalMS: 1000 / perSecond}
 		},
 		World:       func(c *simfleet.WorldConfig) { c.Launches = rate },
-		GitHubLimit: simgithub.Limit{Calls: 5000, Points: 900},
+		GitHubLimit: simgithub.Limit{Calls: 5000, Points: 900, Scope: 1500},
 	}
 }

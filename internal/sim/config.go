@@ -85,7 +85,9 @@ type Config struct {
 	Nameless func(job, event string) bool
 	// ReadLag is how old the answers of GitHub about workflow jobs are; nil: not at all.
 	ReadLag func() time.Duration
-	// GitHubLimit is what GitHub lets the credential ask; its zero value: anything. With
+	// Two gives the account two credentials.
+	Two bool
+	// GitHubLimit is what GitHub lets each credential ask; its zero value: anything. With
 	// one, GARO keeps its budget.
 	GitHubLimit simgithub.Limit
 	// Ghosts are runner programs that do not notice when GitHub forgets them.

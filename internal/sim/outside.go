@@ -91,7 +91,7 @@ func (w *World) hub() {
 			{ID: setting.GroupID - 1, Name: "others", Repositories: []string{}},
 			{ID: setting.GroupID, Name: setting.Organization.Group, Repositories: []string{setting.RepositoryID}},
 		}}},
-		Rules:   simgithub.Rules{Token: secret.New(pat), Limit: w.cfg.GitHubLimit, App: simgithub.App{ID: appID, Installation: 1, Key: &appKey().PublicKey}},
+		Rules:   simgithub.Rules{Token: secret.New(pat), Others: []secret.Text{secret.New(secondPAT)}, Limit: w.cfg.GitHubLimit, App: simgithub.App{ID: appID, Installation: 1, Key: &appKey().PublicKey}},
 		ReadLag: w.cfg.ReadLag,
 		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
 			if w.cfg.GitHub != nil {
@@ -112,16 +112,28 @@ func (w *World) hub() {
 	})
 	w.must(err)
 	w.github, err = github.New(github.Config{
-		Share:   share,
+		Share: share, Names: w.credentialNames,
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
 		Token: func(ctx context.Context, a github.Access) (secret.Text, error) {
 			if a.Right == github.AsApp {
 				return w.app.Token(ctx, a)
 			}
+			if names := w.Account.CredentialNames(); len(names) > 1 && a.Credential == names[1] && a.Account == w.Account.ID {
+				return secret.New(secondPAT), nil
+			}
 			return secret.New(pat), nil
 		},
 	})
 	w.must(err)
+}
+
+// credentialNames returns the names of an account's credentials.
+func (w *World) credentialNames(ctx context.Context, account string) ([]string, error) {
+	a, err := registered{w}.Account(ctx, account)
+	if err != nil {
+		return []string{""}, nil // it ends what lives with what it has
+	}
+	return a.CredentialNames(), nil
 }
 
 // outside makes what is around GARO.

@@ -73,6 +73,7 @@ type World struct {
 const (
 	operatorToken = keys.OperatorPrefix + "canaryoperatorcanaryoperator"
 	pat           = "ghp_canarypatcanarypatcanarypatcanary0"
+	secondPAT     = "ghp_canarysecondcanarysecondcanary000"
 	externalID    = "canaryexternalidcanaryexternalid"
 	idKey         = "canaryidkeycanaryidkeycanaryidkey"
 	firstKey      = "canaryfirstkeycanaryfirstkeycanary"
@@ -161,6 +162,9 @@ func newWorld(t *testing.T, cfg Config) *World {
 		w.Account.GitHub = store.GitHubCredentials{{AppID: appID, InstallationID: 1}}
 		w.Account.RunsOn, w.Account.WebhookSecrets = []store.Offer{{Labels: []string{Plain}}}, []secret.Text{secret.New(webhookSecret)}
 	}
+	if cfg.Two {
+		w.Account.GitHub = append(w.Account.Credentials(), store.GitHubCredential{Parameter: "/github/runner/second"})
+	}
 	if cfg.Account != nil {
 		cfg.Account(&w.Account)
 	}
@@ -178,7 +182,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 		Kernel: w.Kernel, Limits: &w.Limits, Account: &w.Account, Keys: w.Keys, Fleet: w.Fleet, GitHub: w.GitHub,
 		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.lag, Moved: w.registers,
 		Secrets: []promise.Secret{
-			{What: "the operator's token", Text: operatorToken}, {What: "the GitHub credential", Text: pat}, {What: "the external id", Text: externalID},
+			{What: "the operator's token", Text: operatorToken}, {What: "the GitHub credential", Text: pat}, {What: "the other GitHub credential", Text: secondPAT}, {What: "the external id", Text: externalID},
 			{What: "the webhook's secret", Text: webhookSecret}, {What: "the id key", Text: idKey}, {What: "a key", Text: firstKey}, {What: "the other key", Text: secondKey},
 		},
 	})

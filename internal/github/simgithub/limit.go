@@ -20,6 +20,28 @@ type Limit struct {
 	// (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits).
 	// 0: they cost nothing.
 	Points int
+	// Scope is how many registrations there may be in five minutes in a repository or an
+	// organization, with all credentials: GitHub takes 1,500
+	// (https://docs.github.com/en/actions/reference/limits#existing-system-limits). 0: any.
+	Scope int
+}
+
+// crowded counts a registration in a scope, and refuses it if there were too many.
+func (s *Server) crowded(now time.Time, scope string, h http.Header) (answer, bool) {
+	if s.rules.Limit.Scope == 0 {
+		return answer{}, false
+	}
+	if s.arrived == nil {
+		s.arrived = map[string][]time.Time{}
+	}
+	recent := slices.DeleteFunc(s.arrived[scope], func(at time.Time) bool { return now.Sub(at) >= 5*time.Minute })
+	s.arrived[scope] = recent
+	if len(recent) >= s.rules.Limit.Scope {
+		h.Set("Retry-After", "60")
+		return refuse(http.StatusTooManyRequests, "You have exceeded a secondary rate limit.", nil), true
+	}
+	s.arrived[scope] = append(recent, now)
+	return answer{}, false
 }
 
 // limiter counts the calls that were let in.

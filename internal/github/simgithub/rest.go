@@ -110,6 +110,25 @@ func (a answer) write(w http.ResponseWriter) {
 	_, _ = w.Write(b)
 }
 
+// counts returns what a credential's calls are counted by; nil: it is none.
+func (s *Server) counts(token string, granted bool) *limiter {
+	if granted || s.rules.Token.Equal(token) {
+		return &s.limiter
+	}
+	for _, other := range s.rules.Others {
+		if other.Equal(token) {
+			if s.others == nil {
+				s.others = map[string]*limiter{}
+			}
+			if s.others[token] == nil {
+				s.others[token] = &limiter{}
+			}
+			return s.others[token]
+		}
+	}
+	return nil
+}
+
 // answer lets a request in and does what it asks for.
 func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header, body []byte) answer {
 	if wrong := manners(r, t, body); wrong != "" {
@@ -120,13 +139,14 @@ func (s *Server) answer(now time.Time, t target, r *http.Request, h http.Header,
 		return asApp{s}.serve(now, t, r, h, token, body)
 	}
 	g := s.granted(now, token)
-	if !ok || g == nil && !s.rules.Token.Equal(token) {
+	counts := s.counts(token, g != nil)
+	if !ok || counts == nil {
 		return refuse(http.StatusUnauthorized, "Bad credentials", nil)
 	}
 	if t.op == OpRateLimit {
-		return s.limiter.rateLimit(now, s.rules.Limit)
+		return counts.rateLimit(now, s.rules.Limit)
 	}
-	if a, ok := s.limiter.admit(now, s.rules.Limit, t.op, r.Method, h); !ok {
+	if a, ok := counts.admit(now, s.rules.Limit, t.op, r.Method, h); !ok {
 		return a
 	}
 	if t.op == OpOther {
@@ -155,6 +175,9 @@ func (s registry) serve(now time.Time, in scope, t target, r *http.Request, h ht
 	case OpEnds:
 		return s.ends(r, t.version)
 	case OpMint:
+		if a, full := s.crowded(now, in.org.ID+"/"+in.repo.ID, h); full {
+			return a
+		}
 		return s.mint(now, in, r, body)
 	case OpList:
 		return s.list(now, in, r, h)

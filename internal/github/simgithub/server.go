@@ -69,6 +69,8 @@ type Disk interface {
 type Rules struct {
 	// Token is the only credential that is let in, but for tokens of App.
 	Token secret.Text
+	// Others are let in as Token is, each with limits of its own.
+	Others []secret.Text
 	// App may ask for tokens. The zero value may not.
 	App App
 	// OmitBusy leaves busy runners out of lists, though not out of Get.
@@ -161,7 +163,9 @@ type Server struct {
 	// writes to Disk included: memory and Disk change in the same order.
 	lock chan struct{}
 	pool
-	limiter limiter
+	limiter limiter                // of Token and App
+	others  map[string]*limiter    // of Others
+	arrived map[string][]time.Time // registrations of the last five minutes, by scope
 	rules   Rules
 	names   names
 	orgs    []Organization

@@ -34,10 +34,10 @@ import (
 type Common struct {
 	// ControlPlane is the name in tags, registrations and metrics.
 	ControlPlane string
-	Table      string     // name of the DynamoDB table
-	QueueURL   string     // of the SQS queue
-	Parameters string     // the path of our SSM parameters, without a slash at its end
-	LogLevel   slog.Level // the least that is logged
+	Table        string     // name of the DynamoDB table
+	QueueURL     string     // of the SQS queue
+	Parameters   string     // the path of our SSM parameters, without a slash at its end
+	LogLevel     slog.Level // the least that is logged
 	// Typos has a sentence for each variable that no function reads.
 	Typos []string
 }
@@ -167,7 +167,7 @@ func parsed[T any](r *reader, name string, parse func(string) (T, error)) (value
 func (r *reader) common() Common {
 	return Common{
 		ControlPlane: r.text(envControlPlane, controlPlaneForm.Fits),
-		Table: r.text(envTable, tableForm.Fits), QueueURL: r.url(envQueueURL), Parameters: r.text(envParameters, isPath),
+		Table:        r.text(envTable, tableForm.Fits), QueueURL: r.url(envQueueURL), Parameters: r.text(envParameters, isPath),
 		LogLevel: parsed(r, envLogLevel, parseLevel), Typos: r.typos,
 	}
 }

@@ -135,7 +135,7 @@ func Open(out io.Writer, c settings.Common) (*Base, error) {
 }
 
 // Handler returns a function as Lambda's runtime takes it. f is what lambda.Start takes.
-// After each event, whatever came of it, one line of the log has what was counted
+// After each event, however it ended, one line of the log has what was counted
 // meanwhile, if anything was, and what measure then adds to it. nil: nothing.
 func (b *Base) Handler(f any, measure func() metrics.Figures) lambda.Handler {
 	return measured{lambda.NewHandler(f), func(ctx context.Context) {

@@ -22,6 +22,13 @@ var leaseBugs = []Bug{
 				return *c.Item.(*store.Points)
 			}
 `, ``)),
+	plant("CredentialWithoutItsScopesLimit", "what several credentials register in one scope is not counted together",
+		edit("worker/lease.go", `if len(names) > 1 {`, `if len(names) > 5 {`)),
+	plant("RegisteredWithAnotherCredential", "a runner is registered with the account's first credential, whichever its lease is of",
+		edit("worker/mint.go", `out := v.register(ctx, v.Runner, name, l.Credential)`, `l.Credential = v.account.CredentialNames()[0]
+			out := v.register(ctx, v.Runner, name, l.Credential)`)),
+	plant("CredentialOfARunnerForgotten", "no record has which credential registered a runner",
+		edit("worker/mint.go", `m.minted.RunnerID, m.by)`, `m.minted.RunnerID, "")`)),
 	plant("LeaseUsedTwice", "a registration that failed is made again by the same lease",
 		edit("store/name.go", `	r.Lease = Lease{} // it is used up
 `, ``)),

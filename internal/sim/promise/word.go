@@ -81,7 +81,7 @@ func (p wordPromises) Minting(name, credential string) (answered func(err error)
 		// ended the runner and with it the claim.
 		overtaken := r.State == store.RunnerEnded && now.Sub(r.EndedAt) < worker.Timeout+slack
 		p.hold(Claimed, r.Claim.By != "" && !now.After(r.Claim.Until) || overtaken, "the name %s is registered without a claim", name)
-		leasePromises(p).sawMint(r, credential)
+		leasePromises(p).sawMint(r, name, credential)
 	}
 	return func(err error) {
 		p.mu.Lock()

@@ -70,7 +70,7 @@ func TestFirstViewOfManyRecords(t *testing.T) {
 	}
 }
 
-// many returns n requests and their runners, one each second, of which the newest live.
+// many returns n requests and their runners, one a second, of which the newest live.
 func many(n, live int) (items []store.Item) {
 	now := time.Now().UTC()
 	repo := store.Repository{ID: "1001", Name: "acme/shop"}
