@@ -94,12 +94,14 @@ func (p floodPromises) sawCrowd(was, r store.Request) {
 	if was.Version != 0 || most == 0 {
 		return
 	}
-	open := 0
-	for _, q := range p.requests {
-		if !q.State.Final() {
-			open++
+	const deployed = 4 // APIs at most: one, and those of deploys and rotations of keys
+	open := len(p.requests)
+	if open > most+deployed { // else it does not matter how many of them are over
+		for _, q := range p.requests {
+			if q.State.Final() {
+				open--
+			}
 		}
 	}
-	const deployed = 4 // APIs at most: one, and those of deploys and rotations of keys
 	p.hold(Crowd, open <= most+deployed, "%d requests are open once %s was filed, and the account allows %d", open, r.ID, most)
 }
