@@ -98,6 +98,7 @@ check: ## Everything that reads the code without running it
 		echo 'no C compiler, which vale is built with: words are not checked'; \
 	fi
 	$(PROSE) | xargs $(TOOL) misspell -error -locale UK -i $(subst $(space),$(comma),$(strip $(FOREIGN)))
+	go test -run '^TestRepository$$/(Links|Pages|CodeInDocuments|DocumentsName)' ./internal/test/repotest
 
 .PHONY: test
 test: ## Run all tests, in random order and with the race detector, and list what was left out

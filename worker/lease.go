@@ -245,7 +245,7 @@ func (r *round) leasing(ctx context.Context, account store.Account, starts ...*s
 		if s.lease.Usable(r.Now()) || s.lease.Soon(r.Now()) {
 			continue
 		}
-		req := r.requests[s.ID]
+		req := r.requests[s.ID].Following(account)
 		s.leaser = leaser{credentialsOf(account), req.Where().Key()}
 		if spare, ok := r.invocation.points.take(r.Now(), s.leaser); ok {
 			s.lease = spare

@@ -51,8 +51,9 @@ type world struct {
 	rates      *github.Rates
 	sweep      store.Sweep
 	lease      func() (time.Time, error)
-	keeps      bool   // GitHub deletes nothing
-	group      string // the runner group that the organization has; empty: there is no organization
+	keeps      bool                   // GitHub deletes nothing
+	group      string                 // the runner group that the organization has; empty: there is no organization
+	admits     simgithub.Organization // the organization instead, with a group that admits selected repositories
 }
 
 func newWorld() *world {
@@ -144,6 +145,9 @@ func (w *world) hub(t *testing.T) (*simgithub.Server, hub) {
 	}
 	if w.group != "" {
 		server.AddGroup("1", "acme", w.group)
+	}
+	if w.admits.ID != "" {
+		server.SetOrganization(w.admits)
 	}
 	c, err := github.New(github.Config{BaseURL: "http://localhost", HTTP: memhttp.Client(server.Handler()), Token: func(context.Context, github.Access) (secret.Text, error) {
 		return secret.New(w.token), nil
@@ -289,6 +293,13 @@ func on(op string, err error) func(string) error {
 
 var organization = store.Scope{Kind: store.OrganizationScope, ID: "1", Name: "acme", Group: "garo"}
 
+// selects has the account register in a runner group that admits these repositories alone, of
+// which 9 is public.
+func (w *world) selects(repositories ...string) {
+	w.account.Scope = organization
+	w.admits = simgithub.Organization{ID: "1", Name: "acme", Public: []string{"9"}, Groups: []simgithub.Group{{ID: 2, Name: "garo", Repositories: repositories}}}
+}
+
 // epoch is when the bubbles of testing/synctest begin.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -419,6 +430,43 @@ func TestEachCheckFails(t *testing.T) {
 		}, doctor.Permissions, store.ResultFailed, "Resource not accessible", "Actions: read"},
 		{"NoOrganization", func(w *world) { w.account.Scope = organization }, doctor.Group, store.ResultFailed, "Not Found", "organization permission"},
 		{"NoGroup", func(w *world) { w.account.Scope, w.group = organization, "another" }, doctor.Group, store.ResultFailed, "no such runner group", "scope.runner_group"},
+		{"GroupWithoutARepository", func(w *world) {
+			w.selects("7")
+			w.account.Repositories = append(w.account.Repositories, store.Named{ID: "8", Name: "acme/api"}, store.Named{ID: "10", Name: "acme/web"})
+		}, doctor.Group, store.ResultFailed, "does not admit 2 repositories that the account serves: acme/api, acme/web.", "Select what is missing"},
+		{"GroupWithoutManyRepositories", func(w *world) {
+			w.selects("7")
+			for i := range 21 {
+				w.account.Repositories = append(w.account.Repositories, store.Named{ID: fmt.Sprint(100 + i), Name: fmt.Sprint("acme/r", i)})
+			}
+		}, doctor.Group, store.ResultFailed, "21 repositories that the account serves: acme/r0, acme/r1, acme/r2, acme/r3, acme/r4, acme/r5, acme/r6, acme/r7, acme/r8, acme/r9, acme/r10, acme/r11, acme/r12, acme/r13, acme/r14, acme/r15, acme/r16, acme/r17, acme/r18, acme/r19.", "Select what is missing"},
+		{"GroupWithoutARepositoryOfAnOwner", func(w *world) {
+			w.selects("7")
+			w.account.Repositories, w.account.Owners = nil, []store.Named{{ID: "1", Name: "acme"}}
+			for _, repo := range []store.Repository{{ID: "8", Name: "acme/api", OwnerID: "1"}, {ID: "8", Name: "acme/api", OwnerID: "1"}, {ID: "6", Name: "former/app", OwnerID: "2"}} {
+				w.records = append(w.records, &store.Runner{ID: "r", Account: account, CreatedAt: epoch, Repository: repo})
+			}
+		}, doctor.Group, store.ResultFailed, "does not admit 1 repository that the account serves: acme/api.", "Select what is missing"},
+		{"GroupKeepsPublicOnesOut", func(w *world) {
+			w.selects("7", "9")
+			w.account.Repositories = append(w.account.Repositories, store.Named{ID: "9", Name: "acme/open"})
+		}, doctor.Group, store.ResultFailed, "no public repositories, and keeps out 1 repository that the account serves: acme/open.", "Take public repositories out"},
+		{"GroupShownInPart", func(w *world) {
+			w.selects("8")
+			w.github = onGitHub(simgithub.OpAdmits, answers(200, `{"total_count":2,"repositories":[{"id":8}]}`))
+		}, doctor.Group, store.ResultWarn, "GitHub showed 1 and not all. Not among them: 1 repository that the account serves: acme/shop.", "whether it is selected"},
+		{"GroupNotReadable", func(w *world) {
+			w.selects("7")
+			w.github = onGitHub(simgithub.OpAdmits, answers(403, `{"message":"Resource not accessible"}`))
+		}, doctor.Group, store.ResultWarn, "Resource not accessible", "organization permission"},
+		{"GroupAway", func(w *world) {
+			w.selects("7")
+			w.github = onGitHub(simgithub.OpAdmits, answers(502, ""))
+		}, doctor.Group, store.ResultWarn, "status 502", "again"},
+		{"GroupLimited", func(w *world) {
+			w.selects("7")
+			w.github = onGitHub(simgithub.OpAdmits, answers(429, ""))
+		}, doctor.Group, store.ResultSkipped, "rate limited", ""},
 		{"NotPermittedToRegister", func(w *world) {
 			w.github = onGitHub(simgithub.OpMint, answers(403, `{"message":"Resource not accessible"}`))
 		}, doctor.Registers, store.ResultFailed, "Resource not accessible", "Administration: write"},
@@ -458,6 +506,37 @@ func TestEachCheckFails(t *testing.T) {
 			f := all[i]
 			if f.Result != c.want || !strings.Contains(f.Evidence, c.evidence) || !strings.Contains(f.Remedy, c.remedy) || (c.remedy == "") != (f.Remedy == "") {
 				t.Errorf("found %+v, want %s, %q in the evidence and %q in the remedy", f, c.want, c.evidence, c.remedy)
+			}
+		})
+	}
+}
+
+// A runner group is in order if it admits what the account serves, public ones too where they
+// are allowed. What else it admits does not count.
+func TestGroupThatAdmitsTheRepositoriesIsOK(t *testing.T) {
+	for name, c := range map[string]struct {
+		breaks   func(*world)
+		evidence string
+	}{
+		"All":      {func(w *world) { w.account.Scope, w.group = organization, "garo" }, "It admits all repositories of the organization"},
+		"Selected": {func(w *world) { w.selects("3", "9", "7") }, "each of the account's is among them: 1 repository."},
+		"Public": {func(w *world) {
+			w.selects("9", "7")
+			w.admits.Groups[0].Public = true
+			w.account.Repositories = append(w.account.Repositories, store.Named{ID: "9", Name: "acme/open"})
+		}, "each of the account's is among them: 2 repositories."},
+		"ShownInPart": {func(w *world) {
+			w.selects("7")
+			w.github = onGitHub(simgithub.OpAdmits, answers(200, `{"total_count":2,"repositories":[{"id":7}]}`))
+		}, "each of the account's is among them: 1 repository."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			c.breaks(w)
+			all := w.examine(t, account, "")
+			i := slices.IndexFunc(all, func(f store.Finding) bool { return f.Check == doctor.Group })
+			if i < 0 || all[i].Result != store.ResultOK || !strings.Contains(all[i].Evidence, c.evidence) {
+				t.Errorf("found %+v, want that the group is ok, with %q in the evidence", all, c.evidence)
 			}
 		})
 	}

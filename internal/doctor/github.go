@@ -19,6 +19,7 @@ import (
 type GitHub interface {
 	Rates(ctx context.Context, in github.Scope) (github.Rates, error)
 	Group(ctx context.Context, in github.Scope) (github.Group, error)
+	Admits(ctx context.Context, in github.Scope, g github.Group) (all []github.Admitted, whole bool, err error)
 	Mint(ctx context.Context, in github.Scope, name string, labels []string) (github.Minted, error)
 	Find(ctx context.Context, in github.Scope, name string) (github.Runner, error)
 	Delete(ctx context.Context, in github.Scope, id int64) error
@@ -66,8 +67,7 @@ func (d *Doctor) github(ctx context.Context, v Visit, a store.Account, runners [
 		found = append(found, judgePermissions(repo, d.mayRead(ctx, repo)))
 	}
 	if in.Organization {
-		g, err := d.GitHub.Group(ctx, in)
-		found = append(found, judgeGroup(in, g, err))
+		found = append(found, d.group(ctx, in, served(a, runners)))
 	}
 	for i, c := range serve {
 		one := a
@@ -133,26 +133,6 @@ func judgePermissions(repo github.Repository, err error) store.Finding {
 		return ghUnread(Permissions, repo.Name, err)
 	}
 	return ok(Permissions, repo.Name, "Workflow runs and jobs can be read.")
-}
-
-func judgeGroup(in github.Scope, g github.Group, err error) store.Finding {
-	about := in.Name + ", " + in.Group
-	switch {
-	case errors.Is(err, github.ErrNoGroup):
-		return failed(Group, about, err.Error()+".", "Make the runner group in the organization's settings, for these runners alone, or correct scope.runner_group in the registration.")
-	case errors.Is(err, github.ErrDenied), errors.Is(err, github.ErrNotFound):
-		return failed(Group, about, err.Error()+".", "Give the App, or the token, the organization permission Self-hosted runners: write.")
-	case err != nil:
-		return ghUnread(Group, about, err)
-	}
-	who := "It admits all repositories of the organization, or all private ones."
-	if g.Selected {
-		who = "It admits the repositories that are selected in its settings."
-	}
-	if g.Public {
-		who += " Public ones may be among them."
-	}
-	return ok(Group, about, who)
 }
 
 const (

@@ -31,6 +31,7 @@ const (
 	ends   op = "deprecations"
 	rates  op = "rates"
 	groups op = "runner groups"
+	admits op = "repositories of a runner group"
 	grants op = "token"
 
 	getRun     op = "get run"
@@ -54,6 +55,8 @@ func describe(op op, object, of string) string {
 		return "read rate limits with the credential for " + of
 	case groups:
 		return fmt.Sprintf("find the runner group %q of %s", object, of)
+	case admits:
+		return fmt.Sprintf("list the repositories that the runner group %q of %s admits", object, of)
 	case getRun:
 		return fmt.Sprintf("get workflow run %s of %s", object, of)
 	case listRuns:

@@ -439,6 +439,7 @@ func TestEveryCallIsDescribedByGitHub(t *testing.T) {
 		_, _ = c.Deprecation(t.Context(), in, simgithub.ProgramVersion)
 		_ = c.Delete(t.Context(), in, m.RunnerID)
 	}
+	_, _, _ = c.Admits(t.Context(), group, github.Group{ID: 10, Name: "narrow"})
 	s.queue(simgithub.Job{})
 	for range c.Runs(t.Context(), shopJobs, github.StatusQueued) {
 	}

@@ -66,7 +66,7 @@ var Budget = []Part{
 	{Confirming, "get a runner, list runners", 0.05, 0.2, 0.1},
 	{Ending, "delete a runner, find one by its name", 0.1, 1, 0},
 	{Reading, "get a workflow run, its jobs or one job, cancel a run", 1, 1, 0.1},
-	{Healing, "downloads, the end of a version, workflow runs of a repository, webhook deliveries", 1, 1, 0.5},
+	{Healing, "downloads, the end of a version, workflow runs of a repository, webhook deliveries, the repositories of a runner group", 1, 1, 0.5},
 }
 
 // purpose returns what a call is for, or "" for one that costs GitHub's hour
@@ -81,7 +81,7 @@ func (o op) purpose() Purpose {
 		return Ending
 	case getRun, listJobs, getJob, cancel:
 		return Reading
-	case offers, ends, listRuns, deliveries:
+	case offers, ends, listRuns, deliveries, admits:
 		return Healing
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -75,6 +76,51 @@ type groupsJSON struct {
 		Inherited  bool   `json:"inherited"` // from the enterprise
 		Public     bool   `json:"allows_public_repositories"`
 	} `json:"runner_groups"`
+}
+
+// Admitted is a repository that a runner group admits.
+type Admitted struct {
+	ID     string // GitHub's number
+	Public bool
+}
+
+// admittedPages is how many pages of the repositories of a group are read: few people select
+// more than 200 one by one, and a check has other calls to make.
+const admittedPages = 2
+
+// Admits returns the repositories that were selected for a runner group of an organization, the
+// first 200, and whether these are all: there may be more, or GitHub counts more than it shows
+// to the credential. It takes one call, or two for over 100
+// (https://docs.github.com/en/rest/actions/self-hosted-runner-groups#list-repository-access-to-a-self-hosted-runner-group-in-an-organization).
+func (c *Client) Admits(ctx context.Context, in Scope, g Group) (all []Admitted, whole bool, err error) {
+	e := in.errand(admits, g.Name)
+	if g.ID <= 0 {
+		return nil, false, &Error{Kind: ErrRefused, Op: e.what}
+	}
+	e.root = "organizations/" + in.ID + "/actions/runner-groups/" + strconv.FormatInt(g.ID, 10) + "/repositories"
+	n, total := 1, 0
+	for n != 0 && n <= admittedPages {
+		var l *struct {
+			Total        int        `json:"total_count"`
+			Repositories []repoJSON `json:"repositories"`
+		}
+		resp, err := c.do(ctx, e, func(gh *gogithub.Client, root string) (*gogithub.Response, error) {
+			l = nil
+			resp, err := call(ctx, gh, http.MethodGet, root+"?"+paged(n), nil, &l)
+			if err == nil && (l == nil || !leadsOn(resp, n) || slices.ContainsFunc(l.Repositories, func(r repoJSON) bool { return r.ID <= 0 })) {
+				err = errAnswer
+			}
+			return resp, err
+		})
+		if err != nil {
+			return nil, false, err
+		}
+		for _, r := range l.Repositories {
+			all = append(all, Admitted{ID: strconv.FormatInt(r.ID, 10), Public: r.public()})
+		}
+		total, n = l.Total, resp.NextPage
+	}
+	return all, n == 0 && total <= len(all), nil
 }
 
 // groupID returns the id of the group that a runner of the scope is registered in.

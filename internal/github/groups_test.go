@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	acme  = simgithub.Organization{ID: "55", Name: "acme", Groups: []simgithub.Group{{ID: 7, Name: "garo"}, {ID: 8, Name: "big", Inherited: true}}}
+	acme  = simgithub.Organization{ID: "55", Name: "acme", Groups: []simgithub.Group{{ID: 7, Name: "garo"}, {ID: 8, Name: "big", Inherited: true}, {ID: 10, Name: "narrow", Repositories: []string{"101"}}}}
 	group = github.Scope{Organization: true, ID: "55", Name: "acme", Group: "garo", Account: account}
 )
 
@@ -163,6 +163,74 @@ func TestGroupOnAFarPageIsFound(t *testing.T) {
 	}
 	if n := s.Calls()[simgithub.OpGroups]; n != 2 {
 		t.Errorf("%d calls, want one for each page", n)
+	}
+}
+
+func TestRepositoriesOfAGroupAreReadToTheSecondPage(t *testing.T) {
+	for name, c := range map[string]struct {
+		selected, read, calls int
+		whole                 bool
+	}{
+		"None":      {0, 0, 1, true},
+		"OnePage":   {100, 100, 1, true},
+		"TwoPages":  {200, 200, 2, true},
+		"ThirdPage": {201, 200, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			own := simgithub.Organization{ID: "55", Name: "acme", Public: []string{"1001"}, Groups: []simgithub.Group{{ID: 7, Name: "garo", Repositories: []string{}}}}
+			s := open(t, simgithub.Config{})
+			for i := range c.selected {
+				id := fmt.Sprint(1000 + i)
+				own.Groups[0].Repositories = append(own.Groups[0].Repositories, id)
+				if err := s.Create(github.Repository{ID: id, Name: "acme/r" + id}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.SetOrganization(own)
+			all, whole, err := client(t, s.Handler()).Admits(t.Context(), group, github.Group{ID: 7, Name: "garo"})
+			if err != nil || len(all) != c.read || whole != c.whole {
+				t.Fatalf("%d admitted, whole %t, %v; want %d, %t", len(all), whole, err, c.read, c.whole)
+			}
+			for i, a := range all {
+				if want := (github.Admitted{ID: fmt.Sprint(1000 + i), Public: i == 1}); a != want {
+					t.Errorf("admitted %+v, want %+v", a, want)
+				}
+			}
+			if n := s.Calls()[simgithub.OpAdmits]; n != c.calls {
+				t.Errorf("%d calls, want %d", n, c.calls)
+			}
+		})
+	}
+}
+
+func TestRepositoriesOfAGroupThatAreNotAllShown(t *testing.T) {
+	for name, c := range map[string]struct {
+		body  string
+		whole bool
+		want  error
+	}{
+		"Whole":     {`{"total_count":1,"repositories":[{"id":1}]}`, true, nil},
+		"Hidden":    {`{"total_count":2,"repositories":[{"id":1}]}`, false, nil},
+		"WithoutID": {`{"total_count":1,"repositories":[{}]}`, false, github.ErrUnknown},
+		"NoAnswer":  {`null`, false, github.ErrUnknown},
+		"OfAnother": {`[]`, false, github.ErrUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gh := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, c.body) }))
+			all, whole, err := gh.Admits(t.Context(), group, github.Group{ID: 7, Name: "garo"})
+			if !errors.Is(err, c.want) || whole != c.whole || (err == nil) != (len(all) == 1) {
+				t.Errorf("Admits = %+v, %t, %v; want whole %t, %v", all, whole, err, c.whole, c.want)
+			}
+		})
+	}
+}
+
+func TestGroupWithoutAnIDIsNotAskedFor(t *testing.T) {
+	s := open(t, simgithub.Config{Organizations: []simgithub.Organization{acme}})
+	_, _, err := client(t, s.Handler()).Admits(t.Context(), group, github.Group{Name: "garo"})
+	failed(t, "Admits", err, github.ErrRefused)
+	if n := len(s.Calls()); n != 0 {
+		t.Errorf("%d kinds of calls were made, want none", n)
 	}
 }
 

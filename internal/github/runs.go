@@ -205,6 +205,9 @@ type repoJSON struct {
 	} `json:"owner"`
 }
 
+// public reports whether GitHub says that everybody may see the repository.
+func (r *repoJSON) public() bool { return r.Private != nil && !*r.Private }
+
 // sound reports whether it is a run of the repository.
 func (r *runJSON) sound(repo Repository) bool {
 	return r.ID > 0 && r.Attempt >= 0 && r.Event != "" && r.Status != "" && strconv.FormatInt(r.Repository.ID, 10) == repo.ID && r.Repository.Name != "" && r.Repository.Owner.ID > 0
@@ -214,7 +217,7 @@ func (r *runJSON) run() Run {
 	return Run{
 		ID: r.ID, Attempt: max(1, r.Attempt), Status: r.Status, Conclusion: r.Conclusion, Event: r.Event,
 		Actor: r.Actor.Login, Triggered: r.Triggered.Login, HeadRepository: r.Head.ID, HeadBranch: r.HeadBranch,
-		Public: r.Repository.Private != nil && !*r.Repository.Private, Path: r.Path, URL: r.URL, CreatedAt: r.CreatedAt,
+		Public: r.Repository.public(), Path: r.Path, URL: r.URL, CreatedAt: r.CreatedAt,
 		Repository: r.Repository.Name, OwnerID: r.Repository.Owner.ID,
 	}
 }

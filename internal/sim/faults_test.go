@@ -121,6 +121,7 @@ var allFaults = []fault{
 	{0, "runners of others take a workflow job", []string{"internal/sim.TestAJobThatRunnersOfOthersTakeLeavesNothing"}},
 	{0, "a workflow job is cancelled while its machine boots", []string{"internal/sim.TestAJobThatIsCancelledWhileItsMachineBootsLeavesNothing"}},
 	{0, "a workflow job that took another's machine is stopped", []string{"internal/sim.TestStopOfAJobDrainsTheMachineThatTookIt"}},
+	{0, "another workflow job takes a machine, and keeps it for long", []string{"internal/sim.TestAJobWhoseMachineIsTakenGetsAnotherAtOnce"}},
 	{0, "the registration of an account moves while a workflow job waits", []string{"internal/sim.TestAJobIsServedWhereRunnersRegisterByThen"}},
 	{0, "GitHub's log of deliveries shows that a webhook failed", []string{"internal/sim.TestAJobWhoseWebhookFailedIsFoundInTheLog"}},
 	{0, "GitHub deletes a registration whose machine runs a workflow job", []string{"internal/sim.TestAJobWhoseRegistrationIsDeletedKeepsItsMachine"}},
@@ -221,7 +222,7 @@ func TestEveryTestOfAFaultIsInTheTable(t *testing.T) {
 	}
 	others := map[string]bool{ // what they show is no fault
 		"TestEveryFaultHasATestThatExists": true, "TestEveryTestOfAFaultIsInTheTable": true, "TestOneSeedHasOneCourse": true,
-		"TestSharersOfOneLock": true, "TestRequestsWithOtherNeedsShareNoMachine": true, "TestMetricsAreWhatTheRecordsSay": true, "TestCheckOfAWorldThatWorksIsOK": true, "TestConsoleOfAMachineIsReadByAWorker": true, "TestIdleRunnerDrainsAtTheIdleLimit": true, "TestMain": true,
+		"TestSharersOfOneLock": true, "TestRequestsWithOtherNeedsShareNoMachine": true, "TestMetricsAreWhatTheRecordsSay": true, "TestNothingIsLaunchedOnceTheBudgetIsSpent": true, "TestCheckOfAWorldThatWorksIsOK": true, "TestConsoleOfAMachineIsReadByAWorker": true, "TestIdleRunnerDrainsAtTheIdleLimit": true, "TestMain": true,
 		"TestShrinkLeavesWhatABreachNeeds": true, "TestGoldenFaultsAreInTheDocs": true,
 		"TestEveryRealFaultIsThereOnceWithTestsThatExist": true, "TestGoldenRealFaultsAreInTheDocs": true,
 	}

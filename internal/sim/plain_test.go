@@ -318,3 +318,16 @@ func TestAForbiddenJobHasNoMachineInTheWorld(t *testing.T) {
 		}
 	})
 }
+
+// A machine is given another job than the one that it was launched for, and keeps it for half
+// an hour: who waited for it gets another machine, and does not wait for that.
+func TestAJobWhoseMachineIsTakenGetsAnotherAtOnce(t *testing.T) {
+	plainWorld(t, sim.Config{}, func(w *sim.World) {
+		robbed := w.Plain(sim.PlainJob{Length: time.Minute, Back: true})
+		w.Until("its machine is online", 5*time.Minute, func() bool { return registered(w) == 1 && w.RunnerOf(w.All()[0].ID).State == store.RunnerOnline })
+		w.Plain(sim.PlainJob{Length: 30 * time.Minute})
+		time.Sleep(10 * time.Second)
+		w.Approve(robbed)
+		ran(w, robbed, 10*time.Minute)
+	})
+}

@@ -65,3 +65,17 @@ func (c tappedCheck) Group(ctx context.Context, in github.Scope) (github.Group, 
 		return c.tappedGitHub.w.github.Group(ctx, in)
 	}))
 }
+
+// selected is what a runner group admits, and whether that is all.
+type selected struct {
+	repositories []github.Admitted
+	whole        bool
+}
+
+func (c tappedCheck) Admits(ctx context.Context, in github.Scope, g github.Group) ([]github.Admitted, bool, error) {
+	s, err := unanswered(atGitHub(ctx, c.tappedGitHub.w, in, &kernel.Effect{Op: kernel.Get, What: "admitted", On: in.Key()}, func(ctx context.Context) (s selected, err error) {
+		s.repositories, s.whole, err = c.tappedGitHub.w.github.Admits(ctx, in, g)
+		return s, err
+	}))
+	return s.repositories, s.whole, err
+}

@@ -24,17 +24,17 @@ type rotation struct {
 	ids   []string
 }
 
-// documented are the steps of docs/deploy.md.
+// documented are the steps of docs/operate.md.
 func documented(t *testing.T) []rotation {
 	t.Helper()
-	b, err := os.ReadFile("../../../docs/deploy.md")
+	b, err := os.ReadFile("../../../docs/operate.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, section, ok := strings.Cut(string(b), "\n### The control plane's keys\n")
 	block, _, closed := strings.Cut(section, "\n```\n")
 	if !ok || !closed {
-		t.Fatal("docs/deploy.md has no section about the control plane's keys")
+		t.Fatal("docs/operate.md has no section about the control plane's keys")
 	}
 	var out []rotation
 	var after time.Duration
@@ -61,7 +61,7 @@ func documented(t *testing.T) []rotation {
 func TestRotationAsDocumentedRefusesNoMachine(t *testing.T) {
 	steps := documented(t)
 	if len(steps) != 3 || !slices.Equal(steps[0].ids, []string{"k1", "k2"}) || !slices.Equal(steps[2].ids, []string{"k2"}) {
-		t.Fatalf("docs/deploy.md rotates by %v, want three steps from k1 to k2", steps)
+		t.Fatalf("docs/operate.md rotates by %v, want three steps from k1 to k2", steps)
 	}
 	for _, c := range []struct {
 		name  string

@@ -161,6 +161,13 @@ var inScopes = map[string]call{
 		_, err := creds.Token(ctx, in.Access())
 		return err
 	},
+	admits: func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
+		all, whole, err := c.Admits(ctx, in, github.Group{ID: 2, Name: in.Group})
+		if err == nil && (len(all) != 1 || all[0].ID != octo.ID || !all[0].Public || !whole) {
+			err = fmt.Errorf("admitted %+v, %t; want that of the example", all, whole)
+		}
+		return err
+	},
 	groups: func(ctx context.Context, c *github.Client, _ *github.Credentials, in github.Scope) error {
 		_, err := c.Group(ctx, in)
 		return err
@@ -213,6 +220,9 @@ var octo = github.Repository{ID: "1296269", Name: "octo-org/octo-repo", Account:
 // groups is GitHub's name of the call that lists runner groups.
 const groups = "actions/list-self-hosted-runner-groups-for-org"
 
+// admits is GitHub's name of the call that lists the repositories of a runner group.
+const admits = "actions/list-repo-access-to-self-hosted-runner-group-in-org"
+
 // callOf returns the call that GitHub has a name for, and the scope that it is of; nil: it
 // is none of GARO's.
 func callOf(operation string) (call, github.Scope) {
@@ -222,8 +232,8 @@ func callOf(operation string) (call, github.Scope) {
 	if c := inScopes[strings.TrimSuffix(operation, "org")]; c != nil {
 		return c, group
 	}
-	if operation == groups {
-		return inScopes[groups], group
+	if operation == groups || operation == admits {
+		return inScopes[operation], group
 	}
 	return inScopes[strings.TrimSuffix(operation, "repo")], repo
 }
@@ -288,8 +298,8 @@ func TestEveryDocumentedAnswerIsUnderstood(t *testing.T) {
 			}
 		}
 	}
-	if n < 29 {
-		t.Errorf("%d documented answers, want the 29 that there were", n)
+	if n < 30 {
+		t.Errorf("%d documented answers, want the 30 that there were", n)
 	}
 	// Prism looks at requests: that of the client it took, and it would not take this.
 	wrong, err := http.NewRequestWithContext(t.Context(), "POST", prism+"/repos/acme/shop/actions/runners/generate-jitconfig", strings.NewReader(`{"name":"r","runner_group_id":1,"labels":[]}`))

@@ -80,6 +80,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	const runners = "/orgs/acme/actions/runners"
 	call("GET", "/orgs/acme/actions/runner-groups?per_page=1", "", 200)
 	call("GET", "/organizations/55/actions/runner-groups", "", 200)
+	call("GET", "/orgs/acme/actions/runner-groups/7/repositories?per_page=1", "", 200)
 	call("POST", runners+"/generate-jitconfig", groupBody("r1", 7, "x"), 201)
 	call("POST", runners+"/generate-jitconfig", groupBody("r1", 7, "x"), 409)
 	call("POST", runners+"/generate-jitconfig", groupBody("r2", 6, "x"), 422)

@@ -18,6 +18,8 @@ type Organization struct {
 	// Groups are its runner groups beside the default one, which has the id 1 and admits
 	// all repositories.
 	Groups []Group
+	// Public are the ids of its repositories that everybody may see.
+	Public []string
 }
 
 // Group is a runner group of an organization.
@@ -26,6 +28,8 @@ type Group struct {
 	Name string
 	// Repositories are the ids of those that it admits; nil: all of the organization.
 	Repositories []string
+	// Public: it admits public repositories too.
+	Public bool
 	// Inherited: it is the enterprise's, which alone registers runners in it.
 	Inherited bool
 }
@@ -119,8 +123,9 @@ func (s *Server) organization(path string, byID bool) (Organization, bool) {
 }
 
 // admits reports whether jobs of a repository may come to a runner: it is the
-// repository's, or in a group of its organization that admits it
-// (https://docs.github.com/en/actions/how-tos/manage-runners/self-hosted-runners/manage-access).
+// repository's, or in a group of its organization that admits it. A group admits no public
+// one unless that is allowed, also if it is selected (https://github.com/google/go-github/pull/1998,
+// https://docs.github.com/en/actions/how-tos/manage-runners/self-hosted-runners/manage-access).
 func (s *Server) admits(r *registration, repository string) bool {
 	if r.OrganizationID == "" {
 		return r.RepositoryID == repository
@@ -132,7 +137,8 @@ func (s *Server) admits(r *registration, repository string) bool {
 		return false
 	}
 	g, ok := org.group(r.Group)
-	return ok && (g.Repositories == nil || slices.Contains(g.Repositories, repository))
+	return ok && (g.Repositories == nil || slices.Contains(g.Repositories, repository)) &&
+		(g.Public || !slices.Contains(org.Public, repository))
 }
 
 // runnerGroup is GitHub's JSON of a runner group.
@@ -160,7 +166,7 @@ func (s registry) listGroups(org Organization, r *http.Request, h http.Header) a
 	for _, g := range org.groups() {
 		at := fmt.Sprintf("%s/orgs/%s/actions/runner-groups/%d", base(r), org.Name, g.ID)
 		x := runnerGroup{ID: g.ID, Name: g.Name, Visibility: "all", Default: g.ID == defaultGroup,
-			Runners: at + "/runners", Inherited: g.Inherited, Workflows: []string{}}
+			Runners: at + "/runners", Inherited: g.Inherited, Public: g.Public, Workflows: []string{}}
 		if g.Repositories != nil {
 			x.Visibility, x.Repositories = "selected", at+"/repositories"
 		}
@@ -168,4 +174,27 @@ func (s registry) listGroups(org Organization, r *http.Request, h http.Header) a
 	}
 	from, to := p.cut(len(shown), base(r)+"/organizations/"+org.ID+"/actions/runner-groups", h)
 	return answer{http.StatusOK, map[string]any{"total_count": len(shown), "runner_groups": shown[from:to]}}
+}
+
+// listAdmitted answers with a page of the repositories that are selected for a group. Of a group
+// that admits all, GitHub does not say what it lists: a client that asks is wrong.
+func (s registry) listAdmitted(org Organization, id int64, r *http.Request, h http.Header) answer {
+	p, wrong := parsePage(r)
+	g, ok := org.group(id)
+	switch {
+	case !ok:
+		return refuse(http.StatusNotFound, "Not Found", nil)
+	case wrong != "" || p.name != "":
+		return s.wrong(http.StatusUnprocessableEntity, r, cmp.Or(wrong, "query: repositories have no filter by name"))
+	case g.Repositories == nil:
+		return s.wrong(http.StatusUnprocessableEntity, r, "none are selected for the group")
+	}
+	shown := []map[string]any{}
+	for _, id := range g.Repositories {
+		if repo, ok := s.names.exists(id, true); ok {
+			shown = append(shown, actions(s).showRepository(r, repo, !slices.Contains(org.Public, id)))
+		}
+	}
+	from, to := p.cut(len(shown), fmt.Sprintf("%s/organizations/%s/actions/runner-groups/%d/repositories", base(r), org.ID, g.ID), h)
+	return answer{http.StatusOK, map[string]any{"total_count": len(shown), "repositories": shown[from:to]}}
 }

@@ -57,6 +57,37 @@ func TestJobComesToARunnerWhoseGroupAdmitsItsRepository(t *testing.T) {
 	})
 }
 
+// A group admits a public repository if it allows public ones, and not for its being selected.
+func TestJobOfAPublicRepositoryNeedsAGroupThatAllowsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := withOrganization(t, Config{})
+		own := Organization{ID: "55", Name: "acme", Public: []string{"101"}, Groups: []Group{
+			{ID: 7, Name: "garo", Repositories: []string{"101", "102"}}, {ID: 8, Name: "open", Repositories: []string{"101"}, Public: true},
+		}}
+		w.SetOrganization(own)
+		_, private := w.inGroup("private", 7, "x")
+		if _, err := w.Queue("acme/shop", Job{RunID: "1", Labels: []string{"x"}, Duration: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		idle(t, private, time.Hour)
+		_, public := w.inGroup("public", 8, "x")
+		if j := take(t, public); j.RepositoryID != "101" {
+			t.Errorf("the group that allows public repositories got %+v, want the job of acme/shop", j)
+		}
+		var l struct {
+			Total        int `json:"total_count"`
+			Repositories []struct {
+				ID      int64
+				Private bool
+			}
+		}
+		w.call("GET", "/organizations/55/actions/runner-groups/7/repositories", "", 200, &l)
+		if l.Total != 2 || len(l.Repositories) != 2 || l.Repositories[0].ID != 101 || l.Repositories[0].Private || !l.Repositories[1].Private {
+			t.Errorf("listed %+v, want acme/shop as public and acme/other as private", l)
+		}
+	})
+}
+
 func TestRunnersOfAnOrganizationAreNotOfItsRepositories(t *testing.T) {
 	w := withOrganization(t, Config{})
 	mine, _ := w.online("r", "x")
@@ -124,6 +155,9 @@ func TestTokenForOrganizationsOpensNoRepository(t *testing.T) {
 	}{
 		"Organization":      {"/orgs/acme/actions/runners", org, 200},
 		"Groups":            {"/organizations/55/actions/runner-groups", org, 200},
+		"Admitted":          {"/organizations/55/actions/runner-groups/7/repositories", org, 200},
+		"AdmittedOfNoGroup": {"/organizations/55/actions/runner-groups/6/repositories", org, 404},
+		"AdmittedOfNobody":  {"/organizations/55/actions/runner-groups/7/repositories", repo, 404},
 		"Repository":        {"/repositories/101/actions/runners", org, 404},
 		"OfTheRepository":   {"/repositories/101/actions/runners", repo, 200},
 		"GroupsOfNobody":    {"/organizations/55/actions/runner-groups", repo, 404},

@@ -20,6 +20,7 @@ const (
 	OpDownloads = "downloads"
 	OpEnds      = "deprecations"  // when a version of the runner program ends
 	OpGroups    = "runner_groups" // of an organization, once for every page
+	OpAdmits    = "admits"        // the repositories of a group, likewise
 	OpRateLimit = "rate_limit"
 	OpToken     = "token" // of an App's installation
 
@@ -172,6 +173,8 @@ func (s registry) serve(now time.Time, in scope, t target, r *http.Request, h ht
 		return actions(s).serve(now, in.repo, t, r, h)
 	case OpGroups:
 		return s.listGroups(in.org, r, h)
+	case OpAdmits:
+		return s.listAdmitted(in.org, t.id, r, h)
 	case OpEnds:
 		return s.ends(r, t.version)
 	case OpMint:

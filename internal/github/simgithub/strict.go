@@ -35,7 +35,7 @@ func manners(r *http.Request, t target, body []byte) string {
 		return "body: this operation has none"
 	case hasBody && !isJSON(r.Header.Get("Content-Type")):
 		return "Content-Type: want application/json"
-	case !slices.Contains([]string{OpList, OpGroups, OpRun, OpRuns, OpRunJobs, OpDeliveries}, t.op) && r.URL.RawQuery != "":
+	case !slices.Contains([]string{OpList, OpGroups, OpAdmits, OpRun, OpRuns, OpRunJobs, OpDeliveries}, t.op) && r.URL.RawQuery != "":
 		return "query: this operation has none"
 	}
 	return ""

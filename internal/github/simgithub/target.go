@@ -12,7 +12,7 @@ type target struct {
 	repo string // owner/name or an organization's login, or an id if byID
 	org  bool   // repo is an organization
 	byID bool
-	id   int64 // of a runner or an installation
+	id   int64 // of a runner, a runner group or an installation
 	// version is that of a runner program.
 	version string
 }
@@ -32,9 +32,8 @@ func parse(r *http.Request) target {
 	}
 	t, call, ok := parseScope(path)
 	switch {
-	case ok && t.org && call == "/runner-groups" && r.Method == http.MethodGet:
-		t.op = OpGroups
-		return t
+	case ok && t.org && strings.HasPrefix(call, "/runner-groups") && r.Method == http.MethodGet:
+		return parseGroups(t, strings.TrimPrefix(call, "/runner-groups"))
 	case ok && (call == "/runners" || strings.HasPrefix(call, "/runners/")):
 		return parseCall(t, r.Method, strings.TrimPrefix(call, "/runners"))
 	}
@@ -42,6 +41,20 @@ func parse(r *http.Request) target {
 		return parseActions(t, r.Method, call)
 	}
 	return target{op: OpOther}
+}
+
+// parseGroups reads what is asked of an organization's runner groups.
+func parseGroups(t target, call string) target {
+	t.op = OpOther
+	if call == "" {
+		t.op = OpGroups
+		return t
+	}
+	number, ok := strings.CutSuffix(strings.TrimPrefix(call, "/"), "/repositories")
+	if id, err := strconv.ParseInt(number, 10, 64); ok && err == nil {
+		t.op, t.id = OpAdmits, id
+	}
+	return t
 }
 
 // parseActions reads what is asked of a repository's workflow runs and jobs.

@@ -137,7 +137,7 @@ func (p finalPromises) Orphans() (left []string) {
 // (https://docs.github.com/en/actions/reference/runners/self-hosted-runners).
 func (p finalPromises) unlisted(g simgithub.Registration) bool {
 	for _, r := range p.runners {
-		if at := r.Where(); p.kept(store.Ref{Kind: store.KindRunner, ID: r.ID}) && (at.ID == g.RepositoryID || at.Kind == store.OrganizationScope && at.ID == g.OrganizationID) {
+		if at := placeOf(r); p.kept(store.Ref{Kind: store.KindRunner, ID: r.ID}) && (at == g.RepositoryID || at == "@"+g.OrganizationID) {
 			return false
 		}
 	}

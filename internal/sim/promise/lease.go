@@ -75,7 +75,7 @@ func (p leasePromises) sawMint(r store.Runner, name, credential string) {
 	p.hold(Leased, !now.Before(r.Lease.At.Add(-slack)), "runner %s is registered at %s, and its lease is for %s", r.ID, now, r.Lease.At)
 	p.sawUsed(credential)
 	if r.Account == p.Account.ID && len(p.Account.GitHub) > 1 {
-		scope := store.ScopePoints(r.Where().Key())
+		scope := "scope " + placeOf(r)
 		p.hold(Scoped, p.leases.left[scope] > 0, "runner %s is registered without a lease of %s", r.ID, scope)
 		p.leases.left[scope]--
 	}

@@ -1,6 +1,7 @@
 package promise
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
@@ -57,4 +58,13 @@ func (p scopePromises) sawRegistration(g simgithub.Registration) {
 	means := r.Scope == setting.Organization
 	p.hold(Reaches, repository && (r.Version == 0 || !means) || organization && (r.Version == 0 || means),
 		"registration %s was made in repository %q, organization %q and group %d, and its runner registers in %+v", g.Name, g.RepositoryID, g.OrganizationID, g.Group, r.Scope)
+}
+
+// placeOf names where a runner registers as points do: its repository's id, or an
+// organization's behind an @. All are at github.com.
+func placeOf(r store.Runner) string {
+	if r.Scope.Kind == store.OrganizationScope {
+		return "@" + r.Scope.ID
+	}
+	return cmp.Or(r.Scope.ID, r.Repository.ID)
 }
