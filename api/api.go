@@ -115,6 +115,7 @@ func (s *server) routes() []route {
 		{"GET /usage", handle(s, func(ctx context.Context, c *call, _ none) (apitype.Usage, error) { return usage(ctx, s, c) }, "from", "to", "by", "repository")},
 		{"POST /sweeps/{account}/{region}/release", handle(s, s.release)},
 
+		{"GET /health", handle(s, func(ctx context.Context, c *call, _ none) (apitype.ReaperHealth, error) { return reaperHealth(ctx, c) })},
 		{"POST /checks", handle(s, checks{s}.start)},
 		{"GET /checks/{id}", handle(s, checks{s}.status)},
 

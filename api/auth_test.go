@@ -66,6 +66,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 		"release":  {"POST", "/sweeps/" + accountID + "/" + region + "/release", nil, false},
 		"check":    {"POST", "/checks", apitype.CheckStart{}, false},
 		"checked":  {"GET", "/checks/last", nil, false},
+		"health":   {"GET", "/health", nil, false},
 		"event":    {"POST", "/runners/" + started.ID + "/events", apitype.Event{Event: "heartbeat", Counter: 1}, false},
 		"next":     {"POST", "/runners/" + started.ID + "/next", apitype.Next{N: 2}, false},
 		"asks":     {"POST", "/runners/" + started.ID + "/admission", apitype.Admission{RepositoryID: "1", Repository: "a/b", OwnerID: "1", RunID: "1", Attempt: 1}, false},
@@ -93,7 +94,7 @@ func TestCallsWithoutAGoodTokenAreUnauthenticated(t *testing.T) {
 
 func TestOperatorsCallsAreClosedToWorkflows(t *testing.T) {
 	w := newWorld(t)
-	for _, c := range [][2]string{{"POST", "/sweeps/" + accountID + "/" + region + "/release"}, {"GET", "/checks/last"}} {
+	for _, c := range [][2]string{{"POST", "/sweeps/" + accountID + "/" + region + "/release"}, {"GET", "/checks/last"}, {"GET", "/health"}} {
 		calls := w.counted(func() {
 			if a := w.raw(c[0], c[1], workflowToken, nil); a.status != http.StatusForbidden {
 				t.Errorf("%s %s by a workflow = %d, want 403", c[0], c[1], a.status)

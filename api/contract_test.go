@@ -169,7 +169,7 @@ func TestContractHasTheFieldsOfTheWireTypes(t *testing.T) {
 		"Attempt": apitype.Attempt{}, "Entry": apitype.Entry{}, "Error": apitype.Error{}, "Stopped": apitype.Stopped{},
 		"Page": apitype.Page{}, "Runners": apitype.Runners{}, "Found": apitype.Found{}, "Cost": apitype.Cost{}, "Usage": apitype.Usage{}, "UsageRow": apitype.UsageRow{}, "Step": apitype.Step{}, "Job": apitype.Job{}, "Released": apitype.Released{}, "CheckStart": apitype.CheckStart{}, "Check": apitype.Check{}, "Finding": apitype.Finding{}, "Boot": apitype.Boot{}, "Booted": apitype.Booted{}, "RunnerProgram": apitype.RunnerProgram{},
 		"Orders": apitype.Orders{}, "Event": apitype.Event{}, "Next": apitype.Next{}, "NextConfig": apitype.NextConfig{},
-		"Health": apitype.Health{}, "Delivered": apitype.Delivered{}, "Admission": apitype.Admission{}, "Admitted": apitype.Admitted{}, "Outfit": apitype.Outfit{}, "Setup": apitype.Setup{}, "JobUser": apitype.JobUser{}, "Hooks": apitype.Hooks{}, "Problem": apitype.Problem{},
+		"Health": apitype.Health{}, "ReaperHealth": apitype.ReaperHealth{}, "ReaperRun": apitype.ReaperRun{}, "RaisedAlarm": apitype.RaisedAlarm{}, "Delivered": apitype.Delivered{}, "Admission": apitype.Admission{}, "Admitted": apitype.Admitted{}, "Outfit": apitype.Outfit{}, "Setup": apitype.Setup{}, "JobUser": apitype.JobUser{}, "Hooks": apitype.Hooks{}, "Problem": apitype.Problem{},
 	}
 	for name, s := range schemas {
 		if _, known := types[name]; !known && len(s.Value.Properties) > 0 {

@@ -10,6 +10,13 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sleep"
 )
 
+// Health returns what the last runs of the reaper recorded, for an operator.
+func (c *Client) Health(ctx context.Context) (apitype.ReaperHealth, error) {
+	var out apitype.ReaperHealth
+	_, err := c.call(ctx, http.MethodGet, "/health", nil, &out)
+	return out, wrap("health", err)
+}
+
 // StartCheck has the control plane examine itself, for an operator. WaitCheck waits for
 // what it finds.
 func (c *Client) StartCheck(ctx context.Context, body apitype.CheckStart) (apitype.Check, error) {

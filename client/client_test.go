@@ -102,6 +102,7 @@ func TestCallsAreMadeAsTheContractSays(t *testing.T) {
 	note(c.ReleaseBrake(ctx, "123456789012", "eu-west-2"))
 	note(c.StartCheck(ctx, apitype.CheckStart{AccountID: "123456789012"}))
 	note(c.Check(ctx, client.LastCheck))
+	note(c.Health(ctx))
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +116,7 @@ func TestCallsAreMadeAsTheContractSays(t *testing.T) {
 		`POST https://garo.example.org/sweeps/123456789012/eu-west-2/release `,
 		`POST https://garo.example.org/checks {"account_id":"123456789012"}`,
 		`GET https://garo.example.org/checks/last `,
+		`GET https://garo.example.org/health `,
 	}
 	for i, a := range s.asked {
 		if got := a.method + " " + a.url + " " + a.body; i >= len(want) || got != want[i] {

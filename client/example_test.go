@@ -42,6 +42,7 @@ func api() *httptest.Server {
 	answer("GET /usage", `{"from": "2026-03-01", "to": "2026-03-07", "by": ["repository"], "rows": [{"repository": "acme/shop", "runners": 12, "seconds": 36000, "usd": 1.5}, {"repository": "acme/web", "runners": 1, "seconds": 60, "unpriced_seconds": 60}]}`)
 	answer("POST /checks", `{"id": "c1", "state": "queued"}`)
 	answer("GET /checks/c1", `{"id": "c1", "state": "done", "result": "warn", "findings": [{"check": "keys", "result": "ok", "evidence": "Key k1 signs."}, {"check": "subnet", "about": "subnet-a", "result": "warn", "evidence": "It has 3 addresses left.", "remedy": "Add a subnet."}]}`)
+	answer("GET /health", `{"shards": 1, "runs": [{"shard": 0, "failures": 1, "brakes": ["123456789012/eu-west-2"]}]}`)
 	return httptest.NewServer(mux)
 }
 
@@ -287,4 +288,19 @@ func ExampleIDTokens() {
 	//
 	// permissions:
 	//   id-token: write
+}
+
+func ExampleClient_Health() {
+	c, end := operator()
+	defer end()
+	health, err := c.Health(context.Background())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, r := range health.Runs {
+		fmt.Println("shard", r.Shard, "failed", r.Failures, "steps; brakes:", r.Brakes)
+	}
+	// Output:
+	// shard 0 failed 1 steps; brakes: [123456789012/eu-west-2]
 }

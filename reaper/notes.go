@@ -51,6 +51,9 @@ func (p *pass) alarm(code store.Alarm, key, msg string, attrs ...any) {
 	p.lock.Lock()
 	raised := p.alarmed[string(code)+" "+key]
 	p.alarmed[string(code)+" "+key] = true
+	if now := p.cfg.Now().UTC(); !raised {
+		p.raised = append(p.raised, store.Raised{Code: code, Count: 1, Since: now, At: now, Text: msg})
+	}
 	p.lock.Unlock()
 	if raised {
 		return

@@ -80,7 +80,10 @@ type Config struct {
 	Keys      func(context.Context) (*keys.Ring, error)
 	// Prices has on-demand prices. nil: no prices are read, spot ones neither.
 	Prices PriceList
-	Limits store.Limits
+	// GitHubLeft returns which part of its calls of the hour the credential has left that has
+	// least, as github.Client.HourLeft does. nil: nobody knows.
+	GitHubLeft func() (left float64, known bool)
+	Limits     store.Limits
 	// ControlPlane is the name in our tags and in the names of our registrations.
 	ControlPlane string
 

@@ -65,13 +65,17 @@ type Report struct {
 	Lines  []Line         `json:"lines"`
 	// What the run measured of its shard, whatever was due: the runners that are not over,
 	// how long the oldest request in line has waited, in how many places machines are swept,
-	// the machines without a record that the sweeps there saw last, and how many of the
-	// places have the brake on. Without time for sweeps, Places is zero.
-	Live     int   `json:"live,omitempty"`
-	OldestMS int64 `json:"oldest_ms,omitempty"`
-	Places   int   `json:"places,omitempty"`
-	Orphans  int   `json:"orphans,omitempty"`
-	Brakes   int   `json:"brakes,omitempty"`
+	// the machines without a record that the sweeps there saw last, which of the places have
+	// the brake on, and the version of the runner program there that GitHub refuses first, with
+	// that time; empty: none. Without time for sweeps, Places is zero.
+	Live     int      `json:"live,omitempty"`
+	OldestMS int64    `json:"oldest_ms,omitempty"`
+	Places   int      `json:"places,omitempty"`
+	Orphans  int      `json:"orphans,omitempty"`
+	Braked   []string `json:"braked,omitempty"`
+
+	Program       string    `json:"program,omitempty"`
+	ProgramEndsAt time.Time `json:"program_ends_at,omitzero"`
 }
 
 func newReport() Report {
@@ -99,7 +103,7 @@ func (r Report) Figures() metrics.Figures {
 	}
 	f := metrics.Figures{metrics.Live: {float64(r.Live + r.Left["ends"])}, metrics.OldestWait: {float64(r.OldestMS) / 1000}}
 	if r.Places > 0 {
-		f[metrics.Orphans], f[metrics.Brake] = []float64{float64(r.Orphans)}, []float64{float64(r.Brakes)}
+		f[metrics.Orphans], f[metrics.Brake] = []float64{float64(r.Orphans)}, []float64{float64(len(r.Braked))}
 	}
 	return f
 }

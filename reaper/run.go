@@ -66,8 +66,10 @@ type whole struct {
 	finished map[string]bool
 
 	lock sync.Mutex // guards what follows
-	// alarmed has the alarms that were raised, so that each thing raises one.
+	// alarmed has what alarms were raised for, so that each thing raises one, and raised has
+	// these alarms, in any order.
 	alarmed map[string]bool
+	raised  []store.Raised
 	// canList tells whether a credential can list the registrations of a scope; nil: it
 	// can.
 	canList map[github.Scope]error
@@ -109,6 +111,7 @@ func (r *Reaper) RunShard(ctx context.Context, s Shard) (Report, error) {
 	p.guard("phase", "prices", func() { atEC2{p}.prices(ctx) })
 	p.report.Late = len(p.report.Left) > 0
 	p.report.EndedAt = r.cfg.Now().UTC()
+	p.guard("phase", "record", func() { r.record(ctx, p) })
 	return p.report, errors.Join(p.errs...)
 }
 

@@ -50,7 +50,13 @@ func (ec2 atEC2) dueSweeps(ctx context.Context, listed []store.Ref) []*sweep {
 	ec2.report.Places = len(items)
 	for _, it := range items {
 		ec2.report.Orphans += len(it.Instances)
-		ec2.report.Brakes += one(it.Braked())
+		if it.Braked() {
+			ec2.report.Braked = append(ec2.report.Braked, it.Key)
+		}
+		version, ends, ok := it.FirstEnd()
+		if first := ec2.report.ProgramEndsAt; ok && (first.IsZero() || ends.Before(first)) {
+			ec2.report.Program, ec2.report.ProgramEndsAt = version, ends
+		}
 	}
 	scheduled := make([]bool, len(items))
 	ec2.each(ctx, len(items), common(commitsAtOnce), func(q *pass, i int) {

@@ -23,6 +23,8 @@ const (
 	KindCheck   Kind = "check"
 	KindPrices  Kind = "prices"
 	KindUsage   Kind = "usage"
+
+	KindReaperRun Kind = "reaperrun"
 )
 
 // Ref names one item, whether it exists or not.
@@ -48,7 +50,7 @@ func ParseRef(s string) (Ref, error) {
 }
 
 // Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points,
-// *Prices *Usage or *Checkup; no other type can be one.
+// *Prices, *Usage, *Checkup or *ReaperRun; no other type can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
 	Ref() Ref
@@ -110,6 +112,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Prices)
 	case KindUsage:
 		i = new(Usage)
+	case KindReaperRun:
+		i = new(ReaperRun)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

@@ -31,6 +31,7 @@ locals {
     "GET /find"                               = { rate = 5, burst = 20 }
     "GET /usage"                              = { rate = 1, burst = 10 }
     "POST /sweeps/{account}/{region}/release" = { rate = 1, burst = 5 }
+    "GET /health"                             = { rate = 5, burst = 20 }
     "POST /checks"                            = { rate = 1, burst = 5 }
     "GET /checks/{id}"                        = { rate = 5, burst = 20 }
     "POST /github/webhook"                    = { rate = 200, burst = 1000 }

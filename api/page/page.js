@@ -249,24 +249,13 @@ const views = {
     ] : [empty("No machine has ended in seven days. Costs are counted when machines end: ", el("code", {}, "garo cost"), " has other days.")] };
   },
   async health() {
-    const got = await ask("/checks/last").catch((e) => {
+    const [reaper, last] = await Promise.all(["/health", "/checks/last"].map((path) => ask(path).catch((e) => {
       if (e.status === 404 || e.status === 403) return { none: e };
       throw e;
-    });
-    if (got.none) return { title: "Health", fresh: false, content: [got.none.status === 403 ? empty("What a check finds is for operators.")
-      : empty("Nothing was checked yet: ", el("code", {}, "garo doctor"), " has the control plane prove that it could launch a machine.")] };
-    const c = got.body, worst = ["failed", "warn", "skipped", "ok"], count = (r) => c.findings.filter((f) => f.result === r).length;
-    const rows = [...c.findings].sort((a, b) => worst.indexOf(a.result) - worst.indexOf(b.result));
-    return { title: "Health", fresh: got.fresh, content: [
-      el("ul", { class: "tiles" }, worst.map((r) => el("li", {}, el("b", { class: count(r) ? tones[r] || "" : "" }, String(count(r))), r))),
-      el("p", {}, "Found " + since(c.ended_at) + " ago by the last check, which " + c.caller + " asked for. ", el("code", {}, "garo doctor"), " looks again."),
-      table("What the last check found, the worst first", [
-        ["Result", (f) => state(f.result)],
-        ["Check", (f) => f.check, "nowrap"],
-        ["Of", (f) => f.account_id ? f.account_id + (f.region ? " " + f.region : "") : "the control plane"],
-        ["Found", (f) => (f.about ? f.about + ": " : "") + f.evidence],
-        ["What to do", (f) => f.remedy || ""],
-      ], rows)] };
+    })));
+    if (reaper.none) return { title: "Health", fresh: false, content: [reaper.none.status === 403 ? empty("How the control plane is, is for operators.") : empty(reaper.none.message)] };
+    return { title: "Health", fresh: reaper.fresh || !!last.fresh, content: [runs(reaper.body), el("h2", {}, "The last check"), last.none
+      ? empty("Nothing was checked yet: ", el("code", {}, "garo doctor"), " has the control plane prove that it could launch a machine.") : check(last.body)] };
   },
 
   async find(words) {
@@ -278,6 +267,61 @@ const views = {
     return { title: "Found: " + words, fresh, content: [table("What this " + f.what + " names", requestColumns, f.requests)] };
   },
 };
+
+// check shows what the last check found.
+function check(c) {
+  const worst = ["failed", "warn", "skipped", "ok"], count = (r) => c.findings.filter((f) => f.result === r).length;
+  const rows = [...c.findings].sort((a, b) => worst.indexOf(a.result) - worst.indexOf(b.result));
+  return [
+    el("ul", { class: "tiles" }, worst.map((r) => el("li", {}, el("b", { class: count(r) ? tones[r] || "" : "" }, String(count(r))), r))),
+    el("p", {}, "Found " + since(c.ended_at) + " ago by the last check, which " + c.caller + " asked for. ", el("code", {}, "garo doctor"), " looks again."),
+    table("What the last check found, the worst first", [
+      ["Result", (f) => state(f.result)],
+      ["Check", (f) => f.check, "nowrap"],
+      ["Of", (f) => f.account_id ? f.account_id + (f.region ? " " + f.region : "") : "the control plane"],
+      ["Found", (f) => (f.about ? f.about + ": " : "") + f.evidence],
+      ["What to do", (f) => f.remedy || ""],
+    ], rows)];
+}
+
+const silent = 180000; // milliseconds after which a run is missing: there is one every minute
+
+// runs shows the last run of each of the reaper's shards, and what they found together.
+function runs(h) {
+  if (!h.runs.length) return empty("No run of the reaper is recorded yet: each run records itself when it ends, once a minute. If this stays, look whether its schedule runs, and whether its version is older than the API's.");
+  const red = (bad, text) => el("span", { class: bad ? "bad" : "" }, text);
+  const late = (r) => Date.now() - Date.parse(r.started_at) > silent;
+  const missing = Array.from({ length: h.shards }, (_, n) => n).filter((n) => !h.runs.some((r) => r.shard === n));
+  const hour = h.runs.filter((r) => r.github_left !== undefined).map((r) => r.github_left);
+  const [first] = h.runs.filter((r) => r.runner_version).sort((a, b) => Date.parse(a.runner_version_ends_at) - Date.parse(b.runner_version_ends_at));
+  const brakes = h.runs.flatMap((r) => r.brakes), looks = h.runs.filter((r) => r.looked_at).map((r) => r.looked_at).sort();
+  const alarms = h.runs.flatMap((r) => r.alarms).sort((a, b) => Date.parse(b.at) - Date.parse(a.at));
+  return [
+    h.runs.filter(late).map((r) => el("p", { class: "bad" }, "The last run of the reaper" + (h.shards > 1 ? ", shard " + r.shard + "," : "") + " began " + since(r.started_at) + " ago, and there is one every minute: look at its schedule, its function and its log.")),
+    missing.length ? el("p", { class: "bad" }, "No run is recorded yet of the reaper's shards: " + missing.join(", ") + ".") : "",
+    facts([
+      ["Oldest wait", age(1000 * Math.max(...h.runs.map((r) => r.oldest_wait_s)))],
+      ["Brake", looks.length ? [brakes.length ? red(true, "on in " + brakes.join(", ")) : "off", " (seen " + since(looks[0]) + " ago)"] : "not looked at yet"],
+      ["GitHub's calls left", hour.length ? red(Math.min(...hour) < 10, Math.min(...hour) + " % of the hour") : "not known"],
+      ["Runner program", first ? red(Date.parse(first.runner_version_ends_at) - Date.now() < 6048e5, [first.runner_version + " is refused by GitHub in " + left(first.runner_version_ends_at)]) : looks.length ? "no version in use has a date at which GitHub refuses it" : "not looked at yet"],
+    ]),
+    table("The last run of the reaper", [
+      ["Shard", (r) => h.shards > 1 ? r.shard + " of " + h.shards : "all"],
+      ["Began", (r) => red(late(r), since(r.started_at) + " ago"), "nowrap"],
+      ["Took", (r) => ((Date.parse(r.ended_at) - Date.parse(r.started_at)) / 1000).toFixed(1) + " s", "nowrap"],
+      ["Late by", (r) => r.late_s.toFixed(1) + " s", "nowrap"],
+      ["Failed steps", (r) => red(r.failures, String(r.failures))],
+      ["Left over", (r) => Object.entries(r.left).sort().map(([phase, n]) => n + " of " + phase).join(", ") || "nothing"],
+    ], h.runs),
+    alarms.length ? table("Alarms that the reaper raised within a day, the newest first", [
+      ["Alarm", (a) => a.code, "nowrap"],
+      ["Last", (a) => since(a.at) + " ago", "nowrap"],
+      ["Times", (a) => a.count + (a.count > 1 ? " in " + age(Date.parse(a.at) - Date.parse(a.since)) : "")],
+      ["What it said", (a) => a.text],
+    ], alarms) : el("p", {}, "The reaper raised no alarm within a day."),
+    el("p", {}, "Alarms of the API and of the worker are sent as e-mails, and are not here."),
+  ];
+}
 
 // day is the day that began so many days ago, so that a list asks for the same all day.
 const day = (ago) => new Date(Math.floor(Date.now() / 864e5 - ago) * 864e5).toISOString().replace(".000", "");

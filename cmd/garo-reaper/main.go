@@ -41,7 +41,7 @@ func start(ctx context.Context, p startup.Process) (any, error) {
 	r := reaper.New(reaper.Config{
 		Store: b.Store, Queue: b.Queue, Accounts: b.Parameters, Fleet: access.Fleet, GitHub: access.GitHub,
 		Workflows: access.GitHub, Keys: b.Parameters.Keys, Prices: pricelist.New(&http.Client{}, cfg.PricesURL),
-		Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, Log: b.Log,
+		GitHubLeft: access.GitHub.HourLeft, Limits: store.DefaultLimits(), ControlPlane: cfg.ControlPlane, Log: b.Log,
 	})
 	b.Fetch(ctx, nil)
 	return b.Handler(func(ctx context.Context, event json.RawMessage) error {

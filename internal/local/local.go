@@ -190,7 +190,7 @@ func (s *System) assemble(ctx context.Context, ring *keys.Ring, registered store
 	})
 	s.hour = gh.HourLeft
 	s.reaper = reaper.Config{
-		Store: records, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, Limits: cfg.Limits,
+		Store: records, Queue: s.Queue, Accounts: registered, Fleet: s.Fleet, GitHub: gh, Workflows: gh, GitHubLeft: gh.HourLeft, Limits: cfg.Limits,
 		Keys: read, Prices: pricelist.New(memhttp.Client(simprices.Handler()), pricelist.AWS), ControlPlane: ControlPlane, Log: cfg.Log,
 	}
 	return nil

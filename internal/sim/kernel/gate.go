@@ -253,6 +253,8 @@ func Plain(i store.Item) string {
 		i = new(*was)
 	case *store.Checkup:
 		i = new(*was)
+	case *store.ReaperRun:
+		i = new(*was)
 	case *store.Sweep:
 		now := *was
 		now.History, i = nil, &now

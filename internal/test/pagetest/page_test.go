@@ -32,7 +32,7 @@ var views = []struct {
 	{"failures", []string{"no_capacity", "Allow more instance types", "expired"}},
 	{"capacity", []string{"spot t3a.small in subnet-a"}},
 	{"spend", []string{"cost more than $1.53", "acme/shop\tBuild\t2\t2.00\t\t$1.50", "acme/shop\tDeploy\t3\t1.50\t0.50\tmore than $0.0345", "acme/web\tBuild\t1\t0.02\t0.02\tunknown"}},
-	{"health", []string{"1\nfailed", "1\nok", "operator ann", "subnet", "subnet-a: It has no default route.", "Give its route table", "the control plane"}},
+	{"health", []string{"on in " + local.BuiltIn + "/" + local.Region, "7 % of the hour", "2.330.0 is refused by GitHub in 5d", "\t2.0 s\t1.5 s\t3\t40 of ends, 2 of sweeps", "\t12 in 2h\t5 machines without a record", "e-mails", "1\nfailed", "1\nok", "operator ann", "subnet", "subnet-a: It has no default route.", "Give its route table", "the control plane"}},
 	{"find/7001", []string{"What this run names"}},
 }
 
@@ -200,7 +200,8 @@ func TestHostileRecordsAreText(t *testing.T) {
 	}
 	usage := &store.Usage{ID: store.UsageRef(now, repo).ID, Repository: repo, Rows: []store.UsageRow{{Account: evil, Workflow: evil, InstanceType: evil, Market: evil, Runners: 1, Seconds: 60}}}
 	found := &store.Checkup{ID: store.LastCheck, Caller: evil, CreatedAt: now, EndedAt: now, Findings: []store.Finding{{Check: evil, Account: evil, Region: evil, About: evil, Result: store.Result(evil), Evidence: evil, Remedy: evil}}}
-	w.put(run, usage, request("evila", store.Accepted), request("evilb", store.Failed), found)
+	reaped := &store.ReaperRun{ID: "0", StartedAt: now, EndedAt: now, Left: map[string]int{evil: 1}, LookedAt: now, Braked: []string{evil}, Program: evil, ProgramEndsAt: now, Alarms: []store.Raised{{Code: store.Alarm(evil), Count: 1, Since: now, At: now, Text: evil}}}
+	w.put(run, usage, request("evila", store.Accepted), request("evilb", store.Failed), found, reaped)
 	b := w.browser(1600, 900, "light")
 	b.open("now")
 	for _, view := range []string{"now", "requests", "request/" + id("evila"), "request/" + id("evilb"), "runner/" + run.ID, "failures", "capacity", "spend", "health", "find/7001"} {
@@ -230,11 +231,37 @@ func TestThePageTeachesWhereThereIsNothing(t *testing.T) {
 	b.open("now")
 	for view, want := range map[string]string{
 		"now": "garo start --repo OWNER/NAME --wait", "requests": "No request yet", "failures": "Nothing failed in seven days", "capacity": "Nothing was launched in 24 hours", "spend": "No machine has ended in seven days",
-		"health": "Nothing was checked yet: garo doctor",
+		"health": "No run of the reaper is recorded yet",
 	} {
 		b.see(view)
 		if text := b.text(); !strings.Contains(text, want) {
 			t.Errorf("%s shows\n%s\nwant %q", view, text, want)
+		}
+	}
+}
+
+// A reaper that runs no more, or of which a shard never ran, is said in red.
+func TestTheHealthViewTellsOfARunThatIsMissing(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser(800, 600, "light")
+	b.open("now")
+	b.see("health")
+	if text := b.text(); !strings.Contains(text, "Nothing was checked yet: garo doctor") {
+		t.Errorf("health shows\n%s\nwant how to check", text)
+	}
+	now := time.Now().UTC()
+	run := func(shard string, ago time.Duration) *store.ReaperRun {
+		return &store.ReaperRun{ID: shard, Of: 3, StartedAt: now.Add(-ago), EndedAt: now.Add(-ago)}
+	}
+	w.put(run("0", 100*time.Hour), run("2", 0))
+	b.until(`document.querySelectorAll("main p.bad").length === 2`)
+	const red = `[...document.querySelectorAll("main .bad")].map((e) => e.innerText).join("|")`
+	if got, want := eval[string](b, red), "The last run of the reaper, shard 0, began 4d ago, and there is one every minute: look at its schedule, its function and its log.|No run is recorded yet of the reaper's shards: 1.|4d ago"; got != want {
+		t.Errorf("in red is %q, want %q", got, want)
+	}
+	for _, want := range []string{"not known", "not looked at yet", "The reaper raised no alarm within a day"} {
+		if text := b.text(); !strings.Contains(text, want) {
+			t.Errorf("health shows\n%s\nwant %q", text, want)
 		}
 	}
 }

@@ -136,7 +136,12 @@ func (w *world) history() {
 		{Check: "keys", Result: store.ResultOK, Evidence: "Key k1 signs."},
 		{Check: "subnet", Account: local.BuiltIn, Region: local.Region, About: "subnet-a", Result: store.ResultFailed, Evidence: "It has no default route.", Remedy: "Give its route table a default route."},
 	}}
-	w.put(append(items, prices, ready, queued, oldest, failed, old, last)...)
+	reaped := &store.ReaperRun{
+		ID: "0", StartedAt: now.Add(-40 * time.Second), EndedAt: now.Add(-38 * time.Second), LateMS: 1500, Left: map[string]int{"sweeps": 2, "ends": 40}, Failures: 3, OldestMS: 600_000, GitHubLeft: new(7),
+		LookedAt: now.Add(-40 * time.Second), Braked: []string{local.BuiltIn + "/" + local.Region}, Program: "2.330.0", ProgramEndsAt: now.Add(5*24*time.Hour + time.Hour),
+		Alarms: []store.Raised{{Code: store.AlarmBrake, Count: 12, Since: now.Add(-3 * time.Hour), At: now.Add(-time.Minute), Text: "5 machines without a record"}},
+	}
+	w.put(append(items, reaped, prices, ready, queued, oldest, failed, old, last)...)
 }
 
 // browser starts a Chromium with a window of that size, which ends with the test. Its

@@ -160,7 +160,7 @@ func start(t *testing.T) counted {
 // add counts one effect. What the reaper does without a machine, too, is left to
 // the idle cost.
 func (c *counted) add(e kernel.Effect) {
-	idle := e.Part == kernel.Reaper && (e.Op == kernel.Due || e.Op == kernel.List || strings.HasPrefix(e.What, "sweep"))
+	idle := e.Part == kernel.Reaper && (e.Op == kernel.Due || e.Op == kernel.List || strings.HasPrefix(e.What, "sweep") || strings.HasPrefix(e.What, "reaperrun"))
 	switch {
 	case e.To == kernel.ToAPI && e.Op == kernel.Call:
 		c.calls++
@@ -194,8 +194,9 @@ func idle() []line {
 		{"the reaper's schedule", schedule, minutes, "730 h × 60"},
 		{"the reaper's runs", invocation, minutes, "730 h × 60"},
 		{"the reaper's time", compute, minutes * reapSeconds * reaperGB, "730 h × 60 × 1 s × 0.5 GB"},
-		{"the reaper's reads: overdue items, and every sweep", readUnit, minutes * 3, "730 h × 60 × 3"},
+		{"the reaper's reads: overdue items, every sweep, and its last run", readUnit, minutes * 4, "730 h × 60 × 4"},
 		{"the reaper's writes: two each sweep, one account and region", writeUnit, minutes / 5 * 2 * 3, "730 h × 12 × 2 × 3"},
+		{"the reaper's record of each run", writeUnit, minutes, "730 h × 60"},
 		// Each sweep reads what is known: a list of 22 KB, and the spot prices. AWS has a new list
 		// every other day, of 300 MB in five parts; spot prices are read every hour.
 		{"prices, reads: two items each sweep", readUnit, minutes / 5 * 7, "730 h × 12 × 7"},
