@@ -167,6 +167,7 @@ func TestCallsGolden(t *testing.T) {
 	connect(&shared)
 	tell(&shared, "online")()
 	handle()
+	confirmed := time.Now()
 	run(reap)() // the first one sweeps
 	swept := time.Now()
 
@@ -191,11 +192,12 @@ func TestCallsGolden(t *testing.T) {
 
 	listed = step("reaper: first run, with a sweep of one account and region", bounds{}, run(idle))
 	pass(swept, relisted)
+	pass(confirmed, store.DefaultLimits().Confirmed/3) // when the reaper asks GitHub about it again
 	tell(&shared, "heartbeat")()
 	tell(&own, "heartbeat")()
 	step("reaper: run over three runners and what waits for them", bounds{}, run(reap))
 	pass(listed, relisted)
-	step("reaper: run with nothing to do", bounds{aws: 2, k: 2}, run(idle))
+	step("reaper: run with nothing to do", bounds{aws: 4, k: 4}, run(idle)) // two of them record the run
 
 	for _, r := range rows {
 		k := r.path.until("")
