@@ -188,8 +188,11 @@ func (h *History) Expire(before time.Time) (deleted int) {
 			continue
 		}
 		delete(h.versions, ref) // who makes it again begins at 1
-		if ref.Kind == store.KindPoints {
+		switch ref.Kind {
+		case store.KindPoints:
 			delete(h.leases.points, ref.ID) // its count begins again, too
+		case store.KindCheck:
+			delete(h.checks, ref.ID)
 		}
 		if r, ok := h.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
 			h.forgot = h.forgot || len(r.Names) > 0 || registered[r.ID]
