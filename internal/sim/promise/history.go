@@ -3,6 +3,7 @@ package promise
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -192,7 +193,8 @@ func (h *History) Expire(before time.Time) (deleted int) {
 		case store.KindPoints:
 			delete(h.leases.points, ref.ID) // its count begins again, too
 		case store.KindCheck:
-			delete(h.checks, ref.ID)
+			delete(h.checks, ref.ID) // who asks again with its id has it done again, under the same names
+			maps.DeleteFunc(h.names, func(name string, _ bool) bool { return setting.RunnerIn(name) == ref.ID })
 		}
 		if r, ok := h.runners[ref.ID]; ok && ref.Kind == store.KindRunner {
 			h.forgot = h.forgot || len(r.Names) > 0 || registered[r.ID]
