@@ -65,12 +65,12 @@ func (in *invocation) check(ctx context.Context, m queue.Message) error {
 func (in *invocation) examine(ctx context.Context, c store.Checkup, p store.Part) []store.Finding {
 	ctx, cancel := context.WithTimeout(ctx, partTime)
 	defer cancel()
-	return in.Doctor.Examine(ctx, doctor.Visit{Part: p, Check: c.ID, Try: c.Tries, Lease: func(ctx context.Context, a store.Account, scope string) (time.Time, error) {
+	return in.Doctor.Examine(ctx, doctor.Visit{Part: p, Check: c.ID, Try: c.Tries, Lease: func(ctx context.Context, a store.Account, scope string) (time.Time, bool, error) {
 		grants, err := in.lease(ctx, in.Now(), a, store.LeaseWish{Scope: scope})
 		if wait := grants[0].wait; wait.For != "" {
-			return wait.Until, err
+			return wait.Until, false, err
 		}
-		return grants[0].At, err
+		return grants[0].At, true, err
 	}})
 }
 

@@ -96,8 +96,9 @@ type Visit struct {
 	store.Part
 	Check string // the id of the check, and
 	Try   int    // the how-manyeth try of it: what is registered for it is named after both
-	// Lease leases a registration at GitHub, and returns its time. nil: none is needed.
-	Lease func(ctx context.Context, a store.Account, scope string) (time.Time, error)
+	// Lease leases a registration at GitHub, and returns its time. leased is false if there is
+	// none to lease now; at is then when to ask again. nil: none is needed.
+	Lease func(ctx context.Context, a store.Account, scope string) (at time.Time, leased bool, err error)
 }
 
 // Examine returns what is found of a part, at least one finding. It returns soon after ctx

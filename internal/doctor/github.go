@@ -156,11 +156,11 @@ func (d *Doctor) nameOf(v Visit, try, nth int) string {
 // registers registers a runner that no machine will ever be, and deletes it.
 func (d *Doctor) registers(ctx context.Context, v Visit, a store.Account, nth int, in github.Scope) store.Finding {
 	if v.Lease != nil {
-		at, err := v.Lease(ctx, a, leaseKey(a, in))
+		at, leased, err := v.Lease(ctx, a, leaseKey(a, in))
 		switch {
 		case err != nil:
 			return ghUnread(Registers, in.Name, err)
-		case at.Sub(d.Now()) > mostWait:
+		case !leased || at.Sub(d.Now()) > mostWait:
 			return skipped(Registers, in.Name, "GitHub registers other runners until "+clock(at)+".")
 		case sleep.For(ctx, max(0, at.Sub(d.Now()))) != nil:
 			return skipped(Registers, in.Name, "There was no time left.")

@@ -29,9 +29,10 @@ var agents = map[string]string{"amd64": strings.Repeat("a", 64), "arm64": string
 
 // programs are the programs of GARO as they are deployed, and who calls them.
 type programs struct {
-	w      *World
-	api    atomic.Pointer[[]http.Handler]
-	reaper reaper.Config
+	processes atomic.Int64 // of the API, that were begun
+	w         *World
+	api       atomic.Pointer[[]http.Handler]
+	reaper    reaper.Config
 
 	mu       sync.Mutex
 	deployed deployment
@@ -122,10 +123,8 @@ func (p *programs) deployment() deployment {
 func (p *programs) serve() {
 	handlers := make([]http.Handler, max(1, p.w.cfg.APIs))
 	for i := range handlers {
-		name := kernel.API
-		if i > 0 {
-			name = fmt.Sprint(kernel.API, i)
-		}
+		// No two processes draw the same ids, also not before and after a deploy.
+		name := fmt.Sprint(kernel.API, p.processes.Add(1))
 		handlers[i] = api.New(api.Config{
 			Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Keys: p.deployment().keys, Identity: simidentity.Own().Trust(),
 			Limits: p.w.Limits, URL: setting.URL,

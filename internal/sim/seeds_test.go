@@ -141,9 +141,6 @@ var kept = []struct {
 	seed uint64
 	why  string
 }{
-	{1922, "a runner whose slow placement had no room: the time of that one stands for the next"},
-	{4369, "a check's registration that GitHub got twice"},
-	{5356, "a check's registration that GitHub would not delete, where no runner ever was"},
 	{10290, "a program that GitHub refuses in the moment in which its job ends"},
 	{1796001134, "a machine whose call stood still, so that its timer is early"},
 	{63878, "a registration under way while the reaper finds its machine over"},
