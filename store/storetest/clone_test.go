@@ -3,6 +3,7 @@ package storetest
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -27,7 +28,7 @@ func TestCloneIsEqualAndSharesNothing(t *testing.T) {
 func spoil(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
-		if v.Type() != timeType {
+		if v.Type() != reflect.TypeFor[time.Time]() {
 			for _, f := range v.Fields() {
 				spoil(f)
 			}
