@@ -327,6 +327,7 @@ func TestOtherDeliveriesAreAnswered(t *testing.T) {
 func TestBeyondTheBoundOfARepositoryItsJobsComeLater(t *testing.T) {
 	w := doorWorld(t, func(a *store.Account) { a.MaxOpenRequests = 2 })
 	var last answer
+	began := time.Now()
 	for i := range 4 {
 		last = w.deliver("workflow_job", aJob{id: 50 + i}.body(t, "queued"), appSecret)
 		want := apitype.DeliveryAccepted
@@ -340,6 +341,12 @@ func TestBeyondTheBoundOfARepositoryItsJobsComeLater(t *testing.T) {
 	if got := last.delivered(t); !strings.Contains(got.Reason, "max_open_requests") || w.request(got.ID).Version != 0 || len(w.sent) != 2 {
 		t.Errorf("beyond the bound: %+v and %d messages; want the reason, no record and no message", got, len(w.sent))
 	}
+	for _, at := range []time.Time{began, time.Now()} { // a minute can end meanwhile
+		if got := read[store.Overflow](w, store.OverflowOf(accountID, at).Key).Repositories; slices.Equal(got, []string{"1001"}) {
+			return
+		}
+	}
+	t.Error("the overflow of the minute does not have the repository once")
 }
 
 func TestRegistrationsThatNameARepositoryComeFirst(t *testing.T) {

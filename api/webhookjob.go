@@ -120,6 +120,9 @@ func (s *server) queued(ctx context.Context, c *call, o offered, id string, d we
 	c.about("request", decision.Request.ID)
 	if no, ok := errors.AsType[*intake.Refusal](err); ok {
 		c.deny(no.Reason)
+		if err := s.intake.Open.Overflow(ctx, c.store, a, d.Repository); err != nil { // then it is found in its turn
+			s.Log.LogAttrs(ctx, slog.LevelWarn, "job without room not remembered", slog.String("trace", c.trace), slog.Any("error", err))
+		}
 		return apitype.Delivered{Answer: apitype.DeliveryLater, ID: id, Reason: no.Text}, nil
 	}
 	if was, ok, _ := intake.Replayed(decision, err); ok {

@@ -35,10 +35,10 @@ const (
 // order in which a run has them, so that one that moves on meanwhile is met later.
 var unfinished = []string{github.StatusRequested, github.StatusPending, github.StatusWaiting, github.StatusQueued, github.StatusInProgress}
 
-// queued looks for workflow jobs that are queued and of which no webhook told: where GitHub
-// says that it could not deliver one, and else in some of the account's repositories, in
-// turn. A worker looks at each, and makes its request. It returns the sweep with what it
-// has found out.
+// queued looks for workflow jobs that are queued and have no request: where GitHub says that
+// it could not deliver a webhook, and else where jobs found no room and there is some now,
+// and in some of the account's other repositories, in turn. A worker looks at each, and
+// makes its request. It returns the sweep with what it has found out.
 func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 	if gh.cfg.Workflows == nil || gh.cfg.DryRun {
 		return s
@@ -57,6 +57,7 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 		return s
 	}
 	s = s.Heard(gh.deliveries(ctx, account, s.Deliveries))
+	s.Overflows = gh.overflows(ctx, account, s.Overflows)
 	var all []*repoRuns
 	if missed := s.Deliveries.Missed; len(missed) > 0 {
 		for _, id := range missed[:min(len(missed), missedAtOnce)] {
@@ -65,19 +66,75 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 		gh.runs(ctx, account, all)
 		gh.jobs(ctx, account, allOf(all, missedRuns))
 	} else {
-		for _, r := range gh.turn(gh.repositories(ctx, account)) {
-			all = append(all, &repoRuns{Repository: r})
+		all = gh.withRoom(ctx, account, s.Overflows.Waiting)
+		for _, r := range turn(gh.pass, gh.repositories(ctx, account), listedAtOnce) {
+			if len(all) < listedAtOnce && !slices.ContainsFunc(all, func(l *repoRuns) bool { return l.ID == r.ID }) {
+				all = append(all, &repoRuns{Repository: r})
+			}
 		}
 		gh.runs(ctx, account, all)
+		for _, l := range all {
+			if l.full { // it may have more runs than are read, and those with machines come first
+				l.unfinished = turn(gh.pass, l.unfinished, runsAtOnce/len(all))
+			}
+		}
 		gh.jobs(ctx, account, newestOf(all, runsAtOnce))
 	}
 	gh.unrequested(ctx, account, ring, all)
 	for _, l := range all {
 		if !l.later() {
 			s = s.Heard(s.Deliveries.Listed(l.ID))
+			s.Overflows = s.Overflows.Listed(l.ID)
 		}
 	}
 	return s
+}
+
+// overflows reads in which repositories jobs found no room since the last sweep.
+func (gh atGitHub) overflows(ctx context.Context, account store.Account, o store.Overflows) store.Overflows {
+	refs, next := o.Unread(account.ID, gh.cfg.Now())
+	if len(refs) == 0 {
+		return o
+	}
+	items, ok := read[*store.Overflow](ctx, gh.pass, "overflow", refs...)
+	if !ok {
+		return o
+	}
+	for _, of := range items {
+		next = next.With(*of)
+	}
+	return next
+}
+
+// withRoom returns those repositories, for half of what a sweep lists at most, that have
+// room for another request now.
+func (gh atGitHub) withRoom(ctx context.Context, account store.Account, waiting []string) []*repoRuns {
+	most := account.OpenRequests()
+	waiting = turn(gh.pass, waiting, missedAtOnce)
+	all := make([]*repoRuns, min(len(waiting), missedAtOnce))
+	gh.each(ctx, len(all), common(commitsAtOnce), func(q *pass, i int) {
+		r := store.Repository{Server: account.Server, ID: waiting[i], Name: "repository " + waiting[i]}
+		open, err := q.store.CountOpen(ctx, r, most)
+		if err != nil {
+			q.fail("repository", r.Name, err)
+			return
+		}
+		if open < most {
+			all[i] = &repoRuns{Repository: r, full: true, room: most - open}
+		}
+	})
+	all = slices.DeleteFunc(all, func(l *repoRuns) bool { return l == nil })
+	return all[:min(len(all), listedAtOnce/2)]
+}
+
+// turn returns the list from another place in each sweep, so that sweeps which take so
+// many of it come to all.
+func turn[T any](p *pass, all []T, most int) []T {
+	if len(all) <= most {
+		return all
+	}
+	at := int(p.cfg.Now().UnixNano() / int64(p.cfg.Limits.SweepPeriod) * int64(most) % int64(len(all)))
+	return append(slices.Clone(all[at:]), all[:at]...)
 }
 
 // unrequested sends messages about the queued jobs of the account's that have no request,
@@ -85,6 +142,7 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 func (gh atGitHub) unrequested(ctx context.Context, account store.Account, ring *keys.Ring, all []*repoRuns) {
 	var jobs []store.Send
 	var refs []store.Ref
+	var in []*repoRuns
 	for _, l := range all {
 		for _, r := range l.unfinished {
 			repo := store.Repository{Server: account.Server, ID: l.ID, Name: r.Repository, OwnerID: strconv.FormatInt(r.OwnerID, 10)}
@@ -97,13 +155,19 @@ func (gh atGitHub) unrequested(ctx context.Context, account store.Account, ring 
 					ID: ring.JobRequestID(repo.Key(), number), Account: account.ID, Repository: repo,
 					Job: store.WorkflowJob{ID: number, RunID: strconv.FormatInt(j.RunID, 10)},
 				}
-				jobs, refs = append(jobs, store.Send{Due: gh.cfg.Now(), Item: q}), append(refs, q.Ref())
+				jobs, refs, in = append(jobs, store.Send{Due: gh.cfg.Now(), Item: q}), append(refs, q.Ref()), append(in, l)
 			}
 		}
 	}
 	known, _ := read[*store.Request](ctx, gh.pass, "request", refs...)
 	for i, q := range known {
-		if q != nil && (q.Version == 0 || q.State.Final()) {
+		l := in[i]
+		switch {
+		case q != nil && q.Version != 0 && !q.State.Final():
+		case q == nil, l.full && l.room == 0:
+			l.cut = true
+		default:
+			l.room--
 			gh.sends = append(gh.sends, jobs[i])
 			gh.note(jobs[i].Item, Resend, "its job is queued, and nobody counts on a machine for it")
 		}
@@ -137,21 +201,14 @@ func (gh atGitHub) repositories(ctx context.Context, account store.Account) []st
 	return slices.CompactFunc(repos, func(a, b store.Repository) bool { return a.ID == b.ID })
 }
 
-// turn returns those repositories whose turn it is in this sweep.
-func (gh atGitHub) turn(repos []store.Repository) []store.Repository {
-	if len(repos) <= listedAtOnce {
-		return repos
-	}
-	n := int(gh.cfg.Now().UnixNano() / int64(gh.cfg.Limits.SweepPeriod) * listedAtOnce % int64(len(repos)))
-	return append(slices.Clone(repos[n:]), repos[:n]...)[:listedAtOnce]
-}
-
 // repoRuns is a repository whose unfinished runs are looked for.
 type repoRuns struct {
 	store.Repository
-	unfinished []*unfinishedRun // the newest first
+	unfinished []*unfinishedRun // the newest first, unless it has turns
 	err        error            // of its runs; nil: these are all
-	cut        bool             // the jobs of some are not read in this sweep
+	cut        bool             // some of its jobs are left to another sweep
+	full       bool             // jobs of it found no room, and there is some now
+	room       int              // for how many requests; of one that is full
 }
 
 // unfinishedRun is a run that is not over.
@@ -183,7 +240,7 @@ func allOf(all []*repoRuns, most int) []toRead {
 	return out
 }
 
-// newestOf returns at most so many runs: the newest of each repository, then the next of each.
+// newestOf returns at most so many runs: the first of each repository, then the next of each.
 func newestOf(all []*repoRuns, most int) []toRead {
 	var out []toRead
 	for n, more := 0, true; more && len(out) < most; n++ {
@@ -191,6 +248,7 @@ func newestOf(all []*repoRuns, most int) []toRead {
 		for _, l := range all {
 			if n < len(l.unfinished) && len(out) < most {
 				out, more = append(out, toRead{l, l.unfinished[n]}), true
+				l.cut = n+1 < len(l.unfinished)
 			}
 		}
 	}

@@ -2,7 +2,9 @@ package reaper_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +163,137 @@ func TestBusyRepositoriesTakeTurnsWithOthers(t *testing.T) {
 		got := w.heardOf()
 		if n := len(got); n != 60 || got[59] != "42" {
 			t.Errorf("%d messages, the last about %s; want 60, and one about 42", n, got[n-1])
+		}
+	})
+}
+
+// room lets each repository have so many open requests, and returns what writes that jobs in
+// repositories found no room now.
+func (w *world) room(most int) (overflow func(repositories ...string)) {
+	a := w.accounts[account]
+	a.MaxOpenRequests = most
+	w.accounts[account] = a
+	return func(repositories ...string) {
+		o := store.OverflowOf(account, time.Now())
+		o.Repositories = repositories
+		w.put(&o)
+	}
+}
+
+// open files so many requests of a repository that wait, and returns what ends them.
+func (w *world) open(repo string, n int) (end func()) {
+	var all []store.Item
+	for i := range n {
+		q := &store.Request{ID: fmt.Sprint("open-", repo, "-", i), Account: account, State: store.Accepted, CreatedAt: time.Now(), GiveUpAt: time.Now().Add(24 * time.Hour),
+			Repository: store.Repository{ID: repo, Name: "acme/r" + repo, OwnerID: "9"}}
+		q.DueAt = q.GiveUpAt
+		all = append(all, q)
+	}
+	w.put(all...)
+	return func() {
+		for _, q := range all {
+			q.(*store.Request).State = store.Cancelled
+		}
+		w.put(all...)
+	}
+}
+
+// The repositories of an account take turns, and one whose jobs found no room is looked at
+// with the first sweep that finds room in it, however many others there are.
+func TestJobsThatFoundNoRoomAreFoundWithTheFirstSweepThatHasRoom(t *testing.T) {
+	inWorld(t, func(w *world) {
+		hooks := w.serving()
+		a := w.accounts[account]
+		a.GitHub = nil
+		for i := range 200 {
+			a.Repositories = append(a.Repositories, store.Named{ID: strconv.Itoa(1000 + i), Name: "acme/r" + strconv.Itoa(1000+i)})
+		}
+		w.accounts[account] = a
+		overflow := w.room(3)
+		end := w.open("42", 3)
+		hooks.queue(42)
+		w.run()
+		overflow("42", "43")
+		w.minutes(12)
+		if got := w.heardOf(); len(got) != 0 || hooks.listed["42"] != 0 {
+			t.Errorf("messages about jobs in %q, and %d lists of 42; want none while it has no room", got, hooks.listed["42"])
+		}
+		if n := hooks.listed["43"]; n != 1 {
+			t.Errorf("43, which has room and no job, is listed %d times, want once", n)
+		}
+		end()
+		w.minutes(5)
+		if got := w.heardOf(); !slices.Equal(got, []string{"42"}) || hooks.listed["42"] != 1 {
+			t.Errorf("messages about jobs in %q after %d lists, want one after one", got, hooks.listed["42"])
+		}
+		w.minutes(10)
+		if n := hooks.listed["42"]; n != 1 || len(w.sweep().Overflows.Waiting) != 0 {
+			t.Errorf("42 is listed %d times, and %q wait; want once, and none", n, w.sweep().Overflows.Waiting)
+		}
+		if lists := hooks.calls["runs"]; lists > 7*5*20 { // sweeps, lists of a repository, repositories
+			t.Errorf("%d lists in seven sweeps, want no more than without overflows", lists)
+		}
+	})
+}
+
+// No more messages are sent than there is room for: what is left comes with later sweeps.
+func TestAsManyJobsAreFoundAsThereIsRoomFor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		hooks := w.serving()
+		a := w.accounts[account]
+		a.GitHub = nil
+		w.accounts[account] = a
+		overflow := w.room(4)
+		end := w.open("42", 3)
+		for range 150 { // more runs than a sweep reads
+			hooks.queue(42)
+		}
+		overflow("42")
+		time.Sleep(3 * time.Minute)
+		w.run()
+		if got := w.heardOf(); len(got) != 1 || hooks.listed["42"] != 1 {
+			t.Errorf("%d messages in %d lists, want the one that there is room for", len(got), hooks.listed["42"])
+		}
+		end()
+		found := map[string]bool{}
+		for range 25 {
+			w.minutes(1)
+			for _, s := range w.queue.take() {
+				found[s.Seen.Job] = true
+			}
+		}
+		if len(found) < 15 || len(found) > 5*4 {
+			t.Errorf("messages about %d jobs in five sweeps, want four for each", len(found))
+		}
+		if !slices.Equal(w.sweep().Overflows.Waiting, []string{"42"}) {
+			t.Errorf("%q wait, want 42: it has jobs left", w.sweep().Overflows.Waiting)
+		}
+	})
+}
+
+// What could not be read or looked at is not forgotten.
+func TestAnOverflowThatCouldNotBeLookedAtStays(t *testing.T) {
+	inWorld(t, func(w *world) {
+		hooks := w.serving()
+		a := w.accounts[account]
+		a.GitHub = nil
+		w.accounts[account] = a
+		overflow := w.room(4)
+		hooks.queue(42)
+		w.run()
+		overflow("42")
+		hooks.fails = func(string) error { return &github.Error{Kind: github.ErrUnknown, Op: "list"} }
+		for range 10 {
+			time.Sleep(time.Minute)
+			_, _ = w.try()
+		}
+		if got := w.heardOf(); len(got) != 0 || !slices.Equal(w.sweep().Overflows.Waiting, []string{"42"}) {
+			t.Fatalf("messages in %q, and %q wait; want none, and 42", got, w.sweep().Overflows.Waiting)
+		}
+		hooks.fails = func(string) error { return nil }
+		w.minutes(5)
+		if got := w.heardOf(); !slices.Equal(got, []string{"42"}) || len(w.sweep().Overflows.Waiting) != 0 {
+			t.Errorf("messages in %q, and %q wait; want one in 42, and none", got, w.sweep().Overflows.Waiting)
 		}
 	})
 }

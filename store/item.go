@@ -25,6 +25,7 @@ const (
 	KindUsage   Kind = "usage"
 
 	KindReaperRun Kind = "reaperrun"
+	KindOverflow  Kind = "overflow"
 )
 
 // Ref names one item, whether it exists or not.
@@ -50,7 +51,7 @@ func ParseRef(s string) (Ref, error) {
 }
 
 // Item is a *Request, *Runner, *Lock, *Pulse, *Quota, *Sweep, *Spares, *Points,
-// *Prices, *Usage, *Checkup or *ReaperRun; no other type can be one.
+// *Prices, *Usage, *Checkup, *ReaperRun or *Overflow; no other type can be one.
 type Item interface {
 	// Ref returns the name under which the item is kept.
 	Ref() Ref
@@ -114,6 +115,8 @@ func New(ref Ref) (Item, error) {
 		i = new(Usage)
 	case KindReaperRun:
 		i = new(ReaperRun)
+	case KindOverflow:
+		i = new(Overflow)
 	default:
 		return nil, fmt.Errorf("item kind %q is not known", ref.Kind)
 	}

@@ -23,6 +23,7 @@ func TestParseRef(t *testing.T) {
 		{"pulse#k", store.Ref{Kind: store.KindPulse, ID: "k"}, true},
 		{"quota#1", store.Ref{Kind: store.KindQuota, ID: "1"}, true},
 		{"sweep#1/eu-west-2", store.Ref{Kind: store.KindSweep, ID: "1/eu-west-2"}, true},
+		{"overflow#1/29743000", store.Ref{Kind: store.KindOverflow, ID: "1/29743000"}, true},
 		{"reaperrun#0", store.Ref{Kind: store.KindReaperRun, ID: "0"}, true},
 		{"check#last", store.Ref{Kind: store.KindCheck, ID: store.LastCheck}, true},
 		{"request#a#b", store.Ref{Kind: store.KindRequest, ID: "a#b"}, true},

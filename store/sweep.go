@@ -22,6 +22,8 @@ type Sweep struct {
 	Versions map[string]ProgramVersion `json:"versions,omitempty"`
 	// Deliveries is how far the log of the account's GitHub App was read.
 	Deliveries DeliveryLog `json:"deliveries,omitzero"`
+	// Overflows are the repositories whose queued jobs found no room.
+	Overflows Overflows `json:"overflows,omitzero"`
 	// BrakeAt is when more orphans than BrakeAbove were found at once. Until an
 	// operator releases the brake, none of them is ended.
 	BrakeAt    time.Time `json:"brake_at,omitzero"`
@@ -180,14 +182,15 @@ func (s *Sweep) Schedule(now time.Time) Decision {
 }
 
 // Swept makes a sweep due again after Limits.SweepPeriod, or with the next run while
-// webhooks that were not delivered are still to be looked at. When it was the last, since
-// nothing is left in its region and nothing new will come, it leaves the index.
+// webhooks that were not delivered are still to be looked at, or overflows to be read. When
+// it was the last, since nothing is left in its region and nothing new will come, it leaves
+// the index.
 func (s *Sweep) Swept(now time.Time, lim Limits, last bool) Decision {
 	s.DueAt = now.Add(lim.SweepPeriod)
 	switch {
 	case last:
 		s.DueAt = time.Time{}
-	case s.Deliveries.Behind():
+	case s.Deliveries.Behind(), s.Overflows.Behind(now):
 		s.DueAt = now
 	}
 	return s.write()

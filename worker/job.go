@@ -230,6 +230,9 @@ func (h *hearing) accept(ctx context.Context, d store.Decision) (again bool, err
 		return false, nil
 	case refused:
 		h.Log.Info("job left for later", "job", d.Request.Job.ID, "repository", h.repo.Name, "trace", h.Trace, "reason", no.Text)
+		if err := h.open.Overflow(ctx, h.session, h.account, h.repo); err != nil { // then it is found in its turn
+			h.Log.Warn("job without room not remembered", "repository", h.repo.Name, "trace", h.Trace, "error", err)
+		}
 		return false, nil
 	case !errors.Is(err, store.ErrConflict):
 		h.Log.Warn("commit without an answer", "request", h.ID, "trace", h.Trace, "error", err)

@@ -261,6 +261,30 @@ func TestJobsThatNobodyToldOfAreFoundByTheirRun(t *testing.T) {
 	})
 }
 
+// A job for which its repository has no room is remembered by the repository: GitHub does
+// not tell of it again.
+func TestAJobWithoutRoomIsLeftForASweep(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.offers(func(a *store.Account) { a.MaxOpenRequests = 1 })
+		wk := worker.New(w.config)
+		w.unheard(22)
+		w.unheard(23)
+		before := time.Now()
+		if n := w.handleBy(wk, w.look(22), w.look(23)); n != 0 {
+			t.Errorf("%d messages failed, want none", n)
+		}
+		if b := w.requestNow(w.keys.JobRequestID("7", "22")); b.State != store.Accepted {
+			t.Errorf("the request of the first job is %q, want it accepted", b.State)
+		}
+		if b := w.requestNow(w.keys.JobRequestID("7", "23")); b.Version != 0 {
+			t.Errorf("the second job has a request, %s, want none: its repository may have one", b.State)
+		}
+		if got := get[store.Overflow](w, store.OverflowOf(account, before).Key).Repositories; !slices.Equal(got, []string{"7"}) {
+			t.Errorf("the overflow of the minute has %q, want the repository", got)
+		}
+	})
+}
+
 // A job can begin on a spare machine before its webhook says that it is queued.
 func TestAJobThatBeganBeforeItWasKnown(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -1,7 +1,9 @@
 package intake
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -36,6 +38,7 @@ type reading struct {
 	told     int       // of these, how many the count is sure to have
 	busy     int       // admitted, and their commits are under way
 	counting bool      // a count beside a commit is under way: a second one would tell no more
+	overflow string    // the last one that this process wrote, or found written; empty: none
 }
 
 // since returns how many were admitted that the count may not have.
@@ -171,13 +174,52 @@ func (g *Gauge) done(key string) {
 	}
 }
 
-func full(a store.Account, repo store.Repository, most int) *Refusal {
-	name := repo.Name
-	if name == "" {
-		name = repo.Key()
+// Overflow records that a queued job of account a found no room in a repository, as Admit
+// said. A process does it once a minute for each repository, by one call of the store if
+// nobody else does it at that time. After an error nobody knows whether it is recorded.
+func (g *Gauge) Overflow(ctx context.Context, s *store.Writer, a store.Account, repo store.Repository) error {
+	now := g.now()
+	o := store.OverflowOf(a.ID, now)
+	key, overflow := repo.Key(), o.Key
+	g.mu.Lock()
+	known := g.seen[key].overflow == overflow
+	g.mu.Unlock()
+	if known {
+		return nil
 	}
+	for try := 1; ; try++ {
+		d := o.Full(now, repo.ID)
+		if len(d.Changes) == 0 {
+			break
+		}
+		err := s.Commit(ctx, d.Changes...)
+		if err == nil {
+			break
+		}
+		lost, ok := errors.AsType[*store.ConflictError](err)
+		if !ok || try == overflowTries {
+			return fmt.Errorf("record that %s has more jobs than room: %w", name(repo), err)
+		}
+		o = *lost.Current[0].(*store.Overflow)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.seen[key]
+	r.overflow = overflow
+	g.seen[key] = r
+	return nil
+}
+
+// overflowTries is how often a process tries to write an overflow: each try loses to another
+// repository's, whose first job without room came in the same tenth of a second.
+const overflowTries = 5
+
+func full(a store.Account, repo store.Repository, most int) *Refusal {
 	return &Refusal{
 		Full: fullFor, Reason: "too many open requests",
-		Text: fmt.Sprintf("%d requests of %s wait for a runner, which is as many as account %s allows (max_open_requests). Wait until some are ready, or stop some.", most, name, a.ID),
+		Text: fmt.Sprintf("%d requests of %s wait for a runner, which is as many as account %s allows (max_open_requests). Wait until some are ready, or stop some.", most, name(repo), a.ID),
 	}
 }
+
+// name returns what people call a repository.
+func name(repo store.Repository) string { return cmp.Or(repo.Name, repo.Key()) }

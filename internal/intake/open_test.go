@@ -218,3 +218,89 @@ func TestCountThatFailsRefusesNothingUntilItWasFull(t *testing.T) {
 		t.Errorf("a request while a full repository cannot be counted: %v, want the outage", err)
 	}
 }
+
+// overflowing is a store that counts its commits, and fails or is overtaken by others on demand.
+type overflowing struct {
+	*storetest.Memory
+	commits int
+	before  func() error
+}
+
+func (o *overflowing) Commit(ctx context.Context, changes ...store.Change) error {
+	o.commits++
+	if o.before != nil {
+		if err := o.before(); err != nil {
+			return err
+		}
+	}
+	return o.Memory.Commit(ctx, changes...)
+}
+
+func TestAnOverflowIsRecordedOnceAMinute(t *testing.T) {
+	clock := now.Truncate(time.Minute)
+	s := &overflowing{Memory: storetest.NewMemory()}
+	w := store.NewWriter(s, "a", func() time.Time { return clock })
+	one := intake.NewGauge(s, func() time.Time { return clock })
+	two := intake.NewGauge(s, func() time.Time { return clock })
+	other := store.Repository{ID: "43", Name: "acme/other"}
+	of := func() string {
+		o := store.OverflowOf("1", clock)
+		got, err := store.Read[store.Overflow](t.Context(), s, o.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(got.Repositories, " ")
+	}
+	for _, c := range []struct {
+		name    string
+		gauge   *intake.Gauge
+		repo    store.Repository
+		later   time.Duration
+		commits int
+		want    string
+	}{
+		{"the first", one, shop, 0, 1, "42"},
+		{"the same again", one, shop, 59 * time.Second, 0, "42"},
+		{"of another repository", one, other, 0, 2, "42 43"}, // the first try finds the record there
+		{"by another process", two, shop, 0, 1, "42 43"},
+		{"in the next minute", one, shop, time.Second, 1, "42"},
+	} {
+		clock, s.commits = clock.Add(c.later), 0
+		if err := c.gauge.Overflow(t.Context(), w, bounded(1), c.repo); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if got := of(); got != c.want || s.commits != c.commits {
+			t.Errorf("%s: %q by %d commits, want %q by %d", c.name, got, s.commits, c.want, c.commits)
+		}
+	}
+}
+
+func TestAnOverflowThatIsNotRecordedIsSaidAndTriedWithTheNextJob(t *testing.T) {
+	s := &overflowing{Memory: storetest.NewMemory()}
+	clock := func() time.Time { return now }
+	w, g := store.NewWriter(s, "a", clock), intake.NewGauge(s, clock)
+	s.before = func() error { return errors.New("no answer") }
+	if err := g.Overflow(t.Context(), w, bounded(1), shop); err == nil || !strings.Contains(err.Error(), "acme/shop") || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("without an answer: %v, want the repository and the cause", err)
+	}
+	n := 0
+	s.before = func() error { // others are faster each time
+		n++
+		o, err := store.Read[store.Overflow](t.Context(), s.Memory, store.OverflowOf("1", now).Key)
+		if err != nil {
+			return err
+		}
+		return s.Memory.Commit(t.Context(), o.Full(now, fmt.Sprint("r", n)).Changes...)
+	}
+	if err := g.Overflow(t.Context(), w, bounded(1), shop); !errors.Is(err, store.ErrConflict) || n != 5 {
+		t.Errorf("overtaken %d times: %v, want a conflict after five", n, err)
+	}
+	s.before = nil
+	if err := g.Overflow(t.Context(), w, bounded(1), shop); err != nil {
+		t.Error(err)
+	}
+	o, err := store.Read[store.Overflow](t.Context(), s, store.OverflowOf("1", now).Key)
+	if err != nil || len(o.Repositories) != 6 || o.Repositories[5] != "42" {
+		t.Errorf("%q, %v; want that of the others, and 42", o.Repositories, err)
+	}
+}

@@ -2,8 +2,10 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"strconv"
+	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
@@ -31,10 +33,18 @@ func (t tappedWorkflows) Runs(ctx context.Context, repo github.Repository, statu
 		return t.w.github.Runs(ctx, repo, status)
 	})
 	return func(yield func(github.Run, error) bool) {
+		began := time.Now()
 		for r, err := range list {
-			if !yield(unanswered(r, err)) {
+			r, err = unanswered(r, err)
+			if errors.Is(err, github.ErrUnknown) || errors.Is(err, github.ErrLimited) {
+				began = time.Time{}
+			}
+			if !yield(r, err) {
 				return
 			}
+		}
+		if !began.IsZero() {
+			t.w.Listed(repo.ID, began)
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/store/dynamostore"
 )
 
-var kinds = []store.Kind{store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindPoints, store.KindPrices, store.KindCheck, store.KindUsage, store.KindReaperRun}
+var kinds = []store.Kind{store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindPoints, store.KindPrices, store.KindCheck, store.KindUsage, store.KindReaperRun, store.KindOverflow}
 
 // draw sets v, and all in it, to what the test draws: often to nothing, and to lists
 // and maps that are there and empty.

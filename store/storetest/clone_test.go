@@ -11,7 +11,7 @@ import (
 )
 
 func TestCloneIsEqualAndSharesNothing(t *testing.T) {
-	for _, kind := range []store.Kind{store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindPoints, store.KindPrices, store.KindCheck, store.KindUsage, store.KindReaperRun} {
+	for _, kind := range []store.Kind{store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindPoints, store.KindPrices, store.KindCheck, store.KindUsage, store.KindReaperRun, store.KindOverflow} {
 		item, want := filled(t, kind), filled(t, kind)
 		got := clone(item)
 		if d := cmp.Diff(want, got); d != "" {

@@ -13,7 +13,7 @@ import (
 )
 
 var kinds = []store.Kind{
-	store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindSpares, store.KindPoints, store.KindPrices, store.KindCheck, store.KindUsage, store.KindReaperRun,
+	store.KindRequest, store.KindRunner, store.KindLock, store.KindPulse, store.KindQuota, store.KindSweep, store.KindSpares, store.KindPoints, store.KindPrices, store.KindCheck, store.KindUsage, store.KindReaperRun, store.KindOverflow,
 }
 
 var getTests = []test{

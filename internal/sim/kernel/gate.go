@@ -255,6 +255,8 @@ func Plain(i store.Item) string {
 		i = new(*was)
 	case *store.ReaperRun:
 		i = new(*was)
+	case *store.Overflow:
+		i = new(*was)
 	case *store.Sweep:
 		now := *was
 		now.History, i = nil, &now

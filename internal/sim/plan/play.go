@@ -119,7 +119,11 @@ func (p *plan) config() sim.Config {
 			if p.theme() == oneKey {
 				a.HardS = int((15 * time.Minute).Seconds()) // twice the longest timeout
 			}
-			if p.chance(80, "few open requests") && p.happens(crowded, "") {
+			few := uint64(80)
+			if p.plain() {
+				few = 250 // a job that finds no room comes later
+			}
+			if p.chance(few, "few open requests") && p.happens(crowded, "") {
 				a.MaxOpenRequests = oneOf(p.dice, []int{1, 2, 3}, "open requests")
 			}
 			if (p.theme() == mixed || p.theme() == starved) && p.chance(300, "two regions") && p.has("second region", "") {

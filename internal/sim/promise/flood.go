@@ -1,6 +1,8 @@
 package promise
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,15 +19,20 @@ const (
 	JobOnce  Promise = "a machine has one job for each config"
 	OneFlood Promise = "a flood is one alarm"
 	Crowd    Promise = "a repository has few more open requests than its account allows"
+	Turned   Promise = "a repository whose jobs found no room is listed before it is forgotten"
 )
 
 // floods is what a world knows of those.
 type floods struct {
 	writes, notes map[string][]time.Time // of what machines said, by runner, of late
+	// When jobs of repositories found no room, by what was recorded of which no sweep knows
+	// yet, and as sweeps know; and when the runs of a repository were last listed.
+	unread       map[string]map[string]time.Time
+	full, listed map[string]time.Time
 }
 
 func newFloods() floods {
-	return floods{writes: map[string][]time.Time{}, notes: map[string][]time.Time{}}
+	return floods{writes: map[string][]time.Time{}, notes: map[string][]time.Time{}, unread: map[string]map[string]time.Time{}, full: map[string]time.Time{}, listed: map[string]time.Time{}}
 }
 
 // floodPromises are about those who ask for more than they need.
@@ -85,6 +92,63 @@ func within(all []time.Time, now time.Time, late time.Duration) (out []time.Time
 		}
 	}
 	return append(out, now)
+}
+
+// Listed notes that GitHub listed the runs of a repository, or said that it does not.
+func (p floodPromises) Listed(repository string, began time.Time) {
+	p.note(func() { p.floods.listed[repository] = began })
+}
+
+// sawOverflow looks at what becomes of the repositories whose jobs found no room. What is
+// recorded later than a call may take is too late to be read.
+func (p floodPromises) sawOverflow(c commit) {
+	for _, i := range c.items {
+		switch i := i.(type) {
+		case *store.Overflow:
+			_, ends := minute(i.Key)
+			for _, id := range i.Repositories {
+				if known := p.floods.unread[i.Key]; known[id].IsZero() && time.Now().Before(ends.Add(50*time.Second)) {
+					if known == nil {
+						p.floods.unread[i.Key] = map[string]time.Time{}
+					}
+					p.floods.unread[i.Key][id] = time.Now()
+				}
+			}
+		case *store.Sweep:
+			if !i.Overflows.ReadTo.IsZero() {
+				p.sawListed(*i)
+			}
+		}
+	}
+}
+
+// minute is what the key of an overflow says: whose it is, and when it ends.
+func minute(key string) (account string, ends time.Time) {
+	account, n, _ := strings.Cut(key, "/")
+	m, _ := strconv.ParseInt(n, 10, 64)
+	return account, time.Unix((m+1)*60, 0)
+}
+
+// sawListed looks at which repositories a sweep does not know as waiting any more.
+func (p floodPromises) sawListed(s store.Sweep) {
+	for key, repos := range p.floods.unread {
+		account, ends := minute(key)
+		if !strings.HasPrefix(s.Key, account+"/") || ends.After(s.Overflows.ReadTo) {
+			continue
+		}
+		for id, at := range repos {
+			if at.After(p.floods.full[id]) {
+				p.floods.full[id] = at
+			}
+		}
+		delete(p.floods.unread, key)
+	}
+	for id, at := range p.floods.full {
+		if !slices.Contains(s.Overflows.Waiting, id) {
+			p.hold(Turned, p.floods.listed[id].After(at), "a job in repository %s found no room at %s, and sweep %s knows nothing of it, and last listed it at %s", id, at, s.Key, p.floods.listed[id])
+			delete(p.floods.full, id)
+		}
+	}
 }
 
 // sawCrowd looks at how many requests are open once another one was filed. Each API

@@ -119,6 +119,7 @@ func (o *Oracle) sawOrder(c commit) {
 	o.sawLeases(c)
 	o.sawUsage(c)
 	o.sawCounts(c)
+	o.sawOverflow(c)
 }
 
 // saw looks at what a commit wrote: first at each item and what it was before, and

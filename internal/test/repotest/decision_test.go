@@ -26,7 +26,7 @@ const storePath = "github.com/alphagov/github-actions-runner-orchestration/store
 const simPath = "github.com/alphagov/github-actions-runner-orchestration/internal/sim"
 
 // items are the types of package store that are kept.
-var items = map[string]bool{"Meta": true, "Request": true, "Runner": true, "Lock": true, "Pulse": true, "Quota": true, "Sweep": true, "Points": true, "Checkup": true, "ReaperRun": true}
+var items = map[string]bool{"Meta": true, "Request": true, "Runner": true, "Lock": true, "Pulse": true, "Quota": true, "Sweep": true, "Points": true, "Checkup": true, "ReaperRun": true, "Overflow": true}
 
 // listed is what go list tells of a package.
 type listed struct {
