@@ -290,18 +290,23 @@ func TestUnknownKeyOpensNothing(t *testing.T) {
 }
 
 // TestMachineAsksAgainWhenItsConfigIsToBeThere has GitHub ask to wait: the machine learns
-// for how long, within bounds, and not all machines learn the same.
+// for how long, within bounds, and not all machines learn the same. A lease is of one machine
+// alone, which learns when it is for.
 func TestMachineAsksAgainWhenItsConfigIsToBeThere(t *testing.T) {
 	const callsAtOnce = 40 // what a process answers one machine at once
 	for _, c := range []struct {
-		wait        time.Duration
+		wait, lease time.Duration
 		least, most int
-	}{{0, 2, 2}, {8 * time.Second, 8, 10}, {time.Minute, 15, 18}} {
+	}{{0, 0, 2, 2}, {8 * time.Second, 0, 8, 10}, {time.Minute, 0, 15, 18}, {5 * time.Second, 6600 * time.Millisecond, 7, 7}, {0, time.Second, 2, 2}, {time.Minute, time.Minute, 15, 15}} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			run := w.intent(w.start(workflowToken, apitype.Start{}).ID)
 			w.launched(run.ID, instanceID)
-			w.apply(w.caseOf(run.ID).Pause(time.Now(), store.Pause{By: run.Claim.By, Wait: store.Wait{For: store.WaitGitHub, Until: time.Now().Add(c.wait)}}))
+			p := store.Pause{By: run.Claim.By, Wait: store.Wait{For: store.WaitGitHub, Until: time.Now().Add(c.wait)}}
+			if c.lease > 0 {
+				p.Lease = store.Lease{Credential: "c", At: time.Now().Add(c.lease)}
+			}
+			w.apply(w.caseOf(run.ID).Pause(time.Now(), p))
 			seen := map[int]bool{}
 			for range callsAtOnce {
 				a := w.boot(run, nonce, instanceID)

@@ -107,9 +107,14 @@ func (s *server) bootAnswer(ctx context.Context, c *call, now time.Time, d store
 // on average it waits half of a pause in vain, which is little beside its boot.
 const mostPatience = 15
 
-// patience returns after how many seconds a machine may ask for its config again: when a
-// worker is to try for it, and up to a quarter later, so that many do not come at once.
+// patience returns after how many seconds a machine may ask for its config again. For one
+// that has a lease, that is when it is registered: at least half a second after the lease is
+// usable, since a pause is rounded. For others it is when a worker is to try for it, and up
+// to a quarter later, so that many do not come at once; leases are apart already.
 func (s *server) patience(now time.Time, run store.Runner) int {
+	if left := run.Lease.At.Sub(now); left > 0 {
+		return min(max(pollAfter, int(left.Round(time.Second)/time.Second)), mostPatience)
+	}
 	after := min(max(pollAfter, int(run.WaitUntil.Sub(now)/time.Second)), mostPatience)
 	var b [1]byte
 	if _, err := io.ReadFull(s.Random, b[:]); err == nil {

@@ -325,10 +325,12 @@ func (v *launching) permitted(ctx context.Context) (l store.Lease, ok bool, err 
 }
 
 // comes waits for the time of a lease, in place if it is at hand, and reports whether that
-// is over. Else the runner waits, as p says.
+// is over. Else the runner waits, as p says. Its message is due half of what is at hand
+// before the lease is usable: a delay in whole seconds, and messages that are gathered for
+// one, make it later. One that is early is waited for in place.
 func (v *launching) comes(ctx context.Context, l store.Lease, p store.Pause) (bool, error) {
 	if !v.Limits.AtHand(v.Now(), l.From()) {
-		p.Wait = store.Wait{For: store.WaitGitHub, Until: l.At}
+		p.Wait = store.Wait{For: store.WaitGitHub, Until: l.From().Add(-v.Limits.InHand / 2)}
 		return false, v.later(ctx, p)
 	}
 	if err := sleep.For(ctx, l.From().Sub(v.Now())); err != nil {

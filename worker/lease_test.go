@@ -91,17 +91,19 @@ func TestTwoWorkersLeaseFromOneCredential(t *testing.T) {
 
 func TestMachineStartsAheadOfItsRegistrationAndWaits(t *testing.T) {
 	inWorld(t, func(w *world) {
-		at := time.Now().Add(30 * time.Second)
-		w.leasedUntil(at)
+		next := time.Now().Add(30 * time.Second)
+		w.leasedUntil(next)
 		r := w.request()
 		w.start(r)
 		run := w.runnerOf(r.ID)
-		if run.InstanceID == "" || run.Config.N != 0 || run.Wait != store.WaitGitHub || !run.WaitUntil.Equal(at) || len(w.github.calls) != 0 {
-			t.Fatalf("instance %q, config %d, waits for %q until %v; want it launched, to be registered at %v", run.InstanceID, run.Config.N, run.Wait, run.WaitUntil, at)
+		usable := run.Lease.From()
+		due := usable.Add(-w.limits.InHand / 2)
+		if run.InstanceID == "" || run.Config.N != 0 || run.Wait != store.WaitGitHub || !run.Lease.At.Equal(next) || !run.WaitUntil.Equal(due) || len(w.github.calls) != 0 {
+			t.Fatalf("instance %q, config %d, waits for %q until %v; want it launched, and a message at %v for its lease of %v", run.InstanceID, run.Config.N, run.Wait, run.WaitUntil, due, next)
 		}
 		w.follow(1)
-		if run = w.runnerOf(r.ID); run.Config.N != 1 || time.Now().Before(at) || w.points().Version != 2 {
-			t.Errorf("config %d at %v with %d leases, want it registered by its one lease", run.Config.N, time.Now(), w.points().Version-1)
+		if run = w.runnerOf(r.ID); run.Config.N != 1 || !time.Now().Equal(usable) || w.points().Version != 2 {
+			t.Errorf("config %d at %v with %d leases, want it registered at %v by its one lease", run.Config.N, time.Now(), w.points().Version-1, usable)
 		}
 	})
 }
