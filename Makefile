@@ -178,6 +178,10 @@ sim-long: ## The same with 100,000 seeds
 sim-exhaustive: ## Go through every order of events in small scopes, and print the states
 	go test -count=1 -v -timeout=30m -run '^TestExhaustive$$' ./internal/sim -exhaustive
 
+.PHONY: sim-crowd
+sim-crowd: ## Have an account ask for a machine beside a thousand of another of the same App
+	go test -count=1 -v -run '^TestAccountsOfOneAppAreNotBehindEachOther$$' ./internal/sim -crowd 1000
+
 # Bugs are planted in copies that only the compiler reads.
 .PHONY: sim-planted sim-planted-long
 sim-planted: ## Plant bugs one at a time, and count the random seeds that it takes to catch each
