@@ -149,6 +149,13 @@ KILLS    ?= 5
 load: ## Put garo local under load, kill it meanwhile, and look for what it accepted (DURATION=10m RATE=200 POLLERS=1000 KILLS=5)
 	go test -count=1 -v -timeout 2h -run '^TestLoadLosesNothing$$' ./internal/local -args -load $(DURATION) -rate $(RATE) -pollers $(POLLERS) -loadkills $(KILLS)
 
+# How many workflow jobs the burst has.
+BURST ?= 1000
+
+.PHONY: burst
+burst: ## Queue workflow jobs in garo local within ten seconds of virtual time, and look for the machine of each (BURST=1000)
+	go test -count=1 -v -timeout 1h -run '^TestEachJobOfABurstHasOneMachine$$' ./internal/local -args -burst $(BURST)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s), one after another
 	@set -e; for package in $(or $(call packages,^func Fuzz),$(error no package has fuzz targets)); do \

@@ -379,6 +379,30 @@ func TestAJobThatLosesOneMachineAfterAnotherIsAnAlarm(t *testing.T) {
 	})
 }
 
+// A machine can run its job and end within the minute for which an answer about its run is
+// good enough to launch by, before anybody hears that the job began.
+func TestNoMachineIsLaunchedForAJobThatTheOneBeforeRan(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.offers()
+		wk := worker.New(w.config)
+		r := w.queues(21)
+		w.handleBy(wk, queue.StartOf(r))
+		w.online(r)
+		run := w.runnerOf(r.ID)
+		w.begins(21, run, github.StatusCompleted) // and its webhook is lost
+		time.Sleep(10 * time.Second)
+		d, ok := w.caseOf(r).Finish(time.Now(), w.limits, store.Instance{ID: run.InstanceID, State: "terminated"}, "EC2 says so", store.Price{})
+		if !ok || d.Request.State != store.Accepted || len(d.Sends) != 1 {
+			t.Fatalf("after its machine ended, the request is %s and has %d messages, want it accepted and one", d.Request.State, len(d.Sends))
+		}
+		w.apply(d)
+		w.handleBy(wk, queue.Of(d.Sends[0]))
+		if r = w.requestNow(r.ID); r.State != store.Ready || r.Runner != run.ID || len(w.fleet.calls) != 1 {
+			t.Errorf("the request is %s on %q after %d launches, want ready on %s after one", r.State, r.Runner, len(w.fleet.calls), run.ID)
+		}
+	})
+}
+
 // A matrix is launched by one worker in so many seconds that what GitHub said at first is
 // too old at the end.
 func TestReadsOfAMatrixAreFew(t *testing.T) {

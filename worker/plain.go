@@ -80,7 +80,11 @@ func getAll[T store.Item](ctx context.Context, s store.Store, kind store.Kind, i
 // queued, and its run may have one. If not, what GitHub says of it is decided, or the
 // request waits.
 func (r *round) wanted(ctx context.Context, s *start, account store.Account, req *store.Request) bool {
-	seen, run, _, err := r.read(ctx, req.Account, req.Repository, req.Job, runFor)
+	within := runFor
+	if req.Launches > 1 { // what GitHub said before it was accepted again tells nothing of the job on its last machine
+		within = min(runFor, r.Now().Sub(req.SentAt))
+	}
+	seen, run, _, err := r.read(ctx, req.Account, req.Repository, req.Job, within)
 	switch {
 	case err != nil:
 		r.untold(ctx, s, req, err)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
-	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/keys"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
@@ -168,34 +167,4 @@ func BenchmarkDoor(b *testing.B) {
 	wg.Wait()
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
-}
-
-// Each job of a burst has one machine, and runs on it: nobody else knows its label.
-func TestEachJobOfABurstHasOneMachine(t *testing.T) {
-	const jobs = 60 // below max_runners of the built-in account
-	s := run(t, local.Config{BootTime: 20 * time.Millisecond})
-	requests := map[string]bool{}
-	for n := range jobs {
-		queued, err := s.QueueJob(t.Context(), local.Job{Repository: repository, RunsOn: []string{"g-linux-" + strconv.Itoa(n)}, Twice: n%2 == 0})
-		if err != nil {
-			t.Fatal(err)
-		}
-		requests[queued.Request] = true
-	}
-	eventually(t, "all jobs are done, and their requests ready", func() bool {
-		for id := range requests {
-			if r, err := store.Read[store.Request](t.Context(), s.Store, id); err != nil || r.State != store.Ready {
-				return false
-			}
-		}
-		return !slices.ContainsFunc(s.GitHub.Jobs(), func(j simgithub.Job) bool { return j.State != simgithub.Done })
-	})
-	if got := len(s.Fleet.Instances()); got != jobs || len(requests) != jobs {
-		t.Errorf("%d jobs have %d requests and %d machines, want one each", jobs, len(requests), got)
-	}
-	for _, j := range s.GitHub.Jobs() {
-		if j.Refused {
-			t.Errorf("job %s was refused", j.ID)
-		}
-	}
 }

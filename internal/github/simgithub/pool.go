@@ -24,13 +24,6 @@ type pool struct {
 	removed []*registration // those that were, in the order of their end
 	jobs    []*job          // those that are not over, by age
 	over    []Job           // those that are, in the order of their end
-	changed chan struct{}   // closed when a runner or a job changes, and replaced
-}
-
-// notify wakes every runner program that waits.
-func (p *pool) notify() {
-	close(p.changed)
-	p.changed = make(chan struct{})
 }
 
 // id returns a new id: for registrations, jobs and runs alike.
@@ -62,7 +55,7 @@ func (p *pool) remove(now time.Time, r *registration, by string) {
 		p.removed = slices.Delete(p.removed, 0, len(p.removed)-kept)
 	}
 	p.drop(bucketRunners, r.key())
-	p.notify()
+	r.wake()
 }
 
 func (p *pool) queue(now time.Time, repo github.Repository, j Job) string {
@@ -139,38 +132,51 @@ func (s *Server) queueAuto(now time.Time, length time.Duration) {
 	}
 }
 
-// assign gives the queued jobs to the runners that they fit.
+// assign gives the queued jobs to the runners that they fit. Few are free at any time,
+// however many there are: the jobs are held against those alone.
 func (s *Server) assign(now time.Time) {
+	var free []*registration
+	for _, r := range s.runners {
+		if r.free() {
+			free = append(free, r)
+		}
+	}
 	for _, j := range s.jobs {
+		if len(free) == 0 {
+			return
+		}
 		if j.State != Queued || j.Back {
 			continue
 		}
-		i := slices.IndexFunc(s.runners, func(r *registration) bool { return r.takes(j) && s.admits(r, j.RepositoryID) })
+		i := slices.IndexFunc(free, func(r *registration) bool { return r.fits(j) && s.admits(r, j.RepositoryID) })
 		if i < 0 {
 			continue
 		}
-		r := s.runners[i]
+		r := free[i]
+		free = slices.Delete(free, i, i+1)
 		r.job, j.by = j, r
 		j.State, j.AssignedAt, j.RunnerID, j.RunnerName = Assigned, now, r.ID, r.Name
 		s.put(bucketJobs, j.ID, j.Job)
-		s.notify()
+		r.wake()
 	}
 }
 
 // requeue takes a job from the runner that has not begun it.
 func (p *pool) requeue(j *job) {
+	j.by.wake()
 	j.by.job = nil
 	j.by, j.State = nil, Queued
 	j.Requeued++
 	p.put(bucketJobs, j.ID, j.Job)
-	p.notify()
 }
 
-// next returns when the next job that is left lying will be queued again; zero:
-// none is. That is the only thing that those who wait have of time alone.
-func (p *pool) next() (at time.Time) {
+// next returns when the next job that is left lying may have to be queued again, which is
+// the only thing that those who wait have of time alone. One that is assigned from now on
+// cannot be before a whole pick-up has passed.
+func (p *pool) next(now time.Time) time.Time {
+	at := now.Add(p.pickUp)
 	for _, j := range p.jobs {
-		if due := j.AssignedAt.Add(p.pickUp); j.State == Assigned && (at.IsZero() || due.Before(at)) {
+		if due := j.AssignedAt.Add(p.pickUp); j.State == Assigned && due.Before(at) {
 			at = due
 		}
 	}
@@ -182,6 +188,7 @@ func (p *pool) end(now time.Time, j *job, state JobState) {
 	j.State, j.EndedAt = state, now
 	if j.by != nil {
 		j.by.job = nil
+		j.by.wake()
 	}
 	p.jobs = slices.DeleteFunc(p.jobs, func(x *job) bool { return x == j })
 	p.over = append(p.over, j.Job)
@@ -189,5 +196,4 @@ func (p *pool) end(now time.Time, j *job, state JobState) {
 		p.over = slices.Delete(p.over, 0, len(p.over)-kept)
 	}
 	p.drop(bucketJobs, j.ID)
-	p.notify()
 }

@@ -20,6 +20,7 @@ type registration struct {
 	opened, refused int
 	forgotten       bool // GitHub forgot it: those who wait already do not notice
 	removedAt       time.Time
+	changed         chan struct{} // closed when something of it changes; nil: nobody waits for that
 	removedBy       string
 }
 
@@ -71,12 +72,30 @@ func (r *registration) fact(now time.Time, lag time.Duration) Registration {
 	}
 }
 
-// takes reports whether j can be assigned to r, if r admits its repository: r is free, and
-// has every label that j names, whatever the case of its letters.
-func (r *registration) takes(j *job) bool {
-	if r.session == nil || r.job != nil || r.Spent || r.missed {
-		return false
+// awaits returns what ends when something of r changes.
+func (r *registration) awaits() <-chan struct{} {
+	if r.changed == nil {
+		r.changed = make(chan struct{})
 	}
+	return r.changed
+}
+
+// wake wakes the runner program of r if it waits. Others have no part in what becomes of r:
+// a change that woke all of a thousand made a thousand of them look at everything.
+func (r *registration) wake() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// free reports whether r can be given a job.
+func (r *registration) free() bool {
+	return r.session != nil && r.job == nil && !r.Spent && !r.missed
+}
+
+// fits reports whether r has every label that j names, whatever the case of its letters.
+func (r *registration) fits(j *job) bool {
 	for _, want := range j.Labels {
 		if !slices.ContainsFunc(r.Labels, func(has string) bool { return strings.EqualFold(has, want) }) {
 			return false

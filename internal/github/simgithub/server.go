@@ -203,7 +203,7 @@ func New(cfg Config) (*Server, error) {
 		grants: map[string]*grant{}, workflows: map[string]Workflow{},
 		names: newNames(cfg.Repositories),
 		orgs:  slices.Clone(cfg.Organizations),
-		pool:  pool{shelf: shelf{disk: cfg.Disk}, pickUp: cfg.PickUp, lost: cfg.Lost, changed: make(chan struct{})},
+		pool:  pool{shelf: shelf{disk: cfg.Disk}, pickUp: cfg.PickUp, lost: cfg.Lost},
 	}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("open the GitHub stand-in: %w", err)
@@ -240,7 +240,14 @@ func (s *Server) look(f func(now time.Time)) {
 func (s *Server) Change(change func(*Rules)) {
 	s.look(func(time.Time) {
 		change(&s.rules)
-		s.notify()
+		for _, r := range s.runners {
+			r.wake()
+		}
+		for _, j := range s.jobs { // also on those that are deleted
+			if j.by != nil {
+				j.by.wake()
+			}
+		}
 	})
 }
 

@@ -110,7 +110,6 @@ func (x *Session) Wait(ctx context.Context) (Job, error) {
 		case r.job.State == Assigned:
 			r.job.State, r.job.StartedAt = Running, now
 			s.put(bucketJobs, r.job.ID, r.job.Job)
-			s.notify()
 		}
 		taken = r.job.Job
 		return true
@@ -132,7 +131,7 @@ func (x *Session) poll(ctx context.Context, done func(now time.Time) bool) error
 			return err
 		}
 		var over bool
-		var changed chan struct{}
+		var changed <-chan struct{}
 		var next time.Duration
 		err := x.server.step(func(now time.Time) error {
 			s := x.server
@@ -145,10 +144,8 @@ func (x *Session) poll(ctx context.Context, done func(now time.Time) bool) error
 			default:
 				over = done(now)
 			}
-			changed = s.changed
-			if at := s.next(); !at.IsZero() {
-				next = at.Sub(now)
-			}
+			changed = x.reg.awaits()
+			next = s.next(now).Sub(now)
 			return nil
 		})
 		if err != nil || over {
@@ -201,19 +198,15 @@ func (s *Server) Haunt(id int64) error {
 	})
 }
 
-// until waits for a change, or for so long unless it is zero.
+// until waits for a change, or for so long.
 func until(ctx context.Context, changed <-chan struct{}, next time.Duration) error {
-	var due <-chan time.Time
-	if next > 0 {
-		t := time.NewTimer(next)
-		defer t.Stop()
-		due = t.C
-	}
+	t := time.NewTimer(next)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-changed:
-	case <-due:
+	case <-t.C:
 	}
 	return nil
 }
@@ -252,7 +245,7 @@ func (x *Session) Close() {
 			if x.reg.removedAt.IsZero() {
 				x.server.put(bucketRunners, x.reg.key(), x.reg.record)
 			}
-			x.server.notify()
+			x.reg.wake()
 		}
 	})
 }
