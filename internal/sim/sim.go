@@ -28,6 +28,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/gateway"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -61,7 +62,7 @@ type World struct {
 	Client *client.Client
 
 	cfg     Config
-	gateway gateway
+	gateway *gateway.Gateway
 	table   *table
 	log     journal
 	github  *github.Client
@@ -156,7 +157,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 	}
 	w := &World{
 		T: t, cfg: cfg, Limits: store.DefaultLimits(), Account: account(),
-		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway{throttles: cfg.Throttles},
+		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway.New(cfg.Throttles),
 	}
 	if cfg.Plain {
 		w.Account.GitHub = store.GitHubCredentials{{AppID: appID, InstallationID: 1}}
