@@ -88,6 +88,9 @@ type Config struct {
 	ReadLag func() time.Duration
 	// Two gives the account two credentials.
 	Two bool
+	// Refuses says how GitHub refuses one of the account's credentials, by its place, whatever
+	// that asks for; nil, or its answer: not at all.
+	Refuses func(credential int) *simgithub.Refusal
 	// GitHubLimit is what GitHub lets each credential ask; its zero value: anything. With
 	// one, GARO keeps its budget.
 	GitHubLimit simgithub.Limit

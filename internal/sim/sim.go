@@ -181,7 +181,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 	w.outside()
 	w.Oracle = promise.New(promise.Config{
 		Kernel: w.Kernel, Limits: &w.Limits, Account: &w.Account, Keys: w.Keys, Fleet: w.Fleet, GitHub: w.GitHub,
-		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.lag, Moved: w.registers,
+		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.lag, Moved: w.registers, Registrars: func() []string { return w.Account.CredentialNames() },
 		Secrets: []promise.Secret{
 			{What: "the operator's token", Text: operatorToken}, {What: "the GitHub credential", Text: pat}, {What: "the other GitHub credential", Text: secondPAT}, {What: "the external id", Text: externalID},
 			{What: "the webhook's secret", Text: webhookSecret}, {What: "the id key", Text: idKey}, {What: "a key", Text: firstKey}, {What: "the other key", Text: secondKey},
