@@ -125,10 +125,10 @@ func (w *World) hub() {
 }
 
 // hubFails is what goes wrong with a call of GitHub's API. A credential that it refuses is
-// refused before all else.
+// refused before all else. People, who are no invocation, have credentials of their own.
 func (w *World) hubFails(op string, r *http.Request) (f simgithub.Fault) {
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if place := slices.Index([]string{pat, secondPAT}, token); place >= 0 && w.cfg.Refuses != nil {
+	if place := slices.Index([]string{pat, secondPAT}, token); place >= 0 && w.cfg.Refuses != nil && kernel.InvocationOf(r.Context()) != nil {
 		if refusal := w.cfg.Refuses(place); refusal != nil {
 			if names, err := w.credentialNames(r.Context(), w.Account.ID); err == nil && len(names) > 1 {
 				w.Refused()

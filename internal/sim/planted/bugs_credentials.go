@@ -10,6 +10,6 @@ var credentialBugs = []Bug{
 }`)),
 	plant("DeletionWithTheRegisteringCredentialAlone", "a registration is deleted with the credential that made it, and stays when that is refused",
 		edit("internal/github/several.go", `	case e.op.strict() && named != "":`, `	case (e.op.strict() || e.op == remove) && named != "":`)),
-	plant("RefusalSilent", "nobody is told that GitHub refuses one of several credentials",
+	plant("RefusalSilent", "no alarm says that GitHub refuses one of several credentials",
 		edit("internal/github/several.go", `	if c.refused.add(e.access, c.now()) {`, `	if c.refused.add(e.access, c.now()) && e.access.Credential == "" {`)),
 }

@@ -13,7 +13,7 @@ import (
 const (
 	PassedOver Promise = "who was refused with a credential registers with another for ten minutes"
 	StandsIn   Promise = "no runner ends for a credential that is refused while another serves"
-	Alarmed    Promise = "people are told that GitHub refuses a credential"
+	Alarmed    Promise = "an alarm says that GitHub refuses a credential"
 )
 
 // passFor is for how long a worker passes a refused credential over.
