@@ -8,9 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +28,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client"
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/gateway"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 	"github.com/alphagov/github-actions-runner-orchestration/store/sqlitestore"
 )
@@ -30,7 +36,7 @@ import (
 // The defaults are for every run of the tests; make load asks for more.
 var (
 	loadFor     = flag.Duration("load", 20*time.Second, "how long the load test lasts")
-	loadRate    = flag.Int("rate", 50, "starts a second of the load test")
+	loadRate    = flag.Int("rate", 60, "starts a second of the load test: http.tf lets in 50")
 	loadPollers = flag.Int("pollers", 100, "how many poll GET /status in the load test")
 	loadKills   = flag.Int("loadkills", 1, "how often the load test kills the system")
 )
@@ -44,18 +50,21 @@ func wanted(n int) apitype.Start {
 	return apitype.Start{Repo: repository, Mode: store.Shared, Labels: []string{fmt.Sprintf("load-%d", n%loadKeys)}, IdempotencyKey: fmt.Sprint(n)}
 }
 
-// burden is a load on a garo local that is killed now and then. Who gets no
-// answer from it asks again, with the same key, as the client does.
+// burden is a load on a garo local that is killed now and then, behind the throttles of
+// API Gateway. Who gets no answer from it, or is one too many, asks again, with the same
+// key, as the client does.
 type burden struct {
 	t      *testing.T
 	client *client.Client
 	calls  *measured
 	fresh  chan string // ids that nobody polls yet
 	fixed  sync.WaitGroup
+	until  time.Time // when all starts have to have an answer
 
 	mu      sync.Mutex
 	ids     map[int]string // by key: what the answer named
-	retried int
+	retried int            // starts that were asked for again
+	tooMany int            // those of them that were one too many at first
 }
 
 // accept notes the answer to the start of a key.
@@ -94,8 +103,11 @@ func (l *burden) take(ctx context.Context, h hit) {
 		l.accept(key, started.ID)
 	case h.Code/100 == 4 && h.Code != http.StatusTooManyRequests:
 		l.t.Errorf("start %d = %d %s", key, h.Code, h.Body)
-	default: // 0: there was no answer
+	default: // it is one too many, or there was no answer
 		l.retried++
+		if h.Code == http.StatusTooManyRequests {
+			l.tooMany++
+		}
 		l.fixed.Go(func() {
 			started, err := l.again(ctx, key)
 			if err != nil {
@@ -108,9 +120,10 @@ func (l *burden) take(ctx context.Context, h hit) {
 }
 
 // again asks until there is an answer: the client has its own patience, which is
-// shorter than the time in which a busy machine starts a program.
+// shorter than the time in which a busy machine starts a program, or in which as many are
+// let in as are one too many.
 func (l *burden) again(ctx context.Context, key int) (started apitype.Started, err error) {
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for time.Now().Before(l.until) {
 		if started, err = l.client.Start(ctx, wanted(key)); err == nil || ctx.Err() != nil {
 			break
 		}
@@ -146,13 +159,69 @@ func (l *burden) poll(ctx context.Context) {
 	}
 }
 
+// front is what stands before garo local: API Gateway, with the throttles of http.tf. What
+// is too much for it never reaches the program; while that is dead, it says so.
+type front struct {
+	*gateway.Gateway
+	starts float64 // that it lets in a second
+	proxy  httputil.ReverseProxy
+}
+
+// letsIn returns how long it takes to let all starts of the load in, at the least.
+func (f *front) letsIn() time.Duration {
+	return max(*loadFor, time.Duration(float64(*loadRate)/f.starts*float64(*loadFor)))
+}
+
+// unavailable is what API Gateway answers for a function that does not.
+const unavailable = http.StatusServiceUnavailable
+
+// frontOf returns the front of a program, which may be killed and come again at its address.
+func frontOf(t *testing.T, at string) *front {
+	t.Helper()
+	terraform, err := os.ReadFile(filepath.Join("..", "..", "terraform", "http.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	throttles := gateway.Throttles(terraform)
+	if throttles["POST /start"].Rate == 0 || throttles["GET /status/{id}"].Rate == 0 {
+		t.Fatalf("http.tf throttles %v, want starts and their status among them", throttles)
+	}
+	behind, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &front{gateway.New(throttles), throttles["POST /start"].Rate, httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(behind) },
+		Transport: &http.Transport{MaxIdleConnsPerHost: *loadPollers},
+		ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(unavailable)
+			_, _ = io.WriteString(w, `{"message":"Service Unavailable"}`) // who has gone does not read it
+		},
+	}}
+}
+
+// ServeHTTP implements http.Handler.
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !f.Refuses(r) {
+		f.proxy.ServeHTTP(w, r)
+		return
+	}
+	answer := gateway.TooMany(r)
+	maps.Copy(w.Header(), answer.Header)
+	w.WriteHeader(answer.StatusCode)
+	_, _ = io.Copy(w, answer.Body) // who has gone does not read it
+}
+
 // measured is a transport that notes how long answers take.
 type measured struct {
 	base http.RoundTripper
 
-	mu     sync.Mutex
-	took   []time.Duration
-	failed int
+	mu      sync.Mutex
+	took    []time.Duration // of answers of the program
+	tooMany int
+	failed  int
 }
 
 func (m *measured) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -160,9 +229,12 @@ func (m *measured) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := m.base.RoundTrip(r)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil, resp.StatusCode == unavailable:
 		m.failed++
-	} else {
+	case resp.StatusCode == http.StatusTooManyRequests:
+		m.tooMany++
+	default:
 		m.took = append(m.took, time.Since(began))
 	}
 	return resp, err
@@ -178,7 +250,7 @@ func (m *measured) String() string {
 	at := func(share float64) time.Duration {
 		return m.took[int(share*float64(len(m.took)-1))].Round(10 * time.Microsecond)
 	}
-	return fmt.Sprintf("%d answers: p50 %s, p99 %s, longest %s; %d calls without one", len(m.took), at(.5), at(.99), at(1), m.failed)
+	return fmt.Sprintf("%d answers: p50 %s, p99 %s, longest %s; %d calls without one, and %d were one too many", len(m.took), at(.5), at(.99), at(1), m.failed, m.tooMany)
 }
 
 // vegeta returns the path of the generator, which go builds if it has not yet.
@@ -196,14 +268,14 @@ func vegeta(t *testing.T) string {
 }
 
 // targets writes one start after another, until nobody reads them.
-func targets(w io.Writer, url, token string) {
+func targets(w io.Writer, at, token string) {
 	for n, enc := 0, json.NewEncoder(w); ; n++ {
 		body, err := json.Marshal(wanted(n))
 		if err != nil {
 			panic(err) // what tests send always marshals
 		}
 		if err := enc.Encode(map[string]any{
-			"method": http.MethodPost, "url": fmt.Sprintf("%s/start#%d", url, n), "body": body, // the fragment is for the result alone
+			"method": http.MethodPost, "url": fmt.Sprintf("%s/start#%d", at, n), "body": body, // the fragment is for the result alone
 			"header": http.Header{"Authorization": {"Bearer " + token}, "Content-Type": {"application/json"}},
 		}); err != nil {
 			return
@@ -212,7 +284,7 @@ func targets(w io.Writer, url, token string) {
 }
 
 // attack makes the starts, hands the results on, and returns what vegeta reports.
-func (l *burden) attack(generator string, p *process, each func(hit)) string {
+func (l *burden) attack(generator, at, token string, each func(hit)) string {
 	results := filepath.Join(l.t.TempDir(), "results")
 	kept, err := os.Create(results)
 	if err != nil {
@@ -235,7 +307,7 @@ func (l *burden) attack(generator string, p *process, each func(hit)) string {
 		l.t.Fatal(err)
 	}
 	var writing sync.WaitGroup
-	writing.Go(func() { targets(write, p.url, p.token) })
+	writing.Go(func() { targets(write, at, token) })
 	writing.Go(func() {
 		err := run.Wait()
 		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
@@ -264,9 +336,9 @@ func (l *burden) attack(generator string, p *process, each func(hit)) string {
 	return string(report)
 }
 
-// TestLoadLosesNothing puts the real program under the load of a real generator, kills
-// it meanwhile, and looks for every start that it accepted. How fast it is it prints,
-// and does not judge.
+// TestLoadLosesNothing puts the real program under the load of a real generator, which is
+// more than the throttles of http.tf let in, kills it meanwhile, and looks for every start
+// that was asked for. How fast it is it prints, and does not judge.
 func TestLoadLosesNothing(t *testing.T) {
 	t.Parallel()
 	garo, generator := build(t), vegeta(t)
@@ -274,10 +346,13 @@ func TestLoadLosesNothing(t *testing.T) {
 	args := []string{"--addr", lonely(t), "--boot-time", "1s", "--jobs", "0"}
 	p := launch(t, garo, dir, args...)
 	token := client.NewToken(p.token) // of all that follow it, too: it is in the directory
+	door := frontOf(t, p.url)
+	outside := httptest.NewServer(door)
+	defer outside.Close()
 	calls := &measured{base: &http.Transport{MaxIdleConnsPerHost: *loadPollers}}
-	l := &burden{t: t, calls: calls, fresh: make(chan string, *loadPollers), ids: map[int]string{}}
+	l := &burden{t: t, calls: calls, fresh: make(chan string, *loadPollers), ids: map[int]string{}, until: time.Now().Add(door.letsIn() + patience)}
 	l.client = client.Must(client.New(client.Config{
-		URL: p.url, HTTP: &http.Client{Transport: calls, Timeout: 30 * time.Second},
+		URL: outside.URL, HTTP: &http.Client{Transport: calls, Timeout: 30 * time.Second},
 		Token: func(context.Context) (client.Token, error) { return token, nil },
 	}))
 	ctx, stop := context.WithCancel(t.Context())
@@ -289,13 +364,14 @@ func TestLoadLosesNothing(t *testing.T) {
 	over := make(chan struct{})
 	killer.Go(func() { p = tormented(t, p, over, func() *process { return launch(t, garo, dir, args...) }) })
 	starts := 0
-	report := l.attack(generator, p, func(h hit) { starts++; l.take(t.Context(), h) })
+	report := l.attack(generator, outside.URL, p.token, func(h hit) { starts++; l.take(t.Context(), h) })
 	close(over)
 	killer.Wait()
 	l.fixed.Wait()
 	stop()
 	pollers.Wait()
-	t.Logf("%d starts, %d of them asked again\n%s\npolls: %s", starts, l.retried, report, calls)
+	t.Logf("%d starts, %d of them asked again, of which %d were one too many\n%s\nthose again, and polls: %s\nthe throttles refused %v calls",
+		starts, l.retried, l.tooMany, report, calls, door.Refused())
 	l.settle(filepath.Join(dir, local.StoreFile), starts)
 	memory, used := proc(t, p.Process.Pid)
 	p.kill(t)

@@ -9,6 +9,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/gateway"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -140,7 +141,7 @@ func (w *World) startPatiently(key string, giveUp time.Duration) {
 func Crowded(terraform []byte, perSecond int) Config {
 	rate := simfleet.Rate{Burst: max(simfleet.EC2Rate.Burst, perSecond), PerSecond: float64(perSecond)}
 	return Config{
-		Seed: 1, Neighbour: true, Window: time.Second, Throttles: Throttles(terraform),
+		Seed: 1, Neighbour: true, Window: time.Second, Throttles: gateway.Throttles(terraform),
 		Account: func(a *store.Account) {
 			a.MaxRunners = 5000
 			a.Pacing = store.Pacing{Burst: rate.Burst, IntervalMS: 1000 / perSecond}

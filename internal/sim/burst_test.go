@@ -12,6 +12,7 @@ import (
 
 	"github.com/alphagov/github-actions-runner-orchestration/client/apitype"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/gateway"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -26,7 +27,7 @@ func crowded(t *testing.T, perSecond int) sim.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(sim.Throttles(text)); n < 10 {
+	if n := len(gateway.Throttles(text)); n < 10 {
 		t.Fatalf("http.tf throttles %d routes, want each of the API's", n)
 	}
 	return sim.Crowded(text, perSecond)

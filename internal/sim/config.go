@@ -7,6 +7,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet/simfleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github/simgithub"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/gateway"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -31,7 +32,7 @@ type Config struct {
 	// Window is how long messages are gathered for a batch that is not full; 0: not at all.
 	Window time.Duration
 	// Throttles are what API Gateway lets in, by route, such as "POST /start"; nil: all.
-	Throttles map[string]Throttle
+	Throttles map[string]gateway.Throttle
 	// Skew is by how much the clock of a part, which is API, Worker or Reaper, is
 	// ahead.
 	Skew map[string]time.Duration
@@ -87,6 +88,9 @@ type Config struct {
 	ReadLag func() time.Duration
 	// Two gives the account two credentials.
 	Two bool
+	// Refuses says how GitHub refuses one of the account's credentials, by its place, whatever
+	// that asks for; nil, or its answer: not at all.
+	Refuses func(credential int) *simgithub.Refusal
 	// GitHubLimit is what GitHub lets each credential ask; its zero value: anything. With
 	// one, GARO keeps its budget.
 	GitHubLimit simgithub.Limit

@@ -7,15 +7,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"regexp"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/alphagov/github-actions-runner-orchestration/internal/local/memhttp"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/gateway"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 )
@@ -27,58 +23,6 @@ type door struct {
 	part  string
 }
 
-// Throttle is what is let in of a route: calls a second, and at once.
-type Throttle struct{ Rate, Burst float64 }
-
-// throttle is a route in Terraform.
-var throttle = regexp.MustCompile(`"([A-Z]+ /[^"]*)" += \{ rate = (\d+), burst = (\d+) \}`)
-
-// Throttles returns those that a Terraform file names.
-func Throttles(terraform []byte) map[string]Throttle {
-	out := map[string]Throttle{}
-	for _, m := range throttle.FindAllStringSubmatch(string(terraform), -1) {
-		rate, _ := strconv.ParseFloat(m[2], 64) // they are digits
-		burst, _ := strconv.ParseFloat(m[3], 64)
-		out[m[1]] = Throttle{Rate: rate, Burst: burst}
-	}
-	return out
-}
-
-// gateway throttles calls, as API Gateway does. It is safe for concurrent use.
-type gateway struct {
-	throttles map[string]Throttle
-
-	mu      sync.Mutex
-	buckets map[string]*rate.Limiter
-}
-
-// refuses reports whether a call is one too many.
-func (g *gateway) refuses(req *http.Request) bool {
-	route := routeOf(req)
-	t, ok := g.throttles[route]
-	if !ok {
-		return false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.buckets == nil {
-		g.buckets = map[string]*rate.Limiter{}
-	}
-	if g.buckets[route] == nil {
-		g.buckets[route] = rate.NewLimiter(rate.Limit(t.Rate), int(t.Burst))
-	}
-	return !g.buckets[route].Allow()
-}
-
-// routeOf returns the route of a call, as Terraform names it.
-func routeOf(req *http.Request) string {
-	parts := strings.Split(req.URL.Path, "/") // the first one is empty
-	if len(parts) > 2 {
-		parts[2] = "{id}"
-	}
-	return req.Method + " " + strings.Join(parts, "/")
-}
-
 // RoundTrip implements http.RoundTripper.
 func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 	w := d.world
@@ -86,11 +30,8 @@ func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.gateway.refuses(req) {
-		return &http.Response{
-			StatusCode: http.StatusTooManyRequests, Status: "429 Too Many Requests", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
-			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"message":"Too Many Requests"}`)),
-		}, nil
+	if w.gateway.Refuses(req) {
+		return gateway.TooMany(req), nil
 	}
 	what, on := describe(req, body)
 	return kernel.Do(req.Context(), w.Kernel, &kernel.Effect{Part: d.part, To: kernel.ToAPI, Op: kernel.Call, What: what, On: on}, func(ctx context.Context) (*http.Response, error) {

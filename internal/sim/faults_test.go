@@ -88,6 +88,7 @@ var allFaults = []fault{
 
 	// GitHub.
 	{42, "the credential is refused, or was changed a moment ago", []string{"internal/github.TestChangedTokenIsReadAnewAndTheCallMadeOnceMore", "internal/aws/ssmparam.TestParameterServesForAnHourWhileSSMDoesNotAnswer", "worker.TestRefusedRegistrationDrainsAndFails", "internal/sim.TestRefusalSurvivesHarmAtEachStepOfTheWorker"}},
+	{0, "one of several credentials is refused", []string{"internal/sim.TestOtherCredentialStandsInForOneThatIsRefused", "worker.TestRefusedCredentialIsPassedOver", "worker.TestMachineEndsWhenAllCredentialsAreRefused"}},
 	{43, "the answer of a registration is lost", []string{"internal/sim.TestLostAnswerOfAMintLeavesOneRegistration"}},
 	{44, "a name is taken", []string{"worker.TestNamesAreNeverUsedTwice", "internal/sim.TestTroubleSurvivesHarmAtEachStepOfTheWorker"}},
 	{45, "GitHub asks to wait for twenty minutes", []string{"internal/sim.TestGitHubLimitOfTwentyMinutesLeaksNoMachine", "internal/sim.TestWaitForGitHubGoesOnByItself", "worker.TestGitHubLimitIsWaitedFor"}},

@@ -2,8 +2,10 @@ package sim_test
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,6 +69,49 @@ func TestGitHubLimitOfTwentyMinutesLeaksNoMachine(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestOtherCredentialStandsInForOneThatIsRefused has GitHub refuse the credential that
+// registered a machine, for good: that machine ends, and others begin, with the other one.
+func TestOtherCredentialStandsInForOneThatIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, refusal := range map[string]simgithub.Refusal{"Revoked": simgithub.BadCredentials, "Suspended": simgithub.Suspended} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			from := in(5 * time.Minute)
+			var refused atomic.Int64 // by its place; -1: none
+			refused.Store(-1)
+			sim.Run(t, sim.Config{Two: true, Refuses: func(credential int) *simgithub.Refusal {
+				if credential != int(refused.Load()) || time.Now().Before(from) {
+					return nil
+				}
+				return &refusal
+			}}, func(w *sim.World) {
+				before := w.Start(sim.Shared("a"))
+				w.Ready(before, 4*time.Minute)
+				names := w.Account.CredentialNames()
+				first := slices.Index(names, w.RunnerOf(before.ID).RegisteredBy())
+				if first < 0 {
+					t.Fatalf("registered by %q, want one of %q", w.RunnerOf(before.ID).RegisteredBy(), names)
+				}
+				refused.Store(int64(first))
+				time.Sleep(time.Until(from))
+				stop(w, before)
+				w.Until("the registration to be deleted", 3*time.Minute, func() bool { return len(w.GitHub.Registrations()) == 0 })
+				for i := range 3 {
+					s := w.Start(sim.Ephemeral(strconv.Itoa(i)))
+					w.Ready(s, 4*time.Minute)
+					if by := w.RunnerOf(s.ID).RegisteredBy(); by != names[1-first] {
+						t.Errorf("registered by %q, want the other one, %q", by, names[1-first])
+					}
+					good(w, s, w.Job(s.RunsOn, 30*time.Second))
+				}
+				if !slices.Contains(w.Alarms(), store.AlarmGitHub) {
+					t.Errorf("alarms %q, want one of GitHub", w.Alarms())
+				}
+			})
+		})
+	}
 }
 
 func TestGitHubThatIsDownForAnHour(t *testing.T) {

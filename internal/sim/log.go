@@ -57,6 +57,15 @@ func (h logHandler) WithGroup(name string) slog.Handler {
 	return h
 }
 
+// heard is a handler for what outlives the invocations that call it: it logs for the dead too.
+type heard struct{ slog.Handler }
+
+func (h heard) WithAttrs(attrs []slog.Attr) slog.Handler { return heard{h.Handler.WithAttrs(attrs)} }
+
+func (h heard) Handle(_ context.Context, r slog.Record) error {
+	return h.Handler.Handle(context.Background(), r)
+}
+
 func (h logHandler) Handle(ctx context.Context, r slog.Record) error {
 	if h.dead() || kernel.InvocationOf(ctx).Dead() {
 		return nil

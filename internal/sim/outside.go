@@ -8,7 +8,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,13 +95,8 @@ func (w *World) hub() {
 		}}},
 		Rules:   simgithub.Rules{Token: secret.New(pat), Others: []secret.Text{secret.New(secondPAT)}, Limit: w.cfg.GitHubLimit, App: simgithub.App{ID: appID, Installation: 1, Key: &appKey().PublicKey}},
 		ReadLag: w.cfg.ReadLag,
-		Fault: func(op string, _ *http.Request) (f simgithub.Fault) {
-			if w.cfg.GitHub != nil {
-				f = w.cfg.GitHub(op)
-			}
-			return f
-		},
-		Errorf: w.Errorf, Random: w.Random("github"),
+		Fault:   w.hubFails,
+		Errorf:  w.Errorf, Random: w.Random("github"),
 	})
 	w.must(err)
 	share := 0.0
@@ -112,7 +109,7 @@ func (w *World) hub() {
 	})
 	w.must(err)
 	w.github, err = github.New(github.Config{
-		Share: share, Names: w.credentialNames,
+		Share: share, Names: w.credentialNames, Log: slog.New(heard{w.log.logger("github", immortal).Handler()}),
 		BaseURL: "http://localhost", HTTP: memhttp.Client(w.GitHub.Handler()),
 		Token: func(ctx context.Context, a github.Access) (secret.Text, error) {
 			if a.Right == github.AsApp {
@@ -125,6 +122,24 @@ func (w *World) hub() {
 		},
 	})
 	w.must(err)
+}
+
+// hubFails is what goes wrong with a call of GitHub's API. A credential that it refuses is
+// refused before all else. People, who are no invocation, have credentials of their own.
+func (w *World) hubFails(op string, r *http.Request) (f simgithub.Fault) {
+	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if place := slices.Index([]string{pat, secondPAT}, token); place >= 0 && w.cfg.Refuses != nil && kernel.InvocationOf(r.Context()) != nil {
+		if refusal := w.cfg.Refuses(place); refusal != nil {
+			if names, err := w.credentialNames(r.Context(), w.Account.ID); err == nil && len(names) > 1 {
+				w.Refused()
+			}
+			return simgithub.Fault{Instead: *refusal}
+		}
+	}
+	if w.cfg.GitHub != nil {
+		f = w.cfg.GitHub(op)
+	}
+	return f
 }
 
 // credentialNames returns the names of an account's credentials.

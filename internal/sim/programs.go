@@ -43,7 +43,7 @@ func (p *programs) assemble() {
 	p.deployed = deployment{keys: p.w.Keys, agents: agents}
 	p.serve()
 	p.reaper = reaper.Config{
-		Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w},
+		Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{w: p.w},
 		Workflows: tappedWorkflows{p.w}, Keys: func(context.Context) (*keys.Ring, error) { return p.deployment().keys, nil },
 		Limits: p.w.Limits, ControlPlane: setting.ControlPlane,
 	}
@@ -147,11 +147,11 @@ func (p *programs) process() *process {
 	d := p.deployment()
 	fresh := &process{deployed: d.n}
 	examiner := doctor.New(doctor.Config{
-		Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedCheck{tappedGitHub{p.w}, tappedWorkflows{p.w}}, Records: tappedStore{p.w}, Keys: p.fresh, Vouches: simidentity.Own().Trust().Has,
+		Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedCheck{tappedGitHub{w: p.w}, tappedWorkflows{p.w}}, Records: tappedStore{p.w}, Keys: p.fresh, Vouches: simidentity.Own().Trust().Has,
 		ControlPlane: setting.ControlPlane, APIURL: setting.URL, HTTP: &http.Client{Transport: door{p.w, kernel.Worker}}, Now: p.w.Clock(kernel.Worker),
 	})
 	fresh.worker = worker.New(worker.Config{
-		Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w}, Workflows: tappedWorkflows{p.w},
+		Store: countedStore(p.w), Queue: tappedQueue{p.w}, Accounts: accounts{p.w}, Fleet: tappedFleet{p.w}, GitHub: tappedGitHub{p.w, name}, Workflows: tappedWorkflows{p.w},
 		Doctor: examiner, Keys: d.keys, FreshKeys: p.fresh, Identity: simidentity.Own().Trust(), Limits: p.w.Limits, ControlPlane: setting.ControlPlane, APIURL: setting.URL, Agents: d.agents,
 		Now: p.w.Clock(kernel.Worker), Random: p.w.Random(name), Log: p.w.log.logger(name, func() bool { return fresh.inv.Dead() }),
 	})

@@ -28,6 +28,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/metrics"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue/queuetest"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/secret"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/gateway"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
@@ -61,7 +62,7 @@ type World struct {
 	Client *client.Client
 
 	cfg     Config
-	gateway gateway
+	gateway *gateway.Gateway
 	table   *table
 	log     journal
 	github  *github.Client
@@ -156,7 +157,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 	}
 	w := &World{
 		T: t, cfg: cfg, Limits: store.DefaultLimits(), Account: account(),
-		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway{throttles: cfg.Throttles},
+		Queue: queuetest.NewMemory(setting.Visibility), table: newTable(cfg.IndexLag), gateway: gateway.New(cfg.Throttles),
 	}
 	if cfg.Plain {
 		w.Account.GitHub = store.GitHubCredentials{{AppID: appID, InstallationID: 1}}
@@ -180,7 +181,7 @@ func newWorld(t *testing.T, cfg Config) *World {
 	w.outside()
 	w.Oracle = promise.New(promise.Config{
 		Kernel: w.Kernel, Limits: &w.Limits, Account: &w.Account, Keys: w.Keys, Fleet: w.Fleet, GitHub: w.GitHub,
-		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.lag, Moved: w.registers,
+		Store: w.Store, Lag: w.table.behind, Errorf: w.Errorf, Workflow: w.workflows.at, Reads: w.lag, Moved: w.registers, Registrars: func() []string { return w.Account.CredentialNames() },
 		Secrets: []promise.Secret{
 			{What: "the operator's token", Text: operatorToken}, {What: "the GitHub credential", Text: pat}, {What: "the other GitHub credential", Text: secondPAT}, {What: "the external id", Text: externalID},
 			{What: "the webhook's secret", Text: webhookSecret}, {What: "the id key", Text: idKey}, {What: "a key", Text: firstKey}, {What: "the other key", Text: secondKey},

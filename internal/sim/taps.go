@@ -13,6 +13,7 @@ import (
 	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/kernel"
+	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/promise"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/sim/setting"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
 )
@@ -230,7 +231,10 @@ func (f tappedFleet) Terminate(ctx context.Context, at fleet.Place, ids ...strin
 
 // tappedGitHub is GitHub's API as worker and reaper see it: the client of
 // production, over HTTP without a socket.
-type tappedGitHub struct{ w *World }
+type tappedGitHub struct {
+	w       *World
+	process string // of the worker that calls; empty: another part
+}
 
 var _ github.API = tappedGitHub{}
 
@@ -242,8 +246,16 @@ func unanswered[T any](v T, err error) (T, error) {
 	return v, &github.Error{Kind: github.ErrUnknown, Op: err.Error()}
 }
 
+// began is when the invocation began that makes a call.
+func began(ctx context.Context) time.Time {
+	if inv := kernel.InvocationOf(ctx); inv != nil {
+		return inv.Began
+	}
+	return time.Time{}
+}
+
 func (g tappedGitHub) Mint(ctx context.Context, in github.Scope, name string, labels []string) (github.Minted, error) {
-	answered := g.w.Minting(name, in.Credential)
+	answered := g.w.Minting(promise.Minter{Process: g.process, Began: began(ctx)}, name, in.Credential)
 	minted, err := atGitHub(ctx, g.w, in, &kernel.Effect{Op: kernel.Mint, On: name}, func(ctx context.Context) (github.Minted, error) {
 		return g.w.github.Mint(ctx, in, name, labels)
 	})

@@ -5,7 +5,8 @@ import (
 	"net/http"
 )
 
-// Refusal is an answer by which GitHub refuses to register a runner.
+// Refusal is an answer by which GitHub refuses to register a runner, or whatever a
+// credential asks for.
 type Refusal struct {
 	Status  int
 	Message string
@@ -20,6 +21,12 @@ var (
 	// in a text where its description has a list, so that common clients show
 	// nothing (https://github.com/runs-on/runs-on/issues/417).
 	RunnersForbidden = Refusal{http.StatusForbidden, "Forbidden", "Repository level self-hosted runners are disabled on this repository"}
+	// BadCredentials: the token is revoked, or has expired
+	// (https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit).
+	BadCredentials = Refusal{http.StatusUnauthorized, "Bad credentials", nil}
+	// Suspended: an owner suspended the App's installation
+	// (https://docs.github.com/en/apps/maintaining-github-apps/suspending-a-github-app-installation).
+	Suspended = Refusal{http.StatusForbidden, "This installation has been suspended", nil}
 	// NoPermission: the token may see the repository, and not administer it
 	// (https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api#resource-not-accessible).
 	NoPermission = Refusal{http.StatusForbidden, "Resource not accessible by personal access token", nil}

@@ -126,6 +126,30 @@ func (p *plan) github() func(string) simgithub.Fault {
 	}
 }
 
+// two reports whether the account has two credentials.
+func (p *plan) two() bool { return p.chance(250, "two credentials") }
+
+// refuses returns how GitHub refuses one of two credentials: for a while, or from some time
+// on for good, since the other one serves.
+func (p *plan) refuses() func(credential int) *simgithub.Refusal {
+	which, longest := int(p.draw("credential refused")%2), oneOf(p.dice, []time.Duration{20 * time.Second, 3 * time.Minute, time.Hour}, "credential refused for")
+	refused := p.window(600, longest, "credential refused")
+	if !p.two() || refused == (window{}) || !p.has(oneRefused, "window") {
+		return nil
+	}
+	if p.chance(400, "credential refused for good") {
+		refused.to = refused.from.AddDate(1, 0, 0) // worlds end within a day
+	}
+	how := oneOf(p.dice, []simgithub.Refusal{simgithub.BadCredentials, simgithub.Suspended}, "how a credential is refused")
+	return func(credential int) *simgithub.Refusal {
+		if credential != which || !refused.has(time.Now()) {
+			return nil
+		}
+		p.again(oneRefused)
+		return &how
+	}
+}
+
 // rules changes how GitHub and EC2 look at things, until the world heals.
 func (s *story) rules() (heal func()) {
 	s.w.GitHub.Change(func(r *simgithub.Rules) {

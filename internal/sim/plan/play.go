@@ -91,9 +91,9 @@ func (p *plan) config() sim.Config {
 		Seed: p.seed, Most: most, Fate: p.fates(), Span: p.span,
 		KillLate: p.killLate(), Skew: p.skew(), Rounds: p.rounds(), Deliver: p.deliveries(), Warm: true,
 		Shards: p.shards(), Prices: p.chance(600, "prices") || p.chance(250, "daily budget"),
-		Two: p.chance(250, "two credentials"), Plain: p.plain(), Webhook: p.webhooks(), Logged: p.logged(), Nameless: p.namelessly(), ReadLag: p.readLag(),
-		GitHub: p.github(),
-		EC2:    p.ec2(), Metadata: p.metadata(), SetUp: p.setUp(), PlainAgent: p.plainAgents(),
+		Two: p.two(), Plain: p.plain(), Webhook: p.webhooks(), Logged: p.logged(), Nameless: p.namelessly(), ReadLag: p.readLag(),
+		GitHub: p.github(), Refuses: p.refuses(),
+		EC2: p.ec2(), Metadata: p.metadata(), SetUp: p.setUp(), PlainAgent: p.plainAgents(),
 		World:  func(c *simfleet.WorldConfig) { c.Dies = p.dies() },
 		Ghosts: p.chance(60, "ghosts") && p.happens(ghosts, ""),
 		NeverBoots: func(n int) bool {

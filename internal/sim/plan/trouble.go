@@ -32,6 +32,7 @@ const (
 	haunted     Kind = "runner busy for ever"
 	losesJobs   Kind = "job lost to another runner"
 	mintsNot    Kind = "GitHub registers nothing"
+	oneRefused  Kind = "credential refused"
 	endedByEC2  Kind = "machine ended by EC2 as it begins"
 	unfamiliar  Kind = "answer of EC2 that nobody knows"
 	ghosts      Kind = "deleted runner not told"

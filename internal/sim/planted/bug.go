@@ -26,7 +26,7 @@ func edit(file, old, to string) Edit { return Edit{file, old, to} }
 
 // all returns every bug.
 func all() []Bug {
-	return slices.Concat(storeBugs, partBugs, bootBugs, confirmBugs, realBugs, reaperBugs, standingBugs, limitBugs, scopeBugs, doorBugs, optionBugs, plainBugs, outfitBugs, leaseBugs, machineBugs, checkBugs, costBugs, metricBugs)
+	return slices.Concat(storeBugs, partBugs, bootBugs, confirmBugs, realBugs, reaperBugs, standingBugs, limitBugs, scopeBugs, doorBugs, optionBugs, plainBugs, outfitBugs, leaseBugs, credentialBugs, machineBugs, checkBugs, costBugs, metricBugs)
 }
 
 // Where names the files that the bug is in.

@@ -33,6 +33,8 @@ type Config struct {
 	// Workflow tells how a workflow job is at GitHub, whose answers are as old as Reads says.
 	Workflow func(id string) (Workflow, bool)
 	Reads    func() time.Duration
+	// Registrars names the credentials of the account, by which runners are registered.
+	Registrars func() []string
 	// Moved tells where the registration has runners register now, and since when.
 	Moved func() (store.Scope, time.Time)
 	// Secrets are those that no record may show, beside those that are derived.
@@ -56,6 +58,7 @@ type History struct {
 	keyLost   map[string]time.Time // when each key was taken away, by its id
 	outfits   outfits
 	counts    counts
+	refusals  refusals
 	retagged  map[string]string    // the runners that machines were launched for whose tags were edited, by machine
 	stopped   map[string]time.Time // when a person stopped a machine, by its id
 }

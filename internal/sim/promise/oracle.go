@@ -42,6 +42,7 @@ type Oracle struct {
 	plainPromises
 	outfitPromises
 	leasePromises
+	credentialPromises
 	checkPromises
 	usagePromises
 	countPromises
@@ -50,10 +51,10 @@ type Oracle struct {
 // New returns an oracle that has seen nothing.
 func New(cfg Config) *Oracle {
 	h := &History{Config: cfg, seen: newSeen(), retagged: map[string]string{}, stopped: map[string]time.Time{}, keyLost: map[string]time.Time{},
-		outfits: outfits{map[string]bool{}, map[string]string{}}, counts: counts{owed: map[metrics.Name]int{}}}
+		outfits: outfits{map[string]bool{}, map[string]string{}}, counts: counts{owed: map[metrics.Name]int{}}, refusals: newRefusals()}
 	return &Oracle{
 		h, recordPromises{h}, launchPromises{h}, bootPromises{h}, wordPromises{h}, scopePromises{h}, endPromises{h},
-		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, checkPromises{h}, usagePromises{h}, countPromises{h},
+		runPromises{h}, machinePromises{h}, finalPromises{h}, floodPromises{h}, plainPromises{h}, outfitPromises{h}, leasePromises{h}, credentialPromises{h}, checkPromises{h}, usagePromises{h}, countPromises{h},
 	}
 }
 
@@ -107,6 +108,7 @@ func (o *Oracle) sawOrder(c commit) {
 			o.hold(Final, was.State.Usable() || !i.State.Usable(), "runner %s was %s, and is %s", i.ID, was.State, i.State)
 			if was.State.Usable() && i.State == store.RunnerDraining {
 				o.sawDrain(c, was, *i, l)
+				o.sawDenied(*i, l)
 			}
 			o.sawOver(was, *i)
 		case *store.Lock:
@@ -248,6 +250,7 @@ func (o *Oracle) Healed(at time.Time, asked int, jobs []string, alarms []store.A
 	for _, g := range o.GitHub.Minted() {
 		o.sawRegistration(g)
 	}
+	o.sawRefusals(alarms)
 	o.hold(NoPanic, !slices.Contains(alarms, store.AlarmPanic), "panic: a part panicked, and says so in its log")
 	o.hold(OneEach, len(o.requests) <= asked+len(jobs), "%d requests were asked for, and %d jobs queued, and %d requests are recorded", asked, len(jobs), len(o.requests))
 	o.sawServed(at, jobs)

@@ -65,7 +65,7 @@ type wordPromises struct{ *History }
 
 // Minting looks at a registration before it is made: under a claim, and a name that
 // was written ahead and is new. answered notes its outcome.
-func (p wordPromises) Minting(name, credential string) (answered func(err error)) {
+func (p wordPromises) Minting(by Minter, name, credential string) (answered func(err error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	id := setting.RunnerIn(name)
@@ -82,6 +82,7 @@ func (p wordPromises) Minting(name, credential string) (answered func(err error)
 		overtaken := r.State == store.RunnerEnded && now.Sub(r.EndedAt) < worker.Timeout+slack
 		p.hold(Claimed, r.Claim.By != "" && !now.After(r.Claim.Until) || overtaken, "the name %s is registered without a claim", name)
 		leasePromises(p).sawMint(r, name, credential)
+		credentialPromises(p).sawTried(by, r, credential)
 	}
 	return func(err error) {
 		p.mu.Lock()
@@ -91,6 +92,9 @@ func (p wordPromises) Minting(name, credential string) (answered func(err error)
 		}
 		kind := mintKind(err)
 		p.answers.mints[id][kind]++
+		if _, check := p.checks[id]; !check {
+			credentialPromises(p).sawAnswer(by, p.runners[id], credential, kind)
+		}
 		if !slices.Contains([]error{github.ErrLimited, github.ErrDenied, github.ErrNotFound, github.ErrRefused}, kind) {
 			p.names[name] = true // it was registered, or may have been
 		}
