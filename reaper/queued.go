@@ -161,15 +161,20 @@ func (gh atGitHub) unrequested(ctx context.Context, account store.Account, ring 
 	}
 	known, _ := read[*store.Request](ctx, gh.pass, "request", refs...)
 	for i, q := range known {
-		l := in[i]
-		switch {
-		case q != nil && q.Version != 0 && !q.State.Final():
-		case q == nil, l.full && l.room == 0:
-			l.cut = true
-		default:
-			l.room--
-			gh.sends = append(gh.sends, jobs[i])
-			gh.note(jobs[i].Item, Resend, "its job is queued, and nobody counts on a machine for it")
+		switch l := in[i]; {
+		case q == nil:
+			l.cut = true // it could not be read
+		case q.Version == 0 || q.State.Final():
+			l.found = append(l.found, jobs[i])
+		}
+	}
+	for _, l := range all {
+		if l.full && len(l.found) > l.room { // in turns, since some may be of jobs that no machine can be had for
+			l.found, l.cut = turn(gh.pass, l.found, l.room)[:l.room], true
+		}
+		for _, s := range l.found {
+			gh.sends = append(gh.sends, s)
+			gh.note(s.Item, Resend, "its job is queued, and nobody counts on a machine for it")
 		}
 	}
 }
@@ -205,6 +210,7 @@ func (gh atGitHub) repositories(ctx context.Context, account store.Account) []st
 type repoRuns struct {
 	store.Repository
 	unfinished []*unfinishedRun // the newest first, unless it has turns
+	found      []store.Send     // about its queued jobs that have no request
 	err        error            // of its runs; nil: these are all
 	cut        bool             // some of its jobs are left to another sweep
 	full       bool             // jobs of it found no room, and there is some now

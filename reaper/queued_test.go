@@ -262,11 +262,43 @@ func TestAsManyJobsAreFoundAsThereIsRoomFor(t *testing.T) {
 				found[s.Seen.Job] = true
 			}
 		}
-		if len(found) < 15 || len(found) > 5*4 {
-			t.Errorf("messages about %d jobs in five sweeps, want four for each", len(found))
+		if len(found) < 15 || len(found) > 5*4 { // others each time: what became of those before is not known here
+			t.Errorf("messages about %d jobs in five sweeps, want four others for each", len(found))
 		}
 		if !slices.Equal(w.sweep().Overflows.Waiting, []string{"42"}) {
 			t.Errorf("%q wait, want 42: it has jobs left", w.sweep().Overflows.Waiting)
+		}
+	})
+}
+
+// A job that no machine can be had for never has a request, and takes the only room from no
+// other one.
+func TestAJobThatHasNoRequestDoesNotHoldUpOthers(t *testing.T) {
+	inWorld(t, func(w *world) {
+		hooks := w.serving()
+		a := w.accounts[account]
+		a.GitHub = nil
+		w.accounts[account] = a
+		overflow := w.room(2)
+		w.open("42", 1)
+		for range 3 {
+			hooks.queue(42)
+		}
+		overflow("42")
+		found := map[string]bool{}
+		for range 6 {
+			time.Sleep(5 * time.Minute)
+			w.run()
+			got := w.queue.take()
+			for _, s := range got {
+				found[s.Seen.Job] = true
+			}
+			if len(got) > 1 {
+				t.Errorf("%d messages in a sweep, want one: there is room for one", len(got))
+			}
+		}
+		if len(found) != 3 {
+			t.Errorf("messages about %d jobs in six sweeps, want all three", len(found))
 		}
 	})
 }
