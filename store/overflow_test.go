@@ -42,7 +42,7 @@ func TestAnOverflowHasEachRepositoryOnce(t *testing.T) {
 	}
 }
 
-// Each minute is read once, and not before what happened in it can be seen at GitHub.
+// A minute is read once, and not before what happened in it can be seen at GitHub.
 func TestEachOverflowIsReadOnce(t *testing.T) {
 	const account = "111111111111"
 	now := at(100 * 24 * time.Hour).Truncate(time.Minute).Add(30 * time.Second)
