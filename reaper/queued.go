@@ -57,7 +57,7 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 		return s
 	}
 	s = s.Heard(gh.deliveries(ctx, account, s.Deliveries))
-	s.Overflows = gh.overflows(ctx, account, s.Overflows)
+	s = s.Overflowed(gh.overflows(ctx, account, s.Overflows))
 	var all []*repoRuns
 	if missed := s.Deliveries.Missed; len(missed) > 0 {
 		for _, id := range missed[:min(len(missed), missedAtOnce)] {
@@ -83,8 +83,7 @@ func (gh atGitHub) queued(ctx context.Context, s store.Sweep) store.Sweep {
 	gh.unrequested(ctx, account, ring, all)
 	for _, l := range all {
 		if !l.later() {
-			s = s.Heard(s.Deliveries.Listed(l.ID))
-			s.Overflows = s.Overflows.Listed(l.ID)
+			s = s.Heard(s.Deliveries.Listed(l.ID)).Overflowed(s.Overflows.Listed(l.ID))
 		}
 	}
 	return s

@@ -137,6 +137,12 @@ func (s Sweep) Heard(l DeliveryLog) Sweep {
 	return s
 }
 
+// Overflowed records what is known of repositories that had no room for a job.
+func (s Sweep) Overflowed(o Overflows) Sweep {
+	s.Overflows = o
+	return s
+}
+
 // Terminated tells of a machine that was ended since no record counts on it.
 func (s Sweep) Terminated(now time.Time, instance, why string) Sweep {
 	s.History = s.History.with(now, "terminated", "instance "+instance+": "+why)
