@@ -29,10 +29,11 @@ type floods struct {
 	// yet, and as sweeps know; and when the runs of a repository were last listed.
 	unread       map[string]map[string]time.Time
 	full, listed map[string]time.Time
+	found        map[string]bool // the requests that workers filed, of jobs of which nobody told
 }
 
 func newFloods() floods {
-	return floods{writes: map[string][]time.Time{}, notes: map[string][]time.Time{}, unread: map[string]map[string]time.Time{}, full: map[string]time.Time{}, listed: map[string]time.Time{}}
+	return floods{writes: map[string][]time.Time{}, notes: map[string][]time.Time{}, unread: map[string]map[string]time.Time{}, full: map[string]time.Time{}, listed: map[string]time.Time{}, found: map[string]bool{}}
 }
 
 // floodPromises are about those who ask for more than they need.
@@ -151,18 +152,24 @@ func (p floodPromises) sawListed(s store.Sweep) {
 	}
 }
 
-// sawCrowd looks at how many requests are open once another one was filed. Each API
-// that was deployed counts for itself.
-func (p floodPromises) sawCrowd(was, r store.Request) {
+// sawCrowd looks at how many requests are open once the API filed another one. Each API
+// that was deployed counts for itself, and so does each worker that files a job whose
+// webhook was lost. Of these there is another one after each death, so that what they file
+// comes on top.
+func (p floodPromises) sawCrowd(c commit, was, r store.Request) {
 	most := p.Account.MaxOpenRequests
 	if was.Version != 0 || most == 0 {
 		return
 	}
+	if c.effect.Part != kernel.API {
+		p.floods.found[r.ID] = true
+		return
+	}
 	const deployed = 4 // APIs at most: one, and those of deploys and rotations of keys
 	open := len(p.requests)
-	if open > most+deployed { // else it does not matter how many of them are over
+	if open > most+deployed { // else it does not matter which of them are over
 		for _, q := range p.requests {
-			if q.State.Final() {
+			if q.State.Final() || p.floods.found[q.ID] {
 				open--
 			}
 		}

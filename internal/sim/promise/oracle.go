@@ -145,7 +145,7 @@ func (o *Oracle) saw(c commit) {
 			o.requests[i.ID] = *i
 			o.sawLeft(was, *i)
 			jobs = append(jobs, func() { o.sawPlain(was, *i); o.sawPause(was, *i) })
-			o.sawCrowd(was, *i)
+			o.sawCrowd(c, was, *i)
 			if i.Runner != "" && i.Runner != was.Runner {
 				shared[i.ID] = locks[i.LockKey()]
 			}
