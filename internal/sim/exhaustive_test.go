@@ -201,6 +201,7 @@ var scopes = []struct {
 	{false, explore.Scope{Name: "TwoJobsSwapped", Config: sim.Config{Plain: true}, Before: online, Calls: []func(*sim.World){swap}, Over: when(2)}},
 	{true, explore.Scope{Name: "TwoJobs", Config: sim.Config{Plain: true}, Before: twoJobs, Over: when(2)}},
 	{true, explore.Scope{Name: "TwoJobsSwappedWithADeath", Config: sim.Config{Plain: true}, Before: online, Calls: []func(*sim.World){swap}, Over: when(2), Deaths: 1}},
+	{true, explore.Scope{Name: "TwoJobsWithADeath", Config: sim.Config{Plain: true}, Before: twoJobs, Over: when(2), Deaths: 1}},
 }
 
 func TestExhaustive(t *testing.T) {
