@@ -195,6 +195,8 @@ func (h *History) Expire(before time.Time) (deleted int) {
 		switch ref.Kind {
 		case store.KindPoints:
 			delete(h.leases.points, ref.ID) // its count begins again, too
+		case store.KindOverflow:
+			delete(h.floods.unread, ref.ID) // no sweep can read it
 		case store.KindCheck:
 			delete(h.checks, ref.ID) // who asks again with its id has it done again, under the same names
 			maps.DeleteFunc(h.names, func(name string, _ bool) bool { return setting.RunnerIn(name) == ref.ID })
