@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alphagov/github-actions-runner-orchestration/internal/fleet"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/github"
 	"github.com/alphagov/github-actions-runner-orchestration/internal/queue"
 	"github.com/alphagov/github-actions-runner-orchestration/store"
@@ -64,6 +65,37 @@ func TestStartsAreRegisteredWithBothCredentials(t *testing.T) {
 
 // TestRefusedCredentialIsPassedOver has GitHub refuse one credential, in each way that it may:
 // the other one registers, and those that come within ten minutes do not try the first.
+// The answer to a registration comes when its runner drains already, and has no use for it.
+func TestRefusalIsRememberedThoughItsRunnerDrains(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.withTwo(func(by string) error {
+			if by == firstApp {
+				return &github.Error{Kind: github.ErrDenied, Status: 401, Said: "Bad credentials"}
+			}
+			return nil
+		})
+		first := w.request()
+		w.fleet.answer = func(n int, _ fleet.Launch, launch func()) error {
+			if launch(); n == 1 {
+				time.Sleep(time.Second) // by then its lease is usable
+				w.apply(w.caseOf(first).Drain(time.Now(), store.NewEnd(store.EndStopped)))
+			}
+			return nil
+		}
+		process := worker.New(w.config)
+		w.handleBy(process, queue.StartOf(first))
+		if run := w.runnerOf(first.ID); run.State != store.RunnerDraining || !slices.Equal(w.registeredBy(), []string{firstApp}) {
+			t.Fatalf("the first runner is %s and was registered by %q, want it draining, and one try", run.State, w.registeredBy())
+		}
+		for range 3 {
+			w.handleBy(process, queue.StartOf(w.request()))
+		}
+		if by := w.registeredBy(); !slices.Equal(by, []string{firstApp, secondApp, secondApp, secondApp}) {
+			t.Errorf("registered by %q, want the refused one once, and then the other one", by)
+		}
+	})
+}
+
 func TestRefusedCredentialIsPassedOver(t *testing.T) {
 	for name, refusal := range map[string]*github.Error{
 		"Revoked":   {Kind: github.ErrDenied, Status: 401, Said: "Bad credentials"},

@@ -38,11 +38,15 @@ func (in *invocation) beginMint(ctx context.Context, r store.Runner) <-chan mint
 }
 
 // register makes one mint call with a credential, and leaves time to record that it had no
-// answer.
+// answer. A credential that GitHub refuses is passed over from now on, whatever becomes of
+// the runner meanwhile.
 func (in *invocation) register(ctx context.Context, r store.Runner, name store.GitHubName, by string) minting {
 	ctx, cancel := context.WithTimeout(ctx, max(time.Second, in.left()-lastCommit))
 	defer cancel()
 	minted, err := in.GitHub.Mint(ctx, github.ScopeOf(r).With(by), name.Name, r.Labels)
+	if refused(err) {
+		in.points.refuse(in.Now(), leaser{by, r.Where().Key()})
+	}
 	return minting{name: name, by: by, minted: minted, err: err}
 }
 
@@ -109,13 +113,13 @@ func (v *launching) unminted(ctx context.Context, m *minting) error {
 	case errors.Is(m.err, github.ErrLimited):
 		log.Info("github asks to wait", "until", ge.RetryAt, "credential", m.by, "error", m.err)
 		return v.limited(ctx, m, ge, store.Pause{Wait: store.Wait{For: store.WaitGitHub, Until: ge.RetryAt}, Code: code, Text: text})
-	case (errors.Is(m.err, github.ErrDenied) || errors.Is(m.err, github.ErrNotFound)) && v.passOver(v.account, v.Runner, m.by):
+	case refused(m.err) && v.others(v.account, v.Runner):
 		log.Warn("a credential is refused, and another one stands in", "credential", m.by, "error", m.err)
 		_, err := v.claimed(ctx, func(now time.Time) store.Decision {
 			return v.SpendName(now, m.name.N, code, text, v.ControlPlane)
 		})
 		return err
-	case errors.Is(m.err, github.ErrDenied), errors.Is(m.err, github.ErrNotFound), errors.Is(m.err, github.ErrRefused), last:
+	case refused(m.err), errors.Is(m.err, github.ErrRefused), last:
 		v.alarm(store.AlarmGitHub, "registration refused", "runner", v.Runner.ID, "trace", v.Runner.Trace, "account", v.Runner.Account,
 			"repository", v.Runner.Repository.Name, "registers_in", v.Runner.Where().Name, "credential", m.by, "error", m.err)
 		return v.unregistered(ctx, text)
@@ -148,12 +152,16 @@ func (v *launching) limited(ctx context.Context, m *minting, ge *github.Error, p
 	return v.later(ctx, p)
 }
 
-// passOver has a credential that GitHub refused for a runner passed over, and reports whether
-// the account has another that it did not refuse.
-func (in *invocation) passOver(account store.Account, r store.Runner, by string) bool {
-	where := r.Where().Key()
-	in.points.refuse(in.Now(), leaser{by, where})
-	_, others := in.points.serving(in.Now(), account.CredentialNames(), where)
+// refused reports whether GitHub's answer to a registration is about its credential: it may
+// not, or does not see the place.
+func refused(err error) bool {
+	return errors.Is(err, github.ErrDenied) || errors.Is(err, github.ErrNotFound)
+}
+
+// others reports whether the account has a credential that GitHub did not refuse lately where
+// the runner registers.
+func (in *invocation) others(account store.Account, r store.Runner) bool {
+	_, others := in.points.serving(in.Now(), account.CredentialNames(), r.Where().Key())
 	return others
 }
 

@@ -238,12 +238,15 @@ type tappedGitHub struct {
 
 var _ github.API = tappedGitHub{}
 
-// unanswered is how GitHub's client tells of a call without an answer.
+// unanswered is how GitHub's client tells of a call without an answer, also of one for which
+// its caller had no time left.
 func unanswered[T any](v T, err error) (T, error) {
-	if err == nil || !errors.Is(err, kernel.ErrFault) && !errors.Is(err, kernel.ErrDead) {
-		return v, err
+	for _, without := range []error{kernel.ErrFault, kernel.ErrDead, context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, without) {
+			return v, &github.Error{Kind: github.ErrUnknown, Op: err.Error()}
+		}
 	}
-	return v, &github.Error{Kind: github.ErrUnknown, Op: err.Error()}
+	return v, err
 }
 
 // began is when the invocation began that makes a call.
