@@ -14,6 +14,8 @@ var plainBugs = []Bug{
 	plant("ElsewhereMeansOurs", "a job that any runner took counts as begun on the machine that its request waits for",
 		edit("store/heard.go", `case s.Status.Begun() && on:`, `case s.Status.Begun() && d.Runner.ID != "":`),
 		edit("worker/job.go", `		c.Runner = store.Runner{}`, `		_ = c`)),
+	plant("LaunchedAgainByAnOldAnswer", "a job whose last machine ran it has another one, by what GitHub said before",
+		edit("worker/plain.go", `	if req.Launches > 1 {`, `	if req.Launches < 1 {`)),
 	plant("OverIsNotHeard", "a job that was cancelled, or that others took, keeps its request and its machine",
 		edit("store/heard.go", `		return d.over(now, lim, s)`, `		return HeardNothing`)),
 	plant("QueuedNotLookedFor", "a queued job whose webhook was lost is never looked for",
