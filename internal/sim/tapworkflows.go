@@ -36,16 +36,14 @@ func (t tappedWorkflows) Runs(ctx context.Context, repo github.Repository, statu
 		began := time.Now()
 		for r, err := range list {
 			r, err = unanswered(r, err)
-			if errors.Is(err, github.ErrUnknown) || errors.Is(err, github.ErrLimited) {
-				began = time.Time{}
+			if err != nil && !errors.Is(err, github.ErrUnknown) && !errors.Is(err, github.ErrLimited) {
+				t.w.Listed(repo.ID, began) // GitHub refuses to
 			}
-			if !yield(r, err) {
+			if !yield(r, err) || err != nil {
 				return
 			}
 		}
-		if !began.IsZero() {
-			t.w.Listed(repo.ID, began)
-		}
+		t.w.Listed(repo.ID, began)
 	}
 }
 

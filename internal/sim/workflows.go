@@ -181,6 +181,9 @@ func (f *workflows) at(id string) (promise.Workflow, bool) {
 		return promise.Workflow{}, false
 	}
 	out := promise.Workflow{Job: j.past[len(j.past)-1].Job, Labels: j.Labels, Allowed: j.Event == "" || j.Event == "push", Held: j.held, Ran: j.ran}
+	if j.past[0].Status == github.StatusInProgress { // it was queued for an instant, which answers that lag show
+		out.QueuedUntil = j.past[0].from
+	}
 	for i, m := range j.past {
 		to := time.Now()
 		if i+1 < len(j.past) {
