@@ -129,7 +129,7 @@ func (p runPromises) ofRunner(all []duty, now time.Time, r store.Runner, l store
 		return append(all, duty{r.ID, "drains, " + why, func() bool {
 			is, run := p.locks[r.Lock], p.runners[r.ID]
 			return !run.State.Usable() || !is.Exp.Equal(l.Exp) || !is.BootBy.Equal(l.BootBy) || is.Joined != l.Joined ||
-				!run.Job.StartedAt.Equal(r.Job.StartedAt) || !run.ListeningAt.Equal(r.ListeningAt) || run.For != r.For // it was given to another job
+				!run.Job.StartedAt.Equal(r.Job.StartedAt) || !run.Boot.At.Equal(r.Boot.At) || !run.ListeningAt.Equal(r.ListeningAt) || run.For != r.For // it was given to another job
 		}})
 	case r.State.Usable() && p.forgotten(now, r):
 		return p.goesOn(all, r, l, waitsFor(now, r, l))
