@@ -24,7 +24,8 @@ const (
 	runsAtOnce = 60
 	// missedAtOnce is the same where webhooks are known to be lost, once for each: 500 calls,
 	// of which 25 go out at once, and 0.3 s each are six seconds of a run. missedRuns is of
-	// how many runs the jobs are read then: as many.
+	// how many runs the jobs are read then: as many. It is also of how many repositories
+	// whose jobs found no room the requests are counted, by a query each.
 	missedAtOnce, missedRuns = 100, 500
 	// knownBy is how many of the newest requests tell which repositories there are.
 	knownBy = 500

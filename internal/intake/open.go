@@ -13,7 +13,8 @@ import (
 
 // Gauge knows how many requests of each repository are open, as well as one process
 // can: as they were counted last, and what it admitted since. It bounds them by the
-// number in the account's registration, to within what all processes have under way.
+// number in the account's registration, to within what all processes have under way, and
+// records which repositories had no room for a workflow job.
 //
 // While a repository has room it is counted now and then, beside the commit of a
 // request, so that nobody waits for that. Near its bound each commit is counted with,

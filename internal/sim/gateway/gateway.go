@@ -79,7 +79,10 @@ func (g *Gateway) Refused() map[string]int {
 	return maps.Clone(g.refused)
 }
 
-// TooMany returns the answer to a call that is one too many. It does not say when to come again.
+// TooMany returns the answer to a call that is one too many. It does not say when to come
+// again. The status is documented
+// (https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-throttling.html),
+// and the text is believed.
 func TooMany(r *http.Request) *http.Response {
 	return &http.Response{
 		StatusCode: http.StatusTooManyRequests, Status: "429 Too Many Requests", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
