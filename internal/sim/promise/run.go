@@ -129,7 +129,8 @@ func (p runPromises) ofRunner(all []duty, now time.Time, r store.Runner, l store
 		return append(all, duty{r.ID, "drains, " + why, func() bool {
 			is, run := p.locks[r.Lock], p.runners[r.ID]
 			return !run.State.Usable() || !is.Exp.Equal(l.Exp) || !is.BootBy.Equal(l.BootBy) || is.Joined != l.Joined ||
-				!run.Job.StartedAt.Equal(r.Job.StartedAt) || !run.Boot.At.Equal(r.Boot.At) || !run.ListeningAt.Equal(r.ListeningAt) || run.For != r.For // it was given to another job
+				!run.Job.StartedAt.Equal(r.Job.StartedAt) || !run.Boot.At.Equal(r.Boot.At) || !run.ListeningAt.Equal(r.ListeningAt) ||
+				!run.OnlineAt.Equal(r.OnlineAt) || run.For != r.For // jobs may be queued for it now, or it was given to another job
 		}})
 	case r.State.Usable() && p.forgotten(now, r):
 		return p.goesOn(all, r, l, waitsFor(now, r, l))
@@ -203,8 +204,8 @@ func (p runPromises) ofRequest(all []duty, now time.Time, q store.Request) []dut
 	}})
 }
 
-// mustDrain says why a usable runner has to drain: nothing but a share, or an index
-// that moves, changes that.
+// mustDrain says why a usable runner has to drain: nothing but a share, an index that
+// moves, or what its machine or GitHub says of it changes that.
 func (p runPromises) mustDrain(now time.Time, r store.Runner, l store.Lock) string {
 	late := r.OnlineAt.IsZero() && !now.Before(l.BootBy.Add(p.Limits.OnlineGrace))
 	queued := jobRuns(r) || now.Sub(latest(r.OnlineAt, r.Job.EndedAt, r.ListeningAt)) < p.Limits.OnlineGrace
