@@ -195,8 +195,8 @@ func TestInterruptedWaitLeavesTheRequest(t *testing.T) {
 	}
 }
 
-// With EC2's pace, workers wait up to twenty seconds for the slots of their
-// launches: a stop cuts them off, and the next start continues.
+// With EC2's pace, launches wait for their slots when the system stops: it does not
+// wait for them, and the next start continues.
 func TestBusySystemStopsWithinSecondsAndGoesOn(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
